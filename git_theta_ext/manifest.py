@@ -1,0 +1,64 @@
+"""The manifest: the text that Git stores in place of a checkpoint.
+
+`docs/manifest.md` is the normative grammar. A manifest has one legal encoding:
+`Manifest.parse(text).to_bytes() == text` for every text that parses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from git_theta_ext.tensors import TensorInfo
+
+FIRST_LINE = b"git-theta manifest v1\n"
+"""How every manifest begins; what tells it from a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRef:
+    """One parameter file of a block's chain: its kind, its LFS object id and size, and remarks."""
+
+    kind: str
+    oid: str
+    size: int
+    info: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block: the SHA-256 of its raw bytes and how to rebuild it.
+
+    Either `inline` holds the bytes themselves (up to 64), or `chain` lists the parameter files,
+    the base first and each update applied to what came before.
+    """
+
+    nbytes: int
+    sha256: str
+    chain: tuple[UpdateRef, ...] = ()
+    inline: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor and its blocks in file order; `opaque` where they are content-defined chunks."""
+
+    tensor: TensorInfo
+    blocks: tuple[Block, ...]
+    opaque: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that is needed to rebuild one checkpoint, tensors in natural order of their names."""
+
+    format: str
+    skeleton: Block
+    entries: tuple[Entry, ...]
+
+    def objects(self) -> Iterator[UpdateRef]:
+        """Every parameter file that the checkpoint needs (one may come more than once)."""
+        yield from self.skeleton.chain
+        for entry in self.entries:
+            for block in entry.blocks:
+                yield from block.chain
