@@ -13,7 +13,7 @@ from typing import Literal
 Kind = Literal["float", "int", "uint", "bool", "complex", "bits"]
 
 BLOCK_BYTES = 32 << 20
-"""Largest block: the unit of hashing, deduplication, encoding and transfer (docs/decisions/0002)."""
+"""Largest block: the unit of hashing, deduplication, encoding and transfer (decision 0002)."""
 
 INLINE_BYTES = 64
 """Blocks up to this size stand in the manifest itself; a pointer to them would be longer."""

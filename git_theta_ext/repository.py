@@ -1,0 +1,290 @@
+"""Git itself: the only module that knows GitPython and pygit2.
+
+pygit2 serves fast reads inside the process; the git command, run through GitPython, does whatever
+must behave exactly as Git does and everything in repositories that libgit2 cannot open (SHA-256
+object names, extensions it does not know). Git's environment (`GIT_DIR`, `GIT_WORK_TREE`,
+`GIT_INDEX_FILE`, alternates) is inherited by every command and so respected.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from git_theta_ext.errors import RepositoryError, UsageError
+from git_theta_ext.store import Store
+
+if TYPE_CHECKING:
+    import pygit2
+
+_MERGE_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One line of the index: octal mode, object id, stage (0; 1 base, 2 ours, 3 theirs), path."""
+
+    mode: str
+    oid: str
+    stage: int
+    path: str
+
+
+class Repository:
+    """One repository, as Git sees it from the folder in which the command was started."""
+
+    def __init__(self, cwd: Path, git_dir: Path, common_dir: Path, work_tree: Path | None) -> None:
+        """Use `discover`; the paths are absolute, `work_tree` is None for a bare repository."""
+        self.cwd = cwd
+        self.git_dir = git_dir
+        self.common_dir = common_dir
+        self.work_tree = work_tree
+        self._reader: _Reader | None = None
+
+    @classmethod
+    def discover(cls, cwd: Path | str | None = None) -> Repository:
+        """The repository around `cwd` (default: the current folder).
+
+        Raises:
+            RepositoryError: there is none, or Git refuses it (safe.directory).
+        """
+        folder = Path(cwd) if cwd is not None else Path.cwd()
+        answer = run_git(
+            ["rev-parse", "--is-inside-work-tree", "--absolute-git-dir", "--git-common-dir"], folder
+        )
+        inside, git_dir, common = os.fsdecode(answer).split("\n")[:3]
+        top = None
+        if inside == "true":
+            answer = run_git(["rev-parse", "--show-toplevel"], folder)
+            top = Path(os.fsdecode(answer[:-1]))
+        return cls(folder, Path(git_dir), (folder / common).resolve(), top)
+
+    def git(
+        self,
+        *arguments: str,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        ok: Sequence[int] = (0,),
+    ) -> bytes:
+        """What `git ARGUMENTS` prints, run in the folder in which this command was started.
+
+        Raises:
+            RepositoryError: git exits with a status that is not in `ok`; carries what it printed.
+        """
+        return run_git(arguments, self.cwd, stdin=stdin, env=env, ok=ok)
+
+    def setting(self, name: str, default: str | None = None) -> str | None:
+        """A setting of git config, by its full name in any case, or `default`."""
+        section, _, rest = name.partition(".")
+        subsection, _, key = rest.rpartition(".")
+        dot = "." if subsection else ""
+        return self._settings.get(f"{section.lower()}.{subsection}{dot}{key.lower()}", default)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A boolean setting, in any of Git's spellings.
+
+        Raises:
+            UsageError: the value is not a boolean.
+        """
+        value = self.setting(name)
+        if value is None:
+            return default
+        if value.lower() in ("true", "yes", "on", "1", ""):
+            return True
+        if value.lower() in ("false", "no", "off", "0"):
+            return False
+        raise UsageError(f"git config {name} is {value!r}, not true or false")
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        text = self.git("config", "--list", "-z").decode("utf-8", "surrogateescape")
+        pairs = (item.partition("\n") for item in text.split("\0") if item)
+        return {name: value if newline else "true" for name, newline, value in pairs}
+
+    @cached_property
+    def store(self) -> Store:
+        """The object store of this repository; `theta.storage` may name another folder."""
+        configured = self.setting("theta.storage")
+        root = self.common_dir / "theta"
+        if configured:
+            root = self.common_dir / Path(configured).expanduser()
+        return Store(root, self._alternate_stores())
+
+    def _alternate_stores(self) -> list[Path]:
+        """`theta` folders of the repositories that this one borrows Git objects from."""
+        folders: list[str] = []
+        try:
+            text = (self.common_dir / "objects/info/alternates").read_text("utf-8")
+            folders += [line for line in text.splitlines() if line and not line.startswith("#")]
+        except (OSError, UnicodeDecodeError):
+            pass
+        folders += os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(os.pathsep)
+        base = self.common_dir / "objects"
+        return [(base / folder).resolve().parent / "theta" for folder in folders if folder]
+
+    @property
+    def top(self) -> Path:
+        """The top of the work tree.
+
+        Raises:
+            RepositoryError: the repository is bare.
+        """
+        if self.work_tree is None:
+            raise RepositoryError(f"{self.git_dir} has no work tree here")
+        return self.work_tree
+
+    def blob(self, oid: str) -> bytes:
+        """The content of a blob.
+
+        Raises:
+            RepositoryError: there is no such blob here.
+        """
+        reader = self._libgit2
+        if reader is not None:
+            content = reader.blob(oid)
+            if content is not None:
+                return content
+        return self.git("cat-file", "blob", oid)
+
+    def blob_at(self, revision: str, path: str) -> str | None:
+        """The object id of the blob at `path` (from the top) in a revision, or None.
+
+        `revision` is a full object id, a ref or a pseudo-ref such as HEAD.
+        """
+        reader = self._libgit2
+        if reader is not None:
+            return reader.blob_at(revision, path)
+        answer = self.git(
+            "ls-tree", "-z", "--full-tree", revision, "--", path, env=_LITERAL, ok=(0, 128)
+        )
+        if not answer:
+            return None
+        kind, oid = answer.split(b"\t", 1)[0].split()[1:3]
+        return oid.decode() if kind == b"blob" else None
+
+    @cached_property
+    def _libgit2(self) -> _Reader | None:
+        import pygit2
+
+        try:
+            return _Reader(pygit2.Repository(str(self.git_dir)))
+        except (pygit2.GitError, KeyError, ValueError, OSError):
+            return None
+
+    def index(self, *pathspecs: str) -> list[IndexEntry]:
+        """The index entries that match, from the top of the work tree; all without pathspecs.
+
+        Pathspecs may use magic such as `:(attr:filter=theta)` or `:(top,literal)NAME`.
+        """
+        answer = self.git("ls-files", "-s", "-z", "--full-name", "--", *pathspecs)
+        entries = []
+        for line in answer.split(b"\0"):
+            if not line:
+                continue
+            fields, path = line.split(b"\t", 1)
+            mode, oid, stage = fields.decode().split()
+            entries.append(IndexEntry(mode, oid, int(stage), os.fsdecode(path)))
+        return entries
+
+    def tracked(self) -> list[IndexEntry]:
+        """The index entries of all paths whose `filter` attribute is `theta`."""
+        return self.index(":(top,attr:filter=theta)")
+
+    def revisions_in_progress(self) -> list[str]:
+        """HEAD, where there is one, and the other heads of a merge, rebase or pick under way."""
+        names = ["HEAD", *(name for name in _MERGE_HEADS if (self.git_dir / name).exists())]
+        return names if self.resolve("HEAD") else names[1:]
+
+    def resolve(self, revision: str) -> str | None:
+        """The full object id that a revision names, or None."""
+        answer = self.git(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", revision, ok=(0, 1, 128)
+        )
+        return answer.decode().strip() or None
+
+    def blobs(self, oids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """The contents of many blobs, through one process; ids that are not here are left out."""
+        request = "".join(f"{oid}\n" for oid in oids).encode()
+        if not request:
+            return
+        answer = memoryview(self.git("cat-file", "--batch", stdin=request))
+        while answer:
+            end = bytes(answer[:4096]).index(b"\n")
+            fields = bytes(answer[:end]).decode().split()
+            answer = answer[end + 1 :]
+            if fields[-1] == "missing":
+                continue
+            size = int(fields[2])
+            yield fields[0], bytes(answer[:size])
+            answer = answer[size + 1 :]
+
+
+_LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
+
+
+class _Reader:
+    """Reads through libgit2."""
+
+    def __init__(self, repository: pygit2.Repository) -> None:
+        self._repository = repository
+
+    def blob(self, oid: str) -> bytes | None:
+        try:
+            found = self._repository[oid]
+        except (KeyError, ValueError):
+            return None
+        return found.data if found.type_str == "blob" else None
+
+    def blob_at(self, revision: str, path: str) -> str | None:
+        try:
+            tree: Any = self._repository.revparse_single(revision)
+            while tree.type_str in ("tag", "commit"):
+                tree = tree.tree if tree.type_str == "commit" else tree.get_object()
+            found = tree[os.fsencode(path).decode("utf-8", "surrogateescape")]
+        except (KeyError, ValueError, AttributeError, UnicodeEncodeError):
+            return None
+        return str(found.id) if found.type_str == "blob" else None
+
+
+def run_git(
+    arguments: Sequence[str],
+    cwd: Path,
+    *,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    ok: Sequence[int] = (0,),
+) -> bytes:
+    """What `git ARGUMENTS` prints when it is run in `cwd`.
+
+    Raises:
+        RepositoryError: git cannot be started, or exits with a status that is not in `ok`.
+    """
+    from git import Git  # GitPython: 0.1 s to import, so only once a command is really run
+    from git.exc import GitCommandNotFound
+
+    runner = Git(str(cwd))
+    try:
+        process: Any = runner.execute(
+            ["git", *arguments],
+            as_process=True,
+            istream=_PIPE,
+            env={**_QUIET, **(env or {})},
+        )
+    except GitCommandNotFound as error:
+        raise RepositoryError(
+            "git was not found on PATH", hint="install Git 2.30 or newer"
+        ) from error
+    stdout, stderr = process.proc.communicate(stdin or b"")
+    if process.proc.returncode not in ok:
+        text = os.fsdecode(stderr).strip() or f"exit status {process.proc.returncode}"
+        raise RepositoryError(f"git {arguments[0]} failed: {text}")
+    return bytes(stdout)
+
+
+_PIPE = -1
+_QUIET = {"GIT_OPTIONAL_LOCKS": "0"}

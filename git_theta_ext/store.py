@@ -1,0 +1,221 @@
+"""The local store: parameter files named by their SHA-256, written once, never changed.
+
+Objects live in `theta/objects/aa/bb/<oid>` under Git's common directory, where `git lfs prune`
+does not look. A file gets its name only after its bytes are on disk (write, fsync, rename), so an
+object that has a name is whole, after a crash too. Readers need no lock: names never change
+their content, and two writers of one object write the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from git_theta_ext.errors import CorruptObjectError, MissingObjectError, StoreError
+
+_COPY_BYTES = 1 << 20
+_STALE_SECONDS = 24 * 3600
+"""A temporary file older than this was left by a killed process; no write takes a day."""
+
+_MODE = 0o444
+"""Objects are read-only, like Git's."""
+
+
+class Store:
+    """Content-addressed files below `root`; `alternates` are further stores that are only read."""
+
+    def __init__(self, root: Path, alternates: Iterable[Path] = ()) -> None:
+        """Open the store at `root` (the `theta` folder); nothing is created until a write."""
+        self.root = root
+        self._roots = (root, *alternates)
+        self._unsynced: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def path(self, oid: str) -> Path:
+        """Where an object is, or would be, in the first store."""
+        return _object_path(self.root, oid)
+
+    def find(self, oid: str, size: int | None = None) -> Path | None:
+        """The file that holds an object, or None; one of another size than promised is not it."""
+        for root in self._roots:
+            path = _object_path(root, oid)
+            try:
+                found = path.stat().st_size
+            except OSError:
+                continue
+            if size is None or found == size:
+                return path
+        return None
+
+    def has(self, oid: str, size: int | None = None) -> bool:
+        """Whether an object is here, with the size that was promised."""
+        return self.find(oid, size) is not None
+
+    def read(self, oid: str, size: int | None = None) -> bytes:
+        """The bytes of an object, not yet verified: what they decode to is.
+
+        Raises:
+            MissingObjectError: no store has it.
+            StoreError: it cannot be read.
+        """
+        path = self.find(oid, size)
+        if path is None:
+            raise MissingObjectError(
+                f"object {oid} is not in {self.root / 'objects'}",
+                hint="git theta fetch   (or: git theta fsck, to see what else is missing)",
+            )
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+    def verify(self, oid: str, size: int | None = None) -> None:
+        """Check that an object's bytes have the hash that names it.
+
+        Raises:
+            MissingObjectError, CorruptObjectError.
+        """
+        path = self.find(oid, size)
+        if path is None:
+            raise MissingObjectError(f"object {oid} is not in the local store")
+        found = sha256_of(path)
+        if found != oid:
+            raise CorruptObjectError(
+                f"object {path} is damaged: its bytes hash to {found}",
+                hint="remove that file, then: git theta fetch",
+            )
+
+    def put(self, pieces: Iterable[bytes | memoryview]) -> tuple[str, int]:
+        """Store the concatenation of `pieces`; its object id and size in bytes.
+
+        The bytes are on disk when this returns; the name is after the next `flush`.
+
+        Raises:
+            StoreError: the disk is full, the folder cannot be written.
+        """
+        parts = [memoryview(piece).cast("B") for piece in pieces]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        oid, size = digest.hexdigest(), sum(part.nbytes for part in parts)
+        if not self.has(oid, size):
+            with self._writing(oid) as file:
+                for part in parts:
+                    file.write(part)
+        return oid, size
+
+    def take(self, source: Path, oid: str, size: int) -> None:
+        """Take over a file that another program stored under the same name, verified.
+
+        Raises:
+            CorruptObjectError: its size or hash is not what the name promises.
+            StoreError: it cannot be read, or the store cannot be written.
+        """
+        if self.has(oid, size):
+            return
+        digest, length = hashlib.sha256(), 0
+        with self._writing(oid) as file, source.open("rb") as original:
+            while chunk := original.read(_COPY_BYTES):
+                digest.update(chunk)
+                length += len(chunk)
+                file.write(chunk)
+            if digest.hexdigest() != oid or length != size:
+                raise CorruptObjectError(
+                    f"{source} should be object {oid} of {size} bytes, but holds {length} "
+                    f"bytes that hash to {digest.hexdigest()}"
+                )
+
+    def flush(self) -> None:
+        """Make the names of all objects put so far survive a power failure."""
+        with self._lock:
+            folders, self._unsynced = self._unsynced, set()
+        for folder in sorted(folders):
+            _sync_folder(folder)
+
+    def remove_stale(self, now: float | None = None) -> None:
+        """Remove temporary files that killed processes left behind a day ago or earlier."""
+        limit = (time.time() if now is None else now) - _STALE_SECONDS
+        try:
+            names = list(os.scandir(self.root / "tmp"))
+        except OSError:
+            return
+        for entry in names:
+            try:
+                if entry.stat(follow_symlinks=False).st_mtime < limit:
+                    os.unlink(entry.path)
+            except OSError:
+                continue
+
+    def oids(self) -> Iterator[str]:
+        """The ids of all objects of the first store, in no particular order."""
+        for path in (self.root / "objects").glob("??/??/*"):
+            yield path.name
+
+    @contextmanager
+    def _writing(self, oid: str) -> Iterator[IO[bytes]]:
+        """A new file that becomes the object when the block ends, and vanishes if it fails."""
+        target = self.path(oid)
+        temporary = self.root / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            # Opened by mode, not chmod: the umask, and with it a shared repository, is respected.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            with os.fdopen(os.open(temporary, flags, _MODE), "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary, target)
+        except OSError as error:
+            _unlink_quietly(temporary)
+            raise StoreError(_explain(error, self.root)) from error
+        except BaseException:
+            _unlink_quietly(temporary)
+            raise
+        with self._lock:
+            self._unsynced.add(target.parent)
+
+
+def _object_path(root: Path, oid: str) -> Path:
+    return root / "objects" / oid[:2] / oid[2:4] / oid
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _explain(error: OSError, root: Path) -> str:
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return f"no space left to store objects in {root}; nothing was staged"
+    return f"cannot write to the object store {root}: {error.strerror or error}"
+
+
+def _unlink_quietly(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's entries; Windows has no such call and does not need one."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
