@@ -8,9 +8,9 @@ object names, extensions it does not know). Git's environment (`GIT_DIR`, `GIT_W
 
 from __future__ import annotations
 
+import hashlib
 import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -151,6 +151,21 @@ class Repository:
                 return content
         return self.git("cat-file", "blob", oid)
 
+    def blob_size(self, oid: str) -> int:
+        """The length of a blob in bytes, without reading it.
+
+        Raises:
+            RepositoryError: there is no such blob here.
+        """
+        return int(self.git("cat-file", "-s", oid))
+
+    def attribute(self, name: str, path: str) -> str:
+        """The value of a Git attribute for a path from the top; `unspecified` if it has none."""
+        answer = run_git(
+            ["check-attr", "-z", "--stdin", name], self.top, stdin=os.fsencode(path) + b"\0"
+        )
+        return os.fsdecode(answer.split(b"\0")[2])
+
     def blob_at(self, revision: str, path: str) -> str | None:
         """The object id of the blob at `path` (from the top) in a revision, or None.
 
@@ -191,6 +206,15 @@ class Repository:
             entries.append(IndexEntry(mode, oid, int(stage), os.fsdecode(path)))
         return entries
 
+    def update_index(self, paths: Sequence[str]) -> None:
+        """Make the index know the work tree's files at these paths, from the top, as they are.
+
+        Raises:
+            RepositoryError: the index is locked or cannot be written.
+        """
+        names = b"".join(os.fsencode(path) + b"\0" for path in paths)
+        run_git(["update-index", "-z", "--stdin"], self.top, stdin=names)
+
     def tracked(self) -> list[IndexEntry]:
         """The index entries of all paths whose `filter` attribute is `theta`."""
         return self.index(":(top,attr:filter=theta)")
@@ -223,6 +247,26 @@ class Repository:
             yield fields[0], bytes(answer[:size])
             answer = answer[size + 1 :]
 
+    def small_blobs(
+        self, oids: Sequence[str], first_bytes: bytes, limit: int
+    ) -> Iterator[tuple[str, bytes]]:
+        """Those of some blobs that begin with `first_bytes` and are no larger than `limit` bytes.
+
+        Large blobs are never read.
+        """
+        if not oids:
+            return
+        request = "".join(f"{oid}\n" for oid in oids).encode()
+        sizes = self.git("cat-file", "--batch-check", stdin=request).decode().splitlines()
+        fitting = []
+        for line in sizes:
+            fields = line.split()
+            if fields[1:2] == ["blob"] and len(first_bytes) <= int(fields[2]) <= limit:
+                fitting.append(fields[0])
+        for oid, data in self.blobs(fitting):
+            if data.startswith(first_bytes):
+                yield oid, data
+
 
 _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 
@@ -240,6 +284,21 @@ class _Reader:
             return None
         return found.data if found.type_str == "blob" else None
 
+    def blob_size(self, oid: str) -> int:
+        """The length of a blob in bytes, without reading it.
+
+        Raises:
+            RepositoryError: there is no such blob here.
+        """
+        return int(self.git("cat-file", "-s", oid))
+
+    def attribute(self, name: str, path: str) -> str:
+        """The value of a Git attribute for a path from the top; `unspecified` if it has none."""
+        answer = run_git(
+            ["check-attr", "-z", "--stdin", name], self.top, stdin=os.fsencode(path) + b"\0"
+        )
+        return os.fsdecode(answer.split(b"\0")[2])
+
     def blob_at(self, revision: str, path: str) -> str | None:
         try:
             tree: Any = self._repository.revparse_single(revision)
@@ -249,6 +308,21 @@ class _Reader:
         except (KeyError, ValueError, AttributeError, UnicodeEncodeError):
             return None
         return str(found.id) if found.type_str == "blob" else None
+
+
+def git_hash(read: Callable[[int, int], bytes], size: int, digits: int) -> str:
+    """The object id that Git gives a blob, read slice by slice.
+
+    Args:
+        read: gives the bytes at (offset, length).
+        size: length of the content in bytes.
+        digits: 40 for a SHA-1 repository, 64 for a SHA-256 one.
+    """
+    digest = hashlib.new("sha1" if digits == 40 else "sha256", usedforsecurity=False)
+    digest.update(b"blob %d\0" % size)
+    for start in range(0, size, 1 << 20):
+        digest.update(read(start, min(1 << 20, size - start)))
+    return digest.hexdigest()
 
 
 def run_git(

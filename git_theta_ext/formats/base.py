@@ -73,9 +73,9 @@ class Crc32:
 
 @dataclass(frozen=True, slots=True)
 class SerializationId:
-    """Twenty decimal digits that PyTorch derives from CRC-32s: `h ^= crc + 0x9e3779b9 + (h<<6) + (h>>2)`.
+    """Twenty decimal digits that PyTorch derives from CRC-32s.
 
-    `crcs` are the inputs of the fold in order (from h = 0, modulo 2^64): either the range of
+    The fold is `h ^= crc + 0x9e3779b9 + (h << 6) + (h >> 2)`. `crcs` are the inputs of the fold in order (from h = 0, modulo 2^64): either the range of
     segments whose CRC-32 it is, as in `Crc32`, or the value itself.
     """
 

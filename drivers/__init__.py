@@ -1,0 +1,1 @@
+"""What Git starts: one module for each filter, driver and hook."""

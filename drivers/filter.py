@@ -1,0 +1,75 @@
+"""The filter that Git starts once per command: `filter.theta.process`, protocol version 2.
+
+Source: gitattributes(5), "Long Running Filter Process". The handshake is answered before NumPy or
+anything else that takes time is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import BinaryIO
+
+from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
+
+from git_theta_ext.errors import ProtocolError
+
+_CAPABILITIES = (b"clean", b"smudge", b"delay")
+
+
+def main() -> int:
+    """Serve Git on standard input and output until it closes them; the process exit code."""
+    if sys.stdin.isatty():
+        print("git-theta-filter is started by Git; see: git theta help install", file=sys.stderr)
+        return 2
+    stdin, stdout = _binary_streams()
+    try:
+        serve(stdin, stdout)
+    except ProtocolError as error:
+        print(f"git-theta: {error}", file=sys.stderr)
+        return error.exit_code
+    except (BrokenPipeError, KeyboardInterrupt):
+        return 1
+    return 0
+
+
+def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
+    """Shake hands, then answer commands until the stream ends.
+
+    Raises:
+        ProtocolError: the other side does not speak version 2 of the protocol.
+    """
+    reader, writer = PacketReader(stdin), PacketWriter(stdout)
+    welcome = reader.lines()
+    if welcome[:1] != [b"git-filter-client"] or b"version=2" not in welcome:
+        raise ProtocolError(f"expected git-filter-client version 2, found {welcome}")
+    writer.lines(b"git-filter-server", b"version=2")
+    offered = {line.removeprefix(b"capability=") for line in reader.lines()}
+    writer.lines(*(b"capability=" + name for name in _CAPABILITIES if name in offered))
+
+    from git_theta_ext.drivers.filter_commands import Commands
+
+    commands = Commands(reader, writer)
+    while True:
+        try:
+            request = reader.lines()
+        except EOFError:
+            return
+        commands.answer(dict(_pair(line) for line in request))
+
+
+def _pair(line: bytes) -> tuple[str, bytes]:
+    key, _, value = line.partition(b"=")
+    return key.decode("ascii", "replace"), value
+
+
+def _binary_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Git's ends of the pipes; nothing else in this process may print to standard output."""
+    stdin = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=1 << 20)
+    stdout = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    sys.stdout = sys.stderr
+    return stdin, stdout  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,355 @@
+"""The filter's commands: clean, smudge, and the list of delayed files that are ready."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from git_theta_ext.drivers import ancestry
+from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
+from git_theta_ext.formats.source import FileSource
+
+from git_theta_ext import hooks
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.checkin import Cancelled, Checkin
+from git_theta_ext.checkout import Checkout
+from git_theta_ext.errors import ChangedWhileReadError, ManifestError, ThetaError
+from git_theta_ext.manifest import FIRST_LINE, Manifest, is_manifest
+from git_theta_ext.memo import Memo
+from git_theta_ext.references import MAX_MANIFEST_BYTES, References
+from git_theta_ext.repository import Repository, git_hash
+
+_WINDOW_BYTES = 1 << 20
+_IN_MEMORY_BYTES = 8 << 20
+_WAY_BACK = (
+    "Git may have removed files of the work tree; once the cause is mended, bring them back with\n"
+    "        git restore --source=HEAD :/      (or: git checkout -f)"
+)
+
+
+class Commands:
+    """Answers one Git command's requests, one after the other."""
+
+    def __init__(self, reader: PacketReader, writer: PacketWriter) -> None:
+        """The streams stand just after the handshake."""
+        self._reader = reader
+        self._writer = writer
+        self._delayed: dict[bytes, Manifest] = {}
+        self._listed = False
+
+    @cached_property
+    def _repository(self) -> Repository:
+        repository = Repository.discover()
+        # A hook that cannot be placed must not stop an add; `git theta status` tells.
+        with suppress(ThetaError, OSError):
+            hooks.ensure(repository, sys.executable)
+        repository.store.remove_stale()
+        return repository
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks.open(self._repository)
+
+    @cached_property
+    def _memo(self) -> Memo:
+        memo = Memo(self._repository.store.root / "memo")
+        memo.trim()
+        return memo
+
+    @cached_property
+    def _checkin(self) -> Checkin:
+        return Checkin(self._blocks, References(self._repository), self._memo)
+
+    def answer(self, request: Mapping[str, bytes]) -> None:
+        """Read the rest of one request and answer it; a failure is the file's, not the process's."""
+        command = request.get("command", b"")
+        if command == b"list_available_blobs":
+            self._list_available()
+            return
+        name = request.get("pathname", b"")
+        try:
+            if command == b"clean":
+                self._clean(os.fsdecode(name))
+            elif command == b"smudge":
+                self._smudge(name, request)
+            else:
+                self._drain()
+                self._writer.lines(b"status=error")
+        except (ThetaError, OSError, MemoryError) as error:
+            _complain(os.fsdecode(name), error, command == b"smudge")
+            self._writer.lines(b"status=error")
+
+    def _drain(self) -> None:
+        for _ in self._reader.content():
+            pass
+
+    # -- clean -----------------------------------------------------------------------------------
+
+    def _clean(self, path: str) -> None:
+        """Answer with a manifest. The whole content is read before anything can fail."""
+        content = _Content(self._reader)
+        try:
+            if content.head == b"":
+                self._send(b"")
+            elif is_manifest(content.head):
+                self._pass_manifest(path, content)
+            else:
+                self._clean_checkpoint(path, content)
+        finally:
+            content.drain()
+
+    def _pass_manifest(self, path: str, content: _Content) -> None:
+        data = content.read_all(MAX_MANIFEST_BYTES)
+        Manifest.parse(data)
+        if not self._skips_smudge():
+            print(
+                f"git-theta: {path!r} holds a manifest, not a checkpoint; it is staged as it is\n"
+                f"  hint: git theta pull   writes the checkpoint",
+                file=sys.stderr,
+            )
+        self._send(data)
+
+    def _clean_checkpoint(self, path: str, content: _Content) -> None:
+        source = _open(path)
+        if source is None:
+            self._clean_spooled(path, content, None)
+            return
+        with source:
+            answer = self._checkin.remembered(path, source)
+            with _started(self._checkin, path, source, answer) as job:
+                equal = content.equals(source)
+                if equal:
+                    manifest = job.result()
+                    source.check_unchanged()
+            if not equal:
+                self._clean_spooled(path, content, source)
+                return
+            if not self._pass_raw(path, source):
+                if answer is None:
+                    self._checkin.remember(path, source, manifest)
+                self._send(manifest)
+
+    def _clean_spooled(self, path: str, content: _Content, prefix: FileSource | None) -> None:
+        """Clean content that is not the work-tree file's, from a temporary copy of it."""
+        with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
+            copy = Path(folder) / "content"
+            with copy.open("wb") as file:
+                content.spool(file, prefix)
+            with FileSource(copy) as source:
+                if not self._pass_raw(path, source):
+                    self._send(self._checkin.clean(path, source))
+
+    def _pass_raw(self, path: str, source: FileSource) -> bool:
+        """Send a file unchanged if the index holds it raw, as someone without this filter left it.
+
+        Otherwise it would show as modified for ever, and block switching branches.
+        """
+        staged = self._checkin.raw_blob(path, source.size)
+        if staged is None or git_hash(source.read, source.size, len(staged)) != staged:
+            return False
+        self._writer.lines(b"status=success")
+        for start in range(0, source.size, _WINDOW_BYTES):
+            self._writer.write(source.read(start, min(_WINDOW_BYTES, source.size - start)))
+        self._writer.flush()
+        self._writer.flush()
+        return True
+
+    # -- smudge ----------------------------------------------------------------------------------
+
+    def _smudge(self, name: bytes, request: Mapping[str, bytes]) -> None:
+        """Answer with a checkpoint, or put it off until all that is missing can be fetched at once."""
+        if name in self._delayed and self._listed:
+            self._drain()
+            self._rebuild(self._delayed.pop(name))
+            return
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as spool:
+            for payload in self._reader.content():
+                spool.write(payload)
+            size = spool.tell()
+            spool.seek(0)
+            head = spool.read(len(FIRST_LINE))
+            spool.seek(0)
+            if not is_manifest(head) or size > MAX_MANIFEST_BYTES or self._hands_through(request):
+                self._send_file(spool)
+                return
+            manifest = Manifest.parse(spool.read())
+        # Git crashes on a delayed answer for an unmerged path, for which it sends no tree.
+        may_delay = request.get("can-delay") == b"1" and "treeish" in request
+        if may_delay and not self._all_here(manifest):
+            self._delayed[name] = manifest
+            self._listed = False
+            self._writer.lines(b"status=delayed")
+            return
+        self._rebuild(manifest)
+
+    def _all_here(self, manifest: Manifest) -> bool:
+        store = self._repository.store
+        return all(store.has(ref.oid, ref.size) for ref in manifest.objects())
+
+    def _rebuild(self, manifest: Manifest) -> None:
+        checkout = Checkout(manifest, self._blocks)
+        self._writer.lines(b"status=success")
+        try:
+            checkout.write(self._writer.write)
+        except (ThetaError, OSError) as error:
+            # Too late for the first status: the one after the content makes Git discard it.
+            _complain("", error, True)
+            self._writer.flush()
+            self._writer.lines(b"status=error")
+            return
+        self._writer.flush()
+        self._writer.flush()
+
+    def _list_available(self) -> None:
+        """Fetch for all delayed files in one batch, then name them; an empty list ends it."""
+        names = [] if self._listed else list(self._delayed)
+        self._listed = True
+        if names:
+            with suppress(ThetaError):  # reported for each file when it is asked for
+                self._blocks.ensure(
+                    ref for manifest in self._delayed.values() for ref in manifest.objects()
+                )
+        self._writer.lines(*(b"pathname=" + name for name in names))
+        self._writer.lines(b"status=success")
+
+    def _hands_through(self, request: Mapping[str, bytes]) -> bool:
+        """Whether the manifest itself is wanted: smudging is off, or our own diff driver reads it."""
+        if self._skips_smudge():
+            return True
+        if set(request) != {"command", "pathname", "blob"} or "GIT_EXTERNAL_DIFF" in os.environ:
+            return False
+        if not ancestry.started_by_diff():
+            return False
+        command = self._repository.setting("diff.theta.command", "") or ""
+        path = os.fsdecode(request["pathname"])
+        ours = "git_theta_ext.drivers.diff" in command
+        return ours and self._repository.attribute("diff", path) == "theta"
+
+    def _skips_smudge(self) -> bool:
+        value = os.environ.get("GIT_THETA_SKIP_SMUDGE")
+        if value is not None:
+            return value.lower() not in ("", "0", "false", "no", "off")
+        return self._repository.flag("theta.skipSmudge")
+
+    def _send(self, data: bytes) -> None:
+        self._writer.lines(b"status=success")
+        self._writer.write(data)
+        self._writer.flush()
+        self._writer.flush()
+
+    def _send_file(self, file: IO[bytes]) -> None:
+        self._writer.lines(b"status=success")
+        while data := file.read(_WINDOW_BYTES):
+            self._writer.write(data)
+        self._writer.flush()
+        self._writer.flush()
+
+
+class _Content:
+    """The content that Git sends for a clean, read once, and compared with the work-tree file."""
+
+    def __init__(self, reader: PacketReader) -> None:
+        self._packets = reader.content()
+        self._ended = False
+        self._window = bytearray()
+        self._matched = 0
+        self._fill(len(FIRST_LINE))
+        self.head = bytes(self._window[:64])
+
+    def _fill(self, length: int) -> None:
+        """Have at least `length` bytes in the window, or all that is left."""
+        while len(self._window) < length and not self._ended:
+            payload = next(self._packets, None)
+            if payload is None:
+                self._ended = True
+            else:
+                self._window += payload
+
+    def equals(self, source: FileSource) -> bool:
+        """Whether the content is that of `source`; what was equal is forgotten."""
+        while True:
+            self._fill(_WINDOW_BYTES)
+            if not self._window:
+                return self._matched == source.size
+            if self._matched + len(self._window) > source.size:
+                return False
+            if self._window != source.read(self._matched, len(self._window)):
+                return False
+            self._matched += len(self._window)
+            self._window.clear()
+
+    def spool(self, file: BinaryIO, prefix: FileSource | None) -> None:
+        """Write the whole content; `prefix` is the file that its first part was found equal to."""
+        done = 0
+        while prefix is not None and done < self._matched:
+            length = min(_WINDOW_BYTES, self._matched - done)
+            file.write(prefix.read(done, length))
+            done += length
+        while self._window:
+            file.write(self._window)
+            self._window.clear()
+            self._fill(_WINDOW_BYTES)
+
+    def read_all(self, limit: int) -> bytes:
+        """The whole content, which must be no longer than `limit` bytes."""
+        self._fill(limit + 1)
+        if len(self._window) > limit:
+            raise ManifestError(f"begins like a manifest, but is longer than {limit} bytes")
+        return bytes(self._window)
+
+    def drain(self) -> None:
+        """Read what is left, so that the next request can be read."""
+        while not self._ended:
+            self._window.clear()
+            self._fill(1)
+
+
+@contextmanager
+def _started(
+    checkin: Checkin, path: str, source: FileSource, answer: bytes | None
+) -> Iterator[Future[bytes]]:
+    """Clean on another thread while the pipe is drained; called off when the block is left."""
+    cancelled = threading.Event()
+    if answer is not None:
+        known: Future[bytes] = Future()
+        known.set_result(answer)
+        yield known
+        return
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(checkin.clean, path, source, cancelled)
+        try:
+            yield job
+        finally:
+            cancelled.set()
+            with suppress(Cancelled):
+                if job.done():
+                    job.exception()
+
+
+def _open(path: str) -> FileSource | None:
+    """The work-tree file that Git most likely reads; None if there is no regular file there."""
+    with suppress(OSError):
+        if not os.path.islink(path):
+            return FileSource(Path(path))
+    return None
+
+
+def _complain(path: str, error: BaseException, smudging: bool) -> None:
+    """Tell the user; Git itself only says that the filter failed."""
+    text = f"{path!r}: {error}" if path else str(error)
+    if isinstance(error, ChangedWhileReadError):
+        text += "\n  hint: nothing was staged; add it again when it has been written"
+    if isinstance(error, MemoryError):
+        text += "out of memory"
+    print(f"git-theta: {text}", file=sys.stderr)
+    if smudging:
+        print(f"  hint: {_WAY_BACK}", file=sys.stderr)
+    sys.stderr.flush()

@@ -1,0 +1,213 @@
+"""Clean as a use case: a checkpoint becomes a manifest, its changed blocks go into the store."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.formats import read_layout, skeleton
+from git_theta_ext.formats.base import Layout, Literal, Source, Span
+from git_theta_ext.formats.chunks import chunk_lengths
+from git_theta_ext.formats.derived import derived_length
+from git_theta_ext.formats.source import FileSource
+from git_theta_ext.manifest import Block, Entry, Manifest, natural_key
+from git_theta_ext.memo import Memo
+from git_theta_ext.parallel import ordered_map
+from git_theta_ext.references import PathReferences, References
+from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec, cut
+from git_theta_ext.updates.chain import values_dtype
+
+_TICK_SECONDS = 0.05
+_COARSE_TICK_SECONDS = 2.0
+"""A file may change again, unnoticed, within one tick of its file system's clock: a few
+milliseconds on most, up to two seconds where times have no fraction (FAT, old NFS)."""
+
+_MEMO_BYTES = 64 << 10
+"""Blocks from this size on are worth a remembered encoding."""
+
+
+class Cancelled(Exception):
+    """The work was called off, because Git sent other bytes than the work-tree file has."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One block of the file: which tensor's, which of its blocks, and where it lies."""
+
+    span: Span
+    position: int
+    spec: BlockSpec
+    offset: int
+
+
+class Checkin:
+    """Makes manifests of checkpoints, for one repository and one state of its index and HEAD."""
+
+    def __init__(self, blocks: Blocks, references: References, memo: Memo) -> None:
+        """`memo` remembers what has been seen; `references` what is stored already."""
+        self._blocks = blocks
+        self._references = references
+        self._memo = memo
+
+    def remembered(self, path: str, source: FileSource) -> bytes | None:
+        """The manifest of a file that was seen before and has not changed since, at once.
+
+        Only if every object that it names is in the store: a memory must not outlive them.
+        """
+        found = self._memo.get("file", path, *self._key(path, source))
+        if found is None:
+            return None
+        objects = Manifest.parse(found).objects()
+        return found if all(self._blocks.store.has(ref.oid, ref.size) for ref in objects) else None
+
+    def remember(self, path: str, source: FileSource, manifest: bytes) -> None:
+        """Keep the answer for a file, unless it is so new that it could change unnoticed."""
+        identity = source.identity()
+        coarse = identity.mtime_ns % 1_000_000_000 == 0
+        tick = _COARSE_TICK_SECONDS if coarse else _TICK_SECONDS
+        if time.time() - max(identity.mtime_ns, identity.ctime_ns) / 1e9 > tick:
+            self._memo.put(manifest, "file", path, *self._key(path, source))
+
+    def _key(self, path: str, source: FileSource) -> tuple[str, str]:
+        return repr(source.identity()), self._references.fingerprint(path)
+
+    def clean(self, path: str, source: Source, cancelled: threading.Event | None = None) -> bytes:
+        """The manifest of the checkpoint in `source`, every object that it names stored.
+
+        Args:
+            path: from the top of the work tree, to find its predecessor.
+            source: the checkpoint.
+            cancelled: may be set by another thread to give up early.
+
+        Raises:
+            Cancelled: that happened.
+            MissingObjectError: a predecessor is needed that cannot be fetched.
+            StoreError: the store cannot be written.
+            ChangedWhileReadError: the file became shorter while it was read.
+        """
+        references = self._references.for_path(path)
+        layout = read_layout(source)
+        pieces = list(_pieces(layout, source))
+
+        self._fetch_predecessors(pieces, source, references)
+
+        def encode(piece: _Piece) -> Block:
+            if cancelled is not None and cancelled.is_set():
+                raise Cancelled
+            return self._block(piece, source, references)
+
+        found = ordered_map(encode, pieces, lambda piece: piece.spec.nbytes)
+        blocks: dict[str, list[Block]] = {}
+        for piece, block in zip(pieces, found, strict=True):
+            blocks.setdefault(piece.span.tensor.name, []).append(block)
+        entries = [
+            Entry(segment.tensor, tuple(blocks[segment.tensor.name]), segment.opaque)
+            for segment in layout.segments
+            if isinstance(segment, Span)
+        ]
+        entries.sort(key=lambda entry: natural_key(entry.tensor.name))
+        structure = self._skeleton(layout, references)
+        self._blocks.store.flush()
+        return Manifest(layout.format, structure, tuple(entries)).to_bytes()
+
+    def raw_blob(self, path: str, size: int) -> str | None:
+        """The blob that the index holds for `path` if it is no manifest and of this size."""
+        staged = self._references.staged(path)
+        if staged is None or self._references.blob(staged) is not None:
+            return None
+        return staged if self._references.blob_size(staged) == size else None
+
+    def _fetch_predecessors(
+        self, pieces: list[_Piece], source: Source, references: PathReferences
+    ) -> None:
+        """Fetch, in one batch, the predecessors of changed blocks that are not on this machine.
+
+        Encoding afresh instead would make the manifest depend on what happens to be here.
+        """
+        store = self._blocks.store
+        absent = []
+        for piece in pieces:
+            block = self._predecessor(piece, references)
+            if block and not all(store.has(ref.oid, ref.size) for ref in block.chain):
+                absent.append((piece, block))
+
+        def changed(item: tuple[_Piece, Block]) -> bool:
+            piece, block = item
+            data = source.read(piece.offset, piece.spec.nbytes)
+            return hashlib.sha256(data).hexdigest() != block.sha256
+
+        answers = ordered_map(changed, absent, lambda item: item[0].spec.nbytes)
+        needed = [block for (_, block), yes in zip(absent, answers, strict=True) if yes]
+        self._blocks.ensure(ref for block in needed for ref in block.chain)
+
+    def _block(self, piece: _Piece, source: Source, references: PathReferences) -> Block:
+        """One block's entry: copied if it is stored already, else encoded and stored."""
+        spec, name = piece.spec, piece.span.tensor.name
+        data = source.read(piece.offset, spec.nbytes)
+        digest = hashlib.sha256(data).hexdigest()
+        if spec.nbytes <= INLINE_BYTES:
+            return Block(spec.nbytes, digest, (), data)
+        stored = references.stored(name, piece.position, digest, spec.dtype.name)
+        if stored is not None and stored.nbytes == spec.nbytes:
+            return stored
+        predecessor = self._predecessor(piece, references)
+        key = (digest, spec.dtype.name, repr(spec.shape), repr(predecessor))
+        if spec.nbytes >= _MEMO_BYTES:
+            chain = self._memo.get_chain(*key)
+            if chain and all(self._blocks.store.has(ref.oid, ref.size) for ref in chain):
+                return Block(spec.nbytes, digest, chain)
+        values = np.frombuffer(data, values_dtype(spec.dtype))
+        block = self._blocks.write(spec, values, reference=predecessor)
+        if spec.nbytes >= _MEMO_BYTES and predecessor is not None:
+            self._memo.put_chain(block, *key)
+        return block
+
+    def _predecessor(self, piece: _Piece, references: PathReferences) -> Block | None:
+        """The block that this one is an update of: same tensor, same place, same kind."""
+        found = references.predecessor(piece.span.tensor.name, piece.position)
+        if found is None or piece.span.opaque:
+            return None
+        entry, block = found
+        then, now = entry.tensor, piece.span.tensor
+        same = then.dtype == now.dtype and then.memory_shape == now.memory_shape
+        return block if same and block.nbytes == piece.spec.nbytes else None
+
+    def _skeleton(self, layout: Layout, references: PathReferences) -> Block:
+        data = skeleton.encode(layout)
+        stored = references.stored_skeleton(hashlib.sha256(data).hexdigest())
+        if stored is not None:
+            return stored
+        return self._blocks.write_bytes(data, reference=references.predecessor_skeleton())
+
+
+def _pieces(layout: Layout, source: Source) -> Iterator[_Piece]:
+    """Every block of a file, in file order."""
+    offset = 0
+    for segment in layout.segments:
+        if isinstance(segment, Literal):
+            offset += len(segment.data)
+        elif isinstance(segment, Span):
+            start = offset
+            for position, spec in enumerate(_specs(segment, source, offset)):
+                yield _Piece(segment, position, spec, start)
+                start += spec.nbytes
+            offset += segment.tensor.nbytes
+        else:
+            offset += derived_length(segment)
+
+
+def _specs(span: Span, source: Source, offset: int) -> Iterator[BlockSpec]:
+    if not span.opaque or span.tensor.nbytes == 0:
+        yield from cut(span.tensor)
+        return
+    lengths = chunk_lengths(
+        lambda start, length: source.read(offset + start, length), span.tensor.nbytes
+    )
+    for length in lengths:
+        yield BlockSpec(DTYPES["U8"], (length,))

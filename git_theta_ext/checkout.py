@@ -1,0 +1,247 @@
+"""Smudge as a use case: a manifest becomes the checkpoint that it stands for, verified."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.errors import ManifestError, StoreError, ThetaError
+from git_theta_ext.formats import skeleton
+from git_theta_ext.formats.base import Literal
+from git_theta_ext.formats.derived import Checksums, derived_length
+from git_theta_ext.formats.skeleton import SpanRef
+from git_theta_ext.manifest import Block, Entry, Manifest, is_manifest
+from git_theta_ext.parallel import ordered_map
+from git_theta_ext.repository import Repository
+from git_theta_ext.tensors import DTYPES, BlockSpec, cut
+
+Write = Callable[[memoryview], object]
+"""Takes the next bytes of the file."""
+
+
+def entry_specs(entry: Entry) -> list[BlockSpec]:
+    """What each block of an entry is, in file order."""
+    if entry.opaque:
+        return [BlockSpec(DTYPES["U8"], (block.nbytes,)) for block in entry.blocks]
+    return list(cut(entry.tensor))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A run of bytes to write: a literal, or a block to rebuild; `segment` says of which segment."""
+
+    segment: int
+    data: bytes = b""
+    spec: BlockSpec | None = None
+    block: Block | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data) if self.block is None else self.block.nbytes
+
+
+class Checkout:
+    """One checkpoint to be rebuilt; making it checks all that can be before a byte is out."""
+
+    def __init__(self, manifest: Manifest, blocks: Blocks) -> None:
+        """Fetch what is missing and read the skeleton.
+
+        Raises:
+            MissingObjectError, TransferError: an object is nowhere to be had.
+            CorruptObjectError: the skeleton is damaged.
+            ManifestError: skeleton and manifest do not name the same tensors.
+        """
+        self._blocks = blocks
+        blocks.ensure(manifest.objects())
+        structure = skeleton.decode(blocks.read_bytes(manifest.skeleton))
+        self._segments = structure.segments
+        self._entries = _match(self._segments, manifest)
+        lengths = [self._length(segment) for segment in self._segments]
+        self.size = sum(lengths)
+        self._checksums = Checksums(self._segments, lengths)
+
+    def _length(self, segment: skeleton.SkeletonSegment) -> int:
+        if isinstance(segment, Literal):
+            return len(segment.data)
+        if isinstance(segment, SpanRef):
+            return self._entries[segment.name].tensor.nbytes
+        return derived_length(segment)
+
+    def write(self, write: Write) -> None:
+        """Rebuild the file from its first byte to its last, every block verified before it is out.
+
+        Raises:
+            CorruptObjectError: an object is damaged; what was written so far is to be thrown away.
+        """
+        parts = ordered_map(self._read, self._parts(), lambda part: part.nbytes)
+        for part, data in parts:
+            if part.block is None and not data:
+                write(memoryview(self._derived(part.segment)))
+                continue
+            if self._checksums.covered(part.segment):
+                self._checksums.feed(part.segment, data)
+            write(data)
+
+    def _parts(self) -> Iterator[_Part]:
+        for number, segment in enumerate(self._segments):
+            if isinstance(segment, Literal):
+                if segment.data:
+                    yield _Part(number, segment.data)
+            elif isinstance(segment, SpanRef):
+                entry = self._entries[segment.name]
+                for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
+                    if block.nbytes:
+                        yield _Part(number, spec=spec, block=block)
+            else:
+                yield _Part(number)
+
+    def _read(self, part: _Part) -> tuple[_Part, memoryview]:
+        if part.spec is None or part.block is None:
+            return part, memoryview(part.data)
+        return part, memoryview(self._blocks.read(part.spec, part.block)).cast("B")
+
+    def _derived(self, number: int) -> bytes:
+        """The value of a derived field; tensors after it are read ahead for their checksums."""
+        for ahead in self._checksums.needed(number):
+            segment = self._segments[ahead]
+            if isinstance(segment, Literal):
+                self._checksums.feed(ahead, segment.data)
+            elif isinstance(segment, SpanRef):
+                entry = self._entries[segment.name]
+                for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
+                    self._checksums.feed(
+                        ahead, memoryview(self._blocks.read(spec, block)).cast("B")
+                    )
+        return self._checksums.value(number)
+
+
+def _match(segments: Sequence[skeleton.SkeletonSegment], manifest: Manifest) -> Mapping[str, Entry]:
+    """The entries by name; skeleton and manifest must name the same tensors, each once."""
+    entries = {entry.tensor.name: entry for entry in manifest.entries}
+    spans = [segment.name for segment in segments if isinstance(segment, SpanRef)]
+    for name in spans:
+        if name not in entries:
+            raise ManifestError(
+                f"the file's structure has a tensor {name!r} that the manifest does not list",
+                hint="restore the manifest from a commit: git checkout HEAD -- FILE",
+            )
+    if len(spans) != len(entries):
+        extra = sorted(set(entries) - set(spans))[0]
+        raise ManifestError(
+            f"the manifest lists a tensor {extra!r} that the file's structure does not have",
+            hint="restore the manifest from a commit: git checkout HEAD -- FILE",
+        )
+    return entries
+
+
+def write_file(path: Path, checkout: Checkout, mode: int | None = None) -> None:
+    """Write a checkpoint beside `path`, then move it into place: whole or not at all.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+        CorruptObjectError: an object is damaged; `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.theta-{secrets.token_hex(6)}")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o666), "wb", buffering=0) as file:
+
+            def write(data: memoryview) -> None:
+                while data:
+                    data = data[file.write(data) :]
+
+            checkout.write(write)
+        if mode is not None:
+            os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def manifests_in_work_tree(repository: Repository, paths: Iterable[str]) -> dict[str, bytes]:
+    """Those of some tracked paths where the work tree holds a manifest, not a checkpoint.
+
+    Links are not followed. Returns the manifests' bytes by path.
+    """
+    found = {}
+    for name in paths:
+        path = repository.top / name
+        try:
+            if not stat.S_ISREG(path.lstat().st_mode):
+                continue
+            with path.open("rb") as file:
+                head = file.read(64)
+                if is_manifest(head):
+                    found[name] = head + file.read()
+        except OSError:
+            continue
+    return found
+
+
+def write_checkpoints(
+    repository: Repository,
+    paths: Sequence[str],
+    report: Callable[[str, int], object] | None = None,
+) -> list[str]:
+    """Write the checkpoint wherever the work tree holds a manifest at one of `paths`.
+
+    All objects are fetched in one batch first. The index is told, so that `git status` stays clean.
+
+    Args:
+        repository: with a work tree.
+        paths: from the top of the work tree.
+        report: called with each path, and its size in bytes, as it is done.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ThetaError: of the first failure; the files written so far are whole.
+    """
+    found = manifests_in_work_tree(repository, paths)
+    manifests = {}
+    for name, data in found.items():
+        try:
+            manifests[name] = Manifest.parse(data)
+        except ManifestError as error:
+            raise ManifestError(f"{name}: {error.message}", hint=error.hint) from error
+    blocks = Blocks.open(repository)
+    blocks.ensure(ref for manifest in manifests.values() for ref in manifest.objects())
+    written: list[str] = []
+    try:
+        for name, manifest in manifests.items():
+            checkout = Checkout(manifest, blocks)
+            path = repository.top / name
+            write_file(path, checkout, stat.S_IMODE(path.stat().st_mode))
+            written.append(name)
+            if report is not None:
+                report(name, checkout.size)
+    except ThetaError as error:
+        raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
+    finally:
+        if written:
+            _tell_index(repository, [name for name in written if name in found])
+    return written
+
+
+def _tell_index(repository: Repository, names: Sequence[str]) -> None:
+    """Refresh the index entries of files that were just written.
+
+    Git would clean a file again while its time lies in the same tick as the index; the files'
+    times are set back a little so that this happens once, here.
+    """
+    moment = time.time_ns() - 3_000_000_000
+    for name in names:
+        with suppress(OSError):
+            os.utime(repository.top / name, ns=(moment, moment))
+    repository.update_index(names)

@@ -1,0 +1,84 @@
+"""A memory of answers, so that Git may ask the same thing often: a cache, safe to delete.
+
+Git runs the clean filter five times for a `git stash` and again for every `git status` on a
+modified checkpoint. Answers are kept in small files under `theta/memo`, each named by a hash of
+everything that the answer depends on, so that a stale one is simply never asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from git_theta_ext import __version__
+from git_theta_ext.manifest import Block, UpdateRef
+
+_KEEP = 8192
+"""Answers kept; the oldest beyond that are removed."""
+
+
+class Memo:
+    """Answers by key, below one folder. Failures to read or write are no errors: it is a cache."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is created before the first answer is kept."""
+        self._folder = folder
+
+    def get(self, *key: str) -> bytes | None:
+        """The answer kept under a key, or None."""
+        try:
+            return self._path(key).read_bytes()
+        except OSError:
+            return None
+
+    def put(self, answer: bytes, *key: str) -> None:
+        """Keep an answer; readers see all of it or nothing."""
+        path = self._path(key)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_bytes(answer)
+                os.replace(temporary, path)
+            except OSError:
+                with suppress(OSError):
+                    temporary.unlink()
+
+    def get_chain(self, *key: str) -> tuple[UpdateRef, ...] | None:
+        """A block's chain kept under a key, or None."""
+        answer = self.get("chain", *key)
+        if answer is None:
+            return None
+        try:
+            return tuple(
+                UpdateRef(kind, oid, size, tuple((name, value) for name, value in info))
+                for kind, oid, size, info in json.loads(answer)
+            )
+        except (ValueError, TypeError):
+            return None
+
+    def put_chain(self, block: Block, *key: str) -> None:
+        """Keep the chain of a block."""
+        rows = [[ref.kind, ref.oid, ref.size, ref.info] for ref in block.chain]
+        self.put(json.dumps(rows).encode(), "chain", *key)
+
+    def trim(self, keep: int = _KEEP) -> None:
+        """Remove the oldest answers beyond `keep`."""
+        try:
+            entries = [(item.stat().st_mtime, item.path) for item in os.scandir(self._folder)]
+        except OSError:
+            return
+        for _, path in sorted(entries)[: max(0, len(entries) - keep)]:
+            with suppress(OSError):
+                os.unlink(path)
+
+    def _path(self, key: tuple[str, ...]) -> Path:
+        # The version is part of the key: a new release may encode better, and must not be
+        # answered with what an older one found.
+        text = "\0".join((__version__, *key))
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        return self._folder / digest

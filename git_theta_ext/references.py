@@ -1,0 +1,202 @@
+"""What a checkpoint is compared with: the manifests that the index and HEAD hold.
+
+Two questions are asked here. *Is this block stored already?* (then its entry is copied verbatim, so
+that the same bytes give the same manifest and a renamed or re-sharded checkpoint stores nothing),
+and *what did this tensor look like before?* (then its update is encoded against that). The answers
+depend on the index and on HEAD alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+from git_theta_ext.errors import ManifestError
+from git_theta_ext.manifest import FIRST_LINE, Block, Entry, Manifest
+from git_theta_ext.repository import IndexEntry, Repository
+from git_theta_ext.tensors import cut
+
+MAX_MANIFEST_BYTES = 64 << 20
+"""A file larger than this is not a manifest; one of 32 KB describes a hundred tensors."""
+
+_Key = tuple[str, str]
+
+
+class References:
+    """The manifests of a repository's index and HEAD, each read and parsed once."""
+
+    def __init__(self, repository: Repository) -> None:
+        """Nothing is read before it is asked for."""
+        self._repository = repository
+        self._manifests: dict[str, tuple[bytes, Manifest] | None] = {}
+        self._extra: dict[str, list[IndexEntry]] = {}
+        self._known: dict[_Key, Block] | None = None
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _heads(self) -> list[str]:
+        return self._repository.revisions_in_progress()
+
+    @cached_property
+    def _index(self) -> dict[str, list[IndexEntry]]:
+        """Index entries by path, for all tracked paths."""
+        return _by_path(self._repository.tracked())
+
+    def staged(self, path: str) -> str | None:
+        """The blob that the index holds for a path: stage 0, else ours of a conflict."""
+        entries = self._index.get(path)
+        if entries is None:
+            if path not in self._extra:
+                self._extra[path] = self._repository.index(f":(top,literal){path}")
+            entries = self._extra[path]
+        return next(
+            (entry.oid for stage in (0, 2) for entry in entries if entry.stage == stage), None
+        )
+
+    def committed(self, path: str) -> list[str]:
+        """The blobs of a path in HEAD and in the other heads of a merge under way."""
+        found = (self._repository.blob_at(head, path) for head in self._heads)
+        return list(dict.fromkeys(oid for oid in found if oid is not None))
+
+    def blob(self, oid: str) -> bytes | None:
+        """The bytes of a manifest, or None if that blob is not one."""
+        self._load([oid])
+        found = self._manifests[oid]
+        return None if found is None else found[0]
+
+    def blob_size(self, oid: str) -> int:
+        """The length of a blob in bytes."""
+        return self._repository.blob_size(oid)
+
+    def manifest(self, oid: str) -> Manifest | None:
+        """A blob as a manifest, or None if it is not one."""
+        self._load([oid])
+        found = self._manifests[oid]
+        return None if found is None else found[1]
+
+    def _load(self, oids: Iterable[str]) -> None:
+        missing = [oid for oid in dict.fromkeys(oids) if oid not in self._manifests]
+        for oid in missing:
+            self._manifests[oid] = None
+        for oid, data in self._repository.small_blobs(missing, FIRST_LINE, MAX_MANIFEST_BYTES):
+            try:
+                self._manifests[oid] = (data, Manifest.parse(data))
+            except ManifestError:
+                continue  # a broken manifest in history must not stop new work
+
+    def _everything(self) -> list[str]:
+        """The blobs of all tracked paths in the index and in HEAD, in the order of the paths."""
+        oids: list[str] = []
+        for path in sorted(self._index):
+            staged = self.staged(path)
+            oids += [staged] if staged else []
+            oids += self.committed(path)
+        return list(dict.fromkeys(oids))
+
+    def fingerprint(self, path: str) -> str:
+        """A hash of everything that the manifest of `path` may depend on besides its bytes."""
+        own = [self.staged(path) or "", *self.committed(path), ""]
+        return hashlib.sha256("\n".join([*own, *self._everything()]).encode()).hexdigest()
+
+    def for_path(self, path: str) -> PathReferences:
+        """The references of one path."""
+        staged = self.staged(path)
+        committed = self.committed(path)
+        own = [oid for oid in (staged, *committed) if oid is not None]
+        self._load(own)
+        return PathReferences(
+            [found for oid in own if (found := self.manifest(oid)) is not None],
+            [found for oid in committed if (found := self.manifest(oid)) is not None],
+            self,
+        )
+
+    @property
+    def known_blocks(self) -> dict[_Key, Block]:
+        """Every block of every tracked checkpoint, by hash and dtype; thread-safe."""
+        with self._lock:
+            if self._known is None:
+                self._known = self._gather()
+            return self._known
+
+    def _gather(self) -> dict[_Key, Block]:
+        oids = self._everything()
+        self._load(oids)
+        known: dict[_Key, Block] = {}
+        for oid in oids:
+            manifest = self.manifest(oid)
+            if manifest is not None:
+                _add_blocks(known, manifest)
+        return known
+
+
+class PathReferences:
+    """What one checkpoint is compared with."""
+
+    def __init__(
+        self, own: list[Manifest], committed: list[Manifest], everything: References
+    ) -> None:
+        """`own`: the path's manifests, the index's first; `committed`: those of HEAD and others."""
+        self._own = [_entries(manifest) for manifest in own]
+        self._committed = [_entries(manifest) for manifest in committed]
+        self._skeletons = [manifest.skeleton for manifest in own]
+        self._predecessor_skeletons = [manifest.skeleton for manifest in committed]
+        self._everything = everything
+        self._own_blocks: dict[_Key, Block] = {}
+        for manifest in own:
+            _add_blocks(self._own_blocks, manifest)
+
+    def stored(self, name: str, position: int, sha256: str, dtype: str) -> Block | None:
+        """The block with this hash, if it is stored: this tensor's, this file's, any other's."""
+        for entries in self._own:
+            entry = entries.get(name)
+            if entry is not None and position < len(entry.blocks):
+                block = entry.blocks[position]
+                if block.sha256 == sha256 and block.chain and _dtype(entry) == dtype:
+                    return block
+        key = (sha256, dtype)
+        return self._own_blocks.get(key) or self._everything.known_blocks.get(key)
+
+    def predecessor(self, name: str, position: int) -> tuple[Entry, Block] | None:
+        """The block at this position of the tensor of this name in the last commit."""
+        for entries in self._committed:
+            entry = entries.get(name)
+            if entry is not None and position < len(entry.blocks) and not entry.opaque:
+                return entry, entry.blocks[position]
+        return None
+
+    def stored_skeleton(self, sha256: str) -> Block | None:
+        """The skeleton with this hash, if it is stored."""
+        return next((block for block in self._skeletons if block.sha256 == sha256), None)
+
+    def predecessor_skeleton(self) -> Block | None:
+        """The skeleton of the last commit."""
+        return next(iter(self._predecessor_skeletons), None)
+
+
+def _by_path(entries: Iterable[IndexEntry]) -> dict[str, list[IndexEntry]]:
+    found: dict[str, list[IndexEntry]] = {}
+    for entry in entries:
+        found.setdefault(entry.path, []).append(entry)
+    return found
+
+
+def _entries(manifest: Manifest) -> dict[str, Entry]:
+    return {entry.tensor.name: entry for entry in manifest.entries}
+
+
+def _dtype(entry: Entry) -> str:
+    return next(cut(entry.tensor)).dtype.name
+
+
+def _add_blocks(known: dict[_Key, Block], manifest: Manifest) -> None:
+    for entry, block in _blocks(manifest):
+        if block.chain:
+            known.setdefault((block.sha256, _dtype(entry)), block)
+
+
+def _blocks(manifest: Manifest) -> Iterator[tuple[Entry, Block]]:
+    for entry in manifest.entries:
+        for block in entry.blocks:
+            yield entry, block
