@@ -1,0 +1,136 @@
+"""Sealed repositories: real git, nothing of the machine's configuration, fixed identity and dates."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def needed_programs() -> None:
+    """git and git-lfs must be there: a missing one is a failure, never a silent skip."""
+    for program in ("git", "git-lfs"):
+        assert shutil.which(program), f"{program} is not installed; .ci/run installs it"
+
+
+@pytest.fixture
+def sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment in which no configuration of the machine or its user is seen; its HOME."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "XDG_")):
+            monkeypatch.delenv(name)
+    settings = {
+        "HOME": str(home),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
+        "GIT_AUTHOR_NAME": "Ada",
+        "GIT_AUTHOR_EMAIL": "ada@example.org",
+        "GIT_COMMITTER_NAME": "Ada",
+        "GIT_COMMITTER_EMAIL": "ada@example.org",
+        "GIT_AUTHOR_DATE": "2024-01-01T00:00:00Z",
+        "GIT_COMMITTER_DATE": "2024-01-01T00:00:00Z",
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    (home / ".gitconfig").write_text(
+        "[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n"
+        "[advice]\n\tdetachedHead = false\n"
+    )
+    return home
+
+
+class Repo:
+    """A work tree and the commands that are run in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def run(
+        self,
+        *command: str,
+        ok: tuple[int, ...] = (0,),
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command here; fails the test on another exit status."""
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode in ok, (
+            f"{command} exited with {done.returncode}\n{done.stdout[-4000:]!r}\n"
+            f"{done.stderr.decode('utf-8', 'replace')[-4000:]}"
+        )
+        return done
+
+    def git(self, *arguments: str, **options: object) -> str:
+        """What git prints."""
+        return self.run("git", *arguments, **options).stdout.decode("utf-8", "surrogateescape")  # type: ignore[arg-type]
+
+    def theta(self, *arguments: str, **options: object) -> str:
+        """What `git theta` prints."""
+        return self.run(
+            sys.executable, "-m", "git_theta_ext.cli.main", *arguments, **options
+        ).stdout.decode()  # type: ignore[arg-type]
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Write a file of the work tree."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    def commit(self, message: str = "change", *paths: str) -> str:
+        """Add (everything, or some paths) and commit; the commit's id."""
+        self.git("add", "-A", "--", *(paths or (".",)))
+        self.git("commit", "-q", "-m", message)
+        return self.git("rev-parse", "HEAD").strip()
+
+    def blob(self, spec: str) -> bytes:
+        """What Git stores, such as `HEAD:model.safetensors` or `:model.safetensors`."""
+        return self.run("git", "cat-file", "blob", spec).stdout
+
+    def status(self) -> str:
+        """`git status --porcelain`."""
+        return self.git("status", "--porcelain")
+
+
+@pytest.fixture
+def new_repo(sealed: Path, tmp_path: Path) -> Callable[..., Repo]:
+    """Makes repositories in which the extension is installed and usual names are tracked."""
+
+    def make(name: str = "repo", *, install: bool = True) -> Repo:
+        path = tmp_path / name
+        path.mkdir(parents=True)
+        repo = Repo(path)
+        repo.git("init", "-q")
+        if install:
+            repo.theta("install", "--local")
+            repo.theta("track", "*.safetensors", "*.pt", "*.bin", "*.weights")
+            repo.commit("Track checkpoints")
+        return repo
+
+    return make
+
+
+@pytest.fixture
+def repo(new_repo: Callable[..., Repo]) -> Iterator[Repo]:
+    """One such repository."""
+    yield new_repo()
