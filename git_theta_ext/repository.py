@@ -362,3 +362,25 @@ def run_git(
 
 _PIPE = -1
 _QUIET = {"GIT_OPTIONAL_LOCKS": "0"}
+
+
+def succeeds(command: Sequence[str], cwd: Path) -> bool:
+    """Whether a program can be started in `cwd` and exits with 0; what it prints is dropped."""
+    from git import Git
+    from git.exc import GitCommandNotFound
+
+    try:
+        process: Any = Git(str(cwd)).execute(list(command), as_process=True, istream=_PIPE)
+    except (GitCommandNotFound, OSError):
+        return False
+    process.proc.communicate(b"")
+    return bool(process.proc.returncode == 0)
+
+
+def libgit2_version() -> str | None:
+    """The version of the libgit2 that pygit2 uses, or None where it cannot be loaded."""
+    try:
+        import pygit2
+    except ImportError:
+        return None
+    return pygit2.LIBGIT2_VERSION
