@@ -48,3 +48,13 @@ def plural(count: int, noun: str) -> str:
 def to_json(value: Any) -> str:
     """`value` as indented ASCII JSON, keys in the order in which they were put."""
     return json.dumps(value, indent=2)
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Rows as lines whose columns are as wide as their widest cell; no blanks at line ends."""
+    columns = max(map(len, rows), default=0)
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(columns)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+        for row in rows
+    ]
