@@ -118,7 +118,7 @@ def python_command() -> list[str]:
     folder = Path(sys.executable).parent
     for flags in _PYTHON_FLAGS:
         command = [sys.executable, *flags]
-        if git.succeeds([*command, "-c", "import git_theta_ext.drivers"], folder):
+        if git.run_program([*command, "-c", "import git_theta_ext.drivers"], folder)[0] == 0:
             return command
     raise UsageError(
         f"{sys.executable} cannot import git_theta_ext from another folder, "

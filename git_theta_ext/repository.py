@@ -364,17 +364,26 @@ _PIPE = -1
 _QUIET = {"GIT_OPTIONAL_LOCKS": "0"}
 
 
-def succeeds(command: Sequence[str], cwd: Path) -> bool:
-    """Whether a program can be started in `cwd` and exits with 0; what it prints is dropped."""
+def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
+    """The exit status, standard output and standard error of a program that is run in `cwd`.
+
+    Raises:
+        RepositoryError: it cannot be started.
+    """
     from git import Git
     from git.exc import GitCommandNotFound
 
     try:
         process: Any = Git(str(cwd)).execute(list(command), as_process=True, istream=_PIPE)
-    except (GitCommandNotFound, OSError):
-        return False
-    process.proc.communicate(b"")
-    return bool(process.proc.returncode == 0)
+    except (GitCommandNotFound, OSError) as error:
+        raise RepositoryError(f"cannot start {command[0]}") from error
+    try:
+        stdout, stderr = process.proc.communicate(b"")
+    except BaseException:
+        process.proc.kill()
+        process.proc.wait()
+        raise
+    return int(process.proc.returncode), stdout, stderr
 
 
 def libgit2_version() -> str | None:
