@@ -439,3 +439,34 @@ def any_commit_here(repository: Repository, oids: Iterable[str]) -> bool:
         "--missing=allow-any", "--stdin", stdin=request,
     )  # fmt: skip
     return bool(answer.strip())
+
+
+def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
+    """The exit status, standard output and standard error of a program that is run in `cwd`.
+
+    Raises:
+        RepositoryError: it cannot be started.
+    """
+    from git import Git
+    from git.exc import GitCommandNotFound
+
+    try:
+        process: Any = Git(str(cwd)).execute(list(command), as_process=True, istream=_PIPE)
+    except (GitCommandNotFound, OSError) as error:
+        raise RepositoryError(f"cannot start {command[0]}") from error
+    try:
+        stdout, stderr = process.proc.communicate(b"")
+    except BaseException:
+        process.proc.kill()
+        process.proc.wait()
+        raise
+    return int(process.proc.returncode), stdout, stderr
+
+
+def libgit2_version() -> str | None:
+    """The version of the libgit2 that pygit2 uses, or None where it cannot be loaded."""
+    try:
+        import pygit2
+    except ImportError:
+        return None
+    return pygit2.LIBGIT2_VERSION

@@ -1,0 +1,78 @@
+"""`git theta install`: set up Git to start our drivers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from git_theta_ext import installation
+from git_theta_ext.cli.text import printable
+from git_theta_ext.errors import RepositoryError
+from git_theta_ext.repository import Repository, run_git
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `install`."""
+    parser = subparsers.add_parser(
+        "install",
+        help="set up Git to use git-theta for tracked checkpoints",
+        description="Write the filter, diff and merge drivers into git config. Run once per user.",
+    )
+    add_scope(parser)
+    parser.add_argument(
+        "--skip-smudge",
+        action="store_true",
+        help="leave manifests in the work tree on checkout; `git theta pull` writes checkpoints",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_scope(parser: argparse.ArgumentParser) -> None:
+    """Add --local and --system, which say whose configuration is meant."""
+    group = parser.add_mutually_exclusive_group()
+    for scope, whom in (("local", "this repository"), ("system", "all users of this machine")):
+        group.add_argument(
+            f"--{scope}",
+            dest="scope",
+            action="store_const",
+            const=scope,
+            help=f"for {whom} (default: for all repositories of this user)",
+        )
+    parser.set_defaults(scope="global")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Install, and say what that changed."""
+    cwd = Path.cwd()
+    changes = installation.install(args.scope, cwd, skip_smudge=args.skip_smudge)
+    for change in changes:
+        value = "(unset)" if change.after is None else printable(change.after)
+        print(f"{change.name} = {value}")
+    where = printable(installation.config_file(args.scope, cwd))
+    print(f"git-theta was already set up in {where}." if not changes else f"Set up in {where}.")
+    if args.scope == "local":
+        for line in ensure_hooks(Repository.discover(cwd)):
+            print(printable(line))
+    warn_of_missing_lfs(cwd)
+    return 0
+
+
+def ensure_hooks(repository: Repository) -> list[str]:
+    """Put the hooks in place, as the filter does at its first use; what that changed."""
+    from git_theta_ext import hooks
+
+    return hooks.ensure(repository, sys.executable)
+
+
+def warn_of_missing_lfs(cwd: Path) -> None:
+    """Say what does not work without git-lfs, where it is missing."""
+    try:
+        run_git(["lfs", "version"], cwd)
+    except RepositoryError:
+        print(
+            "warning: git-lfs was not found. Everything works in this clone, and with remotes that "
+            "are\n  folders; pushing to and fetching from a server needs it: https://git-lfs.com",
+            file=sys.stderr,
+        )

@@ -1,0 +1,131 @@
+"""`git theta VERB`: find the verb, import its module and no other, run it, report errors.
+
+Each verb is a module with two functions: `add_parser(subparsers)` adds its argparse parser and
+sets the default `run`; `run(args)` does the work and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
+
+from git_theta_ext import __version__
+from git_theta_ext.cli.text import paragraph, printable
+from git_theta_ext.errors import ThetaError, UsageError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "install": ("install", "set up Git to use git-theta for tracked checkpoints"),
+    "uninstall": ("uninstall", "remove what install set up"),
+    "track": ("track", "track checkpoints by pattern, or list the tracked patterns"),
+    "untrack": ("untrack", "stop tracking a pattern"),
+    "status": ("status", "show the setup and the state of every tracked checkpoint"),
+    "ls-files": ("ls_files", "list tracked checkpoints in the index or a revision"),
+    "fetch": ("fetch", "download missing objects from the remote"),
+    "pull": ("pull", "download missing objects and write the checkpoints"),
+    "push": ("push", "upload objects to the remote"),
+    "demo": ("demo", "show everything at work on a small model, in a temporary folder"),
+    "version": ("version", "show the versions of git-theta-ext and of what it uses"),
+}
+"""Verb -> module of `git_theta_ext.cli`, help. Imported only when the verb is used."""
+
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+"""Exit codes of a shell for SIGINT and SIGPIPE."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one `git theta` command; the exit code. `argv` has no program name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _survive_any_character(sys.stdout)
+    _survive_any_character(sys.stderr)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except ThetaError as error:
+        report(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("git theta: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; give it somewhere to flush to.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+
+
+def report(error: ThetaError) -> None:
+    """Print an error and its hint on stderr, control characters of names escaped."""
+    print(f"git theta: error: {paragraph(error.message)}", file=sys.stderr)
+    if error.hint is not None:
+        print(f"  hint: {paragraph(error.hint, '        ')}", file=sys.stderr)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    if not arguments:
+        print(_overview(), file=sys.stderr)
+        return UsageError.exit_code
+    verb = arguments[0]
+    if verb in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if verb in ("-V", "--version"):
+        print(f"git-theta-ext {__version__}")
+        return 0
+    parser = argparse.ArgumentParser(prog="git theta", allow_abbrev=False)
+    module = importlib.import_module(f"git_theta_ext.cli.{_module_of(verb)}")
+    module.add_parser(parser.add_subparsers(metavar="VERB"))
+    try:
+        args = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has printed its message, or the help
+        return stop.code if isinstance(stop.code, int) else 0
+    return int(args.run(args))
+
+
+def _module_of(verb: str) -> str:
+    if verb in VERBS:
+        return VERBS[verb][0]
+    if verb.startswith("-"):
+        raise UsageError(f"unknown option {printable(verb)}", hint="git theta -h")
+    near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
+    raise UsageError(
+        f"{printable(verb)!r} is not a git theta command",
+        hint=f"did you mean: git theta {near[0]}" if near else "git theta -h   lists the commands",
+    )
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: git theta [-h] [--version] VERB ...",
+            "",
+            "Git for machine-learning models: checkpoints versioned tensor by tensor, to the byte.",
+            "",
+            *lines,
+            "",
+            "git theta help VERB   shows the options of a command.",
+            "Everyday work needs none of them: git add, commit, diff, merge, push do it.",
+        ]
+    )
+
+
+def _survive_any_character(stream: TextIO) -> None:
+    """Escape what the terminal's encoding cannot show, instead of failing on it."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""`git theta status`: the setup, the patterns, and what state each tracked checkpoint is in."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from git_theta_ext import checkpoints, installation
+from git_theta_ext.cli.text import plural, printable, size, table, to_json
+from git_theta_ext.cli.track import tracked_patterns
+from git_theta_ext.errors import ManifestError
+from git_theta_ext.manifest import FIRST_LINE, Manifest
+from git_theta_ext.repository import IndexEntry, Repository
+
+_FORMATS = {".safetensors": "safetensors", ".gguf": "gguf", ".npy": "npy", ".npz": "npz"}
+"""Extensions that leave no choice of format; others, such as .bin, are used for several."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `status`."""
+    parser = subparsers.add_parser(
+        "status",
+        help="show the setup and the state of every tracked checkpoint",
+        description="Show whether and how git-theta is set up, the tracked patterns, and for each "
+        "tracked file what Git stores, what the work tree holds, and what is missing.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the status."""
+    repository = Repository.discover()
+    report = collect(repository)
+    if args.json:
+        print(to_json(report))
+    else:
+        _show(report)
+    return 0
+
+
+def collect(repository: Repository) -> dict[str, Any]:
+    """The status as plain data; every path is relative to the top of the work tree.
+
+    Raises:
+        RepositoryError: the repository is bare.
+    """
+    patterns = [{"pattern": name, "source": file} for file, name in tracked_patterns(repository)]
+    return {
+        "installed": installation.is_installed(repository),
+        "problems": installation.problems(repository),
+        "scopes": [scope for scope, _ in installation.scopes(repository.cwd)],
+        "command": repository.setting("filter.theta.process"),
+        "skip_smudge": repository.flag(installation.SKIP_SMUDGE),
+        "patterns": patterns,
+        "files": _files(repository),
+    }
+
+
+def _files(repository: Repository) -> list[dict[str, Any]]:
+    stages: dict[str, list[IndexEntry]] = {}
+    for entry in repository.tracked():
+        stages.setdefault(entry.path, []).append(entry)
+    oids = [entry.oid for entries in stages.values() for entry in entries]
+    manifests = dict(checkpoints.manifests(repository, oids))
+    changes = _changes(repository) if stages else {}
+    sizes = checkpoints.blob_sizes(repository, oids)
+    rows = []
+    for path, entries in stages.items():
+        # Of an unmerged path, our side (stage 2) stands for what is stored.
+        entry = next((found for found in entries if found.stage in (0, 2)), entries[0])
+        row: dict[str, Any] = {"path": path, "conflict": entry.stage != 0}
+        row |= _stored(repository, manifests.get(entry.oid), path, sizes.get(entry.oid, 0))
+        row["work_tree"] = _work_tree(repository.top / path)
+        row["staged"], row["modified"] = changes.get(path, (False, False))
+        rows.append(row)
+    return rows
+
+
+def _stored(
+    repository: Repository, manifest: Manifest | ManifestError | None, path: str, length: int
+) -> dict[str, Any]:
+    """What the index has at a path: kind of blob, numbers, objects that are not here."""
+    if manifest is None:
+        kind = "plain blob" if length else "empty"
+        return {"stored_as": kind, "raw_bytes": length}
+    if isinstance(manifest, ManifestError):
+        return {"stored_as": "damaged manifest", "error": manifest.message}
+    summary = checkpoints.summarise(manifest)
+    lacking = checkpoints.missing(manifest, repository.store)
+    expected = _FORMATS.get(Path(path).suffix.lower())
+    return {
+        "stored_as": "manifest",
+        "format": summary.format,
+        "expected_format": expected if expected != summary.format else None,
+        "tensors": summary.tensors,
+        "parameters": summary.parameters,
+        "raw_bytes": summary.raw,
+        "stored_bytes": summary.stored,
+        "missing_objects": len(lacking),
+        "missing_bytes": sum(lacking.values()),
+    }
+
+
+def _work_tree(path: Path) -> str:
+    """What is in the work tree: `checkpoint`, `manifest`, `absent` or `unreadable`."""
+    try:
+        with path.open("rb") as file:
+            return "manifest" if file.read(len(FIRST_LINE)) == FIRST_LINE else "checkpoint"
+    except (FileNotFoundError, NotADirectoryError):
+        return "absent"
+    except OSError:
+        return "unreadable"
+
+
+def _changes(repository: Repository) -> dict[str, tuple[bool, bool]]:
+    """Path -> whether the index differs from HEAD, and the work tree from the index."""
+    answer = repository.git("status", "--porcelain", "-z", "--untracked-files=no", "--no-renames")
+    changes = {}
+    for line in answer.split(b"\0"):
+        if line:
+            staged, modified = line[:1], line[1:2]
+            changes[os.fsdecode(line[3:])] = (staged != b" ", modified != b" ")
+    return changes
+
+
+def _show(report: dict[str, Any]) -> None:
+    if report["installed"]:
+        print(f"Set up in the {report['scopes'][-1]} git config.")
+    else:
+        print("git-theta is not set up here: git theta install")
+        for problem in report["problems"]:
+            print(f"  {printable(problem)}")
+    if report["skip_smudge"]:
+        print("theta.skipSmudge is on: checkouts leave manifests; git theta pull writes them.")
+    names = ", ".join(printable(row["pattern"]) for row in report["patterns"])
+    print(f"Tracked patterns: {names or 'none (git theta track PATTERN)'}")
+    if not report["files"]:
+        print("No tracked files in the index.")
+        return
+    rows = [["", printable(row["path"]), *_cells(row)] for row in report["files"]]
+    print("\nTracked files:")
+    for line in table(rows):
+        print(line)
+    for advice in _advice(report["files"]):
+        print(advice)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if row["stored_as"] == "manifest":
+        numbers = f"{plural(row['tensors'], 'tensor')}, {size(row['raw_bytes'])}"
+        cells = [row["format"], numbers]
+    else:
+        cells = [row["stored_as"], ""]
+    remarks = [name for name in ("conflict", "staged", "modified") if row[name]]
+    if row["work_tree"] != "checkpoint":
+        remarks.append(f"{row['work_tree']} in the work tree")
+    if row.get("missing_objects"):
+        remarks.append(f"{plural(row['missing_objects'], 'object')} missing")
+    if row.get("expected_format"):
+        remarks.append(f"content is not {row['expected_format']}")
+    if "error" in row:
+        remarks.append(printable(row["error"]))
+    return [*cells, ", ".join(remarks) or "up to date"]
+
+
+def _advice(rows: list[dict[str, Any]]) -> list[str]:
+    advice = []
+    if any(row["conflict"] for row in rows):
+        advice.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
+    if any(row.get("missing_objects") for row in rows):
+        advice.append("missing objects: git theta fetch")
+    if any(row["work_tree"] == "manifest" for row in rows):
+        advice.append("manifests in the work tree: git theta pull writes the checkpoints")
+    if any(row["stored_as"] == "plain blob" for row in rows):
+        advice.append("plain blobs: git add --renormalize .   stores them tensor by tensor")
+    return ["", *(f"  {line}" for line in advice)] if advice else []

@@ -1,0 +1,205 @@
+"""`git theta track`: say which files are checkpoints, or list what was said."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from git_theta_ext import attributes, installation
+from git_theta_ext.checkpoints import is_raw
+from git_theta_ext.cli.install import ensure_hooks
+from git_theta_ext.cli.text import plural, printable, to_json
+from git_theta_ext.errors import StoreError, UsageError
+from git_theta_ext.repository import Repository
+
+ATTRIBUTES_FILE = ".gitattributes"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `track`."""
+    parser = subparsers.add_parser(
+        "track",
+        help="track checkpoints by pattern, or list the tracked patterns",
+        description="Add patterns to .gitattributes in the current folder; without patterns, list "
+        "those that are tracked. Quote patterns, so that the shell does not expand them.",
+    )
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="as in .gitattributes")
+    parser.add_argument(
+        "--filename", action="store_true", help="take each PATTERN as the name of one file"
+    )
+    parser.add_argument("--json", action="store_true", help="list as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Track the patterns, or list."""
+    repository = Repository.discover()
+    if not args.patterns:
+        return _list(repository, as_json=args.json)
+    if args.json:
+        raise UsageError("--json lists patterns: leave out PATTERN")
+    if args.filename:
+        names = [Path(os.path.normpath(name)).as_posix() for name in args.patterns]
+        patterns = [attributes.literal(name) for name in names]
+    else:
+        patterns = [normalise(pattern, repository) for pattern in args.patterns]
+    for pattern in patterns:
+        attributes.check(pattern)
+    before = {entry.oid for entry in raw_entries(repository)}
+    _track(repository, patterns)
+    _install_here(repository)
+    after = [entry.path for entry in raw_entries(repository) if entry.oid not in before]
+    if after:
+        print(
+            f"{plural(len(after), 'checkpoint')} already committed as a plain blob, such as "
+            f"{printable(after[0])}.\n"
+            "To store the next versions tensor by tensor: git add --renormalize ."
+        )
+    return 0
+
+
+def _track(repository: Repository, patterns: list[str]) -> None:
+    path = attributes_path(repository)
+    content = before = read(path)
+    for pattern in patterns:
+        shown = printable(pattern)
+        filters = [line.filter for line in attributes.lines(content) if line.pattern == pattern]
+        longer = attributes.add(content, pattern)
+        print(f'"{shown}" already tracked' if longer == content else f'Tracking "{shown}"')
+        if "lfs" in filters and longer != content:
+            print(
+                "  its line with filter=lfs stays and no longer counts, for later lines win;\n"
+                f"  git lfs untrack '{shown}' removes it"
+            )
+        content = longer
+    if content != before:
+        write(path, content)
+        print("Now run: git add .gitattributes")
+
+
+def _install_here(repository: Repository) -> None:
+    if installation.is_installed(repository):
+        return
+    installation.install("local", repository.cwd)
+    for line in ensure_hooks(repository):
+        print(printable(line))
+    print("git-theta was not set up: did `git theta install --local` for this repository.")
+
+
+def _list(repository: Repository, *, as_json: bool) -> int:
+    found = tracked_patterns(repository)
+    if as_json:
+        rows = [{"pattern": pattern, "source": source} for source, pattern in found]
+        print(to_json({"patterns": rows}))
+        return 0
+    print("Listing tracked patterns")
+    for source, pattern in found:
+        print(f"    {printable(pattern)} ({printable(source)})")
+    return 0
+
+
+def tracked_patterns(repository: Repository) -> list[tuple[str, str]]:
+    """Pairs of a file, from the top of the work tree, and a pattern that it tracks."""
+    answer = repository.git(
+        "ls-files", "-z", "--full-name", "--cached", "--others", "--exclude-standard",
+        "--", ":(top,glob)**/.gitattributes",
+    )  # fmt: skip
+    names = sorted({os.fsdecode(name) for name in answer.split(b"\0") if name})
+    files = [(name, repository.top / name) for name in names]
+    files.append(("info/attributes", repository.common_dir / "info" / "attributes"))
+    return [(name, pattern) for name, path in files for pattern in attributes.tracked(read(path))]
+
+
+def raw_entries(repository: Repository) -> list[Any]:
+    """The tracked index entries whose blob is a checkpoint itself, committed without the filter."""
+    entries = repository.tracked()
+    raw = is_raw(repository, [entry.oid for entry in entries])
+    return [entry for entry in entries if entry.oid in raw]
+
+
+def normalise(pattern: str, repository: Repository) -> str:
+    """A pattern as typed, made relative to the current folder, with forward slashes.
+
+    Raises:
+        UsageError: an absolute path outside the current folder.
+    """
+    if os.name == "nt":
+        pattern = pattern.replace("\\", "/")
+    while pattern.startswith("./"):
+        pattern = pattern[2:].lstrip("/")
+    drive = os.path.splitdrive(pattern)[0]
+    here = repository.cwd.resolve().as_posix()
+    if pattern.startswith(here + "/"):
+        return pattern[len(here) :]
+    if drive or (repository.work_tree and pattern.startswith(f"{repository.top.as_posix()}/")):
+        raise UsageError(
+            f"{pattern} is not in the current folder",
+            hint="run git theta track in the folder that holds the checkpoints",
+        )
+    if "/" not in pattern.strip("/") and (repository.cwd / pattern).is_dir():
+        raise UsageError(
+            f"{pattern} is a folder; attributes belong to files",
+            hint=f"git theta track '{pattern.rstrip('/')}/**'",
+        )
+    return pattern
+
+
+def attributes_path(repository: Repository) -> Path:
+    """`.gitattributes` of the current folder.
+
+    Raises:
+        RepositoryError: there is no work tree.
+        UsageError: the current folder is not in it, or the file is a symbolic link.
+    """
+    if not repository.cwd.resolve().is_relative_to(repository.top.resolve()):
+        raise UsageError(f"{repository.cwd} is not in the work tree {repository.top}")
+    path = repository.cwd / ATTRIBUTES_FILE
+    if path.is_symlink():
+        raise UsageError(f"{path} is a symbolic link; Git does not follow it")
+    return path
+
+
+def read(path: Path) -> bytes:
+    """The file's bytes; none where there is no such file.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace the file whole, with its permissions; a crash leaves the old one or the new one.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    temporary = None
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".gitattributes.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, mode if mode is not None else 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
