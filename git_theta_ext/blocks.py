@@ -12,8 +12,8 @@ from git_theta_ext.errors import CorruptObjectError, ThetaError, UnknownUpdateEr
 from git_theta_ext.manifest import Block, UpdateRef
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
-from git_theta_ext.updates.base import Values
-from git_theta_ext.updates.chain import decode_chain, values_dtype
+from git_theta_ext.updates.base import Values, values_dtype
+from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes
 from git_theta_ext.updates.parameter_file import parse
 

@@ -21,7 +21,7 @@ from git_theta_ext.memo import Memo
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.references import PathReferences, References
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec, cut
-from git_theta_ext.updates.chain import values_dtype
+from git_theta_ext.updates.base import values_dtype
 
 _TICK_SECONDS = 0.05
 _COARSE_TICK_SECONDS = 2.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -362,6 +363,82 @@ def run_git(
 
 _PIPE = -1
 _QUIET = {"GIT_OPTIONAL_LOCKS": "0"}
+
+
+def run_watched(
+    arguments: Sequence[str],
+    cwd: Path,
+    *,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    tick: Callable[[], None],
+) -> tuple[int, str]:
+    """Run a long `git ARGUMENTS`, calling `tick` five times a second; its status and stderr.
+
+    An exception out of `tick` ends the process and is raised on.
+
+    Raises:
+        RepositoryError: git cannot be started.
+    """
+    from git import Git
+    from git.exc import GitCommandNotFound
+
+    try:
+        started: Any = Git(str(cwd)).execute(
+            ["git", *arguments], as_process=True, istream=_PIPE, env={**_QUIET, **(env or {})}
+        )
+    except GitCommandNotFound as error:
+        raise RepositoryError(
+            "git was not found on PATH", hint="install Git 2.30 or newer"
+        ) from error
+    process = started.proc
+    try:
+        while True:
+            try:
+                _, stderr = process.communicate(stdin, timeout=0.2)
+                return int(process.returncode), os.fsdecode(stderr).strip()
+            except subprocess.TimeoutExpired:
+                tick()
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+
+
+def scratch_objects(repository: Repository, folder: Path) -> dict[str, str]:
+    """The environment in which Git writes new objects into `folder` and still finds all others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    real = os.environ.get("GIT_OBJECT_DIRECTORY") or str(repository.common_dir / "objects")
+    others = os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES")
+    chain = [_quoted_alternate(os.path.join(repository.cwd, real)), *([others] if others else [])]
+    return {
+        "GIT_OBJECT_DIRECTORY": str(folder),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(chain),
+    }
+
+
+def _quoted_alternate(path: str) -> str:
+    """A path as Git reads it in a list of alternates, where the separator or a quote needs care."""
+    if os.pathsep not in path and not path.startswith('"'):
+        return path
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def any_commit_here(repository: Repository, oids: Iterable[str]) -> bool:
+    """Whether one of the object ids is a commit (or its tag) here; fetches nothing to find out."""
+    request = "".join(f"{oid}\n" for oid in oids).encode()
+    if not request:
+        return False
+    answer = repository.git(
+        "rev-list", "--no-walk=unsorted", "--max-count=1", "--ignore-missing",
+        "--missing=allow-any", "--stdin", stdin=request,
+    )  # fmt: skip
+    return bool(answer.strip())
 
 
 def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:

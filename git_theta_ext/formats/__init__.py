@@ -1,1 +1,100 @@
-"""Containers: each module turns a file into a layout that tiles it; none of them writes."""
+"""Containers: each module turns a file into a layout that tiles it; none of them writes.
+
+The registry tries the known containers in a fixed order, by content, never by name. Whatever is
+damaged, hostile, compressed or unknown is opaque: its bytes are kept all the same.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import cast
+
+from git_theta_ext.errors import FormatError, UsageError
+from git_theta_ext.formats import opaque
+from git_theta_ext.formats.base import Crc32, Format, Layout, Literal, SerializationId, Source, Span
+
+_FORMATS = {
+    "safetensors": "git_theta_ext.formats.safetensors",
+    "torch-zip": "git_theta_ext.formats.torch_zip",
+}
+_HEAD_BYTES = 512
+
+MAX_LITERAL_BYTES = 64 << 20
+"""More structure than this is not structure; such a file is opaque."""
+MAX_SEGMENTS = 2_000_000
+
+
+def names() -> list[str]:
+    """The containers that are split by tensor, in the order in which they are tried."""
+    return list(_FORMATS)
+
+
+@cache
+def get(name: str) -> Format:
+    """The container of a name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in _FORMATS:
+        raise UsageError(f"unknown format {name!r}; known: {', '.join(_FORMATS)}")
+    return cast(Format, import_module(_FORMATS[name]))
+
+
+def read_layout(source: Source) -> Layout:
+    """How a file is made up: by the container that recognises it, else opaque.
+
+    Raises:
+        ChangedWhileReadError: the file became shorter while it was read.
+    """
+    head = source.read(0, min(_HEAD_BYTES, source.size))
+    for name in _FORMATS:
+        form = get(name)
+        try:
+            if form.sniff(head, source):
+                found = form.layout(source)
+                check(found, source.size)
+                return found
+        except (FormatError, RecursionError, MemoryError):
+            continue
+    return opaque.layout(source)
+
+
+def check(layout: Layout, size: int) -> None:
+    """Check that a layout tiles a file of `size` bytes and that its names and ranges are sound.
+
+    Raises:
+        FormatError: it does not; the mistake is the format's or the file's.
+    """
+    from git_theta_ext.formats.derived import derived_length
+
+    if len(layout.segments) > MAX_SEGMENTS:
+        raise FormatError(f"{len(layout.segments)} segments; at most {MAX_SEGMENTS} are kept")
+    total = literal = 0
+    seen: set[str] = set()
+    for number, segment in enumerate(layout.segments):
+        if isinstance(segment, Literal):
+            total += len(segment.data)
+            literal += len(segment.data)
+        elif isinstance(segment, Span):
+            total += segment.tensor.nbytes
+            if segment.tensor.name in seen:
+                raise FormatError(f"two tensors are named {segment.tensor.name!r}")
+            seen.add(segment.tensor.name)
+        else:
+            total += derived_length(segment)
+            _check_ranges(segment, number, len(layout.segments))
+    if total != size:
+        raise FormatError(f"the layout covers {total} bytes of a file of {size}")
+    if literal > MAX_LITERAL_BYTES:
+        raise FormatError(f"{literal} bytes of structure; at most {MAX_LITERAL_BYTES} are kept")
+
+
+def _check_ranges(segment: Crc32 | SerializationId, number: int, count: int) -> None:
+    ranges = [(segment.first, segment.stop)] if isinstance(segment, Crc32) else segment.crcs
+    for item in ranges:
+        if isinstance(item, tuple):
+            first, stop = item
+            if not 0 <= first < stop <= count or first <= number < stop:
+                raise FormatError(f"segment {number} depends on segments {first} to {stop}")

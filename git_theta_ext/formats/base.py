@@ -75,8 +75,8 @@ class Crc32:
 class SerializationId:
     """Twenty decimal digits that PyTorch derives from CRC-32s.
 
-    The fold is `h ^= crc + 0x9e3779b9 + (h << 6) + (h >> 2)`. `crcs` are the inputs of the fold in order (from h = 0, modulo 2^64): either the range of
-    segments whose CRC-32 it is, as in `Crc32`, or the value itself.
+    A fold, modulo 2^64, from h = 0: `h ^= crc + 0x9e3779b9 + (h << 6) + (h >> 2)`. `crcs` are its
+    inputs in order: either the range of segments whose CRC-32 it is, as in `Crc32`, or the value.
     """
 
     crcs: tuple[tuple[int, int] | int, ...]
@@ -95,9 +95,7 @@ class Layout:
 
 
 class Format(Protocol):
-    """One container. A module of `formats` offers one, and the registry names it."""
-
-    name: str
+    """One container: what a module of `formats` offers, and the registry names."""
 
     def sniff(self, head: bytes, source: Source) -> bool:
         """Whether the content looks like this container; cheap. `head` is the first 512 bytes."""

@@ -1,1 +1,46 @@
-"""Updates: each predicts a block from its predecessor and keeps the exact residual."""
+"""Updates: each predicts a block from its predecessor and keeps the exact residual.
+
+The registry knows all its members and imports one when it is asked for. A kind that it does not
+know may come from another package, through the entry-point group `git_theta_ext.updates`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import cast
+
+from git_theta_ext.errors import UnknownUpdateError
+from git_theta_ext.updates.base import Update
+
+_KINDS = {
+    "dense": ("git_theta_ext.updates.dense", "Dense"),
+    "delta": ("git_theta_ext.updates.delta", "Delta"),
+    "patch": ("git_theta_ext.updates.patch", "Patch"),
+}
+_GROUP = "git_theta_ext.updates"
+
+
+def kinds() -> list[str]:
+    """The kinds of update that this package has."""
+    return list(_KINDS)
+
+
+@cache
+def get(kind: str) -> Update:
+    """The update of a kind.
+
+    Raises:
+        UnknownUpdateError: neither this package nor an installed plug-in has it.
+    """
+    if kind in _KINDS:
+        module, name = _KINDS[kind]
+        return cast(Update, getattr(import_module(module), name)())
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=_GROUP, name=kind):
+        return cast(Update, point.load()())
+    raise UnknownUpdateError(
+        f"unknown kind of update {kind!r}; known: {', '.join(_KINDS)}",
+        hint=f"install the package that offers {kind!r} under the entry points {_GROUP}",
+    )

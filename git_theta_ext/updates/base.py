@@ -24,10 +24,19 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.tensors import BlockSpec, DType
 
 Values = NDArray[np.unsignedinteger[Any]]
 """Flat raw bits of a block's elements."""
+
+
+def values_dtype(dtype: DType) -> np.dtype[np.unsignedinteger[Any]]:
+    """The unsigned integers that hold the raw bits of a dtype's elements."""
+    size = 1 if dtype.kind in ("bool", "bits") else dtype.itemsize
+    if dtype.kind == "complex":
+        size //= 2
+    return np.dtype(f"<u{size}")
+
 
 Part = bytes | bytearray | memoryview | NDArray[Any]
 """The content of one named tensor of a parameter file."""

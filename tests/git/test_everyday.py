@@ -221,7 +221,7 @@ def test_a_checkpoint_that_changes_while_it_is_added(repo: Repo) -> None:
 
 def test_names_with_spaces_quotes_newlines_and_unicode(repo: Repo) -> None:
     data = safetensors(model())
-    names = ["a b.pt", "it's \"q\".pt", "new\nline.pt", "ünï✓.pt", "dir/:(top)x.pt", "-dash.pt"]
+    names = ["a b.pt", 'it\'s "q".pt', "new\nline.pt", "ünï✓.pt", "dir/:(top)x.pt", "-dash.pt"]
     for name in names:
         repo.write(name, data)
     repo.commit()

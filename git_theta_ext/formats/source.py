@@ -1,0 +1,143 @@
+"""Files and bytes as sources: random access that notices when a file changes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from git_theta_ext.errors import ChangedWhileReadError, FormatError
+
+
+class Identity(NamedTuple):
+    """What the file system says of a file; equal as long as nobody wrote to it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class FileSource:
+    """A file that several threads may read at once.
+
+    It is read, never mapped: a mapped file that someone truncates kills the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a regular file.
+
+        Raises:
+            OSError: it is not there or cannot be read.
+        """
+        self.path = path
+        self._file = path.open("rb", buffering=0)
+        self._identity = _identity(os.fstat(self._file.fileno()))
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Length in bytes when the file was opened."""
+        return self._identity.size
+
+    def identity(self) -> Identity:
+        """Device, inode, size and times when the file was opened."""
+        return self._identity
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            FormatError: the range is not inside the file as it was opened.
+            ChangedWhileReadError: the file has become shorter.
+        """
+        check_range(offset, length, self.size)
+        pieces = []
+        while length:
+            data = self._read_some(offset, length)
+            if not data:
+                raise ChangedWhileReadError(
+                    f"{self.path} became shorter while it was read: no byte at {offset}"
+                )
+            pieces.append(data)
+            offset += len(data)
+            length -= len(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _read_some(self, offset: int, length: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), length, offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(length) or b""
+
+    def check_unchanged(self) -> None:
+        """Check that nobody wrote to the file, or put another in its place, since it was opened.
+
+        Raises:
+            ChangedWhileReadError: somebody did.
+        """
+        try:
+            now = {_identity(os.fstat(self._file.fileno())), _identity(os.stat(self.path))}
+        except OSError as error:
+            raise ChangedWhileReadError(
+                f"{self.path} vanished while it was read: {error.strerror}"
+            ) from error
+        if now != {self._identity}:
+            raise ChangedWhileReadError(f"{self.path} was written to while it was read")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class BytesSource:
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        """`data` is not copied."""
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self._data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            FormatError: the range is not inside the data.
+        """
+        check_range(offset, length, self.size)
+        return self._data[offset : offset + length]
+
+
+def check_range(offset: int, length: int, size: int) -> None:
+    """Check that a range lies inside a file.
+
+    Raises:
+        FormatError: it does not.
+    """
+    if offset < 0 or length < 0 or offset + length > size:
+        raise FormatError(f"{length} bytes at {offset} are not inside a file of {size} bytes")
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return Identity(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )

@@ -1,0 +1,250 @@
+"""git-lfs as a carrier: objects to and from every endpoint that is not a folder.
+
+git-lfs works in a folder of its own below the store (`lfs.storage` is overridden), so that
+`git lfs prune` and other runs of git-lfs do not meet its files, and an interrupted download can
+go on where it stopped. It is asked for one batch, and believed in nothing: callers check every
+object after a fetch and before a push.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from git_theta_ext.errors import TransferError, UsageError
+from git_theta_ext.manifest import UpdateRef
+from git_theta_ext.repository import Repository, run_watched, scratch_objects
+
+GUARD = "GIT_THETA_NO_PRE_PUSH"
+"""Set in the environment of what a transfer starts; the pre-push hook then does nothing."""
+
+_TIMEOUT_SECONDS = 600
+"""Silence longer than this ends a transfer: git-lfs may wait for ever on a password helper."""
+
+_STALE_SECONDS = 24 * 3600
+
+_IDENTITY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "theta"), ("EMAIL", "theta@localhost"), ("DATE", "0 +0000"))
+}
+
+
+class LfsNotInstalledError(TransferError):
+    """git-lfs is needed to reach this remote, and it is not installed."""
+
+    def __init__(self) -> None:
+        """The message is always the same."""
+        super().__init__(
+            "git-lfs is needed to reach this remote and is not installed",
+            hint="install git-lfs 3.0 or newer (https://git-lfs.com), then try again",
+        )
+
+
+def fetch(
+    repository: Repository,
+    remote: str,
+    objects: list[UpdateRef],
+    advance: Callable[[int], object],
+) -> Path:
+    """Let git-lfs download objects; the folder below which it put `objects/aa/bb/<oid>`.
+
+    Some may be absent or damaged there even if nothing is raised, so check each of them.
+
+    Raises:
+        LfsNotInstalledError: there is no git-lfs.
+        TransferError: it failed and brought nothing; carries what it said.
+    """
+    folder = repository.store.root / "lfs"
+    with _scratch(folder) as scratch:
+        environment = scratch_objects(repository, scratch / "git")
+        commit = _pointer_commit(repository, scratch, objects, environment)
+        status, said = _run(
+            repository,
+            # Settings, of users or committed in .lfsconfig, that would have git-lfs fetch less or
+            # more than the commit names and still report success.
+            ["-c", "lfs.fetchinclude=", "-c", "lfs.fetchexclude=",
+             "-c", "lfs.fetchrecentalways=false", "-c", f"lfs.storage={folder}",
+             "lfs", "fetch", remote, commit],
+            stdin=b"", env={**environment, GUARD: "1"}, scratch=scratch, advance=advance,
+        )  # fmt: skip
+    found = any((folder / "objects" / o.oid[:2] / o.oid[2:4] / o.oid).exists() for o in objects)
+    if status != 0 and not found:
+        raise TransferError(f"git lfs fetch failed: {said}")
+    return folder
+
+
+def push(
+    repository: Repository,
+    remote: str,
+    objects: list[UpdateRef],
+    advance: Callable[[int], object],
+) -> None:
+    """Let git-lfs upload objects that are here; it leaves out those that the server has.
+
+    Raises:
+        LfsNotInstalledError: there is no git-lfs.
+        TransferError: it failed; carries what it said.
+    """
+    with _scratch(repository.store.root / "lfs") as scratch:
+        for item in objects:
+            source = repository.store.find(item.oid, item.size)
+            if source is not None:
+                _link(source, scratch / "objects" / item.oid[:2] / item.oid[2:4] / item.oid)
+        status, said = _run(
+            repository,
+            ["-c", f"lfs.storage={scratch}", "lfs", "push", "--object-id", "--stdin", remote],
+            stdin="".join(f"{item.oid}\n" for item in objects).encode(),
+            env={GUARD: "1"}, scratch=scratch, advance=advance,
+        )  # fmt: skip
+    if status != 0:
+        raise TransferError(
+            f"git lfs push to {remote} failed: {said}",
+            hint="nothing is lost: put right what it says, then push again",
+        )
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A private folder for one run; those that killed processes left a day ago are removed."""
+    scratch = folder / f"run-{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        for old in folder.glob("run-*"):
+            with suppress(OSError):
+                if old.stat().st_mtime < time.time() - _STALE_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
+        scratch.mkdir(parents=True)
+    except OSError as error:
+        raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _pointer_commit(
+    repository: Repository, scratch: Path, objects: Iterable[UpdateRef], env: dict[str, str]
+) -> str:
+    """A commit, in the scratch object folder, whose tree holds a pointer file per object."""
+    folder = scratch / "pointers"
+    folder.mkdir()
+    oids = []
+    for item in objects:
+        text = (
+            f"version https://git-lfs.github.com/spec/v1\noid sha256:{item.oid}\nsize {item.size}\n"
+        )
+        (folder / item.oid).write_text(text, "ascii", newline="\n")
+        oids.append(item.oid)
+    paths = "".join(f"{_quoted(str(folder / oid))}\n" for oid in oids)
+    blobs = repository.git(
+        "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=os.fsencode(paths), env=env
+    )
+    lines = "".join(
+        f"100644 blob {blob}\t{oid}\n"
+        for blob, oid in zip(blobs.decode().split(), oids, strict=True)
+    )
+    tree = repository.git("mktree", stdin=lines.encode(), env=env).decode().strip()
+    commit = repository.git("commit-tree", tree, "-m", "pointers", env={**env, **_IDENTITY})
+    return commit.decode().strip()
+
+
+def _quoted(path: str) -> str:
+    """A path as `--stdin-paths` reads it: quoted if it starts with a quote or breaks a line."""
+    if not path.startswith('"') and "\n" not in path:
+        return path
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _link(source: Path, target: Path) -> None:
+    """Show an object to git-lfs, which only reads it: a hard link where possible, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise TransferError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _run(
+    repository: Repository,
+    arguments: list[str],
+    *,
+    stdin: bytes,
+    env: dict[str, str],
+    scratch: Path,
+    advance: Callable[[int], object],
+) -> tuple[int, str]:
+    """Run git-lfs, reporting its progress, until it ends or has made none for too long."""
+    watch = _Watch(scratch / "progress", _timeout(repository), advance)
+    status, said = run_watched(
+        arguments, repository.cwd, stdin=stdin, env={**env, "GIT_LFS_PROGRESS": str(watch.path)},
+        tick=watch.tick,
+    )  # fmt: skip
+    if "is not a git command" in said:
+        raise LfsNotInstalledError
+    watch.report()
+    return status, said or f"exit status {status}"
+
+
+def _timeout(repository: Repository) -> float:
+    value = repository.setting("theta.transferTimeout", str(_TIMEOUT_SECONDS))
+    try:
+        return float(value or 0)
+    except ValueError as error:
+        raise UsageError(
+            f"git config theta.transferTimeout is {value!r}, not a number of seconds"
+        ) from error
+
+
+class _Watch:
+    """Reads the progress file of git-lfs: lines of `direction n/total bytes/total name`."""
+
+    def __init__(self, path: Path, timeout: float, advance: Callable[[int], object]) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._advance = advance
+        self._offset = 0
+        self._done: dict[bytes, int] = {}
+        self._last = time.monotonic()
+
+    def tick(self) -> None:
+        """Report progress.
+
+        Raises:
+            TransferError: there was none for as long as `theta.transferTimeout` allows.
+        """
+        now = time.monotonic()
+        if self.report():
+            self._last = now
+        elif self._timeout and now - self._last > self._timeout:
+            raise TransferError(
+                f"git-lfs made no progress for {self._timeout:g} seconds and was stopped",
+                hint="does it wait for a password? try: git lfs fetch   (to wait longer: git config"
+                " theta.transferTimeout SECONDS, 0 for ever)",
+            )
+
+    def report(self) -> bool:
+        """Pass on what was done since the last call; whether there was anything new."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                text = file.read()
+        except OSError:
+            return False
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            fields = line.split(b" ", 3)
+            done = fields[2].partition(b"/")[0] if len(fields) == 4 else b""
+            if done.isdigit():
+                self._advance(int(done) - self._done.get(fields[3], 0))
+                self._done[fields[3]] = int(done)
+        return bool(whole)

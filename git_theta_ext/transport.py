@@ -1,0 +1,316 @@
+"""Objects between the local store and remotes, each verified before and after.
+
+Path and `file://` remotes are served by copying into the very place where git-lfs keeps its
+objects; a file is never shared by hard link between repositories, for damage to one would be
+damage to both. Everything else is git-lfs's work (`lfs`), so every host, credential helper,
+proxy and transfer adapter that it knows works here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from git_theta_ext import endpoints, lfs
+from git_theta_ext.endpoints import Confirmed, Endpoint
+from git_theta_ext.errors import CorruptObjectError, MissingObjectError, TransferError
+from git_theta_ext.manifest import FIRST_LINE, UpdateRef
+from git_theta_ext.repository import Repository
+from git_theta_ext.store import Store
+
+Progress = Callable[[int], object]
+"""Called with the number of bytes done since the last call."""
+
+_MANIFEST_LIMIT = 64 << 20
+"""A blob this large is no manifest: that would name a quarter of a million objects."""
+
+_BATCH_BYTES = 32 << 20
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push sent: number of objects and their size in bytes.
+
+    For an endpoint that git-lfs serves, what was handed to git-lfs, which sends what is lacking.
+    """
+
+    count: int
+    bytes: int
+
+
+def fetch(
+    repository: Repository,
+    objects: Iterable[UpdateRef],
+    *,
+    remote: str | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Bring every object that is not here into the store, verified.
+
+    They are looked for in git-lfs's local folder, then at `remote` (default: the branch's remote,
+    the only one, or origin), then at every other remote.
+
+    Raises:
+        MissingObjectError: some are nowhere to be had; the others are in the store.
+        TransferError: git-lfs is needed and not installed.
+        StoreError: the disk is full.
+    """
+    store = repository.store
+    wanted = {item.oid: item for item in objects if not store.has(item.oid, item.size)}
+    if not wanted:
+        return
+    advance = progress or _silent
+    reasons: list[str] = []
+    without_lfs: lfs.LfsNotInstalledError | None = None
+    local = endpoints.lfs_folder(repository, repository.common_dir)
+    _take_all(store, local, wanted, advance)
+    for endpoint in endpoints.for_fetch(repository, remote):
+        if not wanted:
+            break
+        try:
+            damaged = _fetch_from(repository, endpoint, wanted, advance)
+            if damaged:
+                reasons.append(f"{endpoint.remote}: {damaged[0]}")
+            elif wanted:
+                reasons.append(f"{endpoint.remote}: not there")
+        except lfs.LfsNotInstalledError as error:
+            without_lfs = error
+        except TransferError as error:
+            reasons.append(f"{endpoint.remote}: {error.message}")
+    store.flush()
+    if wanted and without_lfs:
+        raise without_lfs
+    if wanted:
+        raise _missing(wanted, reasons)
+
+
+def _silent(_: int) -> None:
+    """Report progress to nobody."""
+
+
+def _missing(wanted: dict[str, UpdateRef], reasons: list[str]) -> MissingObjectError:
+    first = next(iter(wanted.values()))
+    amount = "1 object" if len(wanted) == 1 else f"{len(wanted)} objects"
+    which = f"{amount} ({first.kind} sha256:{first.oid}, {first.size} bytes"
+    which += ", ...)" if len(wanted) > 1 else ")"
+    tried = "\n".join(f"  {reason}" for reason in reasons) or "  this repository has no remote"
+    return MissingObjectError(
+        f"{which} could not be fetched:\n{tried}",
+        hint="where the objects are, type: git theta push REMOTE --all   then here: git theta fetch"
+        " REMOTE",
+    )
+
+
+def _fetch_from(
+    repository: Repository, endpoint: Endpoint, wanted: dict[str, UpdateRef], advance: Progress
+) -> list[str]:
+    """Take what one endpoint has; the complaints about objects that were damaged."""
+    if endpoint.folder is None:
+        folder = lfs.fetch(repository, endpoint.remote, list(wanted.values()), advance)
+        return _take_all(repository.store, folder, wanted, _silent, remove=True)
+    common = endpoints.common_dir_of(endpoint.folder)
+    damaged = []
+    for folder in (endpoints.lfs_folder(repository, common), common / "theta"):
+        damaged += _take_all(repository.store, folder, wanted, advance)
+    return damaged
+
+
+def _take_all(
+    store: Store,
+    folder: Path,
+    wanted: dict[str, UpdateRef],
+    advance: Progress,
+    *,
+    remove: bool = False,
+) -> list[str]:
+    """Take over the wanted objects that lie below a folder; those taken leave `wanted`.
+
+    `remove` takes the source away, be it whole or damaged (so that a retry downloads it anew).
+    """
+    damaged = []
+    for item in list(wanted.values()):
+        source = object_path(folder, item.oid)
+        if not os.access(source, os.R_OK):
+            continue
+        try:
+            store.take(source, item.oid, item.size)
+        except CorruptObjectError as error:
+            damaged.append(error.message)
+        else:
+            del wanted[item.oid]
+            advance(item.size)
+        if remove:
+            with suppress(OSError):
+                source.unlink()
+    return damaged
+
+
+def object_path(folder: Path, oid: str) -> Path:
+    """Where an object lies below git-lfs's folder, and below ours."""
+    return folder / "objects" / oid[:2] / oid[2:4] / oid
+
+
+def push(
+    repository: Repository,
+    remote_name: str,
+    remote_url: str,
+    objects: Iterable[UpdateRef],
+    *,
+    progress: Progress | None = None,
+    use_cache: bool = True,
+) -> Pushed:
+    """See to it that a remote has every object, verifying each that is sent.
+
+    `use_cache` skips objects that the endpoint is on record to have; a path remote is always
+    looked at, for that costs nothing.
+
+    Raises:
+        MissingObjectError: an object is neither here nor there.
+        CorruptObjectError: an object is damaged here; nothing, or only whole ones, were sent.
+        TransferError: the remote cannot be written, or git-lfs failed; carries its message.
+    """
+    needed = {item.oid: item for item in objects}
+    endpoint = endpoints.for_push(repository, remote_name, remote_url)
+    advance = progress or _silent
+    if endpoint.folder is not None:
+        return _push_to_folder(repository, endpoint, list(needed.values()), advance)
+    confirmed = Confirmed(repository, endpoint)
+    if use_cache:
+        known = confirmed.read()
+        needed = {oid: item for oid, item in needed.items() if oid not in known}
+    if not needed:
+        return Pushed(0, 0)
+    items = list(needed.values())
+    # git-lfs sends nothing at all when one object is missing here, even if the server has it.
+    fetch(repository, items, remote=remote_name)
+    _verify_all(repository.store, items)
+    lfs.push(repository, remote_name, items, advance)
+    confirmed.add(needed)
+    return Pushed(len(items), sum(item.size for item in items))
+
+
+def _verify_all(store: Store, items: list[UpdateRef]) -> None:
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(lambda item: store.verify(item.oid, item.size), items):
+            pass
+
+
+def _push_to_folder(
+    repository: Repository, endpoint: Endpoint, items: list[UpdateRef], advance: Progress
+) -> Pushed:
+    common = endpoints.common_dir_of(endpoint.folder or Path())
+    folder = endpoints.lfs_folder(repository, common)
+    lacking = [item for item in items if not _is_there(folder, item)]
+    absent = [item for item in lacking if not repository.store.has(item.oid, item.size)]
+    if absent:
+        fetch(repository, absent, remote=endpoint.remote)
+    for item in lacking:
+        source = repository.store.find(item.oid, item.size)
+        if source is None:
+            raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
+        _copy(source, folder, item, common / "objects")
+        advance(item.size)
+    return Pushed(len(lacking), sum(item.size for item in lacking))
+
+
+def _is_there(folder: Path, item: UpdateRef) -> bool:
+    try:
+        return object_path(folder, item.oid).stat().st_size == item.size
+    except OSError:
+        return False
+
+
+def _copy(source: Path, folder: Path, item: UpdateRef, model: Path) -> None:
+    """Copy an object, verified, to another repository; it has its name only once it is whole.
+
+    Permissions follow `model`, the Git object folder there, so that shared repositories work.
+    """
+    target = object_path(folder, item.oid)
+    temporary = folder / "tmp" / f"theta-{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        mode = model.stat().st_mode & 0o7777
+        for place in (temporary.parent, target.parent):
+            _make_folders(place, mode)
+        try:
+            _write_verified(source, temporary, item)
+            if os.name != "nt":
+                temporary.chmod(mode & 0o666)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _write_verified(source: Path, target: Path, item: UpdateRef) -> None:
+    digest = hashlib.sha256()
+    with source.open("rb") as original, target.open("xb") as copy:
+        while chunk := original.read(_COPY_BYTES):
+            digest.update(chunk)
+            copy.write(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())
+        size = copy.tell()
+    if digest.hexdigest() != item.oid or size != item.size:
+        raise CorruptObjectError(
+            f"object {source} is damaged: {size} bytes that hash to {digest.hexdigest()}",
+            hint="remove that file, then: git theta fetch",
+        )
+
+
+def _make_folders(folder: Path, mode: int) -> None:
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for place in reversed(missing):
+        place.mkdir(exist_ok=True)
+        if os.name != "nt":
+            with suppress(PermissionError):
+                place.chmod(mode)
+
+
+def manifests_in(
+    repository: Repository, include: Iterable[str], exclude: Iterable[str] = ()
+) -> Iterator[tuple[str, bytes]]:
+    """The blob id and content of every manifest reachable from `include` and not from `exclude`.
+
+    Both are full object ids, of commits, tags, trees or blobs; ids that are not here are ignored.
+    Manifests are known by their size and first line. What a partial clone lacks is left out.
+    """
+    wanted = "".join(f"{oid}\n" for oid in include)
+    if not wanted:
+        return
+    request = wanted + "".join(f"^{oid}\n" for oid in exclude)
+    # --missing: names only what is here, and keeps Git from fetching the rest to look at it.
+    listed = repository.git(
+        "rev-list", "--objects", "--no-object-names", "--ignore-missing", "--missing=print",
+        "--stdin", stdin=request.encode(),
+    )  # fmt: skip
+    present = b"".join(line + b"\n" for line in listed.split() if not line.startswith(b"?"))
+    if not present:
+        return
+    described = repository.git("cat-file", "--batch-check", "--buffer", stdin=present)
+    batch: list[str] = []
+    waiting = 0
+    for line in described.decode().splitlines():
+        oid, kind, *size = line.split()
+        if kind != "blob" or not len(FIRST_LINE) <= int(size[0]) < _MANIFEST_LIMIT:
+            continue
+        batch.append(oid)
+        waiting += int(size[0])
+        if waiting > _BATCH_BYTES:
+            yield from _manifests(repository, batch)
+            batch, waiting = [], 0
+    yield from _manifests(repository, batch)
+
+
+def _manifests(repository: Repository, oids: list[str]) -> Iterator[tuple[str, bytes]]:
+    return (found for found in repository.blobs(oids) if found[1].startswith(FIRST_LINE))

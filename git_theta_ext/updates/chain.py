@@ -1,0 +1,34 @@
+"""Chains: a dense block, then updates, each applied to what came before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from git_theta_ext import updates
+from git_theta_ext.errors import CorruptObjectError
+from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.updates.base import Parameters, Values
+
+
+def decode_chain(spec: BlockSpec, files: Sequence[Parameters]) -> Values:
+    """The values that a chain of parameter files stands for, in a fresh writable array.
+
+    The caller verifies the hash; this only promises to stay within a small multiple of the block.
+
+    Raises:
+        CorruptObjectError: the files do not fit together or are damaged.
+        UnknownUpdateError: one is of a kind that needs a plug-in.
+    """
+    values: Values | None = None
+    for file in files:
+        update = updates.get(file.kind)
+        if update.needs_base != (values is not None):
+            raise CorruptObjectError(f"{file.kind!r} stands at the wrong place in its chain")
+        try:
+            values = update.decode(spec, file, values)
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise CorruptObjectError(f"{file.kind}: settings are damaged: {error!r}") from error
+    if values is None or values.nbytes != spec.nbytes:
+        found = 0 if values is None else values.nbytes
+        raise CorruptObjectError(f"the chain decodes to {found} bytes, expected {spec.nbytes}")
+    return values

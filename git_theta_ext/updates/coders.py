@@ -1,0 +1,231 @@
+"""The three coders: byte planes, pcodec and zstd, each bounded when it decodes hostile input.
+
+Which coder serves what was measured (benchmarks/coders.py): for whole tensors, planes with zstd as
+a Huffman coder are as small as anything and several times faster; for differences pcodec is smaller
+and faster than planes. Compressed sizes are checked against the manifest's shape before anything
+is allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from git_theta_ext.errors import CorruptObjectError
+from git_theta_ext.updates.base import Values
+from git_theta_ext.updates.residual import SLICE
+
+_WORTH = 0.97
+"""A plane or chunk is stored compressed only if that saves three percent."""
+_SAMPLE = 16_384
+
+# -- zstd ------------------------------------------------------------------------------------------
+
+
+def compress(data: bytes | memoryview, level: int, prefix: bytes | None = None) -> bytes:
+    """One zstd frame that says its content's size; `prefix` is content that both sides know."""
+    window = max(10, (len(data) + len(prefix or b"")).bit_length())
+    options: dict[str, Any] = {"write_content_size": True, "window_log": min(window, 27)}
+    if prefix is not None:
+        options["enable_ldm"] = len(data) > 1 << 20
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, **options)
+    dictionary = None
+    if prefix is not None:
+        dictionary = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    coder = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters)
+    return coder.compress(data)
+
+
+def decompress(frame: memoryview, size: int, prefix: bytes | None = None) -> bytes:
+    """The content of a zstd frame, which must be of exactly `size` bytes.
+
+    Raises:
+        CorruptObjectError: it is not; nothing larger than `size` is allocated to find out.
+    """
+    try:
+        if zstandard.frame_content_size(frame) != size:
+            raise CorruptObjectError(f"a compressed part does not hold {size} bytes")
+        dictionary = None
+        if prefix is not None:
+            dictionary = zstandard.ZstdCompressionDict(
+                prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT
+            )
+        coder = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 27)
+        data = coder.decompress(frame, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise CorruptObjectError(f"a compressed part is damaged: {error}") from error
+    if len(data) != size:
+        raise CorruptObjectError(f"a compressed part holds {len(data)} bytes, expected {size}")
+    return data
+
+
+# -- byte planes -----------------------------------------------------------------------------------
+
+
+def _huffman() -> zstandard.ZstdCompressor:
+    """zstd made to code single bytes by frequency and hardly to look for repeats."""
+    return zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters.from_level(
+            1, strategy=zstandard.STRATEGY_FAST, min_match=7, hash_log=6, window_log=17,
+            write_content_size=True,
+        )
+    )  # fmt: skip
+
+
+def _general() -> zstandard.ZstdCompressor:
+    return zstandard.ZstdCompressor(level=3, write_content_size=True)
+
+
+def encode_planes(
+    values: Values, rotate: bool, repeats: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split values into planes of equal significance and compress those where it pays.
+
+    Args:
+        values: raw bits, flat.
+        rotate: move the sign to the lowest bit first, so that an 8-bit exponent fills a plane.
+        repeats: look for repeated sequences too (integers), not for frequencies alone (floats).
+
+    Returns:
+        The settings and the parts for `decode_planes`.
+    """
+    width = values.itemsize
+    coder = _general() if repeats else _huffman()
+    packed = [_worth_packing(values, plane, rotate, coder) for plane in range(width)]
+    frames: dict[int, list[bytes]] = {plane: [] for plane in range(width)}
+    for start in range(0, len(values), SLICE):
+        split = _planes(values[start : start + SLICE], rotate)
+        for plane in range(width):
+            data = np.ascontiguousarray(split[:, plane])
+            frames[plane].append(coder.compress(data) if packed[plane] else data.tobytes())
+    parts: dict[str, Any] = {}
+    for plane, pieces in frames.items():
+        parts[f"plane{plane}"] = b"".join(pieces)
+        if packed[plane]:
+            parts[f"plane{plane}.lengths"] = np.array([len(piece) for piece in pieces], np.uint32)
+    settings = {"coder": "planes", "packed": [plane for plane in range(width) if packed[plane]]}
+    return ({**settings, "rotate": True} if rotate else settings), parts
+
+
+def _planes(values: Values, rotate: bool) -> NDArray[np.uint8]:
+    if rotate:
+        one, rest = values.dtype.type(1), values.dtype.type(values.itemsize * 8 - 1)
+        values = (values << one) | (values >> rest)
+    return np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.itemsize)
+
+
+def _worth_packing(
+    values: Values, plane: int, rotate: bool, coder: zstandard.ZstdCompressor
+) -> bool:
+    """Whether a plane compresses, judged by samples spread over the tensor."""
+    sample = sample_of(values, _SAMPLE)
+    data = np.ascontiguousarray(_planes(sample, rotate)[:, plane])
+    return len(coder.compress(data)) < _WORTH * len(data)
+
+
+def sample_of(values: Values, count: int, runs: int = 8) -> Values:
+    """At most about `count` values in a few contiguous runs spread evenly over the tensor."""
+    if len(values) <= count:
+        return values
+    length = count // runs
+    starts = [(len(values) - length) * run // (runs - 1) for run in range(runs)]
+    return np.concatenate([values[start : start + length] for start in starts])
+
+
+def decode_planes(settings: Any, parts: Any, out: Values) -> None:
+    """Undo `encode_planes` into `out`, whose length and dtype say what is expected.
+
+    Raises:
+        CorruptObjectError: parts of another size, or damaged.
+    """
+    width, count = out.itemsize, len(out)
+    packed, rotate = set(settings["packed"]), bool(settings.get("rotate", False))
+    sources = []
+    for plane in range(width):
+        data = parts[f"plane{plane}"]
+        if plane in packed:
+            sources.append(slices(data, parts[f"plane{plane}.lengths"], count))
+        elif len(data) == count:
+            sources.append(_raw(data))
+        else:
+            raise CorruptObjectError(f"plane {plane} has {len(data)} bytes, expected {count}")
+    one, rest = out.dtype.type(1), out.dtype.type(width * 8 - 1)
+    for start in range(0, count, SLICE):
+        piece = out[start : start + SLICE]
+        split = piece.view(np.uint8).reshape(-1, width)
+        for plane, source in enumerate(sources):
+            data = next(source)
+            if plane in packed:
+                data = decompress(data, len(piece))
+            split[:, plane] = np.frombuffer(data, np.uint8)
+        if rotate:
+            np.bitwise_or(piece >> one, piece << rest, out=piece)
+
+
+def _raw(data: memoryview) -> Iterator[memoryview]:
+    for start in range(0, len(data), SLICE):
+        yield data[start : start + SLICE]
+
+
+def slices(data: memoryview, lengths: memoryview, count: int) -> Iterator[memoryview]:
+    """The streams of consecutive slices of `count` elements.
+
+    Raises:
+        CorruptObjectError: their number or their lengths in all are not what they must be.
+    """
+    sizes = np.frombuffer(lengths, "<u4") if len(lengths) % 4 == 0 else np.zeros(0, "<u4")
+    if len(sizes) != -(-count // SLICE) or int(sizes.sum(dtype=np.uint64)) != len(data):
+        raise CorruptObjectError(
+            f"{len(sizes)} slices of {int(sizes.sum(dtype=np.uint64))} bytes in all; expected "
+            f"{-(-count // SLICE)} slices of {len(data)} bytes"
+        )
+    position = 0
+    for size in sizes.tolist():
+        yield data[position : position + size]
+        position += size
+
+
+# -- pcodec ----------------------------------------------------------------------------------------
+
+
+def compress_numbers(values: Values) -> bytes:
+    """A pcodec stream of unsigned integers; empty if all are zero."""
+    from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
+
+    if not values.any():
+        return b""
+    config = ChunkConfig(
+        compression_level=8,
+        mode_spec=ModeSpec.classic(),
+        delta_spec=DeltaSpec.no_op(),
+        enable_8_bit=values.itemsize == 1,
+    )
+    return bytes(standalone.simple_compress(values, config))
+
+
+def decompress_numbers(stream: memoryview, out: Values) -> None:
+    """Undo `compress_numbers` into `out`, which must be filled exactly.
+
+    Only through the entry point that never allocates by what the stream claims: a crafted stream
+    of 2.6 KB makes the other one abort the process.
+
+    Raises:
+        CorruptObjectError: the stream holds other numbers than these, or is damaged.
+    """
+    from pcodec import standalone
+
+    if not len(stream):
+        out.fill(0)
+        return
+    try:
+        progress = standalone.simple_decompress_into(bytes(stream), out)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise CorruptObjectError(f"a pcodec stream is damaged: {error}") from error
+    if progress.n_processed != len(out) or not progress.finished:
+        raise CorruptObjectError(
+            f"a pcodec stream holds {progress.n_processed} numbers or more, expected {len(out)}"
+        )

@@ -1,0 +1,50 @@
+"""`patch`: predicts that bytes recur somewhere in their earlier version, as a pickle's do.
+
+The earlier version is the prefix that zstd may refer back to (what its command line calls
+`--patch-from`); inserted bytes do not matter, as they would to a difference by position.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from git_theta_ext.errors import CorruptObjectError
+from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.updates import coders
+from git_theta_ext.updates.base import Encoded, Parameters, Values
+from git_theta_ext.updates.parameter_file import build
+
+MAX_BYTES = 64 << 20
+"""Old and new version together; zstd's window must span both."""
+
+
+def level_for(size: int) -> int:
+    """The zstd level for structure of a size: thorough while that is quick."""
+    if size <= 1 << 20:
+        return 19
+    return 12 if size <= 16 << 20 else 6
+
+
+class Patch:
+    """The update for plain bytes, such as the skeleton of a checkpoint."""
+
+    kind: ClassVar[str] = "patch"
+    needs_base: ClassVar[bool] = True
+
+    def encode(self, spec: BlockSpec, new: Values, base: Values | None) -> Encoded | None:
+        """Compress `new` with `base` as its prefix; None for anything but bytes."""
+        if base is None or new.itemsize != 1 or len(new) + len(base) > MAX_BYTES:
+            return None
+        data = coders.compress(memoryview(new), level_for(len(new)), base.tobytes())
+        settings = {"coder": "zstd", "size": len(new)}
+        return Encoded(self.kind, build(self.kind, settings, {"data": data}))
+
+    def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
+        """The bytes, in a fresh array; `spec` is that of the last version, not of this one."""
+        size = parameters.settings["size"]
+        if base is None or not isinstance(size, int) or not 0 <= size <= MAX_BYTES:
+            raise CorruptObjectError(f"a patch to {size!r} bytes does not fit its predecessor")
+        data = coders.decompress(parameters.parts["data"], size, base.tobytes())
+        return np.frombuffer(data, np.uint8).copy()

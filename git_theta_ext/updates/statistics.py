@@ -1,0 +1,69 @@
+"""What a reader of the manifest wants to know of an update, in two figures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.tensors import DType
+from git_theta_ext.updates.base import Values
+from git_theta_ext.updates.residual import SLICE
+
+
+def as_floats(dtype: DType, values: Values) -> NDArray[np.floating] | None:
+    """Raw bits as the floats that they are, or None if they are not; complex ones as pairs."""
+    if dtype.kind not in ("float", "complex"):
+        return None
+    names = {1: dtype.name, 2: "F16", 4: "F32", 8: "F64"}
+    name = "BF16" if dtype.name == "BF16" else names[values.itemsize]
+    if name in ("F16", "F32", "F64"):
+        return values.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[name])
+    import ml_dtypes
+
+    types = {
+        "BF16": ml_dtypes.bfloat16,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn,
+        "F8_E5M2": ml_dtypes.float8_e5m2,
+        "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
+        "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
+    }
+    return values.view(types[name])
+
+
+def describe(dtype: DType, new: Values, base: Values) -> tuple[tuple[str, str], ...]:
+    """`change`, the norm of the difference over that of the old values, and `entries` if few.
+
+    Sums run in float64 over finite values, slice by slice in a fixed order.
+    """
+    info: list[tuple[str, str]] = []
+    now, then = as_floats(dtype, new), as_floats(dtype, base)
+    moved = norm = 0.0
+    changed = 0
+    for start in range(0, len(new), SLICE):
+        piece = slice(start, start + SLICE)
+        changed += int(np.count_nonzero(new[piece] != base[piece]))
+        if now is None or then is None:
+            continue
+        old = then[piece].astype(np.float64)
+        step = now[piece].astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            step -= old
+            square_step, square_old = float(np.sum(step * step)), float(np.sum(old * old))
+        if not math.isfinite(square_step + square_old):
+            finite = np.isfinite(step)
+            square_step = float(np.sum(np.square(step[finite])))
+            square_old = float(np.sum(np.square(old[finite])))
+        moved += square_step
+        norm += square_old
+    if norm > 0 and math.isfinite(moved / norm):
+        info.append(("change", percent(math.sqrt(moved / norm))))
+    if 2 * changed < len(new):
+        info.append(("entries", percent(changed / len(new))))
+    return tuple(info)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage of two significant digits: `0.87%`, `12%`, `1.2e-05%`."""
+    return f"{100 * share:.2g}%"
