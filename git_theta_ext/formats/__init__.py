@@ -16,7 +16,6 @@ from git_theta_ext.formats.base import Crc32, Format, Layout, Literal, Serializa
 
 _FORMATS = {
     "safetensors": "git_theta_ext.formats.safetensors",
-    "torch-zip": "git_theta_ext.formats.torch_zip",
 }
 _HEAD_BYTES = 512
 
