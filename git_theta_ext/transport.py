@@ -19,8 +19,13 @@ from pathlib import Path
 
 from git_theta_ext import endpoints, lfs
 from git_theta_ext.endpoints import Confirmed, Endpoint
-from git_theta_ext.errors import CorruptObjectError, MissingObjectError, TransferError
-from git_theta_ext.manifest import FIRST_LINE, UpdateRef
+from git_theta_ext.errors import (
+    CorruptObjectError,
+    ManifestError,
+    MissingObjectError,
+    TransferError,
+)
+from git_theta_ext.manifest import FIRST_LINE, Manifest, UpdateRef
 from git_theta_ext.repository import Repository
 from git_theta_ext.store import Store
 
@@ -176,24 +181,50 @@ def push(
         CorruptObjectError: an object is damaged here; nothing, or only whole ones, were sent.
         TransferError: the remote cannot be written, or git-lfs failed; carries its message.
     """
-    needed = {item.oid: item for item in objects}
     endpoint = endpoints.for_push(repository, remote_name, remote_url)
     advance = progress or _silent
-    if endpoint.folder is not None:
-        return _push_to_folder(repository, endpoint, list(needed.values()), advance)
-    confirmed = Confirmed(repository, endpoint)
-    if use_cache:
-        known = confirmed.read()
-        needed = {oid: item for oid, item in needed.items() if oid not in known}
-    if not needed:
+    items = _unconfirmed(repository, endpoint, objects, use_cache=use_cache)
+    if not items:
         return Pushed(0, 0)
-    items = list(needed.values())
-    # git-lfs sends nothing at all when one object is missing here, even if the server has it.
-    fetch(repository, items, remote=remote_name)
-    _verify_all(repository.store, items)
-    lfs.push(repository, remote_name, items, advance)
-    confirmed.add(needed)
+    if endpoint.folder is not None:
+        _push_to_folder(repository, endpoint, items, advance)
+    else:
+        # git-lfs sends nothing at all when one object is missing here, even if the server has it.
+        fetch(repository, items, remote=remote_name)
+        _verify_all(repository.store, items)
+        lfs.push(repository, remote_name, items, advance)
+        Confirmed(repository, endpoint).add(item.oid for item in items)
     return Pushed(len(items), sum(item.size for item in items))
+
+
+def unconfirmed(
+    repository: Repository,
+    remote_name: str,
+    remote_url: str,
+    objects: Iterable[UpdateRef],
+    *,
+    use_cache: bool = True,
+) -> list[UpdateRef]:
+    """The objects that a push would see to: not known to be at the remote, each once.
+
+    Raises:
+        TransferError: there is no repository at a path remote.
+    """
+    endpoint = endpoints.for_push(repository, remote_name, remote_url)
+    return _unconfirmed(repository, endpoint, objects, use_cache=use_cache)
+
+
+def _unconfirmed(
+    repository: Repository, endpoint: Endpoint, objects: Iterable[UpdateRef], *, use_cache: bool
+) -> list[UpdateRef]:
+    items = {item.oid: item for item in objects}
+    if not items:
+        return []
+    if endpoint.folder is not None:
+        folder = endpoints.lfs_folder(repository, endpoints.common_dir_of(endpoint.folder))
+        return [item for item in items.values() if not _is_there(folder, item)]
+    known = Confirmed(repository, endpoint).read() if use_cache else set()
+    return [item for item in items.values() if item.oid not in known]
 
 
 def _verify_all(store: Store, items: list[UpdateRef]) -> None:
@@ -204,20 +235,16 @@ def _verify_all(store: Store, items: list[UpdateRef]) -> None:
 
 def _push_to_folder(
     repository: Repository, endpoint: Endpoint, items: list[UpdateRef], advance: Progress
-) -> Pushed:
+) -> None:
     common = endpoints.common_dir_of(endpoint.folder or Path())
     folder = endpoints.lfs_folder(repository, common)
-    lacking = [item for item in items if not _is_there(folder, item)]
-    absent = [item for item in lacking if not repository.store.has(item.oid, item.size)]
-    if absent:
-        fetch(repository, absent, remote=endpoint.remote)
-    for item in lacking:
+    fetch(repository, items, remote=endpoint.remote)
+    for item in items:
         source = repository.store.find(item.oid, item.size)
         if source is None:
             raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
         _copy(source, folder, item, common / "objects")
         advance(item.size)
-    return Pushed(len(lacking), sum(item.size for item in lacking))
 
 
 def _is_there(folder: Path, item: UpdateRef) -> bool:
@@ -314,3 +341,27 @@ def manifests_in(
 
 def _manifests(repository: Repository, oids: list[str]) -> Iterator[tuple[str, bytes]]:
     return (found for found in repository.blobs(oids) if found[1].startswith(FIRST_LINE))
+
+
+def objects_in(
+    repository: Repository,
+    include: Iterable[str],
+    exclude: Iterable[str] = (),
+    on_damage: Callable[[str, ManifestError], object] | None = None,
+) -> dict[str, UpdateRef]:
+    """The objects, by id, that the manifests need which `manifests_in` finds.
+
+    `on_damage` is called with the id of a blob that begins like a manifest and is none.
+
+    Raises:
+        ManifestError: there is such a blob, and no `on_damage`.
+    """
+    objects: dict[str, UpdateRef] = {}
+    for oid, data in manifests_in(repository, include, exclude):
+        try:
+            objects.update((item.oid, item) for item in Manifest.parse(data).objects())
+        except ManifestError as error:
+            if on_damage is None:
+                raise
+            on_damage(oid, error)
+    return objects

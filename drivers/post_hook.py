@@ -1,0 +1,76 @@
+"""The post-checkout, post-merge and post-rewrite hooks: no manifest stays in a checkpoint's place.
+
+Octopus merges and `git merge -s resolve` write the merged blob itself into the work tree, exit
+with 0, and `git status` says clean. So after Git has changed the work tree, look at the tracked
+paths and write the checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from git_theta_ext.cli.text import paragraph
+from git_theta_ext.errors import ThetaError
+from git_theta_ext.manifest import FIRST_LINE
+from git_theta_ext.repository import Repository
+
+_MANIFEST_LIMIT = 64 << 20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the hook. Git does not stop for its failures: they are told, with the way to go on."""
+    del argv  # the hook's name and what Git passes to it do not matter
+    try:
+        repository = Repository.discover()
+        if repository.work_tree is None or skips_smudge(repository):
+            return 0
+        paths = manifests_left(repository)
+        if paths:
+            from git_theta_ext.checkout import write_checkpoints
+
+            write_checkpoints(repository, paths)
+    except ThetaError as error:
+        print(
+            f"git theta: error: {paragraph(error.message)}\n"
+            "  Manifests were left in place of checkpoints. To write the checkpoints, type:"
+            " git theta pull",
+            file=sys.stderr,
+        )
+        return error.exit_code
+    return 0
+
+
+def skips_smudge(repository: Repository) -> bool:
+    """Whether manifests are wanted in the work tree."""
+    value = os.environ.get("GIT_THETA_SKIP_SMUDGE")
+    if value is not None:
+        return value.lower() not in ("", "0", "false", "no", "off")
+    return repository.flag("theta.skipSmudge")
+
+
+def manifests_left(repository: Repository) -> list[str]:
+    """The tracked paths, from the top, at which the work tree holds a manifest."""
+    merged = (entry for entry in repository.tracked() if entry.stage == 0)
+    return [entry.path for entry in merged if _is_manifest(repository.top / entry.path)]
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        found = path.lstat()
+        if (
+            not stat.S_ISREG(found.st_mode)
+            or not len(FIRST_LINE) <= found.st_size < _MANIFEST_LIMIT
+        ):
+            return False
+        with path.open("rb") as file:
+            return file.read(len(FIRST_LINE)) == FIRST_LINE
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

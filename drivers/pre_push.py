@@ -1,0 +1,139 @@
+"""The pre-push hook: every object that the pushed commits need is at the remote before a ref moves.
+
+Git gives the remote's name and URL as arguments and, on stdin, a line for each ref:
+`<local ref> <local id> <remote ref> <remote id>` (githooks(5)). What the remote has is judged by
+the ids that it reports itself; remote-tracking refs may be stale.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from git_theta_ext import transport
+from git_theta_ext.cli.progress import Progress
+from git_theta_ext.cli.text import paragraph, plural, printable
+from git_theta_ext.errors import ManifestError, ProtocolError, RepositoryError, ThetaError
+from git_theta_ext.lfs import GUARD
+from git_theta_ext.repository import Repository, any_commit_here
+
+
+@dataclass(frozen=True, slots=True)
+class PushedRef:
+    """One line of stdin; ids are None where Git writes zeros (a deletion, a new ref)."""
+
+    local: str | None
+    remote: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the hook; 0 lets Git go on with the push, 1 stops it."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    text = sys.stdin.buffer.read()
+    if os.environ.get(GUARD):
+        return 0
+    try:
+        if len(arguments) != 2:
+            raise ProtocolError("pre-push takes a remote's name and its URL; Git passes them")
+        run(Repository.discover(), arguments[0], arguments[1], parse(text))
+    except ThetaError as error:
+        print(f"git theta: error: {paragraph(error.message)}", file=sys.stderr)
+        print(
+            "  The push was stopped and no ref has moved, for the objects above are not all at"
+            " the remote.",
+            file=sys.stderr,
+        )
+        if error.hint:
+            print(f"  hint: {paragraph(error.hint, '        ')}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(text: bytes) -> list[PushedRef]:
+    """The lines that Git writes to the hook.
+
+    Raises:
+        ProtocolError: a line does not have four fields.
+    """
+    refs = []
+    for line in text.decode("utf-8", "surrogateescape").splitlines():
+        # The first field may be anything that was typed, spaces included (`HEAD^{/some words}`).
+        fields = line.rsplit(" ", 3)
+        if len(fields) != 4:
+            raise ProtocolError(f"pre-push: a line of four fields was expected, not {line!r}")
+        refs.append(PushedRef(_id(fields[1]), _id(fields[3])))
+    return refs
+
+
+def _id(field: str) -> str | None:
+    return None if set(field) <= {"0"} else field
+
+
+def run(repository: Repository, remote: str, url: str, refs: Sequence[PushedRef]) -> None:
+    """Upload what these refs need.
+
+    Raises:
+        ThetaError: not every object is at the remote.
+    """
+    include = [ref.local for ref in refs if ref.local]
+    if not include:
+        return
+    exclude = [ref.remote for ref in refs if ref.remote]
+    objects = transport.objects_in(repository, include, exclude, _warn_of_damage)
+    updates = [ref for ref in refs if ref.local]
+    if objects and not all(
+        ref.remote and any_commit_here(repository, [ref.remote]) for ref in updates
+    ):
+        exclude += advertised(repository, url)
+        objects = transport.objects_in(repository, include, exclude, _warn_of_damage)
+    _warn_of_raw_checkpoints(repository, include)
+    if not objects:
+        return
+    total = sum(item.size for item in objects.values())
+    with Progress(f"Uploading {plural(len(objects), 'object')} to {remote}", total) as progress:
+        # A remote that knows none of our commits may be a new one in an old one's place; then
+        # nothing that was once confirmed counts.
+        known = any_commit_here(repository, exclude)
+        transport.push(
+            repository, remote, url, objects.values(), progress=progress, use_cache=known
+        )
+
+
+def _warn_of_damage(oid: str, error: ManifestError) -> None:
+    """A blob that only looks like a manifest names no objects and does not stop a push."""
+    print(f"git theta: warning: blob {oid}: {paragraph(error.message)}", file=sys.stderr)
+
+
+def advertised(repository: Repository, url: str) -> list[str]:
+    """The ids that the remote reports now; none where it does not answer (the push will tell)."""
+    try:
+        answer = repository.git("ls-remote", "--", url, env={"GIT_TERMINAL_PROMPT": "0"})
+    except RepositoryError:
+        return []
+    return list(dict.fromkeys(line.split()[0].decode() for line in answer.splitlines() if line))
+
+
+def _warn_of_raw_checkpoints(repository: Repository, include: Sequence[str]) -> None:
+    """Say which tracked files of the current branch are plain blobs; only a courtesy."""
+    if repository.work_tree is None or repository.setting("extensions.partialClone"):
+        return
+    with suppress(RepositoryError):
+        if repository.resolve("HEAD") not in include:
+            return
+        entries = repository.tracked()
+        found = {oid for oid, _ in transport.manifests_in(repository, {e.oid for e in entries})}
+        raw = [entry.path for entry in entries if entry.oid not in found]
+        if raw:
+            print(
+                f"git theta: warning: {plural(len(raw), 'tracked file')} committed as a plain blob,"
+                f" such as {printable(raw[0])};\n  to store the next version tensor by tensor:"
+                " git add --renormalize .",
+                file=sys.stderr,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""What `git theta fetch`, `pull` and `push` share: arguments, and which manifests are meant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from git_theta_ext import endpoints
+from git_theta_ext.cli.text import paragraph, printable
+from git_theta_ext.errors import ManifestError, UsageError
+from git_theta_ext.repository import Repository
+
+
+def split_remote(repository: Repository, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The remote, if the first word names one (or is a URL), and the other words."""
+    if not words:
+        return None, []
+    first = words[0]
+    remotes = os.fsdecode(repository.git("remote")).splitlines()
+    if first in remotes or ("/" in first and repository.resolve(first) is None):
+        return first, list(words[1:])
+    return None, list(words)
+
+
+def remote_for_push(repository: Repository, named: str | None) -> str:
+    """The remote to push to: the one named, else the one that Git would choose.
+
+    Raises:
+        UsageError: there is none.
+    """
+    remote = named or repository.setting("remote.pushDefault")
+    remote = remote or endpoints.default_remote(repository)
+    if remote is None:
+        raise UsageError("this repository has no remote", hint="git remote add origin URL")
+    return remote
+
+
+def commits(repository: Repository, revisions: Sequence[str], *, every: bool) -> list[str]:
+    """The object ids of revisions, or of everything that a ref names and HEAD.
+
+    Raises:
+        UsageError: a revision is not one.
+    """
+    if every:
+        answer = repository.git("for-each-ref", "--format=%(objectname)").decode()
+        head = repository.resolve("HEAD")
+        return list(dict.fromkeys([*answer.split(), *([head] if head else [])]))
+    found = []
+    for revision in revisions:
+        oid = repository.resolve(revision)
+        if oid is None:
+            raise UsageError(f"{printable(revision)} is neither a remote nor a revision here")
+        found.append(oid)
+    return found
+
+
+def trees(repository: Repository, revisions: Sequence[str]) -> list[str]:
+    """The tree of each revision: what a checkout of it would write, without its history.
+
+    Raises:
+        UsageError: a revision is not one, or names a blob.
+    """
+    return commits(repository, [f"{revision}^{{tree}}" for revision in revisions], every=False)
+
+
+def current(repository: Repository) -> list[str]:
+    """Ids of what the index and HEAD hold: the tracked blobs, and HEAD's tree."""
+    blobs = {} if repository.work_tree is None else {e.oid: None for e in repository.tracked()}
+    head = repository.resolve("HEAD^{tree}")
+    return [*blobs, *([head] if head else [])]
+
+
+def warn_of_damage(oid: str, error: ManifestError) -> None:
+    """Say that a blob begins like a manifest and is none; it names no objects."""
+    message = paragraph(error.message)
+    print(f"git theta: warning: blob {oid}: {message}", file=sys.stderr)
