@@ -18,6 +18,9 @@ ATTRIBUTES = ("filter=theta", "diff=theta", "merge=theta", "-text")
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = " \t\r\n"
+_WORD = re.compile(r"[^ \t\r\n]+")
+"""Blanks are these four only; `str.split` would also cut at a no-break space of a name."""
+
 _ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}
 _NAMES = {code: name for name, code in _ESCAPES.items()}
 _QUOTED = re.compile(r'"((?:[^"\\]|\\(?:[abtnvfr"\\]|[0-3][0-7]{2}))*)"')
@@ -47,8 +50,8 @@ def parse_line(raw: bytes) -> Line | None:
         return None
     quoted = _QUOTED.match(text)
     if quoted:
-        return Line(_unquote(quoted[1]), tuple(text[quoted.end() :].split()))
-    pattern, *attributes = text.split()
+        return Line(_unquote(quoted[1]), tuple(_WORD.findall(text[quoted.end() :])))
+    pattern, *attributes = _WORD.findall(text)
     return Line(pattern, tuple(attributes))
 
 

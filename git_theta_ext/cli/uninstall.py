@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     if repository is not None:
         from git_theta_ext import hooks
 
-        hooks.remove(repository)
+        for line in hooks.remove(repository):
+            print(printable(line))
     for scope, _ in installation.scopes(cwd):
         option = "" if scope == "global" else f" --{scope}"
         print(f"It is still set up in the {scope} git config: git theta uninstall{option}")
