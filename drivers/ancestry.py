@@ -11,9 +11,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-_DIFFS = frozenset(["diff", "show", "log", "whatchanged", "diff-tree", "diff-index", "diff-files", "format-patch"])
+_DIFFS = frozenset(
+    ["diff", "show", "log", "whatchanged", "diff-tree", "diff-index", "diff-files", "format-patch"]
+)
 _WITH_VALUE = frozenset(
-    ["-C", "-c", "--git-dir", "--work-tree", "--namespace", "--exec-path", "--super-prefix", "--config-env"]
+    [
+        "-C",
+        "-c",
+        "--git-dir",
+        "--work-tree",
+        "--namespace",
+        "--exec-path",
+        "--super-prefix",
+        "--config-env",
+    ]
 )
 _SHELLS = frozenset(["sh", "bash", "dash", "zsh", "ksh", "busybox"])
 _MAX_STEPS = 4

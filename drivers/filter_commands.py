@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from git_theta_ext.drivers import ancestry
-from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
+from git_theta_ext.drivers.pktline import MAX_PAYLOAD, PacketReader, PacketWriter
 from git_theta_ext.formats.source import FileSource
 
 from git_theta_ext import hooks
@@ -27,7 +27,8 @@ from git_theta_ext.memo import Memo
 from git_theta_ext.references import MAX_MANIFEST_BYTES, References
 from git_theta_ext.repository import Repository, git_hash
 
-_WINDOW_BYTES = 1 << 20
+_WINDOW_BYTES = 256 << 10
+"""Content compared at once: it and its mirror stay in the processor's cache."""
 _IN_MEMORY_BYTES = 8 << 20
 _WAY_BACK = (
     "Git may have removed files of the work tree; once the cause is mended, bring them back with\n"
@@ -257,34 +258,42 @@ class _Content:
     """The content that Git sends for a clean, read once, and compared with the work-tree file."""
 
     def __init__(self, reader: PacketReader) -> None:
-        self._packets = reader.content()
+        self._reader = reader
         self._ended = False
-        self._window = bytearray()
+        self._window = bytearray(_WINDOW_BYTES + MAX_PAYLOAD)
+        self._filled = 0
         self._matched = 0
         self._fill(len(FIRST_LINE))
-        self.head = bytes(self._window[:64])
+        self.head = bytes(self._window[: min(self._filled, 64)])
 
-    def _fill(self, length: int) -> None:
+    def _fill(self, length: int = _WINDOW_BYTES) -> None:
         """Have at least `length` bytes in the window, or all that is left."""
-        while len(self._window) < length and not self._ended:
-            payload = next(self._packets, None)
-            if payload is None:
+        view = memoryview(self._window)
+        while self._filled < length and not self._ended:
+            count = self._reader.packet_into(view[self._filled :])
+            if count is None:
                 self._ended = True
             else:
-                self._window += payload
+                self._filled += count
 
     def equals(self, source: FileSource) -> bool:
         """Whether the content is that of `source`; what was equal is forgotten."""
-        while True:
-            self._fill(_WINDOW_BYTES)
-            if not self._window:
-                return self._matched == source.size
-            if self._matched + len(self._window) > source.size:
-                return False
-            if self._window != source.read(self._matched, len(self._window)):
-                return False
-            self._matched += len(self._window)
-            self._window.clear()
+        mirror = bytearray(len(self._window))
+        with memoryview(self._window) as window, memoryview(mirror) as copy:
+            while True:
+                self._fill()
+                if not self._filled:
+                    return self._matched == source.size
+                if self._matched + self._filled > source.size:
+                    return False
+                source.read_into(self._matched, copy[: self._filled])
+                # The windows are compared whole, as bytearrays: that is one memcmp.
+                if self._filled < len(mirror):
+                    copy[self._filled :] = window[self._filled :]
+                if self._window != mirror:
+                    return False
+                self._matched += self._filled
+                self._filled = 0
 
     def spool(self, file: BinaryIO, prefix: FileSource | None) -> None:
         """Write the whole content; `prefix` is the file that its first part was found equal to."""
@@ -293,22 +302,26 @@ class _Content:
             length = min(_WINDOW_BYTES, self._matched - done)
             file.write(prefix.read(done, length))
             done += length
-        while self._window:
-            file.write(self._window)
-            self._window.clear()
-            self._fill(_WINDOW_BYTES)
+        while self._filled:
+            file.write(memoryview(self._window)[: self._filled])
+            self._filled = 0
+            self._fill()
 
     def read_all(self, limit: int) -> bytes:
         """The whole content, which must be no longer than `limit` bytes."""
-        self._fill(limit + 1)
-        if len(self._window) > limit:
+        whole = bytearray()
+        while self._filled and len(whole) <= limit:
+            whole += memoryview(self._window)[: self._filled]
+            self._filled = 0
+            self._fill()
+        if len(whole) > limit:
             raise ManifestError(f"begins like a manifest, but is longer than {limit} bytes")
-        return bytes(self._window)
+        return bytes(whole)
 
     def drain(self) -> None:
         """Read what is left, so that the next request can be read."""
         while not self._ended:
-            self._window.clear()
+            self._filled = 0
             self._fill(1)
 
 

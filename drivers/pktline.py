@@ -17,15 +17,17 @@ _GATHER_BYTES = 1 << 20
 
 
 class PacketReader:
-    """Reads packets from a stream that supports `readinto`."""
+    """Reads packets from a buffered stream that supports `readinto`."""
 
     def __init__(self, stream: BinaryIO) -> None:
         """`stream` should be buffered: the header of a packet is four bytes."""
         self._stream = stream
         self._buffer = bytearray(MAX_PAYLOAD)
 
-    def packet(self) -> memoryview | None:
-        """The payload of the next packet, valid until the next call; None for a flush packet.
+    def packet_into(self, buffer: memoryview) -> int | None:
+        """Read the next packet's payload into `buffer`; its length, or None for a flush packet.
+
+        `buffer` must have room for `MAX_PAYLOAD` bytes.
 
         Raises:
             EOFError: the stream ended between packets.
@@ -35,21 +37,30 @@ class PacketReader:
         if not header:
             raise EOFError
         try:
-            length = int(header, 16)
+            length = int(header, 16) - 4
         except ValueError:
-            length = -1
-        if length == 0:
+            length = MAX_PAYLOAD + 1
+        if length == -4:
             return None
-        if len(header) < 4 or not 4 < length <= MAX_PAYLOAD + 4:
+        if len(header) < 4 or not 0 < length <= MAX_PAYLOAD:
             raise ProtocolError(f"Git sent a packet of length {header!r}")
-        payload = memoryview(self._buffer)[: length - 4]
         filled = 0
-        while filled < len(payload):
-            count = self._stream.readinto(payload[filled:])  # type: ignore[attr-defined]
+        while filled < length:
+            count = self._stream.readinto(buffer[filled:length])  # type: ignore[attr-defined]
             if not count:
                 raise ProtocolError("Git's stream ended in the middle of a packet")
             filled += count
-        return payload
+        return length
+
+    def packet(self) -> memoryview | None:
+        """The payload of the next packet, valid until the next call; None for a flush packet.
+
+        Raises:
+            EOFError, ProtocolError: see `packet_into`.
+        """
+        view = memoryview(self._buffer)
+        length = self.packet_into(view)
+        return None if length is None else view[:length]
 
     def lines(self) -> list[bytes]:
         """The text lines up to a flush packet, without their newlines.

@@ -54,25 +54,43 @@ class FileSource:
             FormatError: the range is not inside the file as it was opened.
             ChangedWhileReadError: the file has become shorter.
         """
+        data = self._read_whole(offset, length)
+        if data is not None:
+            return data
+        buffer = bytearray(length)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def _read_whole(self, offset: int, length: int) -> bytes | None:
+        """The bytes by a single call, as they almost always come; else None."""
         check_range(offset, length, self.size)
-        pieces = []
-        while length:
-            data = self._read_some(offset, length)
-            if not data:
+        if not hasattr(os, "pread"):
+            return None
+        data = os.pread(self._file.fileno(), length, offset)
+        return data if len(data) == length else None
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset`.
+
+        Raises:
+            FormatError, ChangedWhileReadError: see `read`.
+        """
+        check_range(offset, len(buffer), self.size)
+        while len(buffer):
+            count = self._read_some(offset, buffer)
+            if not count:
                 raise ChangedWhileReadError(
                     f"{self.path} became shorter while it was read: no byte at {offset}"
                 )
-            pieces.append(data)
-            offset += len(data)
-            length -= len(data)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            offset += count
+            buffer = buffer[count:]
 
-    def _read_some(self, offset: int, length: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), length, offset)
+    def _read_some(self, offset: int, buffer: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [buffer], offset)
         with self._lock:
             self._file.seek(offset)
-            return self._file.read(length) or b""
+            return self._file.readinto(buffer) or 0
 
     def check_unchanged(self) -> None:
         """Check that nobody wrote to the file, or put another in its place, since it was opened.
