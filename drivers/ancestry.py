@@ -1,8 +1,8 @@
 """Which Git command started this process, as far as the system tells.
 
-The filter needs to know for one decision only: whether a file that Git asks for goes to a diff (then
-the diff driver reads the manifest and the store, and nothing is rebuilt) or into the work tree.
-A wrong yes would put a manifest where a checkpoint belongs, so every doubt is a no.
+The filter needs to know for one decision only: whether a file that Git asks for goes to a diff
+(then the diff driver reads the manifest and the store, and nothing is rebuilt) or into the work
+tree. A wrong yes would put a manifest where a checkpoint belongs, so every doubt is a no.
 """
 
 from __future__ import annotations
@@ -11,22 +11,27 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-_DIFFS = frozenset(
-    ["diff", "show", "log", "whatchanged", "diff-tree", "diff-index", "diff-files", "format-patch"]
-)
-_WITH_VALUE = frozenset(
-    [
-        "-C",
-        "-c",
-        "--git-dir",
-        "--work-tree",
-        "--namespace",
-        "--exec-path",
-        "--super-prefix",
-        "--config-env",
-    ]
-)
-_SHELLS = frozenset(["sh", "bash", "dash", "zsh", "ksh", "busybox"])
+_DIFFS = {
+    "diff",
+    "show",
+    "log",
+    "whatchanged",
+    "diff-tree",
+    "diff-index",
+    "diff-files",
+    "format-patch",
+}
+_WITH_VALUE = {
+    "-C",
+    "-c",
+    "--git-dir",
+    "--work-tree",
+    "--namespace",
+    "--exec-path",
+    "--super-prefix",
+    "--config-env",
+}
+_SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "busybox"}
 _MAX_STEPS = 4
 
 

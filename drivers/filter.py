@@ -11,7 +11,6 @@ import sys
 from typing import BinaryIO
 
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
-
 from git_theta_ext.errors import ProtocolError
 
 _CAPABILITIES = (b"clean", b"smudge", b"delay")
@@ -70,7 +69,7 @@ def _binary_streams() -> tuple[BinaryIO, BinaryIO]:
     _widen(sys.stdout.fileno())
     stdout = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     sys.stdout = sys.stderr
-    return stdin, stdout  # type: ignore[return-value]
+    return stdin, stdout
 
 
 def _widen(pipe: int) -> None:

@@ -13,15 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from git_theta_ext.drivers import ancestry
-from git_theta_ext.drivers.pktline import MAX_PAYLOAD, PacketReader, PacketWriter
-from git_theta_ext.formats.source import FileSource
-
 from git_theta_ext import hooks
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkin import Cancelled, Checkin
 from git_theta_ext.checkout import Checkout
+from git_theta_ext.drivers import ancestry
+from git_theta_ext.drivers.pktline import MAX_PAYLOAD, PacketReader, PacketWriter
 from git_theta_ext.errors import ChangedWhileReadError, ManifestError, ThetaError
+from git_theta_ext.formats.source import FileSource
 from git_theta_ext.manifest import FIRST_LINE, Manifest, is_manifest
 from git_theta_ext.memo import Memo
 from git_theta_ext.references import MAX_MANIFEST_BYTES, References
@@ -70,7 +69,7 @@ class Commands:
         return Checkin(self._blocks, References(self._repository), self._memo)
 
     def answer(self, request: Mapping[str, bytes]) -> None:
-        """Read the rest of one request and answer it; a failure is the file's, not the process's."""
+        """Read the rest of one request and answer it; a failure concerns one file only."""
         command = request.get("command", b"")
         if command == b"list_available_blobs":
             self._list_available()
@@ -166,7 +165,7 @@ class Commands:
     # -- smudge ----------------------------------------------------------------------------------
 
     def _smudge(self, name: bytes, request: Mapping[str, bytes]) -> None:
-        """Answer with a checkpoint, or put it off until all that is missing can be fetched at once."""
+        """Answer with a checkpoint, or put it off until all that is missing is fetched at once."""
         if name in self._delayed and self._listed:
             self._drain()
             self._rebuild(self._delayed.pop(name))
@@ -222,7 +221,7 @@ class Commands:
         self._writer.lines(b"status=success")
 
     def _hands_through(self, request: Mapping[str, bytes]) -> bool:
-        """Whether the manifest itself is wanted: smudging is off, or our own diff driver reads it."""
+        """Whether the manifest itself is wanted: smudging is off, or our diff driver reads it."""
         if self._skips_smudge():
             return True
         if set(request) != {"command", "pathname", "blob"} or "GIT_EXTERNAL_DIFF" in os.environ:

@@ -12,7 +12,7 @@ from git_theta_ext.errors import CorruptObjectError, ThetaError, UnknownUpdateEr
 from git_theta_ext.manifest import Block, UpdateRef
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
-from git_theta_ext.updates.base import Values, values_dtype
+from git_theta_ext.updates.base import Values, raw_bytes, values_dtype
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes
 from git_theta_ext.updates.parameter_file import parse
@@ -141,9 +141,9 @@ class Blocks:
         )
 
 
-def sha256(values: Values | bytes | memoryview) -> str:
-    """The SHA-256 of raw bytes, in hexadecimal."""
-    return hashlib.sha256(memoryview(values).cast("B") if len(values) else b"").hexdigest()
+def sha256(values: Values) -> str:
+    """The SHA-256 of the raw bytes of values, in hexadecimal."""
+    return hashlib.sha256(raw_bytes(values)).hexdigest()
 
 
 def _bytes_spec(length: int) -> BlockSpec:

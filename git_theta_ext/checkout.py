@@ -21,6 +21,7 @@ from git_theta_ext.manifest import Block, Entry, Manifest, is_manifest
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.repository import Repository
 from git_theta_ext.tensors import DTYPES, BlockSpec, cut
+from git_theta_ext.updates.base import raw_bytes
 
 Write = Callable[[memoryview], object]
 """Takes the next bytes of the file."""
@@ -35,7 +36,7 @@ def entry_specs(entry: Entry) -> list[BlockSpec]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A run of bytes to write: a literal, or a block to rebuild; `segment` says of which segment."""
+    """A run of bytes to write: a literal, or a block to rebuild; `segment` is its number."""
 
     segment: int
     data: bytes = b""
@@ -105,7 +106,7 @@ class Checkout:
     def _read(self, part: _Part) -> tuple[_Part, memoryview]:
         if part.spec is None or part.block is None:
             return part, memoryview(part.data)
-        return part, memoryview(self._blocks.read(part.spec, part.block)).cast("B")
+        return part, raw_bytes(self._blocks.read(part.spec, part.block))
 
     def _derived(self, number: int) -> bytes:
         """The value of a derived field; tensors after it are read ahead for their checksums."""
@@ -116,9 +117,7 @@ class Checkout:
             elif isinstance(segment, SpanRef):
                 entry = self._entries[segment.name]
                 for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
-                    self._checksums.feed(
-                        ahead, memoryview(self._blocks.read(spec, block)).cast("B")
-                    )
+                    self._checksums.feed(ahead, raw_bytes(self._blocks.read(spec, block)))
         return self._checksums.value(number)
 
 

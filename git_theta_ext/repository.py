@@ -280,25 +280,10 @@ class _Reader:
 
     def blob(self, oid: str) -> bytes | None:
         try:
-            found = self._repository[oid]
+            found: Any = self._repository[oid]
         except (KeyError, ValueError):
             return None
-        return found.data if found.type_str == "blob" else None
-
-    def blob_size(self, oid: str) -> int:
-        """The length of a blob in bytes, without reading it.
-
-        Raises:
-            RepositoryError: there is no such blob here.
-        """
-        return int(self.git("cat-file", "-s", oid))
-
-    def attribute(self, name: str, path: str) -> str:
-        """The value of a Git attribute for a path from the top; `unspecified` if it has none."""
-        answer = run_git(
-            ["check-attr", "-z", "--stdin", name], self.top, stdin=os.fsencode(path) + b"\0"
-        )
-        return os.fsdecode(answer.split(b"\0")[2])
+        return bytes(found.data) if found.type_str == "blob" else None
 
     def blob_at(self, revision: str, path: str) -> str | None:
         try:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -68,8 +68,7 @@ class Repo:
             cwd=self.path,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             env={**os.environ, **(env or {})},
             timeout=300,
             check=False,
@@ -131,6 +130,6 @@ def new_repo(sealed: Path, tmp_path: Path) -> Callable[..., Repo]:
 
 
 @pytest.fixture
-def repo(new_repo: Callable[..., Repo]) -> Iterator[Repo]:
+def repo(new_repo: Callable[..., Repo]) -> Repo:
     """One such repository."""
-    yield new_repo()
+    return new_repo()

@@ -7,11 +7,12 @@ Deduplication", USENIX ATC 2016). The parameters are frozen by the manifest's sp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 MIN_BYTES = 128 << 10
 AVERAGE_BYTES = 512 << 10
 MAX_BYTES = 2 << 20
-_NORMALISATION = 1
+_NORMALISATION: Final = 1
 _WINDOW_BYTES = 16 << 20
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
@@ -75,13 +75,10 @@ def _span(name: str, entry: object) -> tuple[int, int, TensorInfo]:
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise FormatError(f"tensor {name!r}: unknown dtype {str(dtype)[:20]!r}")
-    if (
-        not _naturals(shape)
-        or len(shape) > _MAX_AXES
-        or not _naturals(offsets)
-        or len(offsets) != 2
-    ):
+    if not _naturals(shape) or not _naturals(offsets):
         raise FormatError(f"tensor {name!r}: shape or offsets are not lists of natural numbers")
+    if len(shape) > _MAX_AXES or len(offsets) != 2:
+        raise FormatError(f"tensor {name!r}: {len(shape)} axes and {len(offsets)} offsets")
     tensor = TensorInfo(name, DTYPES[dtype], tuple(shape))
     start, stop = offsets
     if tensor.count * tensor.dtype.bits != 8 * (stop - start):
@@ -91,7 +88,7 @@ def _span(name: str, entry: object) -> tuple[int, int, TensorInfo]:
     return start, stop, tensor
 
 
-def _naturals(value: object) -> bool:
+def _naturals(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(
         type(item) is int and 0 <= item < 2**63 for item in value
     )

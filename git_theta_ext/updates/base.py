@@ -38,6 +38,11 @@ def values_dtype(dtype: DType) -> np.dtype[np.unsignedinteger[Any]]:
     return np.dtype(f"<u{size}")
 
 
+def raw_bytes(values: NDArray[Any]) -> memoryview:
+    """The bytes of a contiguous array, not copied."""
+    return values.data.cast("B") if values.size else memoryview(b"")
+
+
 Part = bytes | bytearray | memoryview | NDArray[Any]
 """The content of one named tensor of a parameter file."""
 

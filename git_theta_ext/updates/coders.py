@@ -16,7 +16,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.updates.base import Values
+from git_theta_ext.updates.base import Values, raw_bytes
 from git_theta_ext.updates.residual import SLICE
 
 _WORTH = 0.97
@@ -101,7 +101,9 @@ def encode_planes(
         split = _planes(values[start : start + SLICE], rotate)
         for plane in range(width):
             data = np.ascontiguousarray(split[:, plane])
-            frames[plane].append(coder.compress(data) if packed[plane] else data.tobytes())
+            frames[plane].append(
+                coder.compress(raw_bytes(data)) if packed[plane] else data.tobytes()
+            )
     parts: dict[str, Any] = {}
     for plane, pieces in frames.items():
         parts[f"plane{plane}"] = b"".join(pieces)
@@ -124,7 +126,7 @@ def _worth_packing(
     """Whether a plane compresses, judged by samples spread over the tensor."""
     sample = sample_of(values, _SAMPLE)
     data = np.ascontiguousarray(_planes(sample, rotate)[:, plane])
-    return len(coder.compress(data)) < _WORTH * len(data)
+    return len(coder.compress(raw_bytes(data))) < _WORTH * len(data)
 
 
 def sample_of(values: Values, count: int, runs: int = 8) -> Values:

@@ -9,7 +9,7 @@ import numpy as np
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates import coders
-from git_theta_ext.updates.base import Encoded, Parameters, Values
+from git_theta_ext.updates.base import Encoded, Parameters, Part, Values
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import SLICE, apply, difference, is_ordered
 
@@ -29,7 +29,7 @@ class Delta:
         for start in range(0, len(new), SLICE):
             piece = slice(start, start + SLICE)
             streams.append(coders.compress_numbers(difference(new[piece], base[piece], floats)))
-        parts = {
+        parts: dict[str, Part] = {
             "data": b"".join(streams),
             "lengths": np.array([len(stream) for stream in streams], np.uint32),
         }

@@ -9,7 +9,7 @@ import numpy as np
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates import coders
-from git_theta_ext.updates.base import Encoded, Parameters, Values, values_dtype
+from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
 from git_theta_ext.updates.parameter_file import build
 
 _RAW_BYTES = 4096
@@ -28,9 +28,9 @@ class Dense:
     def encode(self, spec: BlockSpec, new: Values, base: Values | None = None) -> Encoded:
         """Store `new`: raw if it is small, else as bytes or byte planes, as suits the dtype."""
         if new.nbytes <= _RAW_BYTES:
-            return _raw(new)
+            return _raw(raw_bytes(new))
         if new.itemsize == 1 and spec.dtype.kind != "float":
-            return encode_dense_bytes(memoryview(new), _BYTES_LEVEL)
+            return encode_dense_bytes(raw_bytes(new), _BYTES_LEVEL)
         settings, parts = coders.encode_planes(
             new, spec.dtype.name in _ROTATED, spec.dtype.kind in ("int", "uint")
         )
@@ -57,9 +57,9 @@ class Dense:
         return np.frombuffer(data, dtype).copy()
 
 
-def _raw(values: Values | memoryview) -> Encoded:
+def _raw(data: memoryview) -> Encoded:
     settings: dict[str, Any] = {"coder": "raw"}
-    return Encoded("dense", build("dense", settings, {"data": memoryview(values).cast("B")}))
+    return Encoded("dense", build("dense", settings, {"data": data}))
 
 
 def encode_dense_bytes(data: memoryview, level: int) -> Encoded:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.updates.base import Parameters, Part
+from git_theta_ext.updates.base import Parameters, Part, raw_bytes
 
 _VERSION = 1
 _MAX_HEADER = 1 << 20
@@ -49,7 +49,7 @@ def build(
             part = part.astype(part.dtype.newbyteorder("<"), copy=False)
         else:
             dtype, shape = "U8", [len(part)]
-        view = memoryview(part).cast("B") if len(part) else memoryview(b"")
+        view = raw_bytes(part) if isinstance(part, np.ndarray) else memoryview(part)
         header[name] = {
             "data_offsets": [offset, offset + view.nbytes], "dtype": dtype, "shape": shape,
         }  # fmt: skip

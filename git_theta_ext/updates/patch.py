@@ -13,7 +13,7 @@ import numpy as np
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates import coders
-from git_theta_ext.updates.base import Encoded, Parameters, Values
+from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes
 from git_theta_ext.updates.parameter_file import build
 
 MAX_BYTES = 64 << 20
@@ -37,7 +37,7 @@ class Patch:
         """Compress `new` with `base` as its prefix; None for anything but bytes."""
         if base is None or new.itemsize != 1 or len(new) + len(base) > MAX_BYTES:
             return None
-        data = coders.compress(memoryview(new), level_for(len(new)), base.tobytes())
+        data = coders.compress(raw_bytes(new), level_for(len(new)), base.tobytes())
         settings = {"coder": "zstd", "size": len(new)}
         return Encoded(self.kind, build(self.kind, settings, {"data": data}))
 

@@ -29,7 +29,8 @@ def as_floats(dtype: DType, values: Values) -> NDArray[np.floating] | None:
         "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
         "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
     }
-    return values.view(types[name])
+    floats: NDArray[np.floating] = values.view(types[name])
+    return floats
 
 
 def describe(dtype: DType, new: Values, base: Values) -> tuple[tuple[str, str], ...]:
