@@ -297,9 +297,8 @@ def main() -> int:
     for step, ours in results["git-theta-ext"].items():
         cells = [results[label].get(step) for label in labels]
         text = [f"{c.seconds:.2f} / {c.memory:.0f} / {c.added:.1f}" if c else "-" for c in cells]
-        print(
-            f"| {step} | {' | '.join(text)} | {ours.seconds / results['git-lfs'][step].seconds:.2f} |"
-        )
+        ratio = ours.seconds / results["git-lfs"][step].seconds
+        print(f"| {step} | {' | '.join(text)} | {ratio:.2f} |")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Sealed repositories: real git, nothing of the machine's configuration, fixed identity and dates."""
+"""Sealed repositories: real git, none of the machine's configuration, fixed identity and dates."""
 
 from __future__ import annotations
 

@@ -1,0 +1,170 @@
+"""The law of every update: decode(encode(new, base), base) == new, bit for bit."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from safetensors.numpy import load as load_safetensors
+
+from git_theta_ext import updates
+from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.updates.base import Encoded, Parameters, Values, values_dtype
+from git_theta_ext.updates.chain import decode_chain
+from git_theta_ext.updates.choose import Reference, encode_block, encode_bytes
+from git_theta_ext.updates.dense import Dense
+from git_theta_ext.updates.parameter_file import parse
+from git_theta_ext.updates.residual import SLICE, apply, difference, is_ordered
+
+WHOLE_BYTES = [name for name, dtype in DTYPES.items() if dtype.bits % 8 == 0]
+LENGTHS = [0, 1, 1500, SLICE - 1, SLICE, SLICE + 1]
+
+
+def parsed(encoded: Encoded) -> Parameters:
+    return parse(b"".join(encoded.pieces))
+
+
+def random_values(name: str, count: int, seed: int) -> Values:
+    """Every bit pattern is as likely as any other: NaNs, infinities and subnormals included."""
+    dtype = values_dtype(DTYPES[name])
+    size = count * (2 if DTYPES[name].kind == "complex" else 1) * dtype.itemsize
+    return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8).view(dtype)
+
+
+def assert_comes_back(spec: BlockSpec, new: Values, base: Values) -> None:
+    """Through every kind of update that applies."""
+    dense = Dense().encode(spec, base)
+    old = new.copy()
+    for kind in updates.kinds():
+        update = updates.get(kind)
+        encoded = update.encode(spec, new, base if update.needs_base else None)
+        if encoded is None:
+            continue
+        chain = [parsed(dense), parsed(encoded)] if update.needs_base else [parsed(encoded)]
+        found = decode_chain(spec, chain)
+        assert found.tobytes() == new.tobytes(), kind
+        assert new.tobytes() == old.tobytes(), f"{kind} wrote to its input"
+
+
+@pytest.mark.parametrize("name", WHOLE_BYTES)
+@pytest.mark.parametrize("count", LENGTHS)
+def test_every_dtype_and_length(name: str, count: int) -> None:
+    base = random_values(name, count, 1)
+    new = base.copy()
+    new[::3] += 1
+    assert_comes_back(BlockSpec(DTYPES[name], (count,)), new, base)
+
+
+@pytest.mark.parametrize("name", ["F16", "BF16", "I16", "U16"])
+def test_every_16_bit_pattern_against_awkward_bases(name: str) -> None:
+    new = np.arange(65536, dtype=np.uint16)
+    spec = BlockSpec(DTYPES[name], (65536,))
+    for pattern in (0x0000, 0x8000, 0x7C00, 0x7F80, 0x7FFF, 0xFFFF, 0x0001, 0x3C00):
+        assert_comes_back(spec, new, np.full(65536, pattern, np.uint16))
+    assert_comes_back(spec, new, new[::-1].copy())
+
+
+@pytest.mark.parametrize("name", ["F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"])
+def test_every_pair_of_8_bit_patterns(name: str) -> None:
+    new = np.tile(np.arange(256, dtype=np.uint8), 256)
+    base = np.repeat(np.arange(256, dtype=np.uint8), 256)
+    assert_comes_back(BlockSpec(DTYPES[name], (65536,)), new, base)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_the_residual_is_a_bijection(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(WHOLE_BYTES))
+    dtype = values_dtype(DTYPES[name])
+    numbers = st.integers(0, 2 ** (8 * dtype.itemsize) - 1)
+    pairs = data.draw(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=200))
+    new, base = (np.array(side, dtype) for side in zip(*pairs, strict=True))
+    floats = is_ordered(DTYPES[name])
+    assert (apply(difference(new, base, floats), base, floats) == new).all()
+
+
+def test_neighbouring_floats_are_neighbours() -> None:
+    values = np.array([-np.inf, -1.5, -1e-45, -0.0, 0.0, 1e-45, 1.0, np.inf], np.float32)
+    following = np.nextafter(values[1:-1], np.float32(np.inf))
+    steps = difference(following.view(np.uint32), values[1:-1].view(np.uint32), True)
+    # nextafter skips from -1e-45 to -0.0 and from -0.0 to 1e-45, two steps in a row of both zeros.
+    assert set(steps.tolist()) <= {2, 4}
+
+
+@given(st.binary(max_size=5000), st.binary(max_size=5000))
+@settings(deadline=None, max_examples=100)
+def test_bytes_and_patches(old: bytes, new: bytes) -> None:
+    base = encode_bytes(old, None).encoded
+    spec = BlockSpec(DTYPES["U8"], (len(old),))
+    from git_theta_ext.manifest import UpdateRef
+
+    chain = (UpdateRef("dense", "0" * 64, base.nbytes),)
+    rebuild = lambda count: decode_chain(spec, [parsed(base)])  # noqa: E731
+    choice = encode_bytes(new, Reference(chain, spec, rebuild))
+    files = [*[parsed(base)][: choice.keep], parsed(choice.encoded)]
+    found = decode_chain(BlockSpec(DTYPES["U8"], (len(new),)), files)
+    assert found.tobytes() == new
+
+
+def test_a_small_change_is_a_small_update_and_a_new_tensor_is_dense() -> None:
+    from git_theta_ext.manifest import UpdateRef
+
+    random = np.random.default_rng(0)
+    base = random.standard_normal(100_000).astype(np.float32)
+    spec = BlockSpec(DTYPES["F32"], (100_000,))
+    dense = Dense().encode(spec, base.view(np.uint32))
+    chain = (UpdateRef("dense", "0" * 64, dense.nbytes),)
+    reference = Reference(chain, spec, lambda count: base.view(np.uint32).copy())
+
+    near = base.copy()
+    near[500:600] *= np.float32(1.01)
+    choice = encode_block(spec, near.view(np.uint32), reference)
+    assert (choice.keep, choice.encoded.kind) == (1, "delta")
+    assert choice.encoded.nbytes < 0.01 * dense.nbytes
+    moved = np.linalg.norm(near.astype(float) - base) / np.linalg.norm(base.astype(float))
+    assert dict(choice.encoded.info) == {"change": f"{100 * moved:.2g}%", "entries": "0.1%"}
+
+    other = random.standard_normal(100_000).astype(np.float32)
+    choice = encode_block(spec, other.view(np.uint32), reference)
+    assert (choice.keep, choice.encoded.kind) == (0, "dense")
+
+
+def test_a_chain_is_bounded_by_its_cost() -> None:
+    from git_theta_ext.manifest import UpdateRef
+
+    random = np.random.default_rng(0)
+    base = random.standard_normal(50_000).astype(np.float32)
+    spec = BlockSpec(DTYPES["F32"], base.shape)
+    versions, files = [base], [Dense().encode(spec, base.view(np.uint32))]
+    for step in range(40):
+        new = versions[-1].copy()
+        new[step * 1000 : step * 1000 + 900] += np.float32(0.1)
+        chain = tuple(
+            UpdateRef(file.kind, f"{n:064x}", file.nbytes) for n, file in enumerate(files)
+        )
+        kept = list(files)
+        rebuild = lambda count, kept=kept: decode_chain(spec, [parsed(f) for f in kept[:count]])  # noqa: E731
+        choice = encode_block(spec, new.view(np.uint32), Reference(chain, spec, rebuild))
+        files = [*files[: choice.keep], choice.encoded]
+        found = decode_chain(spec, [parsed(file) for file in files])
+        assert found.tobytes() == new.tobytes()
+        assert len(files) <= 33
+        assert len(files) == 2 or sum(f.nbytes for f in files[1:]) <= files[0].nbytes / 2
+        versions.append(new)
+
+
+def test_a_parameter_file_is_a_safetensors_file() -> None:
+    spec = BlockSpec(DTYPES["F32"], (5000,))
+    encoded = Dense().encode(spec, np.arange(5000, dtype=np.uint32))
+    assert load_safetensors(b"".join(encoded.pieces)).keys() >= {"plane0", "plane1"}
+
+
+def test_encoding_is_deterministic() -> None:
+    new, base = random_values("F32", 70_000, 1), random_values("F32", 70_000, 2)
+    spec = BlockSpec(DTYPES["F32"], (70_000,))
+    for kind in ("dense", "delta"):
+        first, again = (updates.get(kind).encode(spec, new, base) for _ in range(2))
+        assert first is not None
+        assert again is not None
+        assert b"".join(first.pieces) == b"".join(again.pieces)
