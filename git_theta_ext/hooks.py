@@ -149,7 +149,7 @@ def _by_hand(folder: Path, python: str) -> list[str]:
     lines = []
     for name in HOOKS:
         module = "pre_push" if name == "pre-push" else "post_hook"
-        if module.encode() in (_read(folder / name) or b""):
+        if module.encode() in (_read((folder / name).resolve()) or b""):
             continue
         words = "" if name == "pre-push" else f" {name}"
         lines.append(
@@ -223,9 +223,9 @@ def _is_ours(content: bytes) -> bool:
 
 
 def _read(path: Path) -> bytes | None:
-    """A hook's content, or None where there is no readable regular file."""
+    """A hook's content, or None where there is no readable file (a link is somebody else's)."""
     try:
-        return path.read_bytes() if stat.S_ISREG(path.stat().st_mode) else None
+        return path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) else None
     except OSError:
         return None
 

@@ -31,7 +31,7 @@ _STALE_SECONDS = 24 * 3600
 _IDENTITY = {
     f"GIT_{who}_{what}": value
     for who in ("AUTHOR", "COMMITTER")
-    for what, value in (("NAME", "theta"), ("EMAIL", "theta@localhost"), ("DATE", "0 +0000"))
+    for what, value in (("NAME", "theta"), ("EMAIL", "theta@localhost"), ("DATE", "@0 +0000"))
 }
 
 

@@ -377,12 +377,14 @@ def run_watched(
             "git was not found on PATH", hint="install Git 2.30 or newer"
         ) from error
     process = started.proc
+    request: bytes | None = stdin
     try:
         while True:
             try:
-                _, stderr = process.communicate(stdin, timeout=0.2)
+                _, stderr = process.communicate(request, timeout=0.2)
                 return int(process.returncode), os.fsdecode(stderr).strip()
             except subprocess.TimeoutExpired:
+                request = None  # communicate goes on with what it was given at first
                 tick()
     except BaseException:
         process.terminate()

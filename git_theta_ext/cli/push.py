@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     named, revisions = transfers.split_remote(repository, args.words)
     if args.all and revisions:
         raise UsageError("--all means every revision: leave out REV")
+    wanted = transfers.commits(repository, revisions or ["HEAD"], every=args.all)
     remote = transfers.remote_for_push(repository, named)
     url = endpoints.remote_url(repository, remote, push=True)
-    wanted = transfers.commits(repository, revisions or ["HEAD"], every=args.all)
     objects = transport.objects_in(repository, wanted, (), transfers.warn_of_damage)
     use_cache = not args.no_cache
     if args.dry_run:
