@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -214,9 +214,10 @@ def _float_tensors(layout: Layout) -> list[tuple[int, TensorInfo]]:
     return found
 
 
-def _numpy_dtype(tensor: TensorInfo) -> np.dtype:  # type: ignore[type-arg]
+def _numpy_dtype(tensor: TensorInfo) -> np.dtype[Any]:
     if tensor.dtype.name == "BF16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(f"<f{tensor.dtype.itemsize}")
