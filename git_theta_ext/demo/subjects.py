@@ -66,8 +66,8 @@ class TrainedNetwork:
 
     def fine_tune(self, path: Path) -> str:
         tensors = self._load(path)
-        self._train(path, tensors, head="digit", epochs=4, rate=2e-4, seed=4)
-        return "4 more epochs at a fifth of the rate: encoder and digit head move"
+        self._train(path, tensors, head="digit", epochs=2, rate=2e-5, seed=4)
+        return "2 more epochs at a fiftieth of the rate: encoder and digit head move"
 
     def specialise(self, path: Path, branch: str) -> str:
         only = (f"head.{branch}.weight", f"head.{branch}.bias")
