@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import checkpoints, installation
+from git_theta_ext import checkpoints, formats, installation
 from git_theta_ext.cli.text import plural, printable, size, table, to_json
 from git_theta_ext.cli.track import tracked_patterns
 from git_theta_ext.errors import ManifestError
@@ -91,6 +91,8 @@ def _stored(
     summary = checkpoints.summarise(manifest)
     lacking = checkpoints.missing(manifest, repository.store)
     expected = _FORMATS.get(Path(path).suffix.lower())
+    if expected not in formats.names():
+        expected = None
     return {
         "stored_as": "manifest",
         "format": summary.format,

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -66,8 +66,8 @@ class TrainedNetwork:
 
     def fine_tune(self, path: Path) -> str:
         tensors = self._load(path)
-        self._train(path, tensors, head="digit", epochs=4, rate=2e-4, seed=4)
-        return "4 more epochs at a fifth of the rate: encoder and digit head move"
+        self._train(path, tensors, head="digit", epochs=2, rate=2e-5, seed=4)
+        return "2 more epochs at a fiftieth of the rate: encoder and digit head move"
 
     def specialise(self, path: Path, branch: str) -> str:
         only = (f"head.{branch}.weight", f"head.{branch}.bias")
@@ -214,9 +214,10 @@ def _float_tensors(layout: Layout) -> list[tuple[int, TensorInfo]]:
     return found
 
 
-def _numpy_dtype(tensor: TensorInfo) -> np.dtype:  # type: ignore[type-arg]
+def _numpy_dtype(tensor: TensorInfo) -> np.dtype[Any]:
     if tensor.dtype.name == "BF16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(f"<f{tensor.dtype.itemsize}")
