@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,9 +13,10 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
+import git
 import pytest
 
-from git_theta_ext import installation
+from git_theta_ext import drivers, installation
 from git_theta_ext.repository import Repository
 from tests.conftest import Repo
 
@@ -177,6 +179,41 @@ def test_any_path_of_python_survives_git_and_the_shell(plain: Repo, odd_python: 
     plain.commit("ours")
     plain.git("merge", "other", ok=(1,))
     assert (plain.path / "started").read_text() == str(odd_python)
+
+
+@pytest.fixture
+def bare_python(tmp_path: Path) -> tuple[str, Path, str]:
+    """A Python without our package; a folder that holds a copy of it; where its libraries are."""
+    folder = tmp_path / "bare"
+    venv.create(folder, symlinks=True)
+    library = tmp_path / "library"
+    ignored = shutil.ignore_patterns("__pycache__", "drivers")
+    package = Path(installation.__file__).parent
+    shutil.copytree(package, library / "git_theta_ext", ignore=ignored)
+    drivers_folder = Path(next(iter(drivers.__path__)))
+    shutil.copytree(drivers_folder, library / "git_theta_ext" / "drivers")
+    return str(folder / "bin" / "python"), library, str(Path(git.__file__).parent.parent)
+
+
+def test_a_package_on_pythonpath_is_started_with_the_weaker_flag(
+    plain: Repo, bare_python: tuple[str, Path, str]
+) -> None:
+    python, library, libraries = bare_python
+    env = {"PYTHONPATH": os.pathsep.join([str(library), libraries])}
+    plain.run(python, "-m", "git_theta_ext.cli.main", "install", env=env)
+    assert shlex.split(plain.git("config", "filter.theta.process"))[1] == "-P"
+
+
+def test_a_package_that_only_the_current_folder_offers_is_refused(
+    plain: Repo, bare_python: tuple[str, Path, str]
+) -> None:
+    python, library, libraries = bare_python
+    here = Repo(library)
+    env = {"PYTHONPATH": libraries}
+    done = here.run(python, "-m", "git_theta_ext.cli.main", "install", env=env, ok=(2,))
+    assert b"cannot import git_theta_ext from another folder" in done.stderr
+    assert b"pip install git-theta-ext" in done.stderr
+    assert not [key for key in _config(plain) if "theta" in key]
 
 
 def test_nothing_of_the_work_tree_is_imported(repo: Repo) -> None:
