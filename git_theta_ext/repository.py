@@ -311,6 +311,18 @@ def git_hash(read: Callable[[int, int], bytes], size: int, digits: int) -> str:
     return digest.hexdigest()
 
 
+def _runner(cwd: Path) -> Any:
+    """GitPython's runner of commands, in a folder.
+
+    It would expand `$NAME` in a path that it is given, so it is told of the folder afterwards.
+    """
+    from git import Git  # 0.1 s to import, so only once a command is really run
+
+    runner = Git()
+    runner._working_dir = str(cwd)
+    return runner
+
+
 def run_git(
     arguments: Sequence[str],
     cwd: Path,
@@ -324,10 +336,9 @@ def run_git(
     Raises:
         RepositoryError: git cannot be started, or exits with a status that is not in `ok`.
     """
-    from git import Git  # GitPython: 0.1 s to import, so only once a command is really run
     from git.exc import GitCommandNotFound
 
-    runner = Git(str(cwd))
+    runner = _runner(cwd)
     try:
         process: Any = runner.execute(
             ["git", *arguments],
@@ -365,11 +376,10 @@ def run_watched(
     Raises:
         RepositoryError: git cannot be started.
     """
-    from git import Git
     from git.exc import GitCommandNotFound
 
     try:
-        started: Any = Git(str(cwd)).execute(
+        started: Any = _runner(cwd).execute(
             ["git", *arguments], as_process=True, istream=_PIPE, env={**_QUIET, **(env or {})}
         )
     except GitCommandNotFound as error:
@@ -434,11 +444,10 @@ def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
     Raises:
         RepositoryError: it cannot be started.
     """
-    from git import Git
     from git.exc import GitCommandNotFound
 
     try:
-        process: Any = Git(str(cwd)).execute(list(command), as_process=True, istream=_PIPE)
+        process: Any = _runner(cwd).execute(list(command), as_process=True, istream=_PIPE)
     except (GitCommandNotFound, OSError) as error:
         raise RepositoryError(f"cannot start {command[0]}") from error
     try:
