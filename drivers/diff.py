@@ -1,0 +1,97 @@
+"""The diff driver: Git runs it for each changed checkpoint, instead of its own text diff.
+
+Source: git(1), "GIT_EXTERNAL_DIFF". Each side is a temporary file, the work-tree file, or
+`/dev/null`; it holds a manifest (then only changed tensors are read, from the store) or a
+checkpoint. The driver always exits 0 when it could say something: Git stops at anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.diff.compare import compare
+from git_theta_ext.diff.sides import Side, open_side
+from git_theta_ext.errors import RepositoryError, ThetaError
+from git_theta_ext.report.text import render, shown
+from git_theta_ext.repository import Repository
+
+_SEVEN = 7
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the comparison that Git asks for; the process exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        if len(arguments) == 1:
+            print(f"* Unmerged path {shown(arguments[0])}")
+        elif len(arguments) >= _SEVEN:
+            _show(arguments)
+        else:
+            print("git-theta-diff is started by Git; see: git theta help install", file=sys.stderr)
+            return 2
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The pager was closed: nobody reads on, and Python must not complain of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ThetaError as error:
+        print(f"git-theta: {shown(arguments[0])}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _show(arguments: Sequence[str]) -> None:
+    path, old_file, _, _, new_file, _, _ = arguments[:_SEVEN]
+    new_path = arguments[_SEVEN] if len(arguments) > _SEVEN else path
+    colour = _colour()
+    header = f"diff --git a/{shown(path)} b/{shown(new_path)}"
+    print(f"\x1b[1m{header}\x1b[m" if colour else header)
+    comparison = compare(_side(old_file), _side(new_file))
+    for line in render(new_path, comparison, colour):
+        print(line)
+
+
+def _side(name: str) -> Side | None:
+    if name in ("/dev/null", "nul", "NUL"):
+        return None
+    try:
+        return open_side(Path(name), _blocks())
+    except OSError as error:
+        raise ThetaError(f"cannot read {name}: {error.strerror}") from error
+
+
+@cache
+def _blocks() -> Blocks | None:
+    """The store of the repository; None outside one, as for `git diff --no-index`."""
+    try:
+        return Blocks.open(Repository.discover())
+    except RepositoryError:
+        return None
+
+
+def _colour() -> bool:
+    """Whether to colour: on a terminal or for Git's pager, unless the settings say otherwise."""
+    terminal = sys.stdout.isatty() or os.environ.get("GIT_PAGER_IN_USE") == "true"
+    setting = "auto"
+    try:
+        repository = Repository.discover()
+        setting = repository.setting("color.diff") or repository.setting("color.ui") or "auto"
+    except RepositoryError:
+        pass
+    if setting in ("always",):
+        return True
+    return terminal and setting not in ("false", "never", "no", "off") and _no_color_unset()
+
+
+def _no_color_unset() -> bool:
+    return not os.environ.get("NO_COLOR")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

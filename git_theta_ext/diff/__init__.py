@@ -1,0 +1,1 @@
+"""Comparing two versions of a checkpoint: what changed in which tensor, and how much."""

@@ -1,0 +1,237 @@
+"""What differs between two versions: decided from the manifests, then measured where it matters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from git_theta_ext.checkout import entry_specs
+from git_theta_ext.diff.sides import Position, Side
+from git_theta_ext.manifest import Block, Entry, Manifest, natural_key
+from git_theta_ext.parallel import ordered_map
+from git_theta_ext.tensors import BlockSpec, TensorInfo
+from git_theta_ext.updates.base import Values
+from git_theta_ext.updates.residual import SLICE
+from git_theta_ext.updates.statistics import as_floats
+
+Status = Literal["added", "removed", "changed", "renamed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How far the values of a tensor moved, over its finite entries.
+
+    `changed` counts entries with other bits; `step` and `norm` are the squared 2-norms of the
+    difference and of the old values; `largest` is the largest absolute difference; `not_finite`
+    counts entries that are NaN or infinite now and were finite before.
+    """
+
+    changed: int = 0
+    step: float = 0.0
+    norm: float = 0.0
+    largest: float = 0.0
+    not_finite: int = 0
+
+    def __add__(self, other: Measure) -> Measure:
+        return Measure(
+            self.changed + other.changed,
+            self.step + other.step,
+            self.norm + other.norm,
+            max(self.largest, other.largest),
+            self.not_finite + other.not_finite,
+        )
+
+    @property
+    def relative(self) -> float | None:
+        """‖new - old‖ / ‖old‖, or None where the old values are all zero."""
+        return math.sqrt(self.step / self.norm) if self.norm > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One tensor that differs. `old` and `new` are None where it was added or removed."""
+
+    status: Status
+    old: TensorInfo | None
+    new: TensorInfo | None
+    kind: str | None = None
+    stored: int = 0
+    measure: Measure | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the tensor has now, or had last."""
+        tensor = self.new or self.old
+        return tensor.name if tensor is not None else ""
+
+    @property
+    def count(self) -> int:
+        """Number of elements that the tensor has now, or had last."""
+        tensor = self.new or self.old
+        return tensor.count if tensor is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that differs between two versions of one checkpoint."""
+
+    changes: tuple[Change, ...]
+    tensors: int
+    parameters: int
+    changed_parameters: int
+    stored: int
+    old_format: str | None
+    new_format: str | None
+    structure_changed: bool
+
+
+def compare(old: Side | None, new: Side | None, measured: bool = True) -> Comparison:
+    """Compare two versions; only tensors whose hashes differ are read.
+
+    Args:
+        old, new: None where the file did not exist.
+        measured: also read the values of changed tensors, to say how far they moved.
+    """
+    before = _entries(old)
+    after = _entries(new)
+    known = {ref.oid for ref in old.manifest.objects()} if old is not None else set()
+    renames = _renames(before, after)
+    changes = []
+    for name in sorted({*before, *after}, key=natural_key):
+        then, now = before.get(name), after.get(name)
+        if now is None and then is not None:
+            if then.tensor.name not in renames.values():
+                changes.append(Change("removed", then.tensor, None))
+        elif now is not None and then is None:
+            changes.append(_arrival(now, before.get(renames.get(name, "")), known))
+        elif now is not None and then is not None and not _same(then, now):
+            measure = _measure(old, new, then, now) if measured else None
+            kind, stored = _kind(then, now), _stored(now.blocks, known)
+            changes.append(Change("changed", then.tensor, now.tensor, kind, stored, measure))
+    whole = after or before
+    return Comparison(
+        tuple(changes),
+        len(whole),
+        sum(entry.tensor.count for entry in whole.values()),
+        sum(change.count for change in changes if change.status != "renamed"),
+        _all_stored(new.manifest, known) if new is not None else 0,
+        old.manifest.format if old is not None else None,
+        new.manifest.format if new is not None else None,
+        old is not None
+        and new is not None
+        and old.manifest.skeleton.sha256 != new.manifest.skeleton.sha256,
+    )
+
+
+def _entries(side: Side | None) -> dict[str, Entry]:
+    return {} if side is None else {entry.tensor.name: entry for entry in side.manifest.entries}
+
+
+def _hashes(entry: Entry) -> tuple[str, ...]:
+    return tuple(block.sha256 for block in entry.blocks)
+
+
+def _same(then: Entry, now: Entry) -> bool:
+    a, b = then.tensor, now.tensor
+    return _hashes(then) == _hashes(now) and (a.dtype, a.shape, a.order) == (
+        b.dtype,
+        b.shape,
+        b.order,
+    )
+
+
+def _renames(before: Mapping[str, Entry], after: Mapping[str, Entry]) -> dict[str, str]:
+    """New names of tensors that kept their bytes, and the old names that they had."""
+    gone: dict[tuple[str, ...], list[str]] = {}
+    for name, entry in before.items():
+        if name not in after and entry.tensor.nbytes:
+            gone.setdefault((entry.tensor.dtype.name, *_hashes(entry)), []).append(name)
+    found = {}
+    for name, entry in after.items():
+        if name not in before:
+            candidates = gone.get((entry.tensor.dtype.name, *_hashes(entry)))
+            if candidates:
+                found[name] = candidates.pop(0)
+    return found
+
+
+def _arrival(now: Entry, then: Entry | None, known: set[str]) -> Change:
+    if then is not None:
+        return Change("renamed", then.tensor, now.tensor)
+    return Change("added", None, now.tensor, _last_kind(now), _stored(now.blocks, known))
+
+
+def _stored(blocks: Iterable[Block], known: set[str]) -> int:
+    """Bytes of the objects of some blocks that were not needed before."""
+    objects = {ref.oid: ref.size for block in blocks for ref in block.chain}
+    return sum(size for oid, size in objects.items() if oid not in known)
+
+
+def _all_stored(manifest: Manifest, known: set[str]) -> int:
+    objects = {ref.oid: ref.size for ref in manifest.objects()}
+    return sum(size for oid, size in objects.items() if oid not in known)
+
+
+def _last_kind(entry: Entry) -> str | None:
+    kinds = {block.chain[-1].kind for block in entry.blocks if block.chain}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _kind(then: Entry, now: Entry) -> str | None:
+    """The kind of update that made the new version of the old one."""
+    kinds = set()
+    for old, new in zip(then.blocks, now.blocks, strict=False):
+        if old.sha256 != new.sha256 and new.chain:
+            follows = len(new.chain) > 1 and new.chain[0] in old.chain
+            kinds.add(new.chain[-1].kind if follows else "dense")
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _measure(old: Side | None, new: Side | None, then: Entry, now: Entry) -> Measure | None:
+    """One pass over both versions of a tensor, block by block, on several cores."""
+    a, b = then.tensor, now.tensor
+    comparable = (a.dtype, a.shape, a.order) == (b.dtype, b.shape, b.order)
+    if old is None or new is None or not comparable or then.opaque or now.opaque:
+        return None
+    pairs = zip(entry_specs(now), then.blocks, now.blocks, strict=True)
+
+    def work(item: tuple[int, tuple[BlockSpec, Block, Block]]) -> Measure:
+        number, (spec, before, after) = item
+        position: Position = (b.name, number)
+        values = old.read(spec, position, before)
+        # An unchanged block still counts for the norm of the old values.
+        other = values if before.sha256 == after.sha256 else new.read(spec, position, after)
+        return measure_block(spec, values, other)
+
+    parts = ordered_map(work, enumerate(pairs), lambda item: 2 * item[1][0].nbytes)
+    return sum(parts, Measure())
+
+
+def measure_block(spec: BlockSpec, old: Values, new: Values) -> Measure:
+    """How far one block moved; sums in float64, slice by slice, in a fixed order."""
+    then, now = as_floats(spec.dtype, old), as_floats(spec.dtype, new)
+    total = Measure()
+    for start in range(0, len(new), SLICE):
+        piece = slice(start, start + SLICE)
+        changed = int(np.count_nonzero(old[piece] != new[piece]))
+        if then is None or now is None:
+            total += Measure(changed)
+            continue
+        before, after = then[piece].astype(np.float64), now[piece].astype(np.float64)
+        finite = np.isfinite(before)
+        lost = finite & ~np.isfinite(after)
+        both = finite & ~lost
+        step = after[both] - before[both]
+        with np.errstate(over="ignore"):
+            total += Measure(
+                changed,
+                float(np.sum(step * step)),
+                float(np.sum(before[both] * before[both])),
+                float(np.max(np.abs(step), initial=0.0)),
+                int(np.count_nonzero(lost)),
+            )
+    return total

@@ -1,0 +1,134 @@
+"""One side of a comparison: a manifest whose blocks lie in the store, or a checkpoint file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.errors import ChangedWhileReadError
+from git_theta_ext.formats import read_layout, skeleton
+from git_theta_ext.formats.base import Layout, Literal, Span
+from git_theta_ext.formats.chunks import chunk_lengths
+from git_theta_ext.formats.derived import derived_length
+from git_theta_ext.formats.source import FileSource
+from git_theta_ext.manifest import Block, Entry, Manifest, is_manifest, natural_key
+from git_theta_ext.parallel import ordered_map
+from git_theta_ext.tensors import DTYPES, BlockSpec, cut
+from git_theta_ext.updates.base import Values, values_dtype
+
+Position = tuple[str, int]
+"""A tensor's name and the number of one of its blocks."""
+
+
+class Side(Protocol):
+    """A version of a checkpoint whose blocks can be read one by one."""
+
+    manifest: Manifest
+
+    def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
+        """The raw bits of a block's elements."""
+        ...
+
+
+class StoredSide:
+    """A manifest; its blocks come from the store, verified."""
+
+    def __init__(self, manifest: Manifest, blocks: Blocks) -> None:
+        """Missing objects are fetched when they are asked for."""
+        self.manifest = manifest
+        self._blocks = blocks
+
+    def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
+        """The raw bits of a block's elements."""
+        return self._blocks.read(spec, block)
+
+
+class FileSide:
+    """A checkpoint file; its manifest names blocks by their hashes and no objects at all."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file once, to hash its blocks."""
+        self._source = FileSource(path)
+        layout = read_layout(self._source)
+        self._offsets: dict[Position, int] = {}
+        places = list(self._places(layout))
+        hashes = ordered_map(
+            lambda place: self._hash(place[2], place[3]), places, lambda place: place[3].nbytes
+        )
+        blocks: dict[str, list[Block]] = {}
+        for (span, position, offset, _), block in zip(places, hashes, strict=True):
+            blocks.setdefault(span.tensor.name, []).append(block)
+            self._offsets[span.tensor.name, position] = offset
+        entries = [
+            Entry(segment.tensor, tuple(blocks[segment.tensor.name]), segment.opaque)
+            for segment in layout.segments
+            if isinstance(segment, Span)
+        ]
+        entries.sort(key=lambda entry: natural_key(entry.tensor.name))
+        structure = skeleton.encode(layout)
+        digest = hashlib.sha256(structure).hexdigest()
+        self.manifest = Manifest(layout.format, Block(len(structure), digest), tuple(entries))
+
+    def _places(self, layout: Layout) -> Iterator[tuple[Span, int, int, BlockSpec]]:
+        """Every block: its span, its number, where it lies and what it is."""
+        offset = 0
+        for segment in layout.segments:
+            if isinstance(segment, Span):
+                start = offset
+                for position, spec in enumerate(self._specs(segment, offset)):
+                    yield segment, position, start, spec
+                    start += spec.nbytes
+                offset += segment.tensor.nbytes
+            elif isinstance(segment, Literal):
+                offset += len(segment.data)
+            else:
+                offset += derived_length(segment)
+
+    def _specs(self, span: Span, offset: int) -> Iterator[BlockSpec]:
+        if not span.opaque or not span.tensor.nbytes:
+            yield from cut(span.tensor)
+            return
+        read = self._source.read
+        for length in chunk_lengths(lambda a, b: read(offset + a, b), span.tensor.nbytes):
+            yield BlockSpec(DTYPES["U8"], (length,))
+
+    def _hash(self, offset: int, spec: BlockSpec) -> Block:
+        data = self._source.read(offset, spec.nbytes)
+        return Block(spec.nbytes, hashlib.sha256(data).hexdigest())
+
+    def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
+        """The raw bits of a block's elements.
+
+        Raises:
+            ChangedWhileReadError: the file is being written to.
+        """
+        data = self._source.read(self._offsets[position], spec.nbytes)
+        if hashlib.sha256(data).hexdigest() != block.sha256:
+            raise ChangedWhileReadError(f"{self._source.path} changed while it was compared")
+        return np.frombuffer(data, values_dtype(spec.dtype))
+
+
+def open_side(path: Path, blocks: Blocks | None) -> Side | None:
+    """The side that a file is; None for an empty one.
+
+    Args:
+        path: a checkpoint, or a manifest.
+        blocks: where a manifest's objects are; None outside a repository, where a manifest is
+            compared as the text that it is.
+
+    Raises:
+        ManifestError: it begins like a manifest but is none.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        return None
+    if is_manifest(head) and blocks is not None:
+        return StoredSide(Manifest.parse(path.read_bytes()), blocks)
+    return FileSide(path)

@@ -1,0 +1,1 @@
+"""Rendering comparisons for people."""
