@@ -101,7 +101,7 @@ def _sampled_share(spec: BlockSpec, new: Values, base: Values) -> float:
 def encode_bytes(new: bytes, reference: Reference | None) -> Choice:
     """The smaller of a compressed copy and a patch, for bytes such as a skeleton."""
     spec = BlockSpec(DTYPES["U8"], (len(new),))
-    dense = encode_dense_bytes(memoryview(new), level_for(len(new)))
+    dense = encode_dense_bytes(memoryview(new), level_for(len(new)), sized=True)
     if reference is None:
         return Choice(0, dense)
     values = np.frombuffer(new, np.uint8)

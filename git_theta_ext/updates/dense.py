@@ -17,6 +17,8 @@ _RAW_BYTES = 4096
 _ROTATED = frozenset({"F32", "BF16", "C64"})
 """Floats with 8 bits of exponent: with the sign moved out of the way, it fills a byte."""
 _BYTES_LEVEL = 3
+MAX_BYTES = 64 << 20
+"""Longest skeleton: more than this is never structure."""
 
 
 class Dense:
@@ -42,29 +44,40 @@ class Dense:
         dtype = values_dtype(spec.dtype)
         settings, parts = parameters.settings, parameters.parts
         coder = settings["coder"]
+        size = settings.get("size", spec.nbytes)
+        if not isinstance(size, int) or not 0 <= size <= max(spec.nbytes, MAX_BYTES):
+            raise CorruptObjectError(f"a dense block of {size!r} bytes")
         if coder == "raw":
             data: bytes | memoryview = parts["data"]
         elif coder == "zstd":
-            data = coders.decompress(parts["data"], spec.nbytes)
+            data = coders.decompress(parts["data"], size)
         elif coder == "planes" and settings["word"] == dtype.itemsize:
             out: Values = np.empty(spec.nbytes // dtype.itemsize, dtype)
             coders.decode_planes(settings, parts, out)
             return out
         else:
             raise CorruptObjectError(f"coder {coder!r} does not fit a block of {spec.dtype.name}")
-        if len(data) != spec.nbytes:
-            raise CorruptObjectError(f"{len(data)} bytes stored, expected {spec.nbytes}")
+        if len(data) != size:
+            raise CorruptObjectError(f"{len(data)} bytes stored, expected {size}")
         return np.frombuffer(data, dtype).copy()
 
 
-def _raw(data: memoryview) -> Encoded:
+def _raw(data: memoryview, sized: bool = False) -> Encoded:
     settings: dict[str, Any] = {"coder": "raw"}
+    if sized:
+        settings["size"] = len(data)
     return Encoded("dense", build("dense", settings, {"data": data}))
 
 
-def encode_dense_bytes(data: memoryview, level: int) -> Encoded:
-    """Bytes of no numeric meaning, compressed at a zstd level if that helps."""
+def encode_dense_bytes(data: memoryview, level: int, sized: bool = False) -> Encoded:
+    """Bytes of no numeric meaning, compressed at a zstd level if that helps.
+
+    `sized` states the length: a patch may follow, and then the manifest gives only the last one.
+    """
     packed = coders.compress(data, level)
     if len(packed) > 0.98 * len(data):
-        return _raw(data)
-    return Encoded("dense", build("dense", {"coder": "zstd"}, {"data": packed}))
+        return _raw(data, sized)
+    settings: dict[str, Any] = {"coder": "zstd"}
+    if sized:
+        settings["size"] = len(data)
+    return Encoded("dense", build("dense", settings, {"data": packed}))

@@ -107,6 +107,21 @@ def test_bytes_and_patches(old: bytes, new: bytes) -> None:
     assert found.tobytes() == new
 
 
+def test_a_patch_may_change_the_length() -> None:
+    from git_theta_ext.manifest import UpdateRef
+
+    old = b"".join(b"line %d of a header\n" % n for n in range(500))
+    new = old[:3000] + b"a word more" + old[3000:]
+    base = encode_bytes(old, None).encoded
+    spec = BlockSpec(DTYPES["U8"], (len(old),))
+    chain = (UpdateRef("dense", "0" * 64, base.nbytes),)
+    reference = Reference(chain, spec, lambda count: decode_chain(spec, [parsed(base)]))
+    choice = encode_bytes(new, reference)
+    assert (choice.keep, choice.encoded.kind) == (1, "patch")
+    files = [parsed(base), parsed(choice.encoded)]
+    assert decode_chain(BlockSpec(DTYPES["U8"], (len(new),)), files).tobytes() == new
+
+
 def test_a_small_change_is_a_small_update_and_a_new_tensor_is_dense() -> None:
     from git_theta_ext.manifest import UpdateRef
 
