@@ -103,7 +103,7 @@ class Blocks:
             if count == len(block.chain):
                 return self.read(spec, block)
             self.ensure(block.chain[:count])
-            return self._decode(spec, block.chain[:count])
+            return self._decode(spec, block.chain[:count], whole=False)
 
         return Reference(block.chain, spec, rebuild)
 
@@ -112,7 +112,7 @@ class Blocks:
         kept = reference.chain[: choice.keep] if reference is not None else ()
         return (*kept, UpdateRef(choice.encoded.kind, oid, size, choice.encoded.info))
 
-    def _decode(self, spec: BlockSpec, chain: Sequence[UpdateRef]) -> Values:
+    def _decode(self, spec: BlockSpec, chain: Sequence[UpdateRef], whole: bool = True) -> Values:
         files = []
         for ref in chain:
             try:
@@ -120,7 +120,7 @@ class Blocks:
             except CorruptObjectError as error:
                 raise CorruptObjectError(f"object {ref.oid}: {error.message}") from error
         try:
-            return decode_chain(spec, files)
+            return decode_chain(spec, files, whole)
         except UnknownUpdateError:
             raise
         except ThetaError as error:

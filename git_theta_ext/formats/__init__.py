@@ -13,9 +13,11 @@ from typing import cast
 from git_theta_ext.errors import FormatError, UsageError
 from git_theta_ext.formats import opaque
 from git_theta_ext.formats.base import Crc32, Format, Layout, Literal, SerializationId, Source, Span
+from git_theta_ext.formats.settle import settle
 
 _FORMATS = {
     "safetensors": "git_theta_ext.formats.safetensors",
+    "torch-zip": "git_theta_ext.formats.torch_zip",
 }
 _HEAD_BYTES = 512
 
@@ -54,7 +56,7 @@ def read_layout(source: Source) -> Layout:
             if form.sniff(head, source):
                 found = form.layout(source)
                 check(found, source.size)
-                return found
+                return settle(found, source)
         except (FormatError, RecursionError, MemoryError):
             continue
     return opaque.layout(source)

@@ -11,12 +11,13 @@ from git_theta_ext.formats.base import Literal as LiteralSegment
 from git_theta_ext.formats.skeleton import SpanRef
 
 _POLYNOMIAL = 0xEDB88320
-_ID_DIGITS = 20
+CRC_BYTES = 4
+ID_BYTES = 20
 
 
 def derived_length(segment: Crc32 | SerializationId) -> int:
     """Bytes that a derived field takes in the file."""
-    return 4 if isinstance(segment, Crc32) else _ID_DIGITS
+    return CRC_BYTES if isinstance(segment, Crc32) else ID_BYTES
 
 
 def crc32_combine(first: int, second: int, length: int) -> int:

@@ -127,7 +127,7 @@ def magnitude(count: int) -> str:
 
 
 def _scaled(count: int, units: tuple[str, ...]) -> tuple[float, str]:
-    """A number of at least 1000 in the first of the units, each a thousand of the last, that fits."""
+    """A number of at least 1000 in the first unit that fits; each is a thousand of the last."""
     steps = 1
     while steps < len(units) and count >= 999.5 * 1000**steps:
         steps += 1

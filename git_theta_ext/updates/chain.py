@@ -10,9 +10,10 @@ from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates.base import Parameters, Values
 
 
-def decode_chain(spec: BlockSpec, files: Sequence[Parameters]) -> Values:
+def decode_chain(spec: BlockSpec, files: Sequence[Parameters], whole: bool = True) -> Values:
     """The values that a chain of parameter files stands for, in a fresh writable array.
 
+    `whole` is False for the first part of a chain, which for plain bytes may be of another length.
     The caller verifies the hash; this only promises to stay within a small multiple of the block.
 
     Raises:
@@ -28,7 +29,7 @@ def decode_chain(spec: BlockSpec, files: Sequence[Parameters]) -> Values:
             values = update.decode(spec, file, values)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise CorruptObjectError(f"{file.kind}: settings are damaged: {error!r}") from error
-    if values is None or values.nbytes != spec.nbytes:
+    if values is None or (whole and values.nbytes != spec.nbytes):
         found = 0 if values is None else values.nbytes
         raise CorruptObjectError(f"the chain decodes to {found} bytes, expected {spec.nbytes}")
     return values
