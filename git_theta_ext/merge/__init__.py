@@ -1,0 +1,1 @@
+"""Merging checkpoints: what does not collide merges exactly, what does is a conflict."""
