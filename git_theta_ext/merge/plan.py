@@ -46,7 +46,7 @@ def merge(base: Manifest | None, ours: Manifest, theirs: Manifest, blocks: Block
     return _merge_into(shape, base, ours, theirs, other, blocks)
 
 
-def _merge_into(
+def _merge_into(  # noqa: PLR0917
     shape: Manifest,
     base: Manifest,
     ours: Manifest,
