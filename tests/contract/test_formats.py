@@ -14,9 +14,19 @@ from git_theta_ext.formats.chunks import MAX_BYTES, chunk_lengths
 from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.source import BytesSource
 from tests.checkpoints import awkward, model, safetensors
+from tests.torchzip import Storage, save, state_dict, tensor
+
+
+def torch_archive() -> bytes:
+    """What torch.save writes for a state dict of two tensors, one of them transposed."""
+    first, second = Storage("0", "FloatStorage", 600), Storage("1", "BFloat16Storage", 12)
+    value = state_dict({"weight": tensor(first, (20, 30)), "t": tensor(second, (3, 4), (1, 3))})
+    return save(value, {"0": bytes(range(240)) * 10, "1": bytes(range(24))})
+
 
 EXAMPLES: dict[str, Callable[[], bytes]] = {
-    "safetensors": lambda: safetensors(awkward(), {"a": "b"})
+    "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
+    "torch-zip": torch_archive,
 }
 
 
