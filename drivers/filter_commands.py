@@ -21,9 +21,9 @@ from git_theta_ext.drivers import ancestry
 from git_theta_ext.drivers.pktline import MAX_PAYLOAD, PacketReader, PacketWriter
 from git_theta_ext.errors import ChangedWhileReadError, ManifestError, ThetaError
 from git_theta_ext.formats.source import FileSource
-from git_theta_ext.manifest import FIRST_LINE, Manifest, is_manifest
+from git_theta_ext.manifest import HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
 from git_theta_ext.memo import Memo
-from git_theta_ext.references import MAX_MANIFEST_BYTES, References
+from git_theta_ext.references import References
 from git_theta_ext.repository import Repository, git_hash
 
 _WINDOW_BYTES = 256 << 10
@@ -107,7 +107,7 @@ class Commands:
             content.drain()
 
     def _pass_manifest(self, path: str, content: _Content) -> None:
-        data = content.read_all(MAX_MANIFEST_BYTES)
+        data = content.read_all(MAX_BYTES)
         Manifest.parse(data)
         if not self._skips_smudge():
             print(
@@ -175,9 +175,9 @@ class Commands:
                 spool.write(payload)
             size = spool.tell()
             spool.seek(0)
-            head = spool.read(len(FIRST_LINE))
+            head = spool.read(HEAD_BYTES)
             spool.seek(0)
-            if not is_manifest(head) or size > MAX_MANIFEST_BYTES or self._hands_through(request):
+            if not is_manifest(head) or size > MAX_BYTES or self._hands_through(request):
                 self._send_file(spool)
                 return
             manifest = Manifest.parse(spool.read())
@@ -262,8 +262,8 @@ class _Content:
         self._window = bytearray(_WINDOW_BYTES + MAX_PAYLOAD)
         self._filled = 0
         self._matched = 0
-        self._fill(len(FIRST_LINE))
-        self.head = bytes(self._window[: min(self._filled, 64)])
+        self._fill(HEAD_BYTES)
+        self.head = bytes(self._window[: min(self._filled, HEAD_BYTES)])
 
     def _fill(self, length: int = _WINDOW_BYTES) -> None:
         """Have at least `length` bytes in the window, or all that is left."""

@@ -15,10 +15,8 @@ from pathlib import Path
 
 from git_theta_ext.cli.text import paragraph
 from git_theta_ext.errors import ThetaError
-from git_theta_ext.manifest import FIRST_LINE
+from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, is_manifest
 from git_theta_ext.repository import Repository
-
-_MANIFEST_LIMIT = 64 << 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,13 +59,10 @@ def manifests_left(repository: Repository) -> list[str]:
 def _is_manifest(path: Path) -> bool:
     try:
         found = path.lstat()
-        if (
-            not stat.S_ISREG(found.st_mode)
-            or not len(FIRST_LINE) <= found.st_size < _MANIFEST_LIMIT
-        ):
+        if not stat.S_ISREG(found.st_mode) or not len(FIRST_LINE) <= found.st_size <= MAX_BYTES:
             return False
         with path.open("rb") as file:
-            return file.read(len(FIRST_LINE)) == FIRST_LINE
+            return is_manifest(file.read(HEAD_BYTES))
     except OSError:
         return False
 

@@ -16,8 +16,9 @@ from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.formats.chunks import chunk_lengths
 from git_theta_ext.formats.derived import derived_length
 from git_theta_ext.formats.source import FileSource
-from git_theta_ext.manifest import Block, Entry, Manifest, natural_key
+from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.memo import Memo
+from git_theta_ext.names import natural_key
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.references import PathReferences, References
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec, cut

@@ -7,12 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from git_theta_ext.errors import ManifestError
-from git_theta_ext.manifest import FIRST_LINE, Block, Manifest
+from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Block, Manifest
 from git_theta_ext.repository import Repository
 from git_theta_ext.store import Store
-
-MANIFEST_LIMIT = 64 << 20
-"""A larger blob is no manifest, and is not read to find out: 64 MiB list 400,000 blocks."""
 
 _BATCH_BYTES = 64 << 20
 """How much of candidate blobs is held at a time."""
@@ -80,7 +77,7 @@ def manifest_texts(repository: Repository, oids: Iterable[str]) -> Iterator[tupl
     batch: list[str] = []
     held = 0
     for oid, length in sizes.items():
-        if not len(FIRST_LINE) <= length <= MANIFEST_LIMIT:
+        if not len(FIRST_LINE) <= length <= MAX_BYTES:
             continue
         if held + length > _BATCH_BYTES and batch:
             yield from _beginning_as_manifests(repository, batch)

@@ -14,12 +14,9 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from git_theta_ext.errors import ManifestError
-from git_theta_ext.manifest import FIRST_LINE, Block, Entry, Manifest
+from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
 from git_theta_ext.repository import IndexEntry, Repository
 from git_theta_ext.tensors import cut
-
-MAX_MANIFEST_BYTES = 64 << 20
-"""A file larger than this is not a manifest; one of 32 KB describes a hundred tensors."""
 
 _Key = tuple[str, str]
 
@@ -80,7 +77,7 @@ class References:
         missing = [oid for oid in dict.fromkeys(oids) if oid not in self._manifests]
         for oid in missing:
             self._manifests[oid] = None
-        for oid, data in self._repository.small_blobs(missing, FIRST_LINE, MAX_MANIFEST_BYTES):
+        for oid, data in self._repository.small_blobs(missing, FIRST_LINE, MAX_BYTES):
             try:
                 self._manifests[oid] = (data, Manifest.parse(data))
             except ManifestError:

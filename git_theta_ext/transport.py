@@ -25,15 +25,12 @@ from git_theta_ext.errors import (
     MissingObjectError,
     TransferError,
 )
-from git_theta_ext.manifest import FIRST_LINE, Manifest, UpdateRef
+from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
 from git_theta_ext.repository import Repository
 from git_theta_ext.store import Store
 
 Progress = Callable[[int], object]
 """Called with the number of bytes done since the last call."""
-
-_MANIFEST_LIMIT = 64 << 20
-"""A blob this large is no manifest: that would name a quarter of a million objects."""
 
 _BATCH_BYTES = 32 << 20
 _COPY_BYTES = 1 << 20
@@ -329,7 +326,7 @@ def manifests_in(
     waiting = 0
     for line in described.decode().splitlines():
         oid, kind, *size = line.split()
-        if kind != "blob" or not len(FIRST_LINE) <= int(size[0]) < _MANIFEST_LIMIT:
+        if kind != "blob" or not len(FIRST_LINE) <= int(size[0]) <= MAX_BYTES:
             continue
         batch.append(oid)
         waiting += int(size[0])

@@ -11,7 +11,7 @@ from git_theta_ext import checkpoints, formats, installation
 from git_theta_ext.cli.text import plural, printable, size, table, to_json
 from git_theta_ext.cli.track import tracked_patterns
 from git_theta_ext.errors import ManifestError
-from git_theta_ext.manifest import FIRST_LINE, Manifest
+from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.repository import IndexEntry, Repository
 
 _FORMATS = {".safetensors": "safetensors", ".gguf": "gguf", ".npy": "npy", ".npz": "npz"}
@@ -110,7 +110,7 @@ def _work_tree(path: Path) -> str:
     """What is in the work tree: `checkpoint`, `manifest`, `absent` or `unreadable`."""
     try:
         with path.open("rb") as file:
-            return "manifest" if file.read(len(FIRST_LINE)) == FIRST_LINE else "checkpoint"
+            return "manifest" if is_manifest(file.read(HEAD_BYTES)) else "checkpoint"
     except (FileNotFoundError, NotADirectoryError):
         return "absent"
     except OSError:

@@ -11,7 +11,8 @@ import numpy as np
 
 from git_theta_ext.checkout import entry_specs
 from git_theta_ext.diff.sides import Position, Side
-from git_theta_ext.manifest import Block, Entry, Manifest, natural_key
+from git_theta_ext.manifest import Block, Entry, Manifest
+from git_theta_ext.names import natural_key
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.tensors import BlockSpec, TensorInfo
 from git_theta_ext.updates.base import Values

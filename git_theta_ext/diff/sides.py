@@ -16,7 +16,8 @@ from git_theta_ext.formats.base import Layout, Literal, Span
 from git_theta_ext.formats.chunks import chunk_lengths
 from git_theta_ext.formats.derived import derived_length
 from git_theta_ext.formats.source import FileSource
-from git_theta_ext.manifest import Block, Entry, Manifest, is_manifest, natural_key
+from git_theta_ext.manifest import Block, Entry, Manifest, is_manifest
+from git_theta_ext.names import natural_key
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.tensors import DTYPES, BlockSpec, cut
 from git_theta_ext.updates.base import Values, values_dtype

@@ -16,7 +16,7 @@ LAYERS = [
         "installation", "attributes", "checkpoints",
     },
     {"repository", "store", "transport", "lfs", "endpoints"},
-    {"manifest", "manifest_parser", "formats", "updates", "parallel"},
+    {"manifest", "manifest_text", "manifest_rules", "names", "formats", "updates", "parallel"},
     {"tensors", "errors"},
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

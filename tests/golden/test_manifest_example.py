@@ -1,0 +1,58 @@
+"""The example in `docs/manifest.md` is exactly what the code writes."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from pathlib import Path
+
+from git_theta_ext.manifest import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.tensors import DTYPES, TensorInfo, cut
+from tests.manifests import hexdigest
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "manifest.md"
+
+
+def _ref(kind: str, size: int, label: str, **info: str) -> UpdateRef:
+    return UpdateRef(kind, hexdigest(label), size, tuple(info.items()))
+
+
+def _example() -> Manifest:
+    query = TensorInfo("encoder.layer.0.attention.self.query.weight", DTYPES["F32"], (384, 384))
+    rank = _ref("low-rank", 24832, "query.1", rank="8", change="0.9%")
+    count = TensorInfo("encoder.layer.0.bn.num_batches_tracked", DTYPES["I64"], ())
+    steps = (1000).to_bytes(8, "little")
+    embed = TensorInfo("embed.weight", DTYPES["BF16"], (10240, 4096), (1, 0))
+    parts = [
+        Block(spec.nbytes, hexdigest(f"embed {at}"), (_ref("dense", 22_000_000, f"embed.{at}"),))
+        for at, spec in enumerate(cut(embed))
+    ]
+    chunks = (
+        Block(523412, hexdigest("chunk 0"), (_ref("dense", 1234, "chunk.0"),)),
+        Block(20, sha256(b"end of the last file").hexdigest(), (), b"end of the last file"),
+    )
+    return Manifest(
+        "safetensors",
+        Block(11264, hexdigest("header"), (_ref("dense", 1200, "s.0"), _ref("patch", 300, "s.1"))),
+        (
+            Entry(TensorInfo("content", DTYPES["U8"], (523432,)), chunks, opaque=True),
+            Entry(embed, tuple(parts)),
+            Entry(
+                query,
+                (Block(589824, hexdigest("query"), (_ref("dense", 484120, "query.0"), rank)),),
+            ),
+            Entry(count, (Block(8, sha256(steps).hexdigest(), (), steps),)),
+            Entry(
+                TensorInfo("größe", DTYPES["F32"], (0, 4)),
+                (Block(0, sha256().hexdigest(), (), b""),),
+            ),
+        ),
+    )
+
+
+def test_the_documented_example_is_what_is_written() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    match = re.search(r"```text\n(git-theta manifest v1\n.*?)```", text, re.DOTALL)
+    assert match is not None
+    assert match[1].encode() == _example().to_bytes()
+    assert Manifest.parse(match[1].encode()) == _example()

@@ -1,0 +1,109 @@
+"""Damaged manifests: each is refused with the line, what was expected and what was found."""
+
+from __future__ import annotations
+
+import pytest
+
+from git_theta_ext.errors import ManifestError
+from git_theta_ext.manifest import Manifest
+
+H = "0" * 64
+HEAD = "git-theta manifest v1\nformat safetensors\nskeleton\n  U8 [3] inline:616263\n\n"
+ONE = f"tensor a\n  F32 [30] sha256:{H}\n  dense sha256:{H} 7\n\n"
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_the_undamaged_one_is_read() -> None:
+    text = (HEAD + ONE + "end\n").encode()
+    assert Manifest.parse(text).to_bytes() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        ("", 1, "`git-theta manifest v1`"),
+        ("git-theta manifest v2\n", 1, "`git-theta manifest v1`"),
+        (HEAD.replace("\n", "\r\n"), 1, "`git-theta manifest v1`"),
+        (HEAD.replace("safetensors", "Safe Tensors"), 2, "`format NAME`"),
+        (HEAD.replace("U8 [3]", "I8 [3]"), 4, "U8 with one axis"),
+        (HEAD.replace("[3]", "[2]"), 4, "2 bytes inline"),
+        (HEAD.replace("[3]", "[03]"), 4, "SIZE"),
+        (HEAD, 6, "`end`"),
+        (HEAD + "end", 7, "more lines"),
+        (HEAD + "end\n\n", 7, "nothing"),
+        (HEAD + ONE[:-1] + "end\n", 9, "``"),
+        (HEAD + ONE[:-2], 9, "more lines"),
+        (HEAD + ONE + ONE, 10, "a name after a in natural order"),
+        (HEAD + ONE + ONE.replace("tensor a", "opaque A"), 10, "natural order"),
+        (HEAD + ONE.replace("tensor a", 'tensor "a"'), 6, "a name"),
+        (HEAD + ONE.replace("tensor a", "tensor caf\xe9"), 6, "a name"),
+        (HEAD + ONE.replace("tensor a", 'tensor "' + "[" * 99999), 6, "a name"),
+        (HEAD + ONE.replace("F32", "F31"), 7, "a dtype"),
+        (HEAD + ONE.replace("[30]", "[30,]"), 7, "SHAPE"),
+        (HEAD + ONE.replace("[30]", "[9223372036854775808]"), 7, "2^63"),
+        (HEAD + ONE.replace("[30]", "[9223372036854775807]"), 7, "below 2^63 bytes"),
+        (HEAD + ONE.replace("[30]", "[" + ", ".join("1" * 65) + "]"), 7, "inline"),
+        (HEAD + ONE.replace("[30]", "[30" + ", 1" * 64 + "]"), 7, "at most 64 axes"),
+        (HEAD + ONE.replace("[30]", "[5, 6] order=0,1"), 7, "row-major"),
+        (HEAD + ONE.replace("[30]", "[5, 6] order=1,2"), 7, "order of 2 axes"),
+        (HEAD + ONE.replace("[30]", "[16]"), 7, "inline: for 64 bytes"),
+        (HEAD + ONE.replace(f"sha256:{H}\n", "inline:" + "00" * 120 + "\n", 1), 7, "sha256:"),
+        (HEAD + ONE.replace("0" * 64 + "\n", "A" * 64 + "\n", 1), 7, "CONTENT"),
+        (HEAD + ONE.replace("  dense", " dense"), 8, "KIND"),
+        (HEAD + ONE.replace(" 7", " 9223372036854775808"), 8, "2^63"),
+        (HEAD + ONE.replace(" 7", " 7 a=1 a=2"), 8, "each remark once"),
+        (HEAD + ONE.replace(" 7", " 7 "), 8, "KIND"),
+        (
+            HEAD + ONE.replace(" 7", "\n".join([" 7", *[f"  x sha256:{H} 7"] * 256])),
+            265,
+            "1 to 256",
+        ),
+        (HEAD + ONE.replace(f"[30] sha256:{H}", "[30]"), 8, "block SIZE"),
+        (HEAD + "tensor a\n  F32 [30]\n\nend\n", 7, "single block"),
+        (
+            HEAD + "tensor a\n  F32 [9000000]\n  block 9 inline:" + "00" * 9 + "\n\nend\n",
+            7,
+            "single",
+        ),
+        (
+            HEAD
+            + "tensor a\n  F64 [1152921504606846975]\n"
+            + f"  block 33554432 sha256:{H}\n  dense sha256:{H} 7\n" * 2
+            + "\nend\n",
+            7,
+            "block 3 to be of 33554432",
+        ),
+        (
+            HEAD + f"opaque a\n  U8 [99] sha256:{H}\n  block 99 sha256:{H}\n  x sha256:{H} 1\n",
+            7,
+            "chunks",
+        ),
+        (HEAD + f"opaque a\n  U8 [0] sha256:{EMPTY}\n\nend\n", 7, "inline"),
+        (HEAD + "opaque a\n  I8 [0] inline:\n\nend\n", 7, "U8 with one axis"),
+        (HEAD + "opaque a\n  U8 [3] sha256:{H}\n  block 3 inline:616263\n\nend\n", 7, "SHAPE"),
+    ],
+)
+def test_damage_is_refused_naming_the_line(text: str, line: int, expected: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.parse(text.encode("latin-1"))
+    assert caught.value.message.startswith(f"line {line}: ")
+    assert expected in caught.value.message
+    assert len(caught.value.message) < 1000
+
+
+@pytest.mark.parametrize("marker", ["<<<<<<< HEAD", "=======", ">>>>>>> branch", "||||||| base"])
+def test_conflict_markers_are_named_with_the_way_out(marker: str) -> None:
+    text = HEAD + ONE.replace("  dense", marker + "\n  dense") + "end\n"
+    with pytest.raises(ManifestError, match=r"line 8: .*conflict markers") as caught:
+        Manifest.parse(text.encode())
+    assert "git theta resolve FILE" in (caught.value.hint or "")
+
+
+def test_limits_are_checked_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (HEAD + ONE + "end\n").encode()
+    monkeypatch.setattr("git_theta_ext.manifest_text.MAX_LINES", 8)
+    with pytest.raises(ManifestError, match="8 lines"):
+        Manifest.parse(text)
+    monkeypatch.setattr("git_theta_ext.manifest_text.MAX_BYTES", 100)
+    with pytest.raises(ManifestError, match="limit is 100"):
+        Manifest.parse(text)
