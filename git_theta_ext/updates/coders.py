@@ -8,6 +8,7 @@ is allocated.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,9 @@ from git_theta_ext.updates.residual import SLICE
 _WORTH = 0.97
 """A plane or chunk is stored compressed only if that saves three percent."""
 _SAMPLE = 16_384
+
+_MAX_WINDOW = 1 << 27
+"""Memory that a zstd frame may ask for: what the encoder uses at most."""
 
 # -- zstd ------------------------------------------------------------------------------------------
 
@@ -54,13 +58,25 @@ def decompress(frame: memoryview, size: int, prefix: bytes | None = None) -> byt
             dictionary = zstandard.ZstdCompressionDict(
                 prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT
             )
-        coder = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 27)
-        data = coder.decompress(frame, max_output_size=size)
+        data = _decompressor(dictionary).decompress(frame, max_output_size=size)
     except zstandard.ZstdError as error:
         raise CorruptObjectError(f"a compressed part is damaged: {error}") from error
     if len(data) != size:
         raise CorruptObjectError(f"a compressed part holds {len(data)} bytes, expected {size}")
     return data
+
+
+_reused = threading.local()
+
+
+def _decompressor(dictionary: zstandard.ZstdCompressionDict | None) -> zstandard.ZstdDecompressor:
+    """A decompressor; without a dictionary always the same one of this thread."""
+    if dictionary is not None:
+        return zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=_MAX_WINDOW)
+    if not hasattr(_reused, "decompressor"):
+        _reused.decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    found: zstandard.ZstdDecompressor = _reused.decompressor
+    return found
 
 
 # -- byte planes -----------------------------------------------------------------------------------
@@ -96,19 +112,23 @@ def encode_planes(
     width = values.itemsize
     coder = _general() if repeats else _huffman()
     packed = [_worth_packing(values, plane, rotate, coder) for plane in range(width)]
-    frames: dict[int, list[bytes]] = {plane: [] for plane in range(width)}
+    frames: list[list[bytes]] = [[] for _ in range(width)]
+    raw = [np.empty(0 if yes else len(values), np.uint8) for yes in packed]
     for start in range(0, len(values), SLICE):
         split = _planes(values[start : start + SLICE], rotate)
         for plane in range(width):
-            data = np.ascontiguousarray(split[:, plane])
-            frames[plane].append(
-                coder.compress(raw_bytes(data)) if packed[plane] else data.tobytes()
-            )
+            if packed[plane]:
+                data = np.ascontiguousarray(split[:, plane])
+                frames[plane].append(coder.compress(raw_bytes(data)))
+            else:
+                raw[plane][start : start + SLICE] = split[:, plane]
     parts: dict[str, Any] = {}
-    for plane, pieces in frames.items():
-        parts[f"plane{plane}"] = b"".join(pieces)
+    for plane, pieces in enumerate(frames):
         if packed[plane]:
+            parts[f"plane{plane}"] = b"".join(pieces)
             parts[f"plane{plane}.lengths"] = np.array([len(piece) for piece in pieces], np.uint32)
+        else:
+            parts[f"plane{plane}"] = raw[plane]
     settings = {"coder": "planes", "packed": [plane for plane in range(width) if packed[plane]]}
     return ({**settings, "rotate": True} if rotate else settings), parts
 
@@ -116,7 +136,9 @@ def encode_planes(
 def _planes(values: Values, rotate: bool) -> NDArray[np.uint8]:
     if rotate:
         one, rest = values.dtype.type(1), values.dtype.type(values.itemsize * 8 - 1)
-        values = (values << one) | (values >> rest)
+        rotated = values << one
+        rotated |= values >> rest
+        values = rotated
     return np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.itemsize)
 
 
@@ -155,17 +177,56 @@ def decode_planes(settings: Any, parts: Any, out: Values) -> None:
             sources.append(_raw(data))
         else:
             raise CorruptObjectError(f"plane {plane} has {len(data)} bytes, expected {count}")
-    one, rest = out.dtype.type(1), out.dtype.type(width * 8 - 1)
+    join = _Joiner(out.dtype, min(count, SLICE))
     for start in range(0, count, SLICE):
         piece = out[start : start + SLICE]
-        split = piece.view(np.uint8).reshape(-1, width)
+        planes = []
         for plane, source in enumerate(sources):
             data = next(source)
             if plane in packed:
                 data = decompress(data, len(piece))
-            split[:, plane] = np.frombuffer(data, np.uint8)
-        if rotate:
-            np.bitwise_or(piece >> one, piece << rest, out=piece)
+            planes.append(np.frombuffer(data, np.uint8))
+        join(planes, piece, rotate)
+
+
+class _Joiner:
+    """Puts planes together again, pair by pair, in temporaries that stay in the cache.
+
+    Casts and shifts run on vectors of the processor; writing each plane to every fourth byte
+    does not, and takes half as long again.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], length: int) -> None:
+        """Values of `dtype`, at most `length` of them at once."""
+        self._widths = [np.dtype(f"<u{size}") for size in (1, 2, 4, 8) if size <= dtype.itemsize]
+        self._room = [
+            [np.empty(length, width) for _ in range(dtype.itemsize // width.itemsize)]
+            for width in self._widths[1:]
+        ]
+        self._spare = np.empty(length, dtype)
+
+    def __call__(self, planes: list[NDArray[Any]], out: Values, rotate: bool) -> None:
+        """Join `planes`, the least significant first, into `out`; undo the rotation of the sign."""
+        for width, room in zip(self._widths, self._room, strict=False):
+            planes = [
+                self._pair(planes[2 * at], planes[2 * at + 1], into[: len(out)], width.itemsize * 8)
+                for at, into in enumerate(room)
+            ]
+        if not rotate:
+            out[:] = planes[0]
+            return
+        spare = self._spare[: len(out)]
+        one, rest = out.dtype.type(1), out.dtype.type(out.itemsize * 8 - 1)
+        np.left_shift(planes[0], rest, out=spare)
+        np.right_shift(planes[0], one, out=out)
+        np.bitwise_or(out, spare, out=out)
+
+    @staticmethod
+    def _pair(low: NDArray[Any], high: NDArray[Any], into: NDArray[Any], bits: int) -> NDArray[Any]:
+        into[:] = high
+        np.left_shift(into, into.dtype.type(bits), out=into)
+        np.bitwise_or(into, low, out=into)
+        return into
 
 
 def _raw(data: memoryview) -> Iterator[memoryview]:
