@@ -53,6 +53,7 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
         try:
             request = reader.lines()
         except EOFError:
+            commands.close()
             return
         commands.answer(dict(_pair(line) for line in request))
 

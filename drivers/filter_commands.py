@@ -28,6 +28,8 @@ from git_theta_ext.repository import Repository, git_hash
 
 _WINDOW_BYTES = 256 << 10
 """Content compared at once: it and its mirror stay in the processor's cache."""
+_WORTH_REMEMBERING = 8 << 20
+"""A smaller checkpoint is cleaned again sooner than Git tells what it wrote."""
 _IN_MEMORY_BYTES = 8 << 20
 _WAY_BACK = (
     "Git may have removed files of the work tree; once the cause is mended, bring them back with\n"
@@ -44,6 +46,7 @@ class Commands:
         self._writer = writer
         self._delayed: dict[bytes, Manifest] = {}
         self._listed = False
+        self._written: dict[str, bytes] = {}
 
     @cached_property
     def _repository(self) -> Repository:
@@ -67,6 +70,13 @@ class Commands:
     @cached_property
     def _checkin(self) -> Checkin:
         return Checkin(self._blocks, References(self._repository), self._memo)
+
+    def close(self) -> None:
+        """Git is done, and its index is written: remember what the checkpoints it wrote are."""
+        if self._written:
+            with suppress(ThetaError, OSError):
+                checkin = Checkin(self._blocks, References(self._repository), self._memo)
+                checkin.remember_written(self._repository, self._written)
 
     def answer(self, request: Mapping[str, bytes]) -> None:
         """Read the rest of one request and answer it; a failure concerns one file only."""
@@ -168,7 +178,7 @@ class Commands:
         """Answer with a checkpoint, or put it off until all that is missing is fetched at once."""
         if name in self._delayed and self._listed:
             self._drain()
-            self._rebuild(self._delayed.pop(name))
+            self._rebuild(name, self._delayed.pop(name))
             return
         with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as spool:
             for payload in self._reader.content():
@@ -188,13 +198,13 @@ class Commands:
             self._listed = False
             self._writer.lines(b"status=delayed")
             return
-        self._rebuild(manifest)
+        self._rebuild(name, manifest)
 
     def _all_here(self, manifest: Manifest) -> bool:
         store = self._repository.store
         return all(store.has(ref.oid, ref.size) for ref in manifest.objects())
 
-    def _rebuild(self, manifest: Manifest) -> None:
+    def _rebuild(self, name: bytes, manifest: Manifest) -> None:
         checkout = Checkout(manifest, self._blocks)
         self._writer.lines(b"status=success")
         try:
@@ -207,6 +217,8 @@ class Commands:
             return
         self._writer.flush()
         self._writer.flush()
+        if checkout.size >= _WORTH_REMEMBERING:
+            self._written[os.fsdecode(name)] = manifest.to_bytes()
 
     def _list_available(self) -> None:
         """Fetch for all delayed files in one batch, then name them; an empty list ends it."""

@@ -72,15 +72,23 @@ class Blocks:
         """The content of a block of plain bytes, such as a skeleton."""
         return self.read(_bytes_spec(block.nbytes), block).tobytes()
 
-    def write(self, spec: BlockSpec, values: Values, *, reference: Block | None = None) -> Block:
+    def write(
+        self,
+        spec: BlockSpec,
+        values: Values,
+        *,
+        digest: str | None = None,
+        reference: Block | None = None,
+    ) -> Block:
         """Encode a block, against a predecessor if there is one, and store it.
 
         Args:
             spec: what the block is.
             values: the raw bits of its elements, flat.
+            digest: the SHA-256 of their bytes, where it is known already.
             reference: the predecessor, of the same dtype and shape.
         """
-        digest = sha256(values)
+        digest = digest or sha256(values)
         if spec.nbytes <= INLINE_BYTES:
             return Block(spec.nbytes, digest, (), values.tobytes())
         choice = encode_block(spec, values, self._reference(spec, reference))

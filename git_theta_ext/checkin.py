@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.errors import ChangedWhileReadError
 from git_theta_ext.formats import read_layout, skeleton
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.formats.chunks import chunk_lengths
 from git_theta_ext.formats.derived import derived_length
-from git_theta_ext.formats.source import FileSource
+from git_theta_ext.formats.source import BytesSource, FileSource
 from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.memo import Memo
 from git_theta_ext.names import natural_key
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.references import PathReferences, References
+from git_theta_ext.repository import Repository, git_hash
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec, cut
 from git_theta_ext.updates.base import values_dtype
 
@@ -28,6 +31,9 @@ _TICK_SECONDS = 0.05
 _COARSE_TICK_SECONDS = 2.0
 """A file may change again, unnoticed, within one tick of its file system's clock: a few
 milliseconds on most, up to two seconds where times have no fraction (FAT, old NFS)."""
+
+_SLICE_BYTES = 96 << 10
+"""Read and hashed at once: from here on the C library would map new memory for every read."""
 
 _MEMO_BYTES = 64 << 10
 """Blocks from this size on are worth a remembered encoding."""
@@ -74,6 +80,26 @@ class Checkin:
         tick = _COARSE_TICK_SECONDS if coarse else _TICK_SECONDS
         if time.time() - max(identity.mtime_ns, identity.ctime_ns) / 1e9 > tick:
             self._memo.put(manifest, "file", path, *self._key(path, source))
+
+    def remember_written(self, repository: Repository, written: Mapping[str, bytes]) -> None:
+        """Keep the answers for checkpoints that Git has just written from these manifests.
+
+        Git cleans a file again when its time lies in the same second as the index, which is so
+        after almost every checkout. Its index says what the file was when Git had written it; where
+        the file is still that, and the index names that manifest, nothing needs to be read.
+        """
+        for path, known in repository.indexed_files(written).items():
+            manifest = written[path]
+            if git_hash(BytesSource(manifest).read, len(manifest), len(known.oid)) != known.oid:
+                continue
+            with suppress(OSError), FileSource(repository.top / path) as source:
+                found = source.identity()
+                same = (found.mtime_ns, found.ctime_ns) == (known.mtime_ns, known.ctime_ns)
+                # The index keeps 32 bits of these two.
+                same &= (found.inode - known.inode) % 2**32 == 0
+                same &= (found.size - known.size) % 2**32 == 0
+                if same:
+                    self.remember(path, source, manifest)
 
     def _key(self, path: str, source: FileSource) -> tuple[str, str]:
         return repr(source.identity()), self._references.fingerprint(path)
@@ -150,21 +176,42 @@ class Checkin:
     def _block(self, piece: _Piece, source: Source, references: PathReferences) -> Block:
         """One block's entry: copied if it is stored already, else encoded and stored."""
         spec, name = piece.spec, piece.span.tensor.name
-        data = source.read(piece.offset, spec.nbytes)
-        digest = hashlib.sha256(data).hexdigest()
         if spec.nbytes <= INLINE_BYTES:
-            return Block(spec.nbytes, digest, (), data)
-        stored = references.stored(name, piece.position, digest, spec.dtype.name)
+            data = source.read(piece.offset, spec.nbytes)
+            return Block(spec.nbytes, hashlib.sha256(data).hexdigest(), (), data)
+        predecessor = self._predecessor(piece, references)
+        digest = None
+        if spec.nbytes > _SLICE_BYTES and predecessor is not None:
+            # Most blocks have not changed: those are hashed in the cache and never held whole.
+            digest = _hash_of(source, piece.offset, spec.nbytes)
+            stored = references.stored(name, piece.position, digest, spec.dtype.name)
+            if stored is not None and stored.nbytes == spec.nbytes:
+                return stored
+        data = source.read(piece.offset, spec.nbytes)
+        found = hashlib.sha256(data).hexdigest()
+        if digest is not None and found != digest:
+            raise ChangedWhileReadError(f"{name}: the file was written to while it was read")
+        return self._encoded(piece, data, found, predecessor, references)
+
+    def _encoded(
+        self,
+        piece: _Piece,
+        data: bytes,
+        digest: str,
+        predecessor: Block | None,
+        references: PathReferences,
+    ) -> Block:
+        spec = piece.spec
+        stored = references.stored(piece.span.tensor.name, piece.position, digest, spec.dtype.name)
         if stored is not None and stored.nbytes == spec.nbytes:
             return stored
-        predecessor = self._predecessor(piece, references)
         key = (digest, spec.dtype.name, repr(spec.shape), repr(predecessor))
         if spec.nbytes >= _MEMO_BYTES:
             chain = self._memo.get_chain(*key)
             if chain and all(self._blocks.store.has(ref.oid, ref.size) for ref in chain):
                 return Block(spec.nbytes, digest, chain)
         values = np.frombuffer(data, values_dtype(spec.dtype))
-        block = self._blocks.write(spec, values, reference=predecessor)
+        block = self._blocks.write(spec, values, digest=digest, reference=predecessor)
         if spec.nbytes >= _MEMO_BYTES and predecessor is not None:
             self._memo.put_chain(block, *key)
         return block
@@ -185,6 +232,14 @@ class Checkin:
         if stored is not None:
             return stored
         return self._blocks.write_bytes(data, reference=references.predecessor_skeleton())
+
+
+def _hash_of(source: Source, offset: int, length: int) -> str:
+    """The SHA-256 of a range, in hexadecimal, read slice by slice."""
+    digest = hashlib.sha256()
+    for start in range(offset, offset + length, _SLICE_BYTES):
+        digest.update(source.read(start, min(_SLICE_BYTES, offset + length - start)))
+    return digest.hexdigest()
 
 
 def _pieces(layout: Layout, source: Source) -> Iterator[_Piece]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,17 @@ class IndexEntry:
     oid: str
     stage: int
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedFile:
+    """What the index knows of a work-tree file that Git wrote or read: object id and status."""
+
+    oid: str
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
 
 
 class Repository:
@@ -207,6 +219,24 @@ class Repository:
             entries.append(IndexEntry(mode, oid, int(stage), os.fsdecode(path)))
         return entries
 
+    def indexed_files(self, paths: Iterable[str]) -> dict[str, IndexedFile]:
+        """What the index knows of the files at some paths, from the top; conflicts are left out.
+
+        Read from `git ls-files --debug`; lines that do not look as they do today are left out.
+        """
+        answer = self.git(
+            "ls-files", "-s", "-z", "--full-name", "--debug", "--",
+            *(f":(top,literal){path}" for path in paths),
+        )  # fmt: skip
+        found = {}
+        for match in _DEBUG_ENTRY.finditer(answer):
+            oid, path, *numbers = match.groups()
+            ctime, ctime_ns, mtime, mtime_ns, inode, size = map(int, numbers)
+            found[os.fsdecode(path)] = IndexedFile(
+                oid.decode(), inode, size, mtime * 10**9 + mtime_ns, ctime * 10**9 + ctime_ns
+            )
+        return found
+
     def update_index(self, paths: Sequence[str]) -> None:
         """Make the index know the work tree's files at these paths, from the top, as they are.
 
@@ -269,6 +299,11 @@ class Repository:
                 yield oid, data
 
 
+_DEBUG_ENTRY = re.compile(
+    rb"[0-7]+ ([0-9a-f]+) 0\t([^\0]+)\0"
+    rb"  ctime: (\d+):(\d+)\n  mtime: (\d+):(\d+)\n"
+    rb"  dev: \d+\tino: (\d+)\n  uid: \d+\tgid: \d+\n  size: (\d+)\tflags: [0-9a-f]+\n"
+)
 _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 
 
