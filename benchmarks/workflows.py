@@ -249,16 +249,6 @@ def measure(side: Side, model: Path, work: Path, runs: int, steps: set[str]) -> 
         pull = [sys.executable, "-m", "git_theta_ext.cli.main", "pull"]
     cells["write checkpoints after skip-smudge"] = timed(folder, pull, unsmudged, runs)
 
-    bare = work / f"{side.label}.git"
-
-    def fresh_remote() -> None:
-        shutil.rmtree(bare, ignore_errors=True)
-        git(work, "init", "-q", "--bare", str(bare))
-
-    git(folder, "remote", "add", "origin", bare.as_uri())
-    cells["git push to a path remote"] = timed(
-        folder, ["git", "push", "-q", "origin", "main"], fresh_remote, runs
-    )
     return cells
 
 
