@@ -112,8 +112,14 @@ class Store:
                     file.write(part)
         return oid, size
 
-    def take(self, source: Path, oid: str, size: int) -> None:
+    def take(self, source: Path, oid: str, size: int, *, move: bool = False) -> None:
         """Take over a file that another program stored under the same name, verified.
+
+        Args:
+            source: the file.
+            oid: the SHA-256 that its bytes must have.
+            size: the length that it must have.
+            move: nobody else needs the file, so that it may be renamed instead of copied.
 
         Raises:
             CorruptObjectError: its size or hash is not what the name promises.
@@ -121,17 +127,32 @@ class Store:
         """
         if self.has(oid, size):
             return
-        digest, length = hashlib.sha256(), 0
+        if move and self._move(source, oid, size):
+            return
+        check = _Check(oid, size)
         with self._writing(oid) as file, source.open("rb") as original:
             while chunk := original.read(_COPY_BYTES):
-                digest.update(chunk)
-                length += len(chunk)
+                check.feed(chunk)
                 file.write(chunk)
-            if digest.hexdigest() != oid or length != size:
-                raise CorruptObjectError(
-                    f"{source} should be object {oid} of {size} bytes, but holds {length} "
-                    f"bytes that hash to {digest.hexdigest()}"
-                )
+            check.finish(source)
+
+    def _move(self, source: Path, oid: str, size: int) -> bool:
+        """Take a file over by giving it another name; False where that cannot be done."""
+        target, check = self.path(oid), _Check(oid, size)
+        try:
+            with source.open("rb+") as file:
+                while chunk := file.read(_COPY_BYTES):
+                    check.feed(chunk)
+                check.finish(source)
+                os.fsync(file.fileno())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.chmod(source.stat().st_mode & _MODE)
+            os.replace(source, target)
+        except OSError:  # another file system, or a file that is not ours
+            return False
+        with self._lock:
+            self._unsynced.add(target.parent)
+        return True
 
     def flush(self) -> None:
         """Make the names of all objects put so far survive a power failure."""
@@ -182,6 +203,27 @@ class Store:
             raise
         with self._lock:
             self._unsynced.add(target.parent)
+
+
+class _Check:
+    """Follows the bytes of a file that should be a certain object."""
+
+    def __init__(self, oid: str, size: int) -> None:
+        self._oid, self._size = oid, size
+        self._digest, self._length = hashlib.sha256(), 0
+
+    def feed(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        self._length += len(chunk)
+
+    def finish(self, source: Path) -> None:
+        """Raise CorruptObjectError if the bytes were not that object's."""
+        found = self._digest.hexdigest()
+        if found != self._oid or self._length != self._size:
+            raise CorruptObjectError(
+                f"{source} should be object {self._oid} of {self._size} bytes, but holds "
+                f"{self._length} bytes that hash to {found}"
+            )
 
 
 def _object_path(root: Path, oid: str) -> Path:

@@ -26,6 +26,7 @@ from git_theta_ext.errors import (
     TransferError,
 )
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
+from git_theta_ext.parallel import ordered_map
 from git_theta_ext.repository import Repository
 from git_theta_ext.store import Store
 
@@ -136,21 +137,24 @@ def _take_all(
 
     `remove` takes the source away, be it whole or damaged (so that a retry downloads it anew).
     """
+    there = [item for item in wanted.values() if os.access(object_path(folder, item.oid), os.R_OK)]
     damaged = []
-    for item in list(wanted.values()):
-        source = object_path(folder, item.oid)
-        if not os.access(source, os.R_OK):
-            continue
+
+    def take(item: UpdateRef) -> tuple[UpdateRef, str | None]:
         try:
-            store.take(source, item.oid, item.size)
+            store.take(object_path(folder, item.oid), item.oid, item.size, move=remove)
         except CorruptObjectError as error:
-            damaged.append(error.message)
-        else:
+            return item, error.message
+        return item, None
+
+    for item, complaint in ordered_map(take, there, lambda _: _COPY_BYTES):
+        if complaint is None:
             del wanted[item.oid]
             advance(item.size)
+        else:
+            damaged.append(complaint)
         if remove:
-            with suppress(OSError):
-                source.unlink()
+            object_path(folder, item.oid).unlink(missing_ok=True)
     return damaged
 
 
@@ -236,12 +240,16 @@ def _push_to_folder(
     common = endpoints.common_dir_of(endpoint.folder or Path())
     folder = endpoints.lfs_folder(repository, common)
     fetch(repository, items, remote=endpoint.remote)
-    for item in items:
+
+    def copy(item: UpdateRef) -> int:
         source = repository.store.find(item.oid, item.size)
         if source is None:
             raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
         _copy(source, folder, item, common / "objects")
-        advance(item.size)
+        return item.size
+
+    for size in ordered_map(copy, items, lambda _: _COPY_BYTES):
+        advance(size)
 
 
 def _is_there(folder: Path, item: UpdateRef) -> bool:
