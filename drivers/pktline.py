@@ -5,6 +5,7 @@ Source: gitprotocol-common(5) and gitattributes(5), "Long Running Filter Process
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -36,12 +37,12 @@ class PacketReader:
         header = self._stream.read(4)
         if not header:
             raise EOFError
-        try:
-            length = int(header, 16) - 4
-        except ValueError:
-            length = MAX_PAYLOAD + 1
-        if length == -4:
+        if header == b"0000":
             return None
+        try:
+            length = int.from_bytes(unhexlify(header), "big") - 4
+        except ValueError:
+            length = -1
         if len(header) < 4 or not 0 < length <= MAX_PAYLOAD:
             raise ProtocolError(f"Git sent a packet of length {header!r}")
         filled = 0

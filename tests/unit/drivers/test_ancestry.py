@@ -1,0 +1,55 @@
+"""Which commands certainly only show diffs: a wrong yes would put a manifest into the work tree."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from git_theta_ext.drivers import ancestry
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "git diff",
+        "git show HEAD",
+        "git log -p",
+        "/usr/lib/git-core/git diff-index HEAD",
+        "git -C /some/where diff",
+        "git -c core.pager=cat --git-dir x --no-pager diff",
+        "git --git-dir=x diff",
+        "git stash show -p",
+        "git-diff",
+        "git.exe diff",
+        "git format-patch -1",
+    ],
+)
+def test_diffs(command: str) -> None:
+    assert ancestry.shows_diffs(command.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "git",
+        "git checkout diff",
+        "git stash",
+        "git stash push -p",
+        "git -c diff checkout",
+        "git -C diff checkout",
+        "git --git-dir diff checkout",
+        "git archive HEAD",
+        "git cat-file --filters HEAD:diff",
+        "git difftool",
+        "git add -p",
+        "git --unknown",
+    ],
+)
+def test_everything_else(command: str) -> None:
+    assert not ancestry.shows_diffs(command.split())
+
+
+def test_a_process_that_git_did_not_start_is_no_diff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getppid", lambda: 2**22 + 1)
+    assert not ancestry.started_by_diff()

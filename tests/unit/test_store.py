@@ -1,0 +1,134 @@
+"""The store: written once, named by content, whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from git_theta_ext.errors import CorruptObjectError, MissingObjectError, StoreError
+from git_theta_ext.store import Store
+
+DATA = b"parameter file" * 1000
+OID = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "theta")
+
+
+def test_an_object_is_named_by_its_bytes(store: Store) -> None:
+    assert store.put([DATA[:100], memoryview(DATA)[100:]]) == (OID, len(DATA))
+    store.flush()
+    assert store.path(OID) == store.root / "objects" / OID[:2] / OID[2:4] / OID
+    assert store.read(OID) == DATA
+    store.verify(OID, len(DATA))
+    assert list(store.oids()) == [OID]
+
+
+def test_objects_are_read_only(store: Store) -> None:
+    store.put([DATA])
+    assert not stat.S_IMODE(store.path(OID).stat().st_mode) & 0o222
+
+
+def test_a_second_put_writes_nothing(store: Store) -> None:
+    store.put([DATA])
+    before = store.path(OID).stat()
+    store.put([DATA])
+    assert store.path(OID).stat() == before
+
+
+def test_nothing_is_created_before_a_write(store: Store) -> None:
+    assert not store.has(OID)
+    with pytest.raises(MissingObjectError, match=OID):
+        store.read(OID)
+    assert not store.root.exists()
+
+
+def test_an_object_of_another_size_is_not_the_one(store: Store) -> None:
+    store.put([DATA])
+    assert store.has(OID)
+    assert not store.has(OID, len(DATA) + 1)
+
+
+def test_a_flipped_bit_is_found(store: Store) -> None:
+    store.put([DATA])
+    path = store.path(OID)
+    path.chmod(0o644)
+    path.write_bytes(bytes([DATA[0] ^ 1]) + DATA[1:])
+    with pytest.raises(CorruptObjectError, match="damaged"):
+        store.verify(OID)
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_take_believes_no_name(store: Store, tmp_path: Path, move: bool) -> None:
+    source = tmp_path / "download"
+    source.write_bytes(DATA + b"!")
+    with pytest.raises(CorruptObjectError, match="should be object"):
+        store.take(source, OID, len(DATA), move=move)
+    assert source.exists()
+    assert not store.has(OID)
+    assert not list((store.root / "objects").rglob("*"))
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_take_makes_an_object_of_a_file(store: Store, tmp_path: Path, move: bool) -> None:
+    source = tmp_path / "download"
+    source.write_bytes(DATA)
+    store.take(source, OID, len(DATA), move=move)
+    assert store.read(OID, len(DATA)) == DATA
+    assert source.exists() != move
+    assert not stat.S_IMODE(store.path(OID).stat().st_mode) & 0o222
+
+
+def test_an_alternate_is_read_but_not_written(tmp_path: Path) -> None:
+    other = Store(tmp_path / "other")
+    other.put([DATA])
+    store = Store(tmp_path / "theta", [other.root])
+    assert store.read(OID) == DATA
+    assert store.put([DATA]) == (OID, len(DATA))
+    assert not (tmp_path / "theta").exists()
+
+
+def test_a_full_disk_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="no space left"):
+        store.put([DATA])
+    assert [path for path in store.root.rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_that_is_a_file_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "theta").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot write to the object store"):
+        Store(tmp_path / "theta").put([DATA])
+
+
+def test_many_writers_of_one_object_agree(store: Store) -> None:
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(store.put([DATA]))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [(OID, len(DATA))] * 8
+    assert not list((store.root / "tmp").iterdir())
+
+
+def test_what_killed_writers_left_is_removed_after_a_day(store: Store) -> None:
+    store.put([DATA])
+    left = store.root / "tmp" / "1-abc"
+    left.write_bytes(b"half")
+    store.remove_stale()
+    assert left.exists()
+    store.remove_stale(time.time() + 25 * 3600)
+    assert not left.exists()
+    assert store.has(OID)
