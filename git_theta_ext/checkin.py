@@ -118,8 +118,9 @@ class Checkin:
             StoreError: the store cannot be written.
             ChangedWhileReadError: the file became shorter while it was read.
         """
-        references = self._references.for_path(path)
         layout = read_layout(source)
+        tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
+        references = self._references.for_path(path, tensors)
         pieces = list(_pieces(layout, source))
 
         self._fetch_predecessors(pieces, source, references)

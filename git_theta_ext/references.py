@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 
 from git_theta_ext.errors import ManifestError
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
+from git_theta_ext.names import natural_key
 from git_theta_ext.repository import IndexEntry, Repository
-from git_theta_ext.tensors import cut
+from git_theta_ext.tensors import TensorInfo, cut
 
 _Key = tuple[str, str]
+_SKELETON = "skeleton"
+"""Stands for the dtype in the keys of skeletons."""
 
 
 class References:
@@ -97,17 +100,44 @@ class References:
         own = [self.staged(path) or "", *self.committed(path), ""]
         return hashlib.sha256("\n".join([*own, *self._everything()]).encode()).hexdigest()
 
-    def for_path(self, path: str) -> PathReferences:
-        """The references of one path."""
+    def for_path(self, path: str, tensors: Collection[TensorInfo]) -> PathReferences:
+        """The references of one path, at which there now are these tensors.
+
+        A path that is in no commit yet is compared with the committed checkpoint that is most
+        like it, so that `step-200.pt` is an update of `step-100.pt`.
+        """
         staged = self.staged(path)
         committed = self.committed(path)
         own = [oid for oid in (staged, *committed) if oid is not None]
         self._load(own)
+        predecessors = [found for oid in committed if (found := self.manifest(oid)) is not None]
+        if not predecessors and (relative := self._relative(tensors)) is not None:
+            predecessors = [relative]
         return PathReferences(
             [found for oid in own if (found := self.manifest(oid)) is not None],
-            [found for oid in committed if (found := self.manifest(oid)) is not None],
+            predecessors,
             self,
         )
+
+    def _relative(self, tensors: Collection[TensorInfo]) -> Manifest | None:
+        """The committed checkpoint that shares most tensors by name, dtype and shape.
+
+        At least half of them, else none; of equals, the last path in natural order.
+        """
+        paths = sorted(self._index, key=natural_key, reverse=True)
+        oids = list(dict.fromkeys(oid for path in paths for oid in self.committed(path)))
+        self._load(oids)
+        wanted = {(tensor.name, tensor.dtype, tensor.memory_shape) for tensor in tensors}
+        best, most = None, max(1, len(wanted) // 2) - 1
+        for oid in oids:
+            manifest = self.manifest(oid)
+            if manifest is None:
+                continue
+            there = (entry.tensor for entry in manifest.entries if not entry.opaque)
+            shared = sum((t.name, t.dtype, t.memory_shape) in wanted for t in there)
+            if shared > most:
+                best, most = manifest, shared
+        return best
 
     @property
     def known_blocks(self) -> dict[_Key, Block]:
@@ -156,7 +186,7 @@ class PathReferences:
         return self._own_blocks.get(key) or self._everything.known_blocks.get(key)
 
     def predecessor(self, name: str, position: int) -> tuple[Entry, Block] | None:
-        """The block at this position of the tensor of this name in the last commit."""
+        """The block at this position of the tensor of this name in what was committed."""
         for entries in self._committed:
             entry = entries.get(name)
             if entry is not None and position < len(entry.blocks) and not entry.opaque:
@@ -164,8 +194,9 @@ class PathReferences:
         return None
 
     def stored_skeleton(self, sha256: str) -> Block | None:
-        """The skeleton with this hash, if it is stored."""
-        return next((block for block in self._skeletons if block.sha256 == sha256), None)
+        """The skeleton with this hash, if it is stored: this file's, any other's."""
+        own = next((block for block in self._skeletons if block.sha256 == sha256), None)
+        return own or self._everything.known_blocks.get((sha256, _SKELETON))
 
     def predecessor_skeleton(self) -> Block | None:
         """The skeleton of the last commit."""
@@ -188,6 +219,8 @@ def _dtype(entry: Entry) -> str:
 
 
 def _add_blocks(known: dict[_Key, Block], manifest: Manifest) -> None:
+    if manifest.skeleton.chain:
+        known.setdefault((manifest.skeleton.sha256, _SKELETON), manifest.skeleton)
     for entry, block in _blocks(manifest):
         if block.chain:
             known.setdefault((block.sha256, _dtype(entry)), block)

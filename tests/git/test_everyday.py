@@ -255,3 +255,29 @@ def test_the_index_of_another_file_is_respected(repo: Repo, tmp_path: Path) -> N
     repo.git("add", NAME, env=other)
     tree = repo.git("write-tree", env=other).strip()
     assert tree == repo.git("rev-parse", "HEAD^{tree}").strip()
+
+
+def test_a_checkpoint_under_a_new_name_is_an_update_of_the_last(repo: Repo) -> None:
+    tensors = model()
+    repo.write("step-9.safetensors", safetensors(tensors))
+    repo.write("unrelated.safetensors", safetensors({"other": np.arange(2000.0)}))
+    repo.commit("step 9")
+    moved = {
+        name: changed(value, 1e-6) if value.dtype == np.float32 else value
+        for name, value in tensors.items()
+    }
+    data = safetensors(moved)
+    path = repo.write("step-10.safetensors", data)
+    repo.commit("step 10")
+    first = Manifest.parse(repo.blob("HEAD:step-9.safetensors"))
+    bases = {block.chain[0].oid for entry in first.entries for block in entry.blocks if block.chain}
+    chains = {
+        entry.tensor.name: entry.blocks[0].chain
+        for entry in Manifest.parse(repo.blob("HEAD:step-10.safetensors")).entries
+    }
+    chain = chains["encoder.layer.0.attention.query.weight"]
+    assert len(chain) == 2
+    assert chain[0].oid in bases
+    path.unlink()
+    repo.git("checkout", "--", path.name)
+    assert path.read_bytes() == data
