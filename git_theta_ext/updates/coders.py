@@ -288,6 +288,11 @@ def decompress_numbers(stream: memoryview, out: Values) -> None:
         progress = standalone.simple_decompress_into(bytes(stream), out)
     except (RuntimeError, TypeError, ValueError) as error:
         raise CorruptObjectError(f"a pcodec stream is damaged: {error}") from error
+    except BaseException as error:
+        # What Rust calls a panic comes as an exception that is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise CorruptObjectError("a pcodec stream is damaged") from error
     if progress.n_processed != len(out) or not progress.finished:
         raise CorruptObjectError(
             f"a pcodec stream holds {progress.n_processed} numbers or more, expected {len(out)}"
