@@ -47,6 +47,7 @@ class Commands:
         self._delayed: dict[bytes, Manifest] = {}
         self._listed = False
         self._written: dict[str, bytes] = {}
+        self._passed: dict[str, None] = {}
 
     @cached_property
     def _repository(self) -> Repository:
@@ -72,7 +73,9 @@ class Commands:
         return Checkin(self._blocks, References(self._repository), self._memo)
 
     def close(self) -> None:
-        """Git is done, and its index is written: remember what the checkpoints it wrote are."""
+        """Git is done, and its index is written: remember what it wrote, tell what it passed."""
+        if self._passed and not self._skips_smudge():
+            _tell_of_manifests(list(self._passed))
         if self._written:
             with suppress(ThetaError, OSError):
                 checkin = Checkin(self._blocks, References(self._repository), self._memo)
@@ -119,12 +122,7 @@ class Commands:
     def _pass_manifest(self, path: str, content: _Content) -> None:
         data = content.read_all(MAX_BYTES)
         Manifest.parse(data)
-        if not self._skips_smudge():
-            print(
-                f"git-theta: {path!r} holds a manifest, not a checkpoint; it is staged as it is\n"
-                f"  hint: git theta pull   writes the checkpoint",
-                file=sys.stderr,
-            )
+        self._passed[path] = None
         self._send(data)
 
     def _clean_checkpoint(self, path: str, content: _Content) -> None:
@@ -364,6 +362,18 @@ def _open(path: str) -> FileSource | None:
         if not os.path.islink(path):
             return FileSource(Path(path))
     return None
+
+
+def _tell_of_manifests(paths: list[str]) -> None:
+    """Say, once per command, that checkpoints are not in the work tree."""
+    count = len(paths)
+    some = f"{paths[0]!r} holds a manifest, not a checkpoint; it is"
+    many = f"{count} files hold manifests, not checkpoints (the first: {paths[0]!r}); they are"
+    print(
+        f"git-theta: {some if count == 1 else many} handed to Git unchanged\n"
+        "  hint: git theta pull   writes the checkpoints",
+        file=sys.stderr,
+    )
 
 
 def _complain(path: str, error: BaseException, smudging: bool) -> None:
