@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from git_theta_ext import installation
-from git_theta_ext.cli.text import printable
+from git_theta_ext.checkout import manifests_in_work_tree
+from git_theta_ext.cli.text import plural, printable
 from git_theta_ext.errors import RepositoryError
 from git_theta_ext.repository import Repository, run_git
 
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         for line in ensure_hooks(Repository.discover(cwd)):
             print(printable(line))
     warn_of_missing_lfs(cwd)
+    tell_of_manifests(cwd)
     return 0
 
 
@@ -64,6 +66,20 @@ def ensure_hooks(repository: Repository) -> list[str]:
     from git_theta_ext import hooks
 
     return hooks.ensure(repository, sys.executable)
+
+
+def tell_of_manifests(cwd: Path) -> None:
+    """Say how to get the checkpoints of a repository that was cloned before this was set up."""
+    try:
+        repository = Repository.discover(cwd)
+    except RepositoryError:
+        return
+    if repository.work_tree is None:
+        return
+    paths = [entry.path for entry in repository.tracked()]
+    count = len(manifests_in_work_tree(repository, paths))
+    if count:
+        print(f"{plural(count, 'manifest')} in the work tree: git theta pull writes checkpoints.")
 
 
 def warn_of_missing_lfs(cwd: Path) -> None:

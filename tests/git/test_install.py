@@ -18,6 +18,7 @@ import pytest
 
 from git_theta_ext import drivers, installation
 from git_theta_ext.repository import Repository
+from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 
 _KEYS = ["filter.theta.process", "diff.theta.command", "merge.theta.driver"]
@@ -254,3 +255,17 @@ def test_version_tells_what_is_in_force(plain: Repo) -> None:
     facts = json.loads(plain.theta("version", "--json"))
     assert "git_theta_ext.drivers.filter" in facts["config"]["filter.theta.process"]
     assert f"python: {facts['python']}\n" in plain.theta("version")
+
+
+def test_installing_after_a_clone_says_how_to_get_the_checkpoints(
+    repo: Repo, tmp_path: Path
+) -> None:
+    repo.write("m.safetensors", safetensors(model()))
+    repo.commit()
+    repo.git("clone", "-q", str(repo.path), str(tmp_path / "clone"))
+    clone = Repo(tmp_path / "clone")
+    assert "1 manifest in the work tree: git theta pull" in clone.theta("install", "--local")
+    clone.theta("pull")
+    assert (clone.path / "m.safetensors").read_bytes() == safetensors(model())
+    assert clone.status() == ""
+    assert "manifest" not in clone.theta("install", "--local")
