@@ -97,9 +97,11 @@ def run(repository: Repository, remote: str, url: str, refs: Sequence[PushedRef]
         # A remote that knows none of our commits may be a new one in an old one's place; then
         # nothing that was once confirmed counts.
         known = any_commit_here(repository, exclude)
-        transport.push(
+        done = transport.push(
             repository, remote, url, objects.values(), progress=progress, use_cache=known
         )
+    if done.warning:
+        print(f"git theta: warning: {paragraph(done.warning)}", file=sys.stderr)
 
 
 def _warn_of_damage(oid: str, error: ManifestError) -> None:

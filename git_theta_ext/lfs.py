@@ -136,10 +136,7 @@ def _pointer_commit(
     folder.mkdir()
     oids = []
     for item in objects:
-        text = (
-            f"version https://git-lfs.github.com/spec/v1\noid sha256:{item.oid}\nsize {item.size}\n"
-        )
-        (folder / item.oid).write_text(text, "ascii", newline="\n")
+        (folder / item.oid).write_text(pointer_text(item), "ascii", newline="\n")
         oids.append(item.oid)
     paths = "".join(f"{_quoted(str(folder / oid))}\n" for oid in oids)
     blobs = repository.git(
@@ -152,6 +149,11 @@ def _pointer_commit(
     tree = repository.git("mktree", stdin=lines.encode(), env=env).decode().strip()
     commit = repository.git("commit-tree", tree, "-m", "pointers", env={**env, **_IDENTITY})
     return commit.decode().strip()
+
+
+def pointer_text(item: UpdateRef) -> str:
+    """The canonical LFS pointer file of an object (git-lfs, `docs/spec.md`)."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{item.oid}\nsize {item.size}\n"
 
 
 def _quoted(path: str) -> str:

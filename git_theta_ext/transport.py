@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta_ext import endpoints, lfs
+from git_theta_ext import endpoints, lfs, pointers
 from git_theta_ext.endpoints import Confirmed, Endpoint
 from git_theta_ext.errors import (
     CorruptObjectError,
@@ -42,10 +42,12 @@ class Pushed:
     """What a push sent: number of objects and their size in bytes.
 
     For an endpoint that git-lfs serves, what was handed to git-lfs, which sends what is lacking.
+    `warning` is something that the user should know and that did not stop the push.
     """
 
     count: int
     bytes: int
+    warning: str | None = None
 
 
 def fetch(
@@ -187,6 +189,7 @@ def push(
     items = _unconfirmed(repository, endpoint, objects, use_cache=use_cache)
     if not items:
         return Pushed(0, 0)
+    warning = None
     if endpoint.folder is not None:
         _push_to_folder(repository, endpoint, items, advance)
     else:
@@ -194,8 +197,17 @@ def push(
         fetch(repository, items, remote=remote_name)
         _verify_all(repository.store, items)
         lfs.push(repository, remote_name, items, advance)
-        Confirmed(repository, endpoint).add(item.oid for item in items)
-    return Pushed(len(items), sum(item.size for item in items))
+        confirmed = Confirmed(repository, endpoint)
+        confirmed.add(item.oid for item in items)
+
+        def all_sent() -> Iterator[UpdateRef]:
+            sent = confirmed.read()
+            refs = repository.git("for-each-ref", "--format=%(objectname)").decode().split()
+            known = objects_in(repository, refs, on_damage=lambda oid, error: None)
+            return (item for item in known.values() if item.oid in sent)
+
+        warning = pointers.publish(repository, remote_url, items, all_sent)
+    return Pushed(len(items), sum(item.size for item in items), warning)
 
 
 def unconfirmed(

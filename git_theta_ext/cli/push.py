@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from git_theta_ext import endpoints, transport
 from git_theta_ext.cli import transfers
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.cli.text import plural, printable, size, to_json
+from git_theta_ext.cli.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.errors import UsageError
 from git_theta_ext.repository import Repository
 
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
             done = transport.push(
                 repository, remote, url, objects.values(), progress=progress, use_cache=use_cache
             )
+    if done.warning:
+        print(f"warning: {paragraph(done.warning)}", file=sys.stderr)
     if args.json:
         counts = {"needed": len(objects), "sent": done.count, "bytes": done.bytes}
         print(to_json({"remote": remote, "dry_run": args.dry_run, **counts}))

@@ -295,8 +295,8 @@ class Twins:
         self.files += compare(self.ours, self.plain)
         states = [
             subprocess.run(
-                ["git", "status", "--porcelain", "-z", "--no-renames"], cwd=path, env=self.environment,
-                capture_output=True, check=True,
+                ["git", "status", "--porcelain", "-z", "--no-renames"],
+                cwd=path, env=self.environment, capture_output=True, check=True,
             ).stdout
             for path in (self.ours, self.plain)
         ]  # fmt: skip

@@ -15,7 +15,7 @@ LAYERS = [
         "checkin", "checkout", "diff", "merge", "report", "references", "memo", "blocks", "hooks",
         "installation", "attributes", "checkpoints",
     },
-    {"repository", "store", "transport", "lfs", "endpoints"},
+    {"repository", "store", "transport", "lfs", "endpoints", "pointers"},
     {"manifest", "manifest_text", "manifest_rules", "names", "formats", "updates", "parallel"},
     {"tensors", "errors"},
 ]  # fmt: skip

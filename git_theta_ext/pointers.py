@@ -1,0 +1,177 @@
+"""A ref of LFS pointer files, so that hosts and tools which look for those keep our objects.
+
+`git lfs prune`, `git lfs fetch --all`, mirrors, and the housekeeping of Gitea and GitLab know an
+object by a *pointer file* in some commit, and a manifest is none. Each push therefore adds, for
+every object that it sends, the canonical pointer file to the tree of `refs/theta/pointers` at the
+remote. Concurrent pushes are united as git-annex unites its branch: the tree is a set of files
+whose names say their content, so the union is always right.
+
+The ref is a courtesy to hosts: a server that refuses it does not stop a push, and nothing of ours
+ever reads objects by way of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from git_theta_ext.errors import RepositoryError
+from git_theta_ext.lfs import GUARD, pointer_text
+from git_theta_ext.manifest import UpdateRef
+from git_theta_ext.repository import Repository
+
+REF = "refs/theta/pointers"
+SETTING = "theta.pointerRef"
+_ATTEMPTS = 5
+_REFUSED_SECONDS = 24 * 3600
+"""For how long a server that refused the ref is not asked again."""
+
+_RACES = (
+    "fetch first",
+    "non-fast-forward",
+    "stale info",
+    "cannot lock ref",
+    "failed to update ref",
+)
+_MESSAGE = b"Name the objects of checkpoints\n"
+_README = b"""Kept by git-theta, so that hosts do not take the objects of checkpoints for garbage.
+
+Each file is the Git LFS pointer of one object. To do without: git config theta.pointerRef false
+"""
+
+
+def publish(
+    repository: Repository,
+    url: str,
+    objects: Iterable[UpdateRef],
+    all_sent: Callable[[], Iterable[UpdateRef]],
+) -> str | None:
+    """Add the pointer files of these objects to the remote's ref.
+
+    Args:
+        repository: where the objects are.
+        url: the repository that the refs are pushed to.
+        objects: what the remote's LFS server has been sent now.
+        all_sent: everything that it was ever sent; asked for where the remote has no such ref, as
+            after a `git push --mirror` from a clone that has none.
+
+    Returns:
+        A warning if the server refused the ref for the first time, else None.
+    """
+    refusal = _refusal_file(repository, url)
+    if not repository.flag(SETTING, True) or _is_recent(refusal):
+        return None
+    wanted = {_path(item): item for item in objects}
+    problem = ""
+    for _ in range(_ATTEMPTS):
+        try:
+            _publish_once(repository, url, wanted, all_sent)
+        except RepositoryError as error:
+            problem = error.message
+            if not any(race in problem for race in _RACES):
+                break
+        else:
+            refusal.unlink(missing_ok=True)
+            return None
+    first_time = not refusal.exists()
+    with suppress(OSError):
+        refusal.parent.mkdir(parents=True, exist_ok=True)
+        refusal.touch()
+    if not first_time:
+        return None
+    return (
+        f"{url} did not take {REF}: {problem}\nEverything was uploaded. But if the host deletes "
+        f"LFS objects that no pointer file names, it may delete these.\nTo silence this: git config "
+        f"{SETTING} false"
+    )
+
+
+def _publish_once(
+    repository: Repository,
+    url: str,
+    wanted: dict[str, UpdateRef],
+    all_sent: Callable[[], Iterable[UpdateRef]],
+) -> None:
+    """Have the remote's ref name all of them.
+
+    Raises:
+        RepositoryError: it was refused, or somebody else pushed at the same time.
+    """
+    tip = _remote_tip(repository, url)
+    known = f"refs/theta/known/{_digest(url)[:16]}"
+    if tip is None:
+        wanted = {_path(item): item for item in all_sent()} | wanted
+    elif repository.resolve(f"{tip}^{{commit}}") is None:
+        repository.git(
+            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", url, f"+{REF}:{known}"
+        )
+    lacking = [item for path, item in wanted.items() if path not in _paths(repository, tip)]
+    if lacking:
+        tip = _commit(repository, tip, lacking)
+        # Not the hooks, which would call this again.
+        repository.git(
+            "push", "--quiet", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
+            url, f"{tip}:{REF}", env={GUARD: "1"},
+        )  # fmt: skip
+    if tip is not None:
+        # So that the next fetch need not bring all of it again.
+        repository.git("update-ref", known, tip)
+
+
+def _remote_tip(repository: Repository, url: str) -> str | None:
+    answer = repository.git("ls-remote", "--", url, REF).split()
+    return answer[0].decode() if answer else None
+
+
+def _paths(repository: Repository, commit: str | None) -> set[str]:
+    if commit is None:
+        return set()
+    names = repository.git("ls-tree", "-r", "-z", "--name-only", commit)
+    return set(names.decode("utf-8", "replace").split("\0"))
+
+
+def _path(item: UpdateRef) -> str:
+    return f"{item.oid[:2]}/{item.oid}"
+
+
+def _commit(repository: Repository, parent: str | None, items: Iterable[UpdateRef]) -> str:
+    """A commit whose tree holds its parent's files and the pointer files of `items`."""
+    scratch = f"refs/theta/scratch-{secrets.token_hex(8)}"
+    files = {"README": _README} | {_path(item): pointer_text(item).encode() for item in items}
+    lines = [
+        f"commit {scratch}\ncommitter theta <theta@localhost> 0 +0000\n".encode(),
+        b"data %d\n%s" % (len(_MESSAGE), _MESSAGE),
+        f"from {parent}\n".encode() if parent else b"",
+        *(
+            b"M 100644 inline %s\ndata %d\n%s\n" % (path.encode(), len(data), data)
+            for path, data in sorted(files.items())
+        ),
+    ]
+    try:
+        repository.git("fast-import", "--quiet", "--date-format=raw", stdin=b"".join(lines))
+        commit = repository.resolve(scratch)
+    finally:
+        with suppress(RepositoryError):
+            repository.git("update-ref", "-d", scratch)
+    if commit is None:
+        raise RepositoryError("git fast-import made no commit")
+    return commit
+
+
+def _refusal_file(repository: Repository, url: str) -> Path:
+    return repository.common_dir / "theta" / "confirmed" / f"{_digest(url)}.no-pointers"
+
+
+def _digest(url: str) -> str:
+    return sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _is_recent(path: Path) -> bool:
+    try:
+        return path.stat().st_mtime > time.time() - _REFUSED_SECONDS
+    except OSError:
+        return False
