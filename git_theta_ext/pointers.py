@@ -85,7 +85,7 @@ def publish(
         return None
     return (
         f"{url} did not take {REF}: {problem}\nEverything was uploaded. But if the host deletes "
-        f"LFS objects that no pointer file names, it may delete these.\nTo silence this: git config "
+        "LFS objects that no pointer file names, it may delete these.\nTo silence this: git config "
         f"{SETTING} false"
     )
 
