@@ -17,6 +17,7 @@ _KINDS = {
     "dense": ("git_theta_ext.updates.dense", "Dense"),
     "delta": ("git_theta_ext.updates.delta", "Delta"),
     "patch": ("git_theta_ext.updates.patch", "Patch"),
+    "sparse": ("git_theta_ext.updates.sparse", "Sparse"),
 }
 _GROUP = "git_theta_ext.updates"
 
