@@ -18,6 +18,7 @@ _KINDS = {
     "delta": ("git_theta_ext.updates.delta", "Delta"),
     "patch": ("git_theta_ext.updates.patch", "Patch"),
     "sparse": ("git_theta_ext.updates.sparse", "Sparse"),
+    "step": ("git_theta_ext.updates.step", "Step"),
 }
 _GROUP = "git_theta_ext.updates"
 

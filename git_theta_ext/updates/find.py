@@ -11,10 +11,12 @@ import numpy as np
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates.arithmetic import mantissa_bits, widen
 from git_theta_ext.updates.base import Encoded, Values
-from git_theta_ext.updates.coders import sample_of
+from git_theta_ext.updates.coders import compress_numbers, sample_of
 from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
+from git_theta_ext.updates.residual import difference, is_ordered
 from git_theta_ext.updates.sparse import MOST, Sparse
+from git_theta_ext.updates.step import Step, modes, predict
 
 _GLANCE = 1024
 _SAMPLE = 8192
@@ -37,7 +39,9 @@ def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | Non
     if best is not None and changed <= len(new) // _TINY:
         return _unless_larger(spec, new, best)
     share = _sampled_share(spec, new, base)
-    if share <= 1.02:
+    if _may_be_steps(spec, new, base):
+        best = _smaller(best, Step().encode(spec, new, base))
+    if share <= 1.02 and (best is None or best.kind != "step"):
         best = _smaller(best, Delta().encode(spec, new, base))
     if best is not None and (share > _CLEARLY or len(new) < _SAMPLE):
         return _unless_larger(spec, new, best)
@@ -70,6 +74,26 @@ def _are_unrelated(spec: BlockSpec, new: Values, base: Values) -> bool:
         step = now - then
         energy = float(now @ now) + float(then @ then)
         return float(step @ step) > _UNRELATED * energy
+
+
+def _may_be_steps(spec: BlockSpec, new: Values, base: Values) -> bool:
+    """Whether a table of steps, made from one half of a sample, shortens the other half."""
+    mantissa = mantissa_bits(spec.dtype)
+    if mantissa is None or len(new) < _SAMPLE:
+        return False
+    few, old = sample_of(new, _SAMPLE), sample_of(base, _SAMPLE)
+    table = modes(spec.dtype, few[::2], old[::2], min(4, mantissa), mantissa)
+    if not table.any():
+        return False
+    truth, before = few[1::2], old[1::2]
+    predicted = predict(spec.dtype, before.copy(), table)
+    if np.count_nonzero(predicted == truth) <= np.count_nonzero(before == truth) + len(truth) // 50:
+        return False
+    floats = is_ordered(spec.dtype)
+    steps, plain = (
+        len(compress_numbers(difference(truth, guess, floats))) for guess in (predicted, before)
+    )
+    return steps < _CLEARLY * plain
 
 
 def _sampled_share(spec: BlockSpec, new: Values, base: Values) -> float:

@@ -20,7 +20,8 @@ VALUES = np.random.default_rng(0).standard_normal(70_000).astype(np.float32).vie
 MOVED = VALUES + np.arange(70_000, dtype=np.uint32) % 7
 TOUCHED = VALUES.copy()
 TOUCHED[::9] += 3
-NEW = {"dense": VALUES, "delta": MOVED, "sparse": TOUCHED}
+DECAYED = VALUES - np.where(VALUES & 0x400000, np.uint32(5), np.uint32(3))
+NEW = {"dense": VALUES, "delta": MOVED, "sparse": TOUCHED, "step": DECAYED}
 
 
 def file_of(kind: str) -> bytes:
