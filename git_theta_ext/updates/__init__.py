@@ -19,6 +19,7 @@ _KINDS = {
     "patch": ("git_theta_ext.updates.patch", "Patch"),
     "sparse": ("git_theta_ext.updates.sparse", "Sparse"),
     "step": ("git_theta_ext.updates.step", "Step"),
+    "scale": ("git_theta_ext.updates.scale", "Scale"),
 }
 _GROUP = "git_theta_ext.updates"
 

@@ -43,7 +43,8 @@ def widen(dtype: DType, values: Values) -> Wide:
     floats = as_floats(dtype, values)
     if floats is None:
         raise TypeError(f"{dtype.name} has no numbers to compute with")
-    return floats.astype(np.float64 if name == "F64" else np.float32)
+    with np.errstate(invalid="ignore"):
+        return floats.astype(np.float64 if name == "F64" else np.float32)
 
 
 def narrow(dtype: DType, wide: Wide, instead_of_nan: Values) -> Values:

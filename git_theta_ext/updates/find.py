@@ -15,6 +15,7 @@ from git_theta_ext.updates.coders import compress_numbers, sample_of
 from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.residual import difference, is_ordered
+from git_theta_ext.updates.scale import Scale
 from git_theta_ext.updates.sparse import MOST, Sparse
 from git_theta_ext.updates.step import Step, modes, predict
 
@@ -25,6 +26,9 @@ _UNRELATED = 0.8
 _CLEARLY = 0.9
 _TINY = 50
 """A list of one changed entry in so many, or fewer, is as small as any prediction."""
+
+_SMALL = 10
+"""An update of one byte in so many is what happened: nothing else is tried."""
 
 
 def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | None:
@@ -38,6 +42,10 @@ def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | Non
     best = Sparse().encode(spec, new, base) if changed <= len(new) // MOST else None
     if best is not None and changed <= len(new) // _TINY:
         return _unless_larger(spec, new, best)
+    scale = Scale().encode(spec, new, base)
+    if scale is not None and scale.nbytes < new.nbytes // _SMALL:
+        return _smaller(best, scale)
+    best = _smaller(best, scale)
     share = _sampled_share(spec, new, base)
     if _may_be_steps(spec, new, base):
         best = _smaller(best, Step().encode(spec, new, base))
