@@ -17,6 +17,9 @@ _KINDS = {
     "dense": ("git_theta_ext.updates.dense", "Dense"),
     "delta": ("git_theta_ext.updates.delta", "Delta"),
     "patch": ("git_theta_ext.updates.patch", "Patch"),
+    "sparse": ("git_theta_ext.updates.sparse", "Sparse"),
+    "step": ("git_theta_ext.updates.step", "Step"),
+    "scale": ("git_theta_ext.updates.scale", "Scale"),
 }
 _GROUP = "git_theta_ext.updates"
 

@@ -9,11 +9,9 @@ import numpy as np
 
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.tensors import DTYPES, BlockSpec
-from git_theta_ext.updates import get
 from git_theta_ext.updates.base import Encoded, Values
-from git_theta_ext.updates.coders import sample_of
-from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense, encode_dense_bytes
+from git_theta_ext.updates.find import smallest_update
 from git_theta_ext.updates.patch import Patch, level_for
 from git_theta_ext.updates.statistics import describe
 
@@ -21,8 +19,6 @@ MAX_UPDATES = 32
 """Updates in a chain; each costs a pass over the block when it is rebuilt."""
 _MAX_SHARE = 0.5
 """Further updates are chained only while all together stay under this share of a dense copy."""
-_SAMPLE = 8192
-_CLEARLY = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +50,13 @@ def encode_block(spec: BlockSpec, new: Values, reference: Reference | None) -> C
     if reference is None or reference.spec != spec:
         return Choice(0, Dense().encode(spec, new))
     length = len(reference.chain)
-    updates = _update_against(spec, new, reference, length)
-    if updates is not None and _may_grow(reference.chain, updates):
-        return Choice(length, updates)
+    update = _update_against(spec, new, reference, length)
+    if update is not None and _may_grow(reference.chain, update):
+        return Choice(length, update)
     if length > 1:
-        updates = _update_against(spec, new, reference, 1)
-        if updates is not None:
-            return Choice(1, updates)
+        update = _update_against(spec, new, reference, 1)
+        if update is not None:
+            return Choice(1, update)
     return Choice(0, Dense().encode(spec, new))
 
 
@@ -76,26 +72,11 @@ def _update_against(
 ) -> Encoded | None:
     """The update on the first `keep` files of the chain, if it is smaller than a dense copy."""
     base = reference.rebuild(keep)
-    share = _sampled_share(spec, new, base)
-    if share > 1.02:
-        return None
-    update = Delta().encode(spec, new, base)
+    update = smallest_update(spec, new, base)
     if update is None:
         return None
-    if share > _CLEARLY and update.nbytes >= Dense().encode(spec, new).nbytes:
-        return None
-    return Encoded(update.kind, update.pieces, describe(spec.dtype, new, base))
-
-
-def _sampled_share(spec: BlockSpec, new: Values, base: Values) -> float:
-    """Size of a delta over that of a dense copy, judged by a few thousand values."""
-    few, old = sample_of(new, _SAMPLE), sample_of(base, _SAMPLE)
-    if np.array_equal(few, old):
-        return 0.0
-    part = BlockSpec(spec.dtype, (len(few),))
-    update = get("delta").encode(part, few, old)
-    dense = Dense().encode(part, few)
-    return 1.0 if update is None else update.nbytes / dense.nbytes
+    remarks = (*update.info, *describe(spec.dtype, new, base))
+    return Encoded(update.kind, update.pieces, remarks)
 
 
 def encode_bytes(new: bytes, reference: Reference | None) -> Choice:

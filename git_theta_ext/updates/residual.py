@@ -47,6 +47,12 @@ def apply(difference: Values, base: Values, floats: bool) -> Values:
     return _disordered(_ordered(base) + step)
 
 
+def neighbours(values: Values) -> tuple[Values, Values]:
+    """The next lower and the next higher float of each, -0.0 and 0.0 counting as two."""
+    ordered, one = _ordered(values), values.dtype.type(1)
+    return _disordered(ordered - one), _disordered(ordered + one)
+
+
 def _signed(values: Values) -> NDArray[np.signedinteger[Any]]:
     return values.view(f"i{values.itemsize}")
 

@@ -135,7 +135,7 @@ def test_a_small_change_is_a_small_update_and_a_new_tensor_is_dense() -> None:
     near = base.copy()
     near[500:600] *= np.float32(1.01)
     choice = encode_block(spec, near.view(np.uint32), reference)
-    assert (choice.keep, choice.encoded.kind) == (1, "delta")
+    assert (choice.keep, choice.encoded.kind) == (1, "sparse")
     assert choice.encoded.nbytes < 0.01 * dense.nbytes
     moved = np.linalg.norm(near.astype(float) - base) / np.linalg.norm(base.astype(float))
     assert dict(choice.encoded.info) == {"change": f"{100 * moved:.2g}%", "entries": "0.1%"}

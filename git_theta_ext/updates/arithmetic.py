@@ -1,0 +1,77 @@
+"""Arithmetic on stored floats that gives the same bits on every machine.
+
+Values are widened exactly (to float32, or float64 for F64), computed element by element, and
+rounded back once, to nearest, ties to even. Where a result is NaN its payload would depend on the
+machine, so the caller says which bits to take instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.tensors import DTYPES, DType
+from git_theta_ext.updates.base import Values
+from git_theta_ext.updates.residual import SLICE
+from git_theta_ext.updates.statistics import as_floats
+
+Wide = NDArray[np.floating[Any]]
+"""float32, or float64 for F64."""
+
+_MANTISSA = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2,
+             "F8_E4M3FNUZ": 3, "F8_E5M2FNUZ": 2}  # fmt: skip
+_PARTS = {"C32": "F16", "C64": "F32", "C128": "F64"}
+
+
+def component(dtype: DType) -> DType:
+    """The dtype of one value: of the real and imaginary part if it is complex, else itself."""
+    return DTYPES[_PARTS.get(dtype.name, dtype.name)]
+
+
+def mantissa_bits(dtype: DType) -> int | None:
+    """Stored mantissa bits of a float dtype, or None for others."""
+    return _MANTISSA.get(component(dtype).name)
+
+
+def widen(dtype: DType, values: Values) -> Wide:
+    """The numbers that raw bits stand for, exactly, in a fresh array."""
+    name = component(dtype).name
+    if name == "BF16":
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    floats = as_floats(dtype, values)
+    if floats is None:
+        raise TypeError(f"{dtype.name} has no numbers to compute with")
+    with np.errstate(invalid="ignore"):
+        return floats.astype(np.float64 if name == "F64" else np.float32)
+
+
+def narrow(dtype: DType, wide: Wide, instead_of_nan: Values) -> Values:
+    """The raw bits of numbers rounded to a dtype; where that is NaN, the bits that are given."""
+    name = component(dtype).name
+    if name == "BF16":
+        bits = np.ascontiguousarray(wide, np.float32).view(np.uint32)
+        odd = (bits >> np.uint32(16)) & np.uint32(1)
+        odd += np.uint32(0x7FFF)
+        odd += bits
+        odd >>= np.uint32(16)
+        rounded: Values = odd.astype(np.uint16)
+        nan = np.isnan(wide)
+    else:
+        like = as_floats(dtype, instead_of_nan[:0])
+        if like is None:
+            raise TypeError(f"{dtype.name} has no numbers to compute with")
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            floats = wide.astype(like.dtype)
+        rounded = floats.view(instead_of_nan.dtype)
+        nan = np.isnan(floats)
+    if nan.any():
+        rounded = np.where(nan, instead_of_nan, rounded)
+    return rounded
+
+
+def pieces(count: int, unit: int = 1) -> list[slice]:
+    """Ranges of whole runs of `unit` values, of about SLICE values each, that cover `count`."""
+    step = max(1, SLICE // unit) * unit
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
