@@ -15,7 +15,8 @@ from pathlib import Path
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import ManifestError, ThetaError
 from git_theta_ext.manifest import Manifest, is_manifest
-from git_theta_ext.merge.plan import Merged, conflict_lines, merge
+from git_theta_ext.merge.apply import Merged, merge
+from git_theta_ext.merge.explain import conflict_lines
 from git_theta_ext.report.text import shown
 from git_theta_ext.repository import Repository
 
@@ -37,10 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ThetaError, OSError) as error:
         print(f"git-theta: {shown(path)}: cannot merge: {error}", file=sys.stderr)
         return _FAILED
-    if not merged.conflicts:
+    if not merged.open:
         return 0
-    lines = conflict_lines(shown(path), (shown(name) for name in merged.conflicts))
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(conflict_lines(shown(path), merged)), file=sys.stderr)
     return 1
 
 
