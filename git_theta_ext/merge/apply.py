@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.manifest import Entry, Manifest, natural_key
 from git_theta_ext.merge import structure
 from git_theta_ext.merge.choice import CONFLICT
-from git_theta_ext.merge.entries import Statistics, TensorResult, merge_tensor
+from git_theta_ext.merge.entries import (
+    Statistics,
+    TensorResult,
+    measure_tensor,
+    merge_tensor,
+)
 from git_theta_ext.merge.plan import Choose, Decision, Plan, entries_of, make_plan
 from git_theta_ext.merge.tensor import Versions
 from git_theta_ext.merge.values import Measure
@@ -111,6 +116,18 @@ def carry_out(
     return Merged(manifest, ordered, holder.reason)
 
 
+def measure(plan: Plan, blocks: Blocks) -> dict[str, Measure]:
+    """How the updates meet in every tensor that is merged entry by entry; nothing is stored."""
+    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
+    work = _Work(plan, versions, blocks, {}, None)
+    decisions = [one for one in plan.decisions if one.action == "merge"]
+    work.fetch(decisions)
+    found = ordered_map(
+        lambda one: measure_tensor(work.versions_of(one)), decisions, _cost, budget=BUDGET_BYTES
+    )
+    return {one.name: figures for one, figures in zip(decisions, found, strict=True)}
+
+
 def _standing(name: str, tensor: TensorInfo, versions: list[dict[str, Entry]]) -> Entry:
     """What stands for an open tensor: ours, else whatever version fits into the structure."""
     old, mine, yours = (version.get(name) for version in versions)
@@ -125,7 +142,6 @@ class _Work:
     blocks: Blocks
     holds: Mapping[str, TensorInfo]
     statistics: Statistics | None
-    _large: list[Decision] = field(default_factory=list)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every tensor's: plain ones at once, then small ones side by side, then large ones."""
@@ -138,7 +154,7 @@ class _Work:
                 large.append(decision)
             else:
                 small.append(decision)
-        self._fetch((*small, *large))
+        self.fetch((*small, *large))
         yield from ordered_map(
             lambda one: self._merge(one, spread=False), small, _cost, budget=BUDGET_BYTES
         )
@@ -162,24 +178,29 @@ class _Work:
         taken = {"theirs": yours, "base": old}.get(decision.action, mine)
         return Outcome(decision, taken)
 
-    def _fetch(self, decisions: Iterable[Decision]) -> None:
+    def fetch(self, decisions: Iterable[Decision]) -> None:
         """Everything that will be read, in one batch."""
         entries = (version.get(one.name) for one in decisions for version in self.versions)
         self.blocks.ensure(
             ref for entry in entries if entry for block in entry.blocks for ref in block.chain
         )
 
-    def _merge(self, decision: Decision, *, spread: bool) -> Outcome:
+    def versions_of(self, decision: Decision) -> Versions:
+        """The three versions of a tensor that both sides have."""
         old, mine, yours = (version.get(decision.name) for version in self.versions)
         if mine is None or yours is None or decision.standing is None:
             raise ValueError(f"{decision.name!r} is not on both sides")
-        versions = Versions(decision.standing, old, mine, yours, self.blocks)
+        return Versions(decision.standing, old, mine, yours, self.blocks)
+
+    def _merge(self, decision: Decision, *, spread: bool) -> Outcome:
+        versions = self.versions_of(decision)
         found: TensorResult = merge_tensor(
             decision, versions, self.statistics, BUDGET_BYTES if spread else 0
         )
-        entry = Entry(decision.standing, found.blocks)
+        entry = Entry(versions.tensor, found.blocks)
         return Outcome(decision, entry, found.measure, found.reason)
 
 
 def _cost(decision: Decision) -> int:
-    return COPIES * (decision.standing.nbytes if decision.standing is not None else 0)
+    nbytes = decision.standing.nbytes if decision.standing is not None else 0
+    return COPIES * min(nbytes, BLOCK_BYTES)

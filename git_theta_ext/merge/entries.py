@@ -84,6 +84,20 @@ def merge_tensor(
         return replace(merger.by_entry(CONFLICT, None), reason=str(error))
 
 
+def measure_tensor(versions: Versions) -> Measure:
+    """How the two updates of a tensor meet; nothing is stored."""
+    total = Measure()
+    for part in versions.parts():
+        old, mine, yours = versions.read(part)
+        common = max(0, min(part.stop, versions.common) - part.start)
+        for start in range(0, common, SLICE):
+            where = slice(start, min(start + SLICE, common))
+            before = None if old is None else old[where]
+            found = values.split(versions.dtype, before, mine[where], yours[where])
+            total += values.measure(versions.dtype, before, mine[where], yours[where], found)
+    return total
+
+
 class _Merger:
     """One tensor under way. For a strategy it is the `strategies.Sides` that it looks at."""
 

@@ -56,7 +56,7 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
     found = list(merged.open.items())
     measures = {one.name: one.measure for one in merged.outcomes}
     for name, reason in found[:MAX_LINES]:
-        lines.append(f"    {shown(name)}: {shown(reason)}{_figures(measures.get(name))}")
+        lines.append(f"    {shown(name)}: {shown(reason)}{figures(measures.get(name))}")
     if len(found) > MAX_LINES:
         lines.append(f"    … and {len(found) - MAX_LINES} more: git theta status")
     lines.append("  ours stands there for now; what does not collide is merged. To go on:")
@@ -65,7 +65,8 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
     return lines
 
 
-def _figures(measure: Measure | None) -> str:
+def figures(measure: Measure | None) -> str:
+    """The cosine of two updates and how their lengths compare; empty where there is no base."""
     if measure is None or measure.cosine is None or measure.ratio is None:
         return ""
     return f" (cosine {measure.cosine:.2f}, lengths 1 : {measure.ratio:.2g})"
@@ -80,7 +81,7 @@ def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
     names = sorted({str(one.decision.choice) for one in blended})
     lines = [
         f"{', '.join(names)}: {len(blended):,} tensors, {100 * total.share:.2g} % of their entries "
-        f"changed on both sides{_figures(total)}"
+        f"changed on both sides{figures(total)}"
     ]
     lines += _warnings(blended, total, reapplied)
     return lines

@@ -156,20 +156,18 @@ def _error(repo: Repo, *words: str) -> str:
 
 
 def test_a_text_merge_with_markers_is_resolved_from_the_index(collided: Repo) -> None:
-    # What a clone without the extension does; a server's merge is the same.
-    for section in ("filter.theta", "merge.theta", "diff.theta"):
-        collided.git("config", "--remove-section", section)
-    (collided.path / NAME).unlink()
-    collided.git("checkout", "--", NAME)
-    collided.run("git", "merge", "side", ok=(1,))
-    assert b"<<<<<<<" in content(collided)
-    collided.theta("install", "--local")
-    text = collided.theta("resolve", NAME, ok=(1,))
+    # A clone without the extension merges as text, as a server does.
+    clone = Repo(collided.path.parent / "clone")
+    collided.git("clone", "-q", str(collided.path), str(clone.path))
+    clone.run("git", "merge", "origin/side", ok=(1,))
+    assert b"<<<<<<<" in content(clone)
+    clone.theta("install", "--local")
+    text = clone.theta("resolve", NAME, ok=(1,))
     assert "2 parts open" in text
-    collided.theta("resolve", NAME, "--strategy", "average")
-    assert content(collided) == expected(**AVERAGE)
-    collided.commit("merged", NAME)
-    assert collided.status() == ""
+    clone.theta("resolve", NAME, "--strategy", "average")
+    assert content(clone) == expected(**AVERAGE)
+    clone.commit("merged", NAME)
+    assert clone.git("status", "--porcelain", "--", NAME) == ""
 
 
 def test_neighbouring_tensors_merge_as_text_without_the_driver(repo: Repo) -> None:
