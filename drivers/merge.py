@@ -13,9 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.drivers.operation import merged_head, operation
 from git_theta_ext.errors import ManifestError, ThetaError
 from git_theta_ext.manifest import Manifest, is_manifest
-from git_theta_ext.merge.plan import Merged, conflict_lines, merge
+from git_theta_ext.merge.apply import Merged, merge
+from git_theta_ext.merge.explain import conflict_lines, notes
+from git_theta_ext.merge.measured import statistics_of
+from git_theta_ext.merge.policy import policy_for
+from git_theta_ext.merge.state import State, key_of, save
 from git_theta_ext.report.text import shown
 from git_theta_ext.repository import Repository
 
@@ -25,35 +30,45 @@ _FAILED = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Merge as Git asks; the process exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if hasattr(sys.stderr, "reconfigure"):
+        sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
     if len(arguments) != 5:
         print("git-theta-merge is started by Git; see: git theta help install", file=sys.stderr)
         return _FAILED
     base, ours, theirs, _, path = arguments
     try:
-        merged = _merge(Path(base), Path(ours), Path(theirs))
+        merged = _merge([Path(base), Path(ours), Path(theirs)], path)
         temporary = Path(f"{ours}.theta")
         temporary.write_bytes(merged.manifest.to_bytes())
         os.replace(temporary, ours)
     except (ThetaError, OSError) as error:
         print(f"git-theta: {shown(path)}: cannot merge: {error}", file=sys.stderr)
         return _FAILED
-    if not merged.conflicts:
-        return 0
-    lines = conflict_lines(shown(path), (shown(name) for name in merged.conflicts))
-    print("\n".join(lines), file=sys.stderr)
-    return 1
+    if merged.open:
+        print("\n".join(conflict_lines(shown(path), merged)), file=sys.stderr)
+    return 1 if merged.open else 0
 
 
-def _merge(base: Path, ours: Path, theirs: Path) -> Merged:
-    blocks = Blocks.open(Repository.discover())
-    manifests = [_read(path) for path in (base, ours, theirs)]
-    if manifests[1] is None or manifests[2] is None:
+def _merge(files: Sequence[Path], path: str) -> Merged:
+    repository = Repository.discover()
+    blocks = Blocks.open(repository)
+    texts = [file.read_bytes() for file in files]
+    base, ours, theirs = (_parse(text) for text in texts)
+    if ours is None or theirs is None:
         raise ManifestError("a side is empty")
-    return merge(manifests[0], manifests[1], manifests[2], blocks)
+    doing = operation(repository, os.environ)
+    policy = policy_for(repository, path, doing, os.environ)
+    revisions = ("HEAD", merged_head(repository, os.environ))
+    statistics = statistics_of(repository, path, revisions, blocks)
+    merged = merge(base, ours, theirs, blocks, policy.choose, statistics=statistics)
+    for line in notes(merged, reapplied=doing == "rebase"):
+        print(f"git-theta: {shown(path)}: {line}", file=sys.stderr)
+    if merged.open:
+        save(repository, key_of(texts), State(policy, (), merged.open))
+    return merged
 
 
-def _read(path: Path) -> Manifest | None:
-    data = path.read_bytes()
+def _parse(data: bytes) -> Manifest | None:
     if data and not is_manifest(data):
         raise ManifestError(
             "a side holds a raw checkpoint, committed without git-theta-ext",

@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "untrack": ("untrack", "stop tracking a pattern"),
     "status": ("status", "show the setup and the state of every tracked checkpoint"),
     "ls-files": ("ls_files", "list tracked checkpoints in the index or a revision"),
+    "merge": ("merge", "merge a branch with a strategy, show the plan, or find the best merge"),
+    "resolve": ("resolve", "settle what a merge left open in a checkpoint"),
     "fetch": ("fetch", "download missing objects from the remote"),
     "pull": ("pull", "download missing objects and write the checkpoints"),
     "push": ("push", "upload objects to the remote"),

@@ -12,6 +12,8 @@ from git_theta_ext.cli.text import plural, printable, size, table, to_json
 from git_theta_ext.cli.track import tracked_patterns
 from git_theta_ext.errors import ManifestError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
+from git_theta_ext.merge.explain import open_lines
+from git_theta_ext.merge.state import key_of, load
 from git_theta_ext.repository import IndexEntry, Repository
 
 _FORMATS = {".safetensors": "safetensors", ".gguf": "gguf", ".npy": "npy", ".npz": "npz"}
@@ -74,6 +76,7 @@ def _files(repository: Repository) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"path": path, "conflict": entry.stage != 0}
         row |= _stored(repository, manifests.get(entry.oid), path, sizes.get(entry.oid, 0))
         row["work_tree"] = _work_tree(repository.top / path)
+        row["open"] = _open(repository, entries) if row["conflict"] else {}
         row["staged"], row["modified"] = changes.get(path, (False, False))
         rows.append(row)
     return rows
@@ -104,6 +107,14 @@ def _stored(
         "missing_objects": len(lacking),
         "missing_bytes": sum(lacking.values()),
     }
+
+
+def _open(repository: Repository, entries: list[IndexEntry]) -> dict[str, str]:
+    """What a merge left open in a path, by name, and why; empty where nothing is known of it."""
+    stages = {entry.stage: entry.oid for entry in entries}
+    versions = [repository.blob(stages[n]) if n in stages else None for n in (1, 2, 3)]
+    state = load(repository, key_of(versions))
+    return {} if state is None else dict(state.open)
 
 
 def _work_tree(path: Path) -> str:
@@ -146,6 +157,11 @@ def _show(report: dict[str, Any]) -> None:
     print("\nTracked files:")
     for line in table(rows):
         print(line)
+    for row in report["files"]:
+        if row["open"]:
+            print(f"\nOpen in {printable(row['path'])}, where ours stands:")
+            for line in open_lines(row["open"]):
+                print(f"  {line}")
     for advice in _advice(report["files"]):
         print(advice)
 
@@ -157,6 +173,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     else:
         cells = [row["stored_as"], ""]
     remarks = [name for name in ("conflict", "staged", "modified") if row[name]]
+    if row["open"]:
+        remarks[0] = f"conflict: {plural(len(row['open']), 'part')} open"
     if row["work_tree"] != "checkpoint":
         remarks.append(f"{row['work_tree']} in the work tree")
     if row.get("missing_objects"):

@@ -1,0 +1,48 @@
+"""What Git is doing when it starts the merge driver: merging, or putting a commit on another base.
+
+Git tells the driver nothing of it, and writes `CHERRY_PICK_HEAD` and `REBASE_HEAD` only after a
+conflict. What can be seen before: `git merge` names the heads that it merges in the environment
+(`GITHEAD_<id>`), a rebase has its folder, and the process that started the driver has a command
+line. Where nothing tells, it is a merge: then what collides stays a conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from git_theta_ext.drivers.ancestry import git_command
+from git_theta_ext.merge.policy import Operation
+from git_theta_ext.merge.resolve import operation_under_way
+from git_theta_ext.repository import Repository
+
+_HEAD = "GITHEAD_"
+_COMMANDS = ("cherry-pick", "revert", "rebase", "am")
+_WITH_VALUE = ("-C", "-c", "--git-dir", "--work-tree", "--namespace", "--exec-path")
+
+
+def operation(repository: Repository, environment: Mapping[str, str]) -> Operation:
+    """Whether this is a merge or a rebase, cherry-pick or revert."""
+    if any(name.startswith(_HEAD) for name in environment):
+        return "merge"
+    action = environment.get("GIT_REFLOG_ACTION", "").split(" ")[0].strip(":")
+    if action in _COMMANDS or operation_under_way(repository) == "rebase":
+        return "rebase"
+    return "rebase" if subcommand(git_command() or ()) in _COMMANDS else "merge"
+
+
+def merged_head(repository: Repository, environment: Mapping[str, str]) -> str | None:
+    """The commit that is being merged into HEAD, as far as Git tells."""
+    heads = [name.removeprefix(_HEAD) for name in environment if name.startswith(_HEAD)]
+    own = repository.resolve("HEAD")
+    others = [head for head in heads if head != own]
+    return others[0] if len(others) == 1 else None
+
+
+def subcommand(arguments: Sequence[str]) -> str:
+    """The command of `git …`, global options skipped; empty if there is none."""
+    rest = list(arguments[1:])
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option in _WITH_VALUE and rest:
+            rest.pop(0)
+    return rest[0] if rest else ""

@@ -1,0 +1,152 @@
+"""`git theta merge`: git merge with a strategy, the plan of a merge, or the best one by score."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.cli.choices import add_options, choice_of
+from git_theta_ext.cli.text import plural, printable, table
+from git_theta_ext.errors import UsageError
+from git_theta_ext.merge import policy
+from git_theta_ext.merge.apply import measure
+from git_theta_ext.merge.between import Heads, Pair, pairs
+from git_theta_ext.merge.choice import Choice
+from git_theta_ext.merge.explain import figures
+from git_theta_ext.merge.plan import make_plan
+from git_theta_ext.merge.tune import Trial, Verdict, command_of, evaluator, judge, tune
+from git_theta_ext.repository import Repository, run_program
+
+_FROM_FILE = ""
+"""What `--tune` without a command stands for."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `merge`."""
+    parser = subparsers.add_parser(
+        "merge",
+        help="merge a branch with a strategy, show the plan, or find the best merge",
+        description="git merge, with a strategy for the tensors that both sides changed. With "
+        "--plan nothing is merged: say what would be done. With --tune, evaluate candidates and "
+        "merge with the best.",
+    )
+    parser.add_argument("other", metavar="OTHER", help="the branch or commit to merge")
+    add_options(parser)
+    parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
+    parser.add_argument(
+        "--tune", metavar="CMD", nargs="?", const=_FROM_FILE,
+        help="evaluate candidates by a command with {checkpoint} in it, whose last line is the "
+        "score and the number of examples (default: evaluate in .theta.toml)",
+    )  # fmt: skip
+    parser.add_argument("--file", metavar="FILE", help="the checkpoint to tune for")
+    parser.add_argument("--yes", "-y", action="store_true", help="with --tune: do not ask")
+    parser.add_argument("-m", "--message", metavar="TEXT", help="the message of the merge commit")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge, plan or tune."""
+    repository = Repository.discover()
+    choice = choice_of(args)
+    if args.tune is not None:
+        if choice is not None or args.plan:
+            raise UsageError("--tune finds the strategy itself: leave out --strategy and --plan")
+        choice = _tuned(repository, args)
+        if choice is None:
+            return 0
+    heads = Heads.find(repository, args.other)
+    if args.plan:
+        return _plan(repository, heads, choice)
+    return _merge(repository, args, choice)
+
+
+def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | None) -> int:
+    """Run git merge; its exit code."""
+    if choice is not None:
+        os.environ[policy.VARIABLE] = str(choice)
+    message = ["-m", args.message] if args.message else ["--no-edit"]
+    command = ["git", "merge", *message, "--", args.other]
+    status, output, errors = run_program(command, repository.cwd)
+    for stream, data in ((sys.stdout, output), (sys.stderr, errors)):
+        stream.write(data.decode("utf-8", "replace"))
+        stream.flush()
+    return status
+
+
+def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
+    found = list(pairs(repository, heads))
+    blocks = Blocks.open(repository)
+    for pair in found:
+        chosen = policy.policy_for(repository, pair.path, "merge", os.environ)
+        choose = chosen.choose if choice is None else lambda _: choice
+        plan = make_plan(pair.base, pair.ours, pair.theirs, choose)
+        source = "--strategy" if choice is not None else chosen.source
+        print(f"{printable(pair.path)}  (strategy: {source})")
+        for line in plan.lines():
+            print(f"  {line}")
+        measured = measure(plan, blocks)
+        for name, one in measured.items():
+            share = f"{100 * one.share:.2g} % of its entries changed on both sides"
+            print(f"  {printable(name)}: {share}{figures(one)}")
+    print(f"{plural(len(found), 'checkpoint')} changed on both sides")
+    return 0
+
+
+def _tuned(repository: Repository, args: argparse.Namespace) -> Choice | None:
+    """The strategy that scored best, or None if there is nothing to merge with."""
+    text = args.tune or policy.committed(repository).evaluate
+    if not text:
+        raise UsageError(
+            "--tune needs a command, for .theta.toml has none",
+            hint=f"git theta merge {args.other} --tune 'python evaluate.py {{checkpoint}}'",
+        )
+    words = command_of(text)
+    pair = _one(list(pairs(repository, Heads.find(repository, args.other))), args.file)
+    print(f"Evaluating {printable(pair.path)} with: {printable(text)}")
+    trials = []
+    for trial in tune(pair, Blocks.open(repository), evaluator(words, repository.top)):
+        print(f"  {trial.label}: {_score(trial)}", flush=True)
+        trials.append(trial)
+    verdict = judge(trials)
+    _show(trials, verdict)
+    if not verdict.worth_it or verdict.best.choice is None:
+        print("Nothing was merged.")
+        return None
+    return verdict.best.choice if _accepted(args, verdict.best) else None
+
+
+def _one(found: list[Pair], name: str | None) -> Pair:
+    matching = [pair for pair in found if name in (None, pair.path)]
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
+        raise UsageError("no checkpoint was changed on both sides: git merge needs no strategy")
+    names = ", ".join(printable(pair.path) for pair in matching)
+    raise UsageError(f"several checkpoints were changed on both sides: {names}", hint="--file FILE")
+
+
+def _score(trial: Trial) -> str:
+    error = trial.score.error
+    return f"{trial.score.value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def _show(trials: list[Trial], verdict: Verdict) -> None:
+    print()
+    ordered = sorted(trials, key=lambda trial: -trial.score.value)
+    for line in table([["score", "candidate"], *([_score(one), one.label] for one in ordered)]):
+        print(line)
+    for remark in verdict.remarks:
+        print(remark)
+
+
+def _accepted(args: argparse.Namespace, best: Trial) -> bool:
+    """Whether the user takes the best; without a terminal only `--yes` says so."""
+    if args.yes:
+        return True
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return input(f"Merge {args.other} with {best.label}? [y/N] ").strip().lower() == "y"
+    print(f"To take it: git theta merge {args.other} --strategy {best.label}")
+    return False

@@ -1,0 +1,92 @@
+"""`git theta resolve`: settle what a merge left open in a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.cli.choices import add_options, choice_of
+from git_theta_ext.cli.text import plural, printable, to_json
+from git_theta_ext.errors import UsageError
+from git_theta_ext.merge import structure
+from git_theta_ext.merge.apply import Merged
+from git_theta_ext.merge.explain import notes, open_lines
+from git_theta_ext.merge.resolve import Conflict, from_top
+from git_theta_ext.repository import Repository
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `resolve`."""
+    parser = subparsers.add_parser(
+        "resolve",
+        help="settle what a merge left open in a checkpoint",
+        description="Settle the tensors that both sides changed, all or some of them, with a merge "
+        "strategy; as often as needed. The result is written into the work tree; git add takes it. "
+        "Without a strategy: list what is open.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a checkpoint in conflict")
+    parser.add_argument(
+        "--tensor", "-t", metavar="GLOB",
+        help="the tensors to settle (default: whatever is still open)",
+    )  # fmt: skip
+    add_options(parser)
+    parser.add_argument(
+        "--structure", choices=("ours", "theirs"),
+        help="the side whose header, metadata or pickle is to stand",
+    )  # fmt: skip
+    way_back = parser.add_mutually_exclusive_group()
+    way_back.add_argument("--undo", action="store_true", help="take the last resolve back")
+    way_back.add_argument("--abort", action="store_true", help="take all of them back")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Resolve; 0 when nothing is open any more, else 1."""
+    repository = Repository.discover()
+    path = from_top(repository, args.file)
+    conflict = Conflict.find(repository, path, os.environ)
+    choice = choice_of(args)
+    blocks = Blocks.open(repository)
+    if args.undo or args.abort:
+        if choice is not None or args.structure or args.tensor:
+            raise UsageError("--undo and --abort stand alone")
+        merged = (conflict.undo() if args.undo else conflict.abort()).finish(blocks)
+    elif choice is None and args.structure is None:
+        if args.tensor:
+            raise UsageError("--tensor needs --strategy S")
+        merged = conflict.merged(blocks)
+    else:
+        merged = _resolve(conflict, args, str(choice) if choice else None, blocks)
+    return _report(path, merged, args.json)
+
+
+def _resolve(
+    conflict: Conflict, args: argparse.Namespace, choice: str | None, blocks: Blocks
+) -> Merged:
+    """Settle; `ours` and `theirs` for everything also settle the structure."""
+    if not conflict.state.open:
+        # Nothing is remembered of it: find out what is open.
+        conflict = conflict.with_open(conflict.merged(blocks).open)
+    side = args.structure
+    plain = choice in ("ours", "theirs") and args.tensor is None
+    if side is None and plain and structure.NAME in conflict.state.open:
+        side = choice
+    return conflict.resolve(args.tensor, choice, side).finish(blocks)
+
+
+def _report(path: str, merged: Merged, json: bool) -> int:
+    if json:
+        print(to_json({"path": path, "open": merged.open, "notes": notes(merged)}))
+        return 1 if merged.open else 0
+    for line in notes(merged):
+        print(line)
+    if not merged.open:
+        print(f"{printable(path)}: nothing is open; to take it: git add {printable(path)}")
+        return 0
+    print(f"{printable(path)}: {plural(len(merged.open), 'part')} open, where ours stands:")
+    for line in open_lines(merged.open):
+        print(f"  {line}")
+    return 1

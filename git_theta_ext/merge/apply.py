@@ -1,0 +1,207 @@
+"""Carry a plan out: read what must be read, store what is new, and say what is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.manifest import Entry, Manifest
+from git_theta_ext.merge import structure
+from git_theta_ext.merge.choice import CONFLICT
+from git_theta_ext.merge.entries import (
+    Statistics,
+    TensorResult,
+    measure_tensor,
+    merge_tensor,
+)
+from git_theta_ext.merge.plan import Choose, Decision, Plan, entries_of, make_plan
+from git_theta_ext.merge.tensor import Versions
+from git_theta_ext.merge.values import Measure
+from git_theta_ext.names import natural_key
+from git_theta_ext.parallel import ordered_map
+from git_theta_ext.tensors import BLOCK_BYTES, TensorInfo
+
+BUDGET_BYTES = 400 << 20
+"""Memory for tensors under way: three versions, the result, and what encodes it."""
+COPIES = 6
+"""Blocks of memory that merging one block takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one tensor: its entry in the result, figures where it was read.
+
+    `open` says why it is open, and is empty if it is settled.
+    """
+
+    decision: Decision
+    entry: Entry | None
+    measure: Measure | None = None
+    open: str = ""
+
+    @property
+    def name(self) -> str:
+        """The tensor's name."""
+        return self.decision.name
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The result: a manifest that is always whole; where something is open, ours stands.
+
+    `structure` says why the structure is open, and is empty if it is settled.
+    """
+
+    manifest: Manifest
+    outcomes: tuple[Outcome, ...] = ()
+    structure: str = ""
+
+    @property
+    def open(self) -> dict[str, str]:
+        """What is open, by name, and why; the structure first."""
+        found = {structure.NAME: self.structure} if self.structure else {}
+        found.update({one.name: one.open for one in self.outcomes if one.open})
+        return found
+
+
+def merge(
+    base: Manifest | None,
+    ours: Manifest,
+    theirs: Manifest,
+    blocks: Blocks,
+    choose: Choose = lambda _: CONFLICT,
+    *,
+    prefer: structure.Side | None = None,
+    statistics: Statistics | None = None,
+) -> Merged:
+    """Merge two versions of a checkpoint that came from `base`.
+
+    Args:
+        base: None where both sides added the file.
+        ours, theirs: the sides.
+        blocks: where their objects are, and the result's go.
+        choose: the strategy for each tensor, by name, where its entries collide.
+        prefer: the side whose structure wins where both changed it.
+        statistics: what Fisher and RegMean need.
+
+    Raises:
+        ThetaError: an object is missing or damaged, or the store cannot be written.
+    """
+    if ours == theirs or (base is not None and theirs == base):
+        return Merged(ours)
+    if base is not None and ours == base:
+        return Merged(theirs)
+    return carry_out(make_plan(base, ours, theirs, choose), blocks, prefer, statistics)
+
+
+def carry_out(
+    plan: Plan,
+    blocks: Blocks,
+    prefer: structure.Side | None = None,
+    statistics: Statistics | None = None,
+) -> Merged:
+    """Make the result that a plan describes; arguments and errors as for `merge`."""
+    holder = structure.settle(plan, blocks, prefer)
+    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
+    work = _Work(plan, versions, blocks, holder.tensors, statistics)
+    outcomes = {one.name: one for one in work.outcomes()}
+    entries = []
+    for name, tensor in holder.tensors.items():
+        entry = outcomes[name].entry
+        entries.append(entry if entry is not None else _standing(name, tensor, versions))
+    entries.sort(key=lambda entry: natural_key(entry.tensor.name))
+    blocks.store.flush()
+    manifest = Manifest(holder.format, holder.block, tuple(entries))
+    ordered = tuple(outcomes[one.name] for one in plan.decisions)
+    return Merged(manifest, ordered, holder.reason)
+
+
+def measure(plan: Plan, blocks: Blocks) -> dict[str, Measure]:
+    """How the updates meet in every tensor that is merged entry by entry; nothing is stored."""
+    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
+    work = _Work(plan, versions, blocks, {}, None)
+    decisions = [one for one in plan.decisions if one.action == "merge"]
+    work.fetch(decisions)
+    found = ordered_map(
+        lambda one: measure_tensor(work.versions_of(one)), decisions, _cost, budget=BUDGET_BYTES
+    )
+    return {one.name: figures for one, figures in zip(decisions, found, strict=True)}
+
+
+def _standing(name: str, tensor: TensorInfo, versions: list[dict[str, Entry]]) -> Entry:
+    """What stands for an open tensor: ours, else whatever version fits into the structure."""
+    old, mine, yours = (version.get(name) for version in versions)
+    fitting = [one for one in (mine, yours, old) if one is not None and one.tensor == tensor]
+    return fitting[0]
+
+
+@dataclass(slots=True)
+class _Work:
+    plan: Plan
+    versions: list[dict[str, Entry]]
+    blocks: Blocks
+    holds: Mapping[str, TensorInfo]
+    statistics: Statistics | None
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Every tensor's: plain ones at once, then small ones side by side, then large ones."""
+        small, large = [], []
+        for decision in self.plan.decisions:
+            plain = self._plain(decision)
+            if plain is not None:
+                yield plain
+            elif decision.standing is not None and decision.standing.nbytes > BLOCK_BYTES:
+                large.append(decision)
+            else:
+                small.append(decision)
+        self.fetch((*small, *large))
+        yield from ordered_map(
+            lambda one: self._merge(one, spread=False), small, _cost, budget=BUDGET_BYTES
+        )
+        for one in large:
+            yield self._merge(one, spread=True)
+
+    def _plain(self, decision: Decision) -> Outcome | None:
+        """The outcome of a decision that needs no values, or None."""
+        old, mine, yours = (version.get(decision.name) for version in self.versions)
+        if decision.action == "drop":
+            return Outcome(decision, None)
+        if decision.action == "open":
+            entry = mine if mine is not None else yours
+            held = entry is not None and self.holds.get(decision.name) == entry.tensor
+            return Outcome(decision, entry if held else None, None, decision.reason)
+        if decision.standing != self.holds.get(decision.name):
+            reason = "it does not fit into the structure that stands"
+            return Outcome(decision, None, None, reason)
+        if decision.action == "merge":
+            return None
+        taken = {"theirs": yours, "base": old}.get(decision.action, mine)
+        return Outcome(decision, taken)
+
+    def fetch(self, decisions: Iterable[Decision]) -> None:
+        """Everything that will be read, in one batch."""
+        entries = (version.get(one.name) for one in decisions for version in self.versions)
+        self.blocks.ensure(
+            ref for entry in entries if entry for block in entry.blocks for ref in block.chain
+        )
+
+    def versions_of(self, decision: Decision) -> Versions:
+        """The three versions of a tensor that both sides have."""
+        old, mine, yours = (version.get(decision.name) for version in self.versions)
+        if mine is None or yours is None or decision.standing is None:
+            raise ValueError(f"{decision.name!r} is not on both sides")
+        return Versions(decision.standing, old, mine, yours, self.blocks)
+
+    def _merge(self, decision: Decision, *, spread: bool) -> Outcome:
+        versions = self.versions_of(decision)
+        found: TensorResult = merge_tensor(
+            decision, versions, self.statistics, BUDGET_BYTES if spread else 0
+        )
+        entry = Entry(versions.tensor, found.blocks)
+        return Outcome(decision, entry, found.measure, found.reason)
+
+
+def _cost(decision: Decision) -> int:
+    nbytes = decision.standing.nbytes if decision.standing is not None else 0
+    return COPIES * min(nbytes, BLOCK_BYTES)

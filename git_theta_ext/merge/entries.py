@@ -1,0 +1,319 @@
+"""Merge one tensor entry by entry, and by a strategy where both sides changed an entry."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.manifest import Block, Entry
+from git_theta_ext.merge import strategies, values
+from git_theta_ext.merge.choice import CONFLICT, Choice
+from git_theta_ext.merge.kinds import VARIANCE
+from git_theta_ext.merge.plan import Decision
+from git_theta_ext.merge.strategies import Combine, Piece
+from git_theta_ext.merge.tensor import Part, Versions
+from git_theta_ext.merge.values import Measure, Split, from_floats, to_floats
+from git_theta_ext.parallel import ordered_map
+from git_theta_ext.updates.base import Values
+from git_theta_ext.updates.residual import SLICE
+
+_COPIES = 6
+
+Statistics = Callable[[str, str], "tuple[NDArray[Any] | None, ...]"]
+"""Gives the statistics (`fisher`, `gram`) of a tensor, by its name, for ours and theirs."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorResult:
+    """The blocks of the merged tensor, its figures, and why it is open (empty if it is not)."""
+
+    blocks: tuple[Block, ...]
+    measure: Measure
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """One block: stored; `left` entries stay open, of which `bad` because they are no numbers."""
+
+    block: Block
+    measure: Measure
+    left: int = 0
+    bad: int = 0
+    negative: int = 0
+    rows: int = 0
+
+
+def merge_tensor(
+    decision: Decision, versions: Versions, statistics: Statistics | None, budget: int
+) -> TensorResult:
+    """Merge a tensor whose decision is `merge`.
+
+    Args:
+        decision: says the strategy where entries collide.
+        versions: base, ours and theirs in the type of the result.
+        statistics: for strategies that need them.
+        budget: bytes for blocks that are worked on side by side; 0: one after the other.
+    """
+    merger = _Merger(decision, versions, budget)
+    choice = decision.choice
+    if choice == CONFLICT or choice.strategy in ("larger", "zero"):
+        return merger.by_entry(choice, None)
+    strategy = strategies.get(choice.strategy)
+    if versions.old is None and strategy.needs_base:
+        done = merger.by_entry(CONFLICT, None)
+        reason = f"{strategy.name} needs a common base, and there is none"
+        return replace(done, reason=reason) if done.reason else done
+    try:
+        if strategy.by_entry:
+            return merger.by_entry(choice, strategy.prepare(merger, choice.settings))
+        done = merger.by_entry(CONFLICT, None)
+        if not done.reason or done.measure.nan_ours or done.measure.nan_theirs:
+            return done
+        merger.statistics = statistics
+        return merger.by_tensor(strategy.prepare(merger, choice.settings), done.measure)
+    except strategies.NotPossibleError as error:
+        return replace(merger.by_entry(CONFLICT, None), reason=str(error))
+
+
+def measure_tensor(versions: Versions) -> Measure:
+    """How the two updates of a tensor meet; nothing is stored."""
+    total = Measure()
+    for part in versions.parts():
+        old, mine, yours = versions.read(part)
+        common = max(0, min(part.stop, versions.common) - part.start)
+        for start in range(0, common, SLICE):
+            where = slice(start, min(start + SLICE, common))
+            before = None if old is None else old[where]
+            found = values.split(versions.dtype, before, mine[where], yours[where])
+            total += values.measure(versions.dtype, before, mine[where], yours[where], found)
+    return total
+
+
+class _Merger:
+    """One tensor under way. For a strategy it is the `strategies.Sides` that it looks at."""
+
+    def __init__(self, decision: Decision, versions: Versions, budget: int) -> None:
+        self._decision = decision
+        self._versions = versions
+        self._budget = budget
+        self.statistics: Statistics | None = None
+        self.name = decision.name
+        self.shape = versions.tensor.shape
+        self.count = versions.common
+        self.seeds = tuple(
+            _seed(decision.seed_name, reader.entry, versions.old.entry if versions.old else None)
+            for reader in (versions.mine, versions.yours)
+        )
+
+    def statistic(self, kind: str) -> tuple[NDArray[Any], ...]:
+        """Statistics of both sides for this tensor.
+
+        Raises:
+            NotPossibleError: there are none.
+        """
+        found = self.statistics(kind, self.name) if self.statistics else ()
+        present = tuple(one for one in found if one is not None)
+        if len(present) != 2:
+            raise strategies.NotPossibleError(
+                f"no {kind} statistics of both sides: see docs/merging.md, Statistics"
+            )
+        return present
+
+    def __iter__(self) -> Iterator[Piece]:
+        """What all versions have, slice by slice; what is no number counts as zero."""
+        parts = list(self._versions.parts())
+        for part, read in self._map(lambda part: (part, self._versions.read(part)), parts):
+            for start in range(0, self._common(part), SLICE):
+                stop = min(start + SLICE, self._common(part))
+                yield self._piece(part, read, slice(start, stop))[0]
+
+    def _common(self, part: Part) -> int:
+        return max(0, min(part.stop, self._versions.common) - part.start)
+
+    def _map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        if not self._budget:
+            return map(work, items)
+        largest = max(spec.nbytes for spec in self._versions.specs)
+        return ordered_map(work, items, lambda _: _COPIES * largest, budget=self._budget)
+
+    def _piece(
+        self, part: Part, read: tuple[Values | None, Values, Values], where: slice
+    ) -> tuple[Piece, values.Mask | None]:
+        """A slice as numbers, and which of them are none (then they are zeros in the piece)."""
+        dtype = self._versions.dtype
+        floats = [None if one is None else to_floats(dtype, one[where]) for one in read]
+        wrong = ~np.logical_and.reduce([np.isfinite(one) for one in floats if one is not None])
+        if wrong.any():
+            floats = [None if one is None else np.where(wrong, 0.0, one) for one in floats]
+        base, mine, yours = floats
+        if mine is None or yours is None:
+            raise ValueError("a side is missing")
+        piece = Piece(part.start + where.start, base, (mine, yours))
+        return piece, wrong if wrong.any() else None
+
+    def by_entry(self, choice: Choice, combine: Combine | None) -> TensorResult:
+        """Each entry from the side that changed it; by `choice` where both did."""
+
+        def work(part: Part) -> _Done:
+            if part.known is not None and choice.strategy != "zero":
+                return _Done(part.known, Measure(part.stop - part.start))
+            return self._block_by_entry(part, choice, combine)
+
+        return self._gather(self._map(work, self._versions.parts()))
+
+    def _block_by_entry(self, part: Part, choice: Choice, combine: Combine | None) -> _Done:
+        read = self._versions.read(part)
+        old, mine, yours = read
+        result = np.empty(part.stop - part.start, mine.dtype)
+        total, left, bad = Measure(), 0, 0
+        for start in range(0, self._common(part), SLICE):
+            where = slice(start, min(start + SLICE, self._common(part)))
+            before = None if old is None else old[where]
+            found = values.split(self._versions.dtype, before, mine[where], yours[where])
+            total += values.measure(self._versions.dtype, before, mine[where], yours[where], found)
+            result[where] = found.exact
+            if found.count:
+                lost, wrong = self._collisions(part, read, where, found, choice, combine, result)
+                left, bad = left + lost, bad + wrong
+        rows = self._added_rows(part, read, result)
+        if choice.strategy == "zero":
+            result[:] = 0
+            left = rows = 0
+        negative = self._negative(result, read)
+        return _Done(self._versions.write(part, result), total, left, bad, negative, rows)
+
+    def _collisions(  # noqa: PLR0917
+        self,
+        part: Part,
+        read: tuple[Values | None, Values, Values],
+        where: slice,
+        found: Split,
+        choice: Choice,
+        combine: Combine | None,
+        result: Values,
+    ) -> tuple[int, int]:
+        """Settle the entries of a slice that collide; how many stay open, and no numbers."""
+        old, mine, yours = (None if one is None else one[where] for one in read)
+        if mine is None or yours is None or choice == CONFLICT:
+            return found.count, 0
+        plain = {"ours": mine, "theirs": yours, "base": old}.get(choice.strategy)
+        if choice.strategy == "larger":
+            plain = values.larger(self._versions.dtype, mine, yours)
+        if plain is not None:
+            result[where] = np.where(found.collide, plain, found.exact)
+            return 0, 0
+        if combine is None:
+            return found.count, 0
+        piece, wrong = self._piece(part, read, where)
+        blended = from_floats(self._versions.dtype, combine(piece))
+        settled = found.collide if wrong is None else found.collide & ~wrong
+        result[where] = np.where(settled, blended, found.exact)
+        left = found.count - int(np.count_nonzero(settled))
+        return left, left
+
+    def by_tensor(self, combine: Combine, measured: Measure) -> TensorResult:
+        """Every entry by the strategy, but for those that are equal on both sides."""
+
+        def work(part: Part) -> _Done:
+            read = self._versions.read(part)
+            _, mine, yours = read
+            result = np.empty(part.stop - part.start, mine.dtype)
+            bad = 0
+            for start in range(0, self._common(part), SLICE):
+                where = slice(start, min(start + SLICE, self._common(part)))
+                piece, wrong = self._piece(part, read, where)
+                blended = from_floats(self._versions.dtype, combine(piece))
+                differ = mine[where] != yours[where]
+                if wrong is not None:
+                    bad += int(np.count_nonzero(differ & wrong))
+                result[where] = np.where(differ, blended, mine[where])
+            rows = self._added_rows(part, read, result)
+            return _Done(self._versions.write(part, result), Measure(), bad, bad, 0, rows)
+
+        found = self._gather(self._map(work, self._versions.parts()))
+        if found.reason:
+            # A tensor is either blended as a whole or left as it is.
+            return replace(self.by_entry(CONFLICT, None), reason=found.reason)
+        return replace(found, measure=measured)
+
+    def _added_rows(
+        self, part: Part, read: tuple[Values | None, Values, Values], result: Values
+    ) -> int:
+        """Fill in rows that only one side has; how many entries both added differently."""
+        _, mine, yours = read
+        start = self._common(part)
+        rest = len(result) - start
+        if not rest:
+            return 0
+        here, there = mine[start:], yours[start:]
+        shared = min(len(here), len(there))
+        if len(here) >= rest:
+            result[start:] = here[:rest]
+        else:
+            result[start : start + len(here)] = here
+            result[start + len(here) :] = there[len(here) : rest]
+        grown = self._versions
+        if grown.common in (grown.mine.count, grown.yours.count):
+            return 0
+        return int(np.count_nonzero(here[:shared] != there[:shared])) + rest - shared
+
+    def _negative(self, result: Values, read: tuple[Values | None, Values, Values]) -> int:
+        """Variances that became negative though no side's were."""
+        if self._decision.kind != "batchnorm" or not VARIANCE.search(self.name):
+            return 0
+        dtype = self._versions.dtype
+        if any(one is not None and np.any(to_floats(dtype, one) < 0) for one in read):
+            return 0
+        return int(np.count_nonzero(to_floats(dtype, result) < 0))
+
+    def _gather(self, done: Iterable[_Done]) -> TensorResult:
+        blocks, total, left, bad, negative, rows = [], Measure(), 0, 0, 0, 0
+        for one in done:
+            blocks.append(one.block)
+            total += one.measure
+            left, bad = left + one.left, bad + one.bad
+            negative, rows = negative + one.negative, rows + one.rows
+        versions = self._versions
+        if versions.mine.count != versions.yours.count and not rows:
+            both = versions.mine.count > versions.common < versions.yours.count
+            rows = abs(versions.mine.count - versions.yours.count) if both else 0
+        reason = ""
+        if rows and self._decision.choice.strategy != "zero":
+            reason = (
+                f"both sides added rows, {versions.mine.entry.tensor.shape[0]} in ours and "
+                f"{versions.yours.entry.tensor.shape[0]} in theirs; those of ours stand"
+            )
+        elif left or negative:
+            reason = _reason(total, left, bad, negative)
+        return TensorResult(tuple(blocks), total, reason)
+
+
+def _seed(name: str, side: Entry, base: Entry | None) -> bytes:
+    """What a random strategy draws from: the tensor's name, the base's content, the side's."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass"))
+    for entry in (base, side):
+        digest.update(b"\0")
+        for block in entry.blocks if entry else ():
+            digest.update(bytes.fromhex(block.sha256))
+    return digest.digest()
+
+
+def _reason(total: Measure, left: int, bad: int, negative: int) -> str:
+    if negative:
+        return f"{negative:,} variances would be negative"
+    if total.nan_ours or total.nan_theirs:
+        counts = (("ours", total.nan_ours), ("theirs", total.nan_theirs))
+        found = " and ".join(f"{count:,} NaN in {side} only" for side, count in counts if count)
+        return found
+    if bad:
+        return f"{bad:,} entries that collide are NaN or infinite"
+    return f"both sides changed {left:,} of {total.entries:,} entries"

@@ -1,0 +1,60 @@
+"""Statistics for Fisher and RegMean, tracked beside a checkpoint on each side of a merge.
+
+For `model.safetensors` they are the tensors, named as the model's, of `model.fisher.safetensors`
+(the diagonal of the Fisher information, in the tensor's shape) and `model.gram.safetensors` (XᵀX of
+a layer's inputs, in × in), in the commit that is merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.manifest import Entry, Manifest, is_manifest
+from git_theta_ext.merge.entries import Statistics
+from git_theta_ext.merge.plan import entries_of
+from git_theta_ext.merge.tensor import Reader
+from git_theta_ext.repository import Repository
+from git_theta_ext.updates.statistics import as_floats
+
+
+def statistics_of(
+    repository: Repository, path: str, revisions: Sequence[str | None], blocks: Blocks
+) -> Statistics:
+    """How to get the statistics of a checkpoint at `path` on each side.
+
+    Args:
+        repository: where the revisions are.
+        path: of the checkpoint, from the top.
+        revisions: the commits of ours and of theirs; None where one is not known.
+        blocks: where the objects are.
+    """
+
+    @cache
+    def entries(kind: str, revision: str) -> dict[str, Entry]:
+        place = PurePosixPath(path)
+        name = str(place.with_name(f"{place.stem}.{kind}.safetensors"))
+        oid = repository.blob_at(revision, name)
+        data = b"" if oid is None else repository.blob(oid)
+        return entries_of(Manifest.parse(data)) if is_manifest(data) else {}
+
+    def find(kind: str, name: str) -> tuple[NDArray[Any] | None, ...]:
+        found = [entries(kind, one).get(name) if one else None for one in revisions]
+        return tuple(None if one is None else _array(one, blocks) for one in found)
+
+    return find
+
+
+def _array(entry: Entry, blocks: Blocks) -> NDArray[Any] | None:
+    tensor = entry.tensor
+    reader = Reader(entry, tensor.dtype, blocks)
+    floats = as_floats(tensor.dtype, reader.read(0, reader.count))
+    if floats is None or tensor.order is not None:
+        return None
+    return np.asarray(floats).reshape(tensor.shape)

@@ -1,0 +1,197 @@
+"""Settle what a merge left open, any number of times, from the three versions in the index."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import cast
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.checkout import Checkout, write_file
+from git_theta_ext.errors import ManifestError, StoreError, UsageError
+from git_theta_ext.manifest import Manifest, is_manifest
+from git_theta_ext.merge import structure
+from git_theta_ext.merge.apply import Merged, carry_out
+from git_theta_ext.merge.measured import statistics_of
+from git_theta_ext.merge.plan import Plan, make_plan
+from git_theta_ext.merge.policy import Operation, parse_choice, policy_for
+from git_theta_ext.merge.state import Resolution, State, key_of, load, save
+from git_theta_ext.repository import IndexEntry, Repository
+
+_PICKING = ("CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
+_OTHER_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD")
+
+
+def operation_under_way(repository: Repository) -> Operation:
+    """Whether a rebase, cherry-pick or revert is in progress, by what Git leaves in its folder."""
+    if (repository.git_dir / "MERGE_HEAD").exists():
+        return "merge"
+    return "rebase" if any((repository.git_dir / one).exists() for one in _PICKING) else "merge"
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An unmerged path: its three versions, and what was chosen so far."""
+
+    repository: Repository
+    path: str
+    versions: tuple[Manifest | None, Manifest, Manifest]
+    key: str
+    state: State
+
+    @classmethod
+    def find(cls, repository: Repository, path: str, environment: Mapping[str, str]) -> Conflict:
+        """The conflict at a path, from the top of the work tree.
+
+        Without a state, as after a merge without the driver, it begins with what is configured.
+
+        Raises:
+            UsageError: the path is not in conflict, or one side deleted it.
+            ManifestError: a version is no manifest.
+        """
+        stages = {one.stage: one for one in repository.index(f":(top,literal){path}")}
+        if not stages or 0 in stages:
+            raise UsageError(
+                f"{path} is not in conflict", hint="git status   shows what is; git theta status"
+            )
+        if 2 not in stages or 3 not in stages:
+            gone = "ours" if 2 not in stages else "theirs"
+            raise UsageError(
+                f"{path} was deleted in {gone} and changed in the other",
+                hint=f"git add {path}   keeps it; git rm {path}   deletes it",
+            )
+        texts = [_text(repository, stages.get(number)) for number in (1, 2, 3)]
+        versions = [_parse(text, path, number) for number, text in enumerate(texts)]
+        key = key_of(texts)
+        state = load(repository, key)
+        if state is None:
+            operation = operation_under_way(repository)
+            state = State(policy_for(repository, path, operation, environment))
+        ours, theirs = versions[1], versions[2]
+        if ours is None or theirs is None:
+            raise ManifestError(f"{path}: a side is empty")
+        return cls(repository, path, (versions[0], ours, theirs), key, state)
+
+    def plan(self) -> Plan:
+        """What would be done with what was chosen so far."""
+        return make_plan(*self.versions, self.state.choose)
+
+    def merged(self, blocks: Blocks) -> Merged:
+        """The result of what was chosen so far."""
+        heads = (name for name in _OTHER_HEADS if (self.repository.git_dir / name).exists())
+        revisions = ("HEAD", next(heads, None))
+        statistics = statistics_of(self.repository, self.path, revisions, blocks)
+        prefer = cast("structure.Side | None", self.state.structure)
+        return carry_out(self.plan(), blocks, prefer, statistics)
+
+    def with_open(self, found: Mapping[str, str]) -> Conflict:
+        """The same conflict, now that it is known what is open in it."""
+        return replace(self, state=replace(self.state, open=dict(found)))
+
+    def resolve(self, pattern: str | None, choice: str | None, side: str | None) -> Conflict:
+        """Use a strategy for open tensors, or for all that match a pattern and both changed.
+
+        Args:
+            pattern: a glob of tensors' names; None for whatever is open.
+            choice: such as `ties,density=0.2`; None where only the structure is settled.
+            side: the side whose structure is to stand, or None.
+
+        Raises:
+            UsageError: nothing matches, or there is no such strategy.
+        """
+        if choice is None:
+            return self._with((*self.state.resolutions, Resolution(frozenset(), "conflict", side)))
+        parse_choice(choice, "--strategy")
+        if pattern is None:
+            names = [name for name in self.state.open if name != structure.NAME]
+        else:
+            both = (one for one in self.plan().decisions if one.action in ("merge", "open"))
+            chosen = {name for one in self.state.resolutions for name in one.names}
+            known = {*(one.name for one in both), *self.state.open, *chosen} - {structure.NAME}
+            names = sorted(name for name in known if fnmatchcase(name, pattern))
+            if not names:
+                raise UsageError(f"no tensor that both sides changed matches {pattern!r}")
+        resolution = Resolution(frozenset(names), choice, side)
+        return self._with((*self.state.resolutions, resolution))
+
+    def undo(self) -> Conflict:
+        """Take the last resolution back.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not self.state.resolutions:
+            raise UsageError(f"{self.path}: nothing was resolved yet")
+        return self._with(self.state.resolutions[:-1])
+
+    def abort(self) -> Conflict:
+        """Take all resolutions back."""
+        return self._with(())
+
+    def _with(self, resolutions: Iterable[Resolution]) -> Conflict:
+        return replace(self, state=replace(self.state, resolutions=tuple(resolutions)))
+
+    def finish(self, blocks: Blocks) -> Merged:
+        """Make the result, write it into the work tree, and remember the state.
+
+        Raises:
+            ThetaError: an object is missing or damaged, or a file cannot be written.
+        """
+        merged = self.merged(blocks)
+        write_result(self.repository, self.path, merged.manifest, blocks)
+        save(self.repository, self.key, replace(self.state, open=merged.open))
+        return merged
+
+
+def _text(repository: Repository, entry: IndexEntry | None) -> bytes | None:
+    return None if entry is None else repository.blob(entry.oid)
+
+
+def _parse(text: bytes | None, path: str, number: int) -> Manifest | None:
+    if not text:
+        return None
+    if not is_manifest(text):
+        side = ("the base", "ours", "theirs")[number]
+        raise ManifestError(
+            f"{path}: {side} is a raw checkpoint, committed without git-theta-ext",
+            hint=f"take a side: git checkout --ours -- {path} (or --theirs), then: git add {path}",
+        )
+    return Manifest.parse(text)
+
+
+def write_result(repository: Repository, path: str, manifest: Manifest, blocks: Blocks) -> None:
+    """Write the checkpoint that a manifest stands for into the work tree, whole or not at all.
+
+    With `theta.skipSmudge` the manifest itself is written.
+    """
+    target: Path = repository.top / path
+    try:
+        mode = stat.S_IMODE(target.stat().st_mode)
+    except OSError:
+        mode = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if repository.flag("theta.skipSmudge"):
+            target.write_bytes(manifest.to_bytes())
+            return
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
+    write_file(target, Checkout(manifest, blocks), mode)
+
+
+def from_top(repository: Repository, name: str) -> str:
+    """A path as the user typed it, from the top of the work tree, with slashes.
+
+    Raises:
+        UsageError: it lies outside the work tree.
+    """
+    top = os.path.realpath(repository.top)
+    folder, last = os.path.split(os.path.join(os.path.realpath(repository.cwd), name))
+    found = os.path.relpath(os.path.join(os.path.realpath(folder), last), top)
+    if found.startswith(".."):
+        raise UsageError(f"{name} is outside the work tree {top}")
+    return found.replace(os.sep, "/")

@@ -1,0 +1,82 @@
+"""The k-th largest magnitude, and ranks, of a tensor that is seen slice by slice.
+
+Magnitudes are compared as float32: the bits of one that is not negative are an integer that sorts
+as it does, so two passes of counting 65,536 classes find any rank exactly, in bounded memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Slices = Callable[[], Iterable[Floats]]
+"""Gives the slices of a tensor anew each time."""
+
+_CLASSES = 1 << 16
+
+
+def magnitudes(numbers: Floats) -> NDArray[np.float32]:
+    """Absolute values as float32; tiny ones do not become zero unless they are."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.abs(numbers).astype(np.float32)
+
+
+def _bits(numbers: Floats) -> NDArray[np.uint32]:
+    return magnitudes(numbers).view(np.uint32)
+
+
+def kth_largest(slices: Slices, wanted: int) -> np.float32:
+    """The magnitude that exactly the `wanted` largest entries reach, or more where some are equal.
+
+    Infinity if none are wanted, zero if all are.
+    """
+    if wanted <= 0:
+        return np.float32(np.inf)
+    high = np.zeros(_CLASSES, np.int64)
+    for numbers in slices():
+        high += np.bincount((_bits(numbers) >> 16).astype(np.int64), minlength=_CLASSES)
+    if wanted >= int(high.sum()):
+        return np.float32(0.0)
+    top, left = _find(high, wanted)
+    low = np.zeros(_CLASSES, np.int64)
+    for numbers in slices():
+        bits = _bits(numbers)
+        inside = bits[(bits >> 16) == top] & np.uint32(0xFFFF)
+        low += np.bincount(inside.astype(np.int64), minlength=_CLASSES)
+    bottom, _ = _find(low, left)
+    found: np.float32 = np.array([(top << 16) | bottom], np.uint32).view(np.float32)[0]
+    return found
+
+
+def _find(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
+    """The class of the `wanted`-th largest, and how many are still wanted inside it."""
+    reached = np.cumsum(counts[::-1])
+    place = int(np.searchsorted(reached, wanted))
+    before = int(reached[place - 1]) if place else 0
+    return _CLASSES - 1 - place, wanted - before
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Which share of a tensor's entries is smaller, for each class of magnitudes."""
+
+    table: NDArray[np.float64]
+
+    def of(self, numbers: Floats) -> Floats:
+        """The rank of each entry, from 0 (smallest) to 1; equal to a part in 128."""
+        found: Floats = self.table[_bits(numbers) >> 16]
+        return found
+
+
+def ranks(slices: Slices) -> Ranks:
+    """Count the magnitudes of a tensor once."""
+    counts = np.zeros(_CLASSES, np.int64)
+    for numbers in slices():
+        counts += np.bincount((_bits(numbers) >> 16).astype(np.int64), minlength=_CLASSES)
+    total = max(1, int(counts.sum()))
+    below = np.cumsum(counts) - counts
+    return Ranks((below + counts / 2) / total)

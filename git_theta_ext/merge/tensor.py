@@ -1,0 +1,157 @@
+"""Three versions of one tensor, read block by block in the type that the result has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from git_theta_ext.blocks import Blocks, sha256
+from git_theta_ext.checkout import entry_specs
+from git_theta_ext.manifest import Block, Entry
+from git_theta_ext.merge.values import from_floats, to_floats
+from git_theta_ext.tensors import BlockSpec, DType, TensorInfo, cut
+from git_theta_ext.updates.base import Values, values_dtype
+from git_theta_ext.updates.residual import SLICE
+
+
+class Reader:
+    """Runs of values of one version of a tensor, converted to the dtype of the result.
+
+    Positions count values: elements, or bytes of packed ones, or halves of complex ones.
+    """
+
+    def __init__(self, entry: Entry, dtype: DType, blocks: Blocks) -> None:
+        """`dtype` is that of the result; another float dtype is cast to it, rounded once."""
+        self.entry = entry
+        self._dtype = dtype
+        self._blocks = blocks
+        self._specs = entry_specs(entry)
+        self._lengths = [_values_in(spec) for spec in self._specs]
+        self.count = sum(self._lengths)
+
+    def read(self, start: int, stop: int) -> Values:
+        """The raw bits of values `start` to `stop`; a fresh array."""
+        pieces: list[Values] = []
+        position = 0
+        for spec, block, length in zip(self._specs, self.entry.blocks, self._lengths, strict=True):
+            first, last = max(start, position), min(stop, position + length)
+            if first < last or (start == stop == position and not pieces and not length):
+                values = self._blocks.read(spec, block)
+                pieces.append(values[first - position : last - position])
+            position += length
+        if not pieces:
+            return np.zeros(0, values_dtype(self._dtype))
+        found = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return self._cast(found)
+
+    def _cast(self, values: Values) -> Values:
+        dtype = self.entry.tensor.dtype
+        if dtype == self._dtype:
+            return values
+        result = np.empty(len(values), values_dtype(self._dtype))
+        for start in range(0, len(values), SLICE):
+            piece = slice(start, start + SLICE)
+            result[piece] = from_floats(self._dtype, to_floats(dtype, values[piece]))
+        return result
+
+
+def _values_in(spec: BlockSpec) -> int:
+    return spec.nbytes // values_dtype(spec.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One block of the result: what it is and which values of the tensor it holds.
+
+    `known` is the block as it stands in the sides, where it is known to be theirs or ours without
+    being read; `same` are the blocks of the sides in the same place and of the same type.
+    """
+
+    spec: BlockSpec
+    start: int
+    stop: int
+    known: Block | None
+    same: tuple[Block, ...]
+
+
+class Versions:
+    """The base and the two sides of a tensor, in the type of the result."""
+
+    def __init__(
+        self, tensor: TensorInfo, old: Entry | None, mine: Entry, yours: Entry, blocks: Blocks
+    ) -> None:
+        """`tensor` is the result's type: the sides' own, a cast of them, or one with more rows."""
+        self.tensor = tensor
+        self.specs = list(cut(tensor))
+        dtype = self.specs[0].dtype
+        self.dtype = dtype
+        self.old = None if old is None else Reader(old, dtype, blocks)
+        self.mine = Reader(mine, dtype, blocks)
+        self.yours = Reader(yours, dtype, blocks)
+        self._blocks = blocks
+        self._held: dict[int, tuple[Values | None, Values, Values]] = {}
+
+    @property
+    def count(self) -> int:
+        """Values in the result."""
+        return sum(_values_in(spec) for spec in self.specs)
+
+    @property
+    def common(self) -> int:
+        """Values that all versions have; those after them are rows that were added."""
+        readers = [self.mine, self.yours, *([self.old] if self.old else [])]
+        return min(self.count, *(reader.count for reader in readers))
+
+    def parts(self) -> Iterator[Part]:
+        """The blocks of the result in order."""
+        start = 0
+        for number, spec in enumerate(self.specs):
+            stop = start + _values_in(spec)
+            known, same = self._known(number)
+            yield Part(spec, start, stop, known, same)
+            start = stop
+
+    def _known(self, number: int) -> tuple[Block | None, tuple[Block, ...]]:
+        """The result's block if two of the three are equal, and the sides' blocks at its place."""
+        entries = [reader.entry for reader in (self.mine, self.yours)]
+        if any(_shape(entry.tensor) != _shape(self.tensor) for entry in entries):
+            return None, ()
+        mine, yours = (entry.blocks[number] for entry in entries)
+        same = mine, yours
+        if mine.sha256 == yours.sha256:
+            return mine, same
+        if self.old is None or _shape(self.old.entry.tensor) != _shape(self.tensor):
+            return None, same
+        old = self.old.entry.blocks[number]
+        if yours.sha256 == old.sha256:
+            return mine, same
+        return (yours if mine.sha256 == old.sha256 else None), same
+
+    def read(self, part: Part) -> tuple[Values | None, Values, Values]:
+        """Base, ours and theirs of a block of the result, up to where each version has values.
+
+        Those of a tensor of one block are kept, for strategies that look at it more than once.
+        """
+        if part.start in self._held:
+            return self._held[part.start]
+        old = self.old.read(part.start, min(part.stop, self.old.count)) if self.old else None
+        mine = self.mine.read(part.start, min(part.stop, self.mine.count))
+        yours = self.yours.read(part.start, min(part.stop, self.yours.count))
+        if len(self.specs) == 1:
+            self._held[part.start] = old, mine, yours
+        return old, mine, yours
+
+    def write(self, part: Part, values: Values) -> Block:
+        """Store a block of the result; one that a side has already is that one's, verbatim."""
+        digest = sha256(values)
+        for block in part.same:
+            if block.sha256 == digest:
+                return block
+        reference = part.same[0] if part.same else None
+        return self._blocks.write(part.spec, values, reference=reference)
+
+
+def _shape(tensor: TensorInfo) -> tuple[object, ...]:
+    return tensor.dtype.name, tensor.shape, tensor.order

@@ -1,0 +1,119 @@
+"""git theta merge: with a strategy, its plan, and tuned by an evaluation."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import Repo
+from tests.git.test_merge_exact import NAME, QUERY, branches, st
+from tests.git.test_merge_resolve import AVERAGE, BASE, LONE, OURS, THEIRS, content
+
+EVALUATE = """
+import sys
+from safetensors.numpy import load_file
+
+value = float(load_file(sys.argv[1])["w"].mean())
+print("loading", sys.argv[1])
+print(1 - abs(value - {target}) / 10, {examples})
+"""
+
+
+@pytest.fixture
+def collided(repo: Repo) -> Repo:
+    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS))
+    return repo
+
+
+@pytest.fixture
+def scalar(repo: Repo) -> Repo:
+    """`w` is 0 in the base, 2 in ours, 4 in theirs."""
+    versions = [st({"w": np.full(300, value, np.float32)}) for value in (0, 2, 4)]
+    branches(repo, versions[0], versions[1], versions[2])
+    return repo
+
+
+def evaluation(repo: Repo, target: float, examples: int = 400) -> str:
+    text = EVALUATE.replace("{target}", str(target)).replace("{examples}", str(examples))
+    script = repo.path.parent / "evaluate.py"
+    script.write_text(text)
+    return f"'{sys.executable}' '{script}' {{checkpoint}}"
+
+
+def test_a_strategy_with_parameters(collided: Repo) -> None:
+    collided.theta("merge", "side", "--strategy", "average", "--set", "weights=1,1")
+    assert content(collided) == st(BASE, AVERAGE)
+    assert collided.status() == ""
+    assert collided.git("log", "-1", "--format=%P").count(" ") == 1
+
+
+def test_without_a_strategy_conflicts_are_gits_own(collided: Repo) -> None:
+    done = collided.run(sys.executable, "-m", "git_theta_ext.cli.main", "merge", "side", ok=(1,))
+    assert b"CONFLICT" in done.stdout
+    assert QUERY.encode() in done.stderr
+
+
+def test_the_plan_says_what_would_be_done_and_does_nothing(repo: Repo) -> None:
+    lone = {LONE: BASE[LONE] + 1}
+    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS, lone))
+    head = repo.git("rev-parse", "HEAD")
+    text = repo.theta("merge", "side", "--plan", "--strategy", "ties")
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines[0] == f"{NAME}  (strategy: --strategy)"
+    row = next(line for line in lines if line.startswith(QUERY + " "))
+    assert row.endswith("ours changed  theirs changed  entry by entry; where both changed: ties")
+    row = next(line for line in lines if line.startswith(LONE))
+    assert row.split()[1:] == ["ours", "kept", "theirs", "changed", "theirs"]
+    assert any(line.startswith(f"{QUERY}: 1e+02 % of its entries") for line in lines)
+    assert "cosine" in text
+    assert repo.git("rev-parse", "HEAD") == head
+    assert repo.status() == ""
+
+
+def test_tuning_finds_the_length_and_merges_when_told(scalar: Repo) -> None:
+    command = evaluation(scalar, 5.1)
+    text = scalar.theta("merge", "side", "--tune", command)
+    assert "ours: 0.69 ± 0.023" in text
+    assert "To take it: git theta merge side --strategy task-arithmetic,lambda=0.85" in text
+    assert content(scalar) == st({"w": np.full(300, 2, np.float32)})
+    assert scalar.status() == ""
+    scalar.theta("merge", "side", "--tune", command, "--yes")
+    found = np.frombuffer(content(scalar)[-1200:], np.float32)
+    assert found == pytest.approx(np.full(300, 5.1))
+
+
+def test_tuning_says_when_no_merge_is_better(scalar: Repo) -> None:
+    text = scalar.theta("merge", "side", "--yes", "--tune", evaluation(scalar, 2, 20))
+    assert "no merge beats ours" in text
+    assert "20 examples say little; take at least 100" in text
+    assert "Nothing was merged." in text
+    assert scalar.git("log", "-1", "--format=%P").count(" ") == 0
+
+
+def test_the_evaluation_may_stand_in_the_committed_file(scalar: Repo) -> None:
+    command = evaluation(scalar, 3).replace("\\", "\\\\")
+    scalar.write(".theta.toml", f'[merge]\nstrategy = "average"\nevaluate = "{command}"\n'.encode())
+    scalar.commit("how to evaluate")
+    assert "task-arithmetic,lambda=0.5: 1 ± 0" in scalar.theta("merge", "side", "--tune")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("side", "--tune"), "--tune needs a command"),
+        (("side", "--tune", "true"), "does not name the checkpoint"),
+        (("side", "--tune", "false {checkpoint}"), "the evaluation exited with 1"),
+        (("side", "--tune", "echo {checkpoint} x"), "the evaluation ended with"),
+        (("side", "--tune", "echo 1 {checkpoint}", "--strategy", "ties"), "finds the strategy"),
+        (("nowhere", "--plan"), "'nowhere' is not a branch or commit here"),
+        (("side", "--strategy", "tis"), "unknown merge strategy 'tis'"),
+        (("side", "--strategy", "ties", "--set", "k=2"), "ties has no parameter 'k'"),
+    ],
+)
+def test_mistakes(scalar: Repo, words: tuple[str, ...], message: str) -> None:
+    command = (sys.executable, "-m", "git_theta_ext.cli.main", "merge", *words)
+    done = scalar.run(*command, ok=(1, 2))
+    assert message in done.stderr.decode()
+    assert content(scalar) == st({"w": np.full(300, 2, np.float32)})

@@ -1,0 +1,45 @@
+"""Ranks of magnitudes found in bounded memory, against sorting; angles against the C library."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from git_theta_ext.merge.angles import arccos, sine
+from git_theta_ext.merge.select import kth_largest, magnitudes, ranks
+
+floats = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=60)
+
+
+@given(floats, st.integers(1, 60))
+@settings(deadline=None)
+def test_the_kth_largest_is_what_sorting_finds(numbers: list[float], wanted: int) -> None:
+    array = np.array(numbers)
+    found = kth_largest(lambda: np.array_split(array, 3), wanted)
+    ordered = np.sort(magnitudes(array))[::-1]
+    assert found == (ordered[wanted - 1] if wanted < len(ordered) else 0)
+
+
+def test_none_wanted_is_out_of_reach() -> None:
+    assert kth_largest(lambda: [np.ones(3)], 0) == np.inf
+
+
+def test_ranks_follow_the_magnitudes() -> None:
+    array = np.array([-8.0, 1.0, 2.0, -4.0])
+    assert ranks(lambda: [array]).of(array).tolist() == [0.875, 0.125, 0.375, 0.625]
+
+
+@given(st.floats(-1, 1))
+@settings(deadline=None)
+def test_arccos(cosine: float) -> None:
+    assert arccos(cosine) == pytest.approx(math.acos(cosine), rel=1e-14, abs=1e-15)
+
+
+@given(st.floats(-2 * math.pi, 2 * math.pi))
+@settings(deadline=None)
+def test_sine(angle: float) -> None:
+    assert sine(angle) == pytest.approx(math.sin(angle), rel=1e-13, abs=1e-15)
