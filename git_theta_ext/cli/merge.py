@@ -89,7 +89,7 @@ def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
             print(f"  {line}")
         measured = measure(plan, blocks)
         for name, one in measured.items():
-            share = f"{100 * one.share:.2g} % of its entries changed on both sides"
+            share = f"{100 * one.share:.3g} % of its entries changed on both sides"
             print(f"  {printable(name)}: {share}{figures(one)}")
     print(f"{plural(len(found), 'checkpoint')} changed on both sides")
     return 0

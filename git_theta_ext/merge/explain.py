@@ -80,7 +80,7 @@ def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
     total = sum((one.measure for one in blended if one.measure), Measure())
     names = sorted({str(one.decision.choice) for one in blended})
     lines = [
-        f"{', '.join(names)}: {len(blended):,} tensors, {100 * total.share:.2g} % of their entries "
+        f"{', '.join(names)}: {len(blended):,} tensors, {100 * total.share:.3g} % of their entries "
         f"changed on both sides{figures(total)}"
     ]
     lines += _warnings(blended, total, reapplied)

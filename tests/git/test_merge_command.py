@@ -66,7 +66,7 @@ def test_the_plan_says_what_would_be_done_and_does_nothing(repo: Repo) -> None:
     assert row.endswith("ours changed  theirs changed  entry by entry; where both changed: ties")
     row = next(line for line in lines if line.startswith(LONE))
     assert row.split()[1:] == ["ours", "kept", "theirs", "changed", "theirs"]
-    assert any(line.startswith(f"{QUERY}: 1e+02 % of its entries") for line in lines)
+    assert any(line.startswith(f"{QUERY}: 100 % of its entries") for line in lines)
     assert "cosine" in text
     assert repo.git("rev-parse", "HEAD") == head
     assert repo.status() == ""

@@ -47,7 +47,7 @@ def expected(**tensors: np.ndarray) -> bytes:
 
 def test_a_strategy_from_the_environment(collided: Repo) -> None:
     done = collided.run("git", "merge", "side", env={"GIT_THETA_MERGE": "average"})
-    assert b"average: 2 tensors, 1e+02 % of their entries changed on both sides" in done.stderr
+    assert b"average: 2 tensors, 100 % of their entries changed on both sides" in done.stderr
     assert content(collided) == expected(**AVERAGE)
     assert collided.status() == ""
 
