@@ -2,4 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["commit", "diff", "load_into", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of `git_theta_ext.api`, imported when they are first asked for."""
+    if name in __all__:
+        from git_theta_ext import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

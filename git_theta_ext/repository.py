@@ -262,6 +262,15 @@ class Repository:
         )
         return answer.decode().strip() or None
 
+    def branch(self, revision: str) -> str | None:
+        """The full name of the branch that a revision names, HEAD's for HEAD; else None."""
+        if revision == "HEAD":
+            answer = self.git("symbolic-ref", "--quiet", "HEAD", ok=(0, 1))
+        else:
+            answer = self.git("rev-parse", "--symbolic-full-name", revision, ok=(0, 128))
+        name = answer.decode().strip()
+        return name if name.startswith("refs/heads/") else None
+
     def blobs(self, oids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """The contents of many blobs, through one process; ids that are not here are left out."""
         request = "".join(f"{oid}\n" for oid in oids).encode()
@@ -329,6 +338,13 @@ class _Reader:
         except (KeyError, ValueError, AttributeError, UnicodeEncodeError):
             return None
         return str(found.id) if found.type_str == "blob" else None
+
+
+def file_mode_at(repository: Repository, revision: str, path: str) -> str:
+    """The mode that a file has in a revision; that of an ordinary file where there is none."""
+    answer = repository.git("ls-tree", "-z", "--full-tree", revision, "--", path, env=_LITERAL)
+    mode = answer.split(b" ", 1)[0].decode()
+    return mode if mode in ("100644", "100755") else "100644"
 
 
 def git_hash(read: Callable[[int, int], bytes], size: int, digits: int) -> str:

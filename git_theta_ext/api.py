@@ -1,0 +1,118 @@
+"""The Python interface: read, compare and commit checkpoints at any revision, without a checkout.
+
+    import git_theta_ext as theta
+
+    with theta.open("v1.2:model.safetensors") as model:
+        model["lm_head.weight"]                          # NumPy; reads and verifies only this
+        model.select("layers.{0..3}.*", framework="torch")
+
+A `repository` is a path inside one (default: the current folder); bare repositories and further
+work trees do too. Every error is a `git_theta_ext.errors.ThetaError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from git_theta_ext.repository import Repository
+
+if TYPE_CHECKING:
+    from git_theta_ext.diff.compare import Comparison
+    from git_theta_ext.reader import Checkpoint
+
+Folder = str | PathLike[str] | None
+
+
+def _repository(folder: Folder) -> Repository:
+    return Repository.discover(None if folder is None else str(folder))
+
+
+def open(name: str, *, repository: Folder = None) -> Checkpoint:
+    """A version of a checkpoint, as a mapping of tensor names to NumPy arrays.
+
+    Args:
+        name: `REV:PATH` as Git writes it, `:PATH` for the index, `PATH` for HEAD.
+        repository: a folder inside the repository.
+
+    Raises:
+        UsageError: there is no such file, or it is not stored tensor by tensor.
+    """
+    from git_theta_ext.reader import open_checkpoint
+
+    return open_checkpoint(_repository(repository), name)
+
+
+def load_into(
+    module: Any, name: str, *, strict: bool = True, repository: Folder = None
+) -> list[str]:
+    """Copy a checkpoint into a torch module, tensor by tensor; the names that it lacked.
+
+    Args:
+        module: a `torch.nn.Module`.
+        name: as for `open`.
+        strict: every name must be on both sides.
+        repository: a folder inside the repository.
+
+    Raises:
+        UsageError: names or shapes do not fit, or torch is not installed.
+    """
+    from git_theta_ext.writer import stream_into
+
+    return stream_into(module, open(name, repository=repository), strict=strict)
+
+
+def commit(
+    tensors: Mapping[str, Any],
+    path: str,
+    *,
+    message: str,
+    parent: str = "HEAD",
+    metadata: Mapping[str, str] | None = None,
+    repository: Folder = None,
+) -> str:
+    """Commit tensors as a safetensors file, without a work tree; the commit's object id.
+
+    Where `parent` is a branch, it moves. The work tree and the index stay as they are.
+
+    Args:
+        tensors: NumPy arrays by name, in the order in which they are to stand in the file.
+        path: from the top of the repository.
+        message: of the commit.
+        parent: a branch or another revision.
+        metadata: the file's `__metadata__`.
+        repository: a folder inside the repository.
+
+    Raises:
+        UsageError: an array cannot be stored, there is no such parent, or the path is not tracked.
+        RepositoryError: the branch moved meanwhile, or there is no identity to commit with.
+    """
+    from git_theta_ext import writer
+
+    return writer.commit(
+        _repository(repository), tensors, path, message=message, parent=parent, metadata=metadata
+    )
+
+
+def diff(old: str, new: str, path: str, *, repository: Folder = None) -> Comparison:
+    """What changed in a checkpoint between two revisions, tensor by tensor.
+
+    Args:
+        old, new: revisions.
+        path: from the top of the repository.
+        repository: a folder inside the repository.
+
+    Raises:
+        UsageError: a revision has no such checkpoint.
+    """
+    from git_theta_ext.blocks import Blocks
+    from git_theta_ext.diff.compare import compare
+    from git_theta_ext.diff.sides import StoredSide
+    from git_theta_ext.reader import open_checkpoint
+
+    here = _repository(repository)
+    blocks = Blocks.open(here)
+    before = StoredSide(open_checkpoint(here, f"{old}:{path}").manifest, blocks)
+    after = StoredSide(open_checkpoint(here, f"{new}:{path}").manifest, blocks)
+    return compare(before, after)

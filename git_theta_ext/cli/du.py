@@ -1,0 +1,170 @@
+"""`git theta du`: what each version, or each tensor of one, takes in the store."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from git_theta_ext import checkpoints, patterns
+from git_theta_ext.cli.text import plural, printable, size, table, to_json
+from git_theta_ext.errors import ManifestError, UsageError
+from git_theta_ext.manifest import Manifest, UpdateRef
+from git_theta_ext.reader import Checkpoint, open_checkpoint
+from git_theta_ext.repository import Repository
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `du`."""
+    parser = subparsers.add_parser(
+        "du",
+        help="show what each version and tensor takes in the store",
+        description="For each commit that changed a checkpoint: the raw size of what it changed, "
+        "and what the objects that it added take, by kind of update. With [REV:]FILE, the same "
+        "for each tensor of that version.",
+    )
+    parser.add_argument(
+        "what", nargs="?", default="HEAD", metavar="REV | A..B | [REV:]FILE",
+        help="a revision or range, or a version of a file (default: HEAD)",
+    )  # fmt: skip
+    parser.add_argument("--tensors", metavar="PATTERN", help="of a file: only these tensors")
+    parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show it."""
+    repository = Repository.discover()
+    if not _is_range(repository, args.what):
+        return _show_file(open_checkpoint(repository, args.what), args)
+    rows = list(versions(repository, args.what))
+    stored, raw = sum(row["stored"] for row in rows), sum(row["raw"] for row in rows)
+    if args.json:
+        print(to_json({"versions": rows, "stored": stored, "raw": raw}))
+        return 0
+    cells = [
+        [row["commit"][:9], printable(row["path"]), size(row["raw"]), "->", size(row["stored"]),
+         _share(row["stored"], row["raw"]), _kinds(row["kinds"]), printable(row["subject"])[:50]]
+        for row in rows
+    ]  # fmt: skip
+    for line in table(cells):
+        print(line)
+    total = f"{plural(len(rows), 'version')}: {size(raw)} raw"
+    print(f"{total}, {size(stored)} stored ({_share(stored, raw)})")
+    return 0
+
+
+def _is_range(repository: Repository, what: str) -> bool:
+    return ":" not in what and (
+        ".." in what or repository.resolve(f"{what}^{{commit}}") is not None
+    )
+
+
+def versions(repository: Repository, revisions: str) -> Iterator[dict[str, Any]]:
+    """A row for each checkpoint that each commit changed, oldest first.
+
+    An object counts where it comes first; `raw` is the size of the whole checkpoint.
+
+    Raises:
+        UsageError: there is no such revision.
+    """
+    first, _, last = revisions.partition("..")
+    for end in (first, last.removeprefix(".")):
+        if end and repository.resolve(f"{end}^{{commit}}") is None:
+            raise UsageError(f"there is no revision {end!r} here")
+    log = repository.git(
+        "log", "--reverse", "--topo-order", "-z", "--format=%H%x01%s", "--end-of-options", revisions
+    )
+    seen_objects: set[str] = set()
+    seen_blobs: set[tuple[str, str]] = set()
+    if ".." in revisions and first:
+        for path, oid, manifest in _manifests_of(repository, first):
+            seen_blobs.add((path, oid))
+            seen_objects.update(checkpoints.objects(manifest))
+    for line in log.decode("utf-8", "replace").split("\0"):
+        commit, _, subject = line.partition("\x01")
+        if not commit:
+            continue
+        for path, oid, manifest in _manifests_of(repository, commit, seen_blobs):
+            seen_blobs.add((path, oid))
+            new = {ref.oid: ref for ref in manifest.objects() if ref.oid not in seen_objects}
+            seen_objects.update(new)
+            yield {
+                "commit": commit,
+                "subject": subject,
+                "path": path,
+                "raw": checkpoints.summarise(manifest).raw,
+                "stored": sum(ref.size for ref in new.values()) + _inline(manifest),
+                "objects": len(new),
+                "kinds": _by_kind(new.values()),
+            }
+
+
+def _manifests_of(
+    repository: Repository, commit: str, known: set[tuple[str, str]] | None = None
+) -> Iterator[tuple[str, str, Manifest]]:
+    files = checkpoints.blobs_of(repository, commit)
+    fresh = [item for item in files if known is None or item not in known]
+    found = dict(checkpoints.manifests(repository, [oid for _, oid in fresh]))
+    for path, oid in fresh:
+        manifest = found.get(oid)
+        if manifest is not None and not isinstance(manifest, ManifestError):
+            yield path, oid, manifest
+
+
+def _inline(manifest: Manifest) -> int:
+    return sum(len(block.inline or b"") for entry in manifest.entries for block in entry.blocks)
+
+
+def _by_kind(refs: Any) -> dict[str, int]:
+    """Bytes by kind of update, the largest first."""
+    sizes: Counter[str] = Counter()
+    for ref in refs:
+        sizes[ref.kind] += ref.size
+    return dict(sizes.most_common())
+
+
+def _kinds(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {size(count)}" for kind, count in sizes.items()) or "nothing new"
+
+
+def _share(stored: int, raw: int) -> str:
+    return f"{100 * stored / raw:.3g} %" if raw else "-"
+
+
+def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
+    names = patterns.select(checkpoint, [args.tensors]) if args.tensors else list(checkpoint)
+    rows = [_tensor_row(checkpoint, name) for name in names]
+    entries = checkpoint.manifest.entries
+    opaque = [ref for e in entries if e.opaque for block in e.blocks for ref in block.chain]
+    rest = sum(ref.size for ref in (*opaque, *checkpoint.manifest.skeleton.chain))
+    if args.json:
+        print(to_json({"file": checkpoint.name, "tensors": rows, "structure": rest}))
+        return 0
+    rows.sort(key=lambda row: -row["stored"])
+    cells = [
+        ["", printable(row["name"]), size(row["raw"]), "->", size(row["stored"]),
+         _share(row["stored"], row["raw"]), _kinds(row["kinds"])]
+        for row in rows
+    ]  # fmt: skip
+    for line in table(cells):
+        print(line)
+    stored, raw = sum(row["stored"] for row in rows), sum(row["raw"] for row in rows)
+    print(
+        f"{plural(len(rows), 'tensor')}: {size(raw)} raw, {size(stored)} stored "
+        f"({_share(stored, raw)}); structure and opaque bytes: {size(rest)} stored"
+    )
+    return 0
+
+
+def _tensor_row(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    entry = checkpoint.entry(name)
+    refs: dict[str, UpdateRef] = {ref.oid: ref for block in entry.blocks for ref in block.chain}
+    inline = sum(len(block.inline or b"") for block in entry.blocks)
+    return {
+        "name": name,
+        "raw": entry.tensor.nbytes,
+        "stored": sum(ref.size for ref in refs.values()) + inline,
+        "kinds": _by_kind(refs.values()),
+    }

@@ -1,0 +1,53 @@
+"""`git theta export`: tensors of a version into a file of another container."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from git_theta_ext import patterns
+from git_theta_ext.cli.text import plural, printable, size
+from git_theta_ext.errors import UsageError
+from git_theta_ext.reader import open_checkpoint
+from git_theta_ext.repository import Repository
+from git_theta_ext.writer import CONTAINERS, export
+
+_SUFFIXES = {".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt"}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `export`."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write tensors of a version to a safetensors, npz or pt file",
+        description="Write the tensors of a version, or some of them, to a file, without a "
+        "checkout. For the very bytes that were committed, use git archive or git worktree. "
+        "Writing .pt needs torch.",
+    )
+    parser.add_argument("file", metavar="[REV:]FILE", help="without REV, of HEAD")
+    parser.add_argument(
+        "--tensors", action="append", default=[], metavar="PATTERN",
+        help="only these, such as 'encoder.layer.{0..3}.*'; may be given more than once",
+    )  # fmt: skip
+    parser.add_argument("--to", choices=list(CONTAINERS), help="default: by the name of OUT")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the file to write")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, and say what was written."""
+    target = Path(args.output)
+    container = args.to or _SUFFIXES.get(target.suffix.lower())
+    if container is None:
+        raise UsageError(f"{args.output} does not tell which container is meant", hint="add: --to")
+    checkpoint = open_checkpoint(Repository.discover(), args.file)
+    names = patterns.select(checkpoint, args.tensors) if args.tensors else list(checkpoint)
+    if args.tensors and not names:
+        raise UsageError(
+            f"no tensor of {args.file} matches {' '.join(args.tensors)}",
+            hint=f"git theta show {args.file}   lists them",
+        )
+    length = export(checkpoint, names, target, container)
+    print(f"{printable(args.output)}: {plural(len(names), 'tensor')}, {size(length)}")
+    return 0

@@ -1,0 +1,285 @@
+"""Arrays into checkpoints: as a file of another container, or as a commit without a work tree."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import zipfile
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext import checkpoints
+from git_theta_ext.arrays import dtype_of, numpy_dtype
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.checkin import Checkin
+from git_theta_ext.errors import StoreError, UsageError
+from git_theta_ext.formats import safetensors
+from git_theta_ext.formats.base import Literal
+from git_theta_ext.formats.source import check_range
+from git_theta_ext.memo import Memo
+from git_theta_ext.pytorch import save, to_torch
+from git_theta_ext.reader import Checkpoint
+from git_theta_ext.references import References
+from git_theta_ext.repository import IndexEntry, Repository, file_mode_at
+from git_theta_ext.tensors import DTYPES, TensorInfo
+
+Array = NDArray[Any]
+
+
+def describe(name: str, array: Array) -> TensorInfo:
+    """An array as a tensor.
+
+    Raises:
+        UsageError: its elements cannot be stored.
+    """
+    return TensorInfo(name, DTYPES[dtype_of(array)], array.shape)
+
+
+class ArraysSource:
+    """The bytes of a safetensors file that holds arrays; only its header is made in memory."""
+
+    def __init__(self, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+        """The tensors stand in the file in the mapping's order.
+
+        Raises:
+            UsageError: an array's elements cannot be stored.
+        """
+        infos = {name: describe(name, np.asarray(array)) for name, array in tensors.items()}
+        header = safetensors.build(infos, None, metadata).segments[0]
+        if not isinstance(header, Literal):
+            raise TypeError("a safetensors layout begins with its header")
+        self._pieces: list[Any] = [np.frombuffer(header.data, np.uint8)]
+        for array in tensors.values():
+            little = np.asarray(array)
+            little = little.astype(little.dtype.newbyteorder("<"), copy=False)
+            self._pieces.append(np.ascontiguousarray(little).reshape(-1).view(np.uint8))
+        self._ends = list(accumulate(len(piece) for piece in self._pieces))
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._ends[-1]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            FormatError: the range is not inside the file.
+        """
+        check_range(offset, length, self.size)
+        found = bytearray()
+        at = bisect_right(self._ends, offset)
+        while len(found) < length:
+            start = offset + len(found) - (self._ends[at - 1] if at else 0)
+            found += self._pieces[at][start : start + length - len(found)].data
+            at += 1
+        return bytes(found)
+
+
+class _RevisionReferences(References):
+    """What a new version is compared with when it is committed on a revision, not from an index."""
+
+    def __init__(self, repository: Repository, commit: str) -> None:
+        super().__init__(repository)
+        self._commit = commit
+
+    @cached_property
+    def _heads(self) -> list[str]:
+        return [self._commit]
+
+    @cached_property
+    def _index(self) -> dict[str, list[IndexEntry]]:
+        files = checkpoints.blobs_of(self._repository, self._commit)
+        return {path: [IndexEntry("100644", oid, 0, path)] for path, oid in files}
+
+    def staged(self, path: str) -> str | None:
+        """The blob at a path of the revision."""
+        return self._index[path][0].oid if path in self._index else None
+
+
+def commit(
+    repository: Repository,
+    tensors: Mapping[str, Array],
+    path: str,
+    *,
+    message: str,
+    parent: str = "HEAD",
+    metadata: Mapping[str, str] | None = None,
+) -> str:
+    """Commit tensors as a safetensors file, without a work tree or an index.
+
+    Where `parent` is a branch (or HEAD on one), it moves to the new commit; nothing else changes.
+
+    Args:
+        repository: bare ones too.
+        tensors: arrays by name, in the order in which they are to stand in the file.
+        path: from the top of the repository.
+        message: of the commit.
+        parent: a branch or any revision.
+        metadata: the file's `__metadata__`.
+
+    Returns:
+        The commit's object id.
+
+    Raises:
+        UsageError: an array cannot be stored, there is no such parent, or the path is not tracked.
+        RepositoryError: the branch moved meanwhile, or there is no identity to commit with.
+    """
+    base = repository.resolve(f"{parent}^{{commit}}")
+    if base is None:
+        raise UsageError(f"there is no revision {parent!r} here")
+    references = _RevisionReferences(repository, base)
+    blocks = Blocks.open(repository)
+    checkin = Checkin(blocks, references, Memo(repository.store.root / "memo"))
+    manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}))
+    blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest)
+    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
+        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        repository.git("read-tree", base, env=env)
+        _check_tracked(repository, path, parent, env)
+        mode = file_mode_at(repository, base, path)
+        line = f"{mode} {blob.decode().strip()}\t".encode() + os.fsencode(path) + b"\0"
+        repository.git("update-index", "-z", "--index-info", stdin=line, env=env)
+        tree = repository.git("write-tree", env=env).decode().strip()
+    made = repository.git("commit-tree", tree, "-p", base, "-F", "-", stdin=message.encode())
+    new = made.decode().strip()
+    branch = repository.branch(parent)
+    if branch is not None:
+        reason = f"git-theta: {message.splitlines()[0] if message else 'commit'}"
+        repository.git("update-ref", "-m", reason, branch, new, base)
+    return new
+
+
+def _check_tracked(repository: Repository, path: str, parent: str, env: Mapping[str, str]) -> None:
+    """A manifest at a path without the filter would be checked out as the text that it is."""
+    answer = repository.git(
+        "check-attr",
+        "--cached",
+        "-z",
+        "--stdin",
+        "filter",
+        stdin=os.fsencode(path) + b"\0",
+        env=env,
+    )
+    if answer.split(b"\0")[2] != b"theta":
+        raise UsageError(
+            f"{path!r} is not tracked in {parent}: no pattern of its .gitattributes gives it the "
+            "filter theta",
+            hint="git theta track PATTERN, commit .gitattributes, then try again",
+        )
+
+
+# -- export ----------------------------------------------------------------------------------------
+
+
+def export(checkpoint: Checkpoint, names: list[str], path: Path, container: str) -> int:
+    """Write some tensors of a checkpoint to a file; whole or not at all. Its size in bytes.
+
+    Args:
+        checkpoint: where they are read, one after the other.
+        names: the tensors, in the order in which they are written.
+        path: the file; replaced if it is there.
+        container: one of `CONTAINERS`.
+
+    Raises:
+        UsageError: the container cannot hold one of them, or is unknown.
+        StoreError: the file cannot be written.
+    """
+    if container not in CONTAINERS:
+        raise UsageError(f"unknown container {container!r}; known: {', '.join(CONTAINERS)}")
+    checkpoint.fetch(names)
+    temporary = path.with_name(f".{path.name[:100]}.theta-{secrets.token_hex(6)}")
+    try:
+        with temporary.open("xb") as file:
+            CONTAINERS[container](checkpoint, names, file)
+        os.replace(temporary, path)
+        return path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _write_safetensors(checkpoint: Checkpoint, names: list[str], file: IO[bytes]) -> None:
+    infos = {name: checkpoint.info(name) for name in names}
+    plain = {name: TensorInfo(name, info.dtype, info.shape) for name, info in infos.items()}
+    header = safetensors.build(plain, None, checkpoint.metadata).segments[0]
+    if isinstance(header, Literal):
+        file.write(header.data)
+    for name in names:
+        file.write(np.ascontiguousarray(checkpoint[name]).reshape(-1).view(np.uint8).data)
+
+
+def _write_npz(checkpoint: Checkpoint, names: list[str], file: IO[bytes]) -> None:
+    """Tensors that NumPy has no dtype for are refused: another program would misread them."""
+    for name in names:
+        dtype = numpy_dtype(checkpoint.info(name).dtype)
+        if dtype is None or dtype.kind == "V":
+            raise UsageError(
+                f"tensor {name!r} is {checkpoint.info(name).dtype.name}, which .npz does not have",
+                hint="--to safetensors",
+            )
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            with archive.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, checkpoint[name], allow_pickle=False)
+
+
+def _write_pt(checkpoint: Checkpoint, names: list[str], file: IO[bytes]) -> None:
+    """By torch itself, as a state dict."""
+    save({name: to_torch(checkpoint.info(name), checkpoint[name]) for name in names}, file)
+
+
+CONTAINERS: dict[str, Callable[[Checkpoint, list[str], IO[bytes]], None]] = {
+    "safetensors": _write_safetensors,
+    "npz": _write_npz,
+    "pt": _write_pt,
+}
+"""What `export` can write."""
+
+
+def stream_into(module: Any, checkpoint: Checkpoint, *, strict: bool = True) -> list[str]:
+    """Copy a checkpoint's tensors into a torch module, one after the other.
+
+    Returns:
+        The names of the module's that the checkpoint lacks (none if `strict`).
+
+    Raises:
+        UsageError: names or shapes do not fit, or torch is not installed.
+    """
+    targets = dict(module.state_dict(keep_vars=True))
+    lacking = [name for name in targets if name not in checkpoint]
+    extra = [name for name in checkpoint if name not in targets]
+    if strict and (lacking or extra):
+        raise UsageError(
+            f"{checkpoint.name} does not fit the module: missing {lacking[:5]}, unexpected "
+            f"{extra[:5]}",
+            hint="strict=False copies what fits",
+        )
+    names = [name for name in targets if name in checkpoint]
+    checkpoint.fetch(names)
+    for name, value in _converted(checkpoint, names):
+        target = targets[name]
+        if tuple(target.shape) != tuple(value.shape):
+            raise UsageError(
+                f"tensor {name!r} is {list(value.shape)} in {checkpoint.name}, "
+                f"{list(target.shape)} in the module"
+            )
+        target.data.copy_(value)
+    return lacking
+
+
+def _converted(checkpoint: Checkpoint, names: list[str]) -> Iterator[tuple[str, Any]]:
+    for name in names:
+        yield name, to_torch(checkpoint.info(name), checkpoint[name])

@@ -1,0 +1,104 @@
+"""`show`, `du`, `cat` and `export` on a real repository."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import changed, model, safetensors
+from tests.conftest import Repo
+
+NAME = "model.safetensors"
+THETA = (sys.executable, "-m", "git_theta_ext.cli.main")
+QUERY = "encoder.layer.1.attention.query.weight"
+
+
+@pytest.fixture
+def versions(repo: Repo) -> Repo:
+    repo.write(NAME, safetensors(model(), {"step": "1"}))
+    repo.commit("first")
+    repo.write(NAME, safetensors({**model(), QUERY: changed(model()[QUERY])}, {"step": "2"}))
+    repo.commit("second")
+    return repo
+
+
+def test_show_lists_the_tensors(versions: Repo) -> None:
+    text = versions.theta("show", f"HEAD~1:{NAME}")
+    assert text.startswith(f"HEAD~1:{NAME}  safetensors  14 tensors, ")
+    assert "step: 1" in text
+    rows = json.loads(versions.theta("show", NAME, "--json"))["tensors"]
+    assert {row["name"] for row in rows} == set(model())
+
+
+def test_show_tells_of_one_tensor(versions: Repo) -> None:
+    text = versions.theta("show", NAME, QUERY)
+    assert "mean" in text
+    assert "dense" in text
+    (row,) = json.loads(versions.theta("show", NAME, QUERY, "--json"))["tensors"]
+    values = changed(model()[QUERY]).astype(np.float64)
+    assert row["values"]["mean"] == pytest.approx(values.mean())
+    assert row["values"]["max"] == values.max()
+    assert len(row["blocks"][0]["chain"]) == 2
+
+
+def test_show_of_an_unknown_tensor_is_an_error(versions: Repo) -> None:
+    done = versions.run(*THETA, "show", NAME, "nope", ok=(2,))
+    assert b"has no tensor 'nope'" in done.stderr
+
+
+def test_du_counts_each_object_once(versions: Repo) -> None:
+    versions.git("mv", NAME, "renamed.safetensors")
+    versions.commit("rename")
+    report = json.loads(versions.theta("du", "--json"))
+    first, second, third = report["versions"]
+    assert [row["subject"] for row in report["versions"]] == ["first", "second", "rename"]
+    assert first["stored"] > second["stored"] > third["stored"]
+    assert third["objects"] == 0
+    folder = versions.path / ".git/theta/objects"
+    on_disk = sum(path.stat().st_size for path in folder.glob("??/??/*"))
+    assert report["stored"] == on_disk + 3 * 8  # and the counter, which is in the manifest
+    assert len(json.loads(versions.theta("du", "HEAD~1..HEAD", "--json"))["versions"]) == 1
+
+
+def test_du_of_a_version_lists_its_tensors(versions: Repo) -> None:
+    report = json.loads(versions.theta("du", f"HEAD:{NAME}", "--json"))
+    row = next(row for row in report["tensors"] if row["name"] == QUERY)
+    assert row["raw"] == 64 * 64 * 4
+    assert len(row["kinds"]) == 2
+
+
+def test_cat_writes_what_numpy_reads(versions: Repo) -> None:
+    done = versions.run(*THETA, "cat", f"HEAD~1:{NAME}", QUERY)
+    assert np.array_equal(np.load(io.BytesIO(done.stdout)), model()[QUERY])
+    raw = versions.run(*THETA, "cat", "--raw", NAME, "head.weight").stdout
+    assert raw == model()["head.weight"].tobytes()
+    bits = np.load(io.BytesIO(versions.run(*THETA, "cat", NAME, "head.weight").stdout))
+    assert bits.dtype == np.uint16
+    assert bits.tobytes() == raw
+
+
+def test_export_to_safetensors(versions: Repo, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    versions.theta("export", f"HEAD~1:{NAME}", "--tensors", "*.{0..1}.*.bias", "-o", str(out))
+    names = sorted(name for name in model() if name.endswith("bias") and ".2." not in name)
+    assert out.read_bytes() == safetensors({name: model()[name] for name in names}, {"step": "1"})
+
+
+def test_export_to_npz_refuses_what_numpy_lacks(versions: Repo, tmp_path: Path) -> None:
+    out = tmp_path / "out.npz"
+    done = versions.run(*THETA, "export", NAME, "-o", str(out), ok=(2,))
+    assert b"'head.weight' is BF16" in done.stderr
+    assert list(tmp_path.glob("*out*")) == []
+    versions.theta("export", NAME, "--tensors", "encoder*", "-o", str(out))
+    with np.load(out) as found:
+        assert np.array_equal(found[QUERY], changed(model()[QUERY]))
+
+
+def test_export_needs_to_know_the_container(versions: Repo, tmp_path: Path) -> None:
+    done = versions.run(*THETA, "export", NAME, "-o", str(tmp_path / "out.bin"), ok=(2,))
+    assert b"--to" in done.stderr
