@@ -20,6 +20,7 @@ _KINDS = {
     "sparse": ("git_theta_ext.updates.sparse", "Sparse"),
     "step": ("git_theta_ext.updates.step", "Step"),
     "scale": ("git_theta_ext.updates.scale", "Scale"),
+    "low-rank": ("git_theta_ext.updates.low_rank", "LowRank"),
 }
 _GROUP = "git_theta_ext.updates"
 

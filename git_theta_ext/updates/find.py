@@ -14,6 +14,7 @@ from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.coders import compress_numbers, sample_of
 from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
+from git_theta_ext.updates.low_rank import LowRank
 from git_theta_ext.updates.residual import difference, is_ordered
 from git_theta_ext.updates.scale import Scale
 from git_theta_ext.updates.sparse import MOST, Sparse
@@ -46,6 +47,10 @@ def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | Non
     if scale is not None and scale.nbytes < new.nbytes // _SMALL:
         return _smaller(best, scale)
     best = _smaller(best, scale)
+    low_rank = LowRank().encode(spec, new, base)
+    if low_rank is not None and low_rank.nbytes < new.nbytes // _SMALL:
+        return _smaller(best, low_rank)
+    best = _smaller(best, low_rank)
     share = _sampled_share(spec, new, base)
     if _may_be_steps(spec, new, base):
         best = _smaller(best, Step().encode(spec, new, base))

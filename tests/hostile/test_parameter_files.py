@@ -15,14 +15,24 @@ from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build, parse
 
-SPEC = BlockSpec(DTYPES["F32"], (70_000,))
+SPEC = BlockSpec(DTYPES["F32"], (200, 350))
 VALUES = np.random.default_rng(0).standard_normal(70_000).astype(np.float32).view(np.uint32)
 MOVED = VALUES + np.arange(70_000, dtype=np.uint32) % 7
 TOUCHED = VALUES.copy()
 TOUCHED[::9] += 3
 DECAYED = VALUES - np.where(VALUES & 0x400000, np.uint32(5), np.uint32(3))
 SCALED = (VALUES.view(np.float32) * np.float32(1.37)).view(np.uint32)
-NEW = {"dense": VALUES, "delta": MOVED, "sparse": TOUCHED, "step": DECAYED, "scale": SCALED}
+RANDOM = np.random.default_rng(2)
+LEFT, RIGHT = (RANDOM.standard_normal(shape).astype(np.float32) for shape in ((200, 2), (2, 350)))
+MERGED = (VALUES.view(np.float32) + (0.01 * LEFT @ RIGHT).ravel()).view(np.uint32)
+NEW = {
+    "dense": VALUES,
+    "delta": MOVED,
+    "sparse": TOUCHED,
+    "step": DECAYED,
+    "scale": SCALED,
+    "low-rank": MERGED,
+}
 
 
 def file_of(kind: str) -> bytes:
