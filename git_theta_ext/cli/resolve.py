@@ -70,10 +70,9 @@ def _resolve(
     if not conflict.state.open:
         # Nothing is remembered of it: find out what is open.
         conflict = conflict.with_open(conflict.merged(blocks).open)
-    side = args.structure
-    plain = choice in ("ours", "theirs") and args.tensor is None
-    if side is None and plain and structure.NAME in conflict.state.open:
-        side = choice
+    side: structure.Side | None = args.structure
+    if side is None and args.tensor is None and structure.NAME in conflict.state.open:
+        side = "ours" if choice == "ours" else "theirs" if choice == "theirs" else None
     return conflict.resolve(args.tensor, choice, side).finish(blocks)
 
 

@@ -120,6 +120,8 @@ class _Merger:
         Raises:
             NotPossibleError: there are none.
         """
+        if self._versions.tensor.order is not None:
+            raise strategies.NotPossibleError("its axes are not in row-major order")
         found = self.statistics(kind, self.name) if self.statistics else ()
         present = tuple(one for one in found if one is not None)
         if len(present) != 2:

@@ -54,6 +54,13 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     source: str = "default"
 
+    @property
+    def side(self) -> Literal["ours", "theirs"] | None:
+        """The side whose structure is to stand, where the default is to take a side."""
+        if self.default.strategy == "ours":
+            return "ours"
+        return "theirs" if self.default.strategy == "theirs" else None
+
     def choose(self, name: str) -> Choice:
         """The strategy for a tensor: the first rule that matches, else the default."""
         for rule in self.rules:

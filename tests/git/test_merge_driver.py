@@ -51,11 +51,15 @@ def test_a_tensor_added_on_one_side(repo: Repo) -> None:
 
 def test_a_collision_is_a_conflict_with_a_loadable_checkpoint(repo: Repo) -> None:
     ours = {QUERY: moved(QUERY, slice(0, 3))}
-    branches(repo, ours, {QUERY: moved(QUERY, slice(0, 3)) + 1, VALUE: moved(VALUE, slice(1))})
+    theirs = {QUERY: moved(QUERY, slice(0, 3)) + 1, VALUE: moved(VALUE, slice(1))}
+    branches(repo, ours, theirs)
     done = repo.run("git", "merge", "side", ok=(1,))
     assert QUERY.encode() in done.stderr + done.stdout
     found = (repo.path / NAME).read_bytes()
-    assert found == safetensors({**model(), **ours, VALUE: moved(VALUE, slice(1))})
+    # Entries that only theirs changed are merged; ours stands where both did.
+    standing = theirs[QUERY].copy()
+    standing[0:3] = ours[QUERY][0:3]
+    assert found == safetensors({**model(), QUERY: standing, VALUE: theirs[VALUE]})
     assert repo.status().startswith("UU")
     repo.git("checkout", "--theirs", "--", NAME)
     repo.commit("settled")
