@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from typing import Any
 
 from git_theta_ext.blocks import Blocks
@@ -83,7 +84,8 @@ def _report(path: str, merged: Merged, json: bool) -> int:
     for line in notes(merged):
         print(line)
     if not merged.open:
-        print(f"{printable(path)}: nothing is open; to take it: git add {printable(path)}")
+        quoted = shlex.quote(printable(path))
+        print(f"{printable(path)}: nothing is open; to take it: git add {quoted}")
         return 0
     print(f"{printable(path)}: {plural(len(merged.open), 'part')} open, where ours stands:")
     for line in open_lines(merged.open):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,9 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
     if len(found) > MAX_LINES:
         lines.append(f"    … and {len(found) - MAX_LINES} more: git theta status")
     lines.append("  ours stands there for now; what does not collide is merged. To go on:")
-    lines.append(f"    git theta resolve {path} --strategy average   (or ours, theirs, ties, …)")
-    lines.append(f"    git add {path}")
+    name = shlex.quote(path)
+    lines.append(f"    git theta resolve {name} --strategy average   (or ours, theirs, ties, …)")
+    lines.append(f"    git add {name}")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -64,15 +65,27 @@ def regmean(sides: Sides, settings: Settings) -> Combine:
     if width > MAX_WIDTH:
         raise NotPossibleError(f"regmean takes layers of up to {MAX_WIDTH} inputs, not {width}")
     scaled = [_scaled(one, width, float(settings["alpha"])) for one in grams]
-    weights = [np.empty(rows * width) for _ in sides.seeds]
+    total = np.add.reduce(scaled)
+    # Transposed, W = Σ W·G (Σ G)⁻¹ where all G are symmetric: each row for itself.
+    factors = [np.ascontiguousarray(solve(total, one).T) for one in scaled]
+    merged = np.empty(rows * width)
+    for start, parts in _whole_rows(sides, width):
+        found = [_product(part, factor) for part, factor in zip(parts, factors, strict=True)]
+        merged[start : start + parts[0].size] = np.add.reduce(found).ravel()
+    return lambda piece: merged[piece.start : piece.start + len(piece.sides[0])]
+
+
+def _whole_rows(sides: Sides, width: int) -> Iterator[tuple[int, list[Floats]]]:
+    """The sides as matrices of some whole rows, and where in the tensor these begin."""
+    if not width:
+        return
+    start, held = 0, [np.zeros(0) for _ in sides.seeds]
     for piece in sides:
-        for matrix, side in zip(weights, piece.sides, strict=True):
-            matrix[piece.start : piece.start + len(side)] = side
-    right = np.zeros((width, rows))
-    for one, flat in zip(scaled, weights, strict=True):
-        right += _product(one, flat.reshape(rows, width).T)
-    solved = solve(np.add.reduce(scaled), right).T.ravel()
-    return lambda piece: solved[piece.start : piece.start + len(piece.sides[0])]
+        held = [np.concatenate(pair) for pair in zip(held, piece.sides, strict=True)]
+        whole = len(held[0]) // width * width
+        if whole:
+            yield start, [one[:whole].reshape(-1, width) for one in held]
+            start, held = start + whole, [one[whole:] for one in held]
 
 
 def _scaled(matrix: NDArray[Any], width: int, alpha: float) -> Floats:
