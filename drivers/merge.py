@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
@@ -19,12 +20,13 @@ from git_theta_ext.manifest import Manifest, is_manifest
 from git_theta_ext.merge.apply import Merged, merge
 from git_theta_ext.merge.explain import conflict_lines, notes
 from git_theta_ext.merge.measured import statistics_of
-from git_theta_ext.merge.policy import policy_for
-from git_theta_ext.merge.state import State, key_of, save
+from git_theta_ext.merge.policy import Operation, policy_for
+from git_theta_ext.merge.state import State, key_of, load, save
 from git_theta_ext.report.text import shown
 from git_theta_ext.repository import Repository
 
 _FAILED = 2
+_MARKER = 7
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,21 +37,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(arguments) != 5:
         print("git-theta-merge is started by Git; see: git theta help install", file=sys.stderr)
         return _FAILED
-    base, ours, theirs, _, path = arguments
+    base, ours, theirs, marker, path = arguments
+    # Git merges several common ancestors first, into one, with longer markers: nobody sees that.
+    nested = marker.isdigit() and int(marker) > _MARKER
     try:
-        merged = _merge([Path(base), Path(ours), Path(theirs)], path)
+        merged, unadded = _merge([Path(base), Path(ours), Path(theirs)], path, nested)
         temporary = Path(f"{ours}.theta")
         temporary.write_bytes(merged.manifest.to_bytes())
         os.replace(temporary, ours)
     except (ThetaError, OSError) as error:
         print(f"git-theta: {shown(path)}: cannot merge: {error}", file=sys.stderr)
         return _FAILED
-    if merged.open:
+    if merged.open and not nested:
         print("\n".join(conflict_lines(shown(path), merged)), file=sys.stderr)
-    return 1 if merged.open else 0
+    return 1 if merged.open or unadded else 0
 
 
-def _merge(files: Sequence[Path], path: str) -> Merged:
+def _merge(files: Sequence[Path], path: str, nested: bool) -> tuple[Merged, bool]:
+    """The merge, and whether the path is to stay in conflict though nothing is open in it."""
     repository = Repository.discover()
     blocks = Blocks.open(repository)
     texts = [file.read_bytes() for file in files]
@@ -57,15 +62,28 @@ def _merge(files: Sequence[Path], path: str) -> Merged:
     if ours is None or theirs is None:
         raise ManifestError("a side is empty")
     doing = operation(repository, os.environ)
-    policy = policy_for(repository, path, doing, os.environ)
+    state = State(policy_for(repository, path, doing, os.environ))
+    recorded = load(repository, key_of(texts)) if repository.flag("rerere.enabled") else None
+    replayed = recorded is not None and bool(recorded.resolutions) and not nested
+    if recorded is not None and replayed:
+        state = recorded
     revisions = ("HEAD", merged_head(repository, os.environ))
     statistics = statistics_of(repository, path, revisions, blocks)
-    merged = merge(base, ours, theirs, blocks, policy.choose, statistics=statistics)
+    merged = merge(
+        base, ours, theirs, blocks, state.choose, prefer=state.structure, statistics=statistics
+    )
+    if not nested:
+        _tell(path, merged, doing, replayed)
+    if (merged.open or replayed) and not nested:
+        save(repository, key_of(texts), replace(state, open=merged.open))
+    return merged, replayed and not repository.flag("rerere.autoUpdate")
+
+
+def _tell(path: str, merged: Merged, doing: Operation, replayed: bool) -> None:
+    if replayed:
+        print(f"git-theta: {shown(path)}: resolved as recorded (rerere)", file=sys.stderr)
     for line in notes(merged, reapplied=doing == "rebase"):
         print(f"git-theta: {shown(path)}: {line}", file=sys.stderr)
-    if merged.open:
-        save(repository, key_of(texts), State(policy, (), merged.open))
-    return merged
 
 
 def _parse(data: bytes) -> Manifest | None:

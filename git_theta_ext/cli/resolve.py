@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from typing import Any
 
 from git_theta_ext.blocks import Blocks
@@ -70,10 +71,9 @@ def _resolve(
     if not conflict.state.open:
         # Nothing is remembered of it: find out what is open.
         conflict = conflict.with_open(conflict.merged(blocks).open)
-    side = args.structure
-    plain = choice in ("ours", "theirs") and args.tensor is None
-    if side is None and plain and structure.NAME in conflict.state.open:
-        side = choice
+    side: structure.Side | None = args.structure
+    if side is None and args.tensor is None and structure.NAME in conflict.state.open:
+        side = "ours" if choice == "ours" else "theirs" if choice == "theirs" else None
     return conflict.resolve(args.tensor, choice, side).finish(blocks)
 
 
@@ -84,7 +84,8 @@ def _report(path: str, merged: Merged, json: bool) -> int:
     for line in notes(merged):
         print(line)
     if not merged.open:
-        print(f"{printable(path)}: nothing is open; to take it: git add {printable(path)}")
+        quoted = shlex.quote(printable(path))
+        print(f"{printable(path)}: nothing is open; to take it: git add {quoted}")
         return 0
     print(f"{printable(path)}: {plural(len(merged.open), 'part')} open, where ours stands:")
     for line in open_lines(merged.open):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from git_theta_ext.checkpoints import blobs_of
-from git_theta_ext.errors import UsageError
-from git_theta_ext.manifest import Manifest, is_manifest
+from git_theta_ext import checkpoints
+from git_theta_ext.errors import ManifestError, UsageError
+from git_theta_ext.manifest import Manifest
 from git_theta_ext.repository import Repository
 
 
@@ -51,19 +51,24 @@ class Heads:
 def pairs(repository: Repository, heads: Heads) -> Iterator[Pair]:
     """Every checkpoint that both sides changed, to different contents; renames are not followed."""
     trees = [
-        {} if commit is None else dict(blobs_of(repository, commit))
+        {} if commit is None else dict(checkpoints.blobs_of(repository, commit))
         for commit in (heads.base, heads.ours, heads.theirs)
     ]
-    for path in sorted(set(trees[1]) & set(trees[2])):
-        base, ours, theirs = (tree.get(path) for tree in trees)
-        if ours is None or theirs is None or ours == theirs or base in (ours, theirs):
-            continue
-        mine, yours = _manifest(repository, ours), _manifest(repository, theirs)
-        if mine is not None and yours is not None:
-            yield Pair(path, _manifest(repository, base) if base else None, mine, yours)
+    both = [
+        path
+        for path in sorted(set(trees[1]) & set(trees[2]))
+        if trees[1][path] != trees[2][path]
+        and trees[0].get(path) not in (trees[1][path], trees[2][path])
+    ]
+    oids = [tree[path] for path in both for tree in trees if path in tree]
+    found = dict(checkpoints.manifests(repository, oids))
+    for path in both:
+        base, ours, theirs = (_whole(found.get(tree.get(path, "")), path) for tree in trees)
+        if ours is not None and theirs is not None:
+            yield Pair(path, base, ours, theirs)
 
 
-def _manifest(repository: Repository, oid: str) -> Manifest | None:
-    found = dict(repository.small_blobs([oid], b"git-theta manifest", 64 << 20))
-    data = found.get(oid, b"")
-    return Manifest.parse(data) if is_manifest(data) else None
+def _whole(found: Manifest | ManifestError | None, path: str) -> Manifest | None:
+    if isinstance(found, ManifestError):
+        raise ManifestError(f"{path}: {found.message}", hint=found.hint)
+    return found

@@ -24,8 +24,9 @@ from git_theta_ext.updates.residual import SLICE
 
 _COPIES = 6
 
-Statistics = Callable[[str, str], "tuple[NDArray[Any] | None, ...]"]
-"""Gives the statistics (`fisher`, `gram`) of a tensor, by its name, for ours and theirs."""
+Statistics = Callable[[str, str], "tuple[NDArray[Any] | None, ...] | None"]
+"""Gives the statistics (`fisher`, `gram`) of a tensor, by its name, for ours and theirs; None if a
+side has no such statistics at all."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -75,11 +76,11 @@ def merge_tensor(
     try:
         if strategy.by_entry:
             return merger.by_entry(choice, strategy.prepare(merger, choice.settings))
-        done = merger.by_entry(CONFLICT, None)
-        if not done.reason or done.measure.nan_ours or done.measure.nan_theirs:
-            return done
+        measured = measure_tensor(versions)
+        if not measured.collided or measured.nan_ours or measured.nan_theirs:
+            return merger.by_entry(CONFLICT, None)
         merger.statistics = statistics
-        return merger.by_tensor(strategy.prepare(merger, choice.settings), done.measure)
+        return merger.by_tensor(strategy.prepare(merger, choice.settings), measured)
     except strategies.NotPossibleError as error:
         return replace(merger.by_entry(CONFLICT, None), reason=str(error))
 
@@ -88,6 +89,9 @@ def measure_tensor(versions: Versions) -> Measure:
     """How the two updates of a tensor meet; nothing is stored."""
     total = Measure()
     for part in versions.parts():
+        if part.known is not None:
+            total += Measure(part.stop - part.start)
+            continue
         old, mine, yours = versions.read(part)
         common = max(0, min(part.stop, versions.common) - part.start)
         for start in range(0, common, SLICE):
@@ -115,17 +119,17 @@ class _Merger:
         )
 
     def statistic(self, kind: str) -> tuple[NDArray[Any], ...]:
-        """Statistics of both sides for this tensor.
-
-        Raises:
-            NotPossibleError: there are none.
-        """
-        found = self.statistics(kind, self.name) if self.statistics else ()
-        present = tuple(one for one in found if one is not None)
-        if len(present) != 2:
+        """Statistics of both sides for this tensor; see `strategies.Sides.statistic`."""
+        if self._versions.tensor.order is not None:
+            raise strategies.NotPossibleError("its axes are not in row-major order")
+        found = self.statistics(kind, self.name) if self.statistics else None
+        if found is None:
             raise strategies.NotPossibleError(
                 f"no {kind} statistics of both sides: see docs/merging.md, Statistics"
             )
+        present = tuple(one for one in found if one is not None)
+        if len(present) == 1:
+            raise strategies.NotPossibleError(f"only one side has {kind} statistics of it")
         return present
 
     def __iter__(self) -> Iterator[Piece]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,11 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         yield "  ".join([*cells, row[3]])
-    yield f"{len(plan.decisions) - len(rows):,} tensors are as they were on both sides"
+    yield f"as they were on both sides: {_tensors(len(plan.decisions) - len(rows))}"
+
+
+def _tensors(count: int) -> str:
+    return f"{count:,} tensor" + ("" if count == 1 else "s")
 
 
 def _will(decision: Decision) -> str:
@@ -60,8 +65,9 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
     if len(found) > MAX_LINES:
         lines.append(f"    … and {len(found) - MAX_LINES} more: git theta status")
     lines.append("  ours stands there for now; what does not collide is merged. To go on:")
-    lines.append(f"    git theta resolve {path} --strategy average   (or ours, theirs, ties, …)")
-    lines.append(f"    git add {path}")
+    name = shlex.quote(path)
+    lines.append(f"    git theta resolve {name} --strategy average   (or ours, theirs, ties, …)")
+    lines.append(f"    git add {name}")
     return lines
 
 
@@ -80,7 +86,7 @@ def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
     total = sum((one.measure for one in blended if one.measure), Measure())
     names = sorted({str(one.decision.choice) for one in blended})
     lines = [
-        f"{', '.join(names)}: {len(blended):,} tensors, {100 * total.share:.3g} % of their entries "
+        f"{', '.join(names)}: {_tensors(len(blended))}, {100 * total.share:.3g} % of their entries "
         f"changed on both sides{figures(total)}"
     ]
     lines += _warnings(blended, total, reapplied)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Literal
 
 from git_theta_ext.manifest import Entry
+from git_theta_ext.tensors import DType
 
 Kind = Literal["weights", "batchnorm", "counter", "integer", "optimizer", "quantised", "opaque"]
 
@@ -36,6 +37,8 @@ _QUANTISED = re.compile(
     r"|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*))$"
 )
 _CODES = ("qweight", "weight")
+_CODE_BITS = {"int": 32, "uint": 32}
+"""Widest dtype of codes: packed ones come in words of 32 bits; of floats only fp8 are codes."""
 _SCALES = (
     "qzeros", "scales", "SCB", "weight_scale", "weight_scale_inv", "scale",
     "weight.absmax", "weight.quant_map", "absmax",
@@ -47,12 +50,12 @@ def is_counter_name(name: str) -> bool:
     return _COUNTER.search(name) is not None
 
 
-def kind_of(entry: Entry, names: Collection[str]) -> Kind:
-    """What a tensor is, by its dtype, its name, and the names of its neighbours.
+def kind_of(entry: Entry, types: Mapping[str, DType]) -> Kind:
+    """What a tensor is, by its dtype, its name, and its neighbours.
 
     Args:
         entry: the tensor.
-        names: the names of all tensors of the checkpoint, a set for speed.
+        types: the dtype of every tensor of the checkpoint, by name.
     """
     tensor = entry.tensor
     if entry.opaque:
@@ -62,23 +65,32 @@ def kind_of(entry: Entry, names: Collection[str]) -> Kind:
         return "counter"
     if _OPTIMIZER.search(tensor.name):
         return "optimizer"
-    if tensor.dtype.name.startswith("Q") or quantised_group(tensor.name, names) is not None:
+    if tensor.dtype.name.startswith("Q") or quantised_group(tensor.name, types) is not None:
         return "quantised"
     if tensor.dtype.kind not in ("float", "complex"):
         return "integer"
     return "batchnorm" if _BATCHNORM.search(tensor.name) else "weights"
 
 
-def quantised_group(name: str, names: Collection[str]) -> str | None:
+def quantised_group(name: str, types: Mapping[str, DType]) -> str | None:
     """The module whose quantised codes or scales a tensor holds, or None.
 
-    A `weight` counts as codes only where scales stand beside it.
+    A `weight` counts as codes only if it is of eight bits or fewer and scales stand beside it.
     """
     module, dot, last = name.rpartition(".")
-    if dot and last in _CODES and any(f"{module}.{scale}" in names for scale in _SCALES):
+    if dot and last in _CODES and _holds_codes(module, types):
         return module
     match = _QUANTISED.search(name)
     if match is None:
         return None
     module = name[: match.start()]
-    return module if any(f"{module}.{codes}" in names for codes in _CODES) else None
+    return module if _holds_codes(module, types) else None
+
+
+def _holds_codes(module: str, types: Mapping[str, DType]) -> bool:
+    codes = (types.get(f"{module}.{name}") for name in _CODES)
+    if not any(
+        dtype is not None and dtype.bits <= _CODE_BITS.get(dtype.kind, 8) for dtype in codes
+    ):
+        return False
+    return any(f"{module}.{scale}" in types for scale in _SCALES)

@@ -37,18 +37,25 @@ def statistics_of(
     """
 
     @cache
-    def entries(kind: str, revision: str) -> dict[str, Entry]:
-        place = PurePosixPath(path)
-        name = str(place.with_name(f"{place.stem}.{kind}.safetensors"))
-        oid = repository.blob_at(revision, name)
+    def entries(kind: str, revision: str) -> dict[str, Entry] | None:
+        oid = repository.blob_at(revision, statistics_path(path, kind))
         data = b"" if oid is None else repository.blob(oid)
-        return entries_of(Manifest.parse(data)) if is_manifest(data) else {}
+        return entries_of(Manifest.parse(data)) if is_manifest(data) else None
 
-    def find(kind: str, name: str) -> tuple[NDArray[Any] | None, ...]:
-        found = [entries(kind, one).get(name) if one else None for one in revisions]
+    def find(kind: str, name: str) -> tuple[NDArray[Any] | None, ...] | None:
+        sides = [entries(kind, one) if one else None for one in revisions]
+        found = [side.get(name) for side in sides if side is not None]
+        if len(found) != len(sides):
+            return None
         return tuple(None if one is None else _array(one, blocks) for one in found)
 
     return find
+
+
+def statistics_path(path: str, kind: str) -> str:
+    """Where the statistics of a checkpoint stand: `model.fisher.safetensors` beside it."""
+    place = PurePosixPath(path)
+    return str(place.with_name(f"{place.stem}.{kind}.safetensors"))
 
 
 def _array(entry: Entry, blocks: Blocks) -> NDArray[Any] | None:

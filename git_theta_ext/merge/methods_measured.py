@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ MAX_WIDTH = 4096
 
 
 def fisher(sides: Sides, settings: Settings) -> Combine:
-    """Σ w·F·x / Σ w·F; the mean where the Fisher information is zero on all sides."""
+    """Σ w·F·x / Σ w·F; the mean where no side felt anything, or nothing was measured."""
     weights = weights_of(settings, len(sides.seeds))
     diagonals = [one.ravel() for one in sides.statistic("fisher")]
+    if not diagonals:
+        return lambda piece: weighted_sum(weights, piece.sides) / sum(weights)
     for one in diagonals:
         if one.size != sides.count:
             raise NotPossibleError(
@@ -50,26 +53,39 @@ def fisher(sides: Sides, settings: Settings) -> Combine:
 
 
 def regmean(sides: Sides, settings: Settings) -> Combine:
-    """W = (Σ G)⁻¹ Σ G·W for weights of [out, in]; vectors and the like are averaged.
+    """W = (Σ G)⁻¹ Σ G·W for weights of [out, in]; vectors and embeddings are averaged.
 
     G is the Gram matrix of a layer's inputs, what is off its diagonal scaled by α.
     """
-    if len(sides.shape) != 2:
+    grams = sides.statistic("gram") if len(sides.shape) == 2 else ()
+    if not grams:
         count = len(sides.seeds)
         return lambda piece: weighted_sum([1.0] * count, piece.sides) / count
     rows, width = sides.shape
     if width > MAX_WIDTH:
         raise NotPossibleError(f"regmean takes layers of up to {MAX_WIDTH} inputs, not {width}")
-    grams = [_scaled(one, width, float(settings["alpha"])) for one in sides.statistic("gram")]
-    weights = [np.empty(rows * width) for _ in sides.seeds]
+    scaled = [_scaled(one, width, float(settings["alpha"])) for one in grams]
+    total = np.add.reduce(scaled)
+    # Transposed, W = Σ W·G (Σ G)⁻¹ where all G are symmetric: each row for itself.
+    factors = [np.ascontiguousarray(solve(total, one).T) for one in scaled]
+    merged = np.empty(rows * width)
+    for start, parts in _whole_rows(sides, width):
+        found = [_product(part, factor) for part, factor in zip(parts, factors, strict=True)]
+        merged[start : start + parts[0].size] = np.add.reduce(found).ravel()
+    return lambda piece: merged[piece.start : piece.start + len(piece.sides[0])]
+
+
+def _whole_rows(sides: Sides, width: int) -> Iterator[tuple[int, list[Floats]]]:
+    """The sides as matrices of some whole rows, and where in the tensor these begin."""
+    if not width:
+        return
+    start, held = 0, [np.zeros(0) for _ in sides.seeds]
     for piece in sides:
-        for matrix, side in zip(weights, piece.sides, strict=True):
-            matrix[piece.start : piece.start + len(side)] = side
-    right = np.zeros((width, rows))
-    for one, flat in zip(grams, weights, strict=True):
-        right += _product(one, flat.reshape(rows, width).T)
-    solved = solve(np.add.reduce(grams), right).T.ravel()
-    return lambda piece: solved[piece.start : piece.start + len(piece.sides[0])]
+        held = [np.concatenate(pair) for pair in zip(held, piece.sides, strict=True)]
+        whole = len(held[0]) // width * width
+        if whole:
+            yield start, [one[:whole].reshape(-1, width) for one in held]
+            start, held = start + whole, [one[whole:] for one in held]
 
 
 def _scaled(matrix: NDArray[Any], width: int, alpha: float) -> Floats:

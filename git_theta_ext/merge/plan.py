@@ -86,14 +86,16 @@ def make_plan(
         choose: gives the strategy for entries that collide.
     """
     old, mine, yours = entries_of(base), entries_of(ours), entries_of(theirs)
-    names = {*old, *mine, *yours}
+    types = {
+        name: entry.tensor.dtype for side in (old, yours, mine) for name, entry in side.items()
+    }
     decisions = {}
-    for name in sorted(names, key=natural_key):
+    for name in sorted(types, key=natural_key):
         present = mine.get(name) or yours.get(name) or old[name]
         decisions[name] = _decide(
-            present, kind_of(present, names), old.get(name), mine.get(name), yours.get(name), choose
+            present, kind_of(present, types), old.get(name), mine.get(name), yours.get(name), choose
         )
-    _check_groups(decisions, names, (mine, yours), choose)
+    _check_groups(decisions, types, (mine, yours), choose)
     _check_ties(decisions, old, mine, yours)
     for side, other, label in ((mine, yours, "theirs"), (yours, mine, "ours")):
         _check_copies(decisions, old, side, (other, label), choose)
@@ -253,7 +255,7 @@ def _unlike(mine: Entry, yours: Entry) -> str:
 
 def _check_groups(
     decisions: dict[str, Decision],
-    names: set[str],
+    types: Mapping[str, DType],
     sides: tuple[Mapping[str, Entry], Mapping[str, Entry]],
     choose: Choose,
 ) -> None:
@@ -261,7 +263,7 @@ def _check_groups(
     groups: dict[str, list[Decision]] = {}
     for decision in decisions.values():
         if decision.kind == "quantised":
-            group = quantised_group(decision.name, names)
+            group = quantised_group(decision.name, types)
             groups.setdefault(group or decision.name, []).append(decision)
     for group, members in groups.items():
         moved = [one for one in members if one.action not in ("same", "drop")]

@@ -24,6 +24,9 @@ Operation = Literal["merge", "rebase"]
 
 FILE = ".theta.toml"
 VARIABLE = "GIT_THETA_MERGE"
+STATISTICS = (".fisher.safetensors", ".gram.safetensors")
+"""How the names of files end that hold statistics of a checkpoint beside them."""
+
 _MAX_BYTES = 1 << 20
 _DEFAULTS: dict[Operation, Choice] = {"merge": CONFLICT, "rebase": Choice("reapply")}
 
@@ -53,6 +56,13 @@ class Policy:
     default: Choice
     rules: tuple[Rule, ...] = ()
     source: str = "default"
+
+    @property
+    def side(self) -> Literal["ours", "theirs"] | None:
+        """The side whose structure is to stand, where the default is to take a side."""
+        if self.default.strategy == "ours":
+            return "ours"
+        return "theirs" if self.default.strategy == "theirs" else None
 
     def choose(self, name: str) -> Choice:
         """The strategy for a tensor: the first rule that matches, else the default."""
@@ -115,6 +125,9 @@ def policy_for(
     Raises:
         UsageError: a setting is not usable; says which and where.
     """
+    if path.endswith(STATISTICS):
+        # What both sides measured belongs to the merged model as their mean.
+        return Policy(Choice("average"), (), "statistics")
     text = environment.get(VARIABLE)
     if text:
         return Policy(parse_choice(text, VARIABLE), (), VARIABLE)

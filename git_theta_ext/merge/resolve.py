@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import cast
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import Checkout, write_file
@@ -85,14 +84,15 @@ class Conflict:
         heads = (name for name in _OTHER_HEADS if (self.repository.git_dir / name).exists())
         revisions = ("HEAD", next(heads, None))
         statistics = statistics_of(self.repository, self.path, revisions, blocks)
-        prefer = cast("structure.Side | None", self.state.structure)
-        return carry_out(self.plan(), blocks, prefer, statistics)
+        return carry_out(self.plan(), blocks, self.state.structure, statistics)
 
     def with_open(self, found: Mapping[str, str]) -> Conflict:
         """The same conflict, now that it is known what is open in it."""
         return replace(self, state=replace(self.state, open=dict(found)))
 
-    def resolve(self, pattern: str | None, choice: str | None, side: str | None) -> Conflict:
+    def resolve(
+        self, pattern: str | None, choice: str | None, side: structure.Side | None
+    ) -> Conflict:
         """Use a strategy for open tensors, or for all that match a pattern and both changed.
 
         Args:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from git_theta_ext.errors import StoreError
 from git_theta_ext.merge.choice import Choice
@@ -32,7 +32,7 @@ class Resolution:
 
     names: frozenset[str]
     choice: str
-    structure: str | None = None
+    structure: Literal["ours", "theirs"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class State:
         return self.policy.choose(name)
 
     @property
-    def structure(self) -> str | None:
-        """The side whose structure was chosen last."""
+    def structure(self) -> Literal["ours", "theirs"] | None:
+        """The side whose structure was chosen last, else the policy's."""
         chosen = (one.structure for one in reversed(self.resolutions) if one.structure)
-        return next(chosen, None)
+        return next(chosen, self.policy.side)
 
 
 def key_of(versions: Sequence[bytes | None]) -> str:

@@ -72,8 +72,10 @@ class Sides(Protocol):
     def statistic(self, kind: str) -> tuple[NDArray[Any], ...]:
         """What was measured on each side: `fisher` (the tensor's shape) or `gram` (in × in).
 
+        Empty if other tensors of the model were measured, and this one on no side.
+
         Raises:
-            NotPossibleError: there are none.
+            NotPossibleError: nothing was measured, or this tensor on some sides only.
         """
         ...
 

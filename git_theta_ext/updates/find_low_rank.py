@@ -251,7 +251,8 @@ def _solved(normal: Array, misfit: Array) -> Array:
     damping = 1e-10 * diagonal.mean(axis=1, keepdims=True) + 1e-300
     np.add(diagonal, damping, out=diagonal)
     found: Array = np.linalg.solve(normal, misfit[:, :, None])[:, :, 0]
-    return np.where(np.isfinite(found), found, 0.0)
+    bounded: Array = np.where(np.isfinite(found), found, 0.0)
+    return bounded
 
 
 def _squeeze(bounds: tuple[Array, Array], weights: Array, left: Array, right: Array) -> Array:

@@ -329,3 +329,16 @@ def test_fisher_without_statistics_is_not_possible() -> None:
     _, ours, theirs = three()
     with pytest.raises(NotPossibleError, match="no fisher statistics"):
         merge_arrays(Choice("fisher"), None, [ours, theirs])
+
+
+def test_regmean_is_the_same_whatever_the_slices() -> None:
+    random = np.random.default_rng(1)
+    sides = [random.normal(size=(11, 7)) for _ in range(2)]
+    stats = {"gram": [x.T @ x for x in random.normal(size=(2, 20, 7))]}
+    found = []
+    for length in (5, 16, 1000):
+        arrays = Arrays(None, sides, "w", stats, length)
+        combine = get("regmean").prepare(arrays)
+        found.append(np.concatenate([combine(piece) for piece in arrays]))
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])

@@ -51,14 +51,15 @@ def test_a_tensor_added_on_one_side(repo: Repo) -> None:
 
 def test_a_collision_is_a_conflict_with_a_loadable_checkpoint(repo: Repo) -> None:
     ours = {QUERY: moved(QUERY, slice(0, 3))}
-    theirs = moved(QUERY, slice(0, 3)) + 1
-    branches(repo, ours, {QUERY: theirs, VALUE: moved(VALUE, slice(1))})
+    theirs = {QUERY: moved(QUERY, slice(0, 3)) + 1, VALUE: moved(VALUE, slice(1))}
+    branches(repo, ours, theirs)
     done = repo.run("git", "merge", "side", ok=(1,))
     assert QUERY.encode() in done.stderr + done.stdout
     found = (repo.path / NAME).read_bytes()
-    # Entries that one side alone changed are merged, as lines would be; the others stay ours.
-    met = np.concatenate([ours[QUERY][:3], theirs[3:]])
-    assert found == safetensors({**model(), QUERY: met, VALUE: moved(VALUE, slice(1))})
+    # Entries that only theirs changed are merged; ours stands where both did.
+    standing = theirs[QUERY].copy()
+    standing[0:3] = ours[QUERY][0:3]
+    assert found == safetensors({**model(), QUERY: standing, VALUE: theirs[VALUE]})
     assert repo.status().startswith("UU")
     repo.git("checkout", "--theirs", "--", NAME)
     repo.commit("settled")

@@ -218,6 +218,32 @@ def test_statistics_beside_the_checkpoint_serve_fisher(repo: Repo) -> None:
         statistics = st({"w": np.full(300, mass, np.float32)})
         repo.write("model.fisher.safetensors", statistics)
         repo.commit(branch)
-    environment = {"GIT_THETA_MERGE": "fisher"}
-    repo.run("git", "merge", "side", ok=(1,), env=environment)  # the statistics themselves collide
+    repo.run("git", "merge", "side", env={"GIT_THETA_MERGE": "fisher"})
     assert content(repo) == st({"w": np.full(300, 7, np.float32)})
+
+
+def test_recorded_resolutions_are_used_again(collided: Repo) -> None:
+    collided.git("config", "rerere.enabled", "true")
+    collided.run("git", "merge", "side", ok=(1,))
+    collided.theta("resolve", NAME, "--strategy", "average")
+    collided.git("merge", "--abort")
+    assert content(collided) == st(BASE, OURS)
+    done = collided.run("git", "merge", "side", ok=(1,))
+    assert b"resolved as recorded" in done.stderr
+    assert content(collided) == expected(**AVERAGE)
+    assert collided.status().startswith("UU")
+    collided.git("merge", "--abort")
+    collided.git("config", "rerere.autoUpdate", "true")
+    collided.git("merge", "-q", "-m", "merge", "side")
+    assert content(collided) == expected(**AVERAGE)
+
+
+def test_taking_a_side_takes_its_structure_too(repo: Repo) -> None:
+    branches(
+        repo,
+        st(BASE, metadata={"a": "1"}),
+        st(BASE, OURS, metadata={"a": "2"}),
+        st(BASE, THEIRS, metadata={"a": "3"}),
+    )
+    repo.run("git", "merge", "-q", "-m", "merge", "side", env={"GIT_THETA_MERGE": "theirs"})
+    assert content(repo) == st(BASE, THEIRS, metadata={"a": "3"})

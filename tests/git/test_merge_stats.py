@@ -1,0 +1,117 @@
+"""git theta stats, with a model that looks like PyTorch's; then the merge that uses it."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import safetensors
+from tests.conftest import Repo
+
+SCRIPT = '''
+"""A linear layer with just as much of PyTorch's interface as is needed."""
+import numpy as np
+from safetensors.numpy import load_file
+
+
+class Tensor:
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.shape = self.values.shape
+        self.grad = None
+
+    def detach(self): return self
+    def cpu(self): return self
+    def double(self): return self
+    def numpy(self): return self.values
+
+
+class Linear:
+    def __init__(self, weight):
+        self.weight, self.in_features, self.hooks = Tensor(weight), weight.shape[1], []
+
+    def register_forward_pre_hook(self, hook):
+        self.hooks.append(hook)
+        return self
+
+    def remove(self): self.hooks.clear()
+    def named_modules(self): return [("", self), ("layer", self)][1:]
+    def named_parameters(self): return [("layer.weight", self.weight)]
+    def zero_grad(self): self.weight.grad = None
+
+    def __call__(self, inputs):
+        for hook in self.hooks:
+            hook(self, (inputs,))
+        return Tensor(inputs.values @ self.weight.values.T)
+
+
+class Loss:
+    def __init__(self, model, inputs): self.model, self.inputs = model, inputs
+
+    def backward(self):
+        self.model.weight.grad = Tensor(np.broadcast_to(self.inputs.values.sum(0), (1, 2)))
+
+
+def load(path): return Linear(load_file(path)["layer.weight"])
+def batches(): return [Tensor(np.array(rows, np.float32)) for rows in BATCHES]
+def forward(model, batch): return model(batch)
+def loss(model, batch): return Loss(model, batch)
+'''
+
+
+def prepared(repo: Repo, name: str, weight: list[float], batches: str, kind: str = "gram") -> str:
+    """A commit with a weight and its statistics on a branch; what the command printed."""
+    repo.write("model.safetensors", safetensors({"layer.weight": np.array([weight], np.float32)}))
+    script = repo.path.parent / "stats.py"
+    script.write_text(f"BATCHES = {batches}\n{SCRIPT}")
+    text = repo.theta("stats", "model.safetensors", "--with", str(script), "--kind", kind)
+    repo.commit(name)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy", "expected"),
+    [
+        # Each branch saw one input only, and keeps the weight of that.
+        ("gram", "regmean", (1.0, 40.0)),
+        # Squared gradients (16, 0) and (0, 9): the same.
+        ("fisher", "fisher", (1.0, 40.0)),
+    ],
+)
+def test_statistics_are_measured_tracked_and_used(
+    repo: Repo, kind: str, strategy: str, expected: tuple[float, float]
+) -> None:
+    repo.write("model.safetensors", safetensors({"layer.weight": np.zeros((1, 2), np.float32)}))
+    repo.commit("base")
+    repo.git("checkout", "-q", "-b", "side")
+    prepared(repo, "side", [30, 40], "[[[0, 3]], [[0, 3]]]", kind)
+    repo.git("checkout", "-q", "main")
+    text = prepared(repo, "main", [1, 2], "[[[4, 0]]]", kind)
+    assert f"model.{kind}.safetensors: {kind} statistics of 1 tensor" in text
+    repo.run("git", "merge", "side", env={"GIT_THETA_MERGE": strategy})
+    found = np.frombuffer((repo.path / "model.safetensors").read_bytes()[-8:], np.float32)
+    assert found == pytest.approx(expected, rel=1e-5)
+    # The statistics of the merged model are the mean of both.
+    measured = np.frombuffer((repo.path / f"model.{kind}.safetensors").read_bytes()[-8:], "f4")
+    assert measured.tolist() == ([0.0, 4.5] if kind == "gram" else [8.0, 4.5])
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("", (), "has no function 'load'"),
+        (f"BATCHES = []\n{SCRIPT}", (), "no linear layer of the model saw an input"),
+        (f"BATCHES = []\n{SCRIPT}", ("--kind", "fisher"), "no parameter of the model got"),
+        (f"BATCHES = []\n{SCRIPT}", ("--batches", "0"), "--batches takes a number from 1"),
+    ],
+)
+def test_mistakes(repo: Repo, script: str, words: tuple[str, ...], message: str) -> None:
+    repo.write("model.safetensors", safetensors({"layer.weight": np.zeros((1, 2), np.float32)}))
+    path = repo.path.parent / "stats.py"
+    path.write_text(script)
+    command = (sys.executable, "-m", "git_theta_ext.cli.main", "stats", "model.safetensors")
+    done = repo.run(*command, "--with", str(path), *words, ok=(2,))
+    assert message in done.stderr.decode()
+    assert not (repo.path / "model.gram.safetensors").exists()

@@ -1,0 +1,235 @@
+"""Whole merges without Git, against a model of them in a few lines of Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.checkout import Checkout
+from git_theta_ext.formats import safetensors, skeleton
+from git_theta_ext.manifest import Entry, Manifest
+from git_theta_ext.merge.apply import Merged, merge
+from git_theta_ext.merge.choice import CONFLICT, Choice
+from git_theta_ext.merge.kinds import kind_of
+from git_theta_ext.merge.plan import make_plan
+from git_theta_ext.names import natural_key
+from git_theta_ext.store import Store
+from git_theta_ext.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.updates.base import values_dtype
+from tests.checkpoints import Tensors, awkward
+from tests.checkpoints import safetensors as file_of
+
+_TYPES = {
+    np.dtype(np.float32): "F32", np.dtype(np.float64): "F64", np.dtype(np.float16): "F16",
+    np.dtype(ml_dtypes.bfloat16): "BF16", np.dtype(np.int64): "I64", np.dtype(np.bool_): "BOOL",
+    np.dtype(ml_dtypes.float8_e4m3fn): "F8_E4M3", np.dtype(ml_dtypes.float8_e5m2): "F8_E5M2",
+    np.dtype(np.int8): "I8",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Blocks:
+    return Blocks(Store(tmp_path_factory.mktemp("store")))
+
+
+def manifest(blocks: Blocks, tensors: Tensors) -> Manifest:
+    infos, entries = {}, []
+    for name, value in tensors.items():
+        info = TensorInfo(name, DTYPES[_TYPES[value.dtype]], value.shape)
+        data = np.ascontiguousarray(value).tobytes()
+        found, start = [], 0
+        for spec in cut(info):
+            part = np.frombuffer(data[start : start + spec.nbytes], values_dtype(spec.dtype))
+            found.append(blocks.write(spec, part))
+            start += spec.nbytes
+        infos[name] = info
+        entries.append(Entry(info, tuple(found)))
+    entries.sort(key=lambda entry: natural_key(entry.tensor.name))
+    layout = safetensors.build(infos)
+    return Manifest("safetensors", blocks.write_bytes(skeleton.encode(layout)), tuple(entries))
+
+
+def content(blocks: Blocks, merged: Merged) -> bytes:
+    """The checkpoint that results; making it also checks that structure and tensors agree."""
+    found = bytearray()
+    Checkout(merged.manifest, blocks).write(found.extend)
+    return bytes(found)
+
+
+def run(blocks: Blocks, *versions: Tensors, choice: Choice = CONFLICT) -> Merged:
+    base, ours, theirs = (manifest(blocks, one) for one in versions)
+    return merge(base, ours, theirs, blocks, lambda _: choice)
+
+
+SMALL = st.integers(0, 3).map(lambda value: np.full(3, value, np.float32))
+SIDE = st.dictionaries(st.sampled_from("abcdef"), SMALL, max_size=6)
+
+
+@given(SIDE, SIDE, SIDE)
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+def test_tensors_merge_as_the_keys_of_dictionaries_do(
+    blocks: Blocks,
+    base: dict[str, np.ndarray],
+    ours: dict[str, np.ndarray],
+    theirs: dict[str, np.ndarray],
+) -> None:
+    merged = run(blocks, base, ours, theirs)
+    expected, open_names = {}, set()
+    for name in {*base, *ours, *theirs}:
+        old, mine, yours = (
+            None if name not in one else one[name].tobytes() for one in (base, ours, theirs)
+        )
+        value = yours if mine == old else mine
+        if old not in (mine, yours) and mine != yours:
+            open_names.add(name)
+        if value is not None:
+            expected[name] = value
+    assert set(merged.open) == open_names
+    found = {entry.tensor.name: entry for entry in merged.manifest.entries}
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert b"".join(block.inline or b"" for block in found[name].blocks) == value
+    content(blocks, merged)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_entries_merge_as_three_way_as_tensors_do(blocks: Blocks, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    kinds = [np.float32, np.float16, ml_dtypes.bfloat16, np.int64, ml_dtypes.float8_e4m3fn]
+    kind = np.dtype(kinds[seed % len(kinds)])
+    base = random.integers(-9, 9, 200).astype(kind)
+    ours, theirs = base.copy(), base.copy()
+    for side in (ours, theirs):
+        places = random.choice(200, random.integers(0, 20), replace=False)
+        side[places] = random.integers(-9, 9, len(places)).astype(kind)
+    merged = run(blocks, {"w": base}, {"w": ours}, {"w": theirs})
+    bits = [one.view(f"u{kind.itemsize}") for one in (base, ours, theirs)]
+    collide = (bits[1] != bits[0]) & (bits[2] != bits[0]) & (bits[1] != bits[2])
+    assert bool(merged.open) == bool(collide.any())
+    expected = np.where((bits[2] != bits[0]) & ~collide, bits[2], bits[1]).view(kind)
+    assert content(blocks, merged) == file_of({"w": expected})
+
+
+def test_a_side_that_did_nothing_changes_nothing(blocks: Blocks) -> None:
+    base, changed = awkward(), awkward()
+    changed["tiny"] = changed["tiny"] * 2
+    for versions in ((base, changed, base), (base, base, changed)):
+        merged = run(blocks, *versions)
+        assert not merged.open
+        assert content(blocks, merged) == file_of(changed)
+
+
+@pytest.mark.parametrize("kind", ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"])
+def test_blending_is_rounded_once_in_every_dtype(blocks: Blocks, kind: str) -> None:
+    dtype = next(key for key, value in _TYPES.items() if value == kind)
+    base = np.zeros(300).astype(dtype)
+    ours, theirs = np.linspace(1, 2, 300).astype(dtype), np.linspace(2, 3, 300).astype(dtype)
+    merged = run(blocks, {"w": base}, {"w": ours}, {"w": theirs}, choice=Choice("average"))
+    mean = (ours.astype(np.float64) + theirs.astype(np.float64)) / 2
+    assert content(blocks, merged) == file_of({"w": mean.astype(dtype)})
+
+
+def test_an_average_sees_only_entries_that_both_changed(blocks: Blocks) -> None:
+    base = np.zeros(100, np.float32)
+    ours, theirs = base.copy(), base.copy()
+    ours[:2], theirs[1:3] = 2, 4
+    merged = run(blocks, {"w": base}, {"w": ours}, {"w": theirs}, choice=Choice("average"))
+    expected = base.copy()
+    expected[:3] = (2, 3, 4)
+    assert content(blocks, merged) == file_of({"w": expected})
+    measure = merged.outcomes[0].measure
+    assert measure is not None
+    assert (measure.entries, measure.collided) == (100, 1)
+    assert measure.cosine == pytest.approx(8 / (8 * 32) ** 0.5)
+    assert measure.ratio == pytest.approx(2)
+
+
+def test_infinity_stops_a_whole_tensor_strategy_and_equal_ones_do_not(blocks: Blocks) -> None:
+    base, ours, theirs = (np.full(100, value, np.float32) for value in (0, 1, 2))
+    for one in (base, ours, theirs):
+        one[7] = -np.inf
+    ties = Choice("ties", (("density", 1.0),))
+    merged = run(blocks, {"w": base}, {"w": ours}, {"w": theirs}, choice=ties)
+    assert not merged.open
+    ours[8] = np.inf
+    merged = run(blocks, {"w": base}, {"w": ours}, {"w": theirs}, choice=ties)
+    assert "NaN or infinite" in merged.open["w"]
+
+
+@pytest.mark.parametrize("name", ["fisher", "regmean"])
+def test_without_statistics_a_tensor_stays_open(blocks: Blocks, name: str) -> None:
+    base, ours, theirs = (np.full((8, 8), value, np.float32) for value in (0, 1, 2))
+    merged = run(blocks, {"w": base}, {"w": ours}, {"w": theirs}, choice=Choice(name))
+    assert "statistics of both sides" in merged.open["w"]
+
+
+def test_zero_resets_optimizer_state(blocks: Blocks) -> None:
+    name = "optimizer.state.0.exp_avg"
+    versions = [{name: np.full(300, value, np.float32)} for value in (1, 2, 3)]
+    assert "never blended" in run(blocks, *versions, choice=Choice("average")).open[name]
+    merged = run(blocks, *versions, choice=Choice("zero"))
+    assert content(blocks, merged) == file_of({name: np.zeros(300, np.float32)})
+
+
+def test_tied_tensors_stay_tied_under_random_masks(blocks: Blocks) -> None:
+    versions = []
+    for value in (0, 1, 3):
+        one = np.full(500, value, np.float32) + np.arange(500, dtype=np.float32) * (value > 0)
+        versions.append({"embedding": one, "head": one})
+    merged = run(blocks, *versions, choice=Choice("dare-linear"))
+    first, second = merged.manifest.entries
+    assert first.blocks[0].sha256 == second.blocks[0].sha256
+
+
+def test_a_model_without_any_change_needs_no_values(blocks: Blocks, tmp_path: Path) -> None:
+    one = manifest(blocks, {"w": np.zeros(1000, np.float32)})
+    nothing = Blocks(Store(tmp_path / "empty"))
+    assert merge(one, one, one, nothing).manifest == one
+
+
+@pytest.mark.parametrize(
+    ("tensors", "name", "kind"),
+    [
+        ({"bn.running_var": np.ones(4, np.float32)}, "bn.running_var", "batchnorm"),
+        ({"bn.num_batches_tracked": np.array(3)}, "bn.num_batches_tracked", "counter"),
+        ({"position_ids": np.arange(4)}, "position_ids", "integer"),
+        ({"logit_scale": np.array(1.0)}, "logit_scale", "weights"),
+        ({"c.weight": np.ones(4), "c.scale": np.ones(1)}, "c.weight", "weights"),
+        ({"c.weight": np.ones(4), "c.scale": np.ones(1)}, "c.scale", "weights"),
+        ({"c.weight": np.ones(4, np.int8), "c.weight_scale": np.ones(1)}, "c.weight_scale",
+         "quantised"),
+        ({"c.weight": np.ones(4, np.int8), "c.weight_scale": np.ones(1)}, "c.weight", "quantised"),
+        ({"optimizer.state.3.step": np.array(4.0)}, "optimizer.state.3.step", "counter"),
+        ({"optimizer_states.0.state.1.exp_avg": np.ones(4)},
+         "optimizer_states.0.state.1.exp_avg", "optimizer"),
+    ],
+)  # fmt: skip
+def test_kinds_of_tensors(blocks: Blocks, tensors: Tensors, name: str, kind: str) -> None:
+    entries = {entry.tensor.name: entry for entry in manifest(blocks, tensors).entries}
+    types = {key: entry.tensor.dtype for key, entry in entries.items()}
+    assert kind_of(entries[name], types) == kind
+
+
+def test_a_plan_is_printable_data(blocks: Blocks) -> None:
+    versions = [
+        manifest(blocks, tensors)
+        for tensors in (
+            {"a": np.zeros(99), "b": np.zeros(99), "ids": np.zeros(99, np.int64)},
+            {"a": np.ones(99), "b": np.ones(99), "ids": np.ones(99, np.int64)},
+            {"a": np.ones(99) * 2, "b": np.zeros(99), "ids": np.zeros(99, np.int64) + 2},
+        )
+    ]
+    plan = make_plan(*versions, lambda _: Choice("ties"))
+    assert list(plan.lines()) == [
+        "a    ours changed  theirs changed  entry by entry; where both changed: ties",
+        "b    ours changed  theirs kept     ours",
+        "ids  ours changed  theirs changed  entry by entry; where both changed: open",
+        "as they were on both sides: 0 tensors",
+    ]
