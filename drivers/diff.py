@@ -8,6 +8,7 @@ checkpoint. The driver always exits 0 when it could say something: Git stops at 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -17,7 +18,7 @@ from git_theta_ext.blocks import Blocks
 from git_theta_ext.diff.compare import compare
 from git_theta_ext.diff.sides import Side, open_side
 from git_theta_ext.errors import RepositoryError, ThetaError
-from git_theta_ext.report.text import render, shown
+from git_theta_ext.report.text import Style, render, shown
 from git_theta_ext.repository import Repository
 
 _SEVEN = 7
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if len(arguments) == 1:
             print(f"* Unmerged path {shown(arguments[0])}")
+        elif os.environ.get("GIT_EXTERNAL_DIFF", "").startswith("git-difftool--helper"):
+            return _start_tool(arguments)
         elif len(arguments) >= _SEVEN:
             _show(arguments)
         else:
@@ -46,6 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _start_tool(arguments: Sequence[str]) -> int:
+    """Go on with `git difftool`, which Git would pass over for a path that has a driver."""
+    git = shutil.which("git")
+    if git is None:
+        raise RepositoryError("git was not found on PATH", hint="install Git 2.30 or newer")
+    return os.spawnv(os.P_WAIT, git, ["git", "difftool--helper", *arguments])
+
+
 def _show(arguments: Sequence[str]) -> None:
     path, old_file, _, _, new_file, _, _ = arguments[:_SEVEN]
     new_path = arguments[_SEVEN] if len(arguments) > _SEVEN else path
@@ -53,7 +64,8 @@ def _show(arguments: Sequence[str]) -> None:
     header = f"diff --git a/{shown(path)} b/{shown(new_path)}"
     print(f"\x1b[1m{header}\x1b[m" if colour else header)
     comparison = compare(_side(old_file), _side(new_file))
-    for line in render(new_path, comparison, colour):
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    for line in render(new_path, comparison, Style(colour, unicode)):
         print(line)
 
 

@@ -2,64 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
-import numpy as np
-
 from git_theta_ext.checkout import entry_specs
+from git_theta_ext.diff.measure import Measure, measure_block
 from git_theta_ext.diff.sides import Position, Side
+from git_theta_ext.diff.structure import Note, compare_structures
 from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.names import natural_key
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.tensors import BlockSpec, TensorInfo
-from git_theta_ext.updates.base import Values
-from git_theta_ext.updates.residual import SLICE
-from git_theta_ext.updates.statistics import as_floats
 
 Status = Literal["added", "removed", "changed", "renamed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
-    """How far the values of a tensor moved, over its finite entries.
-
-    `changed` counts entries with other bits; `step` and `norm` are the squared 2-norms of the
-    difference and of the old values; `largest` is the largest absolute difference; `not_finite`
-    counts entries that are NaN or infinite now and were finite before.
-    """
-
-    changed: int = 0
-    step: float = 0.0
-    norm: float = 0.0
-    largest: float = 0.0
-    not_finite: int = 0
-
-    def __add__(self, other: Measure) -> Measure:
-        return Measure(
-            self.changed + other.changed,
-            self.step + other.step,
-            self.norm + other.norm,
-            max(self.largest, other.largest),
-            self.not_finite + other.not_finite,
-        )
-
-    @property
-    def relative(self) -> float | None:
-        """‖new - old‖ / ‖old‖, or None where the old values are all zero."""
-        return math.sqrt(self.step / self.norm) if self.norm > 0 else None
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
-    """One tensor that differs. `old` and `new` are None where it was added or removed."""
+    """One tensor that differs. `old` and `new` are None where it was added or removed.
+
+    `kind` and `info` are those of the update that made it, where all its blocks agree; `stored`
+    counts the bytes of objects that were not needed before.
+    """
 
     status: Status
     old: TensorInfo | None
     new: TensorInfo | None
     kind: str | None = None
+    info: tuple[tuple[str, str], ...] = ()
     stored: int = 0
     measure: Measure | None = None
 
@@ -78,16 +50,27 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that differs between two versions of one checkpoint."""
+    """All that differs between two versions of one checkpoint.
+
+    `size` is the length of the new version in bytes, its structure left out; `notes` say what
+    differs outside the tensors, where that could be read.
+    """
 
     changes: tuple[Change, ...]
     tensors: int
     parameters: int
     changed_parameters: int
     stored: int
+    size: int
     old_format: str | None
     new_format: str | None
     structure_changed: bool
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def measure(self) -> Measure:
+        """How far all changed tensors moved together; a lower bound of the old norm is theirs."""
+        return sum((one.measure for one in self.changes if one.measure), Measure())
 
 
 def compare(old: Side | None, new: Side | None, measured: bool = True) -> Comparison:
@@ -111,20 +94,29 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
             changes.append(_arrival(now, before.get(renames.get(name, "")), known))
         elif now is not None and then is not None and not _same(then, now):
             measure = _measure(old, new, then, now) if measured else None
-            kind, stored = _kind(then, now), _stored(now.blocks, known)
-            changes.append(Change("changed", then.tensor, now.tensor, kind, stored, measure))
+            kind, info = _update(then, now)
+            stored = _stored(now.blocks, known)
+            changes.append(Change("changed", then.tensor, now.tensor, kind, info, stored, measure))
     whole = after or before
+    restructured = (
+        old is not None
+        and new is not None
+        and old.manifest.skeleton.sha256 != new.manifest.skeleton.sha256
+    )
+    notes: tuple[Note, ...] = ()
+    if measured and restructured and old is not None and new is not None:
+        notes = compare_structures((old.manifest, old.structure()), (new.manifest, new.structure()))
     return Comparison(
         tuple(changes),
         len(whole),
         sum(entry.tensor.count for entry in whole.values()),
         sum(change.count for change in changes if change.status != "renamed"),
         _all_stored(new.manifest, known) if new is not None else 0,
+        sum(entry.tensor.nbytes for entry in after.values()),
         old.manifest.format if old is not None else None,
         new.manifest.format if new is not None else None,
-        old is not None
-        and new is not None
-        and old.manifest.skeleton.sha256 != new.manifest.skeleton.sha256,
+        restructured,
+        notes,
     )
 
 
@@ -163,7 +155,7 @@ def _renames(before: Mapping[str, Entry], after: Mapping[str, Entry]) -> dict[st
 def _arrival(now: Entry, then: Entry | None, known: set[str]) -> Change:
     if then is not None:
         return Change("renamed", then.tensor, now.tensor)
-    return Change("added", None, now.tensor, _last_kind(now), _stored(now.blocks, known))
+    return Change("added", None, now.tensor, _last_kind(now), (), _stored(now.blocks, known))
 
 
 def _stored(blocks: Iterable[Block], known: set[str]) -> int:
@@ -182,14 +174,19 @@ def _last_kind(entry: Entry) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def _kind(then: Entry, now: Entry) -> str | None:
-    """The kind of update that made the new version of the old one."""
-    kinds = set()
+def _update(then: Entry, now: Entry) -> tuple[str | None, tuple[tuple[str, str], ...]]:
+    """The kind of update that made the new version of the old one, and its remarks.
+
+    Nothing where blocks differ in kind; no remarks where they differ in those.
+    """
+    kinds, remarks = set(), set()
     for old, new in zip(then.blocks, now.blocks, strict=False):
         if old.sha256 != new.sha256 and new.chain:
             follows = len(new.chain) > 1 and new.chain[0] in old.chain
             kinds.add(new.chain[-1].kind if follows else "dense")
-    return kinds.pop() if len(kinds) == 1 else None
+            remarks.add(new.chain[-1].info if follows else ())
+    kind = kinds.pop() if len(kinds) == 1 else None
+    return kind, remarks.pop() if kind and len(remarks) == 1 else ()
 
 
 def _measure(old: Side | None, new: Side | None, then: Entry, now: Entry) -> Measure | None:
@@ -198,41 +195,18 @@ def _measure(old: Side | None, new: Side | None, then: Entry, now: Entry) -> Mea
     comparable = (a.dtype, a.shape, a.order) == (b.dtype, b.shape, b.order)
     if old is None or new is None or not comparable or then.opaque or now.opaque:
         return None
-    pairs = zip(entry_specs(now), then.blocks, now.blocks, strict=True)
+    specs = entry_specs(now)
+    starts = list(accumulate((spec.count for spec in specs), initial=0))
+    pairs = zip(specs, then.blocks, now.blocks, strict=True)
 
     def work(item: tuple[int, tuple[BlockSpec, Block, Block]]) -> Measure:
         number, (spec, before, after) = item
+        first = starts[number]
         position: Position = (b.name, number)
         values = old.read(spec, position, before)
         # An unchanged block still counts for the norm of the old values.
         other = values if before.sha256 == after.sha256 else new.read(spec, position, after)
-        return measure_block(spec, values, other)
+        return measure_block(spec, values, other, first)
 
     parts = ordered_map(work, enumerate(pairs), lambda item: 2 * item[1][0].nbytes)
     return sum(parts, Measure())
-
-
-def measure_block(spec: BlockSpec, old: Values, new: Values) -> Measure:
-    """How far one block moved; sums in float64, slice by slice, in a fixed order."""
-    then, now = as_floats(spec.dtype, old), as_floats(spec.dtype, new)
-    total = Measure()
-    for start in range(0, len(new), SLICE):
-        piece = slice(start, start + SLICE)
-        changed = int(np.count_nonzero(old[piece] != new[piece]))
-        if then is None or now is None:
-            total += Measure(changed)
-            continue
-        before, after = then[piece].astype(np.float64), now[piece].astype(np.float64)
-        finite = np.isfinite(before)
-        lost = finite & ~np.isfinite(after)
-        both = finite & ~lost
-        step = after[both] - before[both]
-        with np.errstate(over="ignore"):
-            total += Measure(
-                changed,
-                float(np.sum(step * step)),
-                float(np.sum(before[both] * before[both])),
-                float(np.max(np.abs(step), initial=0.0)),
-                int(np.count_nonzero(lost)),
-            )
-    return total

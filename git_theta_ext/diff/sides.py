@@ -35,6 +35,10 @@ class Side(Protocol):
         """The raw bits of a block's elements."""
         ...
 
+    def structure(self) -> bytes:
+        """The skeleton: everything that is no tensor's bytes, as `formats.skeleton` writes it."""
+        ...
+
 
 class StoredSide:
     """A manifest; its blocks come from the store, verified."""
@@ -47,6 +51,10 @@ class StoredSide:
     def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
         """The raw bits of a block's elements."""
         return self._blocks.read(spec, block)
+
+    def structure(self) -> bytes:
+        """The skeleton."""
+        return self._blocks.read_bytes(self.manifest.skeleton)
 
 
 class FileSide:
@@ -71,9 +79,13 @@ class FileSide:
             if isinstance(segment, Span)
         ]
         entries.sort(key=lambda entry: natural_key(entry.tensor.name))
-        structure = skeleton.encode(layout)
-        digest = hashlib.sha256(structure).hexdigest()
-        self.manifest = Manifest(layout.format, Block(len(structure), digest), tuple(entries))
+        self._structure = skeleton.encode(layout)
+        digest = hashlib.sha256(self._structure).hexdigest()
+        self.manifest = Manifest(layout.format, Block(len(self._structure), digest), tuple(entries))
+
+    def structure(self) -> bytes:
+        """The skeleton."""
+        return self._structure
 
     def _places(self, layout: Layout) -> Iterator[tuple[Span, int, int, BlockSpec]]:
         """Every block: its span, its number, where it lies and what it is."""

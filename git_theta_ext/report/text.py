@@ -3,37 +3,71 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from git_theta_ext.diff.compare import Change, Comparison
+from git_theta_ext.diff.measure import Measure, histogram
+from git_theta_ext.report.groups import Group, group
 from git_theta_ext.tensors import TensorInfo
 
 MAX_LINES = 400
-"""Tensors listed; the rest is counted."""
+"""Groups of tensors listed; the rest is counted."""
 _COLOURS = {"added": "\x1b[32m", "removed": "\x1b[31m", "changed": "", "renamed": "\x1b[36m"}
-_ALARM, _BOLD, _END = "\x1b[1;31m", "\x1b[1m", "\x1b[m"
+_ALARM, _BOLD, _DIM, _END = "\x1b[1;31m", "\x1b[1m", "\x1b[2m", "\x1b[m"
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "renamed": ">"}
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = "_.-=+*#@"
 
 
-def render(path: str, comparison: Comparison, colour: bool = False) -> Iterator[str]:
-    """A summary line for the file, then a line for each tensor that differs."""
-    head = "  ".join([shown(path), _summary(comparison)])
-    yield f"{_BOLD}{head}{_END}" if colour else head
-    changes = comparison.changes[:MAX_LINES]
-    names = max((len(_names(change)) for change in changes), default=0)
-    types = max((len(_type(change)) for change in changes), default=0)
-    for change in changes:
-        yield _line(change, min(names, 64), min(types, 40), colour)
-    if len(comparison.changes) > len(changes):
-        yield f"  … and {len(comparison.changes) - len(changes):,} more tensors"
-    if comparison.old_format and comparison.new_format != comparison.old_format:
-        yield f"  container: {comparison.old_format} → {comparison.new_format or 'none'}"
-    elif comparison.structure_changed:
-        yield "  structure changed: metadata, order of the tensors, or what is pickled with them"
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How to write: with colours, and with characters beyond ASCII."""
+
+    colour: bool = False
+    unicode: bool = True
+
+    def paint(self, start: str, text: str) -> str:
+        """`text` in a colour, where colours are wanted."""
+        return f"{start}{text}{_END}" if self.colour and start else text
 
 
-def _summary(comparison: Comparison) -> str:
-    differing = len(comparison.changes)
+def render(
+    path: str,
+    comparison: Comparison,
+    style: Style = Style(),
+    *,
+    brief: bool = False,
+    grouped: bool = True,
+) -> Iterator[str]:
+    """A summary line for the file, then what happened to each group of tensors.
+
+    Args:
+        path: what to call the checkpoint.
+        comparison: what differs.
+        style: colours and characters.
+        brief: one line for each group, without the numbers of its values.
+        grouped: put tensors that changed alike together, in the order of their names; else each
+            stands alone, in the order of the comparison.
+    """
+    yield style.paint(_BOLD, "  ".join([shown(path), summary(comparison)]))
+    alone = [Group(change.name, (change,)) for change in comparison.changes]
+    groups = group(comparison.changes) if grouped else alone
+    listed = groups[:MAX_LINES]
+    names = min(64, max((len(_name(one)) for one in listed), default=0))
+    for one in listed:
+        yield _line(one, names, style)
+        if not brief:
+            yield from _numbers(one, style)
+    if len(groups) > len(listed):
+        rest = sum(len(one.changes) for one in groups[MAX_LINES:])
+        yield f"  … and {_count(rest, 'more tensor')}"
+    yield from _outside(comparison, style)
+
+
+def summary(comparison: Comparison) -> str:
+    """What happened to the file, in one line."""
     parts = []
     if comparison.old_format is None:
         parts.append(f"new, {_count(comparison.tensors, 'tensor')}")
@@ -41,68 +75,205 @@ def _summary(comparison: Comparison) -> str:
     elif comparison.new_format is None:
         parts.append(f"deleted, {_count(comparison.tensors, 'tensor')}")
     else:
-        parts.append(f"{differing:,} of {_count(comparison.tensors, 'tensor')} changed")
+        parts.append(
+            f"{len(comparison.changes):,} of {_count(comparison.tensors, 'tensor')} changed"
+        )
         parts.append(
             f"{magnitude(comparison.changed_parameters)} of {magnitude(comparison.parameters)} "
             "parameters"
         )
+        if (moved := comparison.measure.relative) is not None:
+            parts.append(f"change {percentage(moved)}")
     if comparison.stored:
-        parts.append(f"stores {size(comparison.stored)}")
+        parts.append(f"stores {size(comparison.stored)} of {size(comparison.size)}")
     return " · ".join(parts)
 
 
-def _line(change: Change, names: int, types: int, colour: bool) -> str:
-    details = list(_details(change))
-    alarm = change.measure is not None and change.measure.not_finite > 0
-    sign = "!" if alarm else _SIGNS[change.status]
-    text = f"  {sign} {_names(change):{names}}  {_type(change):{types}}  {'   '.join(details)}"
-    text = text.rstrip()
-    if not colour:
-        return text
-    start = _ALARM if alarm else _COLOURS[change.status]
-    return f"{start}{text}{_END}" if start else text
+def _line(one: Group, names: int, style: Style) -> str:
+    first = one.changes[0]
+    alarm = _alarm(one)
+    sign = "!" if alarm else _SIGNS[first.status]
+    times = f"{len(one.changes):,} × " if len(one.changes) > 1 else ""
+    facts = [times + _type(first), *_facts(one)]
+    text = f"  {sign} {_name(one):{names}}  {'   '.join(facts)}".rstrip()
+    return style.paint(_ALARM if alarm else _COLOURS[first.status], text)
 
 
-def _names(change: Change) -> str:
-    if change.status == "renamed" and change.old is not None:
-        return f"{shown(change.old.name)} → {shown(change.name)}"
-    return shown(change.name)
+def _name(one: Group) -> str:
+    first = one.changes[0]
+    if first.status == "renamed" and first.old is not None:
+        return f"{shown(first.old.name)} → {shown(first.name)}"
+    return shown(one.name)
+
+
+def _alarm(one: Group) -> bool:
+    return any(change.measure and change.measure.not_finite for change in one.changes)
+
+
+def _facts(one: Group) -> Iterator[str]:
+    """What happened, in words: retyped, reshaped, the kind of update, what it stores."""
+    first = one.changes[0]
+    then, now = first.old, first.new
+    if then is not None and now is not None:
+        if then.dtype != now.dtype:
+            yield "retyped"
+        if then.shape != now.shape:
+            yield reshaping(then, now)
+        elif then.order != now.order:
+            yield "reordered"
+    if first.status == "renamed":
+        yield "renamed"
+    if first.kind is not None and first.status == "changed":
+        remarks = {change.info for change in one.changes}
+        plain = [f"{k}={v}" for k, v in first.info if k != "change"] if len(remarks) == 1 else []
+        if len(remarks) > 1:
+            plain = _common(one.changes)
+        yield " ".join([first.kind, *plain])
+    stored = sum(change.stored for change in one.changes)
+    if stored:
+        yield f"stores {size(stored)}"
+
+
+def _common(changes: Sequence[Change]) -> list[str]:
+    """The remarks that all updates share, and the range of those in which they differ."""
+    keys = [key for key, _ in changes[0].info if key != "change"]
+    found = []
+    for key in keys:
+        values = [dict(change.info).get(key) for change in changes]
+        if len(set(values)) == 1:
+            found.append(f"{key}={values[0]}")
+    return found
+
+
+def reshaping(then: TensorInfo, now: TensorInfo) -> str:
+    """What a new shape means: `8 rows added`, where only one axis differs."""
+    differing = [
+        (axis, a, b)
+        for axis, (a, b) in enumerate(zip(then.shape, now.shape, strict=False))
+        if a != b
+    ]
+    if len(then.shape) != len(now.shape) or len(differing) != 1:
+        return "reshaped"
+    axis, a, b = differing[0]
+    what = {0: "row", 1: "column"}.get(axis, f"slice of axis {axis}")
+    count = _count(abs(b - a), what, f"slices of axis {axis}" if axis > 1 else None)
+    return f"{count} {'added' if b > a else 'removed'}"
+
+
+def _numbers(one: Group, style: Style) -> Iterator[str]:
+    """How the values moved, on a line of their own; nothing where none were compared."""
+    measures = [change.measure for change in one.changes if change.measure is not None]
+    if not measures or one.changes[0].new is None:
+        return
+    parts = [*_moved(measures), *_entries(one, measures)]
+    whole = sum(measures, Measure())
+    if whole.largest > 0:
+        bars = spark(histogram(whole.sample, whole.largest), style.unicode)
+        at = ""
+        if len(measures) == 1 and whole.largest_at is not None:
+            at = f" at {position(whole.largest_at, one.changes[0].new)}"
+        parts.append(f"Δ {bars} ±{whole.largest:.2g}{at}")
+    if whole.old.mean is not None and whole.new.mean is not None and len(measures) == 1:
+        parts.append(_before_after("mean", whole.old.mean, whole.new.mean))
+        parts.append(_before_after("std", whole.old.std or 0.0, whole.new.std or 0.0))
+    if parts:
+        yield style.paint(_DIM, f"      {'   '.join(parts)}")
+    for change in one.changes:
+        if change.measure is not None and change.measure.not_finite and change.new is not None:
+            where = position(change.measure.not_finite_at or 0, change.new)
+            text = f"      {shown(change.name)}: {change.measure.not_finite:,} new NaN or infinite"
+            yield style.paint(_ALARM, f"{text}, the first at {where}")
+
+
+def _moved(measures: Sequence[Measure]) -> Iterator[str]:
+    moved = [one.relative for one in measures if one.relative is not None]
+    if moved:
+        low, high = percentage(min(moved)), percentage(max(moved))
+        yield f"change {low}" if low == high else f"change {low} … {high}"
+    cosines = [one.cosine for one in measures if one.cosine is not None]
+    if cosines:
+        yield f"cos {min(cosines):.4f}"
+
+
+def _entries(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
+    changed = sum(measure.changed for measure in measures)
+    count = sum(change.count for change in one.changes)
+    if 2 * changed < count:
+        yield f"{_count(changed, 'entry', 'entries')} of {count:,}"
+
+
+def _before_after(name: str, old: float, new: float) -> str:
+    a, b = f"{old:.3g}", f"{new:.3g}"
+    return f"{name} {a}" if a == b else f"{name} {a} → {b}"
+
+
+def position(flat: int, tensor: TensorInfo) -> str:
+    """A flat index, in memory order, as the indices of the tensor's axes."""
+    if not tensor.shape:
+        return "[]"
+    indices = []
+    for length in reversed(tensor.memory_shape):
+        flat, index = divmod(flat, length or 1)
+        indices.append(index)
+    indices.reverse()
+    if tensor.order is not None:
+        placed = dict(zip(tensor.order, indices, strict=True))
+        indices = [placed[axis] for axis in range(len(indices))]
+    return str(indices)
+
+
+def spark(counts: Sequence[int], unicode: bool = True) -> str:
+    """Counts as a row of bars; the highest is full, a bar is drawn wherever there is any."""
+    bars = _BARS if unicode else _ASCII_BARS
+    top = max(counts, default=0)
+    return "".join(
+        " " if not count else bars[math.ceil(count / top * len(bars)) - 1] for count in counts
+    )
+
+
+def _outside(comparison: Comparison, style: Style) -> Iterator[str]:
+    """What differs outside the tensors."""
+    if comparison.old_format is None or comparison.new_format is None:
+        return
+    if comparison.new_format != comparison.old_format:
+        yield f"    container  {comparison.old_format} → {comparison.new_format}"
+    width = min(40, max((len(shown(note.name)) for note in comparison.notes), default=0))
+    for note in comparison.notes[:MAX_LINES]:
+        old, new = (None if text is None else shown(text) for text in (note.old, note.new))
+        name = f"{shown(note.name):{width}}"
+        if old is None:
+            yield style.paint(_COLOURS["added"], f"  + {name}  {new}")
+        elif new is None:
+            yield style.paint(_COLOURS["removed"], f"  - {name}  {old}")
+        else:
+            yield f"    {name}  {old} → {new}"
+    if comparison.structure_changed and not comparison.notes and not comparison.changes:
+        yield "    structure changed: padding, or the order or encoding of what is no tensor"
 
 
 def _type(change: Change) -> str:
     then, now = change.old, change.new
     if then is None or now is None or (then.dtype, then.shape) == (now.dtype, now.shape):
         tensor = now or then
-        return "" if tensor is None else _described(tensor)
-    return f"{_described(then)} → {_described(now)}"
+        return "" if tensor is None else described(tensor)
+    if then.dtype == now.dtype:
+        return f"{now.dtype.name} {_shape(then)} → {_shape(now)}"
+    return f"{described(then)} → {described(now)}"
 
 
-def _described(tensor: TensorInfo) -> str:
-    return f"{tensor.dtype.name} [{', '.join(map(str, tensor.shape))}]"
+def described(tensor: TensorInfo) -> str:
+    """`F32 [384, 384]`."""
+    return f"{tensor.dtype.name} {_shape(tensor)}"
 
 
-def _details(change: Change) -> Iterator[str]:
-    then, now, measure = change.old, change.new, change.measure
-    if then is not None and now is not None:
-        if then.dtype != now.dtype:
-            yield "retyped"
-        if then.shape != now.shape:
-            yield "reshaped"
-        elif then.order != now.order:
-            yield "reordered"
-    if change.status == "renamed":
-        yield "renamed"
-    if change.kind is not None and change.status == "changed":
-        yield change.kind
-    if measure is not None and now is not None:
-        if measure.relative is not None:
-            yield f"change {100 * measure.relative:.2g} %"
-        if measure.not_finite:
-            yield f"{measure.not_finite:,} new NaN or infinite"
-        if 2 * measure.changed < now.count:
-            yield f"{_count(measure.changed, 'entry', 'entries')} of {now.count:,}"
-    if change.stored:
-        yield f"stores {size(change.stored)}"
+def _shape(tensor: TensorInfo) -> str:
+    return f"[{', '.join(map(str, tensor.shape))}]"
+
+
+def percentage(share: float) -> str:
+    """`0.94 %`, `130 %`, `2.1e-06 %`: two digits that count."""
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent >= 100 else f"{percent:.2g} %"
 
 
 def shown(name: str) -> str:

@@ -250,7 +250,7 @@ def _solved(normal: Array, misfit: Array) -> Array:
     diagonal = np.einsum("iaa->ia", normal)
     damping = 1e-10 * diagonal.mean(axis=1, keepdims=True) + 1e-300
     np.add(diagonal, damping, out=diagonal)
-    found: Array = np.linalg.solve(normal, misfit[:, :, None])[:, :, 0]
+    found: Array = np.asarray(np.linalg.solve(normal, misfit[:, :, None])[:, :, 0], np.float64)
     bounded: Array = np.where(np.isfinite(found), found, 0.0)
     return bounded
 

@@ -1,0 +1,98 @@
+"""Tensors that changed alike, under one name with braces: `layer.{0..5}.{query,value}.weight`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from git_theta_ext.diff.compare import Change
+from git_theta_ext.names import natural_key
+
+_MAX_CHOICES = 6
+"""Alternatives listed between braces; more are counted."""
+
+Parts = tuple[frozenset[str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Changes that are shown together; `name` stands for the names of all of them."""
+
+    name: str
+    changes: tuple[Change, ...]
+
+
+def group(changes: Iterable[Change]) -> list[Group]:
+    """Put changes together whose names differ in a few parts and that are otherwise alike.
+
+    Alike: the same status, element types, shapes and kind of update, with or without new NaN.
+    A group stands for exactly the names that its braces list. Order: that of the first change.
+    """
+    alike: dict[Hashable, list[Change]] = {}
+    for change in changes:
+        alike.setdefault(_key(change), []).append(change)
+    groups = [found for members in alike.values() for found in _by_name(members)]
+    return sorted(groups, key=lambda one: natural_key(one.changes[0].name))
+
+
+def _key(change: Change) -> Hashable:
+    tensors = tuple(
+        None if tensor is None else (tensor.dtype.name, tensor.shape)
+        for tensor in (change.old, change.new)
+    )
+    alarm = change.measure is not None and change.measure.not_finite > 0
+    alone = change.name if change.status == "renamed" else None
+    return change.status, tensors, change.kind, alarm, alone
+
+
+def _by_name(changes: Sequence[Change]) -> list[Group]:
+    """Merge names that agree in all parts but one, part by part, until none do."""
+    found: dict[Parts, list[Change]] = {
+        tuple(frozenset([part]) for part in change.name.split(".")): [change] for change in changes
+    }
+    depth = max((len(parts) for parts in found), default=0)
+    for position in range(depth):
+        found = _merged(found, position)
+    return [Group(_shown(parts), tuple(members)) for parts, members in found.items()]
+
+
+def _merged(found: dict[Parts, list[Change]], position: int) -> dict[Parts, list[Change]]:
+    buckets: dict[tuple[Parts, Parts, int], tuple[set[str], list[Change]]] = {}
+    for parts, members in found.items():
+        if position >= len(parts):
+            buckets[parts, (), len(parts)] = (set(), members)
+            continue
+        rest = (parts[:position], parts[position + 1 :], len(parts))
+        choices, together = buckets.setdefault(rest, (set(), []))
+        choices |= parts[position]
+        together += members
+    merged = {}
+    for (before, after, _), (choices, members) in buckets.items():
+        parts = (*before, frozenset(choices), *after) if choices else before
+        merged[parts] = members
+    return merged
+
+
+def _shown(parts: Parts) -> str:
+    return ".".join(_choices(part) for part in parts)
+
+
+def _choices(part: frozenset[str]) -> str:
+    names = sorted(part, key=natural_key)
+    if len(names) == 1:
+        return names[0]
+    if all(name.isdecimal() and name.isascii() for name in names):
+        return "{" + ",".join(_runs([int(name) for name in names])) + "}"
+    more = [f"… {len(names) - _MAX_CHOICES} more"] if len(names) > _MAX_CHOICES else []
+    return "{" + ",".join([*names[:_MAX_CHOICES], *more]) + "}"
+
+
+def _runs(numbers: Sequence[int]) -> list[str]:
+    """`0..3`, `5`: consecutive numbers as ranges."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return [f"{a}" if a == b else f"{a},{b}" if b == a + 1 else f"{a}..{b}" for a, b in runs]

@@ -1,0 +1,164 @@
+"""Comparisons as GitHub-flavoured markdown, folded so that they fit into one comment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from git_theta_ext.diff.compare import Comparison
+from git_theta_ext.diff.measure import Measure
+from git_theta_ext.report.groups import Group, group
+from git_theta_ext.report.text import described, magnitude, percentage, reshaping, shown, size
+
+LIMIT = 65_536
+"""Characters that a comment on GitHub may have."""
+_OPEN_ROWS = 12
+"""Rows of a table that are shown; the rest are folded away."""
+_HEAD = "| | tensor | what | change | cos | stores |\n|---|---|---|---|---|---|"
+_SIGNS = {"added": "➕", "removed": "➖", "changed": "✏️", "renamed": "➡️"}
+_MEANING = str.maketrans(
+    {char: f"\\{char}" for char in "\\`*_{}[]()#+-.!|~$:@"}
+    | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+)
+
+
+def render(comparisons: Sequence[tuple[str, Comparison]], limit: int = LIMIT) -> str:
+    """A report on some checkpoints, of at most `limit` characters.
+
+    What does not fit is left out by whole rows, the least changed first, and counted.
+    """
+    head = "### Checkpoints\n\n"
+    if not comparisons:
+        return head + "No checkpoint changed.\n"
+    keep = max((len(group(found.changes)) for _, found in comparisons), default=0)
+    while True:
+        text = head + "\n".join(_file(path, found, keep) for path, found in comparisons)
+        if len(text) <= limit or keep == 0:
+            break
+        keep = min(keep - 1, keep * limit // len(text))
+    if len(text) <= limit:
+        return text
+    rows = [f"- {_escaped(path)}: {_summary(found)}" for path, found in comparisons]
+    while rows and len(head) + sum(len(row) + 1 for row in rows) + 40 > limit:
+        rows.pop()
+    left = len(comparisons) - len(rows)
+    more = [f"- … and {left:,} more checkpoints"] if left else []
+    return head + "\n".join([*rows, *more]) + "\n"
+
+
+def _file(path: str, found: Comparison, keep: int) -> str:
+    groups = sorted(group(found.changes), key=_weight)
+    rows = [_row(one) for one in groups[:keep]]
+    parts = [f"**{_escaped(path)}** — {_summary(found)}\n"]
+    if rows:
+        parts.append("\n".join([_HEAD, *rows[:_OPEN_ROWS]]) + "\n")
+    if rows[_OPEN_ROWS:]:
+        count = sum(len(one.changes) for one in groups[_OPEN_ROWS:keep])
+        parts.append(
+            f"<details><summary>{count:,} more tensors</summary>\n\n"
+            + "\n".join([_HEAD, *rows[_OPEN_ROWS:]])
+            + "\n\n</details>\n"
+        )
+    left = sum(len(one.changes) for one in groups[keep:])
+    if left:
+        parts.append(f"… and {left:,} more tensors that changed less\n")
+    parts += _outside(found)
+    return "\n".join(parts)
+
+
+def _weight(one: Group) -> tuple[int, float, str]:
+    """What matters first: alarms, then tensors that came or went, then by how far they moved."""
+    measures = [change.measure for change in one.changes if change.measure is not None]
+    if any(measure.not_finite for measure in measures):
+        return (0, 0.0, one.name)
+    if not measures:
+        return (1, 0.0, one.name)
+    return (2, -max(measure.relative or 0.0 for measure in measures), one.name)
+
+
+def _summary(found: Comparison) -> str:
+    if found.old_format is None:
+        words = f"new, {found.tensors:,} tensors, {magnitude(found.parameters)} parameters"
+    elif found.new_format is None:
+        return f"deleted, {found.tensors:,} tensors"
+    else:
+        words = (
+            f"{len(found.changes):,} of {found.tensors:,} tensors, "
+            f"{magnitude(found.changed_parameters)} of {magnitude(found.parameters)} parameters"
+        )
+        if (moved := found.measure.relative) is not None:
+            words += f", change {percentage(moved)}"
+    return f"{words}, stores {size(found.stored)} of {size(found.size)}"
+
+
+def _row(one: Group) -> str:
+    first = one.changes[0]
+    measures = [change.measure for change in one.changes if change.measure is not None]
+    alarm = sum(measure.not_finite for measure in measures)
+    moved = [m.relative for m in measures if m.relative is not None]
+    change = ""
+    if moved:
+        low, high = percentage(min(moved)), percentage(max(moved))
+        change = low if low == high else f"{low} … {high}"
+    cosines = [m.cosine for m in measures if m.cosine is not None]
+    name = one.name if first.status != "renamed" or first.old is None else first.old.name
+    arrow = f" → {_code(first.name)}" if first.status == "renamed" else ""
+    what = " · ".join(_what(one, measures))
+    if alarm:
+        what += f" · **{alarm:,} new NaN or infinite**"
+    stored = sum(change.stored for change in one.changes)
+    cells = [
+        "⚠️" if alarm else _SIGNS[first.status], _code(name) + arrow, what, change,
+        f"{min(cosines):.4f}" if cosines else "", size(stored) if stored else "",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _what(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
+    first = one.changes[0]
+    tensor = first.new or first.old
+    times = f"{len(one.changes):,} × " if len(one.changes) > 1 else ""
+    if tensor is not None:
+        yield times + _escaped(described(tensor))
+    if first.old is not None and first.new is not None:
+        if first.old.dtype != first.new.dtype:
+            yield f"was {first.old.dtype.name}"
+        if first.old.shape != first.new.shape:
+            yield reshaping(first.old, first.new)
+    if first.kind is not None and first.status == "changed":
+        remarks = {change.info for change in one.changes}
+        plain = [f"{k}={v}" for k, v in first.info if k != "change"] if len(remarks) == 1 else []
+        yield _escaped(" ".join([first.kind, *plain]))
+    changed, count = sum(m.changed for m in measures), sum(c.count for c in one.changes)
+    if measures and 2 * changed < count:
+        yield f"{changed:,} of {count:,} entries"
+
+
+def _outside(found: Comparison) -> list[str]:
+    if not found.notes:
+        return []
+    rows = [
+        f"| {_code(note.name)} | {_code(note.old)} | {_code(note.new)} |"
+        for note in found.notes[:50]
+    ]
+    more = f"\n\n… and {len(found.notes) - 50:,} more" if len(found.notes) > 50 else ""
+    table = "\n".join(["| outside the tensors | before | after |", "|---|---|---|", *rows])
+    if len(found.notes) <= _OPEN_ROWS:
+        return [table + "\n"]
+    head = f"<details><summary>{len(found.notes):,} changes outside the tensors</summary>\n\n"
+    return [f"{head}{table}{more}\n\n</details>\n"]
+
+
+def _code(text: str | None) -> str:
+    """Text as code in a table's cell, whatever it holds."""
+    if text is None:
+        return ""
+    safe = shown(text[:200]).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"<code>{safe.replace('|', '&#124;').replace('`', '&#96;').translate(_INERT)}</code>"
+
+
+_INERT = str.maketrans({char: f"&#{ord(char)};" for char in "\\*_[]()#!~$@:"})
+"""Characters that would be markdown, or a mention, within an HTML element too."""
+
+
+def _escaped(text: str) -> str:
+    return shown(text).translate(_MEANING)

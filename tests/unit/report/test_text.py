@@ -1,0 +1,95 @@
+"""The words of a report."""
+
+from __future__ import annotations
+
+import pytest
+
+from git_theta_ext.diff.compare import Change, Comparison
+from git_theta_ext.diff.measure import Measure, Moments
+from git_theta_ext.diff.structure import Note
+from git_theta_ext.report.text import Style, percentage, position, render, reshaping, spark
+from git_theta_ext.tensors import DTYPES, TensorInfo
+
+
+def tensor(name: str = "w", *shape: int, dtype: str = "F32") -> TensorInfo:
+    return TensorInfo(name, DTYPES[dtype], shape or (2, 3))
+
+
+def lines(*changes: Change, notes: tuple[Note, ...] = (), **style: bool) -> str:
+    comparison = Comparison(
+        changes, 10, 100, 12, 1500, 400, "safetensors", "safetensors", bool(notes), notes
+    )
+    return "\n".join(render("m.safetensors", comparison, Style(**style)))
+
+
+def test_a_changed_tensor() -> None:
+    moments = Moments(6, 3.0, 4.0)
+    measure = Measure(6, 0.04, 3.9, moments, moments, 0.1, 4, sample=(0.1, -0.1, 0.0))
+    text = lines(Change("changed", tensor(), tensor(), "low-rank", (("rank", "8"),), 900, measure))
+    assert text.splitlines()[0] == (
+        "m.safetensors  1 of 10 tensors changed · 12 of 100 parameters · change 10 % · "
+        "stores 1.5 kB of 400 B"
+    )
+    assert "~ w  F32 [2, 3]   low-rank rank=8   stores 900 B" in text
+    assert "change 10 %   cos 0.9750   Δ █   █   █ ±0.1 at [1, 1]   mean 0.5   std 0.645" in text
+
+
+def test_new_not_finite_values_are_an_alarm() -> None:
+    measure = Measure(3, not_finite=3, not_finite_at=5)
+    text = lines(Change("changed", tensor(), tensor(), measure=measure), colour=True)
+    assert "\x1b[1;31m  ! w" in text
+    assert "w: 3 new NaN or infinite, the first at [1, 2]" in text
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        ((8, 4), (10, 4), "2 rows added"),
+        ((8, 4), (7, 4), "1 row removed"),
+        ((8, 4), (8, 6), "2 columns added"),
+        ((8, 4, 2), (8, 4, 3), "1 slice of axis 2 added"),
+        ((8, 4), (4, 8), "reshaped"),
+        ((8, 4), (32,), "reshaped"),
+    ],
+)
+def test_reshaping(then: tuple[int, ...], now: tuple[int, ...], words: str) -> None:
+    assert reshaping(tensor("w", *then), tensor("w", *now)) == words
+
+
+def test_notes_from_outside_the_tensors() -> None:
+    notes = (Note("step", "1200", "1800"), Note("new", None, "x"), Note("gone", "y", None))
+    text = lines(notes=notes)
+    assert "    step  1200 → 1800" in text
+    assert "  + new   x" in text
+    assert "  - gone  y" in text
+
+
+def test_names_cannot_forge_lines() -> None:
+    evil = tensor("w\n+ forged\x1b[2J\u202egpj")
+    text = lines(
+        Change("added", None, evil), notes=(Note("a\nb", "\x1b[0m", "\u202e"),), colour=False
+    )
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert len(text.splitlines()) == 3
+
+
+def test_a_flat_index_in_memory_order() -> None:
+    assert position(5, tensor("w", 2, 3)) == "[1, 2]"
+    assert position(1, TensorInfo("w", DTYPES["F32"], (2, 3), (1, 0))) == "[1, 0]"
+    assert position(0, TensorInfo("w", DTYPES["F32"], ())) == "[]"
+
+
+def test_bars() -> None:
+    assert spark([0, 1, 4, 8, 4, 1, 0]) == " ▁▄█▄▁ "
+    assert spark([1, 8], unicode=False) == "_@"
+    assert spark([]) == ""
+    assert spark([0, 0]) == "  "
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0094, "0.94 %"), (1.3, "130 %"), (2.1e-8, "2.1e-06 %"), (0, "0 %"), (0.5, "50 %")],
+)
+def test_percentages(share: float, text: str) -> None:
+    assert percentage(share) == text
