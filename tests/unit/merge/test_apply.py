@@ -95,6 +95,10 @@ def test_tensors_merge_as_the_keys_of_dictionaries_do(
     for name, value in expected.items():
         assert b"".join(block.inline or b"" for block in found[name].blocks) == value
     content(blocks, merged)
+    swapped = run(blocks, base, theirs, ours)
+    assert set(swapped.open) == open_names
+    settled = {entry for entry in merged.manifest.entries if entry.tensor.name not in open_names}
+    assert settled <= set(swapped.manifest.entries)
 
 
 @given(st.integers(0, 2**32 - 1))
