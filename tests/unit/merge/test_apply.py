@@ -18,6 +18,7 @@ from git_theta_ext.merge.apply import Merged, merge
 from git_theta_ext.merge.choice import CONFLICT, Choice
 from git_theta_ext.merge.kinds import kind_of
 from git_theta_ext.merge.plan import make_plan
+from git_theta_ext.merge.strategies import merge_arrays
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, TensorInfo, cut
 from git_theta_ext.updates.base import values_dtype
@@ -236,3 +237,15 @@ def test_a_plan_is_printable_data(blocks: Blocks) -> None:
         "ids  ours changed  theirs changed  entry by entry; where both changed: open",
         "as they were on both sides: 0 tensors",
     ]
+
+
+def test_a_strategy_over_several_blocks_is_that_of_the_whole_tensor(blocks: Blocks) -> None:
+    random = np.random.default_rng(3)
+    base = random.normal(size=(9000, 1000)).astype(np.float32)
+    ours, theirs = base + np.float32(0.5), base - random.random(base.shape).astype(np.float32)
+    choice = Choice("ties", (("density", 0.3),))
+    merged = run(blocks, {"w": base}, {"w": ours}, {"w": theirs}, choice=choice)
+    assert not merged.open
+    assert len(merged.manifest.entries[0].blocks) == 2
+    expected = merge_arrays(choice, base, [ours, theirs])
+    assert content(blocks, merged) == file_of({"w": expected})
