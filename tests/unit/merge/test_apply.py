@@ -15,10 +15,10 @@ from git_theta_ext.checkout import Checkout
 from git_theta_ext.formats import safetensors, skeleton
 from git_theta_ext.manifest import Entry, Manifest, natural_key
 from git_theta_ext.merge.apply import Merged, merge
+from git_theta_ext.merge.arrays import merge_arrays
 from git_theta_ext.merge.choice import CONFLICT, Choice
 from git_theta_ext.merge.kinds import kind_of
 from git_theta_ext.merge.plan import make_plan
-from git_theta_ext.merge.strategies import merge_arrays
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, TensorInfo, cut
 from git_theta_ext.updates.base import values_dtype
