@@ -17,17 +17,20 @@ from git_theta_ext.repository import Repository
 
 _HEAD = "GITHEAD_"
 _COMMANDS = ("cherry-pick", "revert", "rebase", "am")
+_MERGES = ("merge", "merge-tree", "stash", "checkout", "switch")
+"""These merge, also while a rebase has stopped for the user."""
 _WITH_VALUE = ("-C", "-c", "--git-dir", "--work-tree", "--namespace", "--exec-path")
 
 
 def operation(repository: Repository, environment: Mapping[str, str]) -> Operation:
     """Whether this is a merge or a rebase, cherry-pick or revert."""
-    if any(name.startswith(_HEAD) for name in environment):
+    command = subcommand(git_command() or ())
+    if command in _MERGES or any(name.startswith(_HEAD) for name in environment):
         return "merge"
     action = environment.get("GIT_REFLOG_ACTION", "").split(" ")[0].strip(":")
     if action in _COMMANDS or operation_under_way(repository) == "rebase":
         return "rebase"
-    return "rebase" if subcommand(git_command() or ()) in _COMMANDS else "merge"
+    return "rebase" if command in _COMMANDS else "merge"
 
 
 def merged_head(repository: Repository, environment: Mapping[str, str]) -> str | None:

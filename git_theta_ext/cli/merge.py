@@ -15,7 +15,7 @@ from git_theta_ext.merge import policy
 from git_theta_ext.merge.apply import measure
 from git_theta_ext.merge.between import Heads, Pair, pairs
 from git_theta_ext.merge.choice import Choice
-from git_theta_ext.merge.explain import figures
+from git_theta_ext.merge.explain import advice, figures
 from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.tune import Trial, Verdict, command_of, evaluator, judge, tune
 from git_theta_ext.repository import Repository, run_program
@@ -91,6 +91,8 @@ def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
         for name, one in measured.items():
             share = f"{100 * one.share:.3g} % of its entries changed on both sides"
             print(f"  {printable(name)}: {share}{figures(one)}")
+        for line in advice(measured.values()):
+            print(f"  {line}")
     print(f"{plural(len(found), 'checkpoint')} changed on both sides")
     return 0
 

@@ -16,7 +16,7 @@ from git_theta_ext.merge.entries import (
     merge_tensor,
 )
 from git_theta_ext.merge.plan import Choose, Decision, Plan, entries_of, make_plan
-from git_theta_ext.merge.tensor import Versions
+from git_theta_ext.merge.tensor import COPIES, Versions
 from git_theta_ext.merge.values import Measure
 from git_theta_ext.names import natural_key
 from git_theta_ext.parallel import ordered_map
@@ -24,8 +24,6 @@ from git_theta_ext.tensors import BLOCK_BYTES, TensorInfo
 
 BUDGET_BYTES = 400 << 20
 """Memory for tensors under way: three versions, the result, and what encodes it."""
-COPIES = 6
-"""Blocks of memory that merging one block takes."""
 
 
 @dataclass(frozen=True, slots=True)

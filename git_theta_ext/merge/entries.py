@@ -16,13 +16,11 @@ from git_theta_ext.merge.choice import CONFLICT, Choice
 from git_theta_ext.merge.kinds import VARIANCE
 from git_theta_ext.merge.plan import Decision
 from git_theta_ext.merge.strategies import Combine, Piece
-from git_theta_ext.merge.tensor import Part, Versions
+from git_theta_ext.merge.tensor import COPIES, Part, Versions
 from git_theta_ext.merge.values import Measure, Split, from_floats, to_floats
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.updates.base import Values
 from git_theta_ext.updates.residual import SLICE
-
-_COPIES = 6
 
 Statistics = Callable[[str, str], "tuple[NDArray[Any] | None, ...] | None"]
 """Gives the statistics (`fisher`, `gram`) of a tensor, by its name, for ours and theirs; None if a
@@ -76,7 +74,7 @@ def merge_tensor(
     try:
         if strategy.by_entry:
             return merger.by_entry(choice, strategy.prepare(merger, choice.settings))
-        measured = measure_tensor(versions)
+        measured = merger.measured()
         if not measured.collided or measured.nan_ours or measured.nan_theirs:
             return merger.by_entry(CONFLICT, None)
         merger.statistics = statistics
@@ -87,18 +85,20 @@ def merge_tensor(
 
 def measure_tensor(versions: Versions) -> Measure:
     """How the two updates of a tensor meet; nothing is stored."""
+    return sum((_measure_part(versions, part) for part in versions.parts()), Measure())
+
+
+def _measure_part(versions: Versions, part: Part) -> Measure:
+    if part.known is not None:
+        return Measure(part.stop - part.start)
     total = Measure()
-    for part in versions.parts():
-        if part.known is not None:
-            total += Measure(part.stop - part.start)
-            continue
-        old, mine, yours = versions.read(part)
-        common = max(0, min(part.stop, versions.common) - part.start)
-        for start in range(0, common, SLICE):
-            where = slice(start, min(start + SLICE, common))
-            before = None if old is None else old[where]
-            found = values.split(versions.dtype, before, mine[where], yours[where])
-            total += values.measure(versions.dtype, before, mine[where], yours[where], found)
+    old, mine, yours = versions.read(part)
+    common = max(0, min(part.stop, versions.common) - part.start)
+    for start in range(0, common, SLICE):
+        where = slice(start, min(start + SLICE, common))
+        before = None if old is None else old[where]
+        found = values.split(versions.dtype, before, mine[where], yours[where])
+        total += values.measure(versions.dtype, before, mine[where], yours[where], found)
     return total
 
 
@@ -132,6 +132,11 @@ class _Merger:
             raise strategies.NotPossibleError(f"only one side has {kind} statistics of it")
         return present
 
+    def measured(self) -> Measure:
+        """The figures of the tensor, before anything is merged."""
+        parts = self._versions.parts()
+        return sum(self._map(lambda part: _measure_part(self._versions, part), parts), Measure())
+
     def __iter__(self) -> Iterator[Piece]:
         """What all versions have, slice by slice; what is no number counts as zero."""
         parts = list(self._versions.parts())
@@ -147,7 +152,7 @@ class _Merger:
         if not self._budget:
             return map(work, items)
         largest = max(spec.nbytes for spec in self._versions.specs)
-        return ordered_map(work, items, lambda _: _COPIES * largest, budget=self._budget)
+        return ordered_map(work, items, lambda _: COPIES * largest, budget=self._budget)
 
     def _piece(
         self, part: Part, read: tuple[Values | None, Values, Values], where: slice

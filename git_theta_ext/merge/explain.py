@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAX_LINES = 20
 _ALIKE = 0.5
 """Shards of one task had updates with cosines of 0.79 to 0.91, different tasks under 0.35."""
+_UNLIKE = 0.35
 _UNEQUAL = 10.0
 _DENSE = 0.5
 
@@ -91,6 +92,19 @@ def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
     ]
     lines += _warnings(blended, total, reapplied)
     return lines
+
+
+def advice(measures: Iterable[Measure]) -> list[str]:
+    """What the figures of a plan suggest, all tensors together; nothing without figures."""
+    total = sum(measures, Measure())
+    if total.cosine is None:
+        return []
+    line = f"together: {100 * total.share:.3g} % of the entries collide{figures(total)}"
+    if total.cosine > _ALIKE:
+        return [line, "both sides made much the same move: average is a safe choice"]
+    if total.cosine < _UNLIKE:
+        return [line, "the sides learned different things: evaluate what you merge (--tune)"]
+    return [line]
 
 
 def _blended(outcome: Outcome) -> bool:

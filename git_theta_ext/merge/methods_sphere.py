@@ -117,7 +117,10 @@ def _unit(place: list[float], cosines: Gram) -> list[float]:
 
 
 def model_stock(sides: Sides, settings: Settings) -> Combine:
-    """t · mean + (1 − t) · base with t = n·cos θ / (1 + (n − 1)·cos θ), θ between the updates."""
+    """t · mean + (1 − t) · base with t = n·cos θ / (1 + (n − 1)·cos θ), θ between the updates.
+
+    Of several pairs the mean cosine counts; one below zero gives the base.
+    """
     products = gram(sides, lambda piece: piece.updates)
     count = len(sides.seeds)
     pairs = [(i, j) for i in range(count) for j in range(i)]

@@ -237,6 +237,8 @@ def _rows(old: TensorInfo, a: TensorInfo, b: TensorInfo) -> int | None:
     shapes = (old.shape, a.shape, b.shape)
     if old.order is not None or len({shape[1:] for shape in shapes}) > 1 or not all(shapes):
         return None
+    if a.dtype.bits % 8 or b.dtype.bits % 8:
+        return None  # a row of packed elements may end inside a byte
     grown = a.shape[0] >= old.shape[0] and b.shape[0] >= old.shape[0]
     if not grown:
         return None

@@ -15,6 +15,9 @@ from git_theta_ext.tensors import BlockSpec, DType, TensorInfo, cut
 from git_theta_ext.updates.base import Values, values_dtype
 from git_theta_ext.updates.residual import SLICE
 
+COPIES = 6
+"""Blocks of memory that merging one block takes: three versions, the result, its encoding."""
+
 
 class Reader:
     """Runs of values of one version of a tensor, converted to the dtype of the result.

@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from git_theta_ext.errors import UsageError
+from git_theta_ext.merge.arrays import Arrays, merge_arrays
 from git_theta_ext.merge.choice import Choice
 from git_theta_ext.merge.strategies import (
     TABLE,
-    Arrays,
     NotPossibleError,
     Strategy,
     check,
     get,
-    merge_arrays,
 )
 from git_theta_ext.merge.values import from_floats
 from git_theta_ext.tensors import DTYPES

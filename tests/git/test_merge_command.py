@@ -67,7 +67,8 @@ def test_the_plan_says_what_would_be_done_and_does_nothing(repo: Repo) -> None:
     row = next(line for line in lines if line.startswith(LONE))
     assert row.split()[1:] == ["ours", "kept", "theirs", "changed", "theirs"]
     assert any(line.startswith(f"{QUERY}: 100 % of its entries") for line in lines)
-    assert "cosine" in text
+    assert lines[-3].startswith("together: 100 % of the entries collide (cosine")
+    assert lines[-2].startswith("the sides learned different things")
     assert repo.git("rev-parse", "HEAD") == head
     assert repo.status() == ""
 

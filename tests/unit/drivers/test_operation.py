@@ -53,6 +53,14 @@ def test_the_command_that_started_the_driver(
     assert operation(repository, {}) == "rebase"
 
 
+def test_a_stash_is_popped_as_a_merge_even_in_a_rebase(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository.git_dir / "rebase-merge").mkdir()
+    monkeypatch.setattr(module, "git_command", lambda: ["git", "stash", "pop"])
+    assert operation(repository, {}) == "merge"
+
+
 def test_the_merged_head_is_the_one_that_is_not_ours(repository: Repository) -> None:
     own, other = repository.resolve("HEAD"), "b" * 40
     environment = {f"GITHEAD_{own}": "HEAD", f"GITHEAD_{other}": "side"}

@@ -15,6 +15,7 @@ from git_theta_ext.checkout import Checkout
 from git_theta_ext.formats import safetensors, skeleton
 from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.merge.apply import Merged, merge
+from git_theta_ext.merge.arrays import merge_arrays
 from git_theta_ext.merge.choice import CONFLICT, Choice
 from git_theta_ext.merge.kinds import kind_of
 from git_theta_ext.merge.plan import make_plan
@@ -29,7 +30,7 @@ _TYPES = {
     np.dtype(np.float32): "F32", np.dtype(np.float64): "F64", np.dtype(np.float16): "F16",
     np.dtype(ml_dtypes.bfloat16): "BF16", np.dtype(np.int64): "I64", np.dtype(np.bool_): "BOOL",
     np.dtype(ml_dtypes.float8_e4m3fn): "F8_E4M3", np.dtype(ml_dtypes.float8_e5m2): "F8_E5M2",
-    np.dtype(np.int8): "I8",
+    np.dtype(np.int8): "I8", np.dtype(np.int32): "I32",
 }  # fmt: skip
 
 
@@ -96,6 +97,10 @@ def test_tensors_merge_as_the_keys_of_dictionaries_do(
     for name, value in expected.items():
         assert b"".join(block.inline or b"" for block in found[name].blocks) == value
     content(blocks, merged)
+    swapped = run(blocks, base, theirs, ours)
+    assert set(swapped.open) == open_names
+    settled = {entry for entry in merged.manifest.entries if entry.tensor.name not in open_names}
+    assert settled <= set(swapped.manifest.entries)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -233,3 +238,56 @@ def test_a_plan_is_printable_data(blocks: Blocks) -> None:
         "ids  ours changed  theirs changed  entry by entry; where both changed: open",
         "as they were on both sides: 0 tensors",
     ]
+
+
+def test_a_strategy_over_several_blocks_is_that_of_the_whole_tensor(blocks: Blocks) -> None:
+    random = np.random.default_rng(3)
+    base = random.normal(size=(9000, 1000)).astype(np.float32)
+    ours, theirs = base + np.float32(0.5), base - random.random(base.shape).astype(np.float32)
+    choice = Choice("ties", (("density", 0.3),))
+    merged = run(blocks, {"w": base}, {"w": ours}, {"w": theirs}, choice=choice)
+    assert not merged.open
+    assert len(merged.manifest.entries[0].blocks) == 2
+    expected = merge_arrays(choice, base, [ours, theirs])
+    assert content(blocks, merged) == file_of({"w": expected})
+
+
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+def test_a_side_for_a_quantised_group_is_that_side_throughout(blocks: Blocks, side: str) -> None:
+    codes, scales = np.zeros(400, np.int32), np.ones(400, np.float16)
+    base = {"q.qweight": codes, "q.scales": scales}
+    versions = {
+        "ours": {**base, "q.qweight": codes + 1},
+        "theirs": {**base, "q.scales": scales * 2},
+    }
+    merged = run(blocks, base, versions["ours"], versions["theirs"], choice=Choice(side))
+    assert not merged.open
+    assert content(blocks, merged) == file_of(versions[side])
+
+
+@pytest.mark.parametrize("side", ["ours", "theirs", "base"])
+def test_a_side_settles_what_cannot_be_compared(blocks: Blocks, side: str) -> None:
+    kept = np.zeros(50, np.float32)
+    versions = {
+        "base": {"a": kept, "b": np.zeros((4, 30), np.float32)},
+        "ours": {"a": kept, "b": np.ones((4, 31), np.float32)},
+        "theirs": {"a": kept, "b": np.ones((5, 32), np.float32)},
+    }
+    everything = [versions[name] for name in ("base", "ours", "theirs")]
+    merged = run(blocks, *everything)
+    assert merged.open == {"b": "ours is F32 [4, 31], theirs is F32 [5, 32]"}
+    assert content(blocks, merged) == file_of(versions["ours"])
+    merged = run(blocks, *everything, choice=Choice(side))
+    assert not merged.open
+    assert content(blocks, merged) == file_of(versions[side])
+
+
+@pytest.mark.parametrize(("side", "there"), [("ours", False), ("theirs", True)])
+def test_removed_here_and_changed_there_is_settled_by_a_side(
+    blocks: Blocks, side: str, there: bool
+) -> None:
+    base = {"a": np.zeros(50, np.float32), "b": np.zeros(50, np.float32)}
+    theirs = {**base, "b": np.ones(50, np.float32)}
+    merged = run(blocks, base, {"a": base["a"]}, theirs, choice=Choice(side))
+    assert not merged.open
+    assert content(blocks, merged) == file_of(theirs if there else {"a": base["a"]})
