@@ -72,18 +72,26 @@ class Blocks:
         """The content of a block of plain bytes, such as a skeleton."""
         return self.read(_bytes_spec(block.nbytes), block).tobytes()
 
-    def write(self, spec: BlockSpec, values: Values, *, reference: Block | None = None) -> Block:
+    def write(
+        self,
+        spec: BlockSpec,
+        values: Values,
+        *,
+        reference: Block | None = None,
+        reference_spec: BlockSpec | None = None,
+    ) -> Block:
         """Encode a block, against a predecessor if there is one, and store it.
 
         Args:
             spec: what the block is.
             values: the raw bits of its elements, flat.
-            reference: the predecessor, of the same dtype and shape.
+            reference: the predecessor.
+            reference_spec: what that is, if it is of another dtype or shape.
         """
         digest = sha256(values)
         if spec.nbytes <= INLINE_BYTES:
             return Block(spec.nbytes, digest, (), values.tobytes())
-        choice = encode_block(spec, values, self._reference(spec, reference))
+        choice = encode_block(spec, values, self._reference(reference_spec or spec, reference))
         return Block(spec.nbytes, digest, self._store(choice, reference))
 
     def write_bytes(self, data: bytes, *, reference: Block | None = None) -> Block:
