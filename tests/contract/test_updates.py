@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import hypothesis.strategies as st
 import ml_dtypes
 import numpy as np
@@ -208,6 +210,10 @@ def test_resized_blocks_come_back(name: str, then: tuple[int, ...], now: tuple[i
     assert decode_chain(after, files).tobytes() == values.tobytes()
 
 
+def rebuilt(spec: BlockSpec, files: list[Encoded], count: int) -> Values:
+    return decode_chain(spec, [parsed(file) for file in files[:count]])
+
+
 def test_a_cast_then_a_delta_and_a_resize_are_one_chain() -> None:
     random = np.random.default_rng(0)
     first = (random.standard_normal((64, 300)) * 0.02).astype(np.float32)
@@ -221,11 +227,7 @@ def test_a_cast_then_a_delta_and_a_resize_are_one_chain() -> None:
         values = np.ascontiguousarray(array).reshape(-1).view(values_dtype(specs[number].dtype))
         chain = tuple(UpdateRef(f.kind, f"{n:064x}", f.nbytes) for n, f in enumerate(files))
         kept, then = list(files), specs[max(0, number - 1)]
-        rebuild = (
-            lambda count, kept=kept, then=then: decode_chain(  # noqa: E731
-                then, [parsed(file) for file in kept[:count]]
-            )
-        )
+        rebuild = partial(rebuilt, then, kept)
         reference = Reference(chain, then, rebuild) if files else None
         choice = encode_block(specs[number], values, reference)
         files = [*files[: choice.keep], choice.encoded]
