@@ -79,6 +79,7 @@ class Blocks:
         *,
         digest: str | None = None,
         reference: Block | None = None,
+        reference_spec: BlockSpec | None = None,
     ) -> Block:
         """Encode a block, against a predecessor if there is one, and store it.
 
@@ -86,12 +87,13 @@ class Blocks:
             spec: what the block is.
             values: the raw bits of its elements, flat.
             digest: the SHA-256 of their bytes, where it is known already.
-            reference: the predecessor, of the same dtype and shape.
+            reference: the predecessor.
+            reference_spec: what that is, if it is of another dtype or shape.
         """
         digest = digest or sha256(values)
         if spec.nbytes <= INLINE_BYTES:
             return Block(spec.nbytes, digest, (), values.tobytes())
-        choice = encode_block(spec, values, self._reference(spec, reference))
+        choice = encode_block(spec, values, self._reference(reference_spec or spec, reference))
         return Block(spec.nbytes, digest, self._store(choice, reference))
 
     def write_bytes(self, data: bytes, *, reference: Block | None = None) -> Block:

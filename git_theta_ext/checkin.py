@@ -24,7 +24,7 @@ from git_theta_ext.names import natural_key
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.references import PathReferences, References
 from git_theta_ext.repository import Repository, git_hash
-from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec, cut
+from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec, TensorInfo, cut
 from git_theta_ext.updates.base import values_dtype
 
 _TICK_SECONDS = 0.05
@@ -161,9 +161,9 @@ class Checkin:
         store = self._blocks.store
         absent = []
         for piece in pieces:
-            block = self._predecessor(piece, references)
-            if block and not all(store.has(ref.oid, ref.size) for ref in block.chain):
-                absent.append((piece, block))
+            found = self._predecessor(piece, references)
+            if found and not all(store.has(ref.oid, ref.size) for ref in found[1].chain):
+                absent.append((piece, found[1]))
 
         def changed(item: tuple[_Piece, Block]) -> bool:
             piece, block = item
@@ -182,7 +182,7 @@ class Checkin:
             return Block(spec.nbytes, hashlib.sha256(data).hexdigest(), (), data)
         predecessor = self._predecessor(piece, references)
         digest = None
-        if spec.nbytes > _SLICE_BYTES and predecessor is not None:
+        if spec.nbytes > _SLICE_BYTES and predecessor is not None and predecessor[0] == spec:
             # Most blocks have not changed: those are hashed in the cache and never held whole.
             digest = _hash_of(source, piece.offset, spec.nbytes)
             stored = references.stored(name, piece.position, digest, spec.dtype.name)
@@ -199,33 +199,35 @@ class Checkin:
         piece: _Piece,
         data: bytes,
         digest: str,
-        predecessor: Block | None,
+        predecessor: tuple[BlockSpec, Block] | None,
         references: PathReferences,
     ) -> Block:
         spec = piece.spec
         stored = references.stored(piece.span.tensor.name, piece.position, digest, spec.dtype.name)
         if stored is not None and stored.nbytes == spec.nbytes:
             return stored
-        key = (digest, spec.dtype.name, repr(spec.shape), repr(predecessor))
+        then, block = predecessor or (None, None)
+        key = (digest, spec.dtype.name, repr(spec.shape), repr(then), repr(block))
         if spec.nbytes >= _MEMO_BYTES:
             chain = self._memo.get_chain(*key)
             if chain and all(self._blocks.store.has(ref.oid, ref.size) for ref in chain):
                 return Block(spec.nbytes, digest, chain)
         values = np.frombuffer(data, values_dtype(spec.dtype))
-        block = self._blocks.write(spec, values, digest=digest, reference=predecessor)
+        made = self._blocks.write(spec, values, digest=digest, reference=block, reference_spec=then)
         if spec.nbytes >= _MEMO_BYTES and predecessor is not None:
-            self._memo.put_chain(block, *key)
-        return block
+            self._memo.put_chain(made, *key)
+        return made
 
-    def _predecessor(self, piece: _Piece, references: PathReferences) -> Block | None:
-        """The block that this one is an update of: same tensor, same place, same kind."""
+    def _predecessor(
+        self, piece: _Piece, references: PathReferences
+    ) -> tuple[BlockSpec, Block] | None:
+        """The block that this one is an update of, and what it is: same tensor, same place."""
         found = references.predecessor(piece.span.tensor.name, piece.position)
         if found is None or piece.span.opaque:
             return None
         entry, block = found
-        then, now = entry.tensor, piece.span.tensor
-        same = then.dtype == now.dtype and then.memory_shape == now.memory_shape
-        return block if same and block.nbytes == piece.spec.nbytes else None
+        spec = _counterpart(entry.tensor, piece)
+        return None if spec is None or block.nbytes != spec.nbytes else (spec, block)
 
     def _skeleton(self, layout: Layout, references: PathReferences) -> Block:
         data = skeleton.encode(layout)
@@ -257,6 +259,28 @@ def _pieces(layout: Layout, source: Source) -> Iterator[_Piece]:
             offset += segment.tensor.nbytes
         else:
             offset += derived_length(segment)
+
+
+def _counterpart(then: TensorInfo, piece: _Piece) -> BlockSpec | None:
+    """What the block at the place of a piece was in an earlier version of its tensor.
+
+    None where blocks do not correspond. They do if the tensor is of the same kind, or is one block
+    then and now; if it only grew or shrank along its first axis, those do that begin alike.
+    """
+    now = piece.span.tensor
+    before = list(cut(then))
+    if then.dtype == now.dtype and then.memory_shape == now.memory_shape:
+        return piece.spec
+    if len(then.shape) != len(now.shape) or then.order != now.order:
+        return None
+    after = list(cut(now))
+    if len(before) == len(after) == 1:
+        return before[0]
+    alike = before[: piece.position] == after[: piece.position]
+    if alike and before[piece.position].shape[1:] == piece.spec.shape[1:]:
+        rows = before[0].dtype == piece.spec.dtype
+        return before[piece.position] if rows and then.shape[1:] == now.shape[1:] else None
+    return None
 
 
 def _specs(span: Span, source: Source, offset: int) -> Iterator[BlockSpec]:

@@ -93,7 +93,7 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
         elif now is not None and then is None:
             changes.append(_arrival(now, before.get(renames.get(name, "")), known))
         elif now is not None and then is not None and not _same(then, now):
-            measure = _measure(old, new, then, now) if measured else None
+            measure = measure_entries(old, new, then, now) if measured else None
             kind, info = _update(then, now)
             stored = _stored(now.blocks, known)
             changes.append(Change("changed", then.tensor, now.tensor, kind, info, stored, measure))
@@ -189,8 +189,11 @@ def _update(then: Entry, now: Entry) -> tuple[str | None, tuple[tuple[str, str],
     return kind, remarks.pop() if kind and len(remarks) == 1 else ()
 
 
-def _measure(old: Side | None, new: Side | None, then: Entry, now: Entry) -> Measure | None:
-    """One pass over both versions of a tensor, block by block, on several cores."""
+def measure_entries(old: Side | None, new: Side | None, then: Entry, now: Entry) -> Measure | None:
+    """How far a tensor moved: one pass over both versions, block by block, on several cores.
+
+    None where the versions cannot be compared entry by entry.
+    """
     a, b = then.tensor, now.tensor
     comparable = (a.dtype, a.shape, a.order) == (b.dtype, b.shape, b.order)
     if old is None or new is None or not comparable or then.opaque or now.opaque:

@@ -6,9 +6,9 @@ know may come from another package, through the entry-point group `git_theta_ext
 
 from __future__ import annotations
 
+import typing
 from functools import cache
 from importlib import import_module
-from typing import cast
 
 from git_theta_ext.errors import UnknownUpdateError
 from git_theta_ext.updates.base import Update
@@ -21,6 +21,8 @@ _KINDS = {
     "step": ("git_theta_ext.updates.step", "Step"),
     "scale": ("git_theta_ext.updates.scale", "Scale"),
     "low-rank": ("git_theta_ext.updates.low_rank", "LowRank"),
+    "cast": ("git_theta_ext.updates.cast", "Cast"),
+    "resize": ("git_theta_ext.updates.resize", "Resize"),
 }
 _GROUP = "git_theta_ext.updates"
 
@@ -39,11 +41,11 @@ def get(kind: str) -> Update:
     """
     if kind in _KINDS:
         module, name = _KINDS[kind]
-        return cast(Update, getattr(import_module(module), name)())
+        return typing.cast(Update, getattr(import_module(module), name)())
     from importlib.metadata import entry_points
 
     for point in entry_points(group=_GROUP, name=kind):
-        return cast(Update, point.load()())
+        return typing.cast(Update, point.load()())
     raise UnknownUpdateError(
         f"unknown kind of update {kind!r}; known: {', '.join(_KINDS)}",
         hint=f"install the package that offers {kind!r} under the entry points {_GROUP}",

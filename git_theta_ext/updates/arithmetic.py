@@ -35,6 +35,16 @@ def mantissa_bits(dtype: DType) -> int | None:
     return _MANTISSA.get(component(dtype).name)
 
 
+def first_special(dtype: DType, bits: int) -> int:
+    """The magnitude, as an integer of `bits` - 1 bits, from which on no number is finite."""
+    name = component(dtype).name
+    if name == "F8_E4M3":
+        return 0x7F
+    if name.endswith("FNUZ"):
+        return 0x80
+    return (1 << (bits - 1)) - (1 << (mantissa_bits(dtype) or 0))
+
+
 def widen(dtype: DType, values: Values) -> Wide:
     """The numbers that raw bits stand for, exactly, in a fresh array."""
     name = component(dtype).name
@@ -51,7 +61,8 @@ def narrow(dtype: DType, wide: Wide, instead_of_nan: Values) -> Values:
     """The raw bits of numbers rounded to a dtype; where that is NaN, the bits that are given."""
     name = component(dtype).name
     if name == "BF16":
-        bits = np.ascontiguousarray(wide, np.float32).view(np.uint32)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            bits = np.ascontiguousarray(wide, np.float32).view(np.uint32)
         odd = (bits >> np.uint32(16)) & np.uint32(1)
         odd += np.uint32(0x7FFF)
         odd += bits

@@ -13,6 +13,9 @@ threads, or on a linear-algebra library.
 Values are flat arrays of unsigned integers (`uint8`, `uint16`, `uint32`, `uint64`, little-endian
 in the file), the raw bits of the elements in file order. Complex elements are two consecutive
 values; dtypes without a numeric order (BOOL, packed sub-byte types) are bytes.
+
+A predecessor may be of another dtype or shape than its successor. The successor's parameter file
+then says so in its setting `base` (`dtype` and `shape`), and a chain is read from its end.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.tensors import BlockSpec, DType
+from git_theta_ext.errors import CorruptObjectError
+from git_theta_ext.tensors import BLOCK_BYTES, DTYPES, BlockSpec, DType
 
 Values = NDArray[np.unsignedinteger[Any]]
 """Flat raw bits of a block's elements."""
@@ -41,6 +45,26 @@ def values_dtype(dtype: DType) -> np.dtype[np.unsignedinteger[Any]]:
 def raw_bytes(values: NDArray[Any]) -> memoryview:
     """The bytes of a contiguous array, not copied."""
     return values.data.cast("B") if values.size else memoryview(b"")
+
+
+def base_spec(settings: Mapping[str, Any]) -> BlockSpec | None:
+    """What the predecessor of an update is, where that is not what the update's own block is.
+
+    Raises:
+        CorruptObjectError: the settings name no such block, or one larger than blocks are.
+    """
+    stated = settings.get("base")
+    if stated is None:
+        return None
+    try:
+        dtype, shape = DTYPES[stated["dtype"]], tuple(stated["shape"])
+        fits = all(type(extent) is int and 0 <= extent <= BLOCK_BYTES for extent in shape)
+    except (KeyError, TypeError) as error:
+        raise CorruptObjectError(f"a predecessor of {stated!r} is not known") from error
+    spec = BlockSpec(dtype, shape)
+    if not fits or len(shape) > 64 or spec.nbytes > BLOCK_BYTES:
+        raise CorruptObjectError(f"a predecessor of {stated!r} is no block")
+    return spec
 
 
 Part = bytes | bytearray | memoryview | NDArray[Any]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from git_theta_ext import updates
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec
-from git_theta_ext.updates.base import Parameters, Values
+from git_theta_ext.updates.base import Parameters, Values, base_spec
 
 
 def decode_chain(spec: BlockSpec, files: Sequence[Parameters], whole: bool = True) -> Values:
@@ -21,15 +21,24 @@ def decode_chain(spec: BlockSpec, files: Sequence[Parameters], whole: bool = Tru
         UnknownUpdateError: one is of a kind that needs a plug-in.
     """
     values: Values | None = None
-    for file in files:
+    for file, expected in zip(files, _specs(spec, files), strict=True):
         update = updates.get(file.kind)
         if update.needs_base != (values is not None):
             raise CorruptObjectError(f"{file.kind!r} stands at the wrong place in its chain")
         try:
-            values = update.decode(spec, file, values)
+            values = update.decode(expected, file, values)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise CorruptObjectError(f"{file.kind}: settings are damaged: {error!r}") from error
     if values is None or (whole and values.nbytes != spec.nbytes):
         found = 0 if values is None else values.nbytes
         raise CorruptObjectError(f"the chain decodes to {found} bytes, expected {spec.nbytes}")
     return values
+
+
+def _specs(spec: BlockSpec, files: Sequence[Parameters]) -> list[BlockSpec]:
+    """What each file of a chain decodes to, known from the end: `spec` is the last one's."""
+    specs: list[BlockSpec] = []
+    for file in reversed(files):
+        specs.append(spec)
+        spec = base_spec(file.settings) or spec
+    return specs[::-1]

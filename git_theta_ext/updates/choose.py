@@ -11,7 +11,7 @@ from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.tensors import DTYPES, BlockSpec
 from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.dense import Dense, encode_dense_bytes
-from git_theta_ext.updates.find import smallest_update
+from git_theta_ext.updates.find import converting_update, smallest_update
 from git_theta_ext.updates.patch import Patch, level_for
 from git_theta_ext.updates.statistics import describe
 
@@ -19,11 +19,14 @@ MAX_UPDATES = 32
 """Updates in a chain; each costs a pass over the block when it is rebuilt."""
 _MAX_SHARE = 0.5
 """Further updates are chained only while all together stay under this share of a dense copy."""
+_CONVERTING = frozenset({"cast", "resize"})
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The predecessor of a block: its chain, what it is, and how to get its values.
+
+    `spec` is the predecessor's own; its dtype or shape may differ from the block's.
 
     `rebuild(n)` gives the values after the first n files of the chain, fresh and writable.
     """
@@ -47,13 +50,19 @@ def encode_block(spec: BlockSpec, new: Values, reference: Reference | None) -> C
     A first update may be of any size below a dense copy. Further ones are added while the chain
     stays short and cheap; then the block is encoded against the chain's base, or afresh.
     """
-    if reference is None or reference.spec != spec:
+    if reference is None:
         return Choice(0, Dense().encode(spec, new))
     length = len(reference.chain)
+    if reference.spec != spec:
+        update = converting_update(spec, new, reference.spec, reference.rebuild(length))
+        if update is not None and _may_grow(reference.chain, update):
+            return Choice(length, update)
+        return Choice(0, Dense().encode(spec, new))
     update = _update_against(spec, new, reference, length)
     if update is not None and _may_grow(reference.chain, update):
         return Choice(length, update)
-    if length > 1:
+    # Behind a cast or a resize, the chain's base is another kind of block than this one.
+    if length > 1 and not any(ref.kind in _CONVERTING for ref in reference.chain):
         update = _update_against(spec, new, reference, 1)
         if update is not None:
             return Choice(1, update)

@@ -11,11 +11,13 @@ import numpy as np
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates.arithmetic import mantissa_bits, widen
 from git_theta_ext.updates.base import Encoded, Values
+from git_theta_ext.updates.cast import Cast
 from git_theta_ext.updates.coders import compress_numbers, sample_of
 from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.low_rank import LowRank
 from git_theta_ext.updates.residual import difference, is_ordered
+from git_theta_ext.updates.resize import Resize
 from git_theta_ext.updates.scale import Scale
 from git_theta_ext.updates.sparse import MOST, Sparse
 from git_theta_ext.updates.step import Step, modes, predict
@@ -59,6 +61,17 @@ def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | Non
     if best is not None and (share > _CLEARLY or len(new) < _SAMPLE):
         return _unless_larger(spec, new, best)
     return best
+
+
+def converting_update(
+    spec: BlockSpec, new: Values, old_spec: BlockSpec, base: Values
+) -> Encoded | None:
+    """The update from a block of another dtype or shape, or None if a dense copy is smaller."""
+    best = _smaller(
+        Cast().encode_from(spec, new, old_spec, base),
+        Resize().encode_from(spec, new, old_spec, base),
+    )
+    return None if best is None else _unless_larger(spec, new, best)
 
 
 def _smaller(one: Encoded | None, other: Encoded | None) -> Encoded | None:

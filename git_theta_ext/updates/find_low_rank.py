@@ -49,7 +49,10 @@ def find_factors(spec: BlockSpec, new: Values, base: Values) -> Factors | None:
     pair = _pair_of(spec, new, base)
     if pair is None or not _looks_low_rank(pair):
         return None
-    found = _fit(pair)
+    try:
+        found = _fit(pair)
+    except np.linalg.LinAlgError:  # numbers so far apart that no fit converges
+        return None
     return None if found is None else _quantised(pair, *found)
 
 
@@ -250,9 +253,8 @@ def _solved(normal: Array, misfit: Array) -> Array:
     diagonal = np.einsum("iaa->ia", normal)
     damping = 1e-10 * diagonal.mean(axis=1, keepdims=True) + 1e-300
     np.add(diagonal, damping, out=diagonal)
-    found: Array = np.asarray(np.linalg.solve(normal, misfit[:, :, None])[:, :, 0], np.float64)
-    bounded: Array = np.where(np.isfinite(found), found, 0.0)
-    return bounded
+    found = np.linalg.solve(normal, misfit[:, :, None])[:, :, 0]
+    return np.asarray(np.where(np.isfinite(found), found, 0.0), np.float64)
 
 
 def _squeeze(bounds: tuple[Array, Array], weights: Array, left: Array, right: Array) -> Array:

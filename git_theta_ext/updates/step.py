@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec, DType
 from git_theta_ext.updates import coders, correction
-from git_theta_ext.updates.arithmetic import component, mantissa_bits
+from git_theta_ext.updates.arithmetic import first_special, mantissa_bits
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes
 from git_theta_ext.updates.coders import sample_of
 from git_theta_ext.updates.parameter_file import build
@@ -73,7 +73,7 @@ def predict(dtype: DType, values: Values, table: NDArray[np.int32]) -> Values:
     unsigned = values.dtype.type
     sign, magnitude = unsigned(1 << (bits - 1)), unsigned((1 << (bits - 1)) - 1)
     shift, mask = unsigned(mantissa - width), unsigned((1 << width) - 1)
-    limit = unsigned(_first_special(dtype, bits, mantissa))
+    limit = unsigned(first_special(dtype, bits))
     steps = table.astype(f"i{values.itemsize}", casting="unsafe").view(values.dtype)
     for start in range(0, len(values), SLICE):
         piece = values[start : start + SLICE]
@@ -129,20 +129,10 @@ def steps_of(
     unsigned = new.dtype.type
     magnitude = unsigned((1 << (bits - 1)) - 1)
     now, then = new & magnitude, base & magnitude
-    limit = unsigned(_first_special(dtype, bits, mantissa))
+    limit = unsigned(first_special(dtype, bits))
     usable = ((new ^ base) <= magnitude) & (then != 0) & (then < limit) & (now < limit)
     steps = (now[usable] - then[usable]).view(f"i{new.itemsize}").astype(np.int64)
     shift, mask = unsigned(mantissa - width), unsigned((1 << width) - 1)
     buckets = ((base[usable] >> shift) & mask).astype(np.int64)
     near = np.abs(steps) < _LIMIT
     return buckets[near], steps[near]
-
-
-def _first_special(dtype: DType, bits: int, mantissa: int) -> int:
-    """The magnitude from which on bits are infinities and NaNs."""
-    name = component(dtype).name
-    if name == "F8_E4M3":
-        return 0x7F
-    if name.endswith("FNUZ"):
-        return 0x80
-    return (1 << (bits - 1)) - (1 << mantissa)

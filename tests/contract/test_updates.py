@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import hypothesis.strategies as st
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from safetensors.numpy import load as load_safetensors
 
 from git_theta_ext import updates
+from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.tensors import DTYPES, BlockSpec
 from git_theta_ext.updates.base import Encoded, Parameters, Values, values_dtype
+from git_theta_ext.updates.cast import Cast
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Reference, encode_block, encode_bytes
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import parse
 from git_theta_ext.updates.residual import SLICE, apply, difference, is_ordered
+from git_theta_ext.updates.resize import Resize
 
 WHOLE_BYTES = [name for name, dtype in DTYPES.items() if dtype.bits % 8 == 0]
 LENGTHS = [0, 1, 1500, SLICE - 1, SLICE, SLICE + 1]
@@ -97,8 +103,6 @@ def test_neighbouring_floats_are_neighbours() -> None:
 def test_bytes_and_patches(old: bytes, new: bytes) -> None:
     base = encode_bytes(old, None).encoded
     spec = BlockSpec(DTYPES["U8"], (len(old),))
-    from git_theta_ext.manifest import UpdateRef
-
     chain = (UpdateRef("dense", "0" * 64, base.nbytes),)
     rebuild = lambda count: decode_chain(spec, [parsed(base)])  # noqa: E731
     choice = encode_bytes(new, Reference(chain, spec, rebuild))
@@ -108,8 +112,6 @@ def test_bytes_and_patches(old: bytes, new: bytes) -> None:
 
 
 def test_a_patch_may_change_the_length() -> None:
-    from git_theta_ext.manifest import UpdateRef
-
     old = b"".join(b"line %d of a header\n" % n for n in range(500))
     new = old[:3000] + b"a word more" + old[3000:]
     base = encode_bytes(old, None).encoded
@@ -123,8 +125,6 @@ def test_a_patch_may_change_the_length() -> None:
 
 
 def test_a_small_change_is_a_small_update_and_a_new_tensor_is_dense() -> None:
-    from git_theta_ext.manifest import UpdateRef
-
     random = np.random.default_rng(0)
     base = random.standard_normal(100_000).astype(np.float32)
     spec = BlockSpec(DTYPES["F32"], (100_000,))
@@ -146,8 +146,6 @@ def test_a_small_change_is_a_small_update_and_a_new_tensor_is_dense() -> None:
 
 
 def test_a_chain_is_bounded_by_its_cost() -> None:
-    from git_theta_ext.manifest import UpdateRef
-
     random = np.random.default_rng(0)
     base = random.standard_normal(50_000).astype(np.float32)
     spec = BlockSpec(DTYPES["F32"], base.shape)
@@ -183,3 +181,61 @@ def test_encoding_is_deterministic() -> None:
         assert first is not None
         assert again is not None
         assert b"".join(first.pieces) == b"".join(again.pieces)
+
+
+FLOATS = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"]
+
+
+@pytest.mark.parametrize("old", FLOATS)
+@pytest.mark.parametrize("new", FLOATS)
+def test_casts_between_all_floats_come_back(old: str, new: str) -> None:
+    if old == new:
+        return
+    before, after = (BlockSpec(DTYPES[name], (3, 700)) for name in (old, new))
+    base, values = random_values(old, 2100, 1), random_values(new, 2100, 2)
+    encoded = Cast().encode_from(after, values, before, base)
+    assert encoded is not None
+    files = [parsed(Dense().encode(before, base)), parsed(encoded)]
+    assert decode_chain(after, files).tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("name", ["F32", "BF16", "C64", "I64", "U8"])
+@pytest.mark.parametrize(("then", "now"), [((9, 50), (12, 50)), ((9, 50), (9, 41))])
+def test_resized_blocks_come_back(name: str, then: tuple[int, ...], now: tuple[int, ...]) -> None:
+    before, after = (BlockSpec(DTYPES[name], shape) for shape in (then, now))
+    base, values = random_values(name, before.count, 1), random_values(name, after.count, 2)
+    encoded = Resize().encode_from(after, values, before, base)
+    assert encoded is not None
+    files = [parsed(Dense().encode(before, base)), parsed(encoded)]
+    assert decode_chain(after, files).tobytes() == values.tobytes()
+
+
+def rebuilt(spec: BlockSpec, files: list[Encoded], count: int) -> Values:
+    return decode_chain(spec, [parsed(file) for file in files[:count]])
+
+
+def test_a_cast_then_a_delta_and_a_resize_are_one_chain() -> None:
+    random = np.random.default_rng(0)
+    first = (random.standard_normal((64, 300)) * 0.02).astype(np.float32)
+    exported = first.astype(ml_dtypes.bfloat16)
+    tuned = (first * 1.01 + 0.001).astype(ml_dtypes.bfloat16)
+    grown = np.concatenate([tuned, exported[:3]])
+    specs = [BlockSpec(DTYPES["F32"], (64, 300)), *[BlockSpec(DTYPES["BF16"], (64, 300))] * 2,
+             BlockSpec(DTYPES["BF16"], (67, 300))]  # fmt: skip
+    files: list[Encoded] = []
+    for number, array in enumerate((first, exported, tuned, grown)):
+        values = np.ascontiguousarray(array).reshape(-1).view(values_dtype(specs[number].dtype))
+        chain = tuple(UpdateRef(f.kind, f"{n:064x}", f.nbytes) for n, f in enumerate(files))
+        kept, then = list(files), specs[max(0, number - 1)]
+        rebuild = partial(rebuilt, then, kept)
+        reference = Reference(chain, then, rebuild) if files else None
+        choice = encode_block(specs[number], values, reference)
+        files = [*files[: choice.keep], choice.encoded]
+        found = decode_chain(specs[number], [parsed(file) for file in files])
+        assert found.tobytes() == values.tobytes()
+        if number == 1:
+            assert [file.kind for file in files] == ["dense", "cast"]
+            assert files[1].nbytes < 400
+        if number == 3:
+            assert files[-1].kind == "resize"
+            assert dict(files[-1].info) == {"axis": "0", "from": "64", "to": "67"}
