@@ -28,10 +28,17 @@ _SMALLEST = 32
 _SUBSET = 512
 """Rows that the fit starts from."""
 _FIRST_ROUNDS = 2
+"""Rounds with even weights, before and after the rank is settled."""
 _ROUNDS = 3
+"""Rounds with the weights that precision gives."""
 _SQUEEZES = 6
+"""Rounds of moving into the intervals that rounding allows, in 16 bits."""
+_THOROUGH = 24
+"""The time of a round grows with the rank's square: larger ranks get fewer of them."""
 _GAP = 4.0
 """Singular values that drop by this factor at once have dropped to the noise."""
+_LESSER_GAP = 1.8
+"""The same, where what follows is even, as noise is."""
 _CHUNK = 1 << 19
 """Elements observed at once."""
 _CAP = 1000.0
@@ -78,8 +85,9 @@ def _fit(pair: _Pair) -> tuple[Array, Array] | None:
     if found > most and len(right) == most:
         return None
     left, right = _alternate(observed, even, left, right, _FIRST_ROUNDS)
-    left, right = _alternate(observed, weights, left, right, _ROUNDS)
-    if pair.dtype.name != "F32":
+    thorough = len(right) <= _THOROUGH
+    left, right = _alternate(observed, weights, left, right, _ROUNDS if thorough else 1)
+    if pair.dtype.name != "F32" and thorough:
         bounds = pair.bounds(subset)
         for _ in range(_SQUEEZES):
             left = _squeeze(bounds, weights, left, right)
@@ -110,8 +118,13 @@ def _pruned(left: Array, right: Array) -> tuple[Array, Array]:
     sizes = np.square(np.linalg.norm(right, axis=1))
     ratios = sizes[:-1] / np.maximum(sizes[1:], np.finfo(np.float64).tiny)
     rank = len(sizes)
-    if len(ratios) and float(ratios.max()) > _GAP:
-        rank = int(np.argmax(ratios)) + 1
+    if len(ratios):
+        behind = int(np.argmax(ratios)) + 1
+        tail = sizes[behind:]
+        # Noise is even: many directions of nearly one size behind a lesser gap are noise too.
+        even = len(tail) >= 6 and float(tail[0]) < 2 * float(tail[-1])
+        if float(ratios[behind - 1]) > (_LESSER_GAP if even else _GAP):
+            rank = behind
     return left[:, :rank], right[:rank]
 
 
@@ -203,7 +216,11 @@ def _looks_low_rank(pair: _Pair) -> bool:
     clipped = np.clip(change, -bound, bound) if bound > 0 else change
     values = np.linalg.svd(clipped, compute_uv=False)
     energy = np.square(values)
-    if float(energy[: len(energy) // 4].sum()) >= 0.9 * float(energy.sum()):
+    total = float(energy.sum())
+    if float(energy[: len(energy) // 4].sum()) >= 0.9 * total:
+        return True
+    # Noise has an eighth of its energy in the lower half; a product of half the rank has none.
+    if float(energy[len(energy) // 2 :].sum()) < 0.01 * total:
         return True
     if pair.dtype.name == "F32":
         return False
@@ -309,7 +326,7 @@ def _refine(pair: _Pair, right: Array) -> tuple[Array, Array]:
     chunks = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
     left = np.zeros((rows, rank))
     normal, misfit = np.zeros((columns, rank, rank)), np.zeros((columns, rank))
-    rounded = pair.dtype.name != "F32"
+    rounded = pair.dtype.name != "F32" and rank <= _THOROUGH
     for chunk in chunks:
         change, weights = pair.observe(chunk)
         part = _solve(change, weights, left[chunk], right)
