@@ -55,13 +55,19 @@ def run_update(what: str, kind: str, spec: BlockSpec, new: Values, base: Values)
     update = get(kind)
     encoded, encode = timed(lambda: update.encode(spec, new, base))
     data = b"".join(encoded.pieces)
-    run_decode(what, update, data, spec, new, base, encode)
+    run_decode(what, (kind, data), spec, (new, base), encode)
 
 
-def run_decode(  # noqa: PLR0917
-    what: str, update: Any, data: bytes, spec: BlockSpec, new: Values, base: Values, encode: Any
+def run_decode(
+    what: str,
+    stored: tuple[str, bytes],
+    spec: BlockSpec,
+    values: tuple[Values, Values],
+    encode: float | None,
 ) -> None:
-    """Decode a parameter file and compare."""
+    """Decode a parameter file, of a kind, and compare with the new of (new, old) values."""
+    (kind, data), (new, base) = stored, values
+    update = get(kind)
     seconds = []
     for _ in range(RUNS):
         old = base.copy()  # may be written to
@@ -128,7 +134,7 @@ def low_rank(name: str, side: int, rank: int) -> None:
     places = np.arange(0, len(new), 50)
     new[places] += 1
     data = b"".join(LowRank().encode_factors(spec, new, base, factors).pieces)
-    run_decode(f"low-rank {name}, rank {rank}", LowRank(), data, spec, new, base, None)
+    run_decode(f"low-rank {name}, rank {rank}", ("low-rank", data), spec, (new, base), None)
 
 
 def bits(name: str, numbers: np.ndarray) -> Values:
@@ -151,7 +157,7 @@ def main() -> None:
     few.ravel()[::100] *= np.float32(1.5)
     scaled = weights * (1 + 0.1 * random.standard_normal((side, 1), np.float32))
     print(f"{side}² normal weights{'':<16}{'share':>9}{'encode':>10}{'decode':>10}")
-    for name, kind in NUMPY.items():
+    for name, dtype in NUMPY.items():
         spec = BlockSpec(DTYPES[name], (side, side))
         base, new = bits(name, weights), bits(name, tuned)
         run_update(f"dense {name}", "dense", spec, new, base)
@@ -161,7 +167,7 @@ def main() -> None:
         run_update(f"delta {name}", "delta", spec, new, base)
         run_planes(f"  XOR, byte planes, zstd 3 {name}", new, base)
         run_update(f"sparse {name}, 1 % of entries", "sparse", spec, bits(name, few), base)
-        rounded = weights.astype(kind).astype(np.float32) * (scaled / weights)[:, :1]
+        rounded = weights.astype(dtype).astype(np.float32) * (scaled / weights)[:, :1]
         run_update(f"scale {name}", "scale", spec, bits(name, rounded), base)
         low_rank(name, side, 16)
 

@@ -74,7 +74,7 @@ def narrow(dtype: DType, wide: Wide, instead_of_nan: Values) -> Values:
         if like is None:
             raise TypeError(f"{dtype.name} has no numbers to compute with")
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            floats = wide.astype(like.dtype)
+            floats = wide.astype(like.dtype, copy=False)
         rounded = floats.view(instead_of_nan.dtype)
         nan = np.isnan(floats)
     if nan.any():

@@ -28,16 +28,25 @@ _SMALLEST = 32
 _SUBSET = 512
 """Rows that the fit starts from."""
 _FIRST_ROUNDS = 2
-_ROUNDS = 4
+"""Rounds with even weights, before and after the rank is settled."""
+_ROUNDS = 3
+"""Rounds with the weights that precision gives."""
 _SQUEEZES = 6
+"""Rounds of moving into the intervals that rounding allows, in 16 bits."""
+_THOROUGH = 24
+"""The time of a round grows with the rank's square: larger ranks get fewer of them."""
 _GAP = 4.0
 """Singular values that drop by this factor at once have dropped to the noise."""
+_LESSER_GAP = 1.8
+"""The same, where what follows is even, as noise is."""
 _CHUNK = 1 << 19
 """Elements observed at once."""
 _CAP = 1000.0
 """No entry weighs more than so many times the median: a zero would decide everything."""
-_OUTLIER = 6.0
-"""Entries further off than so many typical residuals are taken for sparse noise."""
+_OUTLIER = 3.0
+"""Entries further off than so many ulps are no rounding."""
+_FAR = 10.0
+"""Changes so many times the median are left out of the start: single ones would be directions."""
 _TRIAL_ROWS = 32
 
 
@@ -47,13 +56,15 @@ def find_factors(spec: BlockSpec, new: Values, base: Values) -> Factors | None:
     A block counts as a matrix of its first axis in memory by the rest.
     """
     pair = _pair_of(spec, new, base)
-    if pair is None or not _looks_low_rank(pair):
-        return None
     try:
-        found = _fit(pair)
-    except np.linalg.LinAlgError:  # numbers so far apart that no fit converges
+        # Numbers may be of any size here; a fit that overflows predicts badly, no more.
+        with np.errstate(all="ignore"):
+            if pair is None or not _looks_low_rank(pair):
+                return None
+            found = _fit(pair)
+            return None if found is None else _quantised(pair, *found)
+    except np.linalg.LinAlgError:
         return None
-    return None if found is None else _quantised(pair, *found)
 
 
 def _fit(pair: _Pair) -> tuple[Array, Array] | None:
@@ -62,13 +73,21 @@ def _fit(pair: _Pair) -> tuple[Array, Array] | None:
     rows, columns = pair.new.shape
     observed, weights = pair.observe(subset)
     right = _spectrum(observed, weights)
-    if not 1 <= len(right) <= min(_MAX_RANK, rows // 4, columns // 4):
+    most = min(_MAX_RANK, rows // 4, columns // 4, len(subset) // 4)
+    found, right = len(right), right[:most]
+    if not found:
         return None
     left = np.zeros((len(subset), len(right)))
-    left, right = _alternate(observed, weights, left, right, _FIRST_ROUNDS)
+    # Even weights converge at once where the change is well above rounding; precise ones do not.
+    even = weights / (1.0 + weights * _typical(observed) ** 2)
+    left, right = _alternate(observed, even, left, right, _FIRST_ROUNDS)
     left, right = _pruned(left, right)
-    left, right = _alternate(observed, weights, left, right, _ROUNDS)
-    if pair.dtype.name != "F32":
+    if found > most and len(right) == most:
+        return None
+    left, right = _alternate(observed, even, left, right, _FIRST_ROUNDS)
+    thorough = len(right) <= _THOROUGH
+    left, right = _alternate(observed, weights, left, right, _ROUNDS if thorough else 1)
+    if pair.dtype.name != "F32" and thorough:
         bounds = pair.bounds(subset)
         for _ in range(_SQUEEZES):
             left = _squeeze(bounds, weights, left, right)
@@ -81,11 +100,15 @@ def _alternate(
     change: Array, weights: Array, left: Array, right: Array, rounds: int
 ) -> tuple[Array, Array]:
     """Fit left and right by turns; entries far off do not count."""
+    size = _typical(change)
+    kept = np.where(np.abs(change) > _FAR * size, 0.0, weights)
+    if left.any():
+        kept = _trimmed(change - left @ right, weights, size)
     for _ in range(rounds):
-        left = _solve(change, weights, left, right)
-        kept = _trimmed(change - left @ right, weights)
+        left = _solve(change, kept, left, right)
+        kept = _trimmed(change - left @ right, weights, size)
         right = _solve(change.T, kept.T, right.T, left.T).T
-    kept = _trimmed(change - left @ right, weights)
+        kept = _trimmed(change - left @ right, weights, size)
     return _solve(change, kept, left, right), right
 
 
@@ -95,8 +118,13 @@ def _pruned(left: Array, right: Array) -> tuple[Array, Array]:
     sizes = np.square(np.linalg.norm(right, axis=1))
     ratios = sizes[:-1] / np.maximum(sizes[1:], np.finfo(np.float64).tiny)
     rank = len(sizes)
-    if len(ratios) and float(ratios.max()) > _GAP:
-        rank = int(np.argmax(ratios)) + 1
+    if len(ratios):
+        behind = int(np.argmax(ratios)) + 1
+        tail = sizes[behind:]
+        # Noise is even: many directions of nearly one size behind a lesser gap are noise too.
+        even = len(tail) >= 6 and float(tail[0]) < 2 * float(tail[-1])
+        if float(ratios[behind - 1]) > (_LESSER_GAP if even else _GAP):
+            rank = behind
     return left[:, :rank], right[:rank]
 
 
@@ -188,7 +216,11 @@ def _looks_low_rank(pair: _Pair) -> bool:
     clipped = np.clip(change, -bound, bound) if bound > 0 else change
     values = np.linalg.svd(clipped, compute_uv=False)
     energy = np.square(values)
-    if float(energy[: len(energy) // 4].sum()) >= 0.9 * float(energy.sum()):
+    total = float(energy.sum())
+    if float(energy[: len(energy) // 4].sum()) >= 0.9 * total:
+        return True
+    # Noise has an eighth of its energy in the lower half; a product of half the rank has none.
+    if float(energy[len(energy) // 2 :].sum()) < 0.01 * total:
         return True
     if pair.dtype.name == "F32":
         return False
@@ -202,11 +234,10 @@ def _spectrum(change: Array, weights: Array, clearly: float = 1.15) -> Array:
     singular value above s (sqrt(m) + sqrt(n)); s is what a subspace of the largest leaves over
     (Halko, Martinsson and Tropp, "Finding Structure with Randomness", 2011; seeded).
     """
-    moved = np.abs(change[change != 0])
-    typical = float(np.median(moved)) if len(moved) else 1.0
+    typical = _typical(change)
     noise = 1.0 / np.maximum(weights, np.finfo(np.float64).tiny)
     shrunk = change / (1.0 + noise / (typical * typical))
-    np.clip(shrunk, -8 * typical, 8 * typical, out=shrunk)
+    shrunk[np.abs(shrunk) > _FAR * typical] = 0.0
     rows, columns = shrunk.shape
     total = float(np.square(shrunk).sum())
     few = min(rows, columns)
@@ -267,16 +298,24 @@ def _squeeze(bounds: tuple[Array, Array], weights: Array, left: Array, right: Ar
     guess = left @ right
     goal = np.clip(guess, *bounds)
     off = goal - guess
-    pull = _trimmed(off, np.where(off != 0, weights, 0.1 * weights))
+    pull = _trimmed(off, np.where(off != 0, weights, 0.1 * weights), 0.0)
     return left + _solved(_normal(pull, right), (pull * off) @ right.T)
 
 
-def _trimmed(misfit: Array, weights: Array) -> Array:
-    """The weights, zero where an entry is so far off that it must have changed otherwise."""
-    off = np.square(misfit) * weights
-    typical = float(np.median(off[:: max(1, len(off) // 32)]))
-    # A typical squared misfit of rounding alone is about a tenth.
-    return np.where(off > _OUTLIER**2 * max(2.2 * typical, 0.1), 0.0, weights)
+def _trimmed(misfit: Array, weights: Array, size: float) -> Array:
+    """The weights, zero where an entry is so far off that it must have changed otherwise.
+
+    Far off is more than rounding explains, and a tenth of `size`, the typical change: what a fit
+    leaves before it has converged stays below that.
+    """
+    far = np.square(misfit) * weights > _OUTLIER * _OUTLIER
+    return np.where(far & (np.abs(misfit) > 0.1 * size), 0.0, weights)
+
+
+def _typical(change: Array) -> float:
+    """The median size of the changes that are not zero."""
+    moved = np.abs(change[change != 0])
+    return float(np.median(moved)) if len(moved) else 1.0
 
 
 def _refine(pair: _Pair, right: Array) -> tuple[Array, Array]:
@@ -287,11 +326,11 @@ def _refine(pair: _Pair, right: Array) -> tuple[Array, Array]:
     chunks = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
     left = np.zeros((rows, rank))
     normal, misfit = np.zeros((columns, rank, rank)), np.zeros((columns, rank))
-    rounded = pair.dtype.name != "F32"
+    rounded = pair.dtype.name != "F32" and rank <= _THOROUGH
     for chunk in chunks:
         change, weights = pair.observe(chunk)
         part = _solve(change, weights, left[chunk], right)
-        weights = _trimmed(change - part @ right, weights)
+        weights = _trimmed(change - part @ right, weights, _typical(change))
         part = _solve(change, weights, part, right)
         off = change - part @ right
         if rounded:
@@ -309,7 +348,7 @@ def _refine(pair: _Pair, right: Array) -> tuple[Array, Array]:
         if rounded:
             left[chunk] = _squeeze(pair.bounds(chunk), weights, left[chunk], right)
             continue
-        weights = _trimmed(change - left[chunk] @ right, weights)
+        weights = _trimmed(change - left[chunk] @ right, weights, _typical(change))
         left[chunk] = _solve(change, weights, left[chunk], right)
     return left, right
 

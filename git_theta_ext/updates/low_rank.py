@@ -3,9 +3,9 @@
 Hu and others, "LoRA: Low-Rank Adaptation of Large Language Models", 2021. The factors are stored
 as integers over a common power of two. Their products and sums stay below 2^53, so float64
 holds them exactly and any BLAS, whatever its order of operations, gives the same bits; factors
-too wide for that are split into halves first, and the exact halves are put together in a fixed
-order. The sum with the old values is rounded as the merge itself rounded: the change either
-once with the sum (`sum`), or to the weights' dtype before it is added (`rounded`).
+too wide for that are split into halves first, and the two exact products added. The sum with
+the old values is rounded as the merge itself rounded: the change either once with the sum
+(`sum`), or to the weights' dtype before it is added (`rounded`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ DTYPES = frozenset({"F32", "BF16", "F16"})
 MAX_RANK = 256
 _HALF = 15
 _LIMIT = 1 << 30
-"""Factors stay below this: two halves of 15 bits and a sign."""
+"""Factors stay below this."""
 _EXACT_BITS = 53
-_CHUNK = 1 << 17
+_CHUNK = 1 << 16
 """Elements predicted at once: the float64 product stays in the processor's cache."""
 
 
@@ -149,7 +149,7 @@ def add(dtype: DType, old: Values, change: NDArray[np.float64], order: str) -> V
         step: NDArray[Any] = change.astype(np.float32)
         if order == "rounded" and dtype.name != "F32":
             step = widen(dtype, narrow(dtype, step, np.zeros_like(old)))
-        step += widen(dtype, old)
+        step += old.view(np.float32) if dtype.name == "F32" else widen(dtype, old)
         return narrow(dtype, step, old)
 
 
@@ -160,32 +160,18 @@ class _Product:
         left, right = factors.left, factors.right
         rank = left.shape[1]
         widest = [int(np.abs(side).max(initial=0)).bit_length() for side in (left, right)]
-        self._whole = sum(widest) + rank.bit_length() <= _EXACT_BITS
-        self._scale = 2.0**factors.exponent
-        self._left = left
-        self._right = right if self._whole else _halves(right)
+        # Scaling by a power of two is exact, so it is done once, on the thin factor.
+        scale = 2.0**factors.exponent
+        self._right = right
+        self._halves = [left * scale]
+        if sum(widest) + rank.bit_length() > _EXACT_BITS:
+            # Each half is at most 2^15: sums of up to 2^8 products with 2^30 stay within 2^53.
+            high = np.floor(left * 2.0**-_HALF) * 2.0**_HALF
+            self._halves = [high * scale, (left - high) * scale]
 
     def rows(self, rows: slice) -> NDArray[np.float64]:
-        """The change to some rows."""
-        if self._whole:
-            product: NDArray[np.float64] = self._left[rows] @ self._right
-            product *= self._scale
-            return product
-        count, columns = rows.stop - rows.start, self._right.shape[1] // 2
-        # Exact: each half is below 2^15, so sums of up to 2^8 products stay below 2^39.
-        four = _halves(self._left[rows].T).T @ self._right
-        high, low = four[:count], four[count:]
-        middle = high[:, columns:] + low[:, :columns]
-        # From here on there is rounding, in this order on every machine.
-        product = high[:, :columns] * 2.0**_HALF
-        product += middle
-        product *= 2.0**_HALF
-        product += low[:, columns:]
-        product *= self._scale
+        """The change to some rows: exact products, then at most one rounded sum of two."""
+        product: NDArray[np.float64] = self._halves[0][rows] @ self._right
+        if len(self._halves) > 1:
+            product += self._halves[1][rows] @ self._right
         return product
-
-
-def _halves(factor: NDArray[np.float64]) -> NDArray[np.float64]:
-    """High and low halves of integers side by side: `factor == high * 2**15 + low`."""
-    high = np.floor(factor * 2.0**-_HALF)
-    return np.concatenate([high, factor - high * 2.0**_HALF], axis=1)
