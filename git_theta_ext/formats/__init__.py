@@ -17,7 +17,11 @@ from git_theta_ext.formats.settle import settle
 
 _FORMATS = {
     "safetensors": "git_theta_ext.formats.safetensors",
+    "npz": "git_theta_ext.formats.npz",
     "torch-zip": "git_theta_ext.formats.torch_zip",
+    "npy": "git_theta_ext.formats.npy",
+    "gguf": "git_theta_ext.formats.gguf",
+    "onnx": "git_theta_ext.formats.onnx",
 }
 _HEAD_BYTES = 512
 

@@ -14,6 +14,7 @@ from git_theta_ext.formats.chunks import MAX_BYTES, chunk_lengths
 from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.source import BytesSource
 from tests.checkpoints import awkward, model, safetensors
+from tests.containers import gguf, npy, npz, onnx
 from tests.torchzip import Storage, save, state_dict, tensor
 
 
@@ -27,6 +28,10 @@ def torch_archive() -> bytes:
 EXAMPLES: dict[str, Callable[[], bytes]] = {
     "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
     "torch-zip": torch_archive,
+    "npy": lambda: npy(np.arange(600, dtype=np.float32).reshape(20, 30)),
+    "npz": lambda: npz({"w": np.arange(600, dtype=np.float32), "t": np.eye(9).T}),
+    "gguf": lambda: gguf({"w": (0, (20, 30), bytes(2400)), "q": (2, (4, 64), bytes(144))}),
+    "onnx": lambda: onnx({"w": (1, (20, 30), bytes(range(240)) * 10)}),
 }
 
 

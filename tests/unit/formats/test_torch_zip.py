@@ -243,5 +243,5 @@ def test_archives_that_are_not_split() -> None:
     refuse([pickle, Record("m/data/0", b"xx", flags=0x809)], "encrypted")
     refuse([pickle, pickle], "second entry")
     refuse([pickle], "before the first entry|central directory ends", prefix=b"#!/bin/sh\n")
-    refuse([pickle, Record("m/code", random.Random(1).randbytes(65 << 20))], "outside all storages")
+    refuse([pickle, Record("m/code", random.Random(1).randbytes(65 << 20))], "outside all tensors")
     refuse([], "data.pkl")

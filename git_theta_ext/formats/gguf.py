@@ -1,0 +1,112 @@
+"""GGUF, versions 2 and 3: key-values, a list of tensors, then their values, aligned.
+
+Source: ggml's docs/gguf.md and ggml.h. A quantised tensor has no element type here, for its
+elements come in blocks with scales of their own: it is U8 of the shape [..., blocks in a row, bytes
+of a block], so rows stay rows. Shapes are in NumPy's order, the reverse of the file's.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from git_theta_ext.errors import FormatError
+from git_theta_ext.formats.base import Layout, Source
+from git_theta_ext.formats.tiles import tile
+from git_theta_ext.formats.window import Window
+from git_theta_ext.tensors import DTYPES, TensorInfo
+
+NAME = "gguf"
+_MAGIC = b"GGUF"
+_MAX_TENSORS = 1 << 20
+_MAX_PAIRS = 1 << 20
+_MAX_ITEMS = 1 << 24
+_MAX_TEXT = 1 << 26
+_MAX_DEPTH = 4
+_STRING, _ARRAY = 8, 9
+_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+"""Bytes of a value by its type's number."""
+
+_PLAIN = {0: "F32", 1: "F16", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 30: "BF16"}
+_BLOCKS = {
+    2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36), 10: (256, 84),
+    11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66),
+    17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
+    23: (256, 136), 29: (256, 56), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+}  # fmt: skip
+"""Elements and bytes of a block by the type's number (Q4_0 is 2, Q4_K 12, IQ4_XS 23, MXFP4 39)."""
+
+
+def sniff(head: bytes, source: Source) -> bool:
+    """Whether the file begins as GGUF does."""
+    return head.startswith(_MAGIC)
+
+
+def layout(source: Source) -> Layout:
+    """Header, key-values and list as literals, then each tensor."""
+    window = Window(source)
+    window.take(4)
+    version = window.number(4)
+    if version not in (2, 3):
+        raise FormatError(f"gguf: version {version} at offset 4; expected 2 or 3, little-endian")
+    tensors, pairs = window.number(8), window.number(8)
+    if tensors > _MAX_TENSORS or pairs > _MAX_PAIRS:
+        raise FormatError(f"gguf: {tensors} tensors and {pairs} key-values are too many")
+    alignment = 32
+    for _ in range(pairs):
+        key = _text(window)
+        kind = window.number(4)
+        value = _skip(window, kind, 0)
+        if key == "general.alignment" and value is not None:
+            alignment = value
+    if not 0 < alignment <= 1 << 20:
+        raise FormatError(f"gguf: an alignment of {alignment}")
+    found = [_tensor(window) for _ in range(tensors)]
+    start = -(-window.position // alignment) * alignment
+    return tile(NAME, source, ((start + offset, tensor) for offset, tensor in found))
+
+
+def _text(window: Window) -> str:
+    length = window.number(8)
+    if length > _MAX_TEXT:
+        raise FormatError(f"gguf: a text of {length} bytes at offset {window.position}")
+    return window.take(length).decode("utf-8", "backslashreplace")
+
+
+def _skip(window: Window, kind: int, depth: int) -> int | None:
+    """Step over a value; an unsigned 32-bit one is returned."""
+    if kind in _SIZES:
+        data = window.take(_SIZES[kind])
+        return int(struct.unpack("<I", data)[0]) if kind == 4 else None
+    if kind == _STRING:
+        window.skip(window.number(8))
+        return None
+    if kind != _ARRAY or depth >= _MAX_DEPTH:
+        raise FormatError(f"gguf: a value of type {kind} at offset {window.position}")
+    inner, count = window.number(4), window.number(8)
+    if inner in _SIZES:
+        window.skip(count * _SIZES[inner])
+        return None
+    if count > _MAX_ITEMS:
+        raise FormatError(f"gguf: an array of {count} values at offset {window.position}")
+    for _ in range(count):
+        _skip(window, inner, depth + 1)
+    return None
+
+
+def _tensor(window: Window) -> tuple[int, TensorInfo]:
+    """Offset (from the start of the values) and description of the next tensor of the list."""
+    name = _text(window)
+    axes = window.number(4)
+    if axes > 8:
+        raise FormatError(f"gguf: tensor {name!r} has {axes} axes at offset {window.position}")
+    shape = tuple(reversed([window.number(8) for _ in range(axes)]))
+    kind, offset = window.number(4), window.number(8)
+    if kind in _PLAIN:
+        return offset, TensorInfo(name, DTYPES[_PLAIN[kind]], shape)
+    if kind not in _BLOCKS:
+        raise FormatError(f"gguf: tensor {name!r} is of the unknown type {kind}")
+    elements, size = _BLOCKS[kind]
+    if not shape or shape[-1] % elements:
+        raise FormatError(f"gguf: tensor {name!r}: rows of {shape[-1:]} in blocks of {elements}")
+    blocks = (*shape[:-1], shape[-1] // elements, size)
+    return offset, TensorInfo(name, DTYPES["U8"], blocks)

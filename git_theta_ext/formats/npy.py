@@ -1,0 +1,91 @@
+"""NumPy's .npy: a header that says dtype, shape and order, then the values.
+
+Source: numpy.lib.format, versions 1.0 to 3.0. The header is a Python literal and read as such,
+never evaluated. Arrays of objects are pickles and are not split. Big-endian values, strings and
+dates have no element type here: their bytes are U8, with one more axis for the bytes of an item.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from git_theta_ext.errors import FormatError
+from git_theta_ext.formats.base import Layout, Source
+from git_theta_ext.formats.tiles import tile
+from git_theta_ext.tensors import DTYPES, TensorInfo
+
+NAME = "npy"
+MAGIC = b"\x93NUMPY"
+_MAX_HEADER = 1 << 20
+_MAX_AXES = 64
+_DESCR = re.compile(r"([<>|=])([a-zA-Z])(\d{1,6})(?:\[\w+\])?")
+_KINDS = {
+    "b1": "BOOL", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64", "u1": "U8", "u2": "U16",
+    "u4": "U32", "u8": "U64", "f2": "F16", "f4": "F32", "f8": "F64", "c8": "C64", "c16": "C128",
+}  # fmt: skip
+
+
+def sniff(head: bytes, source: Source) -> bool:
+    """Whether the file begins as an array does."""
+    return head.startswith(MAGIC)
+
+
+def layout(source: Source) -> Layout:
+    """The header as a literal, then the array."""
+    start, tensor = read_header(source, 0, source.size, "array")
+    if start + tensor.nbytes != source.size:
+        raise FormatError(
+            f"npy: {tensor.nbytes} bytes of values at offset {start} in a file of {source.size}"
+        )
+    return tile(NAME, source, [(start, tensor)])
+
+
+def read_header(source: Source, start: int, stop: int, name: str) -> tuple[int, TensorInfo]:
+    """Where the values of an array lie that begins at `start`, and what they are.
+
+    Raises:
+        FormatError: no such header, or the array holds objects.
+    """
+    lead = source.read(start, min(12, stop - start))
+    if len(lead) < 10 or not lead.startswith(MAGIC) or lead[6] not in (1, 2, 3):
+        raise FormatError(f"npy: no header at offset {start}")
+    width = 2 if lead[6] == 1 else 4
+    length = int.from_bytes(lead[8 : 8 + width], "little")
+    values = start + 8 + width + length
+    if length > _MAX_HEADER or values > stop:
+        raise FormatError(f"npy: a header of {length} bytes at offset {start}")
+    text = source.read(start + 8 + width, length)
+    try:
+        header = ast.literal_eval(text.decode("latin-1" if lead[6] < 3 else "utf-8").strip())
+        descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        raise FormatError(f"npy: the header at offset {start} cannot be read") from error
+    if not _is_shape(shape) or not isinstance(fortran, bool):
+        raise FormatError(f"npy: the header at offset {start} has no shape")
+    return values, _tensor(name, descr, fortran, shape, start)
+
+
+def _is_shape(shape: object) -> bool:
+    return (
+        isinstance(shape, tuple)
+        and len(shape) < _MAX_AXES
+        and all(type(axis) is int and 0 <= axis < 2**63 for axis in shape)
+    )
+
+
+def _tensor(
+    name: str, descr: object, fortran: bool, shape: tuple[int, ...], start: int
+) -> TensorInfo:
+    match = _DESCR.fullmatch(descr) if isinstance(descr, str) else None
+    if match is None or match[2] == "O":
+        raise FormatError(f"npy: the array at offset {start} holds objects or records")
+    order = tuple(reversed(range(len(shape)))) if fortran and len(shape) > 1 else None
+    known = _KINDS.get(match[2] + match[3])
+    if known is not None and (match[1] != ">" or match[3] == "1"):
+        return TensorInfo(name, DTYPES[known], shape, order)
+    size = int(match[3]) * (4 if match[2] == "U" else 1)
+    if match[2] in "mM":
+        size = 8
+    last = None if order is None else (*order, len(shape))
+    return TensorInfo(name, DTYPES["U8"], (*shape, size), last)

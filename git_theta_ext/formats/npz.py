@@ -1,0 +1,54 @@
+"""NumPy's .npz: a zip archive of .npy entries, stored or deflated.
+
+Arrays in stored entries are tensors, named as `numpy.load` names them; CRC-32s are derived.
+Deflated entries cannot be split: their bytes are kept in chunks cut by content.
+"""
+
+from __future__ import annotations
+
+from git_theta_ext.errors import FormatError
+from git_theta_ext.formats import npy
+from git_theta_ext.formats.base import Layout, Source, Span
+from git_theta_ext.formats.tiles import Names
+from git_theta_ext.formats.torch_storages import Piece
+from git_theta_ext.formats.zip import STORED, Entry, read_entries
+from git_theta_ext.formats.zip_layout import Assembly
+from git_theta_ext.tensors import DTYPES, TensorInfo
+
+NAME = "npz"
+_LOCAL_MAGIC = b"PK\x03\x04"
+_SUFFIX = ".npy"
+_OPAQUE_FROM = 4096
+"""Smaller entries that are no array stay in the skeleton."""
+
+
+def sniff(head: bytes, source: Source) -> bool:
+    """Whether the file is a zip archive whose first entry is named as an array's."""
+    length = int.from_bytes(head[26:28], "little")
+    return head.startswith(_LOCAL_MAGIC) and head[30 : 30 + length].endswith(_SUFFIX.encode())
+
+
+def layout(source: Source) -> Layout:
+    """Arrays as tensors, deflated entries as opaque bytes."""
+    entries = read_entries(source)
+    names = Names()
+    pieces = [piece for entry in entries if (piece := _piece(source, entry, names)) is not None]
+    return Layout(NAME, tuple(Assembly(source, entries, pieces).segments()))
+
+
+def _piece(source: Source, entry: Entry, names: Names) -> Piece | None:
+    name = entry.name.removesuffix(_SUFFIX)
+    if entry.method == STORED:
+        stop = entry.data_offset + entry.size
+        try:
+            start, tensor = npy.read_header(source, entry.data_offset, stop, name)
+        except FormatError:
+            tensor = None
+        if tensor is not None and start + tensor.nbytes == stop and tensor.nbytes:
+            info = TensorInfo(names.free(name), tensor.dtype, tensor.shape, tensor.order)
+            return Piece(start, tensor.nbytes, Span(info))
+    if entry.compressed < _OPAQUE_FROM:
+        return None
+    kind = "content" if entry.method == STORED else "compressed"
+    info = TensorInfo(names.free(f"{name} ({kind})"), DTYPES["U8"], (entry.compressed,))
+    return Piece(entry.data_offset, entry.compressed, Span(info, opaque=True))

@@ -1,0 +1,160 @@
+"""ONNX: a protocol buffer whose graph holds initialisers and constants.
+
+Source: onnx/onnx.proto. Only the fields that lead to tensors are read (graphs within nodes too); a
+tensor's `raw_data`, or its packed `float_data` or `double_data`, is its span. Values written one by
+one (`int64_data` and the like are varints) and texts stay literal. External data is in files of its
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+
+from git_theta_ext.errors import FormatError
+from git_theta_ext.formats.base import Layout, Source
+from git_theta_ext.formats.tiles import tile
+from git_theta_ext.formats.window import Window
+from git_theta_ext.tensors import DTYPES, TensorInfo
+
+NAME = "onnx"
+_MAX_DEPTH = 32
+_MAX_FIELDS = 4 << 20
+_MAX_TEXT = 1 << 16
+_MAX_AXES = 64
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FIRST_TAGS = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72}
+"""Tags of the fields that may follow `ir_version` in a model."""
+
+_DTYPES = {
+    1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16",
+    11: "F64", 12: "U32", 13: "U64", 14: "C64", 15: "C128", 16: "BF16", 17: "F8_E4M3",
+    18: "F8_E4M3FNUZ", 19: "F8_E5M2", 20: "F8_E5M2FNUZ",
+}  # fmt: skip
+_RAW, _FLOATS, _DOUBLES = 9, 4, 10
+_PACKED = {_FLOATS: {1: "F32", 14: "C64"}, _DOUBLES: {11: "F64", 15: "C128"}}
+_GRAPHS = {
+    "model": {7: "graph", 25: "function", 20: "training"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+}
+"""Message -> field number -> message that is looked into."""
+
+
+def sniff(head: bytes, source: Source) -> bool:
+    """Whether the file begins with a version and a field of a model."""
+    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in _FIRST_TAGS
+
+
+@dataclass(slots=True)
+class _Tensor:
+    """What a TensorProto says, as far as it was read."""
+
+    name: str = ""
+    kind: int = 0
+    dims: list[int] = field(default_factory=list)
+    data: tuple[int, int, int] | None = None
+    """Number of the field that holds the values, their offset and length."""
+
+
+class _Reader:
+    """Walks a model, noting where tensors lie; every byte must belong to a field."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._fields = 0
+        self.found: list[tuple[int, TensorInfo]] = []
+
+    def message(self, kind: str, start: int, stop: int, owner: str, depth: int) -> None:
+        """Read a message; `owner` names a tensor that has no name of its own."""
+        if depth > _MAX_DEPTH:
+            raise FormatError(f"onnx: messages nested deeper than {_MAX_DEPTH} at offset {start}")
+        inner = _GRAPHS[kind]
+        outputs: list[str] = []
+        later: list[tuple[str, int, int]] = []
+        for number, wire, at, length in self._walk(start, stop):
+            if kind == "node" and number == 2 and wire == _BYTES and length <= _MAX_TEXT:
+                outputs.append(self._text(at, length))
+            elif wire == _BYTES and number in inner:
+                later.append((inner[number], at, at + length))
+        name = outputs[0] if outputs else owner
+        for child, at, end in later:
+            if child == "tensor":
+                self._tensor(at, end, name)
+            else:
+                self.message(child, at, end, name, depth + 1)
+
+    def _walk(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+        """Number, wire type, offset and length of each field."""
+        window = Window(self._source, start, stop)
+        while window.left:
+            self._fields += 1
+            if self._fields > _MAX_FIELDS:
+                raise FormatError(f"onnx: more than {_MAX_FIELDS} fields")
+            tag = window.varint()
+            number, wire = tag >> 3, tag & 7
+            if not number:
+                raise FormatError(f"onnx: field 0 at offset {window.position}")
+            if wire == _VARINT:
+                at = window.position
+                window.varint()
+                yield number, wire, at, window.position - at
+                continue
+            if wire not in (_FIXED64, _BYTES, _FIXED32):
+                raise FormatError(f"onnx: wire type {wire} at offset {window.position}")
+            length = window.varint() if wire == _BYTES else 8 if wire == _FIXED64 else 4
+            at = window.position
+            window.skip(length)
+            yield number, wire, at, length
+
+    def _text(self, at: int, length: int) -> str:
+        return self._source.read(at, length).decode("utf-8", "backslashreplace")
+
+    def _tensor(self, start: int, stop: int, owner: str) -> None:
+        tensor = _Tensor()
+        for number, wire, at, length in self._walk(start, stop):
+            if number == 1:
+                tensor.dims += self._numbers(wire, at, length)
+            elif number == 2 and wire == _VARINT:
+                tensor.kind = Window(self._source, at).varint()
+            elif number == 8 and wire == _BYTES and length <= _MAX_TEXT:
+                tensor.name = self._text(at, length)
+            elif number in (_RAW, _FLOATS, _DOUBLES) and wire == _BYTES:
+                # A field that comes again counts for nothing here: then nothing is split.
+                tensor.data = (number, at, length) if tensor.data is None else (0, at, length)
+        self._note(tensor, owner)
+
+    def _numbers(self, wire: int, at: int, length: int) -> list[int]:
+        window = Window(self._source, at, at + length)
+        if wire not in (_VARINT, _BYTES) or length > 16 * _MAX_AXES:
+            raise FormatError(f"onnx: the shape at offset {at} cannot be read")
+        found = []
+        while window.left:
+            found.append(window.varint())
+        return found
+
+    def _note(self, tensor: _Tensor, owner: str) -> None:
+        if tensor.data is None or len(tensor.dims) > _MAX_AXES:
+            return
+        number, at, length = tensor.data
+        known = _DTYPES if number == _RAW else _PACKED.get(number, {})
+        dtype = known.get(tensor.kind)
+        if dtype is None or any(axis >= 2**63 for axis in tensor.dims):
+            return
+        if prod(tensor.dims) * DTYPES[dtype].bits == 8 * length:
+            info = TensorInfo(tensor.name or owner, DTYPES[dtype], tuple(tensor.dims))
+            self.found.append((at, info))
+
+
+def layout(source: Source) -> Layout:
+    """The tensors of all graphs; everything else is literal."""
+    reader = _Reader(source)
+    reader.message("model", 0, source.size, "constant", 0)
+    if not reader.found:
+        raise FormatError("onnx: no tensors")
+    return tile(NAME, source, reader.found)
