@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.diff.compare import compare
-from git_theta_ext.diff.sides import Side, open_side
+from git_theta_ext.comparison.compare import compare
+from git_theta_ext.comparison.sides import Side, open_side
 from git_theta_ext.errors import RepositoryError, ThetaError
 from git_theta_ext.report.text import Style, render, shown
 from git_theta_ext.repository import Repository

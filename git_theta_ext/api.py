@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from git_theta_ext.repository import Repository
 
 if TYPE_CHECKING:
-    from git_theta_ext.diff.compare import Comparison
+    from git_theta_ext.comparison.compare import Comparison
     from git_theta_ext.reader import Checkpoint
 
 Folder = str | PathLike[str] | None
@@ -107,8 +107,8 @@ def diff(old: str, new: str, path: str, *, repository: Folder = None) -> Compari
         UsageError: a revision has no such checkpoint.
     """
     from git_theta_ext.blocks import Blocks
-    from git_theta_ext.diff.compare import compare
-    from git_theta_ext.diff.sides import StoredSide
+    from git_theta_ext.comparison.compare import compare
+    from git_theta_ext.comparison.sides import StoredSide
     from git_theta_ext.reader import open_checkpoint
 
     here = _repository(repository)

@@ -9,9 +9,9 @@ from git_theta_ext import patterns
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.log import split
 from git_theta_ext.cli.text import printable, table, to_json
-from git_theta_ext.diff.compare import measure_entries
-from git_theta_ext.diff.history import Version, blame, first_versions, versions
-from git_theta_ext.diff.sides import StoredSide
+from git_theta_ext.comparison.compare import measure_entries
+from git_theta_ext.comparison.history import Version, blame, first_versions, versions
+from git_theta_ext.comparison.sides import StoredSide
 from git_theta_ext.errors import UsageError
 from git_theta_ext.report.text import percentage
 from git_theta_ext.repository import Repository

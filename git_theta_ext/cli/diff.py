@@ -12,8 +12,8 @@ from typing import Any
 from git_theta_ext import patterns
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.text import printable, to_json
-from git_theta_ext.diff.compare import Change, Comparison, compare
-from git_theta_ext.diff.files import Pair, changed_checkpoints, two_files
+from git_theta_ext.comparison.compare import Change, Comparison, compare
+from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_files
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.report import markdown
 from git_theta_ext.report.records import records
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
         Path(args.output).write_text(text, "utf-8")
     else:
         sys.stdout.write(text)
-    return 1 if args.exit_code and found else 0
+    # As git diff does: two files outside of history are compared with an exit status.
+    return 1 if (args.exit_code or args.no_index) and found else 0
 
 
 def _split(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -85,7 +86,28 @@ def _split(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     revisions: list[str] = []
     while words and len(revisions) < 2 and _is_revision(repository, words[0]):
         revisions.append(words.pop(0))
+    _check_paths(repository, words, revisions)
     return revisions, words
+
+
+def _check_paths(repository: Repository, words: list[str], revisions: list[str]) -> None:
+    """A word that is neither a revision nor a path that Git has ever seen here is a mistake.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for word in words:
+        if Path(word).exists() or any(char in word for char in "*?[:"):
+            continue
+        ends = [
+            end.strip(".") for revision in revisions or ["HEAD"] for end in revision.split("..")
+        ]
+        if not any(
+            repository.git("ls-tree", "--name-only", end or "HEAD", "--", word) for end in ends
+        ):
+            raise UsageError(
+                f"{word!r} is neither a revision nor a file", hint="git theta diff [REV [REV]] FILE"
+            )
 
 
 def _is_revision(repository: Repository, word: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from git_theta_ext.diff.compare import Change
+from git_theta_ext.comparison.compare import Change
 from git_theta_ext.names import natural_key
 
 _MAX_CHOICES = 6

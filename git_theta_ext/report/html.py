@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 
-from git_theta_ext.diff.compare import Change, Comparison
+from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.names import natural_key
 from git_theta_ext.report.text import described, percentage, shown, summary
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from git_theta_ext.diff.compare import Comparison
-from git_theta_ext.diff.measure import Measure
+from git_theta_ext.comparison.compare import Comparison
+from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.report.groups import Group, group
 from git_theta_ext.report.text import described, magnitude, percentage, reshaping, shown, size
 

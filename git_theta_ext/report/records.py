@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from git_theta_ext.diff.compare import Change, Comparison
-from git_theta_ext.diff.measure import Measure
+from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.report.text import position
 from git_theta_ext.tensors import TensorInfo
 

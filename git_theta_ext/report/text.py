@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from git_theta_ext.diff.compare import Change, Comparison
-from git_theta_ext.diff.measure import Measure, histogram
+from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.measure import Measure, histogram
 from git_theta_ext.report.groups import Group, group
 from git_theta_ext.tensors import TensorInfo
 

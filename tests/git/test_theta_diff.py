@@ -142,5 +142,6 @@ def test_html_is_one_file_and_inert(repo: Repo) -> None:
 
 
 def test_what_is_no_revision_is_a_file(versions: Repo) -> None:
-    assert versions.theta("diff", "HEAD~1", "HEAD", "--", "nothing.pt") == ""
+    done = versions.run(*THETA, "diff", "HEAD~1", "HEAD", "nothing.pt", ok=(2,))
+    assert b"neither a revision nor a file" in done.stderr
     assert NAME in versions.theta("diff", "HEAD~1", "HEAD", "--", NAME)

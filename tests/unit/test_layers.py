@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     {"drivers", "cli", "demo"},
     {
-        "checkin", "checkout", "diff", "merge", "report", "references", "memo", "blocks", "hooks",
-        "installation", "attributes", "checkpoints", "reader", "writer", "api",
+        "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
+        "hooks", "installation", "attributes", "checkpoints", "reader", "writer", "api",
     },
     {"repository", "store", "transport", "lfs", "endpoints", "pointers"},
     {

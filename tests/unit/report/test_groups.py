@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_theta_ext.diff.compare import Change
+from git_theta_ext.comparison.compare import Change
 from git_theta_ext.patterns import expand
 from git_theta_ext.report.groups import group
 from git_theta_ext.tensors import DTYPES, TensorInfo

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from git_theta_ext.diff.compare import Change, Comparison
-from git_theta_ext.diff.measure import Measure, Moments
-from git_theta_ext.diff.structure import Note
+from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.measure import Measure, Moments
+from git_theta_ext.comparison.structure import Note
 from git_theta_ext.report.text import Style, percentage, position, render, reshaping, spark
 from git_theta_ext.tensors import DTYPES, TensorInfo
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.diff.sides import Side, StoredSide, open_side
+from git_theta_ext.comparison.sides import Side, StoredSide, open_side
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.repository import Repository

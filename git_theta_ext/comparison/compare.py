@@ -8,9 +8,9 @@ from itertools import accumulate
 from typing import Literal
 
 from git_theta_ext.checkout import entry_specs
-from git_theta_ext.diff.measure import Measure, measure_block
-from git_theta_ext.diff.sides import Position, Side
-from git_theta_ext.diff.structure import Note, compare_structures
+from git_theta_ext.comparison.measure import Measure, measure_block
+from git_theta_ext.comparison.sides import Position, Side
+from git_theta_ext.comparison.structure import Note, compare_structures
 from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.names import natural_key
 from git_theta_ext.parallel import ordered_map
@@ -84,6 +84,8 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
     after = _entries(new)
     known = {ref.oid for ref in old.manifest.objects()} if old is not None else set()
     renames = _renames(before, after)
+    if measured:
+        _prepare(old, new, before, after)
     changes = []
     for name in sorted({*before, *after}, key=natural_key):
         then, now = before.get(name), after.get(name)
@@ -110,7 +112,7 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
         tuple(changes),
         len(whole),
         sum(entry.tensor.count for entry in whole.values()),
-        sum(change.count for change in changes if change.status != "renamed"),
+        sum(_parameters(change) for change in changes),
         _all_stored(new.manifest, known) if new is not None else 0,
         sum(entry.tensor.nbytes for entry in after.values()),
         old.manifest.format if old is not None else None,
@@ -120,8 +122,27 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
     )
 
 
+def _prepare(
+    old: Side | None, new: Side | None, before: Mapping[str, Entry], after: Mapping[str, Entry]
+) -> None:
+    """Have all that will be read at hand before the first block is."""
+    if old is None or new is None:
+        return
+    names = [name for name in before if name in after and not _same(before[name], after[name])]
+    for side, entries in ((old, before), (new, after)):
+        blocks = [block for name in names for block in entries[name].blocks]
+        side.prepare([side.manifest.skeleton, *blocks])
+
+
 def _entries(side: Side | None) -> dict[str, Entry]:
     return {} if side is None else {entry.tensor.name: entry for entry in side.manifest.entries}
+
+
+def _parameters(change: Change) -> int:
+    """How many elements differ: of a measured tensor those with other bits, else all."""
+    if change.status == "renamed":
+        return 0
+    return change.count if change.measure is None else change.measure.changed
 
 
 def _hashes(entry: Entry) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,10 @@ class Side(Protocol):
         """The skeleton: everything that is no tensor's bytes, as `formats.skeleton` writes it."""
         ...
 
+    def prepare(self, blocks: Iterable[Block]) -> None:
+        """Have what these blocks are rebuilt from at hand, in one batch."""
+        ...
+
 
 class StoredSide:
     """A manifest; its blocks come from the store, verified."""
@@ -51,6 +55,10 @@ class StoredSide:
     def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
         """The raw bits of a block's elements."""
         return self._blocks.read(spec, block)
+
+    def prepare(self, blocks: Iterable[Block]) -> None:
+        """Fetch the objects that are missing."""
+        self._blocks.ensure(ref for block in blocks for ref in block.chain)
 
     def structure(self) -> bytes:
         """The skeleton."""
@@ -82,6 +90,9 @@ class FileSide:
         self._structure = skeleton.encode(layout)
         digest = hashlib.sha256(self._structure).hexdigest()
         self.manifest = Manifest(layout.format, Block(len(self._structure), digest), tuple(entries))
+
+    def prepare(self, blocks: Iterable[Block]) -> None:
+        """A file has everything."""
 
     def structure(self) -> bytes:
         """The skeleton."""
