@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     {"drivers", "cli", "demo"},
     {
+        "integrity",
         "checkin", "checkout", "diff", "merge", "report", "references", "memo", "blocks", "hooks",
         "installation", "attributes", "checkpoints",
     },
