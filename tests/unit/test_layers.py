@@ -13,7 +13,8 @@ LAYERS = [
     {"drivers", "cli", "demo"},
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
-        "hooks", "installation", "attributes", "checkpoints", "reader", "writer", "api",
+        "hooks", "installation", "integrity", "attributes", "checkpoints", "reader", "writer",
+        "api",
     },
     {"repository", "store", "transport", "lfs", "endpoints", "pointers"},
     {

@@ -1,0 +1,93 @@
+"""`git theta fsck`: check every manifest and object of the repository, and repair from remotes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from git_theta_ext import endpoints, integrity, transport
+from git_theta_ext.cli import transfers
+from git_theta_ext.cli.text import paragraph, plural, printable, size, to_json
+from git_theta_ext.errors import CorruptObjectError, ManifestError, MissingObjectError
+from git_theta_ext.integrity import Finding
+from git_theta_ext.manifest import UpdateRef
+from git_theta_ext.repository import Repository
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `fsck`."""
+    parser = subparsers.add_parser(
+        "fsck",
+        help="check that every object is here and right",
+        description="Check every manifest that a ref, reflog, stash or index names: each object "
+        "present, right by its hash, and decoding to the promised bytes.",
+    )
+    parser.add_argument("revisions", nargs="*", metavar="REV", help="only what these reach")
+    parser.add_argument(
+        "--repair", action="store_true", help="fetch objects that are missing or damaged"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where an interrupted check stopped"
+    )
+    parser.add_argument("--remote", metavar="NAME", help="also list what this remote lacks")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, repair if asked to, and print; the exit code of the worst thing that is left."""
+    repository = Repository.discover()
+    revisions = transfers.commits(repository, args.revisions, every=False)
+    report = integrity.check(repository, revisions, resume=args.resume)
+    fixed: list[str] = []
+    if args.repair and report.findings:
+        objects = integrity.reachable_objects(repository, revisions)
+        fixed = integrity.repair(repository, report, objects)
+        # What the repaired objects decode to has not been looked at yet.
+        report = integrity.check(repository, revisions) if fixed else report
+    lacking = _lacking(repository, args.remote, revisions) if args.remote else []
+    code = _code(report.findings) or (MissingObjectError.exit_code if lacking else 0)
+    if args.json:
+        record = {**asdict(report), "repaired": fixed, "exit_code": code}
+        if args.remote:
+            record["remote"] = args.remote
+            record["remote_lacks"] = [{"oid": ref.oid, "bytes": ref.size} for ref in lacking]
+        print(to_json(record))
+        return code
+    for finding in report.findings:
+        print(_line(finding))
+    for ref in lacking:
+        print(f"not known to be at {printable(args.remote)}: object {ref.oid} ({size(ref.size)})")
+    if fixed:
+        print(f"repaired {plural(len(fixed), 'object')}")
+    print(
+        f"checked {plural(report.manifests, 'manifest')}, {plural(report.objects, 'object')} "
+        f"({size(report.bytes)}), {plural(report.blocks, 'block')}: "
+        f"{plural(len(report.findings), 'problem')}"
+    )
+    if report.findings and not args.repair:
+        print("  hint: git theta fsck --repair   fetches what is missing or wrong", file=sys.stderr)
+    return code
+
+
+def _lacking(repository: Repository, remote: str, revisions: list[str]) -> list[UpdateRef]:
+    url = endpoints.remote_url(repository, remote, push=True)
+    objects = integrity.reachable_objects(repository, revisions)
+    return transport.unconfirmed(repository, remote, url, objects.values())
+
+
+def _line(finding: Finding) -> str:
+    where = f" {printable(finding.tensor)}:" if finding.tensor else ""
+    subject = f"{finding.kind} {finding.oid}:{where}"
+    return f"{subject} {paragraph(finding.message)}"
+
+
+def _code(findings: list[Finding]) -> int:
+    kinds = {finding.kind for finding in findings}
+    if kinds & {"damaged", "block"}:
+        return CorruptObjectError.exit_code
+    if "missing" in kinds:
+        return MissingObjectError.exit_code
+    return ManifestError.exit_code if kinds else 0
