@@ -18,6 +18,8 @@ from git_theta_ext.formats.settle import settle
 _FORMATS = {
     "safetensors": "git_theta_ext.formats.safetensors",
     "torch-zip": "git_theta_ext.formats.torch_zip",
+    "torch-legacy": "git_theta_ext.formats.torch_legacy",
+    "pickle": "git_theta_ext.formats.pickle",
 }
 _HEAD_BYTES = 512
 

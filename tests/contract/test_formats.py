@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,7 @@ from git_theta_ext.formats.chunks import MAX_BYTES, chunk_lengths
 from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.source import BytesSource
 from tests.checkpoints import awkward, model, safetensors
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.torchzip import Storage, legacy, save, state_dict, tensor
 
 
 def torch_archive() -> bytes:
@@ -24,9 +25,18 @@ def torch_archive() -> bytes:
     return save(value, {"0": bytes(range(240)) * 10, "1": bytes(range(24))})
 
 
+def torch_legacy() -> bytes:
+    """What torch.save wrote before 1.6."""
+    first, second = Storage("0", "FloatStorage", 600), Storage("1", "BFloat16Storage", 12)
+    value = state_dict({"weight": tensor(first, (20, 30)), "t": tensor(second, (3, 4), (1, 3))})
+    return legacy(value, {"0": (600, bytes(range(240)) * 10), "1": (12, bytes(range(24)))})
+
+
 EXAMPLES: dict[str, Callable[[], bytes]] = {
     "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
     "torch-zip": torch_archive,
+    "torch-legacy": torch_legacy,
+    "pickle": lambda: pickle.dumps({"a": np.arange(600).reshape(20, 30), "b": [np.ones(9)]}, 4),
 }
 
 
