@@ -20,6 +20,8 @@ _FORMATS = {
     "torch-zip": "git_theta_ext.formats.torch_zip",
     "torch-legacy": "git_theta_ext.formats.torch_legacy",
     "pickle": "git_theta_ext.formats.pickle",
+    "msgpack": "git_theta_ext.formats.msgpack",
+    "coreml-weights": "git_theta_ext.formats.coreml",
 }
 _HEAD_BYTES = 512
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from collections.abc import Callable
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -32,11 +34,31 @@ def torch_legacy() -> bytes:
     return legacy(value, {"0": (600, bytes(range(240)) * 10), "1": (12, bytes(range(24)))})
 
 
+def flax(tensors: dict[str, np.ndarray]) -> bytes:
+    """What flax.serialization.msgpack_serialize writes for one module's arrays."""
+    packed = {
+        name: msgpack.ExtType(1, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
+        for name, value in tensors.items()
+    }
+    return bytes(msgpack.packb({"step": 3, "params": {"Dense_0": packed}}))
+
+
+def coreml() -> bytes:
+    """A weight.bin of two constants."""
+    out = struct.pack("<2I", 2, 2) + bytes(56)
+    for code, data in ((1, bytes(range(100))), (2, bytes(range(200)))):
+        out += struct.pack("<2I2Q", 0xDEADBEEF, code, len(data), len(out) + 64) + bytes(40) + data
+        out += bytes(-len(out) % 64)
+    return out
+
+
 EXAMPLES: dict[str, Callable[[], bytes]] = {
     "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
     "torch-zip": torch_archive,
     "torch-legacy": torch_legacy,
     "pickle": lambda: pickle.dumps({"a": np.arange(600).reshape(20, 30), "b": [np.ones(9)]}, 4),
+    "msgpack": lambda: flax({"kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
+    "coreml-weights": coreml,
 }
 
 
