@@ -20,6 +20,7 @@ from git_theta_ext.formats.settle import settle
 _FORMATS = {
     "safetensors": "git_theta_ext.formats.safetensors",
     "torch-zip": "git_theta_ext.formats.torch_zip",
+    "distcp": "git_theta_ext.formats.distcp",
     "torch-legacy": "git_theta_ext.formats.torch_legacy",
     "pickle": "git_theta_ext.formats.pickle",
     "msgpack": "git_theta_ext.formats.msgpack",

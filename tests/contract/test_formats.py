@@ -34,6 +34,12 @@ def torch_legacy() -> bytes:
     return legacy(value, {"0": (600, bytes(range(240)) * 10), "1": (12, bytes(range(24)))})
 
 
+def distcp() -> bytes:
+    """Two tensors as a distributed checkpoint's writer puts them, one archive after the other."""
+    lone = tensor(Storage("0", "FloatStorage", 600), (20, 30))
+    return save(lone, {"0": bytes(range(240)) * 10}) + save(lone, {"0": bytes(2400)})
+
+
 def flax(tensors: dict[str, np.ndarray]) -> bytes:
     """What flax.serialization.msgpack_serialize writes for one module's arrays."""
     packed = {
@@ -55,6 +61,7 @@ def coreml() -> bytes:
 EXAMPLES: dict[str, Callable[[], bytes]] = {
     "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
     "torch-zip": torch_archive,
+    "distcp": distcp,
     "torch-legacy": torch_legacy,
     "pickle": lambda: pickle.dumps({"a": np.arange(600).reshape(20, 30), "b": [np.ones(9)]}, 4),
     "msgpack": lambda: flax({"kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
@@ -202,3 +209,12 @@ def test_a_model_is_mostly_tensors() -> None:
     layout = read_layout(BytesSource(data))
     literal = sum(len(s.data) for s in layout.segments if isinstance(s, Literal))
     assert literal < 0.05 * len(data)
+
+
+def test_items_of_a_distributed_checkpoint_are_called_by_position() -> None:
+    layout = read_layout(BytesSource(distcp()))
+    spans = [s.tensor for s in layout.segments if isinstance(s, Span)]
+    assert [(span.name, span.shape) for span in spans] == [
+        ("item.0", (20, 30)),
+        ("item.1", (20, 30)),
+    ]
