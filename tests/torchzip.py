@@ -188,3 +188,13 @@ def save(
     identity = b"01234567890123456789" + fold(crcs)
     records.append(Record(f"{root}/.data/serialization_id", identity))
     return archive(records, zip64_end=zip64_end)
+
+
+def legacy(value: Any, storages: Mapping[str, tuple[int, bytes]]) -> bytes:
+    """What `torch.save(value)` wrote before 1.6; each storage with the count that it claims."""
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
+    out = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps(system, 2)
+    out += dumps(value) + pickle.dumps(list(storages), 2)
+    for count, data in storages.values():
+        out += struct.pack("<Q", count) + data
+    return out

@@ -16,9 +16,6 @@ from git_theta_ext.merge.explain import open_lines
 from git_theta_ext.merge.state import key_of, load
 from git_theta_ext.repository import IndexEntry, Repository
 
-_FORMATS = {".safetensors": "safetensors", ".gguf": "gguf", ".npy": "npy", ".npz": "npz"}
-"""Extensions that leave no choice of format; others, such as .bin, are used for several."""
-
 
 def add_parser(subparsers: Any) -> None:
     """Add the parser of `status`."""
@@ -93,9 +90,7 @@ def _stored(
         return {"stored_as": "damaged manifest", "error": manifest.message}
     summary = checkpoints.summarise(manifest)
     lacking = checkpoints.missing(manifest, repository.store)
-    expected = _FORMATS.get(Path(path).suffix.lower())
-    if expected not in formats.names():
-        expected = None
+    expected = formats.expected_format(path)
     return {
         "stored_as": "manifest",
         "format": summary.format,

@@ -6,6 +6,8 @@ damaged, hostile, compressed or unknown is opaque: its bytes are kept all the sa
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from typing import cast
@@ -22,8 +24,20 @@ _FORMATS = {
     "npy": "git_theta_ext.formats.npy",
     "gguf": "git_theta_ext.formats.gguf",
     "onnx": "git_theta_ext.formats.onnx",
+    "distcp": "git_theta_ext.formats.distcp",
+    "torch-legacy": "git_theta_ext.formats.torch_legacy",
+    "pickle": "git_theta_ext.formats.pickle",
+    "msgpack": "git_theta_ext.formats.msgpack",
+    "coreml-weights": "git_theta_ext.formats.coreml",
 }
+_GROUP = "git_theta_ext.formats"
 _HEAD_BYTES = 512
+
+_EXTENSIONS = {
+    ".safetensors": "safetensors", ".gguf": "gguf", ".npy": "npy", ".npz": "npz",
+    ".onnx": "onnx", ".tflite": "tflite", ".keras": "keras", ".msgpack": "msgpack",
+}  # fmt: skip
+"""Extensions that leave no choice of format; others, such as .bin, are used for several."""
 
 MAX_LITERAL_BYTES = 64 << 20
 """More structure than this is not structure; such a file is opaque."""
@@ -42,9 +56,45 @@ def get(name: str) -> Format:
     Raises:
         UsageError: there is none of that name.
     """
-    if name not in _FORMATS:
-        raise UsageError(f"unknown format {name!r}; known: {', '.join(_FORMATS)}")
-    return cast(Format, import_module(_FORMATS[name]))
+    if name in _FORMATS:
+        return cast(Format, import_module(_FORMATS[name]))
+    if name in plug_ins():
+        return plug_ins()[name]
+    raise UsageError(
+        f"unknown format {name!r}; known: {', '.join([*_FORMATS, *plug_ins()])}",
+        hint=f"install the package that offers {name!r} under the entry points {_GROUP}",
+    )
+
+
+@cache
+def plug_ins() -> dict[str, Format]:
+    """The containers of other packages by name, sorted; those of this package's names are left out.
+
+    They are looked up when no built-in container recognises a file, not before: that takes time.
+
+    Raises:
+        UsageError: one is installed but cannot be imported.
+    """
+    from importlib.metadata import entry_points
+
+    found: dict[str, Format] = {}
+    for point in sorted(entry_points(group=_GROUP), key=lambda point: (point.name, point.value)):
+        if point.name in _FORMATS or point.name in found or point.name == opaque.NAME:
+            continue
+        try:
+            found[point.name] = cast(Format, point.load())
+        except Exception as error:
+            raise UsageError(
+                f"the format plug-in {point.name!r} ({point.value}) cannot be loaded: {error!r}",
+                hint="reinstall or uninstall its package, then run the command again",
+            ) from error
+    return found
+
+
+def expected_format(path: str) -> str | None:
+    """The container that a file's extension stands for; None where it may be one of several."""
+    found = _EXTENSIONS.get(os.path.splitext(path)[1].lower())
+    return found if found in _FORMATS else None
 
 
 def read_layout(source: Source) -> Layout:
@@ -55,15 +105,26 @@ def read_layout(source: Source) -> Layout:
     """
     head = source.read(0, min(_HEAD_BYTES, source.size))
     for name in _FORMATS:
-        form = get(name)
-        try:
-            if form.sniff(head, source):
-                found = form.layout(source)
-                check(found, source.size)
-                return settle(found, source)
-        except (FormatError, RecursionError, MemoryError):
-            continue
+        found = _try(name, get(name), head, source)
+        if found is not None:
+            return found
+    for name, form in plug_ins().items():
+        found = _try(name, form, head, source)
+        if found is not None:
+            return found
     return opaque.layout(source)
+
+
+def _try(name: str, form: Format, head: bytes, source: Source) -> Layout | None:
+    """The layout that a container finds, checked; None if it does not recognise the file."""
+    try:
+        if form.sniff(head, source):
+            found = replace(form.layout(source), format=name)
+            check(found, source.size)
+            return settle(found, source)
+    except (FormatError, RecursionError, MemoryError):
+        pass
+    return None
 
 
 def check(layout: Layout, size: int) -> None:

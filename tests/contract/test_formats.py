@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+import struct
 from collections.abc import Callable
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -15,7 +18,7 @@ from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.source import BytesSource
 from tests.checkpoints import awkward, model, safetensors
 from tests.containers import gguf, npy, npz, onnx
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.torchzip import Storage, legacy, save, state_dict, tensor
 
 
 def torch_archive() -> bytes:
@@ -25,6 +28,37 @@ def torch_archive() -> bytes:
     return save(value, {"0": bytes(range(240)) * 10, "1": bytes(range(24))})
 
 
+def torch_legacy() -> bytes:
+    """What torch.save wrote before 1.6."""
+    first, second = Storage("0", "FloatStorage", 600), Storage("1", "BFloat16Storage", 12)
+    value = state_dict({"weight": tensor(first, (20, 30)), "t": tensor(second, (3, 4), (1, 3))})
+    return legacy(value, {"0": (600, bytes(range(240)) * 10), "1": (12, bytes(range(24)))})
+
+
+def distcp() -> bytes:
+    """Two tensors as a distributed checkpoint's writer puts them, one archive after the other."""
+    lone = tensor(Storage("0", "FloatStorage", 600), (20, 30))
+    return save(lone, {"0": bytes(range(240)) * 10}) + save(lone, {"0": bytes(2400)})
+
+
+def flax(tensors: dict[str, np.ndarray]) -> bytes:
+    """What flax.serialization.msgpack_serialize writes for one module's arrays."""
+    packed = {
+        name: msgpack.ExtType(1, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
+        for name, value in tensors.items()
+    }
+    return bytes(msgpack.packb({"step": 3, "params": {"Dense_0": packed}}))
+
+
+def coreml() -> bytes:
+    """A weight.bin of two constants."""
+    out = struct.pack("<2I", 2, 2) + bytes(56)
+    for code, data in ((1, bytes(range(100))), (2, bytes(range(200)))):
+        out += struct.pack("<2I2Q", 0xDEADBEEF, code, len(data), len(out) + 64) + bytes(40) + data
+        out += bytes(-len(out) % 64)
+    return out
+
+
 EXAMPLES: dict[str, Callable[[], bytes]] = {
     "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
     "torch-zip": torch_archive,
@@ -32,6 +66,11 @@ EXAMPLES: dict[str, Callable[[], bytes]] = {
     "npz": lambda: npz({"w": np.arange(600, dtype=np.float32), "t": np.eye(9).T}),
     "gguf": lambda: gguf({"w": (0, (20, 30), bytes(2400)), "q": (2, (4, 64), bytes(144))}),
     "onnx": lambda: onnx({"w": (1, (20, 30), bytes(range(240)) * 10)}),
+    "distcp": distcp,
+    "torch-legacy": torch_legacy,
+    "pickle": lambda: pickle.dumps({"a": np.arange(600).reshape(20, 30), "b": [np.ones(9)]}, 4),
+    "msgpack": lambda: flax({"kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
+    "coreml-weights": coreml,
 }
 
 
@@ -175,3 +214,12 @@ def test_a_model_is_mostly_tensors() -> None:
     layout = read_layout(BytesSource(data))
     literal = sum(len(s.data) for s in layout.segments if isinstance(s, Literal))
     assert literal < 0.05 * len(data)
+
+
+def test_items_of_a_distributed_checkpoint_are_called_by_position() -> None:
+    layout = read_layout(BytesSource(distcp()))
+    spans = [s.tensor for s in layout.segments if isinstance(s, Span)]
+    assert [(span.name, span.shape) for span in spans] == [
+        ("item.0", (20, 30)),
+        ("item.1", (20, 30)),
+    ]

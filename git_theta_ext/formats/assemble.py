@@ -1,0 +1,42 @@
+"""Layouts of containers without checksums: spans where the tensors lie, literals in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from git_theta_ext.errors import FormatError
+from git_theta_ext.formats.base import Literal, Segment, Source
+from git_theta_ext.formats.torch_storages import Piece
+
+MAX_LITERAL_BYTES = 64 << 20
+
+
+def assemble(source: Source, pieces: Iterable[Piece]) -> tuple[Segment, ...]:
+    """Segments that tile the file: the spans of `pieces`, and all other bytes as literals.
+
+    Raises:
+        FormatError: tensors overlap or leave the file, or more than 64 MiB lie in none.
+    """
+    ordered = sorted(pieces, key=lambda piece: (piece.offset, piece.length))
+    literal = source.size - sum(piece.length for piece in ordered)
+    if literal > MAX_LITERAL_BYTES:
+        raise FormatError(
+            f"{literal} bytes lie outside all tensors; at most {MAX_LITERAL_BYTES} are kept"
+        )
+    segments: list[Segment] = []
+    position = 0
+    for piece in ordered:
+        if piece.offset < position:
+            raise FormatError(
+                f"tensor {piece.span.tensor.name!r} begins at offset {piece.offset}, inside its "
+                f"neighbour, which ends at {position}"
+            )
+        if piece.offset > position:
+            segments.append(Literal(source.read(position, piece.offset - position)))
+        segments.append(piece.span)
+        position = piece.offset + piece.length
+    if position > source.size:
+        raise FormatError(f"a tensor ends at offset {position} of a file of {source.size} bytes")
+    if position < source.size:
+        segments.append(Literal(source.read(position, source.size - position)))
+    return tuple(segments)

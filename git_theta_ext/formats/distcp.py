@@ -1,0 +1,101 @@
+"""PyTorch's distributed checkpoints: `torch.save` archives, one after another, in a `.distcp`.
+
+Which item is what stands in the `.metadata` beside it, which is not read: items are called by
+their position. Source: torch/distributed/checkpoint/filesystem.py (`_write_item`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from git_theta_ext.errors import FormatError
+from git_theta_ext.formats import torch_zip
+from git_theta_ext.formats.base import Crc32, Layout, Segment, SerializationId, Source, Span
+from git_theta_ext.formats.source import check_range
+from git_theta_ext.formats.torch_names import LONE_NAME
+
+NAME = "distcp"
+MAX_ITEMS = 1 << 16
+MAX_MISSES = 64
+"""Bytes in a tensor may look like the end of an archive; a file with more of them is opaque."""
+_END_MAGIC = b"PK\x05\x06"
+_END_BYTES = 22
+_WINDOW_BYTES = 4 << 20
+
+
+class _Part:
+    """A range of a source, as a source."""
+
+    def __init__(self, source: Source, start: int, stop: int) -> None:
+        self._source, self._start, self._size = source, start, stop - start
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        check_range(offset, length, self._size)
+        return self._source.read(self._start + offset, length)
+
+
+def sniff(head: bytes, source: Source) -> bool:
+    """The beginning of an archive by `torch.save`."""
+    return torch_zip.sniff(head, source)
+
+
+def layout(source: Source) -> Layout:
+    """The layouts of all archives, one after another; tensors are called `item.N`.
+
+    Raises:
+        FormatError: an archive is damaged, or there are more than 65,536.
+    """
+    segments: list[Segment] = []
+    aliases: dict[str, str] = {}
+    start = misses = items = 0
+    for end in _ends(source):
+        try:
+            found = torch_zip.layout(_Part(source, start, end))
+        except FormatError:
+            misses += 1
+            if misses > MAX_MISSES:
+                raise
+            continue
+        first, prefix = len(segments), f"item.{items}"
+        segments += [_moved(segment, first, prefix) for segment in found.segments]
+        aliases |= {_name(prefix, key): _name(prefix, of) for key, of in found.aliases.items()}
+        start, items = end, items + 1
+        if items > MAX_ITEMS:
+            raise FormatError(f"distcp: more than {MAX_ITEMS} items")
+    if start != source.size:
+        raise FormatError(f"distcp, offset {start}: not an archive of torch.save")
+    return Layout(NAME, tuple(segments), aliases)
+
+
+def _ends(source: Source) -> Iterator[int]:
+    """Offsets right after what may be the end record of an archive."""
+    overlap = len(_END_MAGIC) - 1
+    for start in range(0, source.size, _WINDOW_BYTES):
+        window = source.read(start, min(_WINDOW_BYTES + overlap, source.size - start))
+        at = -1
+        while (at := window.find(_END_MAGIC, at + 1)) >= 0:
+            if start + at + _END_BYTES <= source.size:
+                yield start + at + _END_BYTES
+
+
+def _name(prefix: str, name: str) -> str:
+    return prefix if name == LONE_NAME else f"{prefix}.{name}"
+
+
+def _moved(segment: Segment, first: int, prefix: str) -> Segment:
+    """A segment of an archive whose segments now begin at number `first`."""
+    if isinstance(segment, Span):
+        tensor = replace(segment.tensor, name=_name(prefix, segment.tensor.name))
+        return Span(tensor, segment.opaque)
+    if isinstance(segment, Crc32):
+        return Crc32(segment.first + first, segment.stop + first)
+    if isinstance(segment, SerializationId):
+        return SerializationId(
+            tuple(c if isinstance(c, int) else (c[0] + first, c[1] + first) for c in segment.crcs)
+        )
+    return segment

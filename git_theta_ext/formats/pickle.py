@@ -1,0 +1,45 @@
+"""Plain pickles and joblib's: NumPy arrays as tensors, all else literal.
+
+Arrays have raw bytes from protocol 3 on (and in pickles of Python 2); before, they are text, and
+the file is opaque. Big-endian and structured arrays, and long byte strings, are opaque spans.
+"""
+
+from __future__ import annotations
+
+from git_theta_ext.errors import FormatError
+from git_theta_ext.formats.assemble import assemble
+from git_theta_ext.formats.base import Layout, Source
+from git_theta_ext.formats.pickle_stream import StreamMachine
+from git_theta_ext.formats.torch_names import View, find_views
+from git_theta_ext.formats.torch_storages import Storage, tile
+
+NAME = "pickle"
+OPAQUE_BYTES = 1 << 16
+"""Byte strings of unknown meaning from this length on are chunked rather than kept as structure."""
+
+
+def sniff(head: bytes, source: Source) -> bool:
+    """The PROTO opcode and a protocol from 2 to 5."""
+    return len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5
+
+
+def layout(source: Source) -> Layout:
+    """Arrays as tensors, named by their path from the top of the pickle.
+
+    Raises:
+        FormatError: damaged, past a limit, or without any array.
+    """
+    machine = StreamMachine(source, 0)
+    by_key: dict[str, list[View]] = {}
+    for view in find_views(machine.run()):
+        by_key.setdefault(view.key, []).append(view)
+    storages, views = [], []
+    for number, raw in enumerate(machine.raws):
+        named = by_key.pop(raw.key, [])
+        if named or raw.length >= OPAQUE_BYTES:
+            storages.append(Storage(f"bytes.{number}", raw.offset, raw.length))
+            views.append(named)
+    if not storages:
+        raise FormatError("pickle: no arrays with raw bytes")
+    pieces, aliases = tile(storages, views)
+    return Layout(NAME, assemble(source, pieces), aliases)
