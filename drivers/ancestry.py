@@ -62,7 +62,18 @@ def git_command() -> list[str] | None:
 
 def shows_diffs(arguments: Sequence[str]) -> bool:
     """Whether `git …`, global options skipped, is a command that only shows diffs."""
+    rest = command_of(arguments)
+    return rest[:2] == ["stash", "show"] or (bool(rest) and rest[0] in _DIFFS)
+
+
+def command_of(arguments: Sequence[str]) -> list[str]:
+    """The command of `git …` and what follows it, global options skipped; empty if there is none.
+
+    `git-diff` is `diff`, as in a program's name.
+    """
     rest = list(arguments)
+    if not rest:
+        return []
     name = os.path.basename(rest.pop(0)).removesuffix(".exe")
     if name.startswith("git-"):
         rest.insert(0, name.removeprefix("git-"))
@@ -70,9 +81,7 @@ def shows_diffs(arguments: Sequence[str]) -> bool:
         option = rest.pop(0)
         if option in _WITH_VALUE and rest:
             rest.pop(0)
-    if rest[:2] == ["stash", "show"]:
-        return True
-    return bool(rest) and rest[0] in _DIFFS
+    return rest
 
 
 def _arguments(process: int) -> list[str]:

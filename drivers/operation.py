@@ -8,9 +8,9 @@ line. Where nothing tells, it is a merge: then what collides stays a conflict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from git_theta_ext.drivers.ancestry import git_command
+from git_theta_ext.drivers.ancestry import command_of, git_command
 from git_theta_ext.merge.policy import Operation
 from git_theta_ext.merge.resolve import operation_under_way
 from git_theta_ext.repository import Repository
@@ -19,12 +19,11 @@ _HEAD = "GITHEAD_"
 _COMMANDS = ("cherry-pick", "revert", "rebase", "am")
 _MERGES = ("merge", "merge-tree", "stash", "checkout", "switch")
 """These merge, also while a rebase has stopped for the user."""
-_WITH_VALUE = ("-C", "-c", "--git-dir", "--work-tree", "--namespace", "--exec-path")
 
 
 def operation(repository: Repository, environment: Mapping[str, str]) -> Operation:
     """Whether this is a merge or a rebase, cherry-pick or revert."""
-    command = subcommand(git_command() or ())
+    command = next(iter(command_of(git_command() or ())), "")
     if command in _MERGES or any(name.startswith(_HEAD) for name in environment):
         return "merge"
     action = environment.get("GIT_REFLOG_ACTION", "").split(" ")[0].strip(":")
@@ -39,13 +38,3 @@ def merged_head(repository: Repository, environment: Mapping[str, str]) -> str |
     own = repository.resolve("HEAD")
     others = [head for head in heads if head != own]
     return others[0] if len(others) == 1 else None
-
-
-def subcommand(arguments: Sequence[str]) -> str:
-    """The command of `git …`, global options skipped; empty if there is none."""
-    rest = list(arguments[1:])
-    while rest and rest[0].startswith("-"):
-        option = rest.pop(0)
-        if option in _WITH_VALUE and rest:
-            rest.pop(0)
-    return rest[0] if rest else ""

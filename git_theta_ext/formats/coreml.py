@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 
 from git_theta_ext.errors import FormatError
-from git_theta_ext.formats.assemble import assemble
 from git_theta_ext.formats.base import Layout, Source, Span
+from git_theta_ext.formats.tiles import assemble
 from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.tensors import DTYPES, TensorInfo
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from git_theta_ext.errors import FormatError
-from git_theta_ext.formats.assemble import assemble
 from git_theta_ext.formats.base import Layout, Source, Span
+from git_theta_ext.formats.tiles import assemble
 from git_theta_ext.formats.torch_names import _DTYPES, unique_names
 from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.tensors import DTYPES, TensorInfo

@@ -7,9 +7,9 @@ the file is opaque. Big-endian and structured arrays, and long byte strings, are
 from __future__ import annotations
 
 from git_theta_ext.errors import FormatError
-from git_theta_ext.formats.assemble import assemble
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.pickle_stream import StreamMachine
+from git_theta_ext.formats.tiles import assemble
 from git_theta_ext.formats.torch_names import View, find_views
 from git_theta_ext.formats.torch_storages import Storage, tile
 

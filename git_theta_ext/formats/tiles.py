@@ -1,11 +1,12 @@
-"""Spans at known offsets, with literals between them: how most containers become a layout."""
+"""Layouts of containers without checksums: spans where the tensors lie, literals in between."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
+from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.tensors import TensorInfo
 
 MAX_LITERAL_BYTES = 64 << 20
@@ -17,32 +18,46 @@ def tile(name: str, source: Source, tensors: Iterable[tuple[int, TensorInfo]]) -
     Empty tensors have no bytes and are left out. Names that come twice are numbered.
 
     Raises:
-        FormatError: tensors overlap or reach past the end, or too much lies outside of them.
+        FormatError: see `assemble`.
     """
-    segments: list[Segment] = []
     names = Names()
-    position = 0
+    pieces = []
     for offset, tensor in sorted(tensors, key=lambda item: item[0]):
-        if not tensor.nbytes:
-            continue
-        if offset < position or offset + tensor.nbytes > source.size:
+        if tensor.nbytes:
+            named = TensorInfo(names.free(tensor.name), tensor.dtype, tensor.shape, tensor.order)
+            pieces.append(Piece(offset, tensor.nbytes, Span(named)))
+    return Layout(name, assemble(source, pieces))
+
+
+def assemble(source: Source, pieces: Iterable[Piece]) -> tuple[Segment, ...]:
+    """Segments that tile the file: the spans of `pieces`, and all other bytes as literals.
+
+    Raises:
+        FormatError: tensors overlap or leave the file, or more than 64 MiB lie in none.
+    """
+    ordered = sorted(pieces, key=lambda piece: (piece.offset, piece.length))
+    literal = source.size - sum(piece.length for piece in ordered)
+    if literal > MAX_LITERAL_BYTES:
+        raise FormatError(
+            f"{literal} bytes lie outside all tensors; at most {MAX_LITERAL_BYTES} are kept"
+        )
+    segments: list[Segment] = []
+    position = 0
+    for piece in ordered:
+        if piece.offset < position:
             raise FormatError(
-                f"{name}: tensor {tensor.name!r} takes bytes {offset} to {offset + tensor.nbytes}; "
-                f"expected from {position} to {source.size} at most"
+                f"tensor {piece.span.tensor.name!r} begins at offset {piece.offset}, inside its "
+                f"neighbour, which ends at {position}"
             )
-        segments += _literal(name, source, position, offset)
-        renamed = TensorInfo(names.free(tensor.name), tensor.dtype, tensor.shape, tensor.order)
-        segments.append(Span(renamed))
-        position = offset + tensor.nbytes
-    segments += _literal(name, source, position, source.size)
-    return Layout(name, tuple(segments))
-
-
-def _literal(name: str, source: Source, start: int, stop: int) -> Iterator[Literal]:
-    if stop - start > MAX_LITERAL_BYTES:
-        raise FormatError(f"{name}: {stop - start} bytes at offset {start} belong to no tensor")
-    if stop > start:
-        yield Literal(source.read(start, stop - start))
+        if piece.offset > position:
+            segments.append(Literal(source.read(position, piece.offset - position)))
+        segments.append(piece.span)
+        position = piece.offset + piece.length
+    if position > source.size:
+        raise FormatError(f"a tensor ends at offset {position} of a file of {source.size} bytes")
+    if position < source.size:
+        segments.append(Literal(source.read(position, source.size - position)))
+    return tuple(segments)
 
 
 class Names:

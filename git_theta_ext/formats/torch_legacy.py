@@ -9,10 +9,10 @@ that no tensor names are called by their position.
 from __future__ import annotations
 
 from git_theta_ext.errors import FormatError
-from git_theta_ext.formats.assemble import assemble
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.pickle_machine import Dict, Global, Persistent, Value
 from git_theta_ext.formats.pickle_stream import Budget, StreamMachine
+from git_theta_ext.formats.tiles import assemble
 from git_theta_ext.formats.torch_names import _STORAGES, View, find_views
 from git_theta_ext.formats.torch_storages import Storage, tile
 from git_theta_ext.tensors import DTYPES

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from git_theta_ext.drivers import operation as module
-from git_theta_ext.drivers.operation import merged_head, operation, subcommand
+from git_theta_ext.drivers.ancestry import command_of
+from git_theta_ext.drivers.operation import merged_head, operation
 from git_theta_ext.repository import Repository
 from tests.conftest import Repo
 
@@ -43,7 +44,7 @@ def test_what_git_leaves_in_its_folder(repository: Repository, name: str) -> Non
     ],
 )
 def test_the_command_is_found_behind_options(command: list[str], expected: str) -> None:
-    assert subcommand(command) == expected
+    assert next(iter(command_of(command)), "") == expected
 
 
 def test_the_command_that_started_the_driver(
