@@ -22,6 +22,7 @@ from git_theta_ext.drivers.pktline import MAX_PAYLOAD, PacketReader, PacketWrite
 from git_theta_ext.errors import ChangedWhileReadError, ManifestError, ThetaError
 from git_theta_ext.formats.source import FileSource
 from git_theta_ext.manifest import HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
+from git_theta_ext.manifest_text import has_conflict_markers
 from git_theta_ext.memo import Memo
 from git_theta_ext.references import References
 from git_theta_ext.repository import Repository, git_hash
@@ -48,6 +49,7 @@ class Commands:
         self._listed = False
         self._written: dict[str, bytes] = {}
         self._passed: dict[str, None] = {}
+        self._conflicted: dict[str, None] = {}
 
     @cached_property
     def _repository(self) -> Repository:
@@ -76,6 +78,12 @@ class Commands:
         """Git is done, and its index is written: remember what it wrote, tell what it passed."""
         if self._passed and not self._skips_smudge():
             _tell_of_manifests(list(self._passed))
+        for path in self._conflicted:
+            print(
+                f"git-theta: {path!r} was merged as text and holds conflict markers\n"
+                f"  hint: git theta resolve {path} --strategy S   (git theta help resolve)",
+                file=sys.stderr,
+            )
         if self._written:
             with suppress(ThetaError, OSError):
                 checkin = Checkin(self._blocks, References(self._repository), self._memo)
@@ -188,7 +196,12 @@ class Commands:
             if not is_manifest(head) or size > MAX_BYTES or self._hands_through(request):
                 self._send_file(spool)
                 return
-            manifest = Manifest.parse(spool.read())
+            text = spool.read()
+            if has_conflict_markers(text):
+                self._conflicted[os.fsdecode(name)] = None
+                self._send(text)
+                return
+            manifest = Manifest.parse(text)
         # Git crashes on a delayed answer for an unmerged path, for which it sends no tree.
         may_delay = request.get("can-delay") == b"1" and "treeish" in request
         if may_delay and not self._all_here(manifest):

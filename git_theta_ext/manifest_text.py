@@ -56,6 +56,11 @@ def parse(text: bytes) -> Manifest:
         ) from None
 
 
+def has_conflict_markers(text: bytes) -> bool:
+    """Whether a text merge left its markers in a manifest."""
+    return _MARKER.search(text.decode("latin-1")) is not None
+
+
 def serialize(manifest: Manifest) -> bytes:
     """`Manifest.to_bytes`, which see."""
     lines = [FIRST_LINE[:-1].decode(), f"format {manifest.format}", "skeleton"]
