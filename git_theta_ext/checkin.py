@@ -264,22 +264,21 @@ def _pieces(layout: Layout, source: Source) -> Iterator[_Piece]:
 def _counterpart(then: TensorInfo, piece: _Piece) -> BlockSpec | None:
     """What the block at the place of a piece was in an earlier version of its tensor.
 
-    None where blocks do not correspond. They do if the tensor is of the same kind, or is one block
-    then and now; if it only grew or shrank along its first axis, those do that begin alike.
+    None where blocks do not correspond: they do if they begin at the same row (or, where rows are
+    larger than blocks, at the same element of a tensor of the same shape).
     """
     now = piece.span.tensor
-    before = list(cut(then))
     if then.dtype == now.dtype and then.memory_shape == now.memory_shape:
         return piece.spec
     if len(then.shape) != len(now.shape) or then.order != now.order:
         return None
-    after = list(cut(now))
-    if len(before) == len(after) == 1:
-        return before[0]
-    alike = before[: piece.position] == after[: piece.position]
-    if alike and before[piece.position].shape[1:] == piece.spec.shape[1:]:
-        rows = before[0].dtype == piece.spec.dtype
-        return before[piece.position] if rows and then.shape[1:] == now.shape[1:] else None
+    before, after = list(cut(then)), list(cut(now))
+    if piece.position >= len(before):
+        return None
+    by_rows = len(before[0].shape) == len(after[0].shape) == len(now.shape)
+    alike = piece.position == 0 or before[0].shape[:1] == after[0].shape[:1]
+    if alike and (by_rows or then.shape == now.shape):
+        return before[piece.position]
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from git_theta_ext.formats.chunks import MAX_BYTES as CHUNK_MAX
 from git_theta_ext.manifest import Block, Entry
-from git_theta_ext.tensors import BLOCK_BYTES, DTYPES, INLINE_BYTES, TensorInfo, cut
+from git_theta_ext.tensors import DTYPES, INLINE_BYTES, TensorInfo, cut, is_one_block
 
 MAX_DIMS = 64
 MAX_CHAIN = 256
@@ -18,7 +18,7 @@ def entry_problem(entry: Entry) -> str | None:
         return problem
     if entry.opaque:
         return _opaque_problem(info, blocks)
-    if info.nbytes <= BLOCK_BYTES:
+    if is_one_block(info):
         if len(blocks) == 1 and blocks[0].nbytes == info.nbytes:
             return None
         return f"expected one block of {info.nbytes} bytes, found {_sizes(blocks)}"

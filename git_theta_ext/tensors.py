@@ -13,7 +13,10 @@ from typing import Literal
 Kind = Literal["float", "int", "uint", "bool", "complex", "bits"]
 
 BLOCK_BYTES = 32 << 20
-"""Largest block: the unit of hashing, deduplication, encoding and transfer (decision 0002)."""
+BLOCK_VALUES = 8 << 20
+"""Largest block, in bytes and in elements: the unit of hashing, deduplication, encoding and
+transfer (decision 0002). Elements of up to four bytes are cut in the same places whatever their
+dtype, so a cast of a large tensor is a cast of each of its blocks."""
 
 INLINE_BYTES = 64
 """Blocks up to this size stand in the manifest itself; a pointer to them would be longer."""
@@ -104,22 +107,30 @@ class BlockSpec:
         return (self.count * self.dtype.bits + 7) // 8
 
 
-def cut(info: TensorInfo, limit: int = BLOCK_BYTES) -> Iterator[BlockSpec]:
-    """Cut a tensor into blocks of at most `limit` bytes, in file order.
+def cut(info: TensorInfo) -> Iterator[BlockSpec]:
+    """Cut a tensor into blocks, in file order.
 
     Cuts fall between rows of the first axis in memory where a row fits into a block, so that a
-    block is itself a small matrix; between elements of the flattened tensor where it does not.
-    Packed sub-byte elements are cut as plain bytes. A tensor without elements has one empty block.
+    block is itself a small matrix; between elements of the flattened tensor where it does not. The
+    number of rows is a power of two: rows that grow a little are cut in the same places. Packed
+    sub-byte elements are cut as plain bytes. A tensor without elements has one empty block.
     """
     dtype, shape = info.dtype, info.memory_shape
     if dtype.bits % 8:
         dtype, shape = DTYPES["U8"], (info.nbytes,)
-    if info.nbytes <= limit:
+    count = math.prod(shape)
+    limit = min(BLOCK_BYTES // dtype.itemsize, BLOCK_VALUES)
+    if count <= limit:
         yield BlockSpec(dtype, shape)
         return
-    if shape[0] == 0 or info.nbytes // shape[0] > limit:
-        shape = (info.nbytes // dtype.itemsize,)
-    row = info.nbytes // shape[0]
-    step = limit // row
-    for start in range(0, shape[0], step):
-        yield BlockSpec(dtype, (min(step, shape[0] - start), *shape[1:]))
+    if count // shape[0] > limit:
+        shape = (count,)
+    rows = 1 << (limit // (count // shape[0])).bit_length() - 1
+    for start in range(0, shape[0], rows):
+        yield BlockSpec(dtype, (min(rows, shape[0] - start), *shape[1:]))
+
+
+def is_one_block(info: TensorInfo) -> bool:
+    """Whether `cut` leaves a tensor whole."""
+    blocks = cut(info)
+    return next(blocks).nbytes == info.nbytes

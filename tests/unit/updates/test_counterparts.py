@@ -35,14 +35,29 @@ def test_a_vocabulary_that_grows_keeps_its_blocks() -> None:
     assert counterpart(old, new, 1) == BlockSpec(DTYPES["F32"], (3616, 512))
 
 
+def test_blocks_of_a_large_cast_or_of_longer_rows_correspond() -> None:
+    old = tensor("F32", 40_000, 512)
+    for position, spec in enumerate(cut(old)):
+        assert counterpart(old, tensor("BF16", 40_000, 512), position) == spec
+    wide = tensor("F32", 4096, 32_000)
+    for position, spec in enumerate(cut(wide)):
+        assert counterpart(wide, tensor("F32", 4096, 32_064), position) == spec
+
+
+def test_rows_larger_than_a_block_correspond_in_a_tensor_of_the_same_shape_only() -> None:
+    old = tensor("F32", 2, 9 << 20)
+    assert counterpart(old, tensor("BF16", 2, 9 << 20), 1) == list(cut(old))[1]
+    assert counterpart(old, tensor("F32", 2, 10 << 20), 1) is None
+
+
 @pytest.mark.parametrize(
-    ("then", "now"),
+    ("then", "now", "position"),
     [
-        (tensor("F32", 40_000, 512), tensor("BF16", 40_000, 512)),
-        (tensor("F32", 40_000, 512), tensor("F32", 40_000, 520)),
-        (tensor("F32", 100, 50), tensor("F32", 5000)),
-        (tensor("F32", 100, 50), tensor("F32", 100, 50, order=(1, 0))),
+        (tensor("F64", 40_000, 512), tensor("F32", 40_000, 512), 1),
+        (tensor("F32", 40_000, 512), tensor("F32", 40_000, 1024), 1),
+        (tensor("F32", 100, 50), tensor("F32", 5000), 0),
+        (tensor("F32", 100, 50), tensor("F32", 100, 50, order=(1, 0)), 0),
     ],
 )
-def test_other_blocks_do_not_correspond(then: TensorInfo, now: TensorInfo) -> None:
-    assert counterpart(then, now) is None
+def test_other_blocks_do_not_correspond(then: TensorInfo, now: TensorInfo, position: int) -> None:
+    assert counterpart(then, now, position) is None
