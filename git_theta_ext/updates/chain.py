@@ -7,26 +7,36 @@ from collections.abc import Sequence
 from git_theta_ext import updates
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.updates.arithmetic import require_subnormals
 from git_theta_ext.updates.base import Parameters, Values, base_spec
+from git_theta_ext.updates.low_rank import LowRank
 
 
-def decode_chain(spec: BlockSpec, files: Sequence[Parameters], whole: bool = True) -> Values:
+def decode_chain(
+    spec: BlockSpec, files: Sequence[Parameters], whole: bool = True, careful: bool = False
+) -> Values:
     """The values that a chain of parameter files stands for, in a fresh writable array.
 
     `whole` is False for the first part of a chain, which for plain bytes may be of another length.
+    `careful` takes the slow way wherever an update has one that leans on no library's arithmetic.
     The caller verifies the hash; this only promises to stay within a small multiple of the block.
 
     Raises:
         CorruptObjectError: the files do not fit together or are damaged.
         UnknownUpdateError: one is of a kind that needs a plug-in.
+        UsageError: this thread computes in a way that gives other bits (`require_subnormals`).
     """
+    require_subnormals()
     values: Values | None = None
     for file, expected in zip(files, _specs(spec, files), strict=True):
         update = updates.get(file.kind)
         if update.needs_base != (values is not None):
             raise CorruptObjectError(f"{file.kind!r} stands at the wrong place in its chain")
+        decode = update.decode
+        if careful and isinstance(update, LowRank):
+            decode = update.decode_carefully
         try:
-            values = update.decode(expected, file, values)
+            values = decode(expected, file, values)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise CorruptObjectError(f"{file.kind}: settings are damaged: {error!r}") from error
     if values is None or (whole and values.nbytes != spec.nbytes):

@@ -9,6 +9,7 @@ import numpy as np
 
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.updates.arithmetic import require_subnormals
 from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.dense import Dense, encode_dense_bytes
 from git_theta_ext.updates.find import converting_update, smallest_update
@@ -44,12 +45,18 @@ class Choice:
     encoded: Encoded
 
 
-def encode_block(spec: BlockSpec, new: Values, reference: Reference | None) -> Choice:
+def encode_block(
+    spec: BlockSpec, new: Values, reference: Reference | None, supplied: Encoded | None = None
+) -> Choice:
     """The smallest exact way to store a block, given its predecessor.
+
+    `supplied` is an update on the predecessor that is known already, from who made the change; it
+    is taken as long as the chain may grow by it.
 
     A first update may be of any size below a dense copy. Further ones are added while the chain
     stays short and cheap; then the block is encoded against the chain's base, or afresh.
     """
+    require_subnormals()
     if reference is None:
         return Choice(0, Dense().encode(spec, new))
     length = len(reference.chain)
@@ -58,15 +65,28 @@ def encode_block(spec: BlockSpec, new: Values, reference: Reference | None) -> C
         if update is not None and _may_grow(reference.chain, update):
             return Choice(length, update)
         return Choice(0, Dense().encode(spec, new))
-    update = _update_against(spec, new, reference, length)
+    update = supplied
+    if update is None or not _may_grow(reference.chain, update):
+        update = _update_against(spec, new, reference, length)
     if update is not None and _may_grow(reference.chain, update):
         return Choice(length, update)
-    # Behind a cast or a resize, the chain's base is another kind of block than this one.
-    if length > 1 and not any(ref.kind in _CONVERTING for ref in reference.chain):
-        update = _update_against(spec, new, reference, 1)
-        if update is not None:
-            return Choice(1, update)
+    first = _foundation(reference.chain)
+    if first < length:
+        update = _update_against(spec, new, reference, first)
+        if update is not None and _may_grow(reference.chain[:first], update):
+            return Choice(first, update)
     return Choice(0, Dense().encode(spec, new))
+
+
+def _foundation(chain: tuple[UpdateRef, ...]) -> int:
+    """How many files of a chain stay when its updates are joined into one.
+
+    The base; and, behind a cast or a resize, all up to the last of these: what stands before is
+    another kind of block. Encoding against that finds what the updates are together: sparse ones
+    unite, low-rank ones add up to one of the sum of their ranks.
+    """
+    converting = (at for at, ref in enumerate(chain, 1) if ref.kind in _CONVERTING)
+    return max(converting, default=1)
 
 
 def _may_grow(chain: tuple[UpdateRef, ...], update: Encoded) -> bool:

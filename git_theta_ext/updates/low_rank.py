@@ -86,10 +86,28 @@ class LowRank:
 
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
         """The values; writes into `base`."""
+        return self._decode(spec, parameters, base, _Product)
+
+    def decode_carefully(
+        self, spec: BlockSpec, parameters: Parameters, base: Values | None
+    ) -> Values:
+        """The values, by element-wise operations alone; for a BLAS that is not exact on integers.
+
+        Some ten times slower.
+        """
+        return self._decode(spec, parameters, base, _SlowProduct)
+
+    def _decode(
+        self,
+        spec: BlockSpec,
+        parameters: Parameters,
+        base: Values | None,
+        product: type[_Product],
+    ) -> Values:
         if base is None or spec.dtype.name not in DTYPES:
             raise CorruptObjectError(f"a low-rank change to a block of {spec.dtype.name}")
         factors = _read(parameters.settings, parameters.parts, len(base))
-        values = predict(spec.dtype, base, factors)
+        values = predict(spec.dtype, base, factors, product)
         correction.apply(parameters.settings, parameters.parts, values, True)
         return values
 
@@ -129,17 +147,19 @@ def _unpack(stream: memoryview, count: int) -> NDArray[np.float64]:
 # -- prediction ------------------------------------------------------------------------------------
 
 
-def predict(dtype: DType, values: Values, factors: Factors) -> Values:
+def predict(
+    dtype: DType, values: Values, factors: Factors, product: type[_Product] | None = None
+) -> Values:
     """Add the change to the values, in place, rounded in the order of the factors."""
     columns = factors.shape[1]
-    change = _Product(factors)
+    change = (product or _Product)(factors)
     step = max(1, _CHUNK // columns)
     for start in range(0, factors.shape[0], step):
         rows = slice(start, min(start + step, factors.shape[0]))
-        product = change.rows(rows).ravel()
+        added = change.rows(rows).ravel()
         part = values[rows.start * columns : rows.stop * columns]
         for piece in pieces(len(part)):
-            part[piece] = add(dtype, part[piece], product[piece], factors.order)
+            part[piece] = add(dtype, part[piece], added[piece], factors.order)
     return values
 
 
@@ -171,7 +191,22 @@ class _Product:
 
     def rows(self, rows: slice) -> NDArray[np.float64]:
         """The change to some rows: exact products, then at most one rounded sum of two."""
-        product: NDArray[np.float64] = self._halves[0][rows] @ self._right
+        product = self._times(self._halves[0][rows])
         if len(self._halves) > 1:
-            product += self._halves[1][rows] @ self._right
+            product += self._times(self._halves[1][rows])
+        return product
+
+    def _times(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Some rows of a half, times the right factor; exact in any order of operations."""
+        product: NDArray[np.float64] = left @ self._right
+        return product
+
+
+class _SlowProduct(_Product):
+    """The same without BLAS."""
+
+    def _times(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
+        product = np.zeros((len(left), self._right.shape[1]))
+        for column, row in zip(left.T, self._right, strict=True):
+            product += column[:, None] * row
         return product

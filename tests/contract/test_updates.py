@@ -167,6 +167,55 @@ def test_a_chain_is_bounded_by_its_cost() -> None:
         versions.append(new)
 
 
+def rebuilt(spec: BlockSpec, files: list[Encoded], count: int) -> Values:
+    return decode_chain(spec, [parsed(file) for file in files[:count]])
+
+
+class History:
+    """A block's versions, each stored against the one before it, as commits do."""
+
+    def __init__(self) -> None:
+        self.files: list[Encoded] = []
+        self.spec: BlockSpec | None = None
+
+    def add(self, spec: BlockSpec, values: Values) -> None:
+        chain = tuple(UpdateRef(f.kind, f"{n:064x}", f.nbytes) for n, f in enumerate(self.files))
+        then, kept = self.spec or spec, list(self.files)
+        rebuild = lambda count: rebuilt(then if count == len(kept) else spec, kept, count)  # noqa: E731
+        choice = encode_block(spec, values, Reference(chain, then, rebuild) if chain else None)
+        self.files, self.spec = [*self.files[: choice.keep], choice.encoded], spec
+        assert rebuilt(spec, self.files, len(self.files)).tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_what_no_longer_fits_a_chain_is_joined_into_one_update(exported: bool) -> None:
+    """Behind a cast, the export is what they are joined on, not the original."""
+    random = np.random.default_rng(1)
+    weights = (random.standard_normal((256, 256)) * 0.05).astype(np.float32)
+    history = History()
+    history.add(BlockSpec(DTYPES["F32"], (256, 256)), weights.ravel().view(np.uint32))
+    name, size = "F32", np.dtype(np.float32)
+    if exported:
+        name, size = "BF16", np.dtype(ml_dtypes.bfloat16)
+        weights = weights.astype(size)
+        history.add(BlockSpec(DTYPES[name], (256, 256)), weights.ravel().view(np.uint16))
+    base = len(history.files)
+    longest = shortest = base
+    for _ in range(34):
+        left, right = (random.standard_normal(shape) * 0.02 for shape in ((256, 1), (1, 256)))
+        weights = (weights.astype(np.float32) + (left @ right).astype(np.float32)).astype(size)
+        values = weights.ravel().view(values_dtype(DTYPES[name]))
+        before = len(history.files)
+        history.add(BlockSpec(DTYPES[name], (256, 256)), values)
+        longest = max(longest, len(history.files))
+        if len(history.files) <= before:
+            shortest = len(history.files)
+            assert history.files[-1].nbytes < 0.5 * values.nbytes
+    assert longest > base + 4
+    assert shortest == base + 1
+    assert [file.kind for file in history.files[:base]] == ["dense", "cast"][:base]
+
+
 def test_a_parameter_file_is_a_safetensors_file() -> None:
     spec = BlockSpec(DTYPES["F32"], (5000,))
     encoded = Dense().encode(spec, np.arange(5000, dtype=np.uint32))
@@ -208,10 +257,6 @@ def test_resized_blocks_come_back(name: str, then: tuple[int, ...], now: tuple[i
     assert encoded is not None
     files = [parsed(Dense().encode(before, base)), parsed(encoded)]
     assert decode_chain(after, files).tobytes() == values.tobytes()
-
-
-def rebuilt(spec: BlockSpec, files: list[Encoded], count: int) -> Values:
-    return decode_chain(spec, [parsed(file) for file in files[:count]])
 
 
 def test_a_cast_then_a_delta_and_a_resize_are_one_chain() -> None:
