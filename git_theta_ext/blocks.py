@@ -12,7 +12,7 @@ from git_theta_ext.errors import CorruptObjectError, ThetaError, UnknownUpdateEr
 from git_theta_ext.manifest import Block, UpdateRef
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
-from git_theta_ext.updates.base import Values, raw_bytes, values_dtype
+from git_theta_ext.updates.base import Encoded, Values, raw_bytes, values_dtype
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes
 from git_theta_ext.updates.low_rank import LowRank
@@ -43,6 +43,10 @@ class Blocks:
             transport.fetch(repository, objects)
 
         return cls(repository.store, fetch)
+
+    def writing_to(self, scratch: Store) -> Blocks:
+        """The same blocks, but what is written goes into another store and is gone with it."""
+        return _Rehearsal(self, scratch)
 
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         """Have all these objects in the store; what is missing is fetched in one batch.
@@ -86,6 +90,7 @@ class Blocks:
         digest: str | None = None,
         reference: Block | None = None,
         reference_spec: BlockSpec | None = None,
+        supplied: Encoded | None = None,
     ) -> Block:
         """Encode a block, against a predecessor if there is one, and store it.
 
@@ -95,11 +100,13 @@ class Blocks:
             digest: the SHA-256 of their bytes, where it is known already.
             reference: the predecessor.
             reference_spec: what that is, if it is of another dtype or shape.
+            supplied: the update that makes it of the predecessor, where it is known already.
         """
         digest = digest or sha256(values)
         if spec.nbytes <= INLINE_BYTES:
             return Block(spec.nbytes, digest, (), values.tobytes())
-        choice = encode_block(spec, values, self._reference(reference_spec or spec, reference))
+        base = self._reference(reference_spec or spec, reference)
+        choice = encode_block(spec, values, base, supplied)
         return Block(spec.nbytes, digest, self._store(choice, reference))
 
     def write_bytes(self, data: bytes, *, reference: Block | None = None) -> Block:
@@ -161,6 +168,29 @@ class Blocks:
             f"(sha256:{block.sha256})",
             hint="the manifest was edited or written by another program; restore it from a commit",
         )
+
+
+class _Rehearsal(Blocks):
+    """Reads where others read, writes elsewhere."""
+
+    def __init__(self, real: Blocks, scratch: Store) -> None:
+        super().__init__(scratch)
+        self._real = real
+
+    def ensure(self, objects: Iterable[UpdateRef]) -> None:
+        self._real.ensure(objects)
+
+    def _decode(
+        self,
+        spec: BlockSpec,
+        chain: Sequence[UpdateRef],
+        whole: bool = True,
+        careful: bool = False,
+    ) -> Values:
+        return self._real._decode(spec, chain, whole, careful)
+
+    def _blame(self, block: Block) -> CorruptObjectError:
+        return self._real._blame(block)
 
 
 def sha256(values: Values) -> str:

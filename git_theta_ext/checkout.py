@@ -167,6 +167,29 @@ def write_file(path: Path, checkout: Checkout, mode: int | None = None) -> None:
             temporary.unlink()
 
 
+def write_version(repository: Repository, path: str, manifest: Manifest, blocks: Blocks) -> None:
+    """Write the checkpoint that a manifest stands for into the work tree, whole or not at all.
+
+    With `theta.skipSmudge` the manifest itself is written.
+
+    Raises:
+        StoreError: the file cannot be written.
+        CorruptObjectError, MissingObjectError, TransferError: see `Checkout`.
+    """
+    target = repository.top / path
+    mode = None
+    with suppress(OSError):
+        mode = stat.S_IMODE(target.stat().st_mode)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if repository.flag("theta.skipSmudge"):
+            target.write_bytes(manifest.to_bytes())
+            return
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
+    write_file(target, Checkout(manifest, blocks), mode)
+
+
 def manifests_in_work_tree(repository: Repository, paths: Iterable[str]) -> dict[str, bytes]:
     """Those of some tracked paths where the work tree holds a manifest, not a checkpoint.
 

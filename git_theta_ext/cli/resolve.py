@@ -14,7 +14,8 @@ from git_theta_ext.errors import UsageError
 from git_theta_ext.merge import structure
 from git_theta_ext.merge.apply import Merged
 from git_theta_ext.merge.explain import notes, open_lines
-from git_theta_ext.merge.resolve import Conflict, from_top
+from git_theta_ext.merge.resolve import Conflict
+from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.checkout import Checkout, write_file
-from git_theta_ext.errors import ManifestError, StoreError, UsageError
+from git_theta_ext.checkout import write_version
+from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.manifest import Manifest, is_manifest
 from git_theta_ext.merge import structure
 from git_theta_ext.merge.apply import Merged, carry_out
@@ -142,7 +139,7 @@ class Conflict:
             ThetaError: an object is missing or damaged, or a file cannot be written.
         """
         merged = self.merged(blocks)
-        write_result(self.repository, self.path, merged.manifest, blocks)
+        write_version(self.repository, self.path, merged.manifest, blocks)
         save(self.repository, self.key, replace(self.state, open=merged.open))
         return merged
 
@@ -161,37 +158,3 @@ def _parse(text: bytes | None, path: str, number: int) -> Manifest | None:
             hint=f"take a side: git checkout --ours -- {path} (or --theirs), then: git add {path}",
         )
     return Manifest.parse(text)
-
-
-def write_result(repository: Repository, path: str, manifest: Manifest, blocks: Blocks) -> None:
-    """Write the checkpoint that a manifest stands for into the work tree, whole or not at all.
-
-    With `theta.skipSmudge` the manifest itself is written.
-    """
-    target: Path = repository.top / path
-    try:
-        mode = stat.S_IMODE(target.stat().st_mode)
-    except OSError:
-        mode = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if repository.flag("theta.skipSmudge"):
-            target.write_bytes(manifest.to_bytes())
-            return
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
-    write_file(target, Checkout(manifest, blocks), mode)
-
-
-def from_top(repository: Repository, name: str) -> str:
-    """A path as the user typed it, from the top of the work tree, with slashes.
-
-    Raises:
-        UsageError: it lies outside the work tree.
-    """
-    top = os.path.realpath(repository.top)
-    folder, last = os.path.split(os.path.join(os.path.realpath(repository.cwd), name))
-    found = os.path.relpath(os.path.join(os.path.realpath(folder), last), top)
-    if found.startswith(".."):
-        raise UsageError(f"{name} is outside the work tree {top}")
-    return found.replace(os.sep, "/")

@@ -44,7 +44,7 @@ def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | Non
     changed = int(np.count_nonzero(new != base))
     best = Sparse().encode(spec, new, base) if changed <= len(new) // MOST else None
     if best is not None and changed <= len(new) // _TINY:
-        return _unless_larger(spec, new, best)
+        return unless_larger(spec, new, best)
     scale = Scale().encode(spec, new, base)
     if scale is not None and scale.nbytes < new.nbytes // _SMALL:
         return _smaller(best, scale)
@@ -59,7 +59,7 @@ def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | Non
     if share <= 1.02 and (best is None or best.kind != "step"):
         best = _smaller(best, Delta().encode(spec, new, base))
     if best is not None and (share > _CLEARLY or len(new) < _SAMPLE):
-        return _unless_larger(spec, new, best)
+        return unless_larger(spec, new, best)
     return best
 
 
@@ -71,7 +71,7 @@ def converting_update(
         Cast().encode_from(spec, new, old_spec, base),
         Resize().encode_from(spec, new, old_spec, base),
     )
-    return None if best is None else _unless_larger(spec, new, best)
+    return None if best is None else unless_larger(spec, new, best)
 
 
 def _smaller(one: Encoded | None, other: Encoded | None) -> Encoded | None:
@@ -81,7 +81,7 @@ def _smaller(one: Encoded | None, other: Encoded | None) -> Encoded | None:
     return other if other.nbytes < one.nbytes else one
 
 
-def _unless_larger(spec: BlockSpec, new: Values, update: Encoded) -> Encoded | None:
+def unless_larger(spec: BlockSpec, new: Values, update: Encoded) -> Encoded | None:
     """The update, or None if it does not save anything."""
     if update.nbytes < new.nbytes // 4:
         return update
@@ -95,7 +95,10 @@ def _are_unrelated(spec: BlockSpec, new: Values, base: Values) -> bool:
     """
     if mantissa_bits(spec.dtype) is None or len(new) <= _GLANCE:
         return False
-    now, then = (widen(spec.dtype, sample_of(side, _GLANCE)) for side in (new, base))
+    few, old = (sample_of(side, _GLANCE) for side in (new, base))
+    if 2 * np.count_nonzero(few == old) > len(few):
+        return False
+    now, then = widen(spec.dtype, few), widen(spec.dtype, old)
     with np.errstate(over="ignore", invalid="ignore"):
         step = now - then
         energy = float(now @ now) + float(then @ then)

@@ -67,6 +67,24 @@ def find_factors(spec: BlockSpec, new: Values, base: Values) -> Factors | None:
         return None
 
 
+def quantised(
+    spec: BlockSpec, new: Values, base: Values, left: Array, right: Array
+) -> Factors | None:
+    """Factors that are known (rows × rank and rank × columns), in the precision that pays here.
+
+    None where the block is no matrix large enough, has no float dtype, or the product is zero or
+    not finite.
+    """
+    pair = _pair_of(spec, new, base)
+    if pair is None or left.shape[1] > min(_MAX_RANK, *pair.new.shape):
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            return _quantised(pair, left, right)
+    except np.linalg.LinAlgError:
+        return None
+
+
 def _fit(pair: _Pair) -> tuple[Array, Array] | None:
     """Both factors: from a part of the rows, then by all of them."""
     subset = pair.spread_rows(_SUBSET)

@@ -44,13 +44,28 @@ class Scale:
             if not _looks_scaled(spec.dtype, new, base, shape, axis):
                 continue
             factors = find_factors(spec.dtype, new, base, shape, axis)
-            predicted = predict(spec.dtype, base.copy(), factors, shape, axis)
-            settings, parts = correction.encode(new, predicted, is_ordered(spec.dtype))
-            settings.update(shape=shape, axis=axis)
-            parts["factors"] = _pack(factors)
-            info = (("factors", str(len(factors))),)
-            return Encoded(self.kind, build(self.kind, settings, parts), info)
+            return self.encode_factors(spec, new, base, factors, axis)
         return None
+
+    def encode_factors(
+        self,
+        spec: BlockSpec,
+        new: Values,
+        base: Values,
+        factors: NDArray[Any],
+        axis: int,
+    ) -> Encoded:
+        """The update with given multipliers (float32; float64 for F64), and what they miss.
+
+        They are of the rows (axis 0) or columns (1) of the block's first axis against the rest.
+        """
+        shape = _matrix(spec, len(new))
+        predicted = predict(spec.dtype, base.copy(), factors, shape, axis)
+        settings, parts = correction.encode(new, predicted, is_ordered(spec.dtype))
+        settings.update(shape=shape, axis=axis)
+        parts["factors"] = _pack(factors)
+        info = (("factors", str(len(factors))),)
+        return Encoded(self.kind, build(self.kind, settings, parts), info)
 
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
         """The values; writes into `base`."""

@@ -14,8 +14,9 @@ LAYERS = [
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
         "hooks", "installation", "integrity", "attributes", "checkpoints", "reader", "writer",
-        "api",
+        "api", "adapters",
     },
+    {"paths"},
     {"repository", "store", "transport", "lfs", "endpoints", "pointers"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",

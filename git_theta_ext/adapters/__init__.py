@@ -1,0 +1,1 @@
+"""Supplied updates: adapters that a trainer saved, applied to a committed checkpoint."""

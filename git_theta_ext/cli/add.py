@@ -1,0 +1,179 @@
+"""`git theta add FILE --update ADAPTER`: the next version of a checkpoint, from an adapter."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from git_theta_ext.adapters.base import Adapter
+from git_theta_ext.adapters.supply import (
+    TYPES,
+    Updated,
+    next_version,
+    open_adapter,
+    read_adapter,
+    require_changes,
+    updated_tensors,
+)
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.checkout import write_version
+from git_theta_ext.cli.progress import Progress
+from git_theta_ext.cli.text import plural, printable, size, table, to_json
+from git_theta_ext.errors import UsageError
+from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
+from git_theta_ext.paths import from_top
+from git_theta_ext.repository import Repository, file_mode_at
+from git_theta_ext.store import Store
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `add`."""
+    parser = subparsers.add_parser(
+        "add",
+        help="apply an adapter to a committed checkpoint and stage the result",
+        description="Apply a LoRA or IA3 adapter of PEFT, or a sparse update, to the checkpoint "
+        "that HEAD has, write the updated checkpoint into the work tree, and stage it. The store "
+        "keeps the adapter's own factors. Checkpoints without an adapter are added by git add.",
+    )
+    parser.add_argument(
+        "file", metavar="FILE", help="a tracked checkpoint, committed and unchanged"
+    )
+    parser.add_argument(
+        "--update", required=True, metavar="ADAPTER",
+        help="a folder that PEFT wrote, its adapter_model.safetensors, or a file of indices and "
+        "values",
+    )  # fmt: skip
+    parser.add_argument("--type", choices=TYPES, help="what it is (default: by its tensors' names)")
+    parser.add_argument(
+        "--config", metavar="FILE", help="its adapter_config.json (default: the one beside it)"
+    )
+    parser.add_argument(
+        "--dry-run", "-n", action="store_true",
+        help="say what every tensor would cost; change nothing",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Apply, stage and say what it costs."""
+    repository = Repository.discover()
+    path = from_top(repository, args.file)
+    manifest = _committed(repository, path)
+    if not args.dry_run:
+        _require_clean(repository, path)
+    with ExitStack() as stack:
+        file = stack.enter_context(open_adapter(Path(args.update)))
+        config = None if args.config is None else Path(args.config)
+        adapter = read_adapter(file, manifest, args.type, config)
+        blocks = Blocks.open(repository)
+        if args.dry_run:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="git-theta-"))
+            blocks = blocks.writing_to(Store(Path(folder)))
+        raw = sum(entry.tensor.nbytes for entry in manifest.entries)
+        updated = _updated(adapter, manifest, blocks)
+    require_changes(updated, printable(path))
+    if not args.dry_run:
+        _stage(repository, path, next_version(manifest, updated), blocks)
+    _report(path, adapter, updated, raw, args)
+    return 0
+
+
+def _updated(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> list[Updated]:
+    changed = [entry for entry in manifest.entries if entry.tensor.name in adapter.changes]
+    found = []
+    with Progress("Updating", sum(entry.tensor.nbytes for entry in changed)) as progress:
+        for one in updated_tensors(adapter, manifest, blocks):
+            found.append(one)
+            progress(one.entry.tensor.nbytes)
+    return found
+
+
+def _committed(repository: Repository, path: str) -> Manifest:
+    """The version of HEAD.
+
+    Raises:
+        UsageError: HEAD has none, or not tensor by tensor.
+    """
+    oid = repository.blob_at("HEAD", path) if repository.resolve("HEAD") else None
+    if oid is None:
+        raise UsageError(
+            f"{printable(path)} is not in HEAD: an update needs a committed checkpoint",
+            hint=f"git add {printable(path)}, git commit, then try again",
+        )
+    text = repository.blob(oid)
+    if not is_manifest(text[:HEAD_BYTES]):
+        raise UsageError(
+            f"{printable(path)} is not stored tensor by tensor in HEAD",
+            hint="git theta track PATTERN, git add --renormalize ., git commit, then try again",
+        )
+    return Manifest.parse(text)
+
+
+def _require_clean(repository: Repository, path: str) -> None:
+    """Refuse to write over what is not committed.
+
+    Raises:
+        UsageError: the index or the work tree has another version than HEAD.
+    """
+    pathspec = f":(top,literal){path}"
+    if repository.git("status", "--porcelain", "-z", "--untracked-files=no", "--", pathspec):
+        raise UsageError(
+            f"{printable(path)} has changes that are not committed; they would be lost",
+            hint=f"git commit, or git checkout HEAD -- {printable(path)}, then try again",
+        )
+
+
+def _stage(repository: Repository, path: str, manifest: Manifest, blocks: Blocks) -> None:
+    """Write the checkpoint, then the index: Git finds the file to be what the index says."""
+    write_version(repository, path, manifest, blocks)
+    blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest.to_bytes())
+    mode = file_mode_at(repository, "HEAD", path)
+    line = f"{mode} {blob.decode().strip()}\t".encode() + os.fsencode(path) + b"\0"
+    repository.git("update-index", "-z", "--index-info", stdin=line)
+    repository.update_index([path])
+
+
+def _report(
+    path: str, adapter: Adapter, updated: list[Updated], raw: int, args: argparse.Namespace
+) -> None:
+    stored = sum(one.stored for one in updated)
+    if args.json:
+        tensors = [_record(one) for one in updated]
+        print(to_json({"path": path, "update": adapter.summary, "stored": stored, "raw": raw,
+                       "notes": list(adapter.notes), "tensors": tensors}))  # fmt: skip
+        return
+    if args.dry_run:
+        for line in table([_row(one) for one in updated]):
+            print(f"  {line}")
+    changed = sum(1 for one in updated if one.stored)
+    share = f" ({100 * stored / raw:.2g} %)" if raw else ""
+    would = "would change" if args.dry_run else "changed"
+    print(
+        f"{printable(path)}: {adapter.summary}: {plural(changed, 'tensor')} {would}, "
+        f"{size(stored)} to store of {size(raw)}{share}"
+    )
+    for note in adapter.notes:
+        print(f"  note: {note}")
+    if not args.dry_run:
+        print("  staged; git commit records it")
+
+
+def _record(one: Updated) -> dict[str, Any]:
+    tensor = one.entry.tensor
+    return {"name": tensor.name, "dtype": tensor.dtype.name, "shape": list(tensor.shape),
+            "kind": one.change.kind, "updates": list(one.kinds), "stored": one.stored,
+            "raw": tensor.nbytes}  # fmt: skip
+
+
+def _row(one: Updated) -> list[str]:
+    tensor = one.entry.tensor
+    info = one.entry.blocks[0].chain[-1].info if one.stored and one.entry.blocks[0].chain else ()
+    remarks = " ".join(f"{key}={value}" for key, value in info)
+    what = " + ".join(one.kinds) or "unchanged"
+    return [printable(tensor.name), f"{tensor.dtype.name} {list(tensor.shape)}", what, remarks,
+            f"{size(one.stored)} of {size(tensor.nbytes)}"]  # fmt: skip

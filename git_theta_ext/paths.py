@@ -1,0 +1,22 @@
+"""Paths as users type them, and as Git keeps them."""
+
+from __future__ import annotations
+
+import os
+
+from git_theta_ext.errors import UsageError
+from git_theta_ext.repository import Repository
+
+
+def from_top(repository: Repository, name: str) -> str:
+    """A path as the user typed it, from the top of the work tree, with slashes.
+
+    Raises:
+        UsageError: it lies outside the work tree.
+    """
+    top = os.path.realpath(repository.top)
+    folder, last = os.path.split(os.path.join(os.path.realpath(repository.cwd), name))
+    found = os.path.relpath(os.path.join(os.path.realpath(folder), last), top)
+    if found.startswith(".."):
+        raise UsageError(f"{name} is outside the work tree {top}")
+    return found.replace(os.sep, "/")
