@@ -24,7 +24,7 @@ from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.find import unless_larger
 from git_theta_ext.updates.find_low_rank import quantised
-from git_theta_ext.updates.low_rank import LowRank, add
+from git_theta_ext.updates.low_rank import LowRank, add, exact_factors, is_low_rank
 from git_theta_ext.updates.scale import Scale
 from git_theta_ext.updates.scale import predict as multiply
 
@@ -48,14 +48,17 @@ class LoraChange:
 
     kind: ClassVar[str] = "lora"
 
-    def _delta(self, rows: slice) -> NDArray[np.float32]:
-        """(B·A) × scaling of some rows; sums in one fixed order."""
+    def _order(self, spec: BlockSpec) -> str:
+        """On float64 weights too the change is a float32."""
+        return "rounded" if spec.dtype.name == "F64" else self.order
+
+    def _product(self, rows: slice) -> NDArray[np.float64]:
+        """B·A of some rows; sums in one fixed order."""
         left = self.left[rows].astype(np.float64)
         product = np.zeros((len(left), self.right.shape[1]))
         for column, row in zip(left.T, self.right.astype(np.float64), strict=True):
             product += column[:, None] * row
-        scaled: NDArray[np.float32] = product.astype(np.float32) * np.float32(self.scaling)
-        return scaled
+        return product
 
     def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
         """The sum, rounded once to the weights' dtype."""
@@ -67,18 +70,33 @@ class LoraChange:
             for first in range(rows.start, rows.stop, step):
                 last = min(first + step, rows.stop)
                 piece = slice((first - rows.start) * columns, (last - rows.start) * columns)
-                delta = self._delta(slice(first, last)).astype(np.float64).ravel()
-                new[piece] = add(spec.dtype, old[piece], delta, self.order)
+                product = self._product(slice(first, last)).ravel()
+                new[piece] = add(spec.dtype, old[piece], product, self._order(spec), self.scaling)
         return new
 
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
-        """The factors themselves, in fixed point, and what they miss."""
+        """The factors themselves, in fixed point, and what they miss.
+
+        16-bit factors are kept as they are; others in the precision that pays.
+        """
         rows = rows_of(spec, start, self.right.shape[1], self.name)
-        left = self.left[rows].astype(np.float64) * self.scaling
-        factors = quantised(spec, new, old, left, self.right.astype(np.float64))
-        if factors is None:
-            return None
-        return unless_larger(spec, new, LowRank().encode_factors(spec, new, old, factors))
+        left = self.left[rows]
+        candidates = (
+            exact_factors(left, self.right, self._order(spec), self.scaling),
+            quantised(
+                spec,
+                new,
+                old,
+                left.astype(np.float64) * self.scaling,
+                self.right.astype(np.float64),
+            ),
+        )
+        best: Encoded | None = None
+        for factors in candidates:
+            if factors is not None and is_low_rank(spec, factors):
+                found = LowRank().encode_factors(spec, new, old, factors)
+                best = found if best is None or found.nbytes < best.nbytes else best
+        return None if best is None else unless_larger(spec, new, best)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,9 @@ _OUTLIER = 3.0
 _FAR = 10.0
 """Changes so many times the median are left out of the start: single ones would be directions."""
 _TRIAL_ROWS = 32
+_SMALLEST_EXPONENT = {"F64": -1022, "F16": -14, "F8_E4M3": -6, "F8_E5M2": -14,
+                      "F8_E4M3FNUZ": -7, "F8_E5M2FNUZ": -15}  # fmt: skip
+"""Of normal numbers; -126 in float32 and bfloat16."""
 
 
 def find_factors(spec: BlockSpec, new: Values, base: Values) -> Factors | None:
@@ -105,7 +108,7 @@ def _fit(pair: _Pair) -> tuple[Array, Array] | None:
     left, right = _alternate(observed, even, left, right, _FIRST_ROUNDS)
     thorough = len(right) <= _THOROUGH
     left, right = _alternate(observed, weights, left, right, _ROUNDS if thorough else 1)
-    if pair.dtype.name != "F32" and thorough:
+    if pair.coarse and thorough:
         bounds = pair.bounds(subset)
         for _ in range(_SQUEEZES):
             left = _squeeze(bounds, weights, left, right)
@@ -153,6 +156,11 @@ class _Pair:
     dtype: DType
     new: Values
     base: Values
+
+    @property
+    def coarse(self) -> bool:
+        """Whether a change may well be smaller than the rounding of the weights."""
+        return self.dtype.bits <= 16
 
     def spread_rows(self, count: int) -> NDArray[np.intp]:
         """At most `count` rows, spread evenly."""
@@ -209,7 +217,7 @@ def _pair_of(spec: BlockSpec, new: Values, base: Values) -> _Pair | None:
 def _ulp(dtype: DType, numbers: Array) -> Array:
     """The distance of neighbouring floats of a dtype at some numbers; never zero."""
     mantissa = mantissa_bits(dtype) or 0
-    smallest = -14 if dtype.name == "F16" else -126
+    smallest = _SMALLEST_EXPONENT.get(dtype.name, -126)
     exponents = np.frexp(numbers)[1] - 1
     ulps: Array = np.ldexp(1.0, np.maximum(exponents, smallest) - mantissa)
     return ulps
@@ -240,7 +248,7 @@ def _looks_low_rank(pair: _Pair) -> bool:
     # Noise has an eighth of its energy in the lower half; a product of half the rank has none.
     if float(energy[len(energy) // 2 :].sum()) < 0.01 * total:
         return True
-    if pair.dtype.name == "F32":
+    if not pair.coarse:
         return False
     return 1 <= len(_spectrum(change, weights, 1.3)) <= len(values) // 4
 
@@ -344,7 +352,7 @@ def _refine(pair: _Pair, right: Array) -> tuple[Array, Array]:
     chunks = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
     left = np.zeros((rows, rank))
     normal, misfit = np.zeros((columns, rank, rank)), np.zeros((columns, rank))
-    rounded = pair.dtype.name != "F32" and rank <= _THOROUGH
+    rounded = pair.coarse and rank <= _THOROUGH
     for chunk in chunks:
         change, weights = pair.observe(chunk)
         part = _solve(change, weights, left[chunk], right)

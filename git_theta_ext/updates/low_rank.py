@@ -5,11 +5,13 @@ as integers over a common power of two. Their products and sums stay below 2^53,
 holds them exactly and any BLAS, whatever its order of operations, gives the same bits; factors
 too wide for that are split into halves first, and the two exact products added. The sum with
 the old values is rounded as the merge itself rounded: the change either once with the sum
-(`sum`), or to the weights' dtype before it is added (`rounded`).
+(`sum`), or to the weights' dtype before it is added (`rounded`). Factors that a trainer supplied
+may have a `scaling`, by which the product is multiplied in float32, as PEFT does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,12 +29,14 @@ from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import apply as move
 from git_theta_ext.updates.residual import difference
 
-DTYPES = frozenset({"F32", "BF16", "F16"})
-"""Weights that are trained with LoRA; others have no fit."""
+DTYPES = frozenset({"F64", "F32", "BF16", "F16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ",
+                    "F8_E5M2FNUZ"})  # fmt: skip
+"""Real floats; others have no fit."""
 MAX_RANK = 256
 _HALF = 15
 _LIMIT = 1 << 30
 """Factors stay below this."""
+_MAX_EXPONENT = 1000
 _EXACT_BITS = 53
 _CHUNK = 1 << 16
 """Elements predicted at once: the float64 product stays in the processor's cache."""
@@ -42,13 +46,15 @@ _CHUNK = 1 << 16
 class Factors:
     """A change `left @ right * 2**exponent`; both factors are integers in float64.
 
-    `left` is rows × rank, `right` rank × columns; `order` is `sum` or `rounded`.
+    `left` is rows × rank, `right` rank × columns; `order` is `sum` or `rounded`. The product,
+    rounded to float32, is multiplied by `scaling` unless that is 1.
     """
 
     left: NDArray[np.float64]
     right: NDArray[np.float64]
     exponent: int
     order: str
+    scaling: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -81,7 +87,12 @@ class LowRank:
         settings.update(
             shape=list(factors.shape), rank=rank, exponent=factors.exponent, order=factors.order
         )
-        parts.update(left=_pack(factors.left), right=_pack(factors.right))
+        if factors.scaling != 1.0:
+            settings["scaling"] = factors.scaling
+        for name, factor in (("left", factors.left), ("right", factors.right)):
+            parts[name], shift = _pack(factor)
+            if shift is not None:
+                settings[f"{name}_shift"] = shift
         return Encoded(self.kind, build(self.kind, settings, parts), (("rank", str(rank)),))
 
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
@@ -124,24 +135,79 @@ def _read(settings: Mapping[str, Any], parts: Mapping[str, memoryview], count: i
     # Without this, a small file could make a large block of one row cost rank times its size.
     if rank > min(rows, columns):
         raise CorruptObjectError(f"rank {rank} of a matrix of {rows} × {columns}")
-    if not -1000 <= exponent <= 1000 or order not in ("sum", "rounded"):
+    if abs(exponent) > _MAX_EXPONENT or order not in ("sum", "rounded"):
         raise CorruptObjectError(f"exponent {exponent} or order {order!r} of a low-rank change")
-    left, right = _unpack(parts["left"], rows * rank), _unpack(parts["right"], rank * columns)
-    return Factors(left.reshape(rows, rank), right.reshape(rank, columns), exponent, order)
+    scaling = settings.get("scaling", 1.0)
+    if not isinstance(scaling, float) or not math.isfinite(scaling):
+        raise CorruptObjectError(f"a scaling of {scaling!r} of a low-rank change")
+    left = _unpack(parts["left"], rows * rank, settings.get("left_shift"))
+    right = _unpack(parts["right"], rank * columns, settings.get("right_shift"))
+    return Factors(left.reshape(rows, rank), right.reshape(rank, columns), exponent, order, scaling)
 
 
-def _pack(factor: NDArray[np.float64]) -> Part:
+def _pack(factor: NDArray[np.float64]) -> tuple[Part, int | None]:
+    """A factor's integers; or their float32 bits without so many trailing zeros, if smaller.
+
+    The second suits factors that were 16-bit floats: eight or eleven bits of each are not zero.
+    """
     signed = factor.astype(np.int32).ravel().view(np.uint32)
-    return compress_numbers(difference(signed, np.zeros_like(signed), False))
+    whole = compress_numbers(difference(signed, np.zeros_like(signed), False))
+    floats = factor.astype(np.float32).ravel()
+    if not np.array_equal(floats, factor.ravel()):
+        return whole, None
+    bits = floats.view(np.uint32)
+    union = int(np.bitwise_or.reduce(bits))
+    shift = (union & -union).bit_length() - 1 if union else 31
+    short = compress_numbers(bits >> np.uint32(shift))
+    return (short, shift) if len(short) < len(whole) else (whole, None)
 
 
-def _unpack(stream: memoryview, count: int) -> NDArray[np.float64]:
+def _unpack(stream: memoryview, count: int, shift: int | None) -> NDArray[np.float64]:
     coded: Values = np.empty(count, np.uint32)
     decompress_numbers(stream, coded)
-    whole = move(coded, np.zeros_like(coded), False).view(np.int32).astype(np.float64)
-    if count and float(np.abs(whole).max()) >= _LIMIT:
+    if shift is None:
+        whole = move(coded, np.zeros_like(coded), False).view(np.int32).astype(np.float64)
+    elif type(shift) is int and 0 <= shift < 32:
+        with np.errstate(invalid="ignore"):
+            whole = (coded << np.uint32(shift)).view(np.float32).astype(np.float64)
+    else:
+        raise CorruptObjectError(f"a shift of {shift!r} of a factor")
+    # The negation is true of NaNs as well.
+    if not (np.abs(whole) < _LIMIT).all() or not np.array_equal(whole, np.rint(whole)):
         raise CorruptObjectError("a factor of a low-rank change is out of its range")
     return whole
+
+
+def is_low_rank(spec: BlockSpec, factors: Factors) -> bool:
+    """Whether factors may be stored as a change of a block: dtype, exponent and rank."""
+    rank = factors.left.shape[1]
+    return (
+        spec.dtype.name in DTYPES
+        and 1 <= rank <= min(MAX_RANK, *factors.shape)
+        and -_MAX_EXPONENT <= factors.exponent <= _MAX_EXPONENT
+    )
+
+
+def exact_factors(
+    left: NDArray[np.float32], right: NDArray[np.float32], order: str, scaling: float
+) -> Factors | None:
+    """Given factors as integers over powers of two, if they are that without rounding."""
+    found = []
+    exponent = 0
+    for side in (left, right):
+        bits = side.astype(np.float64)
+        fraction, powers = np.frexp(bits[bits != 0])
+        if not len(powers) or not np.isfinite(bits).all():
+            return None
+        # Of 24 bits of mantissa, those behind the last one that is set are no part of the number.
+        digits = (fraction * 2.0**24).astype(np.int64)
+        lowest = int((powers - 24 + np.log2(digits & -digits).astype(np.int64)).min())
+        whole = np.ldexp(bits, -lowest)
+        if float(np.abs(whole).max()) >= _LIMIT:
+            return None
+        found.append(whole)
+        exponent += lowest
+    return Factors(found[0], found[1], exponent, order, float(scaling))
 
 
 # -- prediction ------------------------------------------------------------------------------------
@@ -159,18 +225,27 @@ def predict(
         added = change.rows(rows).ravel()
         part = values[rows.start * columns : rows.stop * columns]
         for piece in pieces(len(part)):
-            part[piece] = add(dtype, part[piece], added[piece], factors.order)
+            part[piece] = add(dtype, part[piece], added[piece], factors.order, factors.scaling)
     return values
 
 
-def add(dtype: DType, old: Values, change: NDArray[np.float64], order: str) -> Values:
-    """The old values plus a change, rounded as `order` says; NaNs become the old bits."""
+def add(
+    dtype: DType, old: Values, change: NDArray[np.float64], order: str, scaling: float = 1.0
+) -> Values:
+    """The old values plus a change, rounded as `order` says; NaNs become the old bits.
+
+    The change is rounded to float32, and multiplied by `scaling` there, before anything else. On
+    float64 weights only `rounded` does that; `sum` adds it as it is.
+    """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        if dtype.name == "F64" and order == "sum":
+            return narrow(dtype, change * scaling + old.view(np.float64), old)
         step: NDArray[Any] = change.astype(np.float32)
-        if order == "rounded" and dtype.name != "F32":
+        if scaling != 1.0:
+            step *= np.float32(scaling)
+        if order == "rounded" and dtype.bits < 32:
             step = widen(dtype, narrow(dtype, step, np.zeros_like(old)))
-        step += old.view(np.float32) if dtype.name == "F32" else widen(dtype, old)
-        return narrow(dtype, step, old)
+        return narrow(dtype, step + widen(dtype, old), old)
 
 
 class _Product:
