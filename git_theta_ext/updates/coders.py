@@ -115,13 +115,14 @@ def encode_planes(
     frames: list[list[bytes]] = [[] for _ in range(width)]
     raw = [np.empty(0 if yes else len(values), np.uint8) for yes in packed]
     for start in range(0, len(values), SLICE):
-        split = _planes(values[start : start + SLICE], rotate)
+        piece = values[start : start + SLICE]
+        piece = _rotated(piece) if rotate else piece
+        spare, bytewise = np.empty_like(piece), np.empty(len(piece), np.uint8)
         for plane in range(width):
+            out = bytewise if packed[plane] else raw[plane][start : start + SLICE]
+            _take_plane(piece, plane, spare, out)
             if packed[plane]:
-                data = np.ascontiguousarray(split[:, plane])
-                frames[plane].append(coder.compress(raw_bytes(data)))
-            else:
-                raw[plane][start : start + SLICE] = split[:, plane]
+                frames[plane].append(coder.compress(raw_bytes(out)))
     parts: dict[str, Any] = {}
     for plane, pieces in enumerate(frames):
         if packed[plane]:
@@ -133,13 +134,23 @@ def encode_planes(
     return ({**settings, "rotate": True} if rotate else settings), parts
 
 
-def _planes(values: Values, rotate: bool) -> NDArray[np.uint8]:
-    if rotate:
-        one, rest = values.dtype.type(1), values.dtype.type(values.itemsize * 8 - 1)
-        rotated = values << one
-        rotated |= values >> rest
-        values = rotated
-    return np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.itemsize)
+def _rotated(values: Values) -> Values:
+    """The values with their top bit moved below the lowest."""
+    one, rest = values.dtype.type(1), values.dtype.type(values.itemsize * 8 - 1)
+    rotated: Values = values << one
+    rotated |= values >> rest
+    return rotated
+
+
+def _take_plane(values: Values, plane: int, spare: Values, out: NDArray[np.uint8]) -> None:
+    """One byte of each value, the least significant being plane 0.
+
+    A shift and a cast run on vectors of the processor; taking every fourth byte does not.
+    """
+    if plane:
+        np.right_shift(values, values.dtype.type(8 * plane), out=spare)
+        values = spare
+    np.copyto(out, values, casting="unsafe")
 
 
 def _worth_packing(
@@ -147,7 +158,9 @@ def _worth_packing(
 ) -> bool:
     """Whether a plane compresses, judged by samples spread over the tensor."""
     sample = sample_of(values, _SAMPLE)
-    data = np.ascontiguousarray(_planes(sample, rotate)[:, plane])
+    sample = _rotated(sample) if rotate else sample
+    data = np.empty(len(sample), np.uint8)
+    _take_plane(sample, plane, np.empty_like(sample), data)
     return len(coder.compress(raw_bytes(data))) < _WORTH * len(data)
 
 
@@ -252,6 +265,9 @@ def slices(data: memoryview, lengths: memoryview, count: int) -> Iterator[memory
         position += size
 
 
+_PCO_LEVEL = 7
+"""Level 8 saves a thousandth more and takes a fifth longer."""
+
 # -- pcodec ----------------------------------------------------------------------------------------
 
 
@@ -262,7 +278,7 @@ def compress_numbers(values: Values) -> bytes:
     if not values.any():
         return b""
     config = ChunkConfig(
-        compression_level=8,
+        compression_level=_PCO_LEVEL,
         mode_spec=ModeSpec.classic(),
         delta_spec=DeltaSpec.no_op(),
         enable_8_bit=values.itemsize == 1,
