@@ -64,9 +64,11 @@ def apply(
 def encode_slices(new: Values, predicted: Values, floats: bool) -> dict[str, Part]:
     """The distance of every value from its prediction, slice by slice."""
     streams = []
+    room: Values = np.empty(min(SLICE, len(new)), new.dtype)
     for start in range(0, len(new), SLICE):
         piece = slice(start, start + SLICE)
-        distances = residual.difference(new[piece], predicted[piece], floats)
+        part = new[piece]
+        distances = residual.difference(part, predicted[piece], floats, room[: len(part)])
         streams.append(coders.compress_numbers(distances))
     lengths = np.array([len(stream) for stream in streams], np.uint32)
     return {"data": b"".join(streams), "lengths": lengths}
@@ -81,7 +83,7 @@ def apply_slices(parts: Mapping[str, memoryview], values: Values, floats: bool) 
             piece = values[start : start + SLICE]
             step = steps[: len(piece)]
             coders.decompress_numbers(stream, step)
-            piece[:] = residual.apply(step, piece, floats)
+            residual.apply(step, piece, floats, piece)
 
 
 # -- few misses ------------------------------------------------------------------------------------

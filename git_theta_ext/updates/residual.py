@@ -9,6 +9,7 @@ place). Differences are taken modulo 2^n and zigzag-coded, so every pair of bit 
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -27,24 +28,50 @@ def is_ordered(dtype: DType) -> bool:
     return dtype.kind in ("float", "complex")
 
 
-def difference(new: Values, base: Values, floats: bool) -> Values:
+def difference(new: Values, base: Values, floats: bool, out: Values | None = None) -> Values:
     """The zigzag-coded distance from `base` to `new`, element by element.
 
     Args:
         new, base: raw bits, flat, of one unsigned dtype.
         floats: whether the bits are floats'; else integers'.
+        out: where to write it; a fresh array if it is None.
     """
+    out = np.empty_like(new) if out is None else out
     if floats:
-        new, base = _ordered(new), _ordered(base)
-    return _zigzag(new - base)
+        first, second = _spare(new)
+        _order(new, first)
+        _order(base, second)
+        np.subtract(first, second, out=second)
+    else:
+        (second,) = _spare(new, 1)
+        np.subtract(new, base, out=second)
+    # Zigzag: the sign goes to the lowest bit.
+    np.left_shift(second, second.dtype.type(1), out=out)
+    _fill_with_sign(second, second)
+    np.bitwise_xor(out, second, out=out)
+    return out
 
 
-def apply(difference: Values, base: Values, floats: bool) -> Values:
-    """The values at a zigzag-coded distance from `base`; undoes `difference` exactly."""
-    step = _unzigzag(difference)
+def apply(difference: Values, base: Values, floats: bool, out: Values | None = None) -> Values:
+    """The values at a zigzag-coded distance from `base`; undoes `difference` exactly.
+
+    `out`, which may be `base`, is where to write them; a fresh array if it is None.
+    """
+    out = np.empty_like(base) if out is None else out
+    one = difference.dtype.type(1)
+    step, other = _spare(difference)
+    np.bitwise_and(difference, one, out=other)
+    np.negative(other, out=other)
+    np.right_shift(difference, one, out=step)
+    np.bitwise_xor(step, other, out=step)
     if not floats:
-        return base + step
-    return _disordered(_ordered(base) + step)
+        return np.add(base, step, out=out)
+    _order(base, other)
+    np.add(other, step, out=step)
+    _fill_with_sign(step, other)
+    np.invert(other, out=other)
+    np.bitwise_or(other, _top_bit(other), out=other)
+    return np.bitwise_xor(step, other, out=out)
 
 
 def neighbours(values: Values) -> tuple[Values, Values]:
@@ -57,10 +84,9 @@ def _signed(values: Values) -> NDArray[np.signedinteger[Any]]:
     return values.view(f"i{values.itemsize}")
 
 
-def _sign_fill(values: Values) -> Values:
+def _fill_with_sign(values: Values, out: Values) -> None:
     """All ones where the top bit is set, else zero."""
-    fill: Values = (_signed(values) >> (values.itemsize * 8 - 1)).view(values.dtype)
-    return fill
+    np.right_shift(_signed(values), values.itemsize * 8 - 1, out=_signed(out))
 
 
 def _top_bit(values: Values) -> np.unsignedinteger[Any]:
@@ -68,31 +94,39 @@ def _top_bit(values: Values) -> np.unsignedinteger[Any]:
     return top
 
 
-def _ordered(values: Values) -> Values:
+def _order(values: Values, out: Values) -> None:
     """Negative: all bits flipped. Positive: only the sign bit."""
-    mask = _sign_fill(values)
-    mask |= _top_bit(values)
-    mask ^= values
-    return mask
+    _fill_with_sign(values, out)
+    np.bitwise_or(out, _top_bit(out), out=out)
+    np.bitwise_xor(out, values, out=out)
+
+
+def _ordered(values: Values) -> Values:
+    ordered = np.empty_like(values)
+    _order(values, ordered)
+    return ordered
 
 
 def _disordered(values: Values) -> Values:
-    mask = _sign_fill(values)
+    mask = np.empty_like(values)
+    _fill_with_sign(values, mask)
     np.invert(mask, out=mask)
     mask |= _top_bit(values)
     mask ^= values
     return mask
 
 
-def _zigzag(values: Values) -> Values:
-    coded = _sign_fill(values)
-    coded ^= values << values.dtype.type(1)
-    return coded
+_kept = threading.local()
 
 
-def _unzigzag(values: Values) -> Values:
-    one = values.dtype.type(1)
-    sign = values & one
-    np.negative(sign, out=sign)
-    sign ^= values >> one
-    return sign
+def _spare(like: Values, count: int = 2) -> list[Values]:
+    """Arrays for intermediate results, of this thread and this call alone.
+
+    Up to a slice they are used again: the C library would map new memory for each of them, and
+    that takes longer than the arithmetic.
+    """
+    if len(like) > SLICE:
+        return [np.empty_like(like) for _ in range(count)]
+    if not hasattr(_kept, "bytes"):
+        _kept.bytes = [np.empty(8 * SLICE, np.uint8) for _ in range(2)]
+    return [room[: like.nbytes].view(like.dtype) for room in _kept.bytes[:count]]
