@@ -6,7 +6,7 @@
 A model of six layers, 512 wide, is changed in memory as training methods change it; every tensor
 goes through the same choice as on `git add`, is decoded again and compared bit for bit. The share
 is that of all parameter files in the raw bytes of the new model; `goal` is what it should stay
-below. `seconds` are those of finding and encoding, on one thread of BLAS if OPENBLAS_NUM_THREADS=1.
+below. `seconds` of processor time are those of finding and encoding; set OPENBLAS_NUM_THREADS=1.
 `--quick` takes two layers. `--pair` adds two real checkpoints of one architecture.
 """
 
@@ -163,9 +163,9 @@ def put(array: np.ndarray, before: Stored | None, used: Counter[str]) -> tuple[S
             return before, 0.0
         chain = tuple(UpdateRef(f.kind, f"{n:064x}", f.nbytes) for n, f in enumerate(before.files))
         reference = Reference(chain, before.spec, lambda count: old[count].copy())
-    start = time.perf_counter()
+    start = time.process_time()
     choice = encode_block(spec, values, reference)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     kept = before.files[: choice.keep] if before is not None else []
     stored = Stored(spec, [*kept, choice.encoded])
     if stored.rebuild(len(stored.files)).tobytes() != values.tobytes():

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from git_theta_ext.errors import CorruptObjectError, ThetaError, UnknownUpdateError, UsageError
 from git_theta_ext.manifest import Block, UpdateRef
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
-from git_theta_ext.updates.base import Encoded, Values, raw_bytes, values_dtype
+from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes
+from git_theta_ext.updates.dense import glimpse
 from git_theta_ext.updates.low_rank import LowRank
 from git_theta_ext.updates.parameter_file import parse
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 Fetch = Callable[[Iterable[UpdateRef]], None]
 """Brings objects into the store, in one batch, or raises MissingObjectError."""
+
+
+_GLANCE_BYTES = 1 << 20
+"""Predecessors from this size on are glanced at before they are rebuilt."""
 
 
 class Blocks:
@@ -128,7 +134,16 @@ class Blocks:
             self.ensure(block.chain[:count])
             return self._decode(spec, block.chain[:count], whole=False)
 
-        return Reference(block.chain, spec, rebuild)
+        def first_glance() -> tuple[NDArray[np.intp], Values] | None:
+            if len(block.chain) != 1 or spec.nbytes < _GLANCE_BYTES:
+                return None
+            self.ensure(block.chain)
+            try:
+                return glimpse(spec, self._parse(block.chain[0]))
+            except (CorruptObjectError, KeyError, TypeError, ValueError, IndexError):
+                return None  # rebuilding it says what is wrong
+
+        return Reference(block.chain, spec, rebuild, first_glance)
 
     def _store(self, choice: Choice, reference: Block | None) -> tuple[UpdateRef, ...]:
         oid, size = self.store.put(choice.encoded.pieces)
@@ -142,12 +157,7 @@ class Blocks:
         whole: bool = True,
         careful: bool = False,
     ) -> Values:
-        files = []
-        for ref in chain:
-            try:
-                files.append(parse(self.store.read(ref.oid, ref.size)))
-            except CorruptObjectError as error:
-                raise CorruptObjectError(f"object {ref.oid}: {error.message}") from error
+        files = [self._parse(ref) for ref in chain]
         try:
             return decode_chain(spec, files, whole, careful)
         except (UnknownUpdateError, UsageError):
@@ -155,6 +165,12 @@ class Blocks:
         except ThetaError as error:
             names = ", ".join(ref.oid for ref in chain)
             raise CorruptObjectError(f"objects {names}: {error.message}") from error
+
+    def _parse(self, ref: UpdateRef) -> Parameters:
+        try:
+            return parse(self.store.read(ref.oid, ref.size))
+        except CorruptObjectError as error:
+            raise CorruptObjectError(f"object {ref.oid}: {error.message}") from error
 
     def _blame(self, block: Block) -> CorruptObjectError:
         """Say which object of a chain is damaged, or that the manifest's promise is wrong."""
@@ -188,6 +204,9 @@ class _Rehearsal(Blocks):
         careful: bool = False,
     ) -> Values:
         return self._real._decode(spec, chain, whole, careful)
+
+    def _parse(self, ref: UpdateRef) -> Parameters:
+        return self._real._parse(ref)
 
     def _blame(self, block: Block) -> CorruptObjectError:
         return self._real._blame(block)

@@ -61,6 +61,8 @@ class Checkin:
         self._blocks = blocks
         self._references = references
         self._memo = memo
+        self._changing = False
+        """Whether the last block differed from its predecessor: a guess at the next one."""
 
     def remembered(self, path: str, source: FileSource) -> bytes | None:
         """The manifest of a file that was seen before and has not changed since, at once.
@@ -182,8 +184,10 @@ class Checkin:
             return Block(spec.nbytes, hashlib.sha256(data).hexdigest(), (), data)
         predecessor = self._predecessor(piece, references)
         digest = None
-        if spec.nbytes > _SLICE_BYTES and predecessor is not None and predecessor[0] == spec:
+        like = predecessor is not None and predecessor[0] == spec
+        if spec.nbytes > _SLICE_BYTES and like and not self._changing:
             # Most blocks have not changed: those are hashed in the cache and never held whole.
+            # Where one has, the next may well have too: it is read whole, and hashed once.
             digest = _hash_of(source, piece.offset, spec.nbytes)
             stored = references.stored(name, piece.position, digest, spec.dtype.name)
             if stored is not None and stored.nbytes == spec.nbytes:
@@ -192,6 +196,7 @@ class Checkin:
         found = hashlib.sha256(data).hexdigest()
         if digest is not None and found != digest:
             raise ChangedWhileReadError(f"{name}: the file was written to while it was read")
+        self._changing = predecessor is not None and found != predecessor[1].sha256
         return self._encoded(piece, data, found, predecessor, references)
 
     def _encoded(

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.tensors import DTYPES, BlockSpec
 from git_theta_ext.updates.arithmetic import require_subnormals
 from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.dense import Dense, encode_dense_bytes
-from git_theta_ext.updates.find import converting_update, smallest_update
+from git_theta_ext.updates.find import converting_update, look_unrelated, smallest_update
 from git_theta_ext.updates.patch import Patch, level_for
 from git_theta_ext.updates.statistics import describe
 
@@ -30,11 +31,13 @@ class Reference:
     `spec` is the predecessor's own; its dtype or shape may differ from the block's.
 
     `rebuild(n)` gives the values after the first n files of the chain, fresh and writable.
+    `glimpse()` gives the places of a few values and these, where that is much cheaper, else None.
     """
 
     chain: tuple[UpdateRef, ...]
     spec: BlockSpec
     rebuild: Callable[[int], Values]
+    glimpse: Callable[[], tuple[NDArray[np.intp], Values] | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,10 @@ def encode_block(
         if update is not None and _may_grow(reference.chain, update):
             return Choice(length, update)
         return Choice(0, Dense().encode(spec, new))
+    if supplied is None and (seen := reference.glimpse()) is not None:
+        places, few = seen
+        if look_unrelated(spec, new[places], few):
+            return Choice(0, Dense().encode(spec, new))
     update = supplied
     if update is None or not _may_grow(reference.chain, update):
         update = _update_against(spec, new, reference, length)

@@ -9,7 +9,7 @@ is allocated.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,27 +179,55 @@ def decode_planes(settings: Any, parts: Any, out: Values) -> None:
     Raises:
         CorruptObjectError: parts of another size, or damaged.
     """
-    width, count = out.itemsize, len(out)
-    packed, rotate = set(settings["packed"]), bool(settings.get("rotate", False))
-    sources = []
-    for plane in range(width):
-        data = parts[f"plane{plane}"]
-        if plane in packed:
-            sources.append(slices(data, parts[f"plane{plane}.lengths"], count))
-        elif len(data) == count:
-            sources.append(_raw(data))
-        else:
-            raise CorruptObjectError(f"plane {plane} has {len(data)} bytes, expected {count}")
-    join = _Joiner(out.dtype, min(count, SLICE))
-    for start in range(0, count, SLICE):
-        piece = out[start : start + SLICE]
-        planes = []
-        for plane, source in enumerate(sources):
-            data = next(source)
+    planes = _Planes(settings, parts, out.dtype, len(out))
+    for number in range(-(-len(out) // SLICE)):
+        planes.decode(number, out[number * SLICE : (number + 1) * SLICE])
+
+
+def decode_some_planes(
+    settings: Any, parts: Any, dtype: np.dtype[Any], count: int, numbers: Sequence[int]
+) -> list[Values]:
+    """Some slices of `count` values, by their numbers; the others are not looked at.
+
+    Raises:
+        CorruptObjectError: see `decode_planes`.
+    """
+    planes = _Planes(settings, parts, dtype, count)
+    found = []
+    for number in numbers:
+        out: Values = np.empty(min(SLICE, count - number * SLICE), dtype)
+        planes.decode(number, out)
+        found.append(out)
+    return found
+
+
+class _Planes:
+    """The planes of a parameter file, slice by slice."""
+
+    def __init__(self, settings: Any, parts: Any, dtype: np.dtype[Any], count: int) -> None:
+        packed = set(settings["packed"])
+        self._rotate = bool(settings.get("rotate", False))
+        self._sources: list[tuple[bool, list[memoryview]]] = []
+        for plane in range(dtype.itemsize):
+            data = parts[f"plane{plane}"]
             if plane in packed:
-                data = decompress(data, len(piece))
+                streams = list(slices(data, parts[f"plane{plane}.lengths"], count))
+            elif len(data) == count:
+                streams = [data[start : start + SLICE] for start in range(0, count, SLICE)]
+            else:
+                raise CorruptObjectError(f"plane {plane} has {len(data)} bytes, expected {count}")
+            self._sources.append((plane in packed, streams))
+        self._join = _Joiner(dtype, min(count, SLICE))
+
+    def decode(self, number: int, out: Values) -> None:
+        """One slice into `out`."""
+        planes: list[NDArray[Any]] = []
+        for packed, streams in self._sources:
+            data: bytes | memoryview = streams[number]
+            if packed:
+                data = decompress(streams[number], len(out))
             planes.append(np.frombuffer(data, np.uint8))
-        join(planes, piece, rotate)
+        self._join(planes, out, self._rotate)
 
 
 class _Joiner:
@@ -240,11 +268,6 @@ class _Joiner:
         np.left_shift(into, into.dtype.type(bits), out=into)
         np.bitwise_or(into, low, out=into)
         return into
-
-
-def _raw(data: memoryview) -> Iterator[memoryview]:
-    for start in range(0, len(data), SLICE):
-        yield data[start : start + SLICE]
 
 
 def slices(data: memoryview, lengths: memoryview, count: int) -> Iterator[memoryview]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates import coders
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
 from git_theta_ext.updates.parameter_file import build
+from git_theta_ext.updates.residual import SLICE
 
 _RAW_BYTES = 4096
 """Blocks up to this size are stored as they are: 384 floats would save a tenth and take 43 µs."""
 _ROTATED = frozenset({"F32", "BF16", "C64"})
 """Floats with 8 bits of exponent: with the sign moved out of the way, it fills a byte."""
 _BYTES_LEVEL = 3
+_GLIMPSES, _RUN = 4, 256
+_MANY_SLICES = 12
+"""Slices from which on it pays to decode a few of them first."""
 MAX_BYTES = 64 << 20
 """Longest skeleton: more than this is never structure."""
 
@@ -60,6 +65,25 @@ class Dense:
         if len(data) != size:
             raise CorruptObjectError(f"{len(data)} bytes stored, expected {size}")
         return np.frombuffer(data, dtype).copy()
+
+
+def glimpse(spec: BlockSpec, parameters: Parameters) -> tuple[NDArray[np.intp], Values] | None:
+    """A thousand values of a dense block and their places, without decoding the rest of it.
+
+    None where that is no cheaper than all of it. Nothing has been verified: good for a guess only.
+    """
+    dtype = values_dtype(spec.dtype)
+    count = spec.nbytes // dtype.itemsize
+    number = -(-count // SLICE)
+    settings = parameters.settings
+    if parameters.kind != Dense.kind or settings["coder"] != "planes" or number < _MANY_SLICES:
+        return None
+    if settings["word"] != dtype.itemsize:
+        return None
+    chosen = [number * part // _GLIMPSES for part in range(_GLIMPSES)]
+    found = coders.decode_some_planes(settings, parameters.parts, dtype, count, chosen)
+    places = np.concatenate([np.arange(_RUN) + at * SLICE for at in chosen])
+    return places, np.concatenate([values[:_RUN] for values in found])
 
 
 def _raw(data: memoryview, sized: bool = False) -> Encoded:

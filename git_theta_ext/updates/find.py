@@ -93,10 +93,14 @@ def _are_unrelated(spec: BlockSpec, new: Values, base: Values) -> bool:
 
     Takes some 30 µs, so that a small tensor that was trained afresh costs no more than that.
     """
-    if mantissa_bits(spec.dtype) is None or len(new) <= _GLANCE:
+    if len(new) <= _GLANCE:
         return False
-    few, old = (sample_of(side, _GLANCE) for side in (new, base))
-    if 2 * np.count_nonzero(few == old) > len(few):
+    return look_unrelated(spec, sample_of(new, _GLANCE), sample_of(base, _GLANCE))
+
+
+def look_unrelated(spec: BlockSpec, few: Values, old: Values) -> bool:
+    """Whether samples of new and old floats, of the same places, have nothing in common."""
+    if mantissa_bits(spec.dtype) is None or 2 * np.count_nonzero(few == old) > len(few):
         return False
     now, then = widen(spec.dtype, few), widen(spec.dtype, old)
     with np.errstate(over="ignore", invalid="ignore"):
