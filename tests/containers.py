@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -87,3 +88,39 @@ def onnx(tensors: Mapping[str, Tensor], nodes: Sequence[bytes] = (), packed: boo
 def size_of(shape: Sequence[int], width: int) -> int:
     """Bytes of a tensor."""
     return prod(shape) * width
+
+
+def hdf5(
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    libver: str = "earliest",
+    chunks: tuple[int, ...] | None = None,
+    compressed: Collection[str] = (),
+) -> bytes:
+    """An HDF5 file, by h5py: one dataset for each path."""
+    import h5py
+
+    stream = io.BytesIO()
+    with h5py.File(stream, "w", libver=libver) as file:
+        for name, array in arrays.items():
+            options = {"compression": "gzip"} if name in compressed else {}
+            shape = chunks if chunks is not None and array.ndim == len(chunks) else None
+            file.create_dataset(name, data=array, chunks=shape, track_times=False, **options)
+    return stream.getvalue()
+
+
+def keras(
+    arrays: Mapping[str, NDArray[Any]],
+    method: int = zipfile.ZIP_STORED,
+    weights: bytes | None = None,
+) -> bytes:
+    """What Keras 3 writes for a model of these variables."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in (
+            ("metadata.json", b'{"keras_version": "3.5.0"}'),
+            ("config.json", b'{"class_name": "Sequential"}' * 9),
+            ("model.weights.h5", hdf5(arrays) if weights is None else weights),
+        ):
+            archive.writestr(zipfile.ZipInfo(name, (2024, 1, 1, 0, 0, 0)), data, method)
+    return stream.getvalue()

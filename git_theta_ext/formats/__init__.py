@@ -20,9 +20,11 @@ from git_theta_ext.formats.settle import settle
 _FORMATS = {
     "safetensors": "git_theta_ext.formats.safetensors",
     "npz": "git_theta_ext.formats.npz",
+    "keras": "git_theta_ext.formats.keras",
     "torch-zip": "git_theta_ext.formats.torch_zip",
     "npy": "git_theta_ext.formats.npy",
     "gguf": "git_theta_ext.formats.gguf",
+    "hdf5": "git_theta_ext.formats.hdf5",
     "onnx": "git_theta_ext.formats.onnx",
     "distcp": "git_theta_ext.formats.distcp",
     "torch-legacy": "git_theta_ext.formats.torch_legacy",
@@ -36,6 +38,7 @@ _HEAD_BYTES = 512
 _EXTENSIONS = {
     ".safetensors": "safetensors", ".gguf": "gguf", ".npy": "npy", ".npz": "npz",
     ".onnx": "onnx", ".tflite": "tflite", ".keras": "keras", ".msgpack": "msgpack",
+    ".h5": "hdf5", ".hdf5": "hdf5",
 }  # fmt: skip
 """Extensions that leave no choice of format; others, such as .bin, are used for several."""
 
