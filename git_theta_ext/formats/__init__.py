@@ -25,6 +25,7 @@ _FORMATS = {
     "npy": "git_theta_ext.formats.npy",
     "gguf": "git_theta_ext.formats.gguf",
     "hdf5": "git_theta_ext.formats.hdf5",
+    "tflite": "git_theta_ext.formats.tflite",
     "onnx": "git_theta_ext.formats.onnx",
     "distcp": "git_theta_ext.formats.distcp",
     "torch-legacy": "git_theta_ext.formats.torch_legacy",

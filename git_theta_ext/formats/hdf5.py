@@ -16,7 +16,7 @@ from math import prod
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.hdf5_file import MAGIC, Hdf5File, Message
-from git_theta_ext.formats.tiles import Names, assemble
+from git_theta_ext.formats.tiles import Names, assemble, gaps
 from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
@@ -28,8 +28,6 @@ _MAX_AXES = 32
 _SINGLE_CHUNK = 1
 _OPAQUE_RUN = 4096
 """Shorter runs of compressed chunks stay literal."""
-OPAQUE_FROM = 1 << 20
-"""A longer run of bytes that no dataset known here holds is cut into chunks, not kept literal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +75,7 @@ def read_pieces(source: Source, prefix: str = "") -> tuple[list[Piece], Mapping[
     if not any(not piece.span.opaque for piece in pieces):
         raise FormatError("hdf5: no dataset that can be split")
     pieces.sort(key=lambda piece: piece.offset)
-    return [*pieces, *_gaps(source, pieces, names, prefix)], aliases
-
-
-def _gaps(source: Source, pieces: list[Piece], names: Names, prefix: str) -> Iterator[Piece]:
-    """Long runs of bytes between the pieces."""
-    position = 0
-    ends = [(piece.offset, piece.length) for piece in pieces]
-    for offset, length in [*ends, (source.size, 0)]:
-        if offset - position >= OPAQUE_FROM:
-            info = TensorInfo(names.free(f"{prefix}(content)"), DTYPES["U8"], (offset - position,))
-            yield Piece(position, offset - position, Span(info, opaque=True))
-        position = offset + length
+    return [*pieces, *gaps(source, pieces, names, prefix)], aliases
 
 
 class _Dataset:

@@ -17,7 +17,7 @@ from git_theta_ext.formats.chunks import MAX_BYTES, chunk_lengths
 from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.source import BytesSource
 from tests.checkpoints import awkward, model, safetensors
-from tests.containers import gguf, hdf5, keras, npy, npz, onnx
+from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
 from tests.torchzip import Storage, legacy, save, state_dict, tensor
 
 
@@ -67,6 +67,7 @@ EXAMPLES: dict[str, Callable[[], bytes]] = {
     "gguf": lambda: gguf({"w": (0, (20, 30), bytes(2400)), "q": (2, (4, 64), bytes(144))}),
     "hdf5": lambda: hdf5({"dense/kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
     "keras": lambda: keras({"layers/dense/vars/0": np.arange(600.0).reshape(20, 30)}),
+    "tflite": lambda: tflite({"w": (0, (20, 30), bytes(range(240)) * 10, False)}),
     "onnx": lambda: onnx({"w": (1, (20, 30), bytes(range(240)) * 10)}),
     "distcp": distcp,
     "torch-legacy": torch_legacy,
