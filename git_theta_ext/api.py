@@ -100,19 +100,16 @@ def diff(old: str, new: str, path: str, *, repository: Folder = None) -> Compari
 
     Args:
         old, new: revisions.
-        path: from the top of the repository.
+        path: from the top of the repository; of a sharded model, its index or a pattern.
         repository: a folder inside the repository.
 
     Raises:
         UsageError: a revision has no such checkpoint.
     """
-    from git_theta_ext.blocks import Blocks
     from git_theta_ext.comparison.compare import compare
-    from git_theta_ext.comparison.sides import StoredSide
     from git_theta_ext.reader import open_checkpoint
 
     here = _repository(repository)
-    blocks = Blocks.open(here)
-    before = StoredSide(open_checkpoint(here, f"{old}:{path}").manifest, blocks)
-    after = StoredSide(open_checkpoint(here, f"{new}:{path}").manifest, blocks)
-    return compare(before, after)
+    before = open_checkpoint(here, f"{old}:{path}")
+    after = open_checkpoint(here, f"{new}:{path}")
+    return compare(before.side(), after.side())
