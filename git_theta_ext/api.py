@@ -72,9 +72,10 @@ def commit(
     metadata: Mapping[str, str] | None = None,
     repository: Folder = None,
 ) -> str:
-    """Commit tensors as a safetensors file, without a work tree; the commit's object id.
+    """Commit tensors as a file, without a work tree; the commit's object id.
 
-    Where `parent` is a branch, it moves. The work tree and the index stay as they are.
+    A path that ends in `.pt`, `.pth`, `.npz` or `.gguf` is a file of that container, any other a
+    safetensors file. Where `parent` is a branch, it moves. The work tree and the index stay.
 
     Args:
         tensors: NumPy arrays by name, in the order in which they are to stand in the file.

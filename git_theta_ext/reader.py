@@ -17,6 +17,7 @@ from git_theta_ext.checkout import entry_specs
 from git_theta_ext.comparison.sides import Side, StoredSide
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.formats import safetensors, skeleton
+from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.manifest import HEAD_BYTES, Entry, Manifest, is_manifest
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.pytorch import to_torch
@@ -201,13 +202,36 @@ class Checkpoint(Mapping[str, Array]):
             for name, entry in self._entries.items()
         ]
 
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a tensor as they lie in the file, of any element type.
+
+        Raises:
+            KeyError, MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
+        """
+        return self._bytes(self.entry(name))
+
+    def structure(self) -> Layout:
+        """How the file is made up (of shards: the first): tensors, and literal bytes between."""
+        part = self.parts[0]
+        self._blocks.ensure(part.skeleton.chain)
+        entries = {entry.tensor.name: entry for entry in part.entries}
+        found = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+        segments = [
+            Span(entries[segment.name].tensor, entries[segment.name].opaque)
+            if isinstance(segment, skeleton.SpanRef)
+            else segment
+            for segment in found
+        ]
+        return Layout(part.format, tuple(segments))
+
     def _read(self, entry: Entry) -> Array:
+        return as_array(entry.tensor, self._bytes(entry))
+
+    def _bytes(self, entry: Entry) -> NDArray[np.uint8]:
         specs = entry_specs(entry)
         self._blocks.ensure(ref for block in entry.blocks for ref in block.chain)
         if len(specs) == 1:
-            return as_array(
-                entry.tensor, self._blocks.read(specs[0], entry.blocks[0]).view(np.uint8)
-            )
+            return self._blocks.read(specs[0], entry.blocks[0]).view(np.uint8)
         whole = np.empty(entry.tensor.nbytes, np.uint8)
         pieces = ordered_map(
             lambda pair: self._blocks.read(*pair),
@@ -218,7 +242,7 @@ class Checkpoint(Mapping[str, Array]):
         for values in pieces:
             whole[position : position + values.nbytes] = values.view(np.uint8)
             position += values.nbytes
-        return as_array(entry.tensor, whole)
+        return whole
 
 
 def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
