@@ -14,7 +14,7 @@ LAYERS = [
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
         "hooks", "installation", "integrity", "attributes", "checkpoints", "reader", "writer",
-        "api", "beside", "sharded",
+        "api", "beside", "sharded", "handle", "integrations",
     },
     {"repository", "store", "transport", "lfs", "endpoints", "pointers"},
     {
