@@ -189,3 +189,23 @@ def test_external_data_of_a_model() -> None:
     assert described(layout) == {"a": ("F32", (2,)), "b": ("F32", (3,))}
     assert beside(data + b"0", "model.onnx.data", files) is None
     assert beside(data, "other.onnx.data", {"other.onnx": files["model.onnx"]}) is None
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.dictionaries(st.binary(max_size=12), st.binary(max_size=60), max_size=6))
+def test_any_index_is_refused_or_fits(pairs: dict[bytes, bytes]) -> None:
+    data, _ = written(ARRAYS)
+    layout = beside(data, DATA, {"variables.index": sorted_table(pairs)})
+    if layout is not None:
+        formats.check(layout, len(data))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_damaged_model_beside_external_data(draw: st.DataObject) -> None:
+    model_file = bytearray(external(("a", 2, 0), ("b", 3, 8)))
+    model_file[draw.draw(st.integers(0, len(model_file) - 1))] ^= draw.draw(st.integers(1, 255))
+    data = struct.pack("<5f", *range(5))
+    layout = beside(data, "model.onnx.data", {"model.onnx": bytes(model_file)})
+    if layout is not None:
+        formats.check(layout, len(data))
