@@ -1,8 +1,9 @@
 """The structure of an HDF5 file: which datasets it holds, and what their object headers say.
 
 Source: "HDF5 File Format Specification Version 3.0". Superblocks 0 to 3, object headers 1 and 2,
-groups as symbol tables (B-tree version 1, local heap) and as link messages. Only structure is read,
-within fixed bounds. A group reached twice is entered once; a B-tree node reached twice is an error.
+groups as symbol tables (B-tree version 1, local heap), link messages and fractal heaps. Only
+structure is read, within fixed bounds. A group reached twice is entered once; a B-tree node reached
+twice is an error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Source
+from git_theta_ext.formats.hdf5_dense import Heap, NameTree
 from git_theta_ext.formats.window import Window
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -190,7 +192,7 @@ class Hdf5File:
     # -- groups ------------------------------------------------------------------------------------
 
     def _links(self, messages: list[Message]) -> Iterator[tuple[str, int]]:
-        """Names and addresses of a group's hard links; those in a fractal heap are not found."""
+        """Names and addresses of a group's hard links."""
         for message in messages:
             if message.kind == SYMBOL_TABLE:
                 if len(message.data) < 2 * self.offset_size:
@@ -202,6 +204,24 @@ class Hdf5File:
                 yield from self._symbols(tree, self._heap(heap))
             elif message.kind == LINK:
                 yield from self._link(message.data)
+            elif message.kind == LINK_INFO:
+                yield from self._dense(message.data)
+
+    def _dense(self, data: bytes) -> Iterator[tuple[str, int]]:
+        """The links of a group that has many."""
+        at = 10 if len(data) > 1 and data[1] & 1 else 2
+        if len(data) < at + 2 * self.offset_size:
+            raise FormatError("hdf5: a link info message is cut short")
+        heap, tree = self.address(data, at), self.address(data, at + self.offset_size)
+        if self.undefined in (heap, tree):
+            return
+        sizes = (self.offset_size, self.length_size)
+        names = NameTree(self._window, self._spend, tree, *sizes)
+        store = Heap(self._window, heap, *sizes)
+        for place in names.places():
+            message = store.read(place)
+            self._spend(len(message))
+            yield from self._link(message)
 
     def _link(self, data: bytes) -> Iterator[tuple[str, int]]:
         if len(data) < 2 or data[0] != 1:

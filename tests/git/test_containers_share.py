@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from git_theta_ext.writer import ArraysSource
@@ -33,7 +35,7 @@ def test_one_model_in_every_container_is_stored_once(repo: Repo) -> None:
     sizes.append(stored())
     raw = sum(array.nbytes for array in tensors.values())
     assert sizes[0] > 0.5 * raw
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         assert after - before < 0.02 * raw
     for container in ("pt", "npz", "gguf", "h5", "keras"):
         before = (repo.path / f"model.{container}").read_bytes()

@@ -68,9 +68,9 @@ def test_datasets_of_every_type(
     assert values(data)["layer/dense/value:0"] == (*expected, array.tobytes())
 
 
-@pytest.mark.parametrize("libver", ["earliest", "v108"])
+@pytest.mark.parametrize("libver", ["earliest", "v108", "latest"])
 def test_many_groups_and_datasets(libver: str) -> None:
-    arrays = {f"block_{n}/layer_{m}/w": np.full((3, n + 1), m) for n in range(8) for m in range(8)}
+    arrays = {f"block_{n}/layer_{m}/w": np.full((3, n + 1), m) for n in range(12) for m in range(9)}
     data = written(arrays, libver=libver)
     assert {name: found[2] for name, found in values(data).items()} == {
         name: array.tobytes() for name, array in arrays.items()
@@ -79,11 +79,13 @@ def test_many_groups_and_datasets(libver: str) -> None:
     assert values(deep)["a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p"][2] == KERNEL.tobytes()
 
 
-def test_groups_of_thousands_have_trees_of_several_levels() -> None:
-    data = written({f"w{n:05}": np.array([n]) for n in range(3000)})
-    assert [found[2] for found in values(data).values()] == [
-        np.array([n]).tobytes() for n in range(3000)
-    ]
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("count", [9, 100, 700, 5000])
+def test_groups_of_thousands_have_trees_of_several_levels(count: int, libver: str) -> None:
+    data = written({f"{'w' * (n % 40)}{n:05}": np.array([n]) for n in range(count)}, libver=libver)
+    assert {name: found[2] for name, found in values(data).items()} == {
+        f"{'w' * (n % 40)}{n:05}": np.array([n]).tobytes() for n in range(count)
+    }
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,7 @@ def test_structures_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 @given(st.data(), st.sampled_from(["earliest", "latest", "keras"]))
 def test_damage_is_refused_or_harmless(draw: st.DataObject, kind: str) -> None:
     arrays = {"a/w": KERNEL, "a/v": np.arange(5), "c": np.ones(3, bool)}
+    arrays |= {f"many/{n}": np.array([n]) for n in range(10)}
     data = bytearray(keras(arrays) if kind == "keras" else written(arrays, libver=kind))
     for _ in range(draw.draw(st.integers(1, 4))):
         place = draw.draw(st.integers(0, len(data) - 1))
