@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["commit", "diff", "load_into", "open"]
+__all__ = ["CommitCallback", "commit", "diff", "load_into", "open", "safe_open"]
 
 
 def __getattr__(name: str) -> Any:
     """The functions of `git_theta_ext.api`, imported when they are first asked for."""
+    if name == "CommitCallback":
+        from git_theta_ext.integrations import CommitCallback
+
+        return CommitCallback
     if name in __all__:
         from git_theta_ext import api
 

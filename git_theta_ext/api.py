@@ -16,32 +16,52 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from git_theta_ext.repository import Repository
+from git_theta_ext.handle import Framework, Handle
+from git_theta_ext.reader import Checkpoint, open_checkpoint
+from git_theta_ext.repository import Repository, preload
 
 if TYPE_CHECKING:
     from git_theta_ext.comparison.compare import Comparison
-    from git_theta_ext.reader import Checkpoint
 
 Folder = str | PathLike[str] | None
 
 
+preload()  # a first `open` is to take its few milliseconds, not those of an import
+
+
 def _repository(folder: Folder) -> Repository:
-    return Repository.discover(None if folder is None else str(folder))
+    return Repository.discover_quickly(None if folder is None else str(folder))
 
 
 def open(name: str, *, repository: Folder = None) -> Checkpoint:
     """A version of a checkpoint, as a mapping of tensor names to NumPy arrays.
 
     Args:
-        name: `REV:PATH` as Git writes it, `:PATH` for the index, `PATH` for HEAD.
+        name: `REV:PATH` as Git writes it, `:PATH` for the index, `PATH` for HEAD. The index or a
+            pattern of a sharded model stands for all its shards.
         repository: a folder inside the repository.
 
     Raises:
         UsageError: there is no such file, or it is not stored tensor by tensor.
     """
-    from git_theta_ext.reader import open_checkpoint
-
     return open_checkpoint(_repository(repository), name)
+
+
+def safe_open(
+    name: str, framework: Framework = "np", device: Any = "cpu", *, repository: Folder = None
+) -> Handle:
+    """A version of a checkpoint, with the methods of `safetensors.safe_open`.
+
+    Args:
+        name: as for `open`.
+        framework: `np` or `pt`: what tensors are returned as.
+        device: where torch tensors are put.
+        repository: a folder inside the repository.
+
+    Raises:
+        UsageError: there is no such file or framework.
+    """
+    return Handle(open(name, repository=repository), framework, device)
 
 
 def load_into(
@@ -72,9 +92,10 @@ def commit(
     metadata: Mapping[str, str] | None = None,
     repository: Folder = None,
 ) -> str:
-    """Commit tensors as a safetensors file, without a work tree; the commit's object id.
+    """Commit tensors as a file, without a work tree; the commit's object id.
 
-    Where `parent` is a branch, it moves. The work tree and the index stay as they are.
+    A path that ends in `.pt`, `.pth`, `.npz` or `.gguf` is a file of that container, any other a
+    safetensors file. Where `parent` is a branch, it moves. The work tree and the index stay.
 
     Args:
         tensors: NumPy arrays by name, in the order in which they are to stand in the file.
@@ -100,19 +121,15 @@ def diff(old: str, new: str, path: str, *, repository: Folder = None) -> Compari
 
     Args:
         old, new: revisions.
-        path: from the top of the repository.
+        path: from the top of the repository; of a sharded model, its index or a pattern.
         repository: a folder inside the repository.
 
     Raises:
         UsageError: a revision has no such checkpoint.
     """
-    from git_theta_ext.blocks import Blocks
     from git_theta_ext.comparison.compare import compare
-    from git_theta_ext.comparison.sides import StoredSide
-    from git_theta_ext.reader import open_checkpoint
 
     here = _repository(repository)
-    blocks = Blocks.open(here)
-    before = StoredSide(open_checkpoint(here, f"{old}:{path}").manifest, blocks)
-    after = StoredSide(open_checkpoint(here, f"{new}:{path}").manifest, blocks)
-    return compare(before, after)
+    before = open_checkpoint(here, f"{old}:{path}")
+    after = open_checkpoint(here, f"{new}:{path}")
+    return compare(before.side(), after.side())

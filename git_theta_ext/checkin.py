@@ -17,6 +17,7 @@ from git_theta_ext.formats import read_layout, skeleton
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.formats.chunks import chunk_lengths
 from git_theta_ext.formats.derived import derived_length
+from git_theta_ext.formats.neighbours import has_neighbour
 from git_theta_ext.formats.source import BytesSource, FileSource
 from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.memo import Memo
@@ -120,7 +121,7 @@ class Checkin:
             StoreError: the store cannot be written.
             ChangedWhileReadError: the file became shorter while it was read.
         """
-        layout = read_layout(source)
+        layout = self._layout(path, source)
         tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
         references = self._references.for_path(path, tensors)
         pieces = list(_pieces(layout, source))
@@ -145,6 +146,16 @@ class Checkin:
         structure = self._skeleton(layout, references)
         self._blocks.store.flush()
         return Manifest(layout.format, structure, tuple(entries)).to_bytes()
+
+    def _layout(self, path: str, source: Source) -> Layout:
+        """How the file is made up; what describes it from outside is asked where it is needed."""
+        if not has_neighbour(path):
+            return read_layout(source)
+        # Only these files, so that no other is cleaned later for importing this.
+        from git_theta_ext import beside
+
+        found, top = self._references.manifests(path), self._references.work_tree
+        return beside.read_layout(source, path, top, found, self._blocks)
 
     def raw_blob(self, path: str, size: int) -> str | None:
         """The blob that the index holds for `path` if it is no manifest and of this size."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,6 @@ def _torch() -> Any:
             "torch is not installed", hint="pip install 'git-theta-ext[torch]'"
         ) from error
     return torch
-
-
-def save(tensors: dict[str, Any], file: IO[bytes]) -> None:
-    """Write torch tensors as `torch.save` does.
-
-    Raises:
-        UsageError: torch is not installed.
-    """
-    _torch().save(tensors, file)
 
 
 def to_torch(info: TensorInfo, array: Array) -> Any:

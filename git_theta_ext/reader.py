@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext import patterns
+from git_theta_ext import patterns, sharded
 from git_theta_ext.arrays import as_array
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import entry_specs
-from git_theta_ext.errors import FormatError, RepositoryError, UsageError
+from git_theta_ext.comparison.sides import Side, StoredSide
+from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.formats import safetensors, skeleton
-from git_theta_ext.formats.base import Layout
-from git_theta_ext.formats.base import Literal as LiteralSegment
+from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.manifest import HEAD_BYTES, Entry, Manifest, is_manifest
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.pytorch import to_torch
@@ -33,9 +33,15 @@ class Checkpoint(Mapping[str, Array]):
     Several threads may read at once. Spans of unknown meaning are not tensors and not listed.
     """
 
-    def __init__(self, manifest: Manifest, blocks: Blocks, name: str) -> None:
-        """Use `open_checkpoint`; `name` is how messages call it."""
+    def __init__(
+        self, manifest: Manifest, blocks: Blocks, name: str, parts: tuple[Manifest, ...] = ()
+    ) -> None:
+        """Use `open_checkpoint`; `name` is how messages call it.
+
+        `parts` are the manifests of the shards, where `manifest` joins several.
+        """
         self.manifest = manifest
+        self.parts = parts or (manifest,)
         self.name = name
         self._blocks = blocks
         self._entries = {entry.tensor.name: entry for entry in manifest.entries if not entry.opaque}
@@ -77,22 +83,27 @@ class Checkpoint(Mapping[str, Array]):
 
     @property
     def format(self) -> str:
-        """The container, such as `safetensors`."""
+        """The container, such as `safetensors`; of shards, of which one has several."""
         return self.manifest.format
 
     @cached_property
     def metadata(self) -> dict[str, str]:
-        """The `__metadata__` of a safetensors file; empty for other containers."""
-        if self.format != safetensors.NAME:
+        """The `__metadata__` of a safetensors file or of all its shards; empty for others."""
+        if sharded.container(self.manifest) != safetensors.NAME:
             return {}
-        self._blocks.ensure(self.manifest.skeleton.chain)
-        segments = skeleton.decode(self._blocks.read_bytes(self.manifest.skeleton)).segments
-        if not segments or not isinstance(segments[0], LiteralSegment):
-            return {}
-        try:
-            return safetensors.metadata(Layout(safetensors.NAME, (segments[0],)))
-        except FormatError:
-            return {}
+        self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.chain)
+        found: dict[str, str] = {}
+        for part in self.parts:
+            segments = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+            found = {**sharded.metadata(part, segments), **found}
+        return found
+
+    def side(self) -> Side:
+        """This version as one side of a comparison."""
+        sides = [StoredSide(part, self._blocks) for part in self.parts]
+        if len(sides) == 1:
+            return sides[0]
+        return sharded.JoinedSide([(str(number), one) for number, one in enumerate(sides)])
 
     def entry(self, name: str) -> Entry:
         """What the manifest says of a tensor.
@@ -191,13 +202,36 @@ class Checkpoint(Mapping[str, Array]):
             for name, entry in self._entries.items()
         ]
 
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a tensor as they lie in the file, of any element type.
+
+        Raises:
+            KeyError, MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
+        """
+        return self._bytes(self.entry(name))
+
+    def structure(self) -> Layout:
+        """How the file is made up (of shards: the first): tensors, and literal bytes between."""
+        part = self.parts[0]
+        self._blocks.ensure(part.skeleton.chain)
+        entries = {entry.tensor.name: entry for entry in part.entries}
+        found = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+        segments = [
+            Span(entries[segment.name].tensor, entries[segment.name].opaque)
+            if isinstance(segment, skeleton.SpanRef)
+            else segment
+            for segment in found
+        ]
+        return Layout(part.format, tuple(segments))
+
     def _read(self, entry: Entry) -> Array:
+        return as_array(entry.tensor, self._bytes(entry))
+
+    def _bytes(self, entry: Entry) -> NDArray[np.uint8]:
         specs = entry_specs(entry)
         self._blocks.ensure(ref for block in entry.blocks for ref in block.chain)
         if len(specs) == 1:
-            return as_array(
-                entry.tensor, self._blocks.read(specs[0], entry.blocks[0]).view(np.uint8)
-            )
+            return self._blocks.read(specs[0], entry.blocks[0]).view(np.uint8)
         whole = np.empty(entry.tensor.nbytes, np.uint8)
         pieces = ordered_map(
             lambda pair: self._blocks.read(*pair),
@@ -208,7 +242,7 @@ class Checkpoint(Mapping[str, Array]):
         for values in pieces:
             whole[position : position + values.nbytes] = values.view(np.uint8)
             position += values.nbytes
-        return as_array(entry.tensor, whole)
+        return whole
 
 
 def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
@@ -216,13 +250,18 @@ def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
 
     Args:
         repository: any, bare ones too.
-        name: `REV:PATH` as Git writes it, `:PATH` for the index, `PATH` for HEAD.
+        name: `REV:PATH` as Git writes it, `:PATH` for the index, `PATH` for HEAD. A path that ends
+            in `.index.json`, or a pattern such as `model-*-of-*.safetensors`, stands for all
+            shards of a model.
 
     Raises:
         UsageError: there is no such file, or it is not stored tensor by tensor.
         ManifestError: its manifest is damaged.
     """
     spec = name if ":" in name else f"HEAD:{name}"
+    revision, _, path = spec.partition(":")
+    if sharded.names_model(path):
+        return _open_model(repository, revision, path, spec)
     oid = repository.resolve(spec)
     if oid is None:
         raise UsageError(
@@ -238,3 +277,16 @@ def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
             hint="git theta track PATTERN, then: git add --renormalize .",
         )
     return Checkpoint(Manifest.parse(text), Blocks.open(repository), spec)
+
+
+def _open_model(repository: Repository, revision: str, path: str, spec: str) -> Checkpoint:
+    commit = repository.resolve(f"{revision}^{{commit}}") if revision else ""
+    if commit is None:
+        raise UsageError(f"there is no revision {revision!r} here")
+    model = sharded.find(repository, commit, path)
+    if model is None:
+        raise UsageError(
+            f"{spec} stands for no shards that are stored tensor by tensor",
+            hint="git theta track PATTERN, then: git add --renormalize .",
+        )
+    return Checkpoint(model.manifest, Blocks.open(repository), spec, model.parts)

@@ -12,6 +12,7 @@ import hashlib
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
+from pathlib import Path
 
 from git_theta_ext.errors import ManifestError
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
@@ -59,6 +60,18 @@ class References:
         """The blobs of a path in HEAD and in the other heads of a merge under way."""
         found = (self._repository.blob_at(head, path) for head in self._heads)
         return list(dict.fromkeys(oid for oid in found if oid is not None))
+
+    def manifests(self, path: str) -> Iterator[Manifest]:
+        """The manifests of a path: the index's, then those of HEAD and other heads."""
+        for oid in (self.staged(path), *self.committed(path)):
+            found = None if oid is None else self.manifest(oid)
+            if found is not None:
+                yield found
+
+    @property
+    def work_tree(self) -> Path | None:
+        """The folder that paths count from; None for a bare repository."""
+        return self._repository.work_tree
 
     def blob(self, oid: str) -> bytes | None:
         """The bytes of a manifest, or None if that blob is not one."""

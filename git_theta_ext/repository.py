@@ -57,7 +57,7 @@ class Repository:
         self.git_dir = git_dir
         self.common_dir = common_dir
         self.work_tree = work_tree
-        self._reader: _Reader | None = None
+        self._quick = False
 
     @classmethod
     def discover(cls, cwd: Path | str | None = None) -> Repository:
@@ -76,6 +76,33 @@ class Repository:
             answer = run_git(["rev-parse", "--show-toplevel"], folder)
             top = Path(os.fsdecode(answer[:-1]))
         return cls(folder, Path(git_dir), (folder / common).resolve(), top)
+
+    @classmethod
+    def discover_quickly(cls, cwd: Path | str | None = None) -> Repository:
+        """As `discover`, within the process where that is sure to give the same answer.
+
+        Reads then go through libgit2 as far as it can tell, and no process is started for them.
+
+        Raises:
+            RepositoryError: see `discover`.
+        """
+        import pygit2
+
+        folder = Path(cwd) if cwd is not None else Path.cwd()
+        if any(name.startswith(_STEERING) for name in os.environ):
+            return cls.discover(folder)
+        try:
+            place = pygit2.discover_repository(str(folder))
+            if place is None:
+                return cls.discover(folder)
+            opened = pygit2.Repository(place)
+        except (pygit2.GitError, KeyError, ValueError, OSError):
+            return cls.discover(folder)
+        git_dir = Path(opened.path).resolve()
+        made = cls(folder, git_dir, _common_dir(git_dir), _top(opened.workdir, git_dir, folder))
+        made.__dict__["_libgit2"] = _Reader(opened)
+        made._quick = True
+        return made
 
     def git(
         self,
@@ -122,8 +149,11 @@ class Repository:
     @cached_property
     def store(self) -> Store:
         """The object store of this repository; `theta.storage` may name another folder."""
-        configured = self.setting("theta.storage")
         root = self.common_dir / "theta"
+        reader = self._libgit2 if self._quick and root.is_dir() else None
+        # libgit2 may look for the system's settings elsewhere, so its word counts only where the
+        # store is in its usual place.
+        configured = reader.setting("theta.storage") if reader else self.setting("theta.storage")
         if configured:
             root = self.common_dir / Path(configured).expanduser()
         return Store(root, self._alternate_stores())
@@ -257,6 +287,10 @@ class Repository:
 
     def resolve(self, revision: str) -> str | None:
         """The full object id that a revision names, or None."""
+        reader = self._libgit2 if self._quick else None
+        found = reader.resolve(revision) if reader is not None else None
+        if found is not None:
+            return found
         answer = self.git(
             "rev-parse", "--verify", "--quiet", "--end-of-options", revision, ok=(0, 1, 128)
         )
@@ -329,6 +363,22 @@ class _Reader:
             return None
         return bytes(found.data) if found.type_str == "blob" else None
 
+    def resolve(self, revision: str) -> str | None:
+        """The id that a revision names; None where libgit2 does not know, which Git may."""
+        import pygit2
+
+        try:
+            return str(self._repository.revparse_single(revision).id)
+        except (pygit2.GitError, KeyError, ValueError, OSError):
+            return None
+
+    def setting(self, name: str) -> str | None:
+        """A setting, or None."""
+        try:
+            return self._repository.config[name]
+        except KeyError:
+            return None
+
     def blob_at(self, revision: str, path: str) -> str | None:
         try:
             tree: Any = self._repository.revparse_single(revision)
@@ -338,6 +388,31 @@ class _Reader:
         except (KeyError, ValueError, AttributeError, UnicodeEncodeError):
             return None
         return str(found.id) if found.type_str == "blob" else None
+
+
+_STEERING = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_CEILING_DIRECTORIES", "GIT_CONFIG",
+    "GIT_DISCOVERY_ACROSS_FILESYSTEM", "GIT_NAMESPACE", "GIT_REPLACE_REF_BASE",
+    "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_INDEX_FILE",
+)  # fmt: skip
+"""Beginnings of the names of variables that tell Git where to look; libgit2 knows few of them."""
+
+
+def _common_dir(git_dir: Path) -> Path:
+    """The folder that all work trees of a repository share."""
+    try:
+        return (git_dir / (git_dir / "commondir").read_text("utf-8").rstrip("\n")).resolve()
+    except (OSError, UnicodeDecodeError):
+        return git_dir
+
+
+def _top(work_tree: str | None, git_dir: Path, folder: Path) -> Path | None:
+    """The top of the work tree, if the folder is inside it."""
+    here = folder.resolve()
+    if work_tree is None or here == git_dir or git_dir in here.parents:
+        return None
+    top = Path(work_tree).resolve()
+    return top if here == top or top in here.parents else None
 
 
 def file_mode_at(repository: Repository, revision: str, path: str) -> str:
@@ -508,6 +583,13 @@ def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
         process.proc.wait()
         raise
     return int(process.proc.returncode), stdout, stderr
+
+
+def preload() -> None:
+    """Import what `discover_quickly` needs, so that it does not take its time later."""
+    import pygit2
+
+    pygit2.LIBGIT2_VERSION  # noqa: B018
 
 
 def libgit2_version() -> str | None:

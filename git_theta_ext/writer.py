@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import secrets
 import tempfile
-import zipfile
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -17,16 +18,17 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext import checkpoints
-from git_theta_ext.arrays import dtype_of, numpy_dtype
+from git_theta_ext import checkpoints, formats
+from git_theta_ext.arrays import dtype_of
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkin import Checkin
-from git_theta_ext.errors import StoreError, UsageError
+from git_theta_ext.errors import FormatError, StoreError, UsageError
 from git_theta_ext.formats import safetensors
-from git_theta_ext.formats.base import Literal
+from git_theta_ext.formats.base import Crc32, Layout, Literal, Segment, SerializationId, Span
+from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.source import check_range
 from git_theta_ext.memo import Memo
-from git_theta_ext.pytorch import save, to_torch
+from git_theta_ext.pytorch import to_torch
 from git_theta_ext.reader import Checkpoint
 from git_theta_ext.references import References
 from git_theta_ext.repository import IndexEntry, Repository, file_mode_at
@@ -45,23 +47,38 @@ def describe(name: str, array: Array) -> TensorInfo:
 
 
 class ArraysSource:
-    """The bytes of a safetensors file that holds arrays; only its header is made in memory."""
+    """The bytes of a file that holds arrays; only its structure is made in memory."""
 
-    def __init__(self, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Array],
+        metadata: Mapping[str, str],
+        container: str = safetensors.NAME,
+    ) -> None:
         """The tensors stand in the file in the mapping's order.
 
         Raises:
-            UsageError: an array's elements cannot be stored.
+            UsageError: an array's elements cannot be stored (in this container).
         """
         infos = {name: describe(name, np.asarray(array)) for name, array in tensors.items()}
-        header = safetensors.build(infos, None, metadata).segments[0]
-        if not isinstance(header, Literal):
-            raise TypeError("a safetensors layout begins with its header")
-        self._pieces: list[Any] = [np.frombuffer(header.data, np.uint8)]
-        for array in tensors.values():
-            little = np.asarray(array)
-            little = little.astype(little.dtype.newbyteorder("<"), copy=False)
-            self._pieces.append(np.ascontiguousarray(little).reshape(-1).view(np.uint8))
+        layout = _built(container, infos, None, metadata)
+        lengths = [_length(segment) for segment in layout.segments]
+        sums = Checksums(layout.segments, lengths)
+        self._pieces: list[Any] = []
+        for number, segment in enumerate(layout.segments):
+            piece = np.empty(0, np.uint8)
+            if isinstance(segment, Literal):
+                piece = np.frombuffer(segment.data, np.uint8)
+            elif isinstance(segment, Span):
+                little = np.asarray(tensors[segment.tensor.name])
+                little = little.astype(little.dtype.newbyteorder("<"), copy=False)
+                piece = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+            if sums.covered(number):
+                sums.feed(number, piece.data)
+            self._pieces.append(piece)
+        for number, segment in enumerate(layout.segments):
+            if isinstance(segment, Crc32 | SerializationId):
+                self._pieces[number] = np.frombuffer(sums.value(number), np.uint8)
         self._ends = list(accumulate(len(piece) for piece in self._pieces))
 
     @property
@@ -83,6 +100,29 @@ class ArraysSource:
             found += self._pieces[at][start : start + length - len(found)].data
             at += 1
         return bytes(found)
+
+
+def container_of(path: str) -> str | None:
+    """The container, of those that can be made, that a file's name stands for."""
+    return SUFFIXES.get(posixpath.splitext(path.replace(os.sep, "/"))[1].lower())
+
+
+def _built(
+    container: str,
+    infos: Mapping[str, TensorInfo],
+    model: Layout | None,
+    metadata: Mapping[str, str],
+) -> Layout:
+    try:
+        return formats.build(container, infos, model, metadata)
+    except FormatError as error:
+        raise UsageError(error.message, hint="--to safetensors, or other tensors") from error
+
+
+def _length(segment: Segment) -> int:
+    if isinstance(segment, Literal):
+        return len(segment.data)
+    return segment.tensor.nbytes if isinstance(segment, Span) else derived_length(segment)
 
 
 class _RevisionReferences(References):
@@ -115,7 +155,7 @@ def commit(
     parent: str = "HEAD",
     metadata: Mapping[str, str] | None = None,
 ) -> str:
-    """Commit tensors as a safetensors file, without a work tree or an index.
+    """Commit tensors as a file, without a work tree or an index: safetensors, or as it is called.
 
     Where `parent` is a branch (or HEAD on one), it moves to the new commit; nothing else changes.
 
@@ -140,7 +180,8 @@ def commit(
     references = _RevisionReferences(repository, base)
     blocks = Blocks.open(repository)
     checkin = Checkin(blocks, references, Memo(repository.store.root / "memo"))
-    manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}))
+    container = container_of(path) or safetensors.NAME
+    manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}, container))
     blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest)
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
@@ -188,19 +229,18 @@ def export(checkpoint: Checkpoint, names: list[str], path: Path, container: str)
         checkpoint: where they are read, one after the other.
         names: the tensors, in the order in which they are written.
         path: the file; replaced if it is there.
-        container: one of `CONTAINERS`.
+        container: one of `formats.BUILDERS`.
 
     Raises:
         UsageError: the container cannot hold one of them, or is unknown.
         StoreError: the file cannot be written.
     """
-    if container not in CONTAINERS:
-        raise UsageError(f"unknown container {container!r}; known: {', '.join(CONTAINERS)}")
+    layout = _export_layout(checkpoint, names, container)
     checkpoint.fetch(names)
     temporary = path.with_name(f".{path.name[:100]}.theta-{secrets.token_hex(6)}")
     try:
         with temporary.open("xb") as file:
-            CONTAINERS[container](checkpoint, names, file)
+            write_layout(layout, checkpoint, file)
         os.replace(temporary, path)
         return path.stat().st_size
     except OSError as error:
@@ -210,43 +250,61 @@ def export(checkpoint: Checkpoint, names: list[str], path: Path, container: str)
             temporary.unlink()
 
 
-def _write_safetensors(checkpoint: Checkpoint, names: list[str], file: IO[bytes]) -> None:
-    infos = {name: checkpoint.info(name) for name in names}
-    plain = {name: TensorInfo(name, info.dtype, info.shape) for name, info in infos.items()}
-    header = safetensors.build(plain, None, checkpoint.metadata).segments[0]
-    if isinstance(header, Literal):
-        file.write(header.data)
-    for name in names:
-        file.write(np.ascontiguousarray(checkpoint[name]).reshape(-1).view(np.uint8).data)
+def _export_layout(checkpoint: Checkpoint, names: list[str], container: str) -> Layout:
+    """The layout of an export, with tensors as they lie in memory where the container can."""
+    if container not in formats.BUILDERS:
+        known = ", ".join(formats.BUILDERS)
+        raise UsageError(f"unknown container {container!r}; known: {known}")
+    infos = {name: _ordered(checkpoint.info(name), container) for name in names}
+    # Types and key-values of quantised tensors stand nowhere but in the file that they are from.
+    model = checkpoint.structure() if checkpoint.format.startswith(container) else None
+    return _built(container, infos, model, checkpoint.metadata)
 
 
-def _write_npz(checkpoint: Checkpoint, names: list[str], file: IO[bytes]) -> None:
-    """Tensors that NumPy has no dtype for are refused: another program would misread them."""
-    for name in names:
-        dtype = numpy_dtype(checkpoint.info(name).dtype)
-        if dtype is None or dtype.kind == "V":
-            raise UsageError(
-                f"tensor {name!r} is {checkpoint.info(name).dtype.name}, which .npz does not have",
-                hint="--to safetensors",
-            )
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name in names:
-            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            with archive.open(entry, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, checkpoint[name], allow_pickle=False)
+def _ordered(info: TensorInfo, container: str) -> TensorInfo:
+    fortran = info.order == tuple(reversed(range(len(info.shape))))
+    kept = container == "pt" or (container == "npz" and fortran)
+    return info if kept else replace(info, order=None)
 
 
-def _write_pt(checkpoint: Checkpoint, names: list[str], file: IO[bytes]) -> None:
-    """By torch itself, as a state dict."""
-    save({name: to_torch(checkpoint.info(name), checkpoint[name]) for name in names}, file)
+def write_layout(layout: Layout, checkpoint: Checkpoint, file: IO[bytes]) -> None:
+    """Write a layout whose spans are tensors of a checkpoint; derived fields are filled in last.
+
+    Args:
+        layout: what is written.
+        checkpoint: has the tensors, in the memory order of the layout or in any other.
+        file: can be sought in.
+    """
+    lengths = [_length(segment) for segment in layout.segments]
+    sums = Checksums(layout.segments, lengths)
+    fields: list[tuple[int, int]] = []
+    for number, segment in enumerate(layout.segments):
+        if isinstance(segment, Literal):
+            data = memoryview(segment.data)
+        elif isinstance(segment, Span):
+            data = _stored_bytes(checkpoint, segment.tensor)
+        else:
+            fields.append((number, file.tell()))
+            data = memoryview(bytes(lengths[number]))
+        file.write(data)
+        if sums.covered(number):
+            sums.feed(number, data)
+    for number, offset in fields:
+        file.seek(offset)
+        file.write(sums.value(number))
 
 
-CONTAINERS: dict[str, Callable[[Checkpoint, list[str], IO[bytes]], None]] = {
-    "safetensors": _write_safetensors,
-    "npz": _write_npz,
-    "pt": _write_pt,
-}
-"""What `export` can write."""
+def _stored_bytes(checkpoint: Checkpoint, wanted: TensorInfo) -> memoryview:
+    if checkpoint.info(wanted.name).order == wanted.order:
+        return checkpoint.raw(wanted.name).data
+    array = checkpoint[wanted.name]
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+SUFFIXES = {
+    ".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".gguf": "gguf",
+}  # fmt: skip
+"""Names of files by which a container is chosen."""
 
 
 def stream_into(module: Any, checkpoint: Checkpoint, *, strict: bool = True) -> list[str]:

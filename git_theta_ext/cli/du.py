@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from git_theta_ext import checkpoints, patterns
+from git_theta_ext import checkpoints, patterns, sharded
 from git_theta_ext.cli.text import plural, printable, size, table, to_json
 from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.manifest import Manifest, UpdateRef
@@ -62,7 +62,7 @@ def _is_range(repository: Repository, what: str) -> bool:
 
 
 def versions(repository: Repository, revisions: str) -> Iterator[dict[str, Any]]:
-    """A row for each checkpoint that each commit changed, oldest first.
+    """A row for each checkpoint that each commit changed, oldest first; shards are one.
 
     An object counts where it comes first; `raw` is the size of the whole checkpoint.
 
@@ -86,19 +86,31 @@ def versions(repository: Repository, revisions: str) -> Iterator[dict[str, Any]]
         commit, _, subject = line.partition("\x01")
         if not commit:
             continue
+        rows: dict[str, dict[str, Any]] = {}
         for path, oid, manifest in _manifests_of(repository, commit, seen_blobs):
             seen_blobs.add((path, oid))
+            name = sharded.model_of(path) or path
             new = {ref.oid: ref for ref in manifest.objects() if ref.oid not in seen_objects}
             seen_objects.update(new)
-            yield {
+            row = {
                 "commit": commit,
                 "subject": subject,
-                "path": path,
+                "path": name,
                 "raw": checkpoints.summarise(manifest).raw,
                 "stored": sum(ref.size for ref in new.values()) + _inline(manifest),
                 "objects": len(new),
                 "kinds": _by_kind(new.values()),
             }
+            rows[name] = _sum(rows[name], row) if name in rows else row
+        yield from rows.values()
+
+
+def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The row of two shards of one model together."""
+    kinds = Counter(one["kinds"])
+    kinds.update(other["kinds"])
+    counts = {key: one[key] + other[key] for key in ("raw", "stored", "objects")}
+    return {**one, **counts, "kinds": dict(kinds.most_common())}
 
 
 def _manifests_of(

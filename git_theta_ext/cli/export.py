@@ -9,28 +9,27 @@ from typing import Any
 from git_theta_ext import patterns
 from git_theta_ext.cli.text import plural, printable, size
 from git_theta_ext.errors import UsageError
+from git_theta_ext.formats import BUILDERS
 from git_theta_ext.reader import open_checkpoint
 from git_theta_ext.repository import Repository
-from git_theta_ext.writer import CONTAINERS, export
-
-_SUFFIXES = {".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt"}
+from git_theta_ext.writer import container_of, export
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the parser of `export`."""
     parser = subparsers.add_parser(
         "export",
-        help="write tensors of a version to a safetensors, npz or pt file",
+        help="write tensors of a version to a safetensors, pt, npz or gguf file",
         description="Write the tensors of a version, or some of them, to a file, without a "
-        "checkout. For the very bytes that were committed, use git archive or git worktree. "
-        "Writing .pt needs torch.",
+        "checkout and without torch. For the very bytes that were committed, use git archive or "
+        "git worktree.",
     )
     parser.add_argument("file", metavar="[REV:]FILE", help="without REV, of HEAD")
     parser.add_argument(
         "--tensors", action="append", default=[], metavar="PATTERN",
         help="only these, such as 'encoder.layer.{0..3}.*'; may be given more than once",
     )  # fmt: skip
-    parser.add_argument("--to", choices=list(CONTAINERS), help="default: by the name of OUT")
+    parser.add_argument("--to", choices=list(BUILDERS), help="default: by the name of OUT")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the file to write")
     parser.set_defaults(run=run)
 
@@ -38,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
     target = Path(args.output)
-    container = args.to or _SUFFIXES.get(target.suffix.lower())
+    container = args.to or container_of(target.name)
     if container is None:
         raise UsageError(f"{args.output} does not tell which container is meant", hint="add: --to")
     checkpoint = open_checkpoint(Repository.discover(), args.file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 from git_theta_ext.checkout import entry_specs
 from git_theta_ext.comparison.measure import Measure, measure_block
@@ -71,6 +71,29 @@ class Comparison:
     def measure(self) -> Measure:
         """How far all changed tensors moved together; a lower bound of the old norm is theirs."""
         return sum((one.measure for one in self.changes if one.measure), Measure())
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One flat row per changed tensor, for tables such as `pandas.DataFrame`; sizes in bytes.
+
+        `changed_entries` and `change` (relative to the old norm) are None where not measured.
+        """
+        return [
+            {
+                "name": one.name,
+                "status": one.status,
+                "old_name": None if one.old is None else one.old.name,
+                "old_dtype": None if one.old is None else one.old.dtype.name,
+                "new_dtype": None if one.new is None else one.new.dtype.name,
+                "old_shape": None if one.old is None else one.old.shape,
+                "new_shape": None if one.new is None else one.new.shape,
+                "update": one.kind,
+                "stored": one.stored,
+                "changed_entries": None if one.measure is None else one.measure.changed,
+                "change": None if one.measure is None else one.measure.relative,
+                "cosine": None if one.measure is None else one.measure.cosine,
+            }
+            for one in self.changes
+        ]
 
 
 def compare(old: Side | None, new: Side | None, measured: bool = True) -> Comparison:

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from git_theta_ext import sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.sides import Side, StoredSide, open_side
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
+from git_theta_ext.names import natural_key
 from git_theta_ext.repository import Repository
 
 
@@ -23,44 +25,130 @@ class Pair:
     new: Side | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of `git diff --raw`: blobs of all zeros where there is none, or not yet."""
+
+    path: str
+    old: str
+    new: str
+    status: str
+
+
 def changed_checkpoints(
     repository: Repository, revisions: Sequence[str], paths: Sequence[str], *, cached: bool = False
 ) -> Iterator[Pair]:
     """The checkpoints that `git diff REVISIONS -- PATHS` lists, in its order.
 
     Files that are checkpoints on neither side are left out. Sides are opened one after the other.
+    The shards of a model are one pair, unless one of them is asked for by its path.
 
     Args:
         repository: with a work tree, unless two revisions are given.
         revisions: none (index and work tree), one (it and the work tree), two, or `A..B`.
-        paths: pathspecs; all files if there are none.
+        paths: pathspecs, or indexes of shards; all files if there are none.
         cached: the index in place of the work tree.
 
     Raises:
         UsageError: Git does not understand the revisions.
         ThetaError: a side cannot be read.
     """
-    flags = ["--cached"] if cached else []
-    try:
-        answer = repository.git(
-            "diff", "--raw", "-z", "--no-abbrev", "--no-renames", "--no-ext-diff", *flags,
-            *revisions, "--", *paths,
-        )  # fmt: skip
-    except RepositoryError as error:
-        raise UsageError(error.message) from error
-    blocks = Blocks.open(repository)
-    fields = iter(answer.split(b"\0"))
-    for header in fields:
-        if not header:
+    changes = _Changes(repository, revisions, cached)
+    named = {_from_top(repository, path) for path in paths}
+    done: set[str] = set()
+    apart: set[str] = set()
+    for row in changes.rows([sharded.pattern_of(path) for path in paths]):
+        model = sharded.model_of(row.path)
+        if model is None or row.path in named or model in apart:
+            pair = changes.pair(row)
+        elif model in done:
             continue
-        path = os.fsdecode(next(fields))
-        _, _, old, new, status = header.decode().lstrip(":").split()
-        before = _stored(repository, blocks, old)
-        after = _stored(repository, blocks, new)
-        if after is None and not set(new) - {"0"} and status != "D":
-            after = _in_work_tree(repository, blocks, path, before is not None)
-        if before is not None or after is not None:
-            yield Pair(path, before, after)
+        else:
+            done.add(model)
+            joined = changes.model(model)
+            if joined is None:
+                apart.add(model)
+            pair = joined or changes.pair(row)
+        if pair.old is not None or pair.new is not None:
+            yield pair
+
+
+def _from_top(repository: Repository, path: str) -> str:
+    """A path as Git's listings have it."""
+    top = repository.work_tree or repository.cwd
+    return os.path.relpath(repository.cwd / path, top).replace(os.sep, "/")
+
+
+class _Changes:
+    """What differs between two trees, the index and the work tree."""
+
+    def __init__(self, repository: Repository, revisions: Sequence[str], cached: bool) -> None:
+        self._repository = repository
+        self._revisions = revisions
+        self._cached = cached
+        self._blocks = Blocks.open(repository)
+
+    def rows(self, paths: Sequence[str]) -> Iterator[_Row]:
+        """The files that differ."""
+        flags = ["--cached"] if self._cached else []
+        try:
+            answer = self._repository.git(
+                "diff", "--raw", "-z", "--no-abbrev", "--no-renames", "--no-ext-diff", *flags,
+                *self._revisions, "--", *paths,
+            )  # fmt: skip
+        except RepositoryError as error:
+            raise UsageError(error.message) from error
+        fields = iter(answer.split(b"\0"))
+        for header in fields:
+            if header:
+                _, _, old, new, status = header.decode().lstrip(":").split()
+                yield _Row(os.fsdecode(next(fields)), old, new, status)
+
+    def pair(self, row: _Row) -> Pair:
+        """Both versions of one file."""
+        before = _stored(self._repository, self._blocks, row.old)
+        after = _stored(self._repository, self._blocks, row.new)
+        if after is None and not set(row.new) - {"0"} and row.status != "D":
+            after = _in_work_tree(self._repository, self._blocks, row.path, before is not None)
+        return Pair(row.path, before, after)
+
+    def model(self, pattern: str) -> Pair | None:
+        """Both versions of a model; None where one has the shards of several."""
+        old: dict[str, Side] = {}
+        new: dict[str, Side] = {}
+        changed = set()
+        for row in self.rows([sharded.pathspec_of(pattern)]):
+            if sharded.model_of(row.path) == pattern:
+                changed.add(row.path)
+                pair = self.pair(row)
+                if pair.old is not None:
+                    old[row.path] = pair.old
+                if pair.new is not None:
+                    new[row.path] = pair.new
+        if not changed:
+            return None
+        try:
+            # Shards that are the same on both sides: without them it would not be the whole model.
+            same = sharded.find(self._repository, self._same_in(), pattern)
+            kept = [] if same is None else [item for item in same.shards if item[0] not in changed]
+            for path, manifest in kept:
+                old[path] = new[path] = StoredSide(manifest, self._blocks)
+            for side in (old, new):
+                sharded.check_one(side)
+        except UsageError:
+            return None
+        return Pair(pattern, _joined(old), _joined(new))
+
+    def _same_in(self) -> str:
+        """A revision (empty: the index) that has all files which do not differ."""
+        if not self._revisions:
+            return "HEAD" if self._cached else ""
+        return self._revisions[-1].rpartition("..")[2] or "HEAD"
+
+
+def _joined(sides: dict[str, Side]) -> Side | None:
+    shards = sorted(sides.items(), key=lambda item: natural_key(item[0]))
+    return sharded.JoinedSide(shards) if shards else None
 
 
 def _stored(repository: Repository, blocks: Blocks, oid: str) -> Side | None:

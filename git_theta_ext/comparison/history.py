@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from git_theta_ext.errors import ManifestError, UsageError
-from git_theta_ext.manifest import HEAD_BYTES, Entry, Manifest, is_manifest
+from git_theta_ext import sharded
+from git_theta_ext.errors import UsageError
+from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.repository import Repository
 
 _FORMAT = "%H%x00%P%x00%an%x00%ae%x00%aI%x00%s"
@@ -39,6 +40,8 @@ class Version:
 def versions(repository: Repository, revision: str, path: str) -> list[Version]:
     """The versions of the checkpoint at `path` (from the top), newest first.
 
+    A path that stands for the shards of a model gives the versions of the whole model.
+
     Raises:
         UsageError: there is no such revision, or nothing was ever at that path.
     """
@@ -46,19 +49,17 @@ def versions(repository: Repository, revision: str, path: str) -> list[Version]:
         raise UsageError(f"there is no revision {revision!r} here")
     answer = repository.git(
         "log", "-z", "--topo-order", "--full-history", "--simplify-merges", "--parents",
-        f"--format=%x01{_FORMAT}", "--end-of-options", revision, "--", f":(top,literal){path}",
+        f"--format=%x01{_FORMAT}", "--end-of-options", revision, "--",
+        sharded.pathspec_of(path) if sharded.names_model(path) else f":(top,literal){path}",
     )  # fmt: skip
     found = []
-    known: dict[str, Manifest | None] = {}
+    read = sharded.reader(repository)
     for record in os.fsdecode(answer).split("\x01")[1:]:
         commit, parents, author, email, date, subject = record.rstrip("\0").split("\0")[:6]
-        oid = repository.blob_at(commit, path)
-        if oid is not None and oid not in known:
-            known[oid] = _manifest(repository, oid)
         found.append(
             Version(
                 commit, tuple(parents.split()), author, email, date, subject,
-                known[oid] if oid is not None else None,
+                _manifest(repository, commit, path, read),
             )
         )  # fmt: skip
     if not found:
@@ -66,14 +67,18 @@ def versions(repository: Repository, revision: str, path: str) -> list[Version]:
     return found
 
 
-def _manifest(repository: Repository, oid: str) -> Manifest | None:
-    data = repository.blob(oid)
-    if not is_manifest(data[:HEAD_BYTES]):
-        return None
-    try:
-        return Manifest.parse(data)
-    except ManifestError:
-        return None
+def _manifest(
+    repository: Repository, commit: str, path: str, read: Callable[[str], Manifest | None]
+) -> Manifest | None:
+    """The manifest of a commit: joined, where the path stands for the shards of a model."""
+    if sharded.names_model(path):
+        try:
+            model = sharded.find(repository, commit, path, read)
+        except UsageError:
+            return None
+        return None if model is None else model.manifest
+    oid = repository.blob_at(commit, path)
+    return None if oid is None else read(oid)
 
 
 def signature(entry: Entry) -> tuple[object, ...]:

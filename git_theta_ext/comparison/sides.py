@@ -9,9 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
+from git_theta_ext.beside import read_layout
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import ChangedWhileReadError
-from git_theta_ext.formats import read_layout, skeleton
+from git_theta_ext.formats import skeleton
 from git_theta_ext.formats.base import Layout, Literal, Span
 from git_theta_ext.formats.chunks import chunk_lengths
 from git_theta_ext.formats.derived import derived_length
@@ -71,7 +72,7 @@ class FileSide:
     def __init__(self, path: Path) -> None:
         """Read the file once, to hash its blocks."""
         self._source = FileSource(path)
-        layout = read_layout(self._source)
+        layout = read_layout(self._source, path.name, path.parent, (), None)
         self._offsets: dict[Position, int] = {}
         places = list(self._places(layout))
         hashes = ordered_map(

@@ -12,6 +12,7 @@ from git_theta_ext.formats.skeleton import Skeleton, SpanRef
 from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge.pickles import contents
 from git_theta_ext.names import natural_key
+from git_theta_ext.sharded import container
 
 _PLAIN = {"int", "float", "str", "bool", "NoneType"}
 _MAX_TEXT = 200
@@ -61,7 +62,7 @@ def _order(found: Skeleton) -> list[str]:
 
 
 def _facts(manifest: Manifest, found: Skeleton) -> Mapping[str, str]:
-    if manifest.format == safetensors.NAME and found.segments:
+    if container(manifest) == safetensors.NAME and found.segments:
         first = found.segments[0]
         if isinstance(first, Literal):
             return _safetensors(first)

@@ -7,6 +7,7 @@ damaged, hostile, compressed or unknown is opaque: its bytes are kept all the sa
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -16,13 +17,17 @@ from git_theta_ext.errors import FormatError, UsageError
 from git_theta_ext.formats import opaque
 from git_theta_ext.formats.base import Crc32, Format, Layout, Literal, SerializationId, Source, Span
 from git_theta_ext.formats.settle import settle
+from git_theta_ext.tensors import TensorInfo
 
 _FORMATS = {
     "safetensors": "git_theta_ext.formats.safetensors",
     "npz": "git_theta_ext.formats.npz",
+    "keras": "git_theta_ext.formats.keras",
     "torch-zip": "git_theta_ext.formats.torch_zip",
     "npy": "git_theta_ext.formats.npy",
     "gguf": "git_theta_ext.formats.gguf",
+    "hdf5": "git_theta_ext.formats.hdf5",
+    "tflite": "git_theta_ext.formats.tflite",
     "onnx": "git_theta_ext.formats.onnx",
     "distcp": "git_theta_ext.formats.distcp",
     "torch-legacy": "git_theta_ext.formats.torch_legacy",
@@ -33,9 +38,18 @@ _FORMATS = {
 _GROUP = "git_theta_ext.formats"
 _HEAD_BYTES = 512
 
+BUILDERS = {
+    "safetensors": "git_theta_ext.formats.safetensors",
+    "pt": "git_theta_ext.formats.torch_build",
+    "npz": "git_theta_ext.formats.npz",
+    "gguf": "git_theta_ext.formats.gguf",
+}
+"""The containers that can be made from tensors, by the names of `git theta export --to`."""
+
 _EXTENSIONS = {
     ".safetensors": "safetensors", ".gguf": "gguf", ".npy": "npy", ".npz": "npz",
     ".onnx": "onnx", ".tflite": "tflite", ".keras": "keras", ".msgpack": "msgpack",
+    ".h5": "hdf5", ".hdf5": "hdf5",
 }  # fmt: skip
 """Extensions that leave no choice of format; others, such as .bin, are used for several."""
 
@@ -64,6 +78,30 @@ def get(name: str) -> Format:
         f"unknown format {name!r}; known: {', '.join([*_FORMATS, *plug_ins()])}",
         hint=f"install the package that offers {name!r} under the entry points {_GROUP}",
     )
+
+
+def build(
+    container: str,
+    tensors: Mapping[str, TensorInfo],
+    model: Layout | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Layout:
+    """A layout for these tensors, in this order, in a container of `BUILDERS`.
+
+    Args:
+        container: `safetensors`, `pt`, `npz` or `gguf`.
+        tensors: what they are, by name; `order` is kept where the container can.
+        model: a layout of the same container whose structure is taken over as far as it fits.
+        metadata: texts to store with them, where the container has a place for them.
+
+    Raises:
+        UsageError: it is none of those.
+        FormatError: it cannot hold one of the tensors.
+    """
+    if container not in BUILDERS:
+        raise UsageError(f"unknown container {container!r}; known: {', '.join(BUILDERS)}")
+    module = import_module(BUILDERS[container])
+    return cast(Layout, module.build(tensors, model, metadata))
 
 
 @cache

@@ -111,5 +111,6 @@ class Format(Protocol):
         ...
 
 
-Build = Callable[[Mapping[str, TensorInfo], Layout | None], Layout]
-"""Make a layout for these tensors, in this order, after the model of an existing layout."""
+Build = Callable[[Mapping[str, TensorInfo], Layout | None, Mapping[str, str] | None], Layout]
+"""Make a layout for these tensors, in this order, after the model of an existing layout, with these
+metadata: what the modules of `formats.BUILDERS` offer."""

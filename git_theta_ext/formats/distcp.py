@@ -12,7 +12,7 @@ from dataclasses import replace
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats import torch_zip
 from git_theta_ext.formats.base import Crc32, Layout, Segment, SerializationId, Source, Span
-from git_theta_ext.formats.source import check_range
+from git_theta_ext.formats.source import PartSource
 from git_theta_ext.formats.torch_names import LONE_NAME
 
 NAME = "distcp"
@@ -22,21 +22,6 @@ MAX_MISSES = 64
 _END_MAGIC = b"PK\x05\x06"
 _END_BYTES = 22
 _WINDOW_BYTES = 4 << 20
-
-
-class _Part:
-    """A range of a source, as a source."""
-
-    def __init__(self, source: Source, start: int, stop: int) -> None:
-        self._source, self._start, self._size = source, start, stop - start
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    def read(self, offset: int, length: int) -> bytes:
-        check_range(offset, length, self._size)
-        return self._source.read(self._start + offset, length)
 
 
 def sniff(head: bytes, source: Source) -> bool:
@@ -55,7 +40,7 @@ def layout(source: Source) -> Layout:
     start = misses = items = 0
     for end in _ends(source):
         try:
-            found = torch_zip.layout(_Part(source, start, end))
+            found = torch_zip.layout(PartSource(source, start, end))
         except FormatError:
             misses += 1
             if misses > MAX_MISSES:

@@ -8,9 +8,11 @@ of a block], so rows stay rows. Shapes are in NumPy's order, the reverse of the 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from git_theta_ext.errors import FormatError
-from git_theta_ext.formats.base import Layout, Source
+from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
+from git_theta_ext.formats.source import BytesSource
 from git_theta_ext.formats.tiles import tile
 from git_theta_ext.formats.window import Window
 from git_theta_ext.tensors import DTYPES, TensorInfo
@@ -27,6 +29,9 @@ _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value by its type's number."""
 
 _PLAIN = {0: "F32", 1: "F16", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 30: "BF16"}
+_KINDS = {name: kind for kind, name in _PLAIN.items()} | {"QI8": 24, "QI32": 26}
+_MAX_AXES = 4
+_ALIGNMENT = 32
 _BLOCKS = {
     2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36), 10: (256, 84),
     11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66),
@@ -110,3 +115,83 @@ def _tensor(window: Window) -> tuple[int, TensorInfo]:
         raise FormatError(f"gguf: tensor {name!r}: rows of {shape[-1:]} in blocks of {elements}")
     blocks = (*shape[:-1], shape[-1] // elements, size)
     return offset, TensorInfo(name, DTYPES["U8"], blocks)
+
+
+def build(
+    tensors: Mapping[str, TensorInfo],
+    model: Layout | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Layout:
+    """The layout of a version 3 file of these tensors; metadata become key-values of text.
+
+    Quantised blocks need a `model`, a GGUF layout with a tensor of the same name and shape: its
+    key-values and its types are taken over.
+
+    Raises:
+        FormatError: GGUF has no such element type, or no so many axes.
+    """
+    pairs, kinds = _taken(model)
+    if not pairs:
+        pairs = [
+            _packed(key) + struct.pack("<I", _STRING) + _packed(value)
+            for key, value in (metadata or {}).items()
+        ]
+    header = _MAGIC + struct.pack("<IQQ", 3, len(tensors), len(pairs)) + b"".join(pairs)
+    position = 0
+    for name, info in tensors.items():
+        kind, shape = kinds.get((name, info.shape)) or (_kind(info), info.shape)
+        header += _packed(name) + struct.pack("<I", len(shape))
+        header += struct.pack(f"<{len(shape)}QIQ", *reversed(shape), kind, position)
+        position += -(-info.nbytes // _ALIGNMENT) * _ALIGNMENT
+    segments: list[Segment] = [Literal(header + bytes(-len(header) % _ALIGNMENT))]
+    for info in tensors.values():
+        if info.nbytes:
+            segments.append(Span(info))
+        if info.nbytes % _ALIGNMENT:
+            segments.append(Literal(bytes(-info.nbytes % _ALIGNMENT)))
+    return Layout(NAME, tuple(segments))
+
+
+def _kind(info: TensorInfo) -> int:
+    if info.dtype.name not in _KINDS or info.order is not None:
+        raise FormatError(f"tensor {info.name!r}: GGUF has no element type {info.dtype.name}")
+    if len(info.shape) > _MAX_AXES:
+        raise FormatError(f"tensor {info.name!r} has {len(info.shape)} axes; GGUF has up to 4")
+    return _KINDS[info.dtype.name]
+
+
+def _packed(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return struct.pack("<Q", len(data)) + data
+
+
+_Kinds = dict[tuple[str, tuple[int, ...]], tuple[int, tuple[int, ...]]]
+
+
+def _taken(model: Layout | None) -> tuple[list[bytes], _Kinds]:
+    """A file's key-values, all but its alignment, and type and shape of its tensors.
+
+    The latter by name and by the shape that the tensor has here.
+    """
+    first = model.segments[0] if model is not None and model.segments else None
+    if not isinstance(first, Literal) or not first.data.startswith(_MAGIC):
+        return [], {}
+    window = Window(BytesSource(first.data), 8)
+    count, pairs = window.number(8), window.number(8)
+    kept = []
+    for _ in range(pairs):
+        start = window.position
+        key = _text(window)
+        _skip(window, window.number(4), 0)
+        if key != "general.alignment":
+            kept.append(first.data[start : window.position])
+    kinds: _Kinds = {}
+    for _ in range(count):
+        name = _text(window)
+        shape = tuple(reversed([window.number(8) for _ in range(window.number(4))]))
+        kind = window.number(4)
+        window.skip(8)
+        elements, size = _BLOCKS.get(kind, (0, 0))
+        here = (*shape[:-1], shape[-1] // elements, size) if elements else shape
+        kinds[name, here] = kind, shape
+    return kept, kinds

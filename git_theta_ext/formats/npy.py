@@ -25,6 +25,9 @@ _KINDS = {
     "u4": "U32", "u8": "U64", "f2": "F16", "f4": "F32", "f8": "F64", "c8": "C64", "c16": "C128",
 }  # fmt: skip
 
+_CODES = {"QI8": "I8", "QU8": "U8", "QI32": "I32"}
+_GROWTH = 21
+
 
 def sniff(head: bytes, source: Source) -> bool:
     """Whether the file begins as an array does."""
@@ -89,3 +92,28 @@ def _tensor(
         size = 8
     last = None if order is None else (*order, len(shape))
     return TensorInfo(name, DTYPES["U8"], (*shape, size), last)
+
+
+def header(info: TensorInfo) -> bytes:
+    """The header of a new array, as `numpy.save` writes it: padded to a multiple of 64 bytes.
+
+    Raises:
+        FormatError: NumPy has no such element type, or no such order of the axes.
+    """
+    codes = {name: code for code, name in reversed(_KINDS.items())}
+    name = _CODES.get(info.dtype.name, info.dtype.name)
+    if name not in codes:
+        raise FormatError(f"tensor {info.name!r} is {info.dtype.name}, which NumPy does not have")
+    fortran = info.order is not None and len(info.shape) > 1
+    if fortran and info.order != tuple(reversed(range(len(info.shape)))):
+        raise FormatError(f"tensor {info.name!r} lies in memory in an order that .npy cannot tell")
+    code = codes[name]
+    mark = "|" if code[1:] == "1" else "<"
+    shape = f"({info.shape[0]},)" if len(info.shape) == 1 else str(info.shape)
+    text = f"{{'descr': '{mark}{code}', 'fortran_order': {fortran}, 'shape': {shape}, }}"
+    # NumPy leaves room for the first axis to grow, when it is written to while it is read.
+    grows = info.shape[-1 if fortran else 0] if info.shape else 0
+    text += " " * (_GROWTH - len(str(grows))) if info.shape else ""
+    length = -(-(10 + len(text) + 1) // 64) * 64 - 10
+    text = text.ljust(length - 1) + "\n"
+    return MAGIC + b"\1\0" + length.to_bytes(2, "little") + text.encode("latin-1")

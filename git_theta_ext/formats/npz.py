@@ -6,12 +6,15 @@ Deflated entries cannot be split: their bytes are kept in chunks cut by content.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats import npy
-from git_theta_ext.formats.base import Layout, Source, Span
+from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.formats.tiles import Names
 from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.formats.zip import STORED, Entry, read_entries
+from git_theta_ext.formats.zip_build import Member, archive
 from git_theta_ext.formats.zip_layout import Assembly
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
@@ -52,3 +55,24 @@ def _piece(source: Source, entry: Entry, names: Names) -> Piece | None:
     kind = "content" if entry.method == STORED else "compressed"
     info = TensorInfo(names.free(f"{name} ({kind})"), DTYPES["U8"], (entry.compressed,))
     return Piece(entry.data_offset, entry.compressed, Span(info, opaque=True))
+
+
+def build(
+    tensors: Mapping[str, TensorInfo],
+    model: Layout | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Layout:
+    """The layout of an archive of these arrays, stored; Fortran order is kept.
+
+    There is no place for metadata in such a file.
+
+    Raises:
+        FormatError: NumPy has no such element type.
+    """
+    members = [
+        Member(
+            f"{name}{_SUFFIX}", [Literal(npy.header(info)), *([Span(info)] if info.nbytes else [])]
+        )
+        for name, info in tensors.items()
+    ]
+    return Layout(NAME, archive(members))

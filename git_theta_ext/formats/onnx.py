@@ -2,8 +2,8 @@
 
 Source: onnx/onnx.proto. Only the fields that lead to tensors are read (graphs within nodes too); a
 tensor's `raw_data`, or its packed `float_data` or `double_data`, is its span. Values written one by
-one (`int64_data` and the like are varints) and texts stay literal. External data is in files of its
-own.
+one (`int64_data` and the like are varints) and texts stay literal. External data, in a file of its
+own, is split where the model beside it fits.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from math import prod
 
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source
-from git_theta_ext.formats.tiles import tile
+from git_theta_ext.formats.tiles import tile, tile_with_gaps
 from git_theta_ext.formats.window import Window
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
 NAME = "onnx"
+EXTERNAL = "onnx-data"
+_EXTERNAL_SUFFIXES = (".onnx.data", ".onnx_data")
 _MAX_DEPTH = 32
 _MAX_FIELDS = 4 << 20
 _MAX_TEXT = 1 << 16
@@ -60,6 +62,8 @@ class _Tensor:
     dims: list[int] = field(default_factory=list)
     data: tuple[int, int, int] | None = None
     """Number of the field that holds the values, their offset and length."""
+    external: dict[str, str] = field(default_factory=dict)
+    """Where the values are in another file: `location`, `offset`, `length`."""
 
 
 class _Reader:
@@ -69,6 +73,7 @@ class _Reader:
         self._source = source
         self._fields = 0
         self.found: list[tuple[int, TensorInfo]] = []
+        self.external: list[tuple[str, int, TensorInfo]] = []
 
     def message(self, kind: str, start: int, stop: int, owner: str, depth: int) -> None:
         """Read a message; `owner` names a tensor that has no name of its own."""
@@ -124,6 +129,8 @@ class _Reader:
                 tensor.kind = Window(self._source, at).varint()
             elif number == 8 and wire == _BYTES and length <= _MAX_TEXT:
                 tensor.name = self._text(at, length)
+            elif number == 13 and wire == _BYTES and length <= _MAX_TEXT:
+                tensor.external |= self._pair(at, at + length)
             elif number in (_RAW, _FLOATS, _DOUBLES) and wire == _BYTES:
                 # A field that comes again counts for nothing here: then nothing is split.
                 tensor.data = (number, at, length) if tensor.data is None else (0, at, length)
@@ -138,7 +145,28 @@ class _Reader:
             found.append(window.varint())
         return found
 
+    def _pair(self, start: int, stop: int) -> dict[str, str]:
+        """A key and its value."""
+        texts = {
+            n: self._text(at, size)
+            for n, wire, at, size in self._walk(start, stop)
+            if wire == _BYTES
+        }
+        return {texts.get(1, ""): texts.get(2, "")}
+
+    def _note_external(self, tensor: _Tensor, owner: str) -> None:
+        where = tensor.external
+        offset, length = where.get("offset", "0"), where.get("length", "")
+        dtype = _DTYPES.get(tensor.kind)
+        if dtype is None or not (offset.isascii() and offset.isdigit() and len(offset) < 20):
+            return
+        info = TensorInfo(tensor.name or owner, DTYPES[dtype], tuple(tensor.dims))
+        if length in ("", str(info.nbytes)):
+            self.external.append((where.get("location", ""), int(offset), info))
+
     def _note(self, tensor: _Tensor, owner: str) -> None:
+        if tensor.external and len(tensor.dims) <= _MAX_AXES and tensor.data is None:
+            self._note_external(tensor, owner)
         if tensor.data is None or len(tensor.dims) > _MAX_AXES:
             return
         number, at, length = tensor.data
@@ -158,3 +186,27 @@ def layout(source: Source) -> Layout:
     if not reader.found:
         raise FormatError("onnx: no tensors")
     return tile(NAME, source, reader.found)
+
+
+def neighbour(path: str) -> str | None:
+    """The model whose external data a file is, by its path: `X.onnx` of `X.onnx.data`."""
+    suffix = next((one for one in _EXTERNAL_SUFFIXES if path.endswith(one)), None)
+    return None if suffix is None else path.removesuffix(suffix) + ".onnx"
+
+
+def layout_beside(source: Source, path: str, model: Source) -> Layout:
+    """The layout of a file of external data that a model describes to its last byte.
+
+    There are no checksums: a model of the same shapes is as good, for only names come from it.
+
+    Raises:
+        FormatError: the model is damaged, or its tensors do not fill this file.
+    """
+    reader = _Reader(model)
+    reader.message("model", 0, model.size, "constant", 0)
+    name = path.rsplit("/", 1)[-1]
+    found = [(at, info) for location, at, info in reader.external if location == name]
+    end = max((at + info.nbytes for at, info in found), default=0)
+    if not found or end != source.size:
+        raise FormatError(f"onnx: the model describes {end} of {source.size} bytes of {name!r}")
+    return tile_with_gaps(EXTERNAL, source, found)

@@ -19,6 +19,14 @@ NAME = "safetensors"
 _MAX_HEADER = 100_000_000
 _MAX_AXES = 64
 _METADATA = "__metadata__"
+_SPECIFIED = {
+    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0",
+    "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64",
+    "I64", "U64",
+}  # fmt: skip
+"""The element types of version 0.8, which is what may be written."""
+_CODES = {"QI8": "I8", "QU8": "U8", "QI32": "I32", "QU4X2": "U8", "QU2X4": "U8"}
+"""Codes without their scales are plain integers."""
 
 
 def sniff(head: bytes, source: Source) -> bool:
@@ -115,6 +123,10 @@ def build(
     """A layout for these tensors, in this order, with the metadata given or the model's.
 
     The header is padded with spaces to a multiple of eight bytes, as the library does.
+
+    Raises:
+        FormatError: the specification has no such element type, or packed elements do not fill
+            their last byte.
     """
     header: dict[str, Any] = {}
     if new_metadata is None and model is not None:
@@ -124,8 +136,13 @@ def build(
     position = 0
     for name, tensor in tensors.items():
         stop = position + tensor.nbytes
+        dtype = _CODES.get(tensor.dtype.name, tensor.dtype.name)
+        if dtype not in _SPECIFIED:
+            raise FormatError(f"tensor {name!r}: safetensors has no element type {dtype}")
+        if tensor.count * tensor.dtype.bits % 8:
+            raise FormatError(f"tensor {name!r}: {tensor.count} elements of {dtype} end in a byte")
         header[name] = {
-            "dtype": tensor.dtype.name,
+            "dtype": dtype,
             "shape": list(tensor.shape),
             "data_offsets": [position, stop],
         }

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from git_theta_ext.errors import ChangedWhileReadError, FormatError
+from git_theta_ext.formats.base import Source
 
 
 class Identity(NamedTuple):
@@ -143,6 +144,28 @@ class BytesSource:
         """
         check_range(offset, length, self.size)
         return self._data[offset : offset + length]
+
+
+class PartSource:
+    """A range of a source, as a source: one file within another."""
+
+    def __init__(self, source: Source, start: int, stop: int) -> None:
+        """The bytes from `start` to `stop` (not included)."""
+        self._source, self._start, self._size = source, start, stop - start
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            FormatError: the range is not inside the part.
+        """
+        check_range(offset, length, self._size)
+        return self._source.read(self._start + offset, length)
 
 
 def check_range(offset: int, length: int, size: int) -> None:

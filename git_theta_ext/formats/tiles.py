@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
 from git_theta_ext.formats.torch_storages import Piece
-from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.tensors import DTYPES, TensorInfo
 
 MAX_LITERAL_BYTES = 64 << 20
+OPAQUE_FROM = 1 << 20
+"""A longer run of bytes that is no tensor may be cut into chunks, not kept literal."""
 
 
 def tile(name: str, source: Source, tensors: Iterable[tuple[int, TensorInfo]]) -> Layout:
@@ -20,13 +22,41 @@ def tile(name: str, source: Source, tensors: Iterable[tuple[int, TensorInfo]]) -
     Raises:
         FormatError: see `assemble`.
     """
+    return Layout(name, assemble(source, _named(tensors, Names())))
+
+
+def tile_with_gaps(name: str, source: Source, tensors: Iterable[tuple[int, TensorInfo]]) -> Layout:
+    """As `tile`, but long runs of bytes between the tensors are opaque, not literal.
+
+    Raises:
+        FormatError: see `assemble`.
+    """
     names = Names()
+    pieces = _named(tensors, names)
+    return Layout(name, assemble(source, [*pieces, *gaps(source, pieces, names)]))
+
+
+def _named(tensors: Iterable[tuple[int, TensorInfo]], names: Names) -> list[Piece]:
+    """Tensors with bytes, by their offsets, each with a name of its own."""
     pieces = []
     for offset, tensor in sorted(tensors, key=lambda item: item[0]):
         if tensor.nbytes:
             named = TensorInfo(names.free(tensor.name), tensor.dtype, tensor.shape, tensor.order)
             pieces.append(Piece(offset, tensor.nbytes, Span(named)))
-    return Layout(name, assemble(source, pieces))
+    return pieces
+
+
+def gaps(
+    source: Source, pieces: Sequence[Piece], names: Names, prefix: str = ""
+) -> Iterator[Piece]:
+    """Opaque spans for what lies between the pieces (sorted) where that is long."""
+    position = 0
+    for offset, length in [*((piece.offset, piece.length) for piece in pieces), (source.size, 0)]:
+        if offset - position >= OPAQUE_FROM:
+            size = offset - position
+            info = TensorInfo(names.free(f"{prefix}(content)"), DTYPES["U8"], (size,))
+            yield Piece(position, size, Span(info, opaque=True))
+        position = offset + length
 
 
 def assemble(source: Source, pieces: Iterable[Piece]) -> tuple[Segment, ...]:

@@ -11,9 +11,15 @@ _BYTES = 64 << 10
 class Window:
     """A position in a source, with the bytes after it at hand; nothing is read past `stop`."""
 
-    def __init__(self, source: Source, position: int = 0, stop: int | None = None) -> None:
-        """Stand at `position`; the end is `stop`, by default that of the file."""
+    def __init__(
+        self, source: Source, position: int = 0, stop: int | None = None, ahead: int = _BYTES
+    ) -> None:
+        """Stand at `position`; the end is `stop`, by default that of the file.
+
+        `ahead` bytes are read at once, for a format whose records lie scattered: fewer.
+        """
         self._source = source
+        self._ahead = ahead
         self._stop = source.size if stop is None else stop
         self._start = position
         self._data = b""
@@ -36,7 +42,7 @@ class Window:
             )
         at = self.position - self._start
         if at < 0 or at + length > len(self._data):
-            size = min(max(length, _BYTES), self.left)
+            size = min(max(length, self._ahead), self.left)
             self._start, self._data = self.position, self._source.read(self.position, size)
             at = 0
         self.position += length

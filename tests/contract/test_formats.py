@@ -6,10 +6,13 @@ import json
 import pickle
 import struct
 from collections.abc import Callable
+from functools import cache
 
 import msgpack
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from git_theta_ext.formats import check, names, read_layout, skeleton
 from git_theta_ext.formats.base import Layout, Literal, Span
@@ -17,7 +20,7 @@ from git_theta_ext.formats.chunks import MAX_BYTES, chunk_lengths
 from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.source import BytesSource
 from tests.checkpoints import awkward, model, safetensors
-from tests.containers import gguf, npy, npz, onnx
+from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
 from tests.torchzip import Storage, legacy, save, state_dict, tensor
 
 
@@ -65,6 +68,9 @@ EXAMPLES: dict[str, Callable[[], bytes]] = {
     "npy": lambda: npy(np.arange(600, dtype=np.float32).reshape(20, 30)),
     "npz": lambda: npz({"w": np.arange(600, dtype=np.float32), "t": np.eye(9).T}),
     "gguf": lambda: gguf({"w": (0, (20, 30), bytes(2400)), "q": (2, (4, 64), bytes(144))}),
+    "hdf5": lambda: hdf5({"dense/kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
+    "keras": lambda: keras({"layers/dense/vars/0": np.arange(600.0).reshape(20, 30)}),
+    "tflite": lambda: tflite({"w": (0, (20, 30), bytes(range(240)) * 10, False)}),
     "onnx": lambda: onnx({"w": (1, (20, 30), bytes(range(240)) * 10)}),
     "distcp": distcp,
     "torch-legacy": torch_legacy,
@@ -120,6 +126,27 @@ def test_truncations_and_mutations_still_come_back(name: str) -> None:
         layout = read_layout(BytesSource(case))
         check(layout, len(case))
         assert rebuilt(case, layout) == case
+
+
+@settings(deadline=None, max_examples=120)
+@given(st.sampled_from(sorted(EXAMPLES)), st.data())
+def test_flips_cuts_and_insertions_anywhere_come_back(name: str, draw: st.DataObject) -> None:
+    data = bytearray(_example(name))
+    for _ in range(draw.draw(st.integers(1, 6))):
+        place = draw.draw(st.integers(0, len(data) - 1))
+        data[place] ^= 1 << draw.draw(st.integers(0, 7))
+    place = draw.draw(st.integers(0, len(data) - 1))
+    data[place:place] = draw.draw(st.sampled_from([b"", b"\0", b"\xff" * 8, bytes(64)]))
+    del data[draw.draw(st.integers(len(data) // 2, len(data))) :]
+    case = bytes(data)
+    layout = read_layout(BytesSource(case))
+    check(layout, len(case))
+    assert rebuilt(case, layout) == case
+
+
+@cache
+def _example(name: str) -> bytes:
+    return EXAMPLES[name]()
 
 
 def test_every_format_has_an_example() -> None:

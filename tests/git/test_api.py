@@ -182,6 +182,14 @@ def test_a_commit_without_a_work_tree(versions: Repo) -> None:
     assert (versions.path / NAME).exists()
 
 
+def test_a_commit_of_another_container(versions: Repo) -> None:
+    arrays = {"w": np.arange(5000, dtype=np.float32).reshape(50, 100)}
+    theta.commit(arrays, "trained.pt", message="m", parent="main", repository=versions.path)
+    checkpoint = theta.open("main:trained.pt", repository=versions.path)
+    assert checkpoint.format == "torch-zip"
+    assert same_bits(checkpoint["w"], arrays["w"])
+
+
 def test_a_commit_is_an_update_of_its_parent(versions: Repo) -> None:
     versions.git("branch", "side", "v1")
     arrays = {**model(), QUERY: changed(model()[QUERY], seed=5)}

@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from git_theta_ext import formats
+from git_theta_ext.formats.base import Span
+from git_theta_ext.formats.source import FileSource
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 
@@ -97,6 +101,20 @@ def test_export_to_npz_refuses_what_numpy_lacks(versions: Repo, tmp_path: Path) 
     versions.theta("export", NAME, "--tensors", "encoder*", "-o", str(out))
     with np.load(out) as found:
         assert np.array_equal(found[QUERY], changed(model()[QUERY]))
+
+
+def test_export_to_torch_and_gguf_without_torch(versions: Repo, tmp_path: Path) -> None:
+    for suffix, name in ((".pt", "torch-zip"), (".gguf", "gguf")):
+        out = tmp_path / f"out{suffix}"
+        versions.theta("export", NAME, "--tensors", "encoder*", "-o", str(out))
+        with FileSource(out) as source:
+            layout = formats.read_layout(source)
+        assert layout.format == name
+        found = {s.tensor.name: s.tensor.shape for s in layout.segments if isinstance(s, Span)}
+        assert found == {k: v.shape for k, v in model().items() if k.startswith("encoder")}
+        assert changed(model()[QUERY]).tobytes() in out.read_bytes()
+    with zipfile.ZipFile(tmp_path / "out.pt") as archive:
+        assert archive.testzip() is None
 
 
 def test_export_needs_to_know_the_container(versions: Repo, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""Sorted string tables as LevelDB writes them: what TensorFlow's `.index` files are.
+
+Source: LevelDB, doc/table_format.md, and TensorFlow's core/lib/io/table. Blocks are read only if
+they are stored uncompressed, as TensorFlow writes them; every block's CRC is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from git_theta_ext.errors import FormatError
+from git_theta_ext.formats.base import Source
+from git_theta_ext.formats.crc32c import crc32c, masked
+from git_theta_ext.formats.source import BytesSource
+from git_theta_ext.formats.window import Window
+
+_FOOTER_BYTES = 48
+_MAGIC = 0xDB4775248B80FB57
+_TRAILER_BYTES = 5
+_MAX_BLOCK = 64 << 20
+_MAX_KEY = 1 << 16
+_MAX_BLOCKS = 1 << 18
+_MAX_BYTES = 256 << 20
+"""Of all keys together; prefixes that keys share would else multiply."""
+
+
+def entries(source: Source) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values, in the order of the keys.
+
+    Raises:
+        FormatError: this is no such table, or it is damaged, compressed or past a limit.
+    """
+    if source.size < _FOOTER_BYTES:
+        raise FormatError("table: too short")
+    footer = Window(source, source.size - _FOOTER_BYTES)
+    _handle(footer)
+    index = _handle(footer)
+    if int.from_bytes(source.read(source.size - 8, 8), "little") != _MAGIC:
+        raise FormatError(f"table: no magic number at offset {source.size - 8}")
+    total = 0
+    for number, (_, value) in enumerate(_block(source, *index)):
+        if number >= _MAX_BLOCKS:
+            raise FormatError(f"table: more than {_MAX_BLOCKS} blocks")
+        for key, content in _block(source, *_handle(Window(BytesSource(value)))):
+            total += len(key) + len(content)
+            if total > _MAX_BYTES:
+                raise FormatError(f"table: more than {_MAX_BYTES} bytes of keys and values")
+            yield key, content
+
+
+def _handle(window: Window) -> tuple[int, int]:
+    """Offset and length of a block."""
+    return window.varint(), window.varint()
+
+
+def _block(source: Source, offset: int, length: int) -> Iterator[tuple[bytes, bytes]]:
+    if length > _MAX_BLOCK:
+        raise FormatError(f"table: a block of {length} bytes at offset {offset}")
+    trailer = source.read(offset + length, _TRAILER_BYTES)
+    if trailer[0]:
+        raise FormatError(f"table: the block at offset {offset} is compressed")
+    found = masked(crc32c(source, offset, length + 1))
+    if found != int.from_bytes(trailer[1:], "little"):
+        raise FormatError(f"table: the block at offset {offset} does not have its CRC")
+    data = BytesSource(source.read(offset, length))
+    count = int.from_bytes(data.read(length - 4, 4), "little")
+    window = Window(data, 0, length - 4 - 4 * count)
+    key = b""
+    while window.left > 0:
+        shared, fresh, size = window.varint(), window.varint(), window.varint()
+        if shared > len(key) or shared + fresh > _MAX_KEY:
+            raise FormatError(f"table: a key in the block at offset {offset} is damaged")
+        key = key[:shared] + window.take(fresh)
+        yield key, window.take(size)

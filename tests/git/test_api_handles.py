@@ -1,0 +1,260 @@
+"""What the interface offers besides: safe_open, a trainer's callback, notebook and reference."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import git_theta_ext as theta
+from git_theta_ext import repository as repositories
+from git_theta_ext.errors import RepositoryError, UsageError
+from git_theta_ext.integrations import CommitCallback, latest_metrics
+from git_theta_ext.repository import Repository
+from tests.checkpoints import changed, model, safetensors
+from tests.conftest import Repo
+
+ROOT = Path(__file__).parents[2]
+NAME = "model.safetensors"
+QUERY = "encoder.layer.1.attention.query.weight"
+
+
+@pytest.fixture
+def stored(repo: Repo) -> Repo:
+    repo.write(NAME, safetensors(model(), {"step": "1"}))
+    repo.commit()
+    return repo
+
+
+# -- safe_open -------------------------------------------------------------------------------------
+
+
+def test_a_handle_is_like_that_of_safetensors(stored: Repo) -> None:
+    from safetensors import safe_open
+
+    with (
+        theta.safe_open(NAME, framework="np", repository=stored.path) as ours,
+        safe_open(stored.path / NAME, framework="np") as theirs,
+    ):
+        assert set(ours.keys()) == set(theirs.keys())
+        assert ours.metadata() == theirs.metadata()
+        expected = theirs.get_slice(QUERY)
+        found = ours.get_slice(QUERY)
+        assert found.get_shape() == expected.get_shape()
+        assert found.get_dtype() == expected.get_dtype()
+        assert np.array_equal(ours.get_tensor(QUERY), theirs.get_tensor(QUERY))
+        whole = theirs.get_tensor(QUERY)
+        for index in (
+            np.s_[3:9], np.s_[:, 5], np.s_[2:4, 1:3], np.s_[7], np.s_[-1, ..., 0], np.s_[...],
+            np.s_[::2], np.s_[5:1],
+        ):  # fmt: skip
+            assert np.array_equal(found[index], whole[index])
+
+
+def test_what_a_handle_refuses(stored: Repo) -> None:
+    with pytest.raises(UsageError, match="unknown framework 'tf'"):
+        theta.safe_open(NAME, framework="tf", repository=stored.path)
+    with pytest.raises(UsageError, match="no device 'cuda'"):
+        theta.safe_open(NAME, device="cuda", repository=stored.path)
+    handle = theta.safe_open(NAME, repository=stored.path)
+    with pytest.raises(KeyError, match="no tensor 'nope'"):
+        handle.get_slice("nope")
+    with pytest.raises(IndexError, match="64 rows, none at 64"):
+        handle.get_slice(QUERY)[64]
+    assert handle.get_slice("num_batches_tracked")[()] == model()["num_batches_tracked"]
+
+
+def test_a_comparison_gives_plain_rows(stored: Repo) -> None:
+    stored.git("tag", "v1")
+    stored.write(NAME, safetensors({**model(), QUERY: changed(model()[QUERY])}))
+    stored.commit()
+    (row,) = theta.diff("v1", "HEAD", NAME, repository=stored.path).to_records()
+    assert (row["name"], row["status"], row["new_dtype"], row["new_shape"]) == (
+        QUERY,
+        "changed",
+        "F32",
+        (64, 64),
+    )
+    assert row["changed_entries"] > 0
+    assert row["stored"] > 0
+
+
+# -- opening quickly -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain(stored: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    """A repository in an environment that steers Git nowhere."""
+    for name in list(os.environ):
+        if name.startswith("GIT_CONFIG"):
+            monkeypatch.delenv(name)
+    return stored
+
+
+def test_a_tensor_is_read_without_starting_a_process(
+    plain: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*arguments: Any, **others: Any) -> bytes:
+        raise AssertionError(f"git {arguments} was run")
+
+    monkeypatch.setattr(repositories, "run_git", started)
+    for folder in (plain.path, plain.path / ".git"):
+        assert np.array_equal(theta.open(NAME, repository=folder)[QUERY], model()[QUERY])
+
+
+def test_the_quick_way_finds_the_same_repository(plain: Repo, tmp_path: Path) -> None:
+    plain.git("worktree", "add", "-q", str(tmp_path / "further"))
+    plain.git("clone", "-q", "--bare", str(plain.path), str(tmp_path / "bare.git"))
+    (plain.path / "sub").mkdir()
+    for folder in (
+        plain.path, plain.path / "sub", plain.path / ".git", tmp_path / "further",
+        tmp_path / "bare.git",
+    ):  # fmt: skip
+        slow, quick = Repository.discover(folder), Repository.discover_quickly(folder)
+        assert quick.git_dir.samefile(slow.git_dir)
+        assert quick.common_dir.samefile(slow.common_dir)
+        assert (quick.work_tree is None) == (slow.work_tree is None)
+        if slow.work_tree is not None and quick.work_tree is not None:
+            assert quick.work_tree.samefile(slow.work_tree)
+        assert os.path.realpath(quick.store.root) == os.path.realpath(slow.store.root)
+        for name in (f"HEAD:{NAME}", "HEAD", "main^{commit}", "HEAD~", ":/Track", "nowhere"):
+            assert quick.resolve(name) == slow.resolve(name)
+    with pytest.raises(RepositoryError):
+        Repository.discover_quickly(tmp_path)
+
+
+def test_a_store_elsewhere_is_found(plain: Repo, tmp_path: Path) -> None:
+    (plain.path / ".git/theta").rename(tmp_path / "elsewhere")
+    plain.git("config", "theta.storage", str(tmp_path / "elsewhere"))
+    assert np.array_equal(theta.open(NAME, repository=plain.path)[QUERY], model()[QUERY])
+
+
+def test_variables_that_steer_git_are_respected(
+    plain: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(plain.path / ".git"))
+    assert np.array_equal(theta.open(NAME, repository=tmp_path)[QUERY], model()[QUERY])
+
+
+# -- a trainer -------------------------------------------------------------------------------------
+
+
+def save(repo: Repo, step: int) -> tuple[Any, Any]:
+    """What a trainer has when it has saved a checkpoint."""
+    folder = f"run/checkpoint-{step}"
+    arrays = {**model(), QUERY: changed(model()[QUERY], seed=step)}
+    repo.write(f"{folder}/model.safetensors", safetensors(arrays))
+    repo.write(f"{folder}/trainer_state.json", json.dumps({"step": step}).encode())
+    history = [
+        {"loss": 2.5, "epoch": 0.5, "step": step - 1},
+        {"loss": 1.25, "learning_rate": 1e-4, "epoch": 1.0, "step": step},
+        {"eval_loss": 1.5, "epoch": 1.0, "step": step, "note": "text"},
+    ]
+    args = SimpleNamespace(output_dir=str(repo.path / "run"))
+    state = SimpleNamespace(
+        global_step=step, epoch=1.0, log_history=history, is_world_process_zero=True
+    )
+    return args, state
+
+
+def test_every_saved_checkpoint_is_a_commit(repo: Repo) -> None:
+    repo.write("staged.txt", b"by the user")
+    repo.git("add", "staged.txt")
+    callback = CommitCallback(prefix="tiny")
+    callback.on_save(*save(repo, 10), None, model=object())
+    assert repo.git("log", "-1", "--format=%B").strip().splitlines() == [
+        "tiny: step 10, eval_loss 1.5, loss 1.25",
+        "",
+        "epoch: 1",
+        "eval_loss: 1.5",
+        "learning_rate: 0.0001",
+        "loss: 1.25",
+    ]
+    assert repo.status() == "A  staged.txt\n"
+    found = theta.open("run/checkpoint-10/model.safetensors", repository=repo.path)
+    assert np.array_equal(found[QUERY], changed(model()[QUERY], seed=10))
+    before = repo.git("rev-parse", "HEAD")
+    callback.on_save(*save(repo, 10), None)
+    assert repo.git("rev-parse", "HEAD") == before
+
+
+def test_checkpoints_that_the_trainer_removes_stay_in_history(repo: Repo) -> None:
+    callback = CommitCallback()
+    callback.on_save(*save(repo, 10), None)
+    first = repo.git("rev-parse", "HEAD").strip()
+    for path in (repo.path / "run/checkpoint-10").iterdir():
+        path.unlink()
+    callback.on_save(*save(repo, 20), None)
+    assert repo.git("ls-tree", "-r", "--name-only", "HEAD", "run").split() == [
+        "run/checkpoint-20/model.safetensors",
+        "run/checkpoint-20/trainer_state.json",
+    ]
+    old = theta.open(f"{first}:run/checkpoint-10/model.safetensors", repository=repo.path)
+    new = theta.open("run/checkpoint-20/model.safetensors", repository=repo.path)
+    assert (
+        new.entry("encoder.layer.0.attention.query.weight").blocks
+        == old.entry("encoder.layer.0.attention.query.weight").blocks
+    )
+
+
+def test_a_commit_can_be_pushed(repo: Repo, tmp_path: Path) -> None:
+    repo.git("init", "-q", "--bare", str(tmp_path / "host.git"))
+    repo.git("remote", "add", "origin", str(tmp_path / "host.git"))
+    CommitCallback(push="origin").on_save(*save(repo, 10), None)
+    pushed = repo.git("--git-dir", str(tmp_path / "host.git"), "rev-parse", "main")
+    assert pushed == repo.git("rev-parse", "HEAD")
+
+
+def test_a_failing_commit_does_not_end_the_training(sealed: Path, tmp_path: Path) -> None:
+    args, state = save(Repo(tmp_path), 10)
+    with pytest.warns(UserWarning, match="the checkpoint was not committed"):
+        CommitCallback().on_save(args, state, None)
+    with pytest.raises(RepositoryError):
+        CommitCallback(strict=True).on_save(args, state, None)
+    state.is_world_process_zero = False
+    CommitCallback(strict=True).on_save(args, state, None)
+
+
+def test_other_events_of_a_trainer_pass() -> None:
+    callback = theta.CommitCallback()
+    assert callback.on_step_end(1, 2, 3, model=4) is None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        callback.nothing  # noqa: B018
+    assert latest_metrics([{"a": 1, "step": 9}, {"a": 2, "text": "x"}]) == {"a": 2.0}
+
+
+# -- documentation ---------------------------------------------------------------------------------
+
+
+def test_the_notebook_runs(sealed: Path, tmp_path: Path) -> None:
+    notebook = json.loads((ROOT / "docs/notebook.ipynb").read_text("utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 5
+    assert all(cell["outputs"] == [] for cell in cells)
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", text], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "PATH": path}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "changed layers.3.mlp.weight" in done.stdout
+
+
+def test_the_reference_is_complete_and_fresh() -> None:
+    script = runpy.run_path(str(ROOT / "docs/make_api_reference.py"))
+    expected = script["reference"]()
+    found = (ROOT / "docs/api-reference.md").read_text("utf-8")
+    assert found == expected, "run: python docs/make_api_reference.py"
+    for name in theta.__all__:
+        assert f"`{name}`" in found
