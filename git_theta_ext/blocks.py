@@ -12,8 +12,8 @@ from git_theta_ext.errors import CorruptObjectError, ThetaError, UnknownUpdateEr
 from git_theta_ext.manifest import Block, UpdateRef
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
-from git_theta_ext.updates.base import Values, raw_bytes, values_dtype
-from git_theta_ext.updates.chain import decode_chain
+from git_theta_ext.updates.base import Parameters, Values, raw_bytes, values_dtype
+from git_theta_ext.updates.chain import decode_chain, specs
 from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes
 from git_theta_ext.updates.parameter_file import parse
 
@@ -67,6 +67,39 @@ class Blocks:
         if sha256(values) != block.sha256:
             raise self._blame(block)
         return values
+
+    def read_both(
+        self, old_spec: BlockSpec, old: Block, new_spec: BlockSpec, new: Block
+    ) -> tuple[Values, Values]:
+        """Two versions of a block, each verified; what their chains share is decoded once.
+
+        Both arrays are fresh and writable. Raises what `read` does.
+        """
+        shared = 0
+        while shared < min(len(old.chain), len(new.chain)) and (
+            old.chain[shared].oid == new.chain[shared].oid
+        ):
+            shared += 1
+        if not shared:
+            return self.read(old_spec, old), self.read(new_spec, new)
+        self.ensure([*old.chain, *new.chain[shared:]])
+        common, ours, theirs = (
+            self._parse(chain)
+            for chain in (old.chain[:shared], old.chain[shared:], new.chain[shared:])
+        )
+        middle = specs(old_spec, [*common, *ours])[shared - 1]
+        if middle != specs(new_spec, [*common, *theirs])[shared - 1]:
+            return self.read(old_spec, old), self.read(new_spec, new)
+        base = self._decode_files(middle, old.chain[:shared], common, False)
+        values: list[Values] = []
+        for spec, block, files in ((new_spec, new, theirs), (old_spec, old, ours)):
+            # The second of the two may write into the base: nobody needs it any more.
+            start = base.copy() if not values else base
+            found = self._decode_files(spec, block.chain, files, True, start)
+            if sha256(found) != block.sha256:
+                raise self._blame(block)
+            values.append(found)
+        return values[1], values[0]
 
     def read_bytes(self, block: Block) -> bytes:
         """The content of a block of plain bytes, such as a skeleton."""
@@ -123,14 +156,27 @@ class Blocks:
         return (*kept, UpdateRef(choice.encoded.kind, oid, size, choice.encoded.info))
 
     def _decode(self, spec: BlockSpec, chain: Sequence[UpdateRef], whole: bool = True) -> Values:
+        return self._decode_files(spec, chain, self._parse(chain), whole)
+
+    def _parse(self, chain: Sequence[UpdateRef]) -> list[Parameters]:
         files = []
         for ref in chain:
             try:
                 files.append(parse(self.store.read(ref.oid, ref.size)))
             except CorruptObjectError as error:
                 raise CorruptObjectError(f"object {ref.oid}: {error.message}") from error
+        return files
+
+    def _decode_files(
+        self,
+        spec: BlockSpec,
+        chain: Sequence[UpdateRef],
+        files: Sequence[Parameters],
+        whole: bool,
+        base: Values | None = None,
+    ) -> Values:
         try:
-            return decode_chain(spec, files, whole)
+            return decode_chain(spec, files, whole, base)
         except UnknownUpdateError:
             raise
         except ThetaError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     found: list[Found] = []
     for pair in _pairs(args, revisions, files):
         measured = not args.name_only or args.sort == "change"
-        comparison = compare(pair.old, pair.new, measured)
+        with closing(pair):
+            comparison = compare(pair.old, pair.new, measured)
         comparison = _selected(comparison, args.tensor, args.sort)
         if comparison.changes or (comparison.structure_changed and not args.tensor):
             found.append((pair.path, comparison))

@@ -22,6 +22,12 @@ class Pair:
     old: Side | None
     new: Side | None
 
+    def close(self) -> None:
+        """Let go of the files that were opened."""
+        for side in (self.old, self.new):
+            if side is not None:
+                side.close()
+
 
 def changed_checkpoints(
     repository: Repository, revisions: Sequence[str], paths: Sequence[str], *, cached: bool = False
@@ -86,10 +92,16 @@ def two_files(old: Path, new: Path, blocks: Blocks | None) -> Pair:
     Raises:
         UsageError: one cannot be read.
     """
-    sides = []
-    for path in (old, new):
-        try:
-            sides.append(open_side(path, blocks))
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    sides: list[Side | None] = []
+    try:
+        for path in (old, new):
+            try:
+                sides.append(open_side(path, blocks))
+            except OSError as error:
+                raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except BaseException:
+        for side in sides:
+            if side is not None:
+                side.close()
+        raise
     return Pair(str(new), sides[0], sides[1])

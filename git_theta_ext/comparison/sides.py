@@ -43,6 +43,10 @@ class Side(Protocol):
         """Have what these blocks are rebuilt from at hand, in one batch."""
         ...
 
+    def close(self) -> None:
+        """Let go of the file, if there is one: on Windows nobody can replace it until then."""
+        ...
+
 
 class StoredSide:
     """A manifest; its blocks come from the store, verified."""
@@ -50,27 +54,37 @@ class StoredSide:
     def __init__(self, manifest: Manifest, blocks: Blocks) -> None:
         """Missing objects are fetched when they are asked for."""
         self.manifest = manifest
-        self._blocks = blocks
+        self.blocks = blocks
 
     def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
         """The raw bits of a block's elements."""
-        return self._blocks.read(spec, block)
+        return self.blocks.read(spec, block)
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Fetch the objects that are missing."""
-        self._blocks.ensure(ref for block in blocks for ref in block.chain)
+        self.blocks.ensure(ref for block in blocks for ref in block.chain)
 
     def structure(self) -> bytes:
         """The skeleton."""
-        return self._blocks.read_bytes(self.manifest.skeleton)
+        return self.blocks.read_bytes(self.manifest.skeleton)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class FileSide:
     """A checkpoint file; its manifest names blocks by their hashes and no objects at all."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file once, to hash its blocks."""
+        """Read the file once, to hash its blocks; it stays open until `close`."""
         self._source = FileSource(path)
+        try:
+            self._index()
+        except BaseException:
+            self._source.close()
+            raise
+
+    def _index(self) -> None:
         layout = read_layout(self._source)
         self._offsets: dict[Position, int] = {}
         places = list(self._places(layout))
@@ -93,6 +107,10 @@ class FileSide:
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """A file has everything."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
 
     def structure(self) -> bytes:
         """The skeleton."""
@@ -135,6 +153,24 @@ class FileSide:
         if hashlib.sha256(data).hexdigest() != block.sha256:
             raise ChangedWhileReadError(f"{self._source.path} changed while it was compared")
         return np.frombuffer(data, values_dtype(spec.dtype))
+
+
+def read_both(
+    old: Side,
+    new: Side,
+    then: tuple[BlockSpec, Position, Block],
+    now: tuple[BlockSpec, Position, Block],
+) -> tuple[Values, Values]:
+    """The raw bits of two blocks; what both are made of is read once. Neither is to be written to.
+
+    One array for both where they have the same bytes.
+    """
+    if then[2].sha256 == now[2].sha256 and then[0].dtype == now[0].dtype:
+        values = old.read(*then)
+        return values, values
+    if isinstance(old, StoredSide) and isinstance(new, StoredSide) and old.blocks is new.blocks:
+        return new.blocks.read_both(then[0], then[2], now[0], now[2])
+    return old.read(*then), new.read(*now)
 
 
 def open_side(path: Path, blocks: Blocks | None) -> Side | None:

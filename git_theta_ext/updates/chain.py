@@ -10,18 +10,24 @@ from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates.base import Parameters, Values, base_spec
 
 
-def decode_chain(spec: BlockSpec, files: Sequence[Parameters], whole: bool = True) -> Values:
+def decode_chain(
+    spec: BlockSpec,
+    files: Sequence[Parameters],
+    whole: bool = True,
+    base: Values | None = None,
+) -> Values:
     """The values that a chain of parameter files stands for, in a fresh writable array.
 
     `whole` is False for the first part of a chain, which for plain bytes may be of another length.
+    `base`: what the part of the chain before `files` decodes to; it may be written to.
     The caller verifies the hash; this only promises to stay within a small multiple of the block.
 
     Raises:
         CorruptObjectError: the files do not fit together or are damaged.
         UnknownUpdateError: one is of a kind that needs a plug-in.
     """
-    values: Values | None = None
-    for file, expected in zip(files, _specs(spec, files), strict=True):
+    values = base
+    for file, expected in zip(files, specs(spec, files), strict=True):
         update = updates.get(file.kind)
         if update.needs_base != (values is not None):
             raise CorruptObjectError(f"{file.kind!r} stands at the wrong place in its chain")
@@ -35,7 +41,7 @@ def decode_chain(spec: BlockSpec, files: Sequence[Parameters], whole: bool = Tru
     return values
 
 
-def _specs(spec: BlockSpec, files: Sequence[Parameters]) -> list[BlockSpec]:
+def specs(spec: BlockSpec, files: Sequence[Parameters]) -> list[BlockSpec]:
     """What each file of a chain decodes to, known from the end: `spec` is the last one's."""
     specs: list[BlockSpec] = []
     for file in reversed(files):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from git_theta_ext.comparison.compare import Change, Comparison
@@ -24,7 +25,9 @@ def lines(*changes: Change, notes: tuple[Note, ...] = (), **style: bool) -> str:
 
 def test_a_changed_tensor() -> None:
     moments = Moments(6, 3.0, 4.0)
-    measure = Measure(6, 0.04, 3.9, moments, moments, 0.1, 4, sample=(0.1, -0.1, 0.0))
+    measure = Measure(
+        6, 0.04, 3.9, moments, moments, 0.1, 4, sample=(np.array([0.1, -0.1, 0], np.float32),)
+    )
     text = lines(Change("changed", tensor(), tensor(), "low-rank", (("rank", "8"),), 900, measure))
     assert text.splitlines()[0] == (
         "m.safetensors  1 of 10 tensors changed · 12 of 100 parameters · change 10 % · "
