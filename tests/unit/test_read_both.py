@@ -27,7 +27,8 @@ def chains(tmp_path: Path) -> tuple[Blocks, list[tuple[BlockSpec, Block]]]:
     random = np.random.default_rng(0)
     blocks = Blocks(Store(tmp_path))
     first = random.normal(0, 1, (50, 40)).astype(np.float32)
-    arrays = [first, *(first + random.normal(0, 1e-4, first.shape) for _ in range(2))]
+    arrays = [first, first + random.normal(0, 1e-4, first.shape), first.copy()]
+    arrays[2][3, 7] = 1
     made = [blocks.write(SPEC, bits(arrays[0]))]
     made += [blocks.write(SPEC, bits(array), reference=made[0]) for array in arrays[1:]]
     later = arrays[2].copy()
