@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.comparison.compare import Change
 from git_theta_ext.names import natural_key
+from git_theta_ext.report.words import relation
 
 _MAX_CHOICES = 6
 """Alternatives listed between braces; more are counted."""
@@ -25,7 +26,8 @@ class Group:
 def group(changes: Iterable[Change]) -> list[Group]:
     """Put changes together whose names differ in a few parts and that are otherwise alike.
 
-    Alike: the same status, element types, shapes and kind of update, with or without new NaN.
+    Alike: the same status, element types, shapes and kind of update, with or without new NaN, and
+    in what a new type or shape left as it was.
     A group stands for exactly the names that its braces list. Order: that of the first change.
     """
     alike: dict[Hashable, list[Change]] = {}
@@ -42,7 +44,7 @@ def _key(change: Change) -> Hashable:
     )
     alarm = change.measure is not None and change.measure.not_finite > 0
     alone = change.name if change.status == "renamed" else None
-    return change.status, tensors, change.kind, alarm, alone
+    return change.status, tensors, change.kind, alarm, alone, tuple(relation(change))
 
 
 def _by_name(changes: Sequence[Change]) -> list[Group]:
