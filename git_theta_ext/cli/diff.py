@@ -15,6 +15,7 @@ from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.text import printable, to_json
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_files
+from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.report import markdown
 from git_theta_ext.report.records import records
@@ -44,6 +45,11 @@ def add_parser(subparsers: Any) -> None:
         "--sort", choices=["name", "change", "size"], default="name",
         help="order of the tensors: by name, by relative change, by what they store",
     )  # fmt: skip
+    parser.add_argument(
+        "--spectrum", action="store_true",
+        help="also the singular values of the most changed matrices; of updates that are not "
+        "low-rank an estimate",
+    )  # fmt: skip
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--stat", action="store_true", help="one line for each group of tensors")
     shape.add_argument("--name-only", action="store_true", help="only the names of tensors")
@@ -65,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
         measured = not args.name_only or args.sort == "change"
         with closing(pair):
             comparison = compare(pair.old, pair.new, measured)
-        comparison = _selected(comparison, args.tensor, args.sort)
+            comparison = _selected(comparison, args.tensor, args.sort)
+            if measured and (args.spectrum or args.format == "html"):
+                comparison = with_spectra(comparison, pair.old, pair.new, sketched=args.spectrum)
         if comparison.changes or (comparison.structure_changed and not args.tensor):
             found.append((pair.path, comparison))
     text = _text(args, found)

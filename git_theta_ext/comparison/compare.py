@@ -18,6 +18,19 @@ Status = Literal["added", "removed", "changed", "renamed"]
 
 
 @dataclass(frozen=True, slots=True)
+class Spectrum:
+    """Singular values of a change, the largest first.
+
+    `estimated` where they are not exact; `partial` where they are those of a low-rank part, and the
+    rest of the change (other training, or rounding) has more than a hundredth of its energy.
+    """
+
+    values: tuple[float, ...]
+    estimated: bool
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One tensor that differs. `old` and `new` are None where it was added or removed.
 
@@ -32,6 +45,7 @@ class Change:
     info: tuple[tuple[str, str], ...] = ()
     stored: int = 0
     measure: Measure | None = None
+    spectrum: Spectrum | None = None
 
     @property
     def name(self) -> str:
@@ -51,7 +65,8 @@ class Comparison:
     """All that differs between two versions of one checkpoint.
 
     `size` is the length of the new version in bytes, its structure left out; `notes` say what
-    differs outside the tensors, where that could be read.
+    differs outside the tensors, where that could be read; `unchanged` are the names of tensors that
+    do not differ.
     """
 
     changes: tuple[Change, ...]
@@ -64,6 +79,7 @@ class Comparison:
     new_format: str | None
     structure_changed: bool
     notes: tuple[Note, ...] = ()
+    unchanged: tuple[str, ...] = ()
 
     @property
     def measure(self) -> Measure:
@@ -116,6 +132,7 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
         new.manifest.format if new is not None else None,
         restructured,
         notes,
+        tuple(name for name, now in after.items() if name in before and _same(before[name], now)),
     )
 
 

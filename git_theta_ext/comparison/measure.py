@@ -121,7 +121,9 @@ def histogram(sample: Sample, largest: float, bins: int = BINS) -> list[int]:
     """Counts of differences in equal bins from -largest to +largest."""
     if not 0 < largest < math.inf or not sample:
         return [0] * bins
-    counts, _ = np.histogram(np.concatenate(sample), bins, (-largest, largest))
+    # The sample is of float32: its largest one may have been rounded up.
+    reach = largest * (1 + 1e-6)
+    counts, _ = np.histogram(np.concatenate(sample, dtype=np.float64), bins, (-reach, reach))
     return [int(count) for count in counts]
 
 

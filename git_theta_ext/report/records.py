@@ -42,6 +42,13 @@ def _change(change: Change) -> dict[str, Any]:
         "update": change.kind,
         "remarks": dict(change.info),
         "stored": change.stored,
+        "singular_values": None
+        if change.spectrum is None
+        else {
+            "values": list(change.spectrum.values),
+            "estimated": change.spectrum.estimated,
+            "partial": change.spectrum.partial,
+        },
         "values": _measure(change.measure, change.new),
     }
 

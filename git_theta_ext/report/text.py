@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
 from git_theta_ext.comparison.measure import Measure, histogram
 from git_theta_ext.report.groups import Group, group
 from git_theta_ext.report.words import counted, relation, rounded
@@ -159,6 +159,10 @@ def _numbers(one: Group, style: Style) -> Iterator[str]:
     if parts:
         yield style.paint(_DIM, f"      {'   '.join(parts)}")
     for change in one.changes:
+        if change.spectrum is not None:
+            name = f"{shown(change.name)}: " if len(one.changes) > 1 else ""
+            yield style.paint(_DIM, f"      {name}{singular(change.spectrum, style.unicode)}")
+    for change in one.changes:
         if change.measure is not None and change.measure.not_finite and change.new is not None:
             where = position(change.measure.not_finite_at or 0, change.new)
             new = "" if change.old is None else "new "
@@ -189,6 +193,16 @@ def _entries(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
 def _before_after(name: str, old: float, new: float) -> str:
     a, b = f"{old:.3g}", f"{new:.3g}"
     return f"{name} {a}" if a == b else f"{name} {a} → {b}"
+
+
+def singular(spectrum: Spectrum, unicode: bool = True) -> str:
+    """Singular values in a line: the largest ones, and how they fall off."""
+    values = spectrum.values
+    tops = ", ".join(f"{value:.3g}" for value in values[:4])
+    bars = spark([math.ceil(1000 * value / values[0]) for value in values], unicode)
+    about = "about " if spectrum.estimated else ""
+    part = " of its low-rank part" if spectrum.partial else ""
+    return f"singular values{part} {about}{tops}{', …' if len(values) > 4 else ''} {bars}"
 
 
 def position(flat: int, tensor: TensorInfo) -> str:
