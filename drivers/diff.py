@@ -63,7 +63,8 @@ def _show(arguments: Sequence[str]) -> None:
     path, old_file, _, _, new_file, _, _ = arguments[:_SEVEN]
     new_path = arguments[_SEVEN] if len(arguments) > _SEVEN else path
     colour = _colour()
-    header = f"diff --git a/{shown(path)} b/{shown(new_path)}"
+    # Git, too, leaves out the slash of a path that begins with one.
+    header = f"diff --git a/{shown(path.lstrip('/'))} b/{shown(new_path.lstrip('/'))}"
     print(f"\x1b[1m{header}\x1b[m" if colour else header)
     with closing(_pair(new_path, old_file, new_file)) as pair:
         comparison = compare(pair.old, pair.new)
