@@ -42,8 +42,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--tensor", action="append", default=[], metavar="GLOB", help="only these")
     parser.add_argument(
-        "--sort", choices=["name", "change", "size"], default="name",
-        help="order of the tensors: by name, by relative change, by what they store",
+        "--sort", choices=["name", "change", "size"],
+        help="order of the tensors: by name, or each on its own by relative change or by what it "
+        "stores; by default in groups, what matters first",
     )  # fmt: skip
     parser.add_argument(
         "--spectrum", action="store_true",
@@ -172,11 +173,13 @@ def _text(args: argparse.Namespace, found: list[Found]) -> str:
 
         return html.render(found)
     style = _style(args)
-    whole = args.sort == "name"
+    whole = args.sort in (None, "name")
     return "".join(
         f"{line}\n"
         for path, one in found
-        for line in render(path, one, style, brief=args.stat, grouped=whole)
+        for line in render(
+            path, one, style, brief=args.stat, grouped=whole, by_name=args.sort == "name"
+        )
     )
 
 

@@ -37,6 +37,20 @@ def group(changes: Iterable[Change]) -> list[Group]:
     return sorted(groups, key=lambda one: natural_key(one.changes[0].name))
 
 
+def weight(one: Group) -> tuple[int, float, tuple[object, ...]]:
+    """What matters first: alarms, then tensors that came or went, then by how far they moved.
+
+    To sort groups by; those that moved alike stand in the order of their names.
+    """
+    measures = [change.measure for change in one.changes if change.measure is not None]
+    key = natural_key(one.changes[0].name)
+    if any(measure.not_finite for measure in measures):
+        return (0, 0.0, key)
+    if one.changes[0].status != "changed" or not measures:
+        return (1, 0.0, key)
+    return (2, -max(measure.relative or 0.0 for measure in measures), key)
+
+
 def _key(change: Change) -> Hashable:
     tensors = tuple(
         None if tensor is None else (tensor.dtype.name, tensor.shape)

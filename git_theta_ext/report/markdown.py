@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.measure import Measure
-from git_theta_ext.report.groups import Group, group
+from git_theta_ext.report.groups import Group, group, weight
 from git_theta_ext.report.text import described, magnitude, percentage, shown, size
 from git_theta_ext.report.words import relation
 
@@ -47,7 +47,7 @@ def render(comparisons: Sequence[tuple[str, Comparison]], limit: int = LIMIT) ->
 
 
 def _file(path: str, found: Comparison, keep: int) -> str:
-    groups = sorted(group(found.changes), key=_weight)
+    groups = sorted(group(found.changes), key=weight)
     rows = [_row(one) for one in groups[:keep]]
     parts = [f"**{_escaped(path)}** — {_summary(found)}\n"]
     if rows:
@@ -64,16 +64,6 @@ def _file(path: str, found: Comparison, keep: int) -> str:
         parts.append(f"… and {left:,} more tensors that changed less\n")
     parts += _outside(found)
     return "\n".join(parts)
-
-
-def _weight(one: Group) -> tuple[int, float, str]:
-    """What matters first: alarms, then tensors that came or went, then by how far they moved."""
-    measures = [change.measure for change in one.changes if change.measure is not None]
-    if any(measure.not_finite for measure in measures):
-        return (0, 0.0, one.name)
-    if all(measure.relative is None for measure in measures):
-        return (1, 0.0, one.name)
-    return (2, -max(measure.relative or 0.0 for measure in measures), one.name)
 
 
 def _summary(found: Comparison) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
 from git_theta_ext.comparison.measure import Measure, histogram
-from git_theta_ext.report.groups import Group, group
+from git_theta_ext.report.groups import Group, group, weight
 from git_theta_ext.report.words import counted, relation, rounded
 from git_theta_ext.tensors import TensorInfo
 
@@ -41,6 +41,7 @@ def render(
     *,
     brief: bool = False,
     grouped: bool = True,
+    by_name: bool = False,
 ) -> Iterator[str]:
     """A summary line for the file, then what happened to each group of tensors.
 
@@ -49,12 +50,15 @@ def render(
         comparison: what differs.
         style: colours and characters.
         brief: one line for each group, without the numbers of its values.
-        grouped: put tensors that changed alike together, in the order of their names; else each
-            stands alone, in the order of the comparison.
+        grouped: put tensors that changed alike together, what matters first; else each stands
+            alone, in the order of the comparison.
+        by_name: the groups in the order of their names.
     """
     yield style.paint(_BOLD, "  ".join([shown(path), summary(comparison)]))
     alone = [Group(change.name, (change,)) for change in comparison.changes]
     groups = group(comparison.changes) if grouped else alone
+    if grouped and not by_name:
+        groups.sort(key=weight)
     listed = groups[:MAX_LINES]
     names = min(64, max((len(_name(one)) for one in listed), default=0))
     for one in listed:
