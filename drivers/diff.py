@@ -11,11 +11,13 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.compare import compare
+from git_theta_ext.comparison.files import Pair
 from git_theta_ext.comparison.sides import Side, open_side
 from git_theta_ext.errors import RepositoryError, ThetaError
 from git_theta_ext.report.text import Style, render, shown
@@ -61,12 +63,24 @@ def _show(arguments: Sequence[str]) -> None:
     path, old_file, _, _, new_file, _, _ = arguments[:_SEVEN]
     new_path = arguments[_SEVEN] if len(arguments) > _SEVEN else path
     colour = _colour()
-    header = f"diff --git a/{shown(path)} b/{shown(new_path)}"
+    # Git, too, leaves out the slash of a path that begins with one.
+    header = f"diff --git a/{shown(path.lstrip('/'))} b/{shown(new_path.lstrip('/'))}"
     print(f"\x1b[1m{header}\x1b[m" if colour else header)
-    comparison = compare(_side(old_file), _side(new_file))
+    with closing(_pair(new_path, old_file, new_file)) as pair:
+        comparison = compare(pair.old, pair.new)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     for line in render(new_path, comparison, Style(colour, unicode)):
         print(line)
+
+
+def _pair(path: str, old_file: str, new_file: str) -> Pair:
+    old = _side(old_file)
+    try:
+        return Pair(path, old, _side(new_file))
+    except BaseException:
+        if old is not None:
+            old.close()
+        raise
 
 
 def _side(name: str) -> Side | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from git_theta_ext.manifest import Block, UpdateRef
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
-from git_theta_ext.updates.chain import decode_chain
+from git_theta_ext.updates.chain import decode_chain, specs
 from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes
 from git_theta_ext.updates.dense import glimpse
 from git_theta_ext.updates.low_rank import LowRank
@@ -29,6 +30,16 @@ Fetch = Callable[[Iterable[UpdateRef]], None]
 
 _GLANCE_BYTES = 1 << 20
 """Predecessors from this size on are glanced at before they are rebuilt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What several versions of a block were made of: the beginning of their chains."""
+
+    spec: BlockSpec
+    chain: tuple[UpdateRef, ...]
+    values: Values
+    """What that beginning stands for; not to be written to."""
 
 
 class Blocks:
@@ -84,6 +95,56 @@ class Blocks:
                 return values
         raise self._blame(block)
 
+    def read_together(
+        self, versions: Sequence[tuple[BlockSpec, Block]]
+    ) -> tuple[list[Values], Shared | None]:
+        """The raw bits of several versions of a block; what their chains share is decoded once.
+
+        Returns:
+            The values of each, not to be written to, for two may be one array; and what the
+            beginning that all chains share stands for, if there is one.
+
+        Raises:
+            MissingObjectError, CorruptObjectError: as `read`.
+        """
+        self.ensure(ref for _, block in versions for ref in block.chain)
+        length = _common([block.chain for _, block in versions])
+        rests = [block.chain[length:] for _, block in versions]
+        files = [[self._parse(ref) for ref in rest] for rest in rests if length]
+        chain = versions[0][1].chain[:length]
+        shared = self._shared(chain, [spec for spec, _ in versions], files) if length else None
+        if shared is None:
+            return [self.read(spec, block) for spec, block in versions], None
+        # A distance is added to every value, so a wrong head cannot give a right successor.
+        proven = any(rest and all(ref.kind == "delta" for ref in rest) for rest in rests)
+        found = []
+        for (spec, block), rest, parsed in zip(versions, rests, files, strict=True):
+            values = shared.values
+            if rest:
+                values = self._decode_files(spec, rest, parsed, base=values.copy())
+            if (rest or not proven) and sha256(values) != block.sha256:
+                values = self.read(spec, block)
+            found.append(values)
+        return found, shared
+
+    def _shared(
+        self,
+        chain: tuple[UpdateRef, ...],
+        made: Sequence[BlockSpec],
+        rests: Sequence[Sequence[Parameters]],
+    ) -> Shared | None:
+        """What a chain stands for, if it is the same thing before all these rests of chains."""
+        files = [self._parse(ref) for ref in chain]
+        heads = {
+            specs(spec, [*files, *rest])[len(files) - 1]
+            for spec, rest in zip(made, rests, strict=True)
+        }
+        if len(heads) != 1:
+            return None
+        (head,) = heads
+        values = self._decode_files(head, chain, files, whole=False)
+        return Shared(head, chain, values) if values.nbytes == head.nbytes else None
+
     def read_bytes(self, block: Block) -> bytes:
         """The content of a block of plain bytes, such as a skeleton."""
         return self.read(_bytes_spec(block.nbytes), block).tobytes()
@@ -114,6 +175,22 @@ class Blocks:
         base = self._reference(reference_spec or spec, reference)
         choice = encode_block(spec, values, base, supplied)
         return Block(spec.nbytes, digest, self._store(choice, reference))
+
+    def append(
+        self, spec: BlockSpec, digest: str, chain: tuple[UpdateRef, ...], encoded: Encoded
+    ) -> Block:
+        """Store an update that the caller has encoded, behind a chain; the block that it makes.
+
+        Args:
+            spec: what the block is.
+            digest: the SHA-256 of its bytes.
+            chain: what the update was encoded against; empty for a dense one.
+            encoded: the update.
+        """
+        oid, size = self.store.put(encoded.pieces)
+        return Block(
+            spec.nbytes, digest, (*chain, UpdateRef(encoded.kind, oid, size, encoded.info))
+        )
 
     def write_bytes(self, data: bytes, *, reference: Block | None = None) -> Block:
         """Encode and store plain bytes, such as a skeleton, against an earlier version of them."""
@@ -158,8 +235,20 @@ class Blocks:
         careful: bool = False,
     ) -> Values:
         files = [self._parse(ref) for ref in chain]
+        return self._decode_files(spec, chain, files, whole=whole, careful=careful)
+
+    def _decode_files(
+        self,
+        spec: BlockSpec,
+        chain: Sequence[UpdateRef],
+        files: Sequence[Parameters],
+        *,
+        whole: bool = True,
+        careful: bool = False,
+        base: Values | None = None,
+    ) -> Values:
         try:
-            return decode_chain(spec, files, whole, careful)
+            return decode_chain(spec, files, whole=whole, careful=careful, base=base)
         except (UnknownUpdateError, UsageError):
             raise
         except ThetaError as error:
@@ -210,6 +299,15 @@ class _Rehearsal(Blocks):
 
     def _blame(self, block: Block) -> CorruptObjectError:
         return self._real._blame(block)
+
+
+def _common(chains: Sequence[tuple[UpdateRef, ...]]) -> int:
+    """How many updates all chains begin with alike."""
+    first = min(chains, key=len)
+    for length, ref in enumerate(first):
+        if any(chain[length] != ref for chain in chains):
+            return length
+    return len(first)
 
 
 def sha256(values: Values) -> str:

@@ -29,6 +29,7 @@ from git_theta_ext.repository import Repository
 from git_theta_ext.tensors import BlockSpec
 
 if TYPE_CHECKING:
+    from git_theta_ext.blocks import Blocks
     from git_theta_ext.comparison.sides import Position, Side
     from git_theta_ext.updates.base import Values
 
@@ -280,6 +281,16 @@ class JoinedSide:
         if wanted:
             for side in {type(side): side for side in self._sides}.values():
                 side.prepare(wanted)
+
+    def store_of(self, position: Position) -> Blocks | None:
+        """Where the block is rebuilt from, if its shard is not a file."""
+        side, name = self._owner[position[0]]
+        return side.store_of((name, position[1]))
+
+    def close(self) -> None:
+        """Close every shard that is a file."""
+        for side in self._sides:
+            side.close()
 
     def structure(self) -> bytes:
         """The metadata and the order of the tensors of all shards."""

@@ -9,8 +9,8 @@ from git_theta_ext import patterns
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.log import split
 from git_theta_ext.cli.text import printable, table, to_json
-from git_theta_ext.comparison.compare import measure_entries
 from git_theta_ext.comparison.history import Version, blame, first_versions, versions
+from git_theta_ext.comparison.overlap import Pair, measure_pairs
 from git_theta_ext.comparison.sides import StoredSide
 from git_theta_ext.errors import UsageError
 from git_theta_ext.report.text import percentage
@@ -61,15 +61,19 @@ def _drift(
 ) -> dict[str, float | None]:
     """The relative change of each tensor since its first version, None where it cannot be said."""
     blocks = Blocks.open(repository)
-    newest = history[0]
-    found: dict[str, float | None] = {}
-    for name, first in first_versions(history, set(names)).items():
-        if first.manifest is None or newest.manifest is None:
-            continue
-        old, new = StoredSide(first.manifest, blocks), StoredSide(newest.manifest, blocks)
-        measure = measure_entries(old, new, first.entries[name], newest.entries[name])
-        found[name] = None if measure is None else measure.relative
-    return found
+    first = first_versions(history, set(names))
+    entries = {version.commit: version.entries for version in (history[0], *first.values())}
+    pairs = {}
+    for name, version in first.items():
+        old, new = version.manifest, history[0].manifest
+        if old is not None and new is not None:
+            then, now = entries[version.commit][name], entries[history[0].commit][name]
+            pairs[name] = Pair(StoredSide(old, blocks), StoredSide(new, blocks), then, now)
+    measures = measure_pairs(list(pairs.values()))
+    return {
+        name: None if measure is None else measure.relative
+        for name, measure in zip(pairs, measures, strict=True)
+    }
 
 
 def _row(name: str, version: Version, newest: Version, drift: float | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.text import printable, to_json
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_files
+from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.report import markdown
 from git_theta_ext.report.records import records
@@ -40,8 +42,14 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--tensor", action="append", default=[], metavar="GLOB", help="only these")
     parser.add_argument(
-        "--sort", choices=["name", "change", "size"], default="name",
-        help="order of the tensors: by name, by relative change, by what they store",
+        "--sort", choices=["name", "change", "size"],
+        help="order of the tensors: by name, or each on its own by relative change or by what it "
+        "stores; by default in groups, what matters first",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spectrum", action="store_true",
+        help="also the singular values of the most changed matrices; of updates that are not "
+        "low-rank an estimate",
     )  # fmt: skip
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--stat", action="store_true", help="one line for each group of tensors")
@@ -62,8 +70,11 @@ def run(args: argparse.Namespace) -> int:
     found: list[Found] = []
     for pair in _pairs(args, revisions, files):
         measured = not args.name_only or args.sort == "change"
-        comparison = compare(pair.old, pair.new, measured)
-        comparison = _selected(comparison, args.tensor, args.sort)
+        with closing(pair):
+            comparison = compare(pair.old, pair.new, measured)
+            comparison = _selected(comparison, args.tensor, args.sort)
+            if measured and (args.spectrum or args.format == "html"):
+                comparison = with_spectra(comparison, pair.old, pair.new, sketched=args.spectrum)
         if comparison.changes or (comparison.structure_changed and not args.tensor):
             found.append((pair.path, comparison))
     text = _text(args, found)
@@ -162,11 +173,13 @@ def _text(args: argparse.Namespace, found: list[Found]) -> str:
 
         return html.render(found)
     style = _style(args)
-    whole = args.sort == "name"
+    whole = args.sort in (None, "name")
     return "".join(
         f"{line}\n"
         for path, one in found
-        for line in render(path, one, style, brief=args.stat, grouped=whole)
+        for line in render(
+            path, one, style, brief=args.stat, grouped=whole, by_name=args.sort == "name"
+        )
     )
 
 

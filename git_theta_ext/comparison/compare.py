@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from git_theta_ext.checkout import entry_specs
-from git_theta_ext.comparison.measure import Measure, measure_block
-from git_theta_ext.comparison.sides import Position, Side
+from git_theta_ext.comparison.measure import Measure
+from git_theta_ext.comparison.overlap import Pair, measure_pairs
+from git_theta_ext.comparison.sides import Side
 from git_theta_ext.comparison.structure import Note, compare_structures
 from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.names import natural_key
-from git_theta_ext.parallel import ordered_map
-from git_theta_ext.tensors import BlockSpec, TensorInfo
+from git_theta_ext.tensors import TensorInfo
 
 Status = Literal["added", "removed", "changed", "renamed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """Singular values of a change, the largest first.
+
+    `estimated` where they are not exact; `partial` where they are those of a low-rank part, and the
+    rest of the change (other training, or rounding) has more than a hundredth of its energy.
+    """
+
+    values: tuple[float, ...]
+    estimated: bool
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,7 @@ class Change:
     info: tuple[tuple[str, str], ...] = ()
     stored: int = 0
     measure: Measure | None = None
+    spectrum: Spectrum | None = None
 
     @property
     def name(self) -> str:
@@ -53,7 +65,8 @@ class Comparison:
     """All that differs between two versions of one checkpoint.
 
     `size` is the length of the new version in bytes, its structure left out; `notes` say what
-    differs outside the tensors, where that could be read.
+    differs outside the tensors, where that could be read; `unchanged` are the names of tensors that
+    do not differ.
     """
 
     changes: tuple[Change, ...]
@@ -66,6 +79,7 @@ class Comparison:
     new_format: str | None
     structure_changed: bool
     notes: tuple[Note, ...] = ()
+    unchanged: tuple[str, ...] = ()
 
     @property
     def measure(self) -> Measure:
@@ -107,9 +121,7 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
     after = _entries(new)
     known = {ref.oid for ref in old.manifest.objects()} if old is not None else set()
     renames = _renames(before, after)
-    if measured:
-        _prepare(old, new, before, after)
-    changes = []
+    changes: list[Change] = []
     for name in sorted({*before, *after}, key=natural_key):
         then, now = before.get(name), after.get(name)
         if now is None and then is not None:
@@ -118,10 +130,11 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
         elif now is not None and then is None:
             changes.append(_arrival(now, before.get(renames.get(name, "")), known))
         elif now is not None and then is not None and not _same(then, now):
-            measure = measure_entries(old, new, then, now) if measured else None
             kind, info = _update(then, now)
             stored = _stored(now.blocks, known)
-            changes.append(Change("changed", then.tensor, now.tensor, kind, info, stored, measure))
+            changes.append(Change("changed", then.tensor, now.tensor, kind, info, stored))
+    if measured and old is not None and new is not None:
+        changes = _measured(changes, old, new, before, after)
     whole = after or before
     restructured = (
         old is not None
@@ -142,19 +155,25 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
         new.manifest.format if new is not None else None,
         restructured,
         notes,
+        tuple(name for name, now in after.items() if name in before and _same(before[name], now)),
     )
 
 
-def _prepare(
-    old: Side | None, new: Side | None, before: Mapping[str, Entry], after: Mapping[str, Entry]
-) -> None:
-    """Have all that will be read at hand before the first block is."""
-    if old is None or new is None:
-        return
-    names = [name for name in before if name in after and not _same(before[name], after[name])]
-    for side, entries in ((old, before), (new, after)):
-        blocks = [block for name in names for block in entries[name].blocks]
-        side.prepare([side.manifest.skeleton, *blocks])
+def _measured(
+    changes: Sequence[Change],
+    old: Side,
+    new: Side,
+    before: Mapping[str, Entry],
+    after: Mapping[str, Entry],
+) -> list[Change]:
+    """The changes, those of values with how far they moved; the blocks are fetched in one batch."""
+    chosen = [change for change in changes if change.status in ("changed", "added")]
+    pairs = [Pair(old, new, before.get(one.name), after[one.name]) for one in chosen]
+    then = [block for pair in pairs if pair.then is not None for block in pair.then.blocks]
+    old.prepare([old.manifest.skeleton, *then])
+    new.prepare([new.manifest.skeleton, *(block for pair in pairs for block in pair.now.blocks)])
+    found = {one.name: measure for one, measure in zip(chosen, measure_pairs(pairs), strict=True)}
+    return [replace(change, measure=found.get(change.name)) for change in changes]
 
 
 def _entries(side: Side | None) -> dict[str, Entry]:
@@ -165,7 +184,11 @@ def _parameters(change: Change) -> int:
     """How many elements differ: of a measured tensor those with other bits, else all."""
     if change.status == "renamed":
         return 0
-    return change.count if change.measure is None else change.measure.changed
+    if change.measure is None or change.old is None or change.new is None:
+        return change.count
+    if change.old.dtype != change.new.dtype:
+        return change.count
+    return change.measure.changed + max(0, change.new.count - change.old.count)
 
 
 def _hashes(entry: Entry) -> tuple[str, ...]:
@@ -231,29 +254,3 @@ def _update(then: Entry, now: Entry) -> tuple[str | None, tuple[tuple[str, str],
             remarks.add(new.chain[-1].info if follows else ())
     kind = kinds.pop() if len(kinds) == 1 else None
     return kind, remarks.pop() if kind and len(remarks) == 1 else ()
-
-
-def measure_entries(old: Side | None, new: Side | None, then: Entry, now: Entry) -> Measure | None:
-    """How far a tensor moved: one pass over both versions, block by block, on several cores.
-
-    None where the versions cannot be compared entry by entry.
-    """
-    a, b = then.tensor, now.tensor
-    comparable = (a.dtype, a.shape, a.order) == (b.dtype, b.shape, b.order)
-    if old is None or new is None or not comparable or then.opaque or now.opaque:
-        return None
-    specs = entry_specs(now)
-    starts = list(accumulate((spec.count for spec in specs), initial=0))
-    pairs = zip(specs, then.blocks, now.blocks, strict=True)
-
-    def work(item: tuple[int, tuple[BlockSpec, Block, Block]]) -> Measure:
-        number, (spec, before, after) = item
-        first = starts[number]
-        position: Position = (b.name, number)
-        values = old.read(spec, position, before)
-        # An unchanged block still counts for the norm of the old values.
-        other = values if before.sha256 == after.sha256 else new.read(spec, position, after)
-        return measure_block(spec, values, other, first)
-
-    parts = ordered_map(work, enumerate(pairs), lambda item: 2 * item[1][0].nbytes)
-    return sum(parts, Measure())

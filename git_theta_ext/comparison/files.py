@@ -24,6 +24,12 @@ class Pair:
     old: Side | None
     new: Side | None
 
+    def close(self) -> None:
+        """Let go of the files that were opened."""
+        for side in (self.old, self.new):
+            if side is not None:
+                side.close()
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -174,10 +180,16 @@ def two_files(old: Path, new: Path, blocks: Blocks | None) -> Pair:
     Raises:
         UsageError: one cannot be read.
     """
-    sides = []
-    for path in (old, new):
-        try:
-            sides.append(open_side(path, blocks))
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    sides: list[Side | None] = []
+    try:
+        for path in (old, new):
+            try:
+                sides.append(open_side(path, blocks))
+            except OSError as error:
+                raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except BaseException:
+        for side in sides:
+            if side is not None:
+                side.close()
+        raise
     return Pair(str(new), sides[0], sides[1])

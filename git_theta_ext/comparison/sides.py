@@ -36,12 +36,20 @@ class Side(Protocol):
         """The raw bits of a block's elements."""
         ...
 
+    def store_of(self, position: Position) -> Blocks | None:
+        """Where the block is rebuilt from; None if it is read from a file."""
+        ...
+
     def structure(self) -> bytes:
         """The skeleton: everything that is no tensor's bytes, as `formats.skeleton` writes it."""
         ...
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Have what these blocks are rebuilt from at hand, in one batch."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file, if there is one: on Windows nobody can replace it until then."""
         ...
 
 
@@ -51,27 +59,41 @@ class StoredSide:
     def __init__(self, manifest: Manifest, blocks: Blocks) -> None:
         """Missing objects are fetched when they are asked for."""
         self.manifest = manifest
-        self._blocks = blocks
+        self.blocks = blocks
 
     def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
         """The raw bits of a block's elements."""
-        return self._blocks.read(spec, block)
+        return self.blocks.read(spec, block)
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Fetch the objects that are missing."""
-        self._blocks.ensure(ref for block in blocks for ref in block.chain)
+        self.blocks.ensure(ref for block in blocks for ref in block.chain)
 
     def structure(self) -> bytes:
         """The skeleton."""
-        return self._blocks.read_bytes(self.manifest.skeleton)
+        return self.blocks.read_bytes(self.manifest.skeleton)
+
+    def store_of(self, position: Position) -> Blocks | None:
+        """The store."""
+        return self.blocks
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class FileSide:
     """A checkpoint file; its manifest names blocks by their hashes and no objects at all."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file once, to hash its blocks."""
+        """Read the file once, to hash its blocks; it stays open until `close`."""
         self._source = FileSource(path)
+        try:
+            self._index(path)
+        except BaseException:
+            self._source.close()
+            raise
+
+    def _index(self, path: Path) -> None:
         layout = read_layout(self._source, path.name, path.parent, (), None)
         self._offsets: dict[Position, int] = {}
         places = list(self._places(layout))
@@ -94,6 +116,14 @@ class FileSide:
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """A file has everything."""
+
+    def store_of(self, position: Position) -> Blocks | None:
+        """A file is no store."""
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
 
     def structure(self) -> bytes:
         """The skeleton."""
@@ -136,6 +166,26 @@ class FileSide:
         if hashlib.sha256(data).hexdigest() != block.sha256:
             raise ChangedWhileReadError(f"{self._source.path} changed while it was compared")
         return np.frombuffer(data, values_dtype(spec.dtype))
+
+
+def read_both(
+    old: Side,
+    new: Side,
+    then: tuple[BlockSpec, Position, Block],
+    now: tuple[BlockSpec, Position, Block],
+) -> tuple[Values, Values]:
+    """The raw bits of two blocks; what both are made of is read once. Neither is to be written to.
+
+    One array for both where they have the same bytes.
+    """
+    if then[2].sha256 == now[2].sha256 and then[0].dtype == now[0].dtype:
+        values = old.read(*then)
+        return values, values
+    store = new.store_of(now[1])
+    if store is not None and store is old.store_of(then[1]):
+        found, _ = store.read_together([(then[0], then[2]), (now[0], now[2])])
+        return found[0], found[1]
+    return old.read(*then), new.read(*now)
 
 
 def open_side(path: Path, blocks: Blocks | None) -> Side | None:

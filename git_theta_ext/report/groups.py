@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.comparison.compare import Change
 from git_theta_ext.names import natural_key
+from git_theta_ext.report.words import relation
 
 _MAX_CHOICES = 6
 """Alternatives listed between braces; more are counted."""
@@ -25,7 +26,8 @@ class Group:
 def group(changes: Iterable[Change]) -> list[Group]:
     """Put changes together whose names differ in a few parts and that are otherwise alike.
 
-    Alike: the same status, element types, shapes and kind of update, with or without new NaN.
+    Alike: the same status, element types, shapes and kind of update, with or without new NaN, and
+    in what a new type or shape left as it was.
     A group stands for exactly the names that its braces list. Order: that of the first change.
     """
     alike: dict[Hashable, list[Change]] = {}
@@ -35,6 +37,20 @@ def group(changes: Iterable[Change]) -> list[Group]:
     return sorted(groups, key=lambda one: natural_key(one.changes[0].name))
 
 
+def weight(one: Group) -> tuple[int, float, tuple[object, ...]]:
+    """What matters first: alarms, then tensors that came or went, then by how far they moved.
+
+    To sort groups by; those that moved alike stand in the order of their names.
+    """
+    measures = [change.measure for change in one.changes if change.measure is not None]
+    key = natural_key(one.changes[0].name)
+    if any(measure.not_finite for measure in measures):
+        return (0, 0.0, key)
+    if one.changes[0].status != "changed" or not measures:
+        return (1, 0.0, key)
+    return (2, -max(measure.relative or 0.0 for measure in measures), key)
+
+
 def _key(change: Change) -> Hashable:
     tensors = tuple(
         None if tensor is None else (tensor.dtype.name, tensor.shape)
@@ -42,7 +58,7 @@ def _key(change: Change) -> Hashable:
     )
     alarm = change.measure is not None and change.measure.not_finite > 0
     alone = change.name if change.status == "renamed" else None
-    return change.status, tensors, change.kind, alarm, alone
+    return change.status, tensors, change.kind, alarm, alone, tuple(relation(change))
 
 
 def _by_name(changes: Sequence[Change]) -> list[Group]:

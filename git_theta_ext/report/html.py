@@ -1,8 +1,9 @@
 """Comparisons as one HTML file: no network, no library, legible in light and dark and on a phone.
 
 Every name is text by way of `html.escape`, or data in a JSON island; nothing of a checkpoint
-becomes markup or script. The heat map's colours are a single hue from light to dark (readable
-without colour vision), and every cell says its number on hover and to screen readers.
+becomes markup or script. The map's colours are a single hue from pale to strong (readable without
+colour vision); what was added or is not finite has a sign besides. Without script the map and the
+plots are there all the same.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from html import escape
 from importlib.resources import files
 
 from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.measure import histogram
+from git_theta_ext.comparison.spectrum import SHOWN
 from git_theta_ext.names import natural_key
 from git_theta_ext.report.text import described, percentage, shown, summary
+from git_theta_ext.report.words import counted, relation
 
 _MAX_PLOTS = 12
-_MAX_COLUMNS = 60
+_MAX_KINDS = 120
+_MAX_ALARMS = 20
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
-_CELL = 18
+_BINS = 41
+_WIDTH, _HEIGHT = 246, 84
 
 
 def render(comparisons: Sequence[tuple[str, Comparison]]) -> str:
@@ -30,9 +36,9 @@ def render(comparisons: Sequence[tuple[str, Comparison]]) -> str:
     style = files("git_theta_ext.report").joinpath("report.css").read_text("utf-8")
     script = files("git_theta_ext.report").joinpath("report.js").read_text("utf-8")
     return (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width,initial-scale=1">'
-        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; "
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
         f"<title>Checkpoints</title><style>{style}</style></head>\n"
         f"<body><h1>Checkpoints</h1>{body or '<p>No checkpoint changed.</p>'}"
@@ -42,8 +48,8 @@ def render(comparisons: Sequence[tuple[str, Comparison]]) -> str:
 
 def _section(path: str, found: Comparison) -> str:
     return (
-        f"<section><h2>{_text(path)}</h2><p>{_text(summary(found))}</p>"
-        f"{_map(found)}{_plots(found)}{_table(found)}{_outside(found)}</section>\n"
+        f"<section><h2>{_text(path)}</h2>{_figures(found)}{_alarms(found)}"
+        f"{_map(found)}{_table(found)}{_outside(found)}{_plots(found)}{_spectra(found)}</section>\n"
     )
 
 
@@ -51,11 +57,41 @@ def _text(text: str) -> str:
     return escape(shown(text))
 
 
+def _breakable(name: str) -> str:
+    """A name whose lines may be broken after dots."""
+    return _text(name).replace(".", ".<wbr>")
+
+
+def _figures(found: Comparison) -> str:
+    """The summary line, one figure to a box."""
+    boxes = "".join(f"<li>{_text(part)}</li>" for part in summary(found).split(" · "))
+    if found.old_format and found.new_format and found.old_format != found.new_format:
+        boxes += f"<li>{_text(found.old_format)} → {_text(found.new_format)}</li>"
+    return f'<ul class="figures">{boxes}</ul>'
+
+
+def _alarms(found: Comparison) -> str:
+    """Tensors with values that are not numbers any more, before all else."""
+    bad = [change for change in found.changes if change.measure and change.measure.not_finite]
+    if not bad:
+        return ""
+    names = "".join(
+        f"<li>{_text(change.name)}: {change.measure.not_finite if change.measure else 0:,}</li>"
+        for change in bad[:_MAX_ALARMS]
+    )
+    more = f"<li>… and {len(bad) - _MAX_ALARMS:,} more</li>" if len(bad) > _MAX_ALARMS else ""
+    words = counted(len(bad), "tensor has", "tensors have")
+    return (
+        f'<div class="alarm" role="alert"><strong>! {words} new NaN or infinite values</strong>'
+        f"<ul>{names}{more}</ul></div>"
+    )
+
+
 # -- the map of the model --------------------------------------------------------------------------
 
 
 def _place(name: str) -> tuple[str, str]:
-    """Row and column: the first number in the name is the layer, the rest is the kind."""
+    """Layer and kind: the first number in the name is the layer, the rest is the kind."""
     match = _NUMBER.search(name)
     if match is None:
         return "", name
@@ -63,45 +99,53 @@ def _place(name: str) -> tuple[str, str]:
 
 
 def _map(found: Comparison) -> str:
-    """Layers by kinds of tensor, each cell as dark as the tensor changed."""
-    cells: dict[tuple[str, str], Change] = {}
+    """Layers by kinds of tensor, each cell as strong as the tensor changed."""
+    cells: dict[tuple[str, str], str] = {}
+    for name in found.unchanged:
+        cells[_place(name)] = f'<i title="{_text(name)}: unchanged"></i>'
     for change in found.changes:
-        row, column = _place(change.name)
-        if row and change.measure is not None and change.measure.relative is not None:
-            cells[row, column] = change
-    rows = sorted({row for row, _ in cells}, key=natural_key)
-    columns = sorted({column for _, column in cells}, key=natural_key)[:_MAX_COLUMNS]
-    if len(rows) < 2 or not columns:
+        if change.new is not None:
+            cells[_place(change.name)] = _cell(change)
+    layers = sorted({layer for layer, _ in cells}, key=natural_key)
+    kinds = sorted({kind for _, kind in cells}, key=natural_key)
+    if len(layers) < 2 or not found.changes:
         return ""
-    left = 60
-    width, height = left + _CELL * len(rows) + 460, _CELL * (len(columns) + 1) + 8
-    parts = [
-        f"<text x={left + _CELL * at + _CELL // 2} y=12 class=n>{_text(row)}</text>"
-        for at, row in enumerate(rows)
-    ]
-    for y, column in enumerate(columns):
-        for x, row in enumerate(rows):
-            if (row, column) in cells:
-                parts.append(_cell(cells[row, column], left + x * _CELL, (y + 1) * _CELL))
-        label = left + _CELL * len(rows) + 8
-        parts.append(f"<text x={label} y={(y + 1) * _CELL + 13}>{_text(column)}</text>")
+    head = "".join(f"<b>{_text(layer) or '–'}</b>" for layer in layers)
+    rows = "".join(
+        f'<div class="kind"><span>{_breakable(kind)}</span>'
+        + "".join(cells.get((layer, kind), "<u></u>") for layer in layers)
+        + "</div>"
+        for kind in kinds[:_MAX_KINDS]
+    )
+    left = len(kinds) - _MAX_KINDS
+    more = f"<p>… and {counted(left, 'more kind')} of tensors</p>" if left > 0 else ""
     return (
-        "<h3>Where it changed</h3><div class=scroll>"
-        f'<svg role=img aria-label="relative change of each tensor by layer" width={width} '
-        f"height={height}><text x=0 y=12>layer</text>{''.join(parts)}</svg></div>"
-        "<p class=key>relative change: <span class=ramp></span> 0.01 % to 10 % and more</p>"
+        '<h3>Where it changed</h3><div class="scroll"><div class="map" role="img" '
+        'aria-label="relative change of each tensor, kinds of tensors by layers; the table below '
+        f'has the same figures" style="--n:{len(layers)}">'
+        f'<div class="kind head"><span>layer</span>{head}</div>{rows}</div></div>{more}'
+        '<p class="key"><i></i> unchanged <i style="--d:.06"></i><i style="--d:.37"></i>'
+        '<i style="--d:.69"></i><i style="--d:1"></i> 0.01 %, 0.1 %, 1 %, 10 % and more '
+        '<i class="new"></i> added or not measured <i class="bad" style="--d:.5"></i> '
+        "new NaN or infinite</p>"
     )
 
 
-def _cell(change: Change, x: int, y: int) -> str:
-    moved = (change.measure.relative if change.measure else None) or 0.0
-    depth = 0.0 if moved <= 0 else min(1.0, max(0.0, (math.log10(moved) + 4) / 3))
-    alarm = " class=alarm" if change.measure and change.measure.not_finite else ""
-    return (
-        f"<rect x={x} y={y} width={_CELL - 2} height={_CELL - 2} "
-        f"fill-opacity={0.06 + 0.94 * depth:.2f}{alarm}>"
-        f"<title>{_text(change.name)}: {percentage(moved)}</title></rect>"
+def _cell(change: Change) -> str:
+    measure = change.measure
+    moved = measure.relative if measure is not None else None
+    bad = measure is not None and measure.not_finite > 0
+    depth = 0.0
+    if moved:
+        depth = 0.06 + 0.94 * min(1.0, max(0.0, (math.log10(moved) + 4) / 3))
+    words = ", ".join(
+        [change.status if moved is None else percentage(moved), *relation(change)]
+        + (["new NaN or infinite"] if bad else [])
     )
+    kind = "bad" if bad else "new" if moved is None else ""
+    name = f' class="{kind}"' if kind else ""
+    shade = f' style="--d:{depth:.2f}"' if depth else ""
+    return f'<i{name}{shade} title="{_text(change.name)}: {_text(words)}"></i>'
 
 
 # -- distributions ---------------------------------------------------------------------------------
@@ -116,31 +160,77 @@ def _plots(found: Comparison) -> str:
     ]
     moved.sort(key=lambda item: (-(item[0] or 0.0), item[1].name))
     figures = "".join(_plot(change) for _, change in moved[:_MAX_PLOTS])
-    return f"<h3>How the most changed tensors moved</h3><div class=plots>{figures}</div>" * bool(
-        figures
-    )
+    if not figures:
+        return ""
+    return f'<h3>How the most changed tensors moved</h3><div class="plots">{figures}</div>'
 
 
 def _plot(change: Change) -> str:
+    """The differences of a tensor, over four root mean squares to either side."""
     measure = change.measure
-    if measure is None:
+    if measure is None or not measure.old.count:
         return ""
-    counts = measure.histogram()
-    top = max(counts) or 1
+    reach = min(measure.largest, 4 * math.sqrt(measure.step / measure.old.count))
+    if not 0 < reach < math.inf:
+        return ""
+    counts = histogram(measure.sample, reach, _BINS)
+    label = f"change {percentage(measure.relative or 0.0)}, largest {measure.largest:.2g}"
+    drawing = _bars(counts, (f"−{reach:.1g}", "0", f"{reach:.1g}"))
+    return _figure(change.name, label, f"differences of {change.name}", drawing)
+
+
+def _spectra(found: Comparison) -> str:
+    """Singular values of what changed in matrices."""
+    changes = [change for change in found.changes if change.spectrum is not None]
+    changes.sort(key=lambda one: (-((one.measure and one.measure.relative) or 0.0), one.name))
+    figures = "".join(_spectrum(change) for change in changes[:SHOWN])
+    if not figures:
+        return ""
+    return f'<h3>Singular values of the updates</h3><div class="plots">{figures}</div>'
+
+
+def _spectrum(change: Change) -> str:
+    spectrum = change.spectrum
+    if spectrum is None or not spectrum.values:
+        return ""
+    values = spectrum.values
+    about = "about " if spectrum.estimated else f"rank {len(values)}, "
+    part = ", its low-rank part" if spectrum.partial else ""
+    label = f"{about}{values[0]:.3g} … {values[-1]:.3g}{part}"
+    drawing = _bars(values, ("1", "", str(len(values))))
+    return _figure(change.name, label, f"singular values of the update of {change.name}", drawing)
+
+
+def _bars(values: Sequence[float], labels: tuple[str, str, str]) -> str:
+    """Values as bars over a line, with what stands below its beginning, middle and end."""
+    top, step = max(values) or 1, _WIDTH / len(values)
+    gap = 1 if step > 3 else 0
+    room = _HEIGHT - 16
     bars = "".join(
-        f"<rect x={at * 18} y={60 - 56 * count / top:.1f} width=16 height={56 * count / top:.1f}>"
-        f"<title>{count}</title></rect>"
-        for at, count in enumerate(counts)
+        f'<rect x="{at * step:.1f}" y="{room - room * value / top:.1f}" '
+        f'width="{step - gap:.1f}" height="{room * value / top:.1f}"/>'
+        for at, value in enumerate(values)
+        if value
     )
-    label = f"{percentage(measure.relative or 0.0)}, largest {measure.largest:.2g}"
+    anchors = ((0, "start"), (_WIDTH / 2, "middle"), (_WIDTH, "end"))
+    texts = "".join(
+        f'<text x="{x:g}" y="{_HEIGHT - 3}" text-anchor="{anchor}">{_text(label)}</text>'
+        for (x, anchor), label in zip(anchors, labels, strict=True)
+    )
+    return f'{bars}<path d="M0 {room}.5H{_WIDTH}"/>{texts}'
+
+
+def _figure(name: str, label: str, alternative: str, drawing: str) -> str:
     return (
-        f'<figure><svg role=img aria-label="differences of {_text(change.name)}" '
-        f"width={len(counts) * 18} height=62>{bars}</svg>"
-        f"<figcaption>{_text(change.name)}<br>{_text(label)}</figcaption></figure>"
+        f'<figure><svg role="img" aria-label="{_text(alternative)}" '
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}">{drawing}</svg>'
+        f"<figcaption>{_breakable(name)}<small>{_text(label)}</small></figcaption></figure>"
     )
 
 
 # -- the table -------------------------------------------------------------------------------------
+
+_HEADS = ("tensor", "what", "type", "update", "change", "cosine", "largest", "stores")
 
 
 def _table(found: Comparison) -> str:
@@ -150,27 +240,32 @@ def _table(found: Comparison) -> str:
     rows = [list(_row(change)) for change in found.changes]
     # `</` would end the script element, whatever the JSON says.
     data = json.dumps(rows, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
-    heads = ["tensor", "what", "type", "update", "change", "cosine", "largest", "stores"]
     cells = "".join(
-        f"<th scope=col><button type=button data-column={at}>{head}</button></th>"
-        for at, head in enumerate(heads)
+        f'<th scope="col"><button type="button" data-column="{at}">{head}</button></th>'
+        for at, head in enumerate(_HEADS)
     )
     return (
-        f"<h3>Tensors</h3><label>search <input type=search></label> <output></output>"
-        f"<div class=scroll><table><thead><tr>{cells}</tr></thead><tbody></tbody></table></div>"
-        f"<script type=application/json>{data}</script>"
+        '<h3>Tensors</h3><p class="search"><label>search <input type="search" '
+        'placeholder="query layer.3 low-rank" autocomplete="off" spellcheck="false"></label> '
+        '<output></output></p><div class="scroll tall"><table>'
+        f"<thead><tr>{cells}</tr></thead><tbody></tbody></table></div>"
+        f'<script type="application/json">{data}</script>'
     )
 
 
 def _row(change: Change) -> Iterator[object]:
+    """A row: name, what happened, type, update, then numbers, or None where there is none."""
     tensor = change.new or change.old
     measure = change.measure
-    alarm = measure is not None and measure.not_finite
+    what = relation(change) or [change.status]
+    if measure is not None and measure.not_finite:
+        new = "" if change.old is None else "new "
+        what = [f"{measure.not_finite:,} {new}NaN or infinite", *what]
     yield shown(change.name)
-    yield f"{measure.not_finite} new NaN or infinite" if measure and alarm else change.status
+    yield ", ".join(what)
     yield "" if tensor is None else described(tensor)
     yield " ".join([change.kind or "", *(f"{k}={v}" for k, v in change.info if k != "change")])
-    numbers = (None, None, None) if measure is None else (
+    numbers = (None, None, None) if measure is None or not measure.old.count else (
         measure.relative, measure.cosine, measure.largest
     )  # fmt: skip
     for number in numbers:
@@ -182,10 +277,12 @@ def _outside(found: Comparison) -> str:
     if not found.notes:
         return ""
     rows = "".join(
-        f"<tr><td>{_text(note.name)}<td>{_text(note.old or '')}<td>{_text(note.new or '')}"
+        f"<tr><td>{_text(note.name)}</td><td>{_text(note.old or '')}</td>"
+        f"<td>{_text(note.new or '')}</td></tr>"
         for note in found.notes
     )
     return (
-        "<h3>Outside the tensors</h3><div class=scroll><table>"
-        f"<thead><tr><th>what<th>before<th>after</thead><tbody>{rows}</tbody></table></div>"
+        '<h3>Outside the tensors</h3><div class="scroll tall"><table class="wrap">'
+        '<thead><tr><th scope="col">what</th><th scope="col">before</th>'
+        f'<th scope="col">after</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.measure import Measure
-from git_theta_ext.report.groups import Group, group
-from git_theta_ext.report.text import described, magnitude, percentage, reshaping, shown, size
+from git_theta_ext.report.groups import Group, group, weight
+from git_theta_ext.report.text import described, magnitude, percentage, shown, size
+from git_theta_ext.report.words import relation
 
 LIMIT = 65_536
 """Characters that a comment on GitHub may have."""
@@ -46,7 +47,7 @@ def render(comparisons: Sequence[tuple[str, Comparison]], limit: int = LIMIT) ->
 
 
 def _file(path: str, found: Comparison, keep: int) -> str:
-    groups = sorted(group(found.changes), key=_weight)
+    groups = sorted(group(found.changes), key=weight)
     rows = [_row(one) for one in groups[:keep]]
     parts = [f"**{_escaped(path)}** — {_summary(found)}\n"]
     if rows:
@@ -63,16 +64,6 @@ def _file(path: str, found: Comparison, keep: int) -> str:
         parts.append(f"… and {left:,} more tensors that changed less\n")
     parts += _outside(found)
     return "\n".join(parts)
-
-
-def _weight(one: Group) -> tuple[int, float, str]:
-    """What matters first: alarms, then tensors that came or went, then by how far they moved."""
-    measures = [change.measure for change in one.changes if change.measure is not None]
-    if any(measure.not_finite for measure in measures):
-        return (0, 0.0, one.name)
-    if not measures:
-        return (1, 0.0, one.name)
-    return (2, -max(measure.relative or 0.0 for measure in measures), one.name)
 
 
 def _summary(found: Comparison) -> str:
@@ -94,7 +85,7 @@ def _row(one: Group) -> str:
     first = one.changes[0]
     measures = [change.measure for change in one.changes if change.measure is not None]
     alarm = sum(measure.not_finite for measure in measures)
-    moved = [m.relative for m in measures if m.relative is not None]
+    moved = [m.relative for m in measures if m.relative is not None and (m.changed or m.relative)]
     change = ""
     if moved:
         low, high = percentage(min(moved)), percentage(max(moved))
@@ -104,7 +95,7 @@ def _row(one: Group) -> str:
     arrow = f" → {_code(first.name)}" if first.status == "renamed" else ""
     what = " · ".join(_what(one, measures))
     if alarm:
-        what += f" · **{alarm:,} new NaN or infinite**"
+        what += f" · **{alarm:,} {'' if first.old is None else 'new '}NaN or infinite**"
     stored = sum(change.stored for change in one.changes)
     cells = [
         "⚠️" if alarm else _SIGNS[first.status], _code(name) + arrow, what, change,
@@ -119,23 +110,24 @@ def _what(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
     times = f"{len(one.changes):,} × " if len(one.changes) > 1 else ""
     if tensor is not None:
         yield times + _escaped(described(tensor))
-    if first.old is not None and first.new is not None:
-        if first.old.dtype != first.new.dtype:
-            yield f"was {first.old.dtype.name}"
-        if first.old.shape != first.new.shape:
-            yield reshaping(first.old, first.new)
+    if first.old is not None and first.new is not None and first.old.dtype != first.new.dtype:
+        yield f"was {first.old.dtype.name}"
+    yield from (_escaped(words) for words in relation(first) if words != "renamed")
     if first.kind is not None and first.status == "changed":
         remarks = {change.info for change in one.changes}
         plain = [f"{k}={v}" for k, v in first.info if k != "change"] if len(remarks) == 1 else []
         yield _escaped(" ".join([first.kind, *plain]))
     changed, count = sum(m.changed for m in measures), sum(c.count for c in one.changes)
-    if measures and 2 * changed < count:
+    if measures and 0 < 2 * changed < count:
         yield f"{changed:,} of {count:,} entries"
 
 
 def _outside(found: Comparison) -> list[str]:
+    container = []
+    if found.old_format and found.new_format and found.old_format != found.new_format:
+        container = [f"container: {_escaped(found.old_format)} → {_escaped(found.new_format)}\n"]
     if not found.notes:
-        return []
+        return container
     rows = [
         f"| {_code(note.name)} | {_code(note.old)} | {_code(note.new)} |"
         for note in found.notes[:50]
@@ -143,9 +135,9 @@ def _outside(found: Comparison) -> list[str]:
     more = f"\n\n… and {len(found.notes) - 50:,} more" if len(found.notes) > 50 else ""
     table = "\n".join(["| outside the tensors | before | after |", "|---|---|---|", *rows])
     if len(found.notes) <= _OPEN_ROWS:
-        return [table + "\n"]
+        return [*container, table + "\n"]
     head = f"<details><summary>{len(found.notes):,} changes outside the tensors</summary>\n\n"
-    return [f"{head}{table}{more}\n\n</details>\n"]
+    return [*container, f"{head}{table}{more}\n\n</details>\n"]
 
 
 def _code(text: str | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.report.text import position
+from git_theta_ext.report.words import relation
 from git_theta_ext.tensors import TensorInfo
 
 
@@ -35,11 +36,19 @@ def _change(change: Change) -> dict[str, Any]:
     return {
         "name": change.name,
         "status": change.status,
+        "relation": relation(change),
         "old": _tensor(change.old),
         "new": _tensor(change.new),
         "update": change.kind,
         "remarks": dict(change.info),
         "stored": change.stored,
+        "singular_values": None
+        if change.spectrum is None
+        else {
+            "values": list(change.spectrum.values),
+            "estimated": change.spectrum.estimated,
+            "partial": change.spectrum.partial,
+        },
         "values": _measure(change.measure, change.new),
     }
 
@@ -64,6 +73,9 @@ def _measure(measure: Measure | None, tensor: TensorInfo | None) -> dict[str, An
         "largest_at": None if at is None else position(at, tensor),
         "new_not_finite": measure.not_finite,
         "new_not_finite_at": None if gone is None else position(gone, tensor),
+        "added_entries": measure.grown.count,
+        "added_mean": _number(measure.grown.mean),
+        "added_std": _number(measure.grown.std),
         "histogram": measure.histogram(),
     }
 

@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
 from git_theta_ext.comparison.measure import Measure, histogram
-from git_theta_ext.report.groups import Group, group
+from git_theta_ext.report.groups import Group, group, weight
+from git_theta_ext.report.words import counted, relation, rounded
 from git_theta_ext.tensors import TensorInfo
 
 MAX_LINES = 400
@@ -40,6 +41,7 @@ def render(
     *,
     brief: bool = False,
     grouped: bool = True,
+    by_name: bool = False,
 ) -> Iterator[str]:
     """A summary line for the file, then what happened to each group of tensors.
 
@@ -48,12 +50,15 @@ def render(
         comparison: what differs.
         style: colours and characters.
         brief: one line for each group, without the numbers of its values.
-        grouped: put tensors that changed alike together, in the order of their names; else each
-            stands alone, in the order of the comparison.
+        grouped: put tensors that changed alike together, what matters first; else each stands
+            alone, in the order of the comparison.
+        by_name: the groups in the order of their names.
     """
     yield style.paint(_BOLD, "  ".join([shown(path), summary(comparison)]))
     alone = [Group(change.name, (change,)) for change in comparison.changes]
     groups = group(comparison.changes) if grouped else alone
+    if grouped and not by_name:
+        groups.sort(key=weight)
     listed = groups[:MAX_LINES]
     names = min(64, max((len(_name(one)) for one in listed), default=0))
     for one in listed:
@@ -62,7 +67,7 @@ def render(
             yield from _numbers(one, style)
     if len(groups) > len(listed):
         rest = sum(len(one.changes) for one in groups[MAX_LINES:])
-        yield f"  … and {_count(rest, 'more tensor')}"
+        yield f"  … and {counted(rest, 'more tensor')}"
     yield from _outside(comparison, style)
 
 
@@ -70,13 +75,13 @@ def summary(comparison: Comparison) -> str:
     """What happened to the file, in one line."""
     parts = []
     if comparison.old_format is None:
-        parts.append(f"new, {_count(comparison.tensors, 'tensor')}")
+        parts.append(f"new, {counted(comparison.tensors, 'tensor')}")
         parts.append(f"{magnitude(comparison.parameters)} parameters")
     elif comparison.new_format is None:
-        parts.append(f"deleted, {_count(comparison.tensors, 'tensor')}")
+        parts.append(f"deleted, {counted(comparison.tensors, 'tensor')}")
     else:
         parts.append(
-            f"{len(comparison.changes):,} of {_count(comparison.tensors, 'tensor')} changed"
+            f"{len(comparison.changes):,} of {counted(comparison.tensors, 'tensor')} changed"
         )
         parts.append(
             f"{magnitude(comparison.changed_parameters)} of {magnitude(comparison.parameters)} "
@@ -113,16 +118,7 @@ def _alarm(one: Group) -> bool:
 def _facts(one: Group) -> Iterator[str]:
     """What happened, in words: retyped, reshaped, the kind of update, what it stores."""
     first = one.changes[0]
-    then, now = first.old, first.new
-    if then is not None and now is not None:
-        if then.dtype != now.dtype:
-            yield "retyped"
-        if then.shape != now.shape:
-            yield reshaping(then, now)
-        elif then.order != now.order:
-            yield "reordered"
-    if first.status == "renamed":
-        yield "renamed"
+    yield from relation(first)
     if first.kind is not None and first.status == "changed":
         remarks = {change.info for change in one.changes}
         plain = [f"{k}={v}" for k, v in first.info if k != "change"] if len(remarks) == 1 else []
@@ -145,28 +141,13 @@ def _common(changes: Sequence[Change]) -> list[str]:
     return found
 
 
-def reshaping(then: TensorInfo, now: TensorInfo) -> str:
-    """What a new shape means: `8 rows added`, where only one axis differs."""
-    differing = [
-        (axis, a, b)
-        for axis, (a, b) in enumerate(zip(then.shape, now.shape, strict=False))
-        if a != b
-    ]
-    if len(then.shape) != len(now.shape) or len(differing) != 1:
-        return "reshaped"
-    axis, a, b = differing[0]
-    what = {0: "row", 1: "column"}.get(axis, f"slice of axis {axis}")
-    count = _count(abs(b - a), what, f"slices of axis {axis}" if axis > 1 else None)
-    return f"{count} {'added' if b > a else 'removed'}"
-
-
 def _numbers(one: Group, style: Style) -> Iterator[str]:
     """How the values moved, on a line of their own; nothing where none were compared."""
     measures = [change.measure for change in one.changes if change.measure is not None]
     if not measures or one.changes[0].new is None:
         return
-    parts = [*_moved(measures), *_entries(one, measures)]
     whole = sum(measures, Measure())
+    parts = [*_moved(one, measures), *_entries(one, measures)]
     if whole.largest > 0:
         bars = spark(histogram(whole.sample, whole.largest), style.unicode)
         at = ""
@@ -176,20 +157,31 @@ def _numbers(one: Group, style: Style) -> Iterator[str]:
     if whole.old.mean is not None and whole.new.mean is not None and len(measures) == 1:
         parts.append(_before_after("mean", whole.old.mean, whole.new.mean))
         parts.append(_before_after("std", whole.old.std or 0.0, whole.new.std or 0.0))
+    if whole.grown.mean is not None:
+        name = "added: mean" if one.changes[0].old is not None else "mean"
+        parts += [f"{name} {whole.grown.mean:.3g}", f"std {whole.grown.std or 0.0:.3g}"]
     if parts:
         yield style.paint(_DIM, f"      {'   '.join(parts)}")
     for change in one.changes:
+        if change.spectrum is not None:
+            name = f"{shown(change.name)}: " if len(one.changes) > 1 else ""
+            yield style.paint(_DIM, f"      {name}{singular(change.spectrum, style.unicode)}")
+    for change in one.changes:
         if change.measure is not None and change.measure.not_finite and change.new is not None:
             where = position(change.measure.not_finite_at or 0, change.new)
-            text = f"      {shown(change.name)}: {change.measure.not_finite:,} new NaN or infinite"
+            new = "" if change.old is None else "new "
+            text = f"      {shown(change.name)}: {change.measure.not_finite:,} {new}NaN or infinite"
             yield style.paint(_ALARM, f"{text}, the first at {where}")
 
 
-def _moved(measures: Sequence[Measure]) -> Iterator[str]:
+def _moved(group: Group, measures: Sequence[Measure]) -> Iterator[str]:
     moved = [one.relative for one in measures if one.relative is not None]
+    if not any(moved) and not any(one.changed for one in measures):
+        return
     if moved:
         low, high = percentage(min(moved)), percentage(max(moved))
-        yield f"change {low}" if low == high else f"change {low} … {high}"
+        name = "rounding" if rounded(group.changes[0]) else "change"
+        yield f"{name} {low}" if low == high else f"{name} {low} … {high}"
     cosines = [one.cosine for one in measures if one.cosine is not None]
     if cosines:
         yield f"cos {min(cosines):.4f}"
@@ -198,13 +190,23 @@ def _moved(measures: Sequence[Measure]) -> Iterator[str]:
 def _entries(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
     changed = sum(measure.changed for measure in measures)
     count = sum(change.count for change in one.changes)
-    if 2 * changed < count:
-        yield f"{_count(changed, 'entry', 'entries')} of {count:,}"
+    if 0 < 2 * changed < count:
+        yield f"{counted(changed, 'entry', 'entries')} of {count:,}"
 
 
 def _before_after(name: str, old: float, new: float) -> str:
     a, b = f"{old:.3g}", f"{new:.3g}"
     return f"{name} {a}" if a == b else f"{name} {a} → {b}"
+
+
+def singular(spectrum: Spectrum, unicode: bool = True) -> str:
+    """Singular values in a line: the largest ones, and how they fall off."""
+    values = spectrum.values
+    tops = ", ".join(f"{value:.3g}" for value in values[:4])
+    bars = spark([math.ceil(1000 * value / values[0]) for value in values], unicode)
+    about = "about " if spectrum.estimated else ""
+    part = " of its low-rank part" if spectrum.partial else ""
+    return f"singular values{part} {about}{tops}{', …' if len(values) > 4 else ''} {bars}"
 
 
 def position(flat: int, tensor: TensorInfo) -> str:
@@ -303,7 +305,3 @@ def _scaled(count: int, units: tuple[str, ...]) -> tuple[float, str]:
     while steps < len(units) and count >= 999.5 * 1000**steps:
         steps += 1
     return count / 1000**steps, units[steps - 1]
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -13,12 +13,18 @@ from git_theta_ext.updates.low_rank import LowRank
 
 
 def decode_chain(
-    spec: BlockSpec, files: Sequence[Parameters], whole: bool = True, careful: bool = False
+    spec: BlockSpec,
+    files: Sequence[Parameters],
+    *,
+    whole: bool = True,
+    careful: bool = False,
+    base: Values | None = None,
 ) -> Values:
     """The values that a chain of parameter files stands for, in a fresh writable array.
 
     `whole` is False for the first part of a chain, which for plain bytes may be of another length.
     `careful` takes the slow way wherever an update has one that leans on no library's arithmetic.
+    `base`: what the part of the chain before `files` decodes to; it may be written to.
     The caller verifies the hash; this only promises to stay within a small multiple of the block.
 
     Raises:
@@ -27,8 +33,8 @@ def decode_chain(
         UsageError: this thread computes in a way that gives other bits (`require_subnormals`).
     """
     require_subnormals()
-    values: Values | None = None
-    for file, expected in zip(files, _specs(spec, files), strict=True):
+    values = base
+    for file, expected in zip(files, specs(spec, files), strict=True):
         update = updates.get(file.kind)
         if update.needs_base != (values is not None):
             raise CorruptObjectError(f"{file.kind!r} stands at the wrong place in its chain")
@@ -45,7 +51,7 @@ def decode_chain(
     return values
 
 
-def _specs(spec: BlockSpec, files: Sequence[Parameters]) -> list[BlockSpec]:
+def specs(spec: BlockSpec, files: Sequence[Parameters]) -> list[BlockSpec]:
     """What each file of a chain decodes to, known from the end: `spec` is the last one's."""
     specs: list[BlockSpec] = []
     for file in reversed(files):

@@ -117,13 +117,20 @@ class LowRank:
     ) -> Values:
         if base is None or spec.dtype.name not in DTYPES:
             raise CorruptObjectError(f"a low-rank change to a block of {spec.dtype.name}")
-        factors = _read(parameters.settings, parameters.parts, len(base))
+        factors = read_factors(parameters.settings, parameters.parts, len(base))
         values = predict(spec.dtype, base, factors, product)
         correction.apply(parameters.settings, parameters.parts, values, True)
         return values
 
 
-def _read(settings: Mapping[str, Any], parts: Mapping[str, memoryview], count: int) -> Factors:
+def read_factors(
+    settings: Mapping[str, Any], parts: Mapping[str, memoryview], count: int
+) -> Factors:
+    """The factors that a parameter file holds, for a block of `count` values.
+
+    Raises:
+        CorruptObjectError, KeyError, TypeError, ValueError: the file is damaged.
+    """
     (rows, columns), rank = settings["shape"], settings["rank"]
     exponent, order = settings["exponent"], settings["order"]
     if not all(isinstance(number, int) for number in (rows, columns, rank, exponent)):

@@ -145,3 +145,46 @@ def test_what_is_no_revision_is_a_file(versions: Repo) -> None:
     done = versions.run(*THETA, "diff", "HEAD~1", "HEAD", "nothing.pt", ok=(2,))
     assert b"neither a revision nor a file" in done.stderr
     assert NAME in versions.theta("diff", "HEAD~1", "HEAD", "--", NAME)
+
+
+def test_resized_retyped_and_added_tensors(repo: Repo) -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(0, 0.02, (300, 64)).astype(np.float32)
+    half = random.normal(0, 0.02, (64, 64)).astype(np.float32)
+    repo.write(NAME, safetensors({"embed": rows, "w": half, "flat": half + 1}, {"step": "1200"}))
+    repo.commit("first")
+    more = np.concatenate([rows, random.normal(0, 0.02, (8, 64)).astype(np.float32)])
+    fresh = np.full((2, 64), 0.5, np.float32)
+    fresh[1, 3] = np.nan
+    after = {"embed": more, "w": half.astype(np.float16), "flat": (half + 1).ravel(), "new": fresh}
+    repo.write(NAME, safetensors(after, {"step": "1800"}))
+    repo.commit("second")
+    text = repo.theta("diff", "HEAD~1", "HEAD")
+    assert re.search(r"~ embed +F32 \[300, 64\] → \[308, 64\]   8 rows added, others unch", text)
+    assert re.search(r"added: mean -?[0-9.e-]+   std 0\.0[12]", text)
+    assert re.search(r"~ w +F32 \[64, 64\] → F16 \[64, 64\]   retyped, only rounded", text)
+    assert re.search(r"rounding 0\.0\d+ %", text)
+    assert re.search(r"~ flat .*reshaped, same values", text)
+    assert re.search(r"! new +F32 \[2, 64\]", text)
+    assert "new: 1 NaN or infinite, the first at [1, 3]" in text
+    assert re.search(r"metadata\.step +1200 → 1800", text)
+    markdown = repo.theta("diff", "HEAD~1", "HEAD", "--format", "markdown")
+    assert "8 rows added, others unchanged" in markdown
+    assert "1 NaN or infinite" in markdown
+    (found,) = report(repo, "HEAD~1", "HEAD", "--tensor", "embed")
+    (one,) = found["changes"]  # type: ignore[misc]
+    assert one["relation"] == ["8 rows added, others unchanged"]
+    assert one["values"]["added_entries"] == 512
+    assert one["values"]["change"] == 0
+
+
+def test_another_container(repo: Repo) -> None:
+    values = np.arange(100, dtype=np.float32)
+    repo.write("m.bin", safetensors({"w": values}))
+    repo.commit("first")
+    state = state_dict({"w": tensor(Storage("0", count=100), (100,))})
+    repo.write("m.bin", save(state, {"0": values.tobytes()}))
+    repo.commit("second")
+    assert "container  safetensors → torch-zip" in repo.theta("diff", "HEAD~1", "HEAD")
+    markdown = repo.theta("diff", "HEAD~1", "HEAD", "--format", "markdown")
+    assert "container: safetensors → torch\\-zip" in markdown

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.measure import Measure, Moments
 from git_theta_ext.comparison.structure import Note
-from git_theta_ext.report.text import Style, percentage, position, render, reshaping, spark
+from git_theta_ext.report.text import Style, percentage, position, render, spark
+from git_theta_ext.report.words import relation, reshaping
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
 
@@ -24,7 +26,9 @@ def lines(*changes: Change, notes: tuple[Note, ...] = (), **style: bool) -> str:
 
 def test_a_changed_tensor() -> None:
     moments = Moments(6, 3.0, 4.0)
-    measure = Measure(6, 0.04, 3.9, moments, moments, 0.1, 4, sample=(0.1, -0.1, 0.0))
+    measure = Measure(
+        6, 0.04, 3.9, moments, moments, 0.1, 4, sample=(np.array([0.1, -0.1, 0], np.float32),)
+    )
     text = lines(Change("changed", tensor(), tensor(), "low-rank", (("rank", "8"),), 900, measure))
     assert text.splitlines()[0] == (
         "m.safetensors  1 of 10 tensors changed · 12 of 100 parameters · change 10 % · "
@@ -93,3 +97,44 @@ def test_bars() -> None:
 )
 def test_percentages(share: float, text: str) -> None:
     assert percentage(share) == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "measure", "words"),
+    [
+        (tensor("w", 4, 3), tensor("w", 6, 3), Measure(old=Moments(12, 1, 1)),
+         ["2 rows added, others unchanged"]),
+        (tensor("w", 4, 3), tensor("w", 3, 3), Measure(2, old=Moments(9, 1, 1)),
+         ["1 row removed"]),
+        (tensor("w", 4, 3), tensor("w", 3, 4), Measure(old=Moments(12, 1, 1)),
+         ["reshaped, same values"]),
+        (tensor("w", 4, 3), tensor("w", 4, 1, 3), Measure(3, old=Moments(12, 1, 1)), ["reshaped"]),
+        (tensor("w", 4, 3), tensor("w", 3, 4), None, ["reshaped"]),
+        (tensor("w", 4), tensor("w", 4, dtype="BF16"), Measure(0, 0.1, old=Moments(4, 1, 1)),
+         ["retyped, only rounded"]),
+        (tensor("w", 4), tensor("w", 4, dtype="F64"), Measure(0, 0.0, old=Moments(4, 1, 1)),
+         ["retyped exactly"]),
+        (tensor("w", 4), tensor("w", 4, dtype="BF16"), Measure(1, 0.1, old=Moments(4, 1, 1)),
+         ["retyped"]),
+        (tensor("w", 4), tensor("w", 5, dtype="BF16"), Measure(0, 0.1, old=Moments(4, 1, 1)),
+         ["retyped, only rounded", "1 row added"]),
+    ],
+)  # fmt: skip
+def test_what_a_new_type_or_shape_left(
+    old: TensorInfo, new: TensorInfo, measure: Measure | None, words: list[str]
+) -> None:
+    assert relation(Change("changed", old, new, measure=measure)) == words
+
+
+def test_rounding_is_called_so() -> None:
+    measure = Measure(0, 0.04, 4, Moments(4, 1, 4), Moments(4, 1, 4), 0.1, 2)
+    text = lines(Change("changed", tensor("w", 4), tensor("w", 4, dtype="BF16"), measure=measure))
+    assert "F32 [4] → BF16 [4]   retyped, only rounded" in text
+    assert "rounding 10 %" in text
+    assert "change 10 %" not in text.splitlines()[2]
+
+
+def test_an_added_tensor_has_its_mean() -> None:
+    measure = Measure(grown=Moments(4, 2.0, 5.0))
+    text = lines(Change("added", None, tensor("w", 4), "dense", measure=measure))
+    assert text.splitlines()[2].split() == ["mean", "0.5", "std", "1"]
