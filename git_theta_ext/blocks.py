@@ -12,9 +12,9 @@ from git_theta_ext.errors import CorruptObjectError, ThetaError, UnknownUpdateEr
 from git_theta_ext.manifest import Block, UpdateRef
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
-from git_theta_ext.updates.base import Values, raw_bytes, values_dtype
+from git_theta_ext.updates.base import Encoded, Values, raw_bytes, values_dtype
 from git_theta_ext.updates.chain import decode_chain
-from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes
+from git_theta_ext.updates.choose import CONVERTING, Choice, Reference, encode_block, encode_bytes
 from git_theta_ext.updates.parameter_file import parse
 
 if TYPE_CHECKING:
@@ -68,6 +68,35 @@ class Blocks:
             raise self._blame(block)
         return values
 
+    def read_together(
+        self, spec: BlockSpec, blocks: Sequence[Block]
+    ) -> tuple[list[Values], Values | None, tuple[UpdateRef, ...]]:
+        """The raw bits of several versions of one block; what they have in common is decoded once.
+
+        Returns:
+            The values of each, not to be written to, for two may share one array; what the
+            beginning that all chains share stands for, and that beginning: None and empty where
+            there is none of this spec.
+
+        Raises:
+            MissingObjectError, CorruptObjectError: as `read`.
+        """
+        self.ensure(ref for block in blocks for ref in block.chain)
+        shared = _shared([block.chain for block in blocks])
+        head = self._decode(spec, shared, whole=False) if shared else None
+        if head is None or head.nbytes != spec.nbytes or _converts(blocks, len(shared)):
+            return [self.read(spec, block) for block in blocks], None, ()
+        rests = [block.chain[len(shared) :] for block in blocks]
+        # A distance is added to every value, so a wrong head cannot give a right successor.
+        proven = any(rest and all(ref.kind == "delta" for ref in rest) for rest in rests)
+        found = []
+        for block, rest in zip(blocks, rests, strict=True):
+            values = self._decode(spec, rest, values=head.copy()) if rest else head
+            if (rest or not proven) and sha256(values) != block.sha256:
+                raise self._blame(block)
+            found.append(values)
+        return found, head, shared
+
     def read_bytes(self, block: Block) -> bytes:
         """The content of a block of plain bytes, such as a skeleton."""
         return self.read(_bytes_spec(block.nbytes), block).tobytes()
@@ -96,6 +125,22 @@ class Blocks:
         choice = encode_block(spec, values, self._reference(reference_spec or spec, reference))
         return Block(spec.nbytes, digest, self._store(choice, reference))
 
+    def append(
+        self, spec: BlockSpec, digest: str, chain: tuple[UpdateRef, ...], encoded: Encoded
+    ) -> Block:
+        """Store an update that the caller has encoded, behind a chain; the block that it makes.
+
+        Args:
+            spec: what the block is.
+            digest: the SHA-256 of its bytes.
+            chain: what the update was encoded against; empty for a dense one.
+            encoded: the update.
+        """
+        oid, size = self.store.put(encoded.pieces)
+        return Block(
+            spec.nbytes, digest, (*chain, UpdateRef(encoded.kind, oid, size, encoded.info))
+        )
+
     def write_bytes(self, data: bytes, *, reference: Block | None = None) -> Block:
         """Encode and store plain bytes, such as a skeleton, against an earlier version of them."""
         digest = hashlib.sha256(data).hexdigest()
@@ -122,7 +167,13 @@ class Blocks:
         kept = reference.chain[: choice.keep] if reference is not None else ()
         return (*kept, UpdateRef(choice.encoded.kind, oid, size, choice.encoded.info))
 
-    def _decode(self, spec: BlockSpec, chain: Sequence[UpdateRef], whole: bool = True) -> Values:
+    def _decode(
+        self,
+        spec: BlockSpec,
+        chain: Sequence[UpdateRef],
+        whole: bool = True,
+        values: Values | None = None,
+    ) -> Values:
         files = []
         for ref in chain:
             try:
@@ -130,7 +181,7 @@ class Blocks:
             except CorruptObjectError as error:
                 raise CorruptObjectError(f"object {ref.oid}: {error.message}") from error
         try:
-            return decode_chain(spec, files, whole)
+            return decode_chain(spec, files, whole, values)
         except UnknownUpdateError:
             raise
         except ThetaError as error:
@@ -149,6 +200,20 @@ class Blocks:
             f"(sha256:{block.sha256})",
             hint="the manifest was edited or written by another program; restore it from a commit",
         )
+
+
+def _shared(chains: Sequence[tuple[UpdateRef, ...]]) -> tuple[UpdateRef, ...]:
+    """The longest beginning that all chains have."""
+    first = min(chains, key=len)
+    for length, ref in enumerate(first):
+        if any(chain[length] != ref for chain in chains):
+            return first[:length]
+    return first
+
+
+def _converts(blocks: Sequence[Block], length: int) -> bool:
+    """Whether an update behind the first `length` ones changes what the block is."""
+    return any(ref.kind in CONVERTING for block in blocks for ref in block.chain[length:])
 
 
 def sha256(values: Values) -> str:

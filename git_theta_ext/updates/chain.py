@@ -10,17 +10,22 @@ from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates.base import Parameters, Values, base_spec
 
 
-def decode_chain(spec: BlockSpec, files: Sequence[Parameters], whole: bool = True) -> Values:
+def decode_chain(
+    spec: BlockSpec,
+    files: Sequence[Parameters],
+    whole: bool = True,
+    values: Values | None = None,
+) -> Values:
     """The values that a chain of parameter files stands for, in a fresh writable array.
 
     `whole` is False for the first part of a chain, which for plain bytes may be of another length.
+    `values` is what the files before these gave, if these are not the first; it is written to.
     The caller verifies the hash; this only promises to stay within a small multiple of the block.
 
     Raises:
         CorruptObjectError: the files do not fit together or are damaged.
         UnknownUpdateError: one is of a kind that needs a plug-in.
     """
-    values: Values | None = None
     for file, expected in zip(files, _specs(spec, files), strict=True):
         update = updates.get(file.kind)
         if update.needs_base != (values is not None):

@@ -19,7 +19,7 @@ MAX_UPDATES = 32
 """Updates in a chain; each costs a pass over the block when it is rebuilt."""
 _MAX_SHARE = 0.5
 """Further updates are chained only while all together stay under this share of a dense copy."""
-_CONVERTING = frozenset({"cast", "resize"})
+CONVERTING = frozenset({"cast", "resize"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def encode_block(spec: BlockSpec, new: Values, reference: Reference | None) -> C
     if update is not None and _may_grow(reference.chain, update):
         return Choice(length, update)
     # Behind a cast or a resize, the chain's base is another kind of block than this one.
-    if length > 1 and not any(ref.kind in _CONVERTING for ref in reference.chain):
+    if length > 1 and not any(ref.kind in CONVERTING for ref in reference.chain):
         update = _update_against(spec, new, reference, 1)
         if update is not None:
             return Choice(1, update)
