@@ -6,7 +6,7 @@
 Two branches of one float32 checkpoint are merged by `git merge`, with everything that Git does:
 starting the driver, writing the work tree, committing. *Disjoint*: they changed different tensors;
 beside it stands `git checkout` of the merged file. *All colliding*: both changed every entry of
-every tensor. Peak memory is that of the largest process. git-theta 0.2 is run where `git-theta` of
+every tensor. Peak memory is that of the largest process but git. git-theta 0.2 is run where `git-theta` of
 that package is on PATH as `git-theta-original`; mergekit where `--mergekit` names a Python that
 has it. What is not there is said to be not installed.
 """
@@ -28,20 +28,41 @@ from pathlib import Path
 import numpy as np
 from workflows import NAME, _theta, git, spans, write_model
 
-WRAPPER = (
-    "import resource,subprocess,sys,time;t=time.perf_counter();"
-    "r=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL,stderr=subprocess.PIPE);"
-    "t=time.perf_counter()-t;sys.stderr.buffer.write(r.stderr);"
-    "print(t,resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);sys.exit(r.returncode)"
-)
-"""Runs a command as a process whose children are that command's alone, for their peak memory."""
+WRAPPER = """
+import glob, resource, subprocess, sys, threading, time
+peak = 0
+def watch():
+    global peak
+    while True:
+        for name in glob.glob("/proc/[0-9]*/status"):
+            try:
+                text = open(name).read()
+            except OSError:
+                continue
+            fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+            if "VmHWM" in fields and fields["Name"].strip() != "git" and int(fields["Pid"]) > own:
+                peak = max(peak, int(fields["VmHWM"].split()[0]))
+        time.sleep(0.05)
+import os
+own = os.getpid()
+threading.Thread(target=watch, daemon=True).start()
+begun = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+took = time.perf_counter() - begun
+sys.stderr.buffer.write(done.stderr)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(took, used.ru_utime + used.ru_stime, peak)
+sys.exit(done.returncode)
+"""
+"""Runs a command and follows the memory of what it starts, but for git itself, which holds the
+whole of every file that it writes through a filter. Linux only; elsewhere memory is given as 0."""
 
 
 def measured(
     folder: Path, command: Sequence[str], before: Callable[[], None], runs: int, **environment: str
-) -> tuple[float, float]:
-    """Median seconds, and the largest process's peak memory in MB, of a command."""
-    seconds, memory = [], 0.0
+) -> tuple[float, float, float]:
+    """Median seconds, processor seconds, and peak memory in MB of a process, of a command."""
+    seconds, busy, memory = [], [], 0.0
     for _ in range(runs):
         before()
         os.sync()
@@ -51,10 +72,11 @@ def measured(
         )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed: {done.stderr.decode()[-2000:]}")
-        took, peak = done.stdout.split()
+        took, used, peak = done.stdout.split()
         seconds.append(float(took))
-        memory = max(memory, int(peak) / (1 << 20 if sys.platform == "darwin" else 1 << 10))
-    return statistics.median(seconds), memory
+        busy.append(float(used))
+        memory = max(memory, int(peak) / 1024)
+    return statistics.median(seconds), statistics.median(busy), memory
 
 
 def moved(path: Path, names: Sequence[str], seed: int) -> None:
@@ -92,7 +114,7 @@ def branches(work: Path, source: Path, collide: bool) -> Path:
     return folder
 
 
-def rows_of(work: Path, source: Path, runs: int) -> dict[str, tuple[float, float]]:
+def rows_of(work: Path, source: Path, runs: int) -> dict[str, tuple[float, float, float]]:
     """Every step of git-theta-ext."""
     found = {}
     folder = branches(work, source, collide=False)
@@ -205,7 +227,9 @@ def original(work: Path, source: Path) -> dict[str, object]:
     )  # fmt: skip
     took = time.perf_counter() - begun
     return {
-        "git-theta 0.2": (took, 0.0) if not done.returncode else "needs someone at the keyboard"
+        "git-theta 0.2": (took, 0.0, 0.0)
+        if not done.returncode
+        else "needs someone at the keyboard"
     }
 
 
@@ -229,9 +253,13 @@ def main() -> int:
         rows.update(original(work, source))
         rows.update(mergekit(work, source, args.mergekit, args.runs))
     print(f"{args.megabytes} MB, float32\n")
-    print("| merge | seconds | peak MB |\n|---|---|---|")
+    print("| merge | seconds | processor seconds | peak MB |\n|---|---|---|---|")
     for label, found in rows.items():
-        cells = f"{found[0]:.1f} | {found[1]:.0f}" if isinstance(found, tuple) else f"{found} |"
+        cells = (
+            " | ".join(f"{one:.1f}" for one in found)
+            if isinstance(found, tuple)
+            else f"{found} | |"
+        )
         print(f"| {label} | {cells} |")
     return 0
 

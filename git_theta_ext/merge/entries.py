@@ -277,6 +277,9 @@ class _Merger:
         rest = len(result) - start
         if not rest:
             return 0
+        if self._versions.stacked:
+            result[start:] = self._versions.added(part.start + start, part.stop)
+            return 0
         here, there = mine[start:], yours[start:]
         shared = min(len(here), len(there))
         if len(here) >= rest:
@@ -307,14 +310,15 @@ class _Merger:
             left, bad = left + one.left, bad + one.bad
             negative, rows = negative + one.negative, rows + one.rows
         versions = self._versions
-        if versions.mine.count != versions.yours.count and not rows:
+        if versions.mine.count != versions.yours.count and not rows and not versions.stacked:
             both = versions.mine.count > versions.common < versions.yours.count
             rows = abs(versions.mine.count - versions.yours.count) if both else 0
         reason = ""
         if rows and self._decision.choice.strategy != "zero":
             reason = (
                 f"both sides added rows, {versions.mine.entry.tensor.shape[0]} in ours and "
-                f"{versions.yours.entry.tensor.shape[0]} in theirs; those of ours stand"
+                f"{versions.yours.entry.tensor.shape[0]} in theirs; those of ours stand "
+                "(stack keeps both)"
             )
         elif left or negative:
             reason = _reason(total, left, bad, negative)

@@ -125,6 +125,19 @@ class Versions:
         readers = [self.mine, self.yours, *([self.old] if self.old else [])]
         return min(self.count, *(reader.count for reader in readers))
 
+    @property
+    def stacked(self) -> bool:
+        """Whether the result holds the rows that ours added, and behind them those of theirs."""
+        return self.count > max(self.mine.count, self.yours.count)
+
+    def added(self, start: int, stop: int) -> Values:
+        """Values of a stacked result behind the common ones: those of ours, then of theirs."""
+        edge = self.mine.count
+        shift = edge - self.common
+        mine = self.mine.read(min(start, edge), min(stop, edge))
+        yours = self.yours.read(max(start, edge) - shift, max(stop, edge) - shift)
+        return np.concatenate([mine, yours])
+
     def parts(self) -> Iterator[Part]:
         """The blocks of the result in order."""
         start = 0
