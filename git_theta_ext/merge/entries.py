@@ -16,8 +16,8 @@ from git_theta_ext.merge.choice import CONFLICT, Choice
 from git_theta_ext.merge.kinds import VARIANCE
 from git_theta_ext.merge.plan import Decision
 from git_theta_ext.merge.strategies import Combine, Piece
-from git_theta_ext.merge.tensor import COPIES, Part, Versions
-from git_theta_ext.merge.values import Measure, Split, from_floats, to_floats
+from git_theta_ext.merge.tensor import COPIES, Part, Read, Versions
+from git_theta_ext.merge.values import Compared, Measure, from_floats, to_floats
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.updates.base import Values
 from git_theta_ext.updates.residual import SLICE
@@ -25,6 +25,10 @@ from git_theta_ext.updates.residual import SLICE
 Statistics = Callable[[str, str], "tuple[NDArray[Any] | None, ...] | None"]
 """Gives the statistics (`fisher`, `gram`) of a tensor, by its name, for ours and theirs; None if a
 side has no such statistics at all."""
+
+_SHORT = 16_384
+"""Entries compared at once: in float64 a dozen such arrays stay in the cache of a processor. What
+is random is drawn for slices of another length, and these strategies do not see shorter ones."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -92,14 +96,16 @@ def _measure_part(versions: Versions, part: Part) -> Measure:
     if part.known is not None:
         return Measure(part.stop - part.start)
     total = Measure()
-    old, mine, yours = versions.read(part)
+    read = versions.read(part)
     common = max(0, min(part.stop, versions.common) - part.start)
-    for start in range(0, common, SLICE):
-        where = slice(start, min(start + SLICE, common))
-        before = None if old is None else old[where]
-        found = values.split(versions.dtype, before, mine[where], yours[where])
-        total += values.measure(versions.dtype, before, mine[where], yours[where], found)
+    for start in range(0, common, _SHORT):
+        total += _compare(versions, read, slice(start, min(start + _SHORT, common))).measure
     return total
+
+
+def _compare(versions: Versions, read: Read, where: slice) -> Compared:
+    old = None if read.old is None else read.old[where]
+    return values.compare(versions.dtype, old, read.mine[where], read.yours[where])
 
 
 class _Merger:
@@ -154,12 +160,13 @@ class _Merger:
         largest = max(spec.nbytes for spec in self._versions.specs)
         return ordered_map(work, items, lambda _: COPIES * largest, budget=self._budget)
 
-    def _piece(
-        self, part: Part, read: tuple[Values | None, Values, Values], where: slice
-    ) -> tuple[Piece, values.Mask | None]:
+    def _piece(self, part: Part, read: Read, where: slice) -> tuple[Piece, values.Mask | None]:
         """A slice as numbers, and which of them are none (then they are zeros in the piece)."""
         dtype = self._versions.dtype
-        floats = [None if one is None else to_floats(dtype, one[where]) for one in read]
+        floats = [
+            None if one is None else to_floats(dtype, one[where])
+            for one in (read.old, read.mine, read.yours)
+        ]
         wrong = ~np.logical_and.reduce([np.isfinite(one) for one in floats if one is not None])
         if wrong.any():
             floats = [None if one is None else np.where(wrong, 0.0, one) for one in floats]
@@ -181,52 +188,61 @@ class _Merger:
 
     def _block_by_entry(self, part: Part, choice: Choice, combine: Combine | None) -> _Done:
         read = self._versions.read(part)
-        old, mine, yours = read
-        result = np.empty(part.stop - part.start, mine.dtype)
+        result = np.empty(part.stop - part.start, read.mine.dtype)
         total, left, bad = Measure(), 0, 0
-        for start in range(0, self._common(part), SLICE):
-            where = slice(start, min(start + SLICE, self._common(part)))
-            before = None if old is None else old[where]
-            found = values.split(self._versions.dtype, before, mine[where], yours[where])
-            total += values.measure(self._versions.dtype, before, mine[where], yours[where], found)
-            result[where] = found.exact
-            if found.count:
+        for start in range(0, self._common(part), _SHORT):
+            where = slice(start, min(start + _SHORT, self._common(part)))
+            found = _compare(self._versions, read, where)
+            total += found.measure
+            if found.split.count:
                 lost, wrong = self._collisions(part, read, where, found, choice, combine, result)
                 left, bad = left + lost, bad + wrong
+            else:
+                result[where] = found.split.exact
         rows = self._added_rows(part, read, result)
         if choice.strategy == "zero":
             result[:] = 0
             left = rows = 0
         negative = self._negative(result, read)
-        return _Done(self._versions.write(part, result), total, left, bad, negative, rows)
+        return _Done(self._versions.write(part, result, read), total, left, bad, negative, rows)
 
     def _collisions(  # noqa: PLR0917
         self,
         part: Part,
-        read: tuple[Values | None, Values, Values],
+        read: Read,
         where: slice,
-        found: Split,
+        found: Compared,
         choice: Choice,
         combine: Combine | None,
         result: Values,
     ) -> tuple[int, int]:
         """Settle the entries of a slice that collide; how many stay open, and no numbers."""
-        old, mine, yours = (None if one is None else one[where] for one in read)
-        if mine is None or yours is None or choice == CONFLICT:
-            return found.count, 0
+        split = found.split
+        result[where] = split.exact
+        if choice == CONFLICT:
+            return split.count, 0
+        mine, yours = read.mine[where], read.yours[where]
+        old = None if read.old is None else read.old[where]
         plain = {"ours": mine, "theirs": yours, "base": old}.get(choice.strategy)
         if choice.strategy == "larger":
             plain = values.larger(self._versions.dtype, mine, yours)
         if plain is not None:
-            result[where] = np.where(found.collide, plain, found.exact)
+            np.copyto(result[where], plain, where=split.collide)
             return 0, 0
         if combine is None:
-            return found.count, 0
-        piece, wrong = self._piece(part, read, where)
+            return split.count, 0
+        if found.floats is not None:
+            base, a, b = found.floats
+            piece, wrong = Piece(part.start + where.start, base, (a, b)), None
+        else:
+            piece, wrong = self._piece(part, read, where)
         blended = from_floats(self._versions.dtype, combine(piece))
-        settled = found.collide if wrong is None else found.collide & ~wrong
-        result[where] = np.where(settled, blended, found.exact)
-        left = found.count - int(np.count_nonzero(settled))
+        if wrong is None and split.count == len(mine):
+            result[where] = blended
+            return 0, 0
+        settled = split.collide if wrong is None else split.collide & ~wrong
+        np.copyto(result[where], blended, where=settled)
+        left = split.count - int(np.count_nonzero(settled))
         return left, left
 
     def by_tensor(self, combine: Combine, measured: Measure) -> TensorResult:
@@ -234,7 +250,7 @@ class _Merger:
 
         def work(part: Part) -> _Done:
             read = self._versions.read(part)
-            _, mine, yours = read
+            mine, yours = read.mine, read.yours
             result = np.empty(part.stop - part.start, mine.dtype)
             bad = 0
             for start in range(0, self._common(part), SLICE):
@@ -246,7 +262,7 @@ class _Merger:
                     bad += int(np.count_nonzero(differ & wrong))
                 result[where] = np.where(differ, blended, mine[where])
             rows = self._added_rows(part, read, result)
-            return _Done(self._versions.write(part, result), Measure(), bad, bad, 0, rows)
+            return _Done(self._versions.write(part, result, read), Measure(), bad, bad, 0, rows)
 
         found = self._gather(self._map(work, self._versions.parts()))
         if found.reason:
@@ -254,14 +270,15 @@ class _Merger:
             return replace(self.by_entry(CONFLICT, None), reason=found.reason)
         return replace(found, measure=measured)
 
-    def _added_rows(
-        self, part: Part, read: tuple[Values | None, Values, Values], result: Values
-    ) -> int:
+    def _added_rows(self, part: Part, read: Read, result: Values) -> int:
         """Fill in rows that only one side has; how many entries both added differently."""
-        _, mine, yours = read
+        mine, yours = read.mine, read.yours
         start = self._common(part)
         rest = len(result) - start
         if not rest:
+            return 0
+        if self._versions.stacked:
+            result[start:] = self._versions.added(part.start + start, part.stop)
             return 0
         here, there = mine[start:], yours[start:]
         shared = min(len(here), len(there))
@@ -275,12 +292,13 @@ class _Merger:
             return 0
         return int(np.count_nonzero(here[:shared] != there[:shared])) + rest - shared
 
-    def _negative(self, result: Values, read: tuple[Values | None, Values, Values]) -> int:
+    def _negative(self, result: Values, read: Read) -> int:
         """Variances that became negative though no side's were."""
         if self._decision.kind != "batchnorm" or not VARIANCE.search(self.name):
             return 0
         dtype = self._versions.dtype
-        if any(one is not None and np.any(to_floats(dtype, one) < 0) for one in read):
+        sides = (read.old, read.mine, read.yours)
+        if any(one is not None and np.any(to_floats(dtype, one) < 0) for one in sides):
             return 0
         return int(np.count_nonzero(to_floats(dtype, result) < 0))
 
@@ -292,14 +310,15 @@ class _Merger:
             left, bad = left + one.left, bad + one.bad
             negative, rows = negative + one.negative, rows + one.rows
         versions = self._versions
-        if versions.mine.count != versions.yours.count and not rows:
+        if versions.mine.count != versions.yours.count and not rows and not versions.stacked:
             both = versions.mine.count > versions.common < versions.yours.count
             rows = abs(versions.mine.count - versions.yours.count) if both else 0
         reason = ""
         if rows and self._decision.choice.strategy != "zero":
             reason = (
                 f"both sides added rows, {versions.mine.entry.tensor.shape[0]} in ours and "
-                f"{versions.yours.entry.tensor.shape[0]} in theirs; those of ours stand"
+                f"{versions.yours.entry.tensor.shape[0]} in theirs; those of ours stand "
+                "(stack keeps both)"
             )
         elif left or negative:
             reason = _reason(total, left, bad, negative)

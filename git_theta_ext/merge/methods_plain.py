@@ -34,9 +34,14 @@ def weights_of(settings: Settings, count: int) -> list[float]:
 
 def weighted_sum(weights: Sequence[float], arrays: Sequence[Floats]) -> Floats:
     """Σ w·x, from the first to the last."""
-    total = weights[0] * arrays[0]
+    if all(weight == 1.0 for weight in weights) and len(arrays) > 1:
+        total = np.add(arrays[0], arrays[1])
+        for array in arrays[2:]:
+            total += array
+        return total
+    total = np.multiply(weights[0], arrays[0])
     for weight, array in zip(weights[1:], arrays[1:], strict=True):
-        total = total + weight * array
+        total += weight * array
     return total
 
 
@@ -64,7 +69,14 @@ def base(sides: Sides, settings: Settings) -> Combine:
 def average(sides: Sides, settings: Settings) -> Combine:
     """Σ w·x / Σ w."""
     weights = weights_of(settings, len(sides.seeds))
-    return lambda piece: weighted_sum(weights, piece.sides) / sum(weights)
+    total = sum(weights)
+
+    def combine(piece: Piece) -> Floats:
+        found = weighted_sum(weights, piece.sides)
+        found /= total
+        return found
+
+    return combine
 
 
 def task_arithmetic(sides: Sides, settings: Settings) -> Combine:

@@ -168,6 +168,9 @@ def _removed(made: Decision, mine: Entry | None, yours: Entry | None, choice: Ch
 def _both_changed(
     made: Decision, old: Entry | None, mine: Entry, yours: Entry, choice: Choice
 ) -> Decision:
+    stacked = _stacked(old, mine, yours) if choice.strategy == "stack" else None
+    if stacked is not None and made.kind == "weights":
+        return replace(made, action="merge", standing=stacked, choice=choice)
     target = _common_type(old, mine, yours)
     if made.kind == "counter" and target is not None:
         return replace(made, action="merge", standing=target, choice=Choice("larger"))
@@ -187,6 +190,15 @@ def _both_changed(
 def _both_grew(old: Entry | None, mine: Entry, yours: Entry) -> bool:
     shapes = [one.tensor.shape for one in (mine, yours)]
     return old is not None and all(shape != old.tensor.shape for shape in shapes)
+
+
+def _stacked(old: Entry | None, mine: Entry, yours: Entry) -> TensorInfo | None:
+    """The type that holds the old rows, then those that ours added, then those that theirs did."""
+    target = _common_type(old, mine, yours) if _both_grew(old, mine, yours) else None
+    if target is None or old is None:
+        return None
+    added = yours.tensor.shape[0] - old.tensor.shape[0]
+    return replace(target, shape=(mine.tensor.shape[0] + added, *target.shape[1:]))
 
 
 _TOGETHER = {

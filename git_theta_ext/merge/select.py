@@ -6,7 +6,7 @@ as it does, so two passes of counting 65,536 classes find any rank exactly, in b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,22 +34,35 @@ def kth_largest(slices: Slices, wanted: int) -> np.float32:
 
     Infinity if none are wanted, zero if all are.
     """
+    return kth_largest_each(lambda: ((numbers,) for numbers in slices()), 1, wanted)[0]
+
+
+def kth_largest_each(
+    slices: Callable[[], Iterable[Sequence[Floats]]], count: int, wanted: int
+) -> list[np.float32]:
+    """As `kth_largest`, for each of `count` tensors that are seen side by side."""
     if wanted <= 0:
-        return np.float32(np.inf)
-    high = np.zeros(_CLASSES, np.int64)
-    for numbers in slices():
-        high += np.bincount((_bits(numbers) >> 16).astype(np.int64), minlength=_CLASSES)
-    if wanted >= int(high.sum()):
-        return np.float32(0.0)
-    top, left = _find(high, wanted)
-    low = np.zeros(_CLASSES, np.int64)
-    for numbers in slices():
-        bits = _bits(numbers)
-        inside = bits[(bits >> 16) == top] & np.uint32(0xFFFF)
-        low += np.bincount(inside.astype(np.int64), minlength=_CLASSES)
-    bottom, _ = _find(low, left)
-    found: np.float32 = np.array([(top << 16) | bottom], np.uint32).view(np.float32)[0]
-    return found
+        return [np.float32(np.inf)] * count
+    high = np.zeros((count, _CLASSES), np.int64)
+    for columns in slices():
+        for number, column in enumerate(columns):
+            high[number] += np.bincount(_bits(column) >> 16, minlength=_CLASSES)
+    if wanted >= int(high[0].sum()):
+        return [np.float32(0.0)] * count
+    found = [_find(counts, wanted) for counts in high]
+    low = np.zeros((count, _CLASSES), np.int64)
+    for columns in slices():
+        for number, column in enumerate(columns):
+            bits = _bits(column)
+            inside = bits[(bits >> 16) == found[number][0]] & np.uint32(0xFFFF)
+            low[number] += np.bincount(inside, minlength=_CLASSES)
+    return [_joined(top, _find(low[at], left)[0]) for at, (top, left) in enumerate(found)]
+
+
+def _joined(top: int, bottom: int) -> np.float32:
+    """The float whose bits have these halves."""
+    whole: np.float32 = np.array([(top << 16) | bottom], np.uint32).view(np.float32)[0]
+    return whole
 
 
 def _find(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:

@@ -195,6 +195,8 @@ TABLE: tuple[Strategy, ...] = (
     Strategy("average", "the mean of the entries that both changed",
              "Wortsman et al. 2022, Model soups", (_WEIGHTS,),
              "methods_plain", "average", needs_base=False, by_entry=True),
+    Strategy("stack", "rows that both added, ours first; the mean of old entries that both changed",
+             "", (_WEIGHTS,), "methods_plain", "average", by_entry=True, symmetric=False),
     Strategy("reapply", "ours plus the update of theirs, as a rebase does",
              "", (Parameter("lambda", 1.0, -10.0, 10.0, "how much of the update is applied"),),
              "methods_plain", "reapply", by_entry=True, symmetric=False),

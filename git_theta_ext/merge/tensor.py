@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from git_theta_ext.blocks import Blocks, sha256
+from git_theta_ext.blocks import Blocks, Shared, sha256
 from git_theta_ext.checkout import entry_specs
 from git_theta_ext.manifest import Block, Entry
+from git_theta_ext.merge.encoding import encode_merged
 from git_theta_ext.merge.values import from_floats, to_floats
 from git_theta_ext.tensors import BlockSpec, DType, TensorInfo, cut
 from git_theta_ext.updates.base import Values, values_dtype
@@ -69,7 +70,8 @@ class Part:
     """One block of the result: what it is and which values of the tensor it holds.
 
     `known` is the block as it stands in the sides, where it is known to be theirs or ours without
-    being read; `same` are the blocks of the sides in the same place and of the same type.
+    being read; `same` are the blocks of the sides in the same place and of the same type, and `old`
+    is that of the base.
     """
 
     spec: BlockSpec
@@ -77,6 +79,20 @@ class Part:
     stop: int
     known: Block | None
     same: tuple[Block, ...]
+    old: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The values of a block in three versions; not to be written to.
+
+    `shared` is what they were all made of, if the result can be encoded against that.
+    """
+
+    old: Values | None
+    mine: Values
+    yours: Values
+    shared: Shared | None = None
 
 
 class Versions:
@@ -94,7 +110,7 @@ class Versions:
         self.mine = Reader(mine, dtype, blocks)
         self.yours = Reader(yours, dtype, blocks)
         self._blocks = blocks
-        self._held: dict[int, tuple[Values | None, Values, Values]] = {}
+        self._held: dict[int, Read] = {}
 
     @property
     def count(self) -> int:
@@ -107,13 +123,27 @@ class Versions:
         readers = [self.mine, self.yours, *([self.old] if self.old else [])]
         return min(self.count, *(reader.count for reader in readers))
 
+    @property
+    def stacked(self) -> bool:
+        """Whether the result holds the rows that ours added, and behind them those of theirs."""
+        return self.count > max(self.mine.count, self.yours.count)
+
+    def added(self, start: int, stop: int) -> Values:
+        """Values of a stacked result behind the common ones: those of ours, then of theirs."""
+        edge = self.mine.count
+        shift = edge - self.common
+        mine = self.mine.read(min(start, edge), min(stop, edge))
+        yours = self.yours.read(max(start, edge) - shift, max(stop, edge) - shift)
+        return np.concatenate([mine, yours])
+
     def parts(self) -> Iterator[Part]:
         """The blocks of the result in order."""
         start = 0
         for number, spec in enumerate(self.specs):
             stop = start + _values_in(spec)
             known, same = self._known(number)
-            yield Part(spec, start, stop, known, same)
+            old = self.old.entry.blocks[number] if same and self._alike() and self.old else None
+            yield Part(spec, start, stop, known, same, old)
             start = stop
 
     def _known(self, number: int) -> tuple[Block | None, tuple[Block, ...]]:
@@ -132,28 +162,47 @@ class Versions:
             return mine, same
         return (yours if mine.sha256 == old.sha256 else None), same
 
-    def read(self, part: Part) -> tuple[Values | None, Values, Values]:
+    def _alike(self) -> bool:
+        """Whether the base is of the result's type too."""
+        return self.old is not None and _shape(self.old.entry.tensor) == _shape(self.tensor)
+
+    def read(self, part: Part) -> Read:
         """Base, ours and theirs of a block of the result, up to where each version has values.
 
         Those of a tensor of one block are kept, for strategies that look at it more than once.
         """
         if part.start in self._held:
             return self._held[part.start]
+        found = self._read(part)
+        if len(self.specs) == 1:
+            self._held[part.start] = found
+        return found
+
+    def _read(self, part: Part) -> Read:
+        if part.same and (part.old is not None or self.old is None):
+            versions = part.same if part.old is None else (part.old, *part.same)
+            values, shared = self._blocks.read_together([(part.spec, one) for one in versions])
+            if shared is not None and shared.spec != part.spec:
+                shared = None
+            old = values[0] if part.old is not None else None
+            return Read(old, values[-2], values[-1], shared)
         old = self.old.read(part.start, min(part.stop, self.old.count)) if self.old else None
         mine = self.mine.read(part.start, min(part.stop, self.mine.count))
-        yours = self.yours.read(part.start, min(part.stop, self.yours.count))
-        if len(self.specs) == 1:
-            self._held[part.start] = old, mine, yours
-        return old, mine, yours
+        return Read(old, mine, self.yours.read(part.start, min(part.stop, self.yours.count)))
 
-    def write(self, part: Part, values: Values) -> Block:
+    def write(self, part: Part, values: Values, read: Read) -> Block:
         """Store a block of the result; one that a side has already is that one's, verbatim."""
         digest = sha256(values)
         for block in part.same:
             if block.sha256 == digest:
                 return block
+        if read.shared is not None and part.same:
+            encoded = encode_merged(values, read.shared, part.same)
+            if encoded is not None:
+                chain = () if encoded.kind == "dense" else read.shared.chain
+                return self._blocks.append(part.spec, digest, chain, encoded)
         reference = part.same[0] if part.same else None
-        return self._blocks.write(part.spec, values, reference=reference)
+        return self._blocks.write(part.spec, values, digest=digest, reference=reference)
 
 
 def _shape(tensor: TensorInfo) -> tuple[object, ...]:

@@ -99,6 +99,56 @@ def _with_nan(
     return collide | one_sided, counts
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A slice of three versions: what collides, its figures, and its numbers.
+
+    `floats` are base, ours and theirs in float64 where all of them are finite, else None.
+    """
+
+    split: Split
+    measure: Measure
+    floats: tuple[Floats, Floats, Floats] | None = None
+
+
+def compare(dtype: DType, old: Values | None, mine: Values, yours: Values) -> Compared:
+    """`split` and `measure` in one pass, which is the quicker one where all numbers are finite."""
+    if old is not None and dtype.kind in ("float", "complex"):
+        base, a, b = (to_floats(dtype, one) for one in (old, mine, yours))
+        with np.errstate(invalid="ignore", over="ignore"):
+            products = _products(a - base, b - base)
+        # A sum of squares is finite only if every number in it is.
+        if np.isfinite(products).all():
+            found = _split_finite(old, mine, yours)
+            counts = Measure(len(mine), found.count, 0, 0, *products)
+            return Compared(found, counts, (base, a, b))
+    found = split(dtype, old, mine, yours)
+    return Compared(found, measure(dtype, old, mine, yours, found))
+
+
+def _products(a: Floats, b: Floats) -> tuple[float, float, float]:
+    """The inner product of two updates and their squared norms; summed in a fixed order."""
+    room = np.multiply(a, b)
+    dot = float(np.sum(room))
+    np.multiply(a, a, out=room)
+    ours = float(np.sum(room))
+    np.multiply(b, b, out=room)
+    return dot, ours, float(np.sum(room))
+
+
+def _split_finite(old: Values, mine: Values, yours: Values) -> Split:
+    """As `split` for entries that are no NaN."""
+    collide = mine != yours
+    theirs_moved = yours != old
+    collide &= theirs_moved
+    collide &= mine != old
+    count = int(np.count_nonzero(collide))
+    if count == len(mine):
+        return Split(mine, collide, count, (0, 0))
+    theirs_moved &= ~collide
+    return Split(np.where(theirs_moved, yours, mine), collide, count, (0, 0))
+
+
 def larger(dtype: DType, mine: Values, yours: Values) -> Values:
     """Entry by entry the larger number of two, for integers and floats alike."""
     a, b = numbers(dtype, mine), numbers(dtype, yours)
@@ -169,9 +219,8 @@ def measure(dtype: DType, old: Values | None, mine: Values, yours: Values, found
     base = to_floats(dtype, old)
     with np.errstate(invalid="ignore", over="ignore"):
         a, b = to_floats(dtype, mine) - base, to_floats(dtype, yours) - base
-        products = float(np.sum(a * b)), float(np.sum(a * a)), float(np.sum(b * b))
+        products = _products(a, b)
         if not np.isfinite(products).all():
             finite = np.isfinite(a * a) & np.isfinite(b * b)
-            a, b = a[finite], b[finite]
-            products = float(np.sum(a * b)), float(np.sum(a * a)), float(np.sum(b * b))
+            products = _products(a[finite], b[finite])
     return counts + Measure(0, 0, 0, 0, *products)

@@ -288,20 +288,23 @@ def slices(data: memoryview, lengths: memoryview, count: int) -> Iterator[memory
         position += size
 
 
-_PCO_LEVEL = 7
-"""Level 8 saves a thousandth more and takes a fifth longer."""
-
 # -- pcodec ----------------------------------------------------------------------------------------
 
+PCO_LEVEL = 7
+"""Level 8 saves a thousandth more and takes a fifth longer."""
 
-def compress_numbers(values: Values) -> bytes:
-    """A pcodec stream of unsigned integers; empty if all are zero."""
+
+def compress_numbers(values: Values, level: int = PCO_LEVEL) -> bytes:
+    """A pcodec stream of unsigned integers; empty if all are zero.
+
+    Of two checkpoints' differences level 4 makes 3 % more than level 8, in two thirds of the time.
+    """
     from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 
     if not values.any():
         return b""
     config = ChunkConfig(
-        compression_level=_PCO_LEVEL,
+        compression_level=level,
         mode_spec=ModeSpec.classic(),
         delta_spec=DeltaSpec.no_op(),
         enable_8_bit=values.itemsize == 1,

@@ -61,15 +61,17 @@ def apply(
 # -- all distances ---------------------------------------------------------------------------------
 
 
-def encode_slices(new: Values, predicted: Values, floats: bool) -> dict[str, Part]:
-    """The distance of every value from its prediction, slice by slice."""
+def encode_slices(
+    new: Values, predicted: Values, floats: bool, level: int = coders.PCO_LEVEL
+) -> dict[str, Part]:
+    """The distance of every value from its prediction, slice by slice; `level` is pcodec's."""
     streams = []
     room: Values = np.empty(min(SLICE, len(new)), new.dtype)
     for start in range(0, len(new), SLICE):
         piece = slice(start, start + SLICE)
         part = new[piece]
         distances = residual.difference(part, predicted[piece], floats, room[: len(part)])
-        streams.append(coders.compress_numbers(distances))
+        streams.append(coders.compress_numbers(distances, level))
     lengths = np.array([len(stream) for stream in streams], np.uint32)
     return {"data": b"".join(streams), "lengths": lengths}
 

@@ -247,3 +247,17 @@ def test_taking_a_side_takes_its_structure_too(repo: Repo) -> None:
     )
     repo.run("git", "merge", "-q", "-m", "merge", "side", env={"GIT_THETA_MERGE": "theirs"})
     assert content(repo) == st(BASE, THEIRS, metadata={"a": "3"})
+
+
+def test_rows_that_both_added_are_proposed_and_stacked(repo: Repo) -> None:
+    random = np.random.default_rng(0)
+    old, mine, yours = (random.normal(size=(rows, 8)).astype(np.float32) for rows in (20, 2, 3))
+    sides = [{"e": np.concatenate([old, rows])} for rows in (mine, yours)]
+    branches(repo, st({"e": old}), st(sides[0]), st(sides[1]))
+    done = repo.run("git", "merge", "side", ok=(1,))
+    assert b"both sides added rows, 22 in ours and 23 in theirs" in done.stderr
+    repo.theta("resolve", NAME, "--tensor", "e", "--strategy", "stack")
+    repo.git("add", NAME)
+    repo.git("commit", "-qm", "merged")
+    assert content(repo) == st({"e": np.concatenate([old, mine, yours])})
+    assert repo.status() == ""

@@ -291,3 +291,41 @@ def test_removed_here_and_changed_there_is_settled_by_a_side(
     merged = run(blocks, base, {"a": base["a"]}, theirs, choice=Choice(side))
     assert not merged.open
     assert content(blocks, merged) == file_of(theirs if there else {"a": base["a"]})
+
+
+@pytest.mark.parametrize("kind", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("grown", [(2, 3), (2, 2), (4, 1)])
+@pytest.mark.parametrize("width", [None, 3])
+def test_rows_that_both_added_are_stacked(
+    blocks: Blocks, kind: type, grown: tuple[int, int], width: int | None
+) -> None:
+    random = np.random.default_rng(0)
+    tail = () if width is None else (width,)
+    old = random.normal(size=(5, *tail)).astype(kind)
+    ours, theirs = old.copy(), old.copy()
+    ours[0], theirs[1] = 7, 8  # rows that one side changed
+    ours[2], theirs[2] = 1, 3  # one that both did
+    mine, yours = (random.normal(size=(count, *tail)).astype(kind) for count in grown)
+    versions = [
+        {"e": old}, {"e": np.concatenate([ours, mine])}, {"e": np.concatenate([theirs, yours])}
+    ]  # fmt: skip
+    left = run(blocks, *versions)
+    assert "stack keeps both" in left.open["e"]
+    merged = run(blocks, *versions, choice=Choice("stack"))
+    assert not merged.open
+    common = old.copy()
+    common[0], common[1], common[2] = 7, 8, 2
+    assert content(blocks, merged) == file_of({"e": np.concatenate([common, mine, yours])})
+    kept = run(blocks, *versions, choice=Choice("stack", (("weights", (1.0, 0.0)),)))
+    common[2] = 1
+    assert content(blocks, kept) == file_of({"e": np.concatenate([common, mine, yours])})
+
+
+def test_stacked_rows_cross_the_edges_of_blocks(blocks: Blocks) -> None:
+    rows = np.arange(10_500 * 1000, dtype=np.float32).reshape(-1, 1000)
+    old, mine, yours = rows[:4000], rows[4000:7500], rows[7500:]
+    sides = [{"e": np.concatenate([old, added])} for added in (mine, yours)]
+    merged = run(blocks, {"e": old}, *sides, choice=Choice("stack"))
+    assert not merged.open
+    assert len(merged.manifest.entries[0].blocks) == 2
+    assert content(blocks, merged) == file_of({"e": rows})

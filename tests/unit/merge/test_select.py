@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from git_theta_ext.merge.angles import arccos, sine
-from git_theta_ext.merge.select import kth_largest, magnitudes, ranks
+from git_theta_ext.merge.select import kth_largest, kth_largest_each, magnitudes, ranks
 
 floats = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=60)
 
@@ -43,3 +44,15 @@ def test_arccos(cosine: float) -> None:
 @settings(deadline=None)
 def test_sine(angle: float) -> None:
     assert sine(angle) == pytest.approx(math.sin(angle), rel=1e-13, abs=1e-15)
+
+
+def test_several_tensors_side_by_side_have_the_floors_of_each() -> None:
+    random = np.random.default_rng(2)
+    columns = [random.normal(size=1000), 1e3 * random.normal(size=1000)]
+    cut = [0, 300, 1000]
+    for wanted in (0, 1, 500, 999, 1000):
+        found = kth_largest_each(
+            lambda: ([one[a:b] for one in columns] for a, b in pairwise(cut)), 2, wanted
+        )
+        alone = [kth_largest(lambda one=one: [one], wanted) for one in columns]
+        assert found == alone
