@@ -99,6 +99,8 @@ def test_a_file_without_tensors_is_refused(outside: Repo, tmp_path: Path, conten
 
 
 def test_an_interrupt_removes_the_folder(outside: Repo, tmp_path: Path) -> None:
+    # A shell that runs these tests in the background has them, and what they start, ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         _COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
