@@ -16,7 +16,7 @@ from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
 from git_theta_ext.updates.chain import decode_chain, specs
-from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes
+from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes, is_kin
 from git_theta_ext.updates.dense import glimpse
 from git_theta_ext.updates.low_rank import LowRank
 from git_theta_ext.updates.parameter_file import parse
@@ -191,6 +191,21 @@ class Blocks:
         return Block(
             spec.nbytes, digest, (*chain, UpdateRef(encoded.kind, oid, size, encoded.info))
         )
+
+    def find_kin(self, spec: BlockSpec, values: Values, guesses: Iterable[Block]) -> Block | None:
+        """The first of some blocks of the same size that this one may be an update of.
+
+        Looks at samples of those that are on this machine; none is fetched for a guess.
+        """
+        for block in guesses:
+            if block.nbytes != spec.nbytes:
+                continue
+            if not all(self.store.has(ref.oid, ref.size) for ref in block.chain):
+                continue
+            reference = self._reference(spec, block)
+            if reference is not None and is_kin(spec, values, reference):
+                return block
+        return None
 
     def write_bytes(self, data: bytes, *, reference: Block | None = None) -> Block:
         """Encode and store plain bytes, such as a skeleton, against an earlier version of them."""

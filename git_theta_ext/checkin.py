@@ -26,7 +26,7 @@ from git_theta_ext.parallel import ordered_map
 from git_theta_ext.references import PathReferences, References
 from git_theta_ext.repository import Repository, git_hash
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec, TensorInfo, cut
-from git_theta_ext.updates.base import values_dtype
+from git_theta_ext.updates.base import Values, values_dtype
 
 _TICK_SECONDS = 0.05
 _COARSE_TICK_SECONDS = 2.0
@@ -222,13 +222,15 @@ class Checkin:
         stored = references.stored(piece.span.tensor.name, piece.position, digest, spec.dtype.name)
         if stored is not None and stored.nbytes == spec.nbytes:
             return stored
+        values = np.frombuffer(data, values_dtype(spec.dtype))
+        if predecessor is None:
+            predecessor = self._kin(piece, values, references)
         then, block = predecessor or (None, None)
         key = (digest, spec.dtype.name, repr(spec.shape), repr(then), repr(block))
         if spec.nbytes >= _MEMO_BYTES:
             chain = self._memo.get_chain(*key)
             if chain and all(self._blocks.store.has(ref.oid, ref.size) for ref in chain):
                 return Block(spec.nbytes, digest, chain)
-        values = np.frombuffer(data, values_dtype(spec.dtype))
         made = self._blocks.write(spec, values, digest=digest, reference=block, reference_spec=then)
         if spec.nbytes >= _MEMO_BYTES and predecessor is not None:
             self._memo.put_chain(made, *key)
@@ -244,6 +246,17 @@ class Checkin:
         entry, block = found
         spec = _counterpart(entry.tensor, piece)
         return None if spec is None or block.nbytes != spec.nbytes else (spec, block)
+
+    def _kin(
+        self, piece: _Piece, values: Values, references: PathReferences
+    ) -> tuple[BlockSpec, Block] | None:
+        """A block of another name that this one seems to be an update of, and what it is."""
+        spec, span = piece.spec, piece.span
+        if span.opaque or spec.dtype.kind != "float" or spec.nbytes < _MEMO_BYTES:
+            return None
+        guesses = references.kin(span.tensor, piece.position)
+        found = self._blocks.find_kin(spec, values, guesses)
+        return None if found is None else (spec, found)
 
     def _skeleton(self, layout: Layout, references: PathReferences) -> Block:
         data = skeleton.encode(layout)

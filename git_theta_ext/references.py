@@ -21,6 +21,10 @@ from git_theta_ext.repository import IndexEntry, Repository
 from git_theta_ext.tensors import TensorInfo, cut
 
 _Key = tuple[str, str]
+_Form = tuple[str, int, int]
+"""Element type and number of elements of a tensor, and the number of a block in it."""
+_MAX_KIN = 8
+"""Blocks of one form that a block without a predecessor is compared with."""
 _SKELETON = "skeleton"
 """Stands for the dtype in the keys of skeletons."""
 
@@ -34,6 +38,7 @@ class References:
         self._manifests: dict[str, tuple[bytes, Manifest] | None] = {}
         self._extra: dict[str, list[IndexEntry]] = {}
         self._known: dict[_Key, Block] | None = None
+        self._by_form: dict[_Form, list[Block]] | None = None
         self._lock = threading.Lock()
 
     @cached_property
@@ -129,6 +134,7 @@ class References:
         return PathReferences(
             [found for oid in own if (found := self.manifest(oid)) is not None],
             predecessors,
+            tensors,
             self,
         )
 
@@ -160,6 +166,26 @@ class References:
                 self._known = self._gather()
             return self._known
 
+    @property
+    def blocks_by_form(self) -> dict[_Form, list[Block]]:
+        """Blocks of every tracked checkpoint, by what they look like from outside; thread-safe."""
+        with self._lock:
+            if self._by_form is None:
+                self._by_form = self._sort_by_form()
+            return self._by_form
+
+    def _sort_by_form(self) -> dict[_Form, list[Block]]:
+        oids = self._everything()
+        self._load(oids)
+        found: dict[_Form, dict[str, Block]] = {}
+        for manifest in filter(None, map(self.manifest, oids)):
+            for entry in manifest.entries:
+                for position, block in enumerate(() if entry.opaque else entry.blocks):
+                    alike = found.setdefault(_form(entry.tensor, position), {})
+                    if block.chain and len(alike) < _MAX_KIN:
+                        alike.setdefault(block.sha256, block)
+        return {form: list(blocks.values()) for form, blocks in found.items()}
+
     def _gather(self) -> dict[_Key, Block]:
         oids = self._everything()
         self._load(oids)
@@ -175,14 +201,26 @@ class PathReferences:
     """What one checkpoint is compared with."""
 
     def __init__(
-        self, own: list[Manifest], committed: list[Manifest], everything: References
+        self,
+        own: list[Manifest],
+        committed: list[Manifest],
+        tensors: Collection[TensorInfo],
+        everything: References,
     ) -> None:
-        """`own`: the path's manifests, the index's first; `committed`: those of HEAD and others."""
+        """The manifests and the tensors of one path.
+
+        Args:
+            own: the path's manifests, the index's first.
+            committed: those of HEAD and others.
+            tensors: what there is now.
+            everything: the references of all paths.
+        """
         self._own = [_entries(manifest) for manifest in own]
         self._committed = [_entries(manifest) for manifest in committed]
         self._skeletons = [manifest.skeleton for manifest in own]
         self._predecessor_skeletons = [manifest.skeleton for manifest in committed]
         self._everything = everything
+        self._renamed = _renamed(tensors, self._committed[0]) if self._committed else {}
         self._own_blocks: dict[_Key, Block] = {}
         for manifest in own:
             _add_blocks(self._own_blocks, manifest)
@@ -206,6 +244,17 @@ class PathReferences:
                 return entry, entry.blocks[position]
         return None
 
+    def kin(self, tensor: TensorInfo, position: int) -> Iterator[Block]:
+        """Blocks that may be what this one was, where no predecessor has its name: a few guesses.
+
+        First the tensor of another name that stands where this one does among those of its form,
+        then blocks of that form in any tracked checkpoint.
+        """
+        before = self._renamed.get(tensor.name)
+        if before is not None and position < len(before.blocks):
+            yield before.blocks[position]
+        yield from self._everything.blocks_by_form.get(_form(tensor, position), ())
+
     def stored_skeleton(self, sha256: str) -> Block | None:
         """The skeleton with this hash, if it is stored: this file's, any other's."""
         own = next((block for block in self._skeletons if block.sha256 == sha256), None)
@@ -225,6 +274,28 @@ def _by_path(entries: Iterable[IndexEntry]) -> dict[str, list[IndexEntry]]:
 
 def _entries(manifest: Manifest) -> dict[str, Entry]:
     return {entry.tensor.name: entry for entry in manifest.entries}
+
+
+def _form(tensor: TensorInfo, position: int) -> _Form:
+    return tensor.dtype.name, tensor.count, position
+
+
+def _renamed(tensors: Iterable[TensorInfo], before: dict[str, Entry]) -> dict[str, Entry]:
+    """Old tensors by the names that they may have now: where as many came as went, in order."""
+    names = {tensor.name for tensor in tensors}
+    came: dict[_Form, list[str]] = {}
+    went: dict[_Form, list[Entry]] = {}
+    for tensor in sorted(tensors, key=lambda tensor: natural_key(tensor.name)):
+        if tensor.name not in before:
+            came.setdefault(_form(tensor, 0), []).append(tensor.name)
+    for name, entry in before.items():
+        if name not in names and not entry.opaque:
+            went.setdefault(_form(entry.tensor, 0), []).append(entry)
+    found: dict[str, Entry] = {}
+    for form, new in came.items():
+        if len(new) == len(went.get(form, ())):
+            found.update(zip(new, went[form], strict=True))
+    return found
 
 
 def _dtype(entry: Entry) -> str:

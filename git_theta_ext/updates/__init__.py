@@ -22,6 +22,7 @@ _KINDS = {
     "scale": ("git_theta_ext.updates.scale", "Scale"),
     "low-rank": ("git_theta_ext.updates.low_rank", "LowRank"),
     "cast": ("git_theta_ext.updates.cast", "Cast"),
+    "permute": ("git_theta_ext.updates.permute", "Permute"),
     "resize": ("git_theta_ext.updates.resize", "Resize"),
 }
 _GROUP = "git_theta_ext.updates"

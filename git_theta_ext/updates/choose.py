@@ -15,12 +15,15 @@ from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.dense import Dense, encode_dense_bytes
 from git_theta_ext.updates.find import converting_update, look_unrelated, smallest_update
 from git_theta_ext.updates.patch import Patch, level_for
+from git_theta_ext.updates.permute import glance_places, looks_permuted
 from git_theta_ext.updates.statistics import describe
 
 MAX_UPDATES = 32
 """Updates in a chain; each costs a pass over the block when it is rebuilt."""
 _MAX_SHARE = 0.5
 """Further updates are chained only while all together stay under this share of a dense copy."""
+_QUICK_BYTES = 4 << 20
+"""Blocks up to this size are rebuilt for a guess."""
 _CONVERTING = frozenset({"cast", "resize"})
 
 
@@ -70,7 +73,7 @@ def encode_block(
         return Choice(0, Dense().encode(spec, new))
     if supplied is None and (seen := reference.glimpse()) is not None:
         places, few = seen
-        if look_unrelated(spec, new[places], few):
+        if look_unrelated(spec, new[places], few) and not looks_permuted(spec, new, places, few):
             return Choice(0, Dense().encode(spec, new))
     update = supplied
     if update is None or not _may_grow(reference.chain, update):
@@ -83,6 +86,22 @@ def encode_block(
         if update is not None and _may_grow(reference.chain[:first], update):
             return Choice(first, update)
     return Choice(0, Dense().encode(spec, new))
+
+
+def is_kin(spec: BlockSpec, new: Values, reference: Reference) -> bool:
+    """Whether samples say that a block is an update of another, which has its dtype and size.
+
+    Of a block that is large and not quick to look into, they say nothing.
+    """
+    seen = reference.glimpse()
+    if seen is None:
+        if spec.nbytes > _QUICK_BYTES:
+            return False
+        base = reference.rebuild(len(reference.chain))
+        places = glance_places(len(base))
+        seen = places, base[places]
+    places, few = seen
+    return not look_unrelated(spec, new[places], few) or looks_permuted(spec, new, places, few)
 
 
 def _foundation(chain: tuple[UpdateRef, ...]) -> int:

@@ -16,6 +16,7 @@ from git_theta_ext.updates.coders import compress_numbers, sample_of
 from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.low_rank import LowRank
+from git_theta_ext.updates.permute import Permute
 from git_theta_ext.updates.residual import difference, is_ordered
 from git_theta_ext.updates.resize import Resize
 from git_theta_ext.updates.scale import Scale
@@ -39,8 +40,11 @@ def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | Non
 
     Both are of one dtype and length. The same inputs give the same update everywhere.
     """
+    permuted = Permute().encode(spec, new, base)
+    if permuted is not None and permuted.nbytes < new.nbytes // _SMALL:
+        return permuted
     if _are_unrelated(spec, new, base):
-        return None
+        return None if permuted is None else unless_larger(spec, new, permuted)
     changed = int(np.count_nonzero(new != base))
     best = Sparse().encode(spec, new, base) if changed <= len(new) // MOST else None
     if best is not None and changed <= len(new) // _TINY:
@@ -48,7 +52,7 @@ def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | Non
     scale = Scale().encode(spec, new, base)
     if scale is not None and scale.nbytes < new.nbytes // _SMALL:
         return _smaller(best, scale)
-    best = _smaller(best, scale)
+    best = _smaller(_smaller(best, scale), permuted)
     low_rank = LowRank().encode(spec, new, base)
     if low_rank is not None and low_rank.nbytes < new.nbytes // _SMALL:
         return _smaller(best, low_rank)

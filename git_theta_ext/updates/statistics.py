@@ -66,5 +66,6 @@ def describe(dtype: DType, new: Values, base: Values) -> tuple[tuple[str, str], 
 
 
 def percent(share: float) -> str:
-    """A share as a percentage of two significant digits: `0.87%`, `12%`, `1.2e-05%`."""
-    return f"{100 * share:.2g}%"
+    """A share as a percentage of two significant digits: `0.87%`, `12%`, `130%`, `1.2e-05%`."""
+    number = 100 * share
+    return f"{number:.0f}%" if 99.5 <= number < 1e6 else f"{number:.2g}%"
