@@ -90,11 +90,10 @@ def _stored(
         return {"stored_as": "damaged manifest", "error": manifest.message}
     summary = checkpoints.summarise(manifest)
     lacking = checkpoints.missing(manifest, repository.store)
-    expected = formats.expected_format(path)
     return {
         "stored_as": "manifest",
         "format": summary.format,
-        "expected_format": expected if expected != summary.format else None,
+        "expected_format": formats.expected_format(path, summary.format),
         "tensors": summary.tensors,
         "parameters": summary.parameters,
         "raw_bytes": summary.raw,
@@ -175,7 +174,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     if row.get("missing_objects"):
         remarks.append(f"{plural(row['missing_objects'], 'object')} missing")
     if row.get("expected_format"):
-        remarks.append(f"content is not {row['expected_format']}")
+        remarks.append(f"content is {row['format']}, not {row['expected_format']}")
     if "error" in row:
         remarks.append(printable(row["error"]))
     return [*cells, ", ".join(remarks) or "up to date"]

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import attributes, installation
+from git_theta_ext import attributes, formats, installation
 from git_theta_ext.checkpoints import is_raw
 from git_theta_ext.cli.install import ensure_hooks
 from git_theta_ext.cli.text import plural, printable, to_json
-from git_theta_ext.errors import StoreError, UsageError
+from git_theta_ext.errors import StoreError, ThetaError, UsageError
+from git_theta_ext.formats.source import FileSource
+from git_theta_ext.manifest import HEAD_BYTES, is_manifest
 from git_theta_ext.repository import Repository
 
 ATTRIBUTES_FILE = ".gitattributes"
+_LOOKED_INTO = 200
+"""Files whose beginning is compared with their extension."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -53,6 +59,9 @@ def run(args: argparse.Namespace) -> int:
     before = {entry.oid for entry in raw_entries(repository)}
     _track(repository, patterns)
     _install_here(repository)
+    for path, found, promised in misnamed(repository):
+        what = "kept exactly, not split by tensor" if found == "opaque" else f"split as {found}"
+        print(f"{printable(path)}: its content is not {promised}; it will be {what}")
     after = [entry.path for entry in raw_entries(repository) if entry.oid not in before]
     if after:
         print(
@@ -120,6 +129,29 @@ def raw_entries(repository: Repository) -> list[Any]:
     entries = repository.tracked()
     raw = is_raw(repository, [entry.oid for entry in entries])
     return [entry for entry in entries if entry.oid in raw]
+
+
+def misnamed(repository: Repository) -> Iterator[tuple[str, str, str]]:
+    """Files that the filter now gets whose content is not what their extension promises.
+
+    Yields:
+        The path, the container that the file begins like, and the one that was expected.
+    """
+    listed = repository.git(
+        "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--full-name",
+        "--", ":(top,attr:filter=theta)",
+    )  # fmt: skip
+    for name in itertools.islice(dict.fromkeys(listed.split(b"\0")[:-1]), _LOOKED_INTO):
+        path = os.fsdecode(name)
+        try:
+            with FileSource(repository.top / path) as source:
+                head = source.read(0, min(HEAD_BYTES, source.size))
+                found = formats.sniff(source) if head and not is_manifest(head) else None
+        except (OSError, ThetaError):
+            continue
+        promised = formats.expected_format(path, found) if found else None
+        if found and promised:
+            yield path, found, promised
 
 
 def normalise(pattern: str, repository: Repository) -> str:

@@ -46,12 +46,13 @@ BUILDERS = {
 }
 """The containers that can be made from tensors, by the names of `git theta export --to`."""
 
+_TORCH = ("torch-zip", "torch-legacy")
 _EXTENSIONS = {
-    ".safetensors": "safetensors", ".gguf": "gguf", ".npy": "npy", ".npz": "npz",
-    ".onnx": "onnx", ".tflite": "tflite", ".keras": "keras", ".msgpack": "msgpack",
-    ".h5": "hdf5", ".hdf5": "hdf5",
+    ".safetensors": ("safetensors",), ".gguf": ("gguf",), ".npy": ("npy",), ".npz": ("npz",),
+    ".onnx": ("onnx",), ".tflite": ("tflite",), ".keras": ("keras",), ".msgpack": ("msgpack",),
+    ".h5": ("hdf5",), ".hdf5": ("hdf5",), ".pt": _TORCH, ".pth": _TORCH, ".jit": _TORCH,
 }  # fmt: skip
-"""Extensions that leave no choice of format; others, such as .bin, are used for several."""
+"""What an extension promises; others, such as .bin and .ckpt, are used for several containers."""
 
 MAX_LITERAL_BYTES = 64 << 20
 """More structure than this is not structure; such a file is opaque."""
@@ -129,10 +130,16 @@ def plug_ins() -> dict[str, Format]:
     return found
 
 
-def expected_format(path: str) -> str | None:
-    """The container that a file's extension stands for; None where it may be one of several."""
-    found = _EXTENSIONS.get(os.path.splitext(path)[1].lower())
-    return found if found in _FORMATS else None
+def expected_format(path: str, found: str) -> str | None:
+    """The container that a file's extension promises, if it is not the one that was found."""
+    promised = _EXTENSIONS.get(os.path.splitext(path)[1].lower(), ())
+    return None if not promised or found in promised else promised[0]
+
+
+def sniff(source: Source) -> str:
+    """The container that a file begins like: quick, and not yet read any further."""
+    head = source.read(0, min(_HEAD_BYTES, source.size))
+    return next((name for name in _FORMATS if get(name).sniff(head, source)), opaque.NAME)
 
 
 def read_layout(source: Source) -> Layout:

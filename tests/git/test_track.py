@@ -163,7 +163,7 @@ def test_status_tells_each_state(repo: Repo) -> None:
     assert files["kept"]["expected_format"] is None
     shown = repo.theta("status")
     assert "manifest in the work tree" in shown
-    assert "content is not safetensors" in shown
+    assert "content is opaque, not safetensors" in shown
     assert "git theta pull" in shown
 
 
@@ -188,3 +188,22 @@ def test_status_where_nothing_is_set_up(plain: Repo) -> None:
     shown = plain.theta("status")
     assert "git-theta is not set up here: git theta install" in shown
     assert "filter.theta.process is not set" in shown
+
+
+def test_content_wins_over_the_extension(repo: Repo) -> None:
+    repo.write("model.pt", safetensors(model()))
+    repo.write("right.safetensors", safetensors(model()))
+    said = repo.theta("track", "*.pt", "*.safetensors")
+    repo.write("text.npz", b"no archive")
+    assert "model.pt: its content is not torch-zip; it will be split as safetensors" in said
+    assert "text.npz: its content is not npz; it will be kept exactly" in repo.theta(
+        "track", "*.npz"
+    )
+    (repo.path / "text.npz").unlink()
+    assert "right" not in said
+    repo.commit("First")
+    rows = json.loads(repo.theta("status", "--json"))["files"]
+    assert {row["path"]: (row["format"], row["expected_format"]) for row in rows} == {
+        "model.pt": ("safetensors", "torch-zip"),
+        "right.safetensors": ("safetensors", None),
+    }

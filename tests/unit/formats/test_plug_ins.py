@@ -96,8 +96,14 @@ def test_a_known_file_looks_for_no_plug_ins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
-    [("a/m.SAFETENSORS", "safetensors"), ("m.msgpack", "msgpack"), ("m.bin", None), ("m", None)],
-)
-def test_extensions_that_leave_no_choice(path: str, expected: str | None) -> None:
-    assert formats.expected_format(path) == expected
+    ("path", "found", "expected"),
+    [
+        ("a/m.SAFETENSORS", "opaque", "safetensors"), ("m.msgpack", "msgpack", None),
+        ("m.bin", "gguf", None), ("m", "opaque", None), ("m.pt", "torch-legacy", None),
+        ("m.pt", "safetensors", "torch-zip"),
+    ],
+)  # fmt: skip
+def test_extensions_that_promise_another_container(
+    path: str, found: str, expected: str | None
+) -> None:
+    assert formats.expected_format(path, found) == expected
