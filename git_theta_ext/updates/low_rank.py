@@ -38,7 +38,7 @@ _LIMIT = 1 << 30
 """Factors stay below this."""
 _MAX_EXPONENT = 1000
 _EXACT_BITS = 53
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 """Elements predicted at once: the float64 product stays in the processor's cache."""
 
 
@@ -225,8 +225,8 @@ def predict(
 ) -> Values:
     """Add the change to the values, in place, rounded in the order of the factors."""
     columns = factors.shape[1]
-    change = (product or _Product)(factors)
     step = max(1, _CHUNK // columns)
+    change = (product or _Product)(factors, step)
     for start in range(0, factors.shape[0], step):
         rows = slice(start, min(start + step, factors.shape[0]))
         added = change.rows(rows).ravel()
@@ -256,9 +256,14 @@ def add(
 
 
 class _Product:
-    """Rows of the product of two integer factors, times a power of two, in float64."""
+    """Rows of the product of two integer factors, times a power of two, in float64.
 
-    def __init__(self, factors: Factors) -> None:
+    What it gives is overwritten by the next call: new memory for each would cost more than the
+    arithmetic.
+    """
+
+    def __init__(self, factors: Factors, most: int) -> None:
+        """At most `most` rows at once."""
         left, right = factors.left, factors.right
         rank = left.shape[1]
         widest = [int(np.abs(side).max(initial=0)).bit_length() for side in (left, right)]
@@ -270,25 +275,30 @@ class _Product:
             # Each half is at most 2^15: sums of up to 2^8 products with 2^30 stay within 2^53.
             high = np.floor(left * 2.0**-_HALF) * 2.0**_HALF
             self._halves = [high * scale, (left - high) * scale]
+        shape = min(most, len(left)), right.shape[1]
+        self._room = [np.empty(shape) for _ in self._halves]
 
     def rows(self, rows: slice) -> NDArray[np.float64]:
         """The change to some rows: exact products, then at most one rounded sum of two."""
-        product = self._times(self._halves[0][rows])
-        if len(self._halves) > 1:
-            product += self._times(self._halves[1][rows])
+        product, *others = (
+            self._times(half[rows], room[: rows.stop - rows.start])
+            for half, room in zip(self._halves, self._room, strict=True)
+        )
+        for other in others:
+            product += other
         return product
 
-    def _times(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _times(self, left: NDArray[np.float64], out: NDArray[np.float64]) -> NDArray[np.float64]:
         """Some rows of a half, times the right factor; exact in any order of operations."""
-        product: NDArray[np.float64] = left @ self._right
+        product: NDArray[np.float64] = np.matmul(left, self._right, out=out)
         return product
 
 
 class _SlowProduct(_Product):
     """The same without BLAS."""
 
-    def _times(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
-        product = np.zeros((len(left), self._right.shape[1]))
+    def _times(self, left: NDArray[np.float64], out: NDArray[np.float64]) -> NDArray[np.float64]:
+        out.fill(0)
         for column, row in zip(left.T, self._right, strict=True):
-            product += column[:, None] * row
-        return product
+            out += column[:, None] * row
+        return out
