@@ -31,7 +31,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from tests.reliability.rows import Row
 
@@ -285,57 +286,60 @@ def guide(name: str, runs: int, folder: Path, seed: int = SEED) -> Report:
 
 
 def keep(target: Target, folder: Path) -> int:
-    """Put the smallest inputs that together reach what fuzzing reached into the corpus; how many.
+    """Put inputs that fuzzing found into the corpus, those that reach something new; how many.
 
-    What was kept because it was once a defect (below that comment) stays.
+    The smaller ones come first. What was kept because it was once a defect (below that comment)
+    stays.
     """
     from tests.reliability.targets import CORPUS
 
     path = CORPUS / f"{target.name}.txt"
     path.parent.mkdir(exist_ok=True)
     kept = [line for line in path.read_text().splitlines() if line] if path.exists() else []
-    reasons = (
-        kept[kept.index(mark) :] if (mark := "# found by fuzzing, and mended:") in kept else []
-    )
-    seeds = {bytes(seed) for seed in target.seeds()}
+    reasons = kept[kept.index(MENDED) :] if MENDED in kept else []
+    reached: set[tuple[object, ...]] = set()
+    for seed in target.seeds():
+        reached |= _lines_reached(target, seed)
     total, lines = 0, []
-    for found in sorted((folder / "merged").iterdir(), key=lambda one: one.stat().st_size):
-        data = found.read_bytes()
-        if data not in seeds and total + len(data) <= _CORPUS_BYTES:
+    found = [*(folder / "found").iterdir(), *(folder / "known").iterdir()]
+    for data in sorted((one.read_bytes() for one in found), key=lambda one: (len(one), one)):
+        if total + len(data) > _CORPUS_BYTES:
+            break
+        new = _lines_reached(target, data) - reached
+        if new:
+            reached |= new
             total += len(data)
             lines.append(base64.b64encode(data).decode())
-    path.write_text("".join(f"{line}\n" for line in [*sorted(lines), *reasons]))
+    path.write_text("".join(f"{line}\n" for line in [*lines, *reasons]), newline="\n")
     return len(lines)
 
 
-def _merge(name: str, folder: Path) -> None:
-    """Have libFuzzer choose the inputs that are needed for all that was reached."""
-    (folder / "merged").mkdir()
-    subprocess.run(
-        [sys.executable, "-m", "tests.reliability.fuzz", "--target", name, "--merge", str(folder)],
-        cwd=_ROOT, capture_output=True, check=True,
-    )  # fmt: skip
+def _lines_reached(target: Target, data: bytes) -> set[tuple[object, ...]]:
+    """The pairs of lines of the package that follow each other when a target runs."""
+    found: set[tuple[object, ...]] = set()
 
+    def global_trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+        name = frame.f_code.co_filename
+        if "git_theta_ext" not in name and "drivers" not in name:
+            return None
+        last = 0
 
-def _merge_here(name: str, folder: Path) -> None:
-    import atheris
+        def local_trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+            nonlocal last
+            found.add((name, last, frame.f_lineno))
+            last = frame.f_lineno
+            return local_trace
 
-    with atheris.instrument_imports(include=["git_theta_ext"]):
-        from tests.reliability import targets
+        return local_trace
 
-        target = targets.TARGETS[name]
-        for data in target.seeds():
-            target.run(data)
-
-    def one(data: bytes) -> None:
-        try:
-            target.run(data)
-        except Exception:
-            return
-
-    arguments = [sys.argv[0], "-merge=1", "-verbosity=0", f"-max_len={MAX_LENGTH}"]
-    atheris.Setup([*arguments, *(str(folder / one) for one in ("merged", "known", "found"))], one)
-    atheris.Fuzz()
+    sys.settrace(global_trace)
+    try:
+        target.run(data)
+    except Exception:
+        return set()
+    finally:
+        sys.settrace(None)
+    return found
 
 
 # -- the part of the table -------------------------------------------------------------------------
@@ -398,13 +402,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--keep", action="store_true", help="put new inputs into the corpus")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--merge", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         _guided(options.target, options.runs, options.child, options.seed)
-        return 0
-    if options.merge:
-        _merge_here(options.target, options.merge)
         return 0
     from tests.reliability.targets import TARGETS
 
@@ -421,7 +421,6 @@ def main() -> int:
         for key, finding in report.findings.items():
             print(f"{key}\n{finding.what}\n{finding.data!r}", file=sys.stderr)
         if options.keep and guided:
-            _merge(target.name, folder)
             print(f"{keep(target, folder)} inputs kept", file=sys.stderr)
     return 1 if report.findings else 0
 
