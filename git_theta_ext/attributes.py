@@ -42,6 +42,16 @@ class Line:
                 return "" if attribute[0] in "-!" else value
         return None
 
+    def in_force(self, attribute: str) -> bool:
+        """Whether the line sets an attribute so, and no later word of it sets it otherwise."""
+        name = _attribute_name(attribute)
+        words = [word for word in self.attributes if _attribute_name(word) == name]
+        return words[-1:] == [attribute]
+
+
+def _attribute_name(word: str) -> str:
+    return word.lstrip("-!").partition("=")[0]
+
 
 def parse_line(raw: bytes) -> Line | None:
     """One line, or None where it is blank, a comment or a macro definition."""
@@ -78,7 +88,7 @@ def add(content: bytes, pattern: str) -> bytes:
     """
     check(pattern)
     same = [line for line in lines(content) if line.pattern == pattern and line.attributes]
-    if same and set(ATTRIBUTES) <= set(same[-1].attributes):
+    if same and all(same[-1].in_force(attribute) for attribute in ATTRIBUTES):
         return content
     end = b"\r\n" if content.split(b"\n", 1)[0].endswith(b"\r") else b"\n"
     if content.removeprefix(_BOM) and not content.endswith(b"\n"):

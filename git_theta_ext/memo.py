@@ -2,7 +2,8 @@
 
 Git runs the clean filter five times for a `git stash` and again for every `git status` on a
 modified checkpoint. Answers are kept in small files under `theta/memo`, each named by a hash of
-everything that the answer depends on, so that a stale one is simply never asked for.
+everything that the answer depends on, so that a stale one is simply never asked for. Each begins
+with the SHA-256 of its answer: what a disk damaged is no answer, for it would be committed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from git_theta_ext.manifest import Block, UpdateRef
 
 _KEEP = 8192
 """Answers kept; the oldest beyond that are removed."""
+_DIGEST_BYTES = 32
 
 
 class Memo:
@@ -29,11 +31,13 @@ class Memo:
         self._folder = folder
 
     def get(self, *key: str) -> bytes | None:
-        """The answer kept under a key, or None."""
+        """The answer kept under a key, or None where there is none, or it is damaged."""
         try:
-            return self._path(key).read_bytes()
+            kept = self._path(key).read_bytes()
         except OSError:
             return None
+        answer = kept[_DIGEST_BYTES:]
+        return answer if hashlib.sha256(answer).digest() == kept[:_DIGEST_BYTES] else None
 
     def put(self, answer: bytes, *key: str) -> None:
         """Keep an answer; readers see all of it or nothing."""
@@ -42,7 +46,7 @@ class Memo:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                temporary.write_bytes(answer)
+                temporary.write_bytes(hashlib.sha256(answer).digest() + answer)
                 os.replace(temporary, path)
             except OSError:
                 with suppress(OSError):

@@ -14,6 +14,7 @@ from git_theta_ext.errors import UsageError
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,6})\.\.(\d{1,6})")
 _MAX_PATTERNS = 10_000
+_MAX_STEPS = 10 * _MAX_PATTERNS
 
 
 def select(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
@@ -33,13 +34,18 @@ def expand(pattern: str) -> list[str]:
     """The patterns that one with braces stands for.
 
     Raises:
-        UsageError: there are more than 10,000.
+        UsageError: there are more than 10,000, or it takes too long to find them.
     """
-    found = [pattern]
+    found, steps = [pattern], 0
     while any(_BRACES.search(each) for each in found):
-        found = [each for one in found for each in _expand_first(one)]
-        if len(found) > _MAX_PATTERNS:
-            raise UsageError(f"the braces of {pattern!r} stand for more than {_MAX_PATTERNS} names")
+        last, found = found, []
+        for each in (new for one in last for new in _expand_first(one)):
+            found.append(each)
+            steps += 1
+            if len(found) > _MAX_PATTERNS or steps > _MAX_STEPS:
+                raise UsageError(
+                    f"the braces of {pattern[:200]!r} stand for more than {_MAX_PATTERNS} names"
+                )
     return found
 
 

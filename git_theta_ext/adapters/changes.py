@@ -81,16 +81,17 @@ class LoraChange:
         """
         rows = rows_of(spec, start, self.right.shape[1], self.name)
         left = self.left[rows]
-        candidates = (
-            exact_factors(left, self.right, self._order(spec), self.scaling),
-            quantised(
-                spec,
-                new,
-                old,
-                left.astype(np.float64) * self.scaling,
-                self.right.astype(np.float64),
-            ),
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            candidates = (
+                exact_factors(left, self.right, self._order(spec), self.scaling),
+                quantised(
+                    spec,
+                    new,
+                    old,
+                    left.astype(np.float64) * self.scaling,
+                    self.right.astype(np.float64),
+                ),
+            )
         best: Encoded | None = None
         for factors in candidates:
             if factors is not None and is_low_rank(spec, factors):

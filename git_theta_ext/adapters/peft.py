@@ -250,7 +250,8 @@ class _Binder:
 
     def _bias(self, module: str, one: _Module, scaling: float) -> dict[str, Change]:
         name = self.names[f"{module}.bias"]
-        added = self.file.floats(one.parts["lora_B.bias"]).ravel() * np.float32(scaling)
+        with np.errstate(over="ignore", invalid="ignore"):
+            added = self.file.floats(one.parts["lora_B.bias"]).ravel() * np.float32(scaling)
         if len(added) != self.tensors[name].count:
             raise refuse(self.file.path, f"module {module!r}: its bias does not fit {name!r}")
         return {name: BiasChange(added)}

@@ -178,7 +178,7 @@ def check(layout: Layout, size: int) -> None:
     Raises:
         FormatError: it does not; the mistake is the format's or the file's.
     """
-    from git_theta_ext.formats.derived import derived_length
+    from git_theta_ext.formats.derived import dependency_problem, derived_length
 
     if len(layout.segments) > MAX_SEGMENTS:
         raise FormatError(f"{len(layout.segments)} segments; at most {MAX_SEGMENTS} are kept")
@@ -198,6 +198,8 @@ def check(layout: Layout, size: int) -> None:
             _check_ranges(segment, number, len(layout.segments))
     if total != size:
         raise FormatError(f"the layout covers {total} bytes of a file of {size}")
+    if problem := dependency_problem(layout.segments):
+        raise FormatError(problem)
     if literal > MAX_LITERAL_BYTES:
         raise FormatError(f"{literal} bytes of structure; at most {MAX_LITERAL_BYTES} are kept")
 

@@ -6,13 +6,12 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 
-from git_theta_ext.formats.base import Crc32, SerializationId, Span
-from git_theta_ext.formats.base import Literal as LiteralSegment
-from git_theta_ext.formats.skeleton import SpanRef
+from git_theta_ext.formats.base import Crc32, SerializationId
 
 _POLYNOMIAL = 0xEDB88320
 CRC_BYTES = 4
 ID_BYTES = 20
+_COVERED_EACH = 8
 
 
 def derived_length(segment: Crc32 | SerializationId) -> int:
@@ -73,6 +72,31 @@ def serialization_id(crcs: Sequence[int]) -> bytes:
     return b"%020d" % value
 
 
+def dependency_problem(segments: Sequence[object]) -> str | None:
+    """What makes the derived fields of a file impossible, or too dear, to compute; else None.
+
+    A field may depend on another one, and that one on literals and tensors only (an entry's CRC-32
+    covers the serialization id, which is made of other entries'). All of them together may cover
+    each segment eight times: what is computed grows with the file, whatever a skeleton says.
+    """
+    limit = _COVERED_EACH * len(segments) + 64
+    inner: dict[int, list[int]] = {}
+    for number, segment in enumerate(segments):
+        ranges = _ranges(segment)
+        limit -= sum(stop - first for first, stop in ranges)
+        if limit < 0:
+            return f"segment {number}: the fields up to it cover too much"
+        if isinstance(segment, (Crc32, SerializationId)):
+            inner[number] = [n for first, stop in ranges for n in range(first, stop)]
+    for number, covered in inner.items():
+        inner[number] = [n for n in covered if n in inner]
+    for number, fields in inner.items():
+        deep = next((n for n in fields if inner[n]), None)
+        if deep is not None:
+            return f"segment {number} depends on segment {deep}, which depends on a derived field"
+    return None
+
+
 class Checksums:
     """The derived fields of one file, while its segments are written or read ahead."""
 
@@ -83,6 +107,8 @@ class Checksums:
         self._sums = [0] * len(segments)
         self._fed = [0] * len(segments)
         self._covered = [False] * len(segments)
+        self._stored: dict[int, bytes] = {}
+        self._ranges: dict[tuple[int, int], int] = {}
         for segment in segments:
             for first, stop in _ranges(segment):
                 for number in range(first, stop):
@@ -98,14 +124,20 @@ class Checksums:
             self._sums[number] = zlib.crc32(data, self._sums[number])
             self._fed[number] += len(data)
 
+    def store(self, number: int, data: bytes) -> None:
+        """Take a derived field's bytes as the file has them, instead of computing them."""
+        self._stored[number] = data
+
     def needed(self, number: int) -> list[int]:
         """The literals and tensors that a derived field depends on and that are not fed yet."""
-        ahead = (n for first, stop in _ranges(self._segments[number]) for n in range(first, stop))
+        ahead = [n for first, stop in _ranges(self._segments[number]) for n in range(first, stop)]
+        through = [n for n in ahead if n not in self._stored and _ranges(self._segments[n])]
+        ahead += [m for n in through for a, b in _ranges(self._segments[n]) for m in range(a, b)]
         return [
             n
             for n in dict.fromkeys(ahead)
             if self._fed[n] < self._lengths[n]
-            and isinstance(self._segments[n], (LiteralSegment, Span, SpanRef))
+            and not isinstance(self._segments[n], (Crc32, SerializationId))
         ]
 
     def value(self, number: int) -> bytes:
@@ -119,13 +151,18 @@ class Checksums:
         return self._sum(first, stop).to_bytes(4, "little")
 
     def _sum(self, first: int, stop: int) -> int:
+        """The CRC-32 of a range, computed once: several fields have it."""
+        known = self._ranges.get((first, stop))
+        if known is not None:
+            return known
         total = 0
         for number in range(first, stop):
             if isinstance(self._segments[number], (Crc32, SerializationId)):
-                data = self.value(number)
+                data = self._stored.get(number) or self.value(number)
                 total = zlib.crc32(data, total)
             else:
                 total = crc32_combine(total, self._sums[number], self._lengths[number])
+        self._ranges[first, stop] = total
         return total
 
 

@@ -14,7 +14,9 @@ def settle(layout: Layout, source: Source) -> Layout:
     """The layout, with every derived field that does not give the file's bytes made literal.
 
     A format may so claim that a field is a CRC-32 without reading what it covers; that is read
-    here, once, slice by slice, and only where a derived field needs it.
+    here, once, slice by slice, and only where a derived field needs it. A field that covers
+    another is checked against the bytes of that in the file: be it then derived or literal,
+    those are what it covers.
     """
     lengths = [
         len(segment.data)
@@ -30,6 +32,7 @@ def settle(layout: Layout, source: Source) -> Layout:
     for number, (segment, length) in enumerate(zip(layout.segments, lengths, strict=True)):
         if isinstance(segment, Crc32 | SerializationId):
             fields.append((number, offset))
+            sums.store(number, source.read(offset, length))
         elif sums.covered(number):
             for start in range(offset, offset + length, _SLICE_BYTES):
                 sums.feed(number, source.read(start, min(_SLICE_BYTES, offset + length - start)))

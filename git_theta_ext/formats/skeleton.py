@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.errors import ManifestError
 from git_theta_ext.formats.base import Crc32, Layout, Literal, SerializationId, Span
+from git_theta_ext.formats.derived import dependency_problem
 
 _FIRST = b"git-theta skeleton v1\n"
 _RANGE = re.compile(r"(\d{1,18}):(\d{1,18})")
@@ -81,6 +82,8 @@ def decode(data: bytes) -> Skeleton:
     segments = tuple(reader.segment(number, line) for number, line in enumerate(lines))
     if reader.position != len(data):
         raise ManifestError(f"{len(data) - reader.position} bytes follow the skeleton's literals")
+    if problem := dependency_problem(segments):
+        raise ManifestError(f"skeleton: {problem}")
     return Skeleton(segments)
 
 

@@ -23,6 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from tests.checkpoints import awkward, safetensors
+from tests.reliability.rows import Row
 from tests.torchzip import Storage, save, state_dict, tensor
 
 NAMES = [
@@ -367,6 +368,38 @@ def compare(ours: Path, plain: Path) -> int:
         if (ours / name).read_bytes() != (plain / name).read_bytes():
             raise Difference(f"{name} differs")
     return len(found[0])
+
+
+SEEDS = (21, 22, 23, 24)
+OPERATIONS = 2500
+"""Of each seed, in the full run."""
+
+
+def measure(scale: float) -> list[Row]:
+    """Run a share of the operations of every seed.
+
+    Raises:
+        Difference: the twins differ; the message begins with the seed.
+    """
+    operations = max(5, round(OPERATIONS * scale))
+    files = 0
+    for seed in SEEDS:
+        with tempfile.TemporaryDirectory(prefix="theta-twins-") as name:
+            twins = Twins(Path(name), seed)
+            try:
+                files += twins.run(operations)
+            except Difference as error:
+                said = "\n".join(twins.said[-40:])
+                raise Difference(f"seed {seed}: {error}\n{said}") from error
+    seeds = f"{SEEDS[0]} to {SEEDS[-1]}"
+    return [
+        Row(
+            "random Git commands on random checkpoints",
+            f"{operations * len(SEEDS):,} operations (seeds {seeds}) in a repository of ours and "
+            "a plain one; every file and `git status` compared after each, all versions at the end",
+            f"{files:,} files compared, 0 differences",
+        )
+    ]
 
 
 def main() -> int:

@@ -112,3 +112,12 @@ def test_the_filter_of_a_line_is_the_last_that_it_sets() -> None:
         line.filter for line in attributes.lines(b"a filter=x filter=theta\nb -filter\nc text")
     ]
     assert filters == ["theta", "", None]
+
+
+def test_a_word_further_on_that_sets_another_filter_counts() -> None:
+    ours = b"*.pt filter=theta diff=theta merge=theta -text"
+    assert attributes.add(ours + b"\n", "*.pt") == ours + b"\n"
+    for further in (b" filter=lfs", b" filter=theta\0", b" -filter", b" text"):
+        added = attributes.add(ours + further + b"\n", "*.pt")
+        assert attributes.tracked(added) == ["*.pt"]
+        assert added.endswith(b"\n" + ours + b"\n")

@@ -25,7 +25,8 @@ def test_every_half_is_widened_exactly() -> None:
 def test_numbers_about_every_half_and_between_two() -> None:
     finite = EVERY[(EVERY & 0x7FFF) < 0x7C00].view(np.float16).astype(np.float32).view(np.uint32)
     for step in (0, 1, -1, 0xFFF, 0x1000, 0x1001, -0x1000, 0x800):
-        check((finite.astype(np.int64) + step).astype(np.uint32).view(np.float32))
+        near = (finite.astype(np.int64) + step).astype(np.uint32).view(np.float32)
+        check(near[~np.isnan(near)])
 
 
 def test_numbers_of_every_size() -> None:
