@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from git_theta_ext import transport
+from git_theta_ext import pointers, transport
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.cli.text import paragraph, plural, printable
+from git_theta_ext.drivers import ancestry
 from git_theta_ext.errors import ManifestError, ProtocolError, RepositoryError, ThetaError
 from git_theta_ext.lfs import GUARD
 from git_theta_ext.repository import Repository, any_commit_here
@@ -27,6 +28,8 @@ class PushedRef:
 
     local: str | None
     remote: str | None
+    name: str = ""
+    """The ref at the remote."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +67,7 @@ def parse(text: bytes) -> list[PushedRef]:
         fields = line.rsplit(" ", 3)
         if len(fields) != 4:
             raise ProtocolError(f"pre-push: a line of four fields was expected, not {line!r}")
-        refs.append(PushedRef(_id(fields[1]), _id(fields[3])))
+        refs.append(PushedRef(_id(fields[1]), _id(fields[3]), fields[2]))
     return refs
 
 
@@ -90,7 +93,8 @@ def run(repository: Repository, remote: str, url: str, refs: Sequence[PushedRef]
         exclude += advertised(repository, url)
         objects = transport.objects_in(repository, include, exclude, _warn_of_damage)
     _warn_of_raw_checkpoints(repository, include)
-    if not objects:
+    moved = {ref.name for ref in refs} | _deleted_by_mirror(repository, remote, url)
+    if not objects and moved.isdisjoint(pointers.REFS):
         return
     total = sum(item.size for item in objects.values())
     with Progress(f"Uploading {plural(len(objects), 'object')} to {remote}", total) as progress:
@@ -98,10 +102,38 @@ def run(repository: Repository, remote: str, url: str, refs: Sequence[PushedRef]
         # nothing that was once confirmed counts.
         known = any_commit_here(repository, exclude)
         done = transport.push(
-            repository, remote, url, objects.values(), progress=progress, use_cache=known
-        )
+            repository, remote, url, objects.values(), progress=progress, use_cache=known,
+            moved_refs=moved,
+        )  # fmt: skip
     if done.warning:
         print(f"git theta: warning: {paragraph(done.warning)}", file=sys.stderr)
+
+
+def _deleted_by_mirror(repository: Repository, remote: str, url: str) -> set[str]:
+    """The refs of pointer files that `git push --mirror` is about to delete.
+
+    Git does not tell the hook of them: they are those that the remote has and this clone has not.
+    """
+    if not (repository.flag(f"remote.{remote}.mirror") or mirrors(ancestry.git_command() or ())):
+        return set()
+    try:
+        there = repository.git("ls-remote", "--", url, f"{pointers.REF}*").decode().splitlines()
+    except RepositoryError:
+        return set()
+    names = {line.split("\t")[1] for line in there}
+    return {name for name in names if repository.resolve(name) is None}
+
+
+def mirrors(command: Sequence[str]) -> bool:
+    """Whether a `git push ...` deletes every ref that is not here; options may be abbreviated."""
+    words = ancestry.command_of(command)
+    if words[:1] != ["push"]:
+        return False
+    everything = any(word.lstrip("+") == "refs/*:refs/*" for word in words)
+    return any(
+        (len(word) > 2 and "--mirror".startswith(word)) or (everything and word == "--prune")
+        for word in words
+    )
 
 
 def _warn_of_damage(oid: str, error: ManifestError) -> None:

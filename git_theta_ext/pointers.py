@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,10 @@ from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.repository import Repository
 
 REF = "refs/theta/pointers"
+REFS = (REF, f"{REF}-mirrored", f"{REF}-mirrored-again")
+"""What a push does to a ref is settled before its hook runs, and fails if the hook moves that ref.
+So a push that moves or deletes the first by itself, as `git push --mirror` does, has the pointers
+published under the next one. With three of them, one is always free."""
 SETTING = "theta.pointerRef"
 _ATTEMPTS = 5
 _REFUSED_SECONDS = 24 * 3600
@@ -49,6 +53,7 @@ def publish(
     url: str,
     objects: Iterable[UpdateRef],
     all_sent: Callable[[], Iterable[UpdateRef]],
+    moved: Collection[str] = (),
 ) -> str | None:
     """Add the pointer files of these objects to the remote's ref.
 
@@ -58,6 +63,7 @@ def publish(
         objects: what the remote's LFS server has been sent now.
         all_sent: everything that it was ever sent; asked for where the remote has no such ref, as
             after a `git push --mirror` from a clone that has none.
+        moved: names of refs that the push under way changes at the remote itself.
 
     Returns:
         A warning if the server refused the ref for the first time, else None.
@@ -66,10 +72,15 @@ def publish(
     if not repository.flag(SETTING, True) or _is_recent(refusal):
         return None
     wanted = {_path(item): item for item in objects}
+    ref = next((name for name in REFS if name not in moved), None)
+    if ref is None:
+        return None
+    if any(name in moved for name in REFS):
+        wanted = {_path(item): item for item in all_sent()} | wanted
     problem = ""
     for _ in range(_ATTEMPTS):
         try:
-            _publish_once(repository, url, wanted, all_sent)
+            _publish_once(repository, url, ref, wanted, all_sent)
         except RepositoryError as error:
             problem = error.message
             if not any(race in problem for race in _RACES):
@@ -93,6 +104,7 @@ def publish(
 def _publish_once(
     repository: Repository,
     url: str,
+    ref: str,
     wanted: dict[str, UpdateRef],
     all_sent: Callable[[], Iterable[UpdateRef]],
 ) -> None:
@@ -101,13 +113,13 @@ def _publish_once(
     Raises:
         RepositoryError: it was refused, or somebody else pushed at the same time.
     """
-    tip = _remote_tip(repository, url)
+    tip = _remote_tip(repository, url, ref)
     known = f"refs/theta/known/{_digest(url)[:16]}"
     if tip is None:
         wanted = {_path(item): item for item in all_sent()} | wanted
     elif repository.resolve(f"{tip}^{{commit}}") is None:
         repository.git(
-            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", url, f"+{REF}:{known}"
+            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", url, f"+{ref}:{known}"
         )
     lacking = [item for path, item in wanted.items() if path not in _paths(repository, tip)]
     if lacking:
@@ -115,16 +127,17 @@ def _publish_once(
         # Not the hooks, which would call this again.
         repository.git(
             "push", "--quiet", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
-            url, f"{tip}:{REF}", env={GUARD: "1"},
+            url, f"{tip}:{ref}", env={GUARD: "1"},
         )  # fmt: skip
     if tip is not None:
         # So that the next fetch need not bring all of it again.
         repository.git("update-ref", known, tip)
 
 
-def _remote_tip(repository: Repository, url: str) -> str | None:
-    answer = repository.git("ls-remote", "--", url, REF).split()
-    return answer[0].decode() if answer else None
+def _remote_tip(repository: Repository, url: str, ref: str) -> str | None:
+    answer = repository.git("ls-remote", "--", url, ref).splitlines()
+    tips = [line.split()[0].decode() for line in answer if line.split()[1:] == [ref.encode()]]
+    return tips[0] if tips else None
 
 
 def _paths(repository: Repository, commit: str | None) -> set[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -173,11 +173,13 @@ def push(
     *,
     progress: Progress | None = None,
     use_cache: bool = True,
+    moved_refs: Collection[str] = (),
 ) -> Pushed:
     """See to it that a remote has every object, verifying each that is sent.
 
     `use_cache` skips objects that the endpoint is on record to have; a path remote is always
-    looked at, for that costs nothing.
+    looked at, for that costs nothing. `moved_refs` are the refs that the push changes at the
+    remote; where the ref of pointer files is among them, they are all named again.
 
     Raises:
         MissingObjectError: an object is neither here nor there.
@@ -187,18 +189,21 @@ def push(
     endpoint = endpoints.for_push(repository, remote_name, remote_url)
     advance = progress or _silent
     items = _unconfirmed(repository, endpoint, objects, use_cache=use_cache)
-    if not items:
+    renamed = endpoint.folder is None and any(ref in moved_refs for ref in pointers.REFS)
+    if not items and not renamed:
         return Pushed(0, 0)
     warning = None
     if endpoint.folder is not None:
         _push_to_folder(repository, endpoint, items, advance)
     else:
-        # git-lfs sends nothing at all when one object is missing here, even if the server has it.
-        fetch(repository, items, remote=remote_name)
-        _verify_all(repository.store, items)
-        lfs.push(repository, remote_name, items, advance)
         confirmed = Confirmed(repository, endpoint)
-        confirmed.add(item.oid for item in items)
+        if items:
+            # git-lfs sends nothing at all when one object is missing here, even if the server has
+            # it.
+            fetch(repository, items, remote=remote_name)
+            _verify_all(repository.store, items)
+            lfs.push(repository, remote_name, items, advance)
+            confirmed.add(item.oid for item in items)
 
         def all_sent() -> Iterator[UpdateRef]:
             sent = confirmed.read()
@@ -206,7 +211,7 @@ def push(
             known = objects_in(repository, refs, on_damage=lambda oid, error: None)
             return (item for item in known.values() if item.oid in sent)
 
-        warning = pointers.publish(repository, remote_url, items, all_sent)
+        warning = pointers.publish(repository, remote_url, items, all_sent, moved_refs)
     return Pushed(len(items), sum(item.size for item in items), warning)
 
 

@@ -317,6 +317,29 @@ def test_a_refusal_carries_what_git_lfs_says(make: Make, server: LfsServer) -> N
     assert push_http(here, refs).count == 3
 
 
+def test_what_the_server_cannot_process_is_no_success(make: Make, server: LfsServer) -> None:
+    """git-lfs exits with 0 after a 422."""
+    refs = put(here := over_http(make, server, "here"), *CONTENTS)
+    server.refuse_uploads = 422
+    with pytest.raises(TransferError, match="422") as caught:
+        push_http(here, refs)
+    assert "push again" in str(caught.value.hint)
+    assert not server.objects
+    server.refuse_uploads = 0
+    assert push_http(here, refs).count == 3
+
+
+def test_an_error_of_many_objects_is_told_once(make: Make, server: LfsServer) -> None:
+    refs = put(here := over_http(make, server, "here"), *CONTENTS)
+    Repo(here.top).git("config", "lfs.transfer.maxretries", "1")
+    server.refuse_uploads = 500
+    with pytest.raises(TransferError) as caught:
+        push_http(here, refs)
+    lines = caught.value.message.splitlines()
+    assert len(lines) == len(set(lines)) <= 2
+    assert "logged" not in caught.value.message
+
+
 def test_an_object_that_only_the_server_has_does_not_stop_a_push(
     make: Make, server: LfsServer
 ) -> None:
