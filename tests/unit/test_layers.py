@@ -14,10 +14,12 @@ LAYERS = [
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
         "hooks", "installation", "integrity", "attributes", "checkpoints", "reader", "writer",
-        "api", "beside", "sharded", "handle", "integrations", "adapters",
+        "api", "beside", "sharded", "handle", "integrations", "adapters", "pruning",
     },
     {"paths"},
-    {"repository", "store", "transport", "lfs", "endpoints", "pointers"},
+    {
+        "repository", "store", "transport", "lfs", "endpoints", "pointers", "locks", "web", "batch",
+    },
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
         "formats", "updates", "parallel",
