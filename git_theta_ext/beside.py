@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from git_theta_ext import formats
+from git_theta_ext import formats, limits
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import entry_specs
 from git_theta_ext.errors import ManifestError, ThetaError
@@ -55,7 +55,7 @@ def _told(source: Source, path: str, folder: Path) -> Layout | None:
 
     def opened(name: str) -> Source | None:
         with suppress(OSError, ThetaError), FileSource(folder / name) as file:
-            if file.size <= neighbours.MAX_BYTES:
+            if file.size <= limits.NEIGHBOUR_BYTES:
                 return BytesSource(file.read(0, file.size))
         return None
 

@@ -10,13 +10,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from git_theta_ext import limits
 from git_theta_ext.tensors import TensorInfo
 
 FIRST_LINE = b"git-theta manifest v1\n"
 """How every manifest begins; what tells it from a checkpoint."""
 
-MAX_BYTES = 128 << 20
-"""Longest manifest that is read; a checkpoint of ten thousand tensors needs 3 MB."""
+
+MAX_BYTES = limits.MANIFEST_BYTES
+"""Longest manifest that is read."""
 
 HEAD_BYTES = 64
 """Enough of a file's beginning to tell a manifest, of any version."""

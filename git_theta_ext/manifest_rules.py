@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from git_theta_ext import limits
 from git_theta_ext.formats.chunks import MAX_BYTES as CHUNK_MAX
 from git_theta_ext.manifest import Block, Entry
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, TensorInfo, cut, is_one_block
 
-MAX_DIMS = 64
-MAX_CHAIN = 256
 MAX_INT = (1 << 63) - 1
 
 
@@ -34,8 +33,8 @@ def entry_problem(entry: Entry) -> str | None:
 def _tensor_problem(info: TensorInfo) -> str | None:
     if DTYPES.get(info.dtype.name) != info.dtype:
         return f"expected a known dtype, found {info.dtype.name}"
-    if len(info.shape) > MAX_DIMS:
-        return f"expected at most {MAX_DIMS} axes, found {len(info.shape)}"
+    if len(info.shape) > limits.AXES:
+        return f"expected at most {limits.AXES} axes, found {len(info.shape)}"
     if info.shape and not 0 <= min(info.shape) <= max(info.shape) <= MAX_INT:
         return "expected axes of 0 to 2^63 - 1"
     if info.order is not None and sorted(info.order) != list(range(len(info.shape))):

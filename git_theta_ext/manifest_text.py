@@ -10,13 +10,12 @@ import re
 from collections.abc import Iterator
 from hashlib import sha256
 
+from git_theta_ext import limits
 from git_theta_ext.errors import ManifestError
-from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest, UpdateRef
-from git_theta_ext.manifest_rules import MAX_CHAIN, MAX_INT, entry_problem
+from git_theta_ext.manifest import FIRST_LINE, Block, Entry, Manifest, UpdateRef
+from git_theta_ext.manifest_rules import MAX_INT, entry_problem
 from git_theta_ext.names import NaturalKey, natural_key, quote, unquote
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, TensorInfo
-
-MAX_LINES = 4_000_000
 
 _INT = "(?:0|[1-9][0-9]{0,18})"
 _HEX = "[0-9a-f]{64}"
@@ -37,10 +36,10 @@ _LAST_LINE = "end"
 
 def parse(text: bytes) -> Manifest:
     """`Manifest.parse`, which see."""
-    if len(text) > MAX_BYTES:
-        raise ManifestError(f"manifest of {len(text)} bytes: the limit is {MAX_BYTES}")
-    if text.count(b"\n") > MAX_LINES:
-        raise ManifestError(f"manifest has more than {MAX_LINES} lines, the limit")
+    if len(text) > limits.MANIFEST_BYTES:
+        raise ManifestError(f"manifest of {len(text)} bytes: the limit is {limits.MANIFEST_BYTES}")
+    if text.count(b"\n") > limits.MANIFEST_LINES:
+        raise ManifestError(f"manifest has more than {limits.MANIFEST_LINES} lines, the limit")
     # Latin-1 maps every byte to one character, so that a stray byte is reported with its line.
     content = text.decode("latin-1")
     try:
@@ -122,7 +121,7 @@ def _spec_lines(info: TensorInfo, block: Block) -> Iterator[str]:
 
 
 def _chain_lines(block: Block) -> Iterator[str]:
-    if (block.inline is None) != (0 < len(block.chain) <= MAX_CHAIN):
+    if (block.inline is None) != (0 < len(block.chain) <= limits.CHAIN_LENGTH):
         raise ManifestError(f"a chain of {len(block.chain)} parameter files does not rebuild it")
     for ref in block.chain:
         info = "".join(f" {key}={value}" for key, value in ref.info)
@@ -298,6 +297,6 @@ class _Reader:
                 raise self._error(self.at, "numbers below 2^63")
             refs.append(UpdateRef(match[1], match[2], size, info))
             self._advance()
-        if not refs or len(refs) > MAX_CHAIN:
-            raise self._error(self.at, f"1 to {MAX_CHAIN} lines `  KIND sha256:OID SIZE`")
+        if not refs or len(refs) > limits.CHAIN_LENGTH:
+            raise self._error(self.at, f"1 to {limits.CHAIN_LENGTH} lines `  KIND sha256:OID SIZE`")
         return tuple(refs)

@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError, ManifestError, UsageError
 from git_theta_ext.formats import safetensors, skeleton
 from git_theta_ext.formats.base import Layout, Literal
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _SHARD = re.compile(r"(.+)-(\d{2,6})-of-(\d{2,6})((?:\.\w{1,16})?)", re.DOTALL | re.ASCII)
 _INDEX = ".index.json"
-_MAX_INDEX_BYTES = 256 << 20
 
 
 def model_of(path: str) -> str | None:
@@ -202,7 +202,7 @@ def _files(repository: Repository, revision: str, folder: str) -> dict[str, str]
 def _listed(path: str, text: bytes) -> list[str]:
     """The files that an index of shards names, from the top."""
     try:
-        if len(text) > _MAX_INDEX_BYTES:
+        if len(text) > limits.SHARD_INDEX_BYTES:
             raise ValueError("too long")
         found = json.loads(text)["weight_map"].values()
         names = dict.fromkeys(found)

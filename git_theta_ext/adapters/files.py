@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from git_theta_ext import limits
 from git_theta_ext.adapters.base import refuse
 from git_theta_ext.arrays import as_array
 from git_theta_ext.formats import read_layout, safetensors
@@ -17,9 +18,6 @@ from git_theta_ext.formats.base import Literal, Span
 from git_theta_ext.formats.derived import derived_length
 from git_theta_ext.formats.source import FileSource
 from git_theta_ext.tensors import TensorInfo
-
-MAX_TENSOR_BYTES = 4 << 30
-"""Largest tensor that an adapter may carry: they are held in memory one at a time."""
 
 
 class TensorFile:
@@ -88,7 +86,7 @@ class TensorFile:
             UsageError: it is larger than an adapter's tensors are.
         """
         offset, info = self._places[name]
-        if info.nbytes > MAX_TENSOR_BYTES:
+        if info.nbytes > limits.ADAPTER_TENSOR_BYTES:
             raise refuse(self.path, f"tensor {name!r} has {info.nbytes} bytes")
         data = np.frombuffer(self._source.read(offset, info.nbytes), np.uint8)
         return as_array(info, data)

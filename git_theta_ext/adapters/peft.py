@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from git_theta_ext import limits
 from git_theta_ext.adapters.base import Adapter, Change, memory_matrix, refuse
 from git_theta_ext.adapters.changes import BiasChange, LoraChange, ScaleChange, WholeChange
 from git_theta_ext.adapters.files import TensorFile
@@ -32,7 +33,6 @@ from git_theta_ext.updates.base import values_dtype
 
 CONFIG = "adapter_config.json"
 MODELS = ("adapter_model.safetensors", "adapter_model.bin")
-_MAX_CONFIG = 1 << 20
 _PREFIXES = ("base_model.model.", "base_model.")
 _PART = re.compile(r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|ia3_l)"
                    r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.(weight|bias))?")  # fmt: skip
@@ -54,7 +54,6 @@ _ROUNDING = (
     "the product B·A is summed in float64 and rounded once; PEFT's float32 sum depends on its "
     "BLAS, and the last bit of the product may differ"
 )
-_MAX_PATTERN = 256
 _RISKY = re.compile(r"\)[*+?{]|\\[0-9]|\(\?")
 """Groups that are repeated, and references back: what makes a pattern take for ever."""
 
@@ -74,7 +73,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            data = json.loads(file.read(_MAX_CONFIG))
+            data = json.loads(file.read(limits.ADAPTER_CONFIG_BYTES))
     except OSError as error:
         raise refuse(
             path,
@@ -296,7 +295,7 @@ class _Binder:
 
     def _matches(self, pattern: str, module: str) -> bool:
         """As PEFT matches: a regular expression for the end of a module's name, at a dot."""
-        if len(pattern) > _MAX_PATTERN or _RISKY.search(pattern):
+        if len(pattern) > limits.ADAPTER_PATTERN_CHARS or _RISKY.search(pattern):
             raise refuse(self.file.path, f"the alpha_pattern {pattern[:80]!r} is not accepted")
         try:
             return re.match(rf"(.*\.)?({pattern})$", module) is not None

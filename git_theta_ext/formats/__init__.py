@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module
 from typing import cast
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError, UsageError
 from git_theta_ext.formats import opaque
 from git_theta_ext.formats.base import Crc32, Format, Layout, Literal, SerializationId, Source, Span
@@ -53,10 +54,6 @@ _EXTENSIONS = {
     ".h5": ("hdf5",), ".hdf5": ("hdf5",), ".pt": _TORCH, ".pth": _TORCH, ".jit": _TORCH,
 }  # fmt: skip
 """What an extension promises; others, such as .bin and .ckpt, are used for several containers."""
-
-MAX_LITERAL_BYTES = 64 << 20
-"""More structure than this is not structure; such a file is opaque."""
-MAX_SEGMENTS = 2_000_000
 
 
 def names() -> list[str]:
@@ -180,8 +177,8 @@ def check(layout: Layout, size: int) -> None:
     """
     from git_theta_ext.formats.derived import dependency_problem, derived_length
 
-    if len(layout.segments) > MAX_SEGMENTS:
-        raise FormatError(f"{len(layout.segments)} segments; at most {MAX_SEGMENTS} are kept")
+    if len(layout.segments) > limits.SEGMENTS:
+        raise FormatError(f"{len(layout.segments)} segments; at most {limits.SEGMENTS} are kept")
     total = literal = 0
     seen: set[str] = set()
     for number, segment in enumerate(layout.segments):
@@ -200,8 +197,10 @@ def check(layout: Layout, size: int) -> None:
         raise FormatError(f"the layout covers {total} bytes of a file of {size}")
     if problem := dependency_problem(layout.segments):
         raise FormatError(problem)
-    if literal > MAX_LITERAL_BYTES:
-        raise FormatError(f"{literal} bytes of structure; at most {MAX_LITERAL_BYTES} are kept")
+    if literal > limits.STRUCTURE_BYTES:
+        raise FormatError(
+            f"{literal} bytes of structure; at most {limits.STRUCTURE_BYTES} are kept"
+        )
 
 
 def _check_ranges(segment: Crc32 | SerializationId, number: int, count: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.tiles import assemble
@@ -15,7 +16,6 @@ from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
 NAME = "coreml-weights"
-_MAX_RECORDS = 1 << 18
 _ALIGNMENT = 64
 _SENTINEL = 0xDEADBEEF
 _RECORD = struct.Struct("<2I2Q")
@@ -41,7 +41,7 @@ def layout(source: Source) -> Layout:
         FormatError: a record is damaged or not where the one before it ends.
     """
     count = int.from_bytes(source.read(0, 4), "little")
-    if count > min(_MAX_RECORDS, source.size // _ALIGNMENT):
+    if count > min(limits.COREML_RECORDS, source.size // _ALIGNMENT):
         raise FormatError(f"coreml-weights: {count} records in {source.size} bytes")
     pieces = []
     at = _ALIGNMENT

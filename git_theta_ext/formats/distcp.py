@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats import torch_zip
 from git_theta_ext.formats.base import Crc32, Layout, Segment, SerializationId, Source, Span
@@ -16,9 +17,6 @@ from git_theta_ext.formats.source import PartSource
 from git_theta_ext.formats.torch_names import LONE_NAME
 
 NAME = "distcp"
-MAX_ITEMS = 1 << 16
-MAX_MISSES = 64
-"""Bytes in a tensor may look like the end of an archive; a file with more of them is opaque."""
 _END_MAGIC = b"PK\x05\x06"
 _END_BYTES = 22
 _WINDOW_BYTES = 4 << 20
@@ -43,15 +41,15 @@ def layout(source: Source) -> Layout:
             found = torch_zip.layout(PartSource(source, start, end))
         except FormatError:
             misses += 1
-            if misses > MAX_MISSES:
+            if misses > limits.DISTCP_MISSES:
                 raise
             continue
         first, prefix = len(segments), f"item.{items}"
         segments += [_moved(segment, first, prefix) for segment in found.segments]
         aliases |= {_name(prefix, key): _name(prefix, of) for key, of in found.aliases.items()}
         start, items = end, items + 1
-        if items > MAX_ITEMS:
-            raise FormatError(f"distcp: more than {MAX_ITEMS} items")
+        if items > limits.DISTCP_ITEMS:
+            raise FormatError(f"distcp: more than {limits.DISTCP_ITEMS} items")
     if start != source.size:
         raise FormatError(f"distcp, offset {start}: not an archive of torch.save")
     return Layout(NAME, tuple(segments), aliases)

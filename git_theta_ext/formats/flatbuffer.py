@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Source
 from git_theta_ext.formats.source import check_range
 
-MAX_STEPS = 1 << 22
 _PAGE_BYTES = 1 << 14
-_MAX_PAGES = 1 << 10
-_MAX_TEXT = 1 << 16
 
 
 class FlatBuffer:
@@ -38,14 +36,14 @@ class FlatBuffer:
             FormatError: it is not inside the file, or the budget is spent.
         """
         self._steps += 1
-        if self._steps > MAX_STEPS:
-            raise FormatError(f"flatbuffer: more than {MAX_STEPS} steps")
+        if self._steps > limits.FLATBUFFER_STEPS:
+            raise FormatError(f"flatbuffer: more than {limits.FLATBUFFER_STEPS} steps")
         check_range(at, size, self._source.size)
         page, start = divmod(at, _PAGE_BYTES)
         if start + size > _PAGE_BYTES:
             return int.from_bytes(self._source.read(at, size), "little", signed=signed)
         if page not in self._pages:
-            if len(self._pages) >= _MAX_PAGES:
+            if len(self._pages) >= limits.FLATBUFFER_PAGES:
                 self._pages.clear()
             length = min(_PAGE_BYTES, self._source.size - page * _PAGE_BYTES)
             self._pages[page] = self._source.read(page * _PAGE_BYTES, length)
@@ -102,7 +100,7 @@ class FlatBuffer:
     def text(self, table: int, number: int) -> str:
         """A text; empty where it is not there."""
         start, count = self.vector(table, number)
-        if count > _MAX_TEXT:
+        if count > limits.FLATBUFFER_TEXT_BYTES:
             raise FormatError(f"flatbuffer: a text of {count} bytes at offset {start}")
         self._steps += count >> 6
         return self._source.read(start, count).decode("utf-8", "backslashreplace")

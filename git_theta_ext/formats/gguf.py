@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
 from git_theta_ext.formats.source import BytesSource
@@ -19,11 +20,6 @@ from git_theta_ext.tensors import DTYPES, TensorInfo
 
 NAME = "gguf"
 _MAGIC = b"GGUF"
-_MAX_TENSORS = 1 << 20
-_MAX_PAIRS = 1 << 20
-_MAX_ITEMS = 1 << 24
-_MAX_TEXT = 1 << 26
-_MAX_DEPTH = 4
 _STRING, _ARRAY = 8, 9
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value by its type's number."""
@@ -54,7 +50,7 @@ def layout(source: Source) -> Layout:
     if version not in (2, 3):
         raise FormatError(f"gguf: version {version} at offset 4; expected 2 or 3, little-endian")
     tensors, pairs = window.number(8), window.number(8)
-    if tensors > _MAX_TENSORS or pairs > _MAX_PAIRS:
+    if tensors > limits.GGUF_TENSORS or pairs > limits.GGUF_PAIRS:
         raise FormatError(f"gguf: {tensors} tensors and {pairs} key-values are too many")
     alignment = 32
     for _ in range(pairs):
@@ -72,7 +68,7 @@ def layout(source: Source) -> Layout:
 
 def _text(window: Window) -> str:
     length = window.number(8)
-    if length > _MAX_TEXT:
+    if length > limits.GGUF_TEXT_BYTES:
         raise FormatError(f"gguf: a text of {length} bytes at offset {window.position}")
     return window.take(length).decode("utf-8", "backslashreplace")
 
@@ -85,13 +81,13 @@ def _skip(window: Window, kind: int, depth: int) -> int | None:
     if kind == _STRING:
         window.skip(window.number(8))
         return None
-    if kind != _ARRAY or depth >= _MAX_DEPTH:
+    if kind != _ARRAY or depth >= limits.GGUF_DEPTH:
         raise FormatError(f"gguf: a value of type {kind} at offset {window.position}")
     inner, count = window.number(4), window.number(8)
     if inner in _SIZES:
         window.skip(count * _SIZES[inner])
         return None
-    if count > _MAX_ITEMS:
+    if count > limits.GGUF_ITEMS:
         raise FormatError(f"gguf: an array of {count} values at offset {window.position}")
     for _ in range(count):
         _skip(window, inner, depth + 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.window import Window
 
@@ -17,7 +18,6 @@ Spend = Callable[[int], None]
 """Counts a step and the bytes read for it; raises FormatError past the budget."""
 
 _NAMES = 5
-_MAX_DEPTH = 16
 _HASH_BYTES = 4
 _NODE_BYTES = 10
 
@@ -45,7 +45,7 @@ class NameTree:
         window.skip(2)
         self._root = window.number(offset), window.number(2)
         window.skip(length)
-        if self._record <= _HASH_BYTES or self._depth > _MAX_DEPTH:
+        if self._record <= _HASH_BYTES or self._depth > limits.HDF5_DENSE_DEPTH:
             raise FormatError(f"hdf5: the tree of names at offset {address} is damaged")
         self._sizes = self._subtree_widths()
         self._visited: set[int] = set()
@@ -133,7 +133,7 @@ class Heap:
     def _address(self, offset: int) -> int:
         """Where a byte of the heap lies in the file."""
         block, rows = self._root, self._rows
-        for _ in range(_MAX_DEPTH):
+        for _ in range(limits.HDF5_DENSE_DEPTH):
             if not rows:
                 return block + offset
             row, column, offset = self._cell(offset, rows)
@@ -146,7 +146,7 @@ class Heap:
             if row >= self._direct:
                 size = self._first << row - 1
                 rows = (size // (self._first * self._columns)).bit_length()
-        raise FormatError(f"hdf5: blocks of a heap nested deeper than {_MAX_DEPTH}")
+        raise FormatError(f"hdf5: blocks of a heap nested deeper than {limits.HDF5_DENSE_DEPTH}")
 
     def _cell(self, offset: int, rows: int) -> tuple[int, int, int]:
         """Row and column of the block that has a byte, and where in it."""

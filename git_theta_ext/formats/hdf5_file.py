@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Source
 from git_theta_ext.formats.hdf5_dense import Heap, NameTree
@@ -18,11 +19,6 @@ from git_theta_ext.formats.window import Window
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 LINK_INFO, LINK, CONTINUATION, SYMBOL_TABLE = 0x02, 0x06, 0x10, 0x11
-MAX_STEPS = 1 << 21
-"""Messages, links and children of B-trees of a file together; long texts count for more."""
-MAX_DEPTH = 64
-_MAX_BLOCKS = 1 << 10
-_MAX_NAME = 1 << 16
 _AHEAD = 512
 _GROUP_NODE = 0
 
@@ -92,8 +88,10 @@ class Hdf5File:
         while pending:
             path, address, depth = pending.pop()
             self._spend(len(path))
-            if depth > MAX_DEPTH:
-                raise FormatError(f"hdf5: more than {MAX_DEPTH} groups deep, at {path[:200]!r}")
+            if depth > limits.HDF5_DEPTH:
+                raise FormatError(
+                    f"hdf5: more than {limits.HDF5_DEPTH} groups deep, at {path[:200]!r}"
+                )
             messages = self.messages(address)
             if not {message.kind for message in messages} & {SYMBOL_TABLE, LINK_INFO, LINK}:
                 yield path, address, messages
@@ -108,8 +106,8 @@ class Hdf5File:
     def _spend(self, length: int = 0) -> None:
         """Count one more step, and `length` bytes that were read for it."""
         self._steps += 1 + (length >> 6)
-        if self._steps > MAX_STEPS:
-            raise FormatError(f"hdf5: more than {MAX_STEPS} steps to read the structure")
+        if self._steps > limits.HDF5_STEPS:
+            raise FormatError(f"hdf5: more than {limits.HDF5_STEPS} steps to read the structure")
 
     def _window(self, start: int, stop: int | None = None) -> Window:
         return Window(self.source, start, stop, _AHEAD)
@@ -149,7 +147,7 @@ class Hdf5File:
         while at < len(blocks):
             start, size = blocks[at]
             at += 1
-            if size > self.source.size - start or at > _MAX_BLOCKS:
+            if size > self.source.size - start or at > limits.HDF5_HEADER_BLOCKS:
                 raise FormatError(f"hdf5: an object header of {size} bytes at offset {start}")
             window = self._window(start, start + size)
             if version == 2 and at > 1:
@@ -264,7 +262,7 @@ class Hdf5File:
                 if kind == 2:  # a symbolic link, which leads to an object with a name of its own
                     continue
                 end = heap.find(b"\0", at)
-                if not at <= end <= at + _MAX_NAME:
+                if not at <= end <= at + limits.HDF5_NAME_BYTES:
                     raise FormatError(f"hdf5: a name at {at} of a heap of {len(heap)} bytes")
                 self._spend(end - at)
                 yield heap[at:end].decode("utf-8", "backslashreplace"), target
@@ -296,7 +294,7 @@ class Hdf5File:
         if window.take(4) != b"TREE" or window.number(1) != kind:
             raise FormatError(f"hdf5: no B-tree node of type {kind} at offset {address}")
         level, count = window.number(1), window.number(2)
-        if level > MAX_DEPTH:
+        if level > limits.HDF5_DEPTH:
             raise FormatError(f"hdf5: a B-tree of {level} levels at offset {address}")
         window.skip(2 * self.offset_size)
         self._spend(64 * count)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Source
 from git_theta_ext.formats.crc32c import crc32c, masked
@@ -17,11 +18,6 @@ from git_theta_ext.formats.window import Window
 _FOOTER_BYTES = 48
 _MAGIC = 0xDB4775248B80FB57
 _TRAILER_BYTES = 5
-_MAX_BLOCK = 64 << 20
-_MAX_KEY = 1 << 16
-_MAX_BLOCKS = 1 << 18
-_MAX_BYTES = 256 << 20
-"""Of all keys together; prefixes that keys share would else multiply."""
 
 
 def entries(source: Source) -> Iterator[tuple[bytes, bytes]]:
@@ -39,12 +35,12 @@ def entries(source: Source) -> Iterator[tuple[bytes, bytes]]:
         raise FormatError(f"table: no magic number at offset {source.size - 8}")
     total = 0
     for number, (_, value) in enumerate(_block(source, *index)):
-        if number >= _MAX_BLOCKS:
-            raise FormatError(f"table: more than {_MAX_BLOCKS} blocks")
+        if number >= limits.TABLE_BLOCKS:
+            raise FormatError(f"table: more than {limits.TABLE_BLOCKS} blocks")
         for key, content in _block(source, *_handle(Window(BytesSource(value)))):
             total += len(key) + len(content)
-            if total > _MAX_BYTES:
-                raise FormatError(f"table: more than {_MAX_BYTES} bytes of keys and values")
+            if total > limits.TABLE_BYTES:
+                raise FormatError(f"table: more than {limits.TABLE_BYTES} bytes of keys and values")
             yield key, content
 
 
@@ -54,7 +50,7 @@ def _handle(window: Window) -> tuple[int, int]:
 
 
 def _block(source: Source, offset: int, length: int) -> Iterator[tuple[bytes, bytes]]:
-    if length > _MAX_BLOCK:
+    if length > limits.TABLE_BLOCK_BYTES:
         raise FormatError(f"table: a block of {length} bytes at offset {offset}")
     trailer = source.read(offset + length, _TRAILER_BYTES)
     if trailer[0]:
@@ -68,7 +64,7 @@ def _block(source: Source, offset: int, length: int) -> Iterator[tuple[bytes, by
     key = b""
     while window.left > 0:
         shared, fresh, size = window.varint(), window.varint(), window.varint()
-        if shared > len(key) or shared + fresh > _MAX_KEY:
+        if shared > len(key) or shared + fresh > limits.TABLE_KEY_BYTES:
             raise FormatError(f"table: a key in the block at offset {offset} is damaged")
         key = key[:shared] + window.take(fresh)
         yield key, window.take(size)

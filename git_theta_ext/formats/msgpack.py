@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.tiles import assemble
@@ -18,9 +19,6 @@ from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
 NAME = "msgpack"
-MAX_VALUES = 1 << 20
-MAX_DEPTH = 128
-MAX_KEY_BYTES = 512
 _WINDOW_BYTES = 1 << 16
 _NDARRAY = 1
 _WIDTHS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8, 0xCA: 4, 0xCB: 8,
@@ -94,7 +92,7 @@ def _piece(name: str, item: _Array) -> Piece:
 def _walk(reader: _Reader) -> Iterator[_Array]:
     """Every array below the top value, in the order of the file; nothing recurses."""
     frames: list[_Frame] = []
-    for _ in range(MAX_VALUES):
+    for _ in range(limits.MSGPACK_VALUES):
         frame = frames[-1] if frames else None
         if frame is not None:
             frame.key = reader.key() if frame.is_map else str(frame.index)
@@ -102,8 +100,8 @@ def _walk(reader: _Reader) -> Iterator[_Array]:
             frame.left -= 1
         kind, length = reader.tag()
         if kind in ("map", "array"):
-            if len(frames) >= MAX_DEPTH:
-                raise reader.error(f"nested deeper than {MAX_DEPTH}")
+            if len(frames) >= limits.MSGPACK_DEPTH:
+                raise reader.error(f"nested deeper than {limits.MSGPACK_DEPTH}")
             frames.append(_Frame(length, kind == "map"))
         elif kind == "ext":
             yield from _extension(reader, length, tuple(item.key for item in frames))
@@ -113,7 +111,7 @@ def _walk(reader: _Reader) -> Iterator[_Array]:
             frames.pop()
         if not frames:
             return
-    raise reader.error(f"more than {MAX_VALUES} values")
+    raise reader.error(f"more than {limits.MSGPACK_VALUES} values")
 
 
 def _extension(reader: _Reader, length: int, path: tuple[str, ...]) -> Iterator[_Array]:
@@ -195,6 +193,8 @@ class _Reader:
 
     def key(self) -> str:
         kind, length = self.tag()
-        if kind not in ("str", "bin") or length > MAX_KEY_BYTES:
-            raise self.error(f"a key that is not a string of up to {MAX_KEY_BYTES} bytes")
+        if kind not in ("str", "bin") or length > limits.MSGPACK_KEY_BYTES:
+            raise self.error(
+                f"a key that is not a string of up to {limits.MSGPACK_KEY_BYTES} bytes"
+            )
         return self.take(length).decode("utf-8", "backslashreplace")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from git_theta_ext import limits
 from git_theta_ext.errors import ChangedWhileReadError, FormatError
 from git_theta_ext.formats import check, onnx, tensorflow
 from git_theta_ext.formats.base import Layout, Source
@@ -19,8 +20,6 @@ _KINDS = (
     (tensorflow.NAME, tensorflow.neighbour, tensorflow.layout_beside),
     (onnx.EXTERNAL, onnx.neighbour, onnx.layout_beside),
 )
-MAX_BYTES = 1 << 31
-"""A longer neighbour is not read."""
 
 Open = Callable[[str], Source | None]
 """Gives the file at a path, None if there is none."""
@@ -41,7 +40,7 @@ def read_layout(source: Source, path: str, opened: Open) -> Layout | None:
     for name, find, read in _KINDS:
         wanted = find(path)
         other = opened(wanted) if wanted is not None else None
-        if other is None or other.size > MAX_BYTES:
+        if other is None or other.size > limits.NEIGHBOUR_BYTES:
             continue
         try:
             found = replace(read(source, path, other), format=name)

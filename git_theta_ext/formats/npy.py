@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.tiles import tile
@@ -17,8 +18,6 @@ from git_theta_ext.tensors import DTYPES, TensorInfo
 
 NAME = "npy"
 MAGIC = b"\x93NUMPY"
-_MAX_HEADER = 1 << 20
-_MAX_AXES = 64
 _DESCR = re.compile(r"([<>|=])([a-zA-Z])(\d{1,6})(?:\[\w+\])?")
 _KINDS = {
     "b1": "BOOL", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64", "u1": "U8", "u2": "U16",
@@ -56,7 +55,7 @@ def read_header(source: Source, start: int, stop: int, name: str) -> tuple[int, 
     width = 2 if lead[6] == 1 else 4
     length = int.from_bytes(lead[8 : 8 + width], "little")
     values = start + 8 + width + length
-    if length > _MAX_HEADER or values > stop:
+    if length > limits.NPY_HEADER_BYTES or values > stop:
         raise FormatError(f"npy: a header of {length} bytes at offset {start}")
     text = source.read(start + 8 + width, length)
     try:
@@ -72,7 +71,7 @@ def read_header(source: Source, start: int, stop: int, name: str) -> tuple[int, 
 def _is_shape(shape: object) -> bool:
     return (
         isinstance(shape, tuple)
-        and len(shape) < _MAX_AXES
+        and len(shape) < limits.AXES
         and all(type(axis) is int and 0 <= axis < 2**63 for axis in shape)
     )
 

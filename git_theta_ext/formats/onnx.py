@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.tiles import tile, tile_with_gaps
@@ -21,10 +22,6 @@ from git_theta_ext.tensors import DTYPES, TensorInfo
 NAME = "onnx"
 EXTERNAL = "onnx-data"
 _EXTERNAL_SUFFIXES = (".onnx.data", ".onnx_data")
-_MAX_DEPTH = 32
-_MAX_FIELDS = 4 << 20
-_MAX_TEXT = 1 << 16
-_MAX_AXES = 64
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIRST_TAGS = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72}
 """Tags of the fields that may follow `ir_version` in a model."""
@@ -77,13 +74,20 @@ class _Reader:
 
     def message(self, kind: str, start: int, stop: int, owner: str, depth: int) -> None:
         """Read a message; `owner` names a tensor that has no name of its own."""
-        if depth > _MAX_DEPTH:
-            raise FormatError(f"onnx: messages nested deeper than {_MAX_DEPTH} at offset {start}")
+        if depth > limits.ONNX_DEPTH:
+            raise FormatError(
+                f"onnx: messages nested deeper than {limits.ONNX_DEPTH} at offset {start}"
+            )
         inner = _GRAPHS[kind]
         outputs: list[str] = []
         later: list[tuple[str, int, int]] = []
         for number, wire, at, length in self._walk(start, stop):
-            if kind == "node" and number == 2 and wire == _BYTES and length <= _MAX_TEXT:
+            if (
+                kind == "node"
+                and number == 2
+                and wire == _BYTES
+                and length <= limits.ONNX_TEXT_BYTES
+            ):
                 outputs.append(self._text(at, length))
             elif wire == _BYTES and number in inner:
                 later.append((inner[number], at, at + length))
@@ -99,8 +103,8 @@ class _Reader:
         window = Window(self._source, start, stop)
         while window.left:
             self._fields += 1
-            if self._fields > _MAX_FIELDS:
-                raise FormatError(f"onnx: more than {_MAX_FIELDS} fields")
+            if self._fields > limits.ONNX_FIELDS:
+                raise FormatError(f"onnx: more than {limits.ONNX_FIELDS} fields")
             tag = window.varint()
             number, wire = tag >> 3, tag & 7
             if not number:
@@ -127,9 +131,9 @@ class _Reader:
                 tensor.dims += self._numbers(wire, at, length)
             elif number == 2 and wire == _VARINT:
                 tensor.kind = Window(self._source, at).varint()
-            elif number == 8 and wire == _BYTES and length <= _MAX_TEXT:
+            elif number == 8 and wire == _BYTES and length <= limits.ONNX_TEXT_BYTES:
                 tensor.name = self._text(at, length)
-            elif number == 13 and wire == _BYTES and length <= _MAX_TEXT:
+            elif number == 13 and wire == _BYTES and length <= limits.ONNX_TEXT_BYTES:
                 tensor.external |= self._pair(at, at + length)
             elif number in (_RAW, _FLOATS, _DOUBLES) and wire == _BYTES:
                 # A field that comes again counts for nothing here: then nothing is split.
@@ -138,7 +142,7 @@ class _Reader:
 
     def _numbers(self, wire: int, at: int, length: int) -> list[int]:
         window = Window(self._source, at, at + length)
-        if wire not in (_VARINT, _BYTES) or length > 16 * _MAX_AXES:
+        if wire not in (_VARINT, _BYTES) or length > 16 * limits.AXES:
             raise FormatError(f"onnx: the shape at offset {at} cannot be read")
         found = []
         while window.left:
@@ -165,9 +169,9 @@ class _Reader:
             self.external.append((where.get("location", ""), int(offset), info))
 
     def _note(self, tensor: _Tensor, owner: str) -> None:
-        if tensor.external and len(tensor.dims) <= _MAX_AXES and tensor.data is None:
+        if tensor.external and len(tensor.dims) <= limits.AXES and tensor.data is None:
             self._note_external(tensor, owner)
-        if tensor.data is None or len(tensor.dims) > _MAX_AXES:
+        if tensor.data is None or len(tensor.dims) > limits.AXES:
             return
         number, at, length = tensor.data
         known = _DTYPES if number == _RAW else _PACKED.get(number, {})

@@ -14,12 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
-
-MAX_OPCODES = 4 << 20
-"""Two and a half times the largest real pickle seen (6 MB, 1.6 million opcodes)."""
-MAX_INTEGER_BYTES = 1024
-MAX_LINE_BYTES = 1 << 16
 
 Value = Any
 """None, bool, int, float, str, bytes, list, tuple or one of the records below."""
@@ -85,7 +81,7 @@ class _Machine:
 
     def run(self) -> Value:
         data, size, table = self.data, len(self.data), _TABLE
-        for _ in range(MAX_OPCODES):
+        for _ in range(limits.PICKLE_OPCODES):
             if self.position >= size:
                 raise self.error("the pickle has no end")
             opcode = data[self.position]
@@ -96,7 +92,7 @@ class _Machine:
             if action is None:
                 raise self.error(f"opcode 0x{opcode:02x} is not supported")
             action(self)
-        raise self.error(f"more than {MAX_OPCODES} opcodes")
+        raise self.error(f"more than {limits.PICKLE_OPCODES} opcodes")
 
     def error(self, what: str) -> FormatError:
         return FormatError(f"pickle, offset {self.position}: {what}")
@@ -115,7 +111,7 @@ class _Machine:
         return int.from_bytes(self.take(width), "little")
 
     def line(self) -> str:
-        end = self.data.find(b"\n", self.position, self.position + MAX_LINE_BYTES)
+        end = self.data.find(b"\n", self.position, self.position + limits.PICKLE_LINE_BYTES)
         if end < 0:
             raise self.error("a line without an end")
         raw = self.data[self.position : end]
@@ -129,7 +125,7 @@ class _Machine:
             raise self.error("a string that is not UTF-8") from None
 
     def decimal(self, text: str) -> int:
-        if len(text) > MAX_INTEGER_BYTES or not text.removeprefix("-").isdecimal():
+        if len(text) > limits.PICKLE_INTEGER_BYTES or not text.removeprefix("-").isdecimal():
             raise self.error(f"not an integer: {text[:40]!r}")
         return int(text)
 
@@ -267,7 +263,7 @@ class _Machine:
 
     def long(self, width: int) -> None:
         length = self.number(width)
-        if length > MAX_INTEGER_BYTES:
+        if length > limits.PICKLE_INTEGER_BYTES:
             raise self.error(f"an integer of {length} bytes")
         self.push(int.from_bytes(self.take(length), "little", signed=True))
 

@@ -13,13 +13,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats import pickle_machine
 from git_theta_ext.formats.base import Source
 from git_theta_ext.formats.pickle_machine import Call, Dict, Global, Persistent, Value
 
-MAX_STRING_BYTES = 16 << 20
-MAX_NESTED = 16
 _WINDOW_BYTES = 1 << 20
 _DTYPES = {
     "b1": "bool", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64", "u1": "uint8",
@@ -48,7 +47,7 @@ class Budget:
 
     def __init__(self) -> None:
         """As many as one pickle in memory may have."""
-        self.left = pickle_machine.MAX_OPCODES
+        self.left = limits.PICKLE_OPCODES
 
 
 class StreamMachine(pickle_machine._Machine):
@@ -89,7 +88,7 @@ class StreamMachine(pickle_machine._Machine):
             if action is None:
                 raise self.error(f"opcode 0x{opcode:02x} is not supported")
             action(self)
-        raise self.error(f"more than {pickle_machine.MAX_OPCODES} opcodes")
+        raise self.error(f"more than {limits.PICKLE_OPCODES} opcodes")
 
     def error(self, what: str) -> FormatError:
         """An error that names the offset in the file."""
@@ -100,7 +99,7 @@ class StreamMachine(pickle_machine._Machine):
         offset, left = self.offset, self.source.size - self.offset
         if length > left:
             raise self.error(f"{length} bytes announced, {left} left")
-        if length > MAX_STRING_BYTES:
+        if length > limits.PICKLE_STRING_BYTES:
             raise self.error(f"a string of {length} bytes")
         self.data = self.source.read(offset, min(left, max(length, _WINDOW_BYTES)))
         self.start, self.position = offset, 0
@@ -115,7 +114,7 @@ class StreamMachine(pickle_machine._Machine):
 
     def line(self) -> str:
         """The next bytes up to a line end."""
-        if len(self.data) - self.position < pickle_machine.MAX_LINE_BYTES:
+        if len(self.data) - self.position < limits.PICKLE_LINE_BYTES:
             self._fill(min(1, self.source.size - self.offset))
         return super().line()
 
@@ -180,8 +179,8 @@ class StreamMachine(pickle_machine._Machine):
 
     def _nested(self, target: Call) -> None:
         """An array of objects: joblib writes a pickle of its own in mid-stream."""
-        if self.depth >= MAX_NESTED:
-            raise self.error(f"more than {MAX_NESTED} pickles inside each other")
+        if self.depth >= limits.PICKLES_NESTED:
+            raise self.error(f"more than {limits.PICKLES_NESTED} pickles inside each other")
         inner = StreamMachine(self.source, self.offset, self.budget, self.depth + 1)
         target.states = [inner.run()]
         self.skip(inner.offset - self.offset)

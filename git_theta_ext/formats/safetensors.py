@@ -11,13 +11,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
 NAME = "safetensors"
-_MAX_HEADER = 100_000_000
-_MAX_AXES = 64
 _METADATA = "__metadata__"
 _SPECIFIED = {
     "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0",
@@ -34,7 +33,7 @@ def sniff(head: bytes, source: Source) -> bool:
     length = int.from_bytes(head[:8], "little")
     return (
         len(head) > 9
-        and 2 <= length <= min(_MAX_HEADER, source.size - 8)
+        and 2 <= length <= min(limits.JSON_HEADER_BYTES, source.size - 8)
         and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
     )
 
@@ -42,7 +41,7 @@ def sniff(head: bytes, source: Source) -> bool:
 def layout(source: Source) -> Layout:
     """The header as a literal, then every tensor in the order in which it lies in the file."""
     length = int.from_bytes(source.read(0, 8), "little")
-    if length > min(_MAX_HEADER, source.size - 8):
+    if length > min(limits.JSON_HEADER_BYTES, source.size - 8):
         raise FormatError(f"offset 0: a header of {length} bytes in a file of {source.size}")
     header = _header(source.read(8, length))
     spans = sorted(
@@ -85,7 +84,7 @@ def _span(name: str, entry: object) -> tuple[int, int, TensorInfo]:
         raise FormatError(f"tensor {name!r}: unknown dtype {str(dtype)[:20]!r}")
     if not _naturals(shape) or not _naturals(offsets):
         raise FormatError(f"tensor {name!r}: shape or offsets are not lists of natural numbers")
-    if len(shape) > _MAX_AXES or len(offsets) != 2:
+    if len(shape) > limits.AXES or len(offsets) != 2:
         raise FormatError(f"tensor {name!r}: {len(shape)} axes and {len(offsets)} offsets")
     tensor = TensorInfo(name, DTYPES[dtype], tuple(shape))
     start, stop = offsets

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats import leveldb_table
 from git_theta_ext.formats.base import Layout, Source
@@ -23,7 +24,6 @@ from git_theta_ext.tensors import DTYPES, TensorInfo
 NAME = "tensorflow"
 _PATH = re.compile(r"(.+)\.data-(\d{5})-of-(\d{5})", re.DOTALL)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MAX_AXES = 64
 _DTYPES = {
     1: "F32", 2: "F64", 3: "I32", 4: "U8", 5: "I16", 6: "I8", 8: "C64", 9: "I64", 10: "BOOL",
     11: "QI8", 12: "QU8", 13: "QI32", 14: "BF16", 17: "U16", 18: "C128", 19: "F16", 22: "U32",
@@ -112,7 +112,7 @@ def _entry(value: bytes) -> _Entry:
 
 def _shape(value: bytes) -> Iterator[int]:
     axes = [content for number, content in _fields(value) if number == 2]
-    if len(axes) > _MAX_AXES:
+    if len(axes) > limits.AXES:
         raise FormatError(f"tensorflow: a tensor of {len(axes)} axes")
     for axis in axes:
         sizes = [content for number, content in _fields(bytes(axis)) if number == 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.flatbuffer import FlatBuffer
@@ -15,8 +16,6 @@ from git_theta_ext.formats.tiles import Names, tile_with_gaps
 from git_theta_ext.tensors import DTYPES, DType, TensorInfo
 
 NAME = "tflite"
-_MAX_AXES = 64
-_MAX_BUFFERS = 1 << 20
 _DTYPES = {
     0: "F32", 1: "F16", 2: "I32", 3: "U8", 4: "I64", 6: "BOOL", 7: "I16", 8: "C64", 9: "I8",
     10: "F64", 11: "C128", 12: "U64", 15: "U32", 16: "U16", 18: "BF16",
@@ -43,7 +42,7 @@ def layout(source: Source) -> Layout:
     reader = FlatBuffer(source)
     root = reader.root
     buffers = [_extent(reader, table) for table in reader.tables(root, _BUFFERS)]
-    if len(buffers) > _MAX_BUFFERS:
+    if len(buffers) > limits.TFLITE_BUFFERS:
         raise FormatError(f"tflite: {len(buffers)} buffers are too many")
     found: dict[int, tuple[int, TensorInfo]] = {}
     further: list[tuple[str, int]] = []
@@ -78,7 +77,7 @@ def _extent(reader: FlatBuffer, table: int) -> tuple[int, int]:
 
 def _info(reader: FlatBuffer, tensor: int, name: str, length: int) -> TensorInfo:
     """The tensor that a buffer is; flat bytes where shape and type do not account for them."""
-    shape = reader.numbers(tensor, _SHAPE, _MAX_AXES)
+    shape = reader.numbers(tensor, _SHAPE, limits.AXES)
     known = _DTYPES.get(reader.scalar(tensor, _TYPE, 1))
     if known is not None and min(shape, default=0) >= 0:
         info = TensorInfo(name, _dtype(reader, tensor, known), shape)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
 from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
-MAX_LITERAL_BYTES = 64 << 20
 OPAQUE_FROM = 1 << 20
 """A longer run of bytes that is no tensor may be cut into chunks, not kept literal."""
 
@@ -67,9 +67,9 @@ def assemble(source: Source, pieces: Iterable[Piece]) -> tuple[Segment, ...]:
     """
     ordered = sorted(pieces, key=lambda piece: (piece.offset, piece.length))
     literal = source.size - sum(piece.length for piece in ordered)
-    if literal > MAX_LITERAL_BYTES:
+    if literal > limits.STRUCTURE_BYTES:
         raise FormatError(
-            f"{literal} bytes lie outside all tensors; at most {MAX_LITERAL_BYTES} are kept"
+            f"{literal} bytes lie outside all tensors; at most {limits.STRUCTURE_BYTES} are kept"
         )
     segments: list[Segment] = []
     position = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.pickle_machine import Call, Dict, Global, Persistent, Set, Value
 from git_theta_ext.tensors import DTYPES, DType
@@ -17,11 +18,6 @@ from git_theta_ext.tensors import DTYPES, DType
 LONE_NAME = "tensor"
 """What a tensor is called that was saved by itself, not in any container."""
 
-MAX_DEPTH = 512
-MAX_KEY_LENGTH = 512
-MAX_NAME_LENGTH = 4096
-MAX_NAMES = 1 << 20
-MAX_RANK = 64
 
 _STORAGES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -48,7 +44,6 @@ _PACKED = frozenset({"QU4X2", "QU2X4"})
 _STRIDED = frozenset({"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"})
 _WRAPPERS = frozenset({"_rebuild_parameter", "_rebuild_parameter_with_state"})
 _SUBCLASSES = frozenset({"_rebuild_from_type", "_rebuild_from_type_v2"})
-_MAX_WRAPPERS = 8
 _PARTS = {
     "_rebuild_nested_tensor": ("buffer", "sizes", "strides", "offsets"),
     "sparse2": ("indices", "values"),
@@ -81,9 +76,9 @@ class _Node:
     depth: int
 
     def child(self, key: str | None) -> _Node:
-        if self.depth >= MAX_DEPTH:
-            raise FormatError(f"pickle: nested deeper than {MAX_DEPTH}")
-        if key is not None and len(key) > MAX_KEY_LENGTH:
+        if self.depth >= limits.NAME_DEPTH:
+            raise FormatError(f"pickle: nested deeper than {limits.NAME_DEPTH}")
+        if key is not None and len(key) > limits.NAME_KEY_CHARS:
             raise FormatError(f"pickle: a key of {len(key)} characters")
         return _Node(self, key, self.depth + 1)
 
@@ -114,8 +109,8 @@ def find_views(top: Value, prefix: tuple[str, ...] = ()) -> list[View]:
         view = _view(value)
         if view is not None:
             found.append((node.path(), view))
-            if len(found) > MAX_NAMES:
-                raise FormatError(f"pickle: more than {MAX_NAMES} tensors")
+            if len(found) > limits.NAMES:
+                raise FormatError(f"pickle: more than {limits.NAMES} tensors")
         if not isinstance(value, list | tuple | Dict | Set | Call) or id(value) in visited:
             continue
         visited[id(value)] = value
@@ -147,7 +142,7 @@ def unique_names(paths: Iterable[tuple[str, ...]]) -> list[str]:
             name = ".".join(key.replace("\\", "\\\\").replace(".", "\\.") for key in path)
             name = free_name(name, taken)
             taken.add(name)
-        if len(name) > MAX_NAME_LENGTH:
+        if len(name) > limits.NAME_CHARS:
             raise FormatError(f"pickle: a tensor's name of {len(name)} characters")
         names.append(name)
     return names
@@ -171,7 +166,7 @@ def _function(value: Call) -> str:
 
 def _unwrap(value: Value) -> Value:
     """The call that makes a tensor's data, below parameters and subclasses around it."""
-    for _ in range(_MAX_WRAPPERS):
+    for _ in range(limits.NAME_WRAPPERS):
         if not isinstance(value, Call) or not isinstance(value.args, tuple):
             break
         function, args = _function(value), value.args
@@ -216,7 +211,7 @@ def _strided(function: str, args: tuple[Value, ...]) -> View | None:
 def _is_shape(value: Value) -> bool:
     return (
         isinstance(value, tuple | list)
-        and len(value) <= MAX_RANK
+        and len(value) <= limits.AXES
         and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
     )
 

@@ -7,13 +7,14 @@ Sources: torch/serialization.py and caffe2/serialize/inline_container.cc of PyTo
 
 from __future__ import annotations
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats import pickle_machine
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.torch_names import View, find_views
 from git_theta_ext.formats.torch_storages import Storage, tile
 from git_theta_ext.formats.zip import STORED, Entry, read_entries
-from git_theta_ext.formats.zip_layout import MAX_LITERAL_BYTES, Assembly
+from git_theta_ext.formats.zip_layout import Assembly
 
 _LOCAL_MAGIC = b"PK\x03\x04"
 _SERIALIZATION_ID = ".data/serialization_id"
@@ -47,7 +48,7 @@ def layout(source: Source) -> Layout:
 
 
 def _content(source: Source, entry: Entry) -> bytes:
-    if entry.method != STORED or entry.size > MAX_LITERAL_BYTES:
+    if entry.method != STORED or entry.size > limits.STRUCTURE_BYTES:
         raise FormatError(f"torch-zip: entry {entry.name!r} is compressed or too large")
     return source.read(entry.data_offset, entry.size)
 

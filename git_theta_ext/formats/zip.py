@@ -10,12 +10,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Source
 
 STORED = 0
-MAX_ENTRIES = 1 << 18
-MAX_DIRECTORY_BYTES = 48 << 20
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -72,7 +71,7 @@ def read_entries(source: Source) -> list[Entry]:
         FormatError: not a zip archive, or one that cannot be split safely; names entry and offset.
     """
     start, size, count = _find_directory(source)
-    if count > MAX_ENTRIES or size > MAX_DIRECTORY_BYTES:
+    if count > limits.ZIP_ENTRIES or size > limits.ZIP_DIRECTORY_BYTES:
         raise FormatError(f"zip: {count} entries in {size} bytes of directory are too many")
     records = _read_directory(source.read(start, size), start, count)
     records.sort(key=lambda record: record.header_offset)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats.base import Crc32, Literal, Segment, SerializationId, Source
 from git_theta_ext.formats.derived import CRC_BYTES, ID_BYTES
 from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.formats.zip import STORED, Entry
-
-MAX_LITERAL_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +58,10 @@ class Assembly:
         """All segments; FormatError if there are too many literal bytes."""
         size = self.source.size
         literal = size - sum(item.length for item in self.items)
-        if literal > MAX_LITERAL_BYTES:
+        if literal > limits.STRUCTURE_BYTES:
             raise FormatError(
                 f"zip: {literal} bytes lie outside all tensors; at most "
-                f"{MAX_LITERAL_BYTES} are allowed"
+                f"{limits.STRUCTURE_BYTES} are allowed"
             )
         parts: list[Segment | _Field] = []
         reached: dict[int, int] = {}

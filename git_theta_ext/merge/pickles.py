@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats import pickle_machine
 from git_theta_ext.formats.base import Literal as LiteralSegment
@@ -21,7 +22,6 @@ from git_theta_ext.merge.kinds import is_counter_name
 
 _PICKLES = ("data.pkl", "constants.pkl")
 _DATA = ("data/", "constants/", ".data/")
-_MAX_NODES = 4 << 20
 
 Path = tuple[str, ...]
 Leaves = dict[Path, tuple[str, object]]
@@ -99,7 +99,8 @@ def _leaves(top: object) -> Iterator[tuple[Path, tuple[str, object]]]:
     """Every plain value of a pickle with its path; a shared object is followed once."""
     pending: list[tuple[Path, object]] = [((), top)]
     seen: dict[int, tuple[int, object]] = {}
-    for _ in range(_MAX_NODES):
+    steps = 0
+    for _ in range(limits.PICKLE_VALUES):
         if not pending:
             return
         path, value = pending.pop()
@@ -115,9 +116,12 @@ def _leaves(top: object) -> Iterator[tuple[Path, tuple[str, object]]]:
             continue
         seen[id(value)] = (len(seen), value)
         children = list(_children(value))
+        steps += len(children) * (len(path) + 1)
+        if steps > limits.PICKLE_PATH_STEPS:
+            raise FormatError(f"a pickle whose paths have more than {steps} steps")
         yield path, (type(value).__name__, len(children))
         pending.extend(((*path, key), child) for key, child in reversed(children))
-    raise FormatError(f"a pickle of more than {_MAX_NODES} values")
+    raise FormatError(f"a pickle of more than {limits.PICKLE_VALUES} values")
 
 
 def _children(value: object) -> Iterator[tuple[str, object]]:

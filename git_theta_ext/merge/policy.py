@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from git_theta_ext import limits
 from git_theta_ext.errors import UsageError
 from git_theta_ext.merge.choice import CONFLICT, Choice, Setting
 from git_theta_ext.merge.strategies import check
@@ -27,7 +28,6 @@ VARIABLE = "GIT_THETA_MERGE"
 STATISTICS = (".fisher.safetensors", ".gram.safetensors")
 """How the names of files end that hold statistics of a checkpoint beside them."""
 
-_MAX_BYTES = 1 << 20
 _DEFAULTS: dict[Operation, Choice] = {"merge": CONFLICT, "rebase": Choice("reapply")}
 
 
@@ -160,7 +160,7 @@ def committed(repository: Repository) -> Settings:
     if repository.work_tree is not None:
         try:
             with (repository.top / FILE).open("rb") as file:
-                data = file.read(_MAX_BYTES + 1)
+                data = file.read(limits.SETTINGS_BYTES + 1)
         except FileNotFoundError:
             data = None
         except OSError as error:
@@ -177,8 +177,8 @@ def parse_file(data: bytes) -> Settings:
     Raises:
         UsageError: it is not TOML, or has a key, value or strategy that is not known.
     """
-    if len(data) > _MAX_BYTES:
-        raise UsageError(f"{FILE} is larger than {_MAX_BYTES} bytes")
+    if len(data) > limits.SETTINGS_BYTES:
+        raise UsageError(f"{FILE} is larger than {limits.SETTINGS_BYTES} bytes")
     try:
         document = tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

@@ -16,6 +16,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from git_theta_ext import limits
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.updates.base import Values, raw_bytes
 from git_theta_ext.updates.residual import SLICE
@@ -24,8 +25,6 @@ _WORTH = 0.97
 """A plane or chunk is stored compressed only if that saves three percent."""
 _SAMPLE = 16_384
 
-_MAX_WINDOW = 1 << 27
-"""Memory that a zstd frame may ask for: what the encoder uses at most."""
 
 # -- zstd ------------------------------------------------------------------------------------------
 
@@ -72,9 +71,11 @@ _reused = threading.local()
 def _decompressor(dictionary: zstandard.ZstdCompressionDict | None) -> zstandard.ZstdDecompressor:
     """A decompressor; without a dictionary always the same one of this thread."""
     if dictionary is not None:
-        return zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=_MAX_WINDOW)
+        return zstandard.ZstdDecompressor(
+            dict_data=dictionary, max_window_size=limits.ZSTD_WINDOW_BYTES
+        )
     if not hasattr(_reused, "decompressor"):
-        _reused.decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+        _reused.decompressor = zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW_BYTES)
     found: zstandard.ZstdDecompressor = _reused.decompressor
     return found
 

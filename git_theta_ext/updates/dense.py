@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from git_theta_ext import limits
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates import coders
@@ -22,8 +23,6 @@ _BYTES_LEVEL = 3
 _GLIMPSES, _RUN = 4, 256
 _MANY_SLICES = 12
 """Slices from which on it pays to decode a few of them first."""
-MAX_BYTES = 64 << 20
-"""Longest skeleton: more than this is never structure."""
 
 
 class Dense:
@@ -50,7 +49,7 @@ class Dense:
         settings, parts = parameters.settings, parameters.parts
         coder = settings["coder"]
         size = settings.get("size", spec.nbytes)
-        if not isinstance(size, int) or not 0 <= size <= max(spec.nbytes, MAX_BYTES):
+        if not isinstance(size, int) or not 0 <= size <= max(spec.nbytes, limits.STRUCTURE_BYTES):
             raise CorruptObjectError(f"a dense block of {size!r} bytes")
         if coder == "raw":
             data: bytes | memoryview = parts["data"]

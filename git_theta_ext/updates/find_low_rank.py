@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from git_theta_ext import limits
 from git_theta_ext.tensors import BlockSpec, DType
 from git_theta_ext.updates.arithmetic import mantissa_bits, widen
 from git_theta_ext.updates.base import Values
 from git_theta_ext.updates.low_rank import DTYPES, Factors, add
-from git_theta_ext.updates.low_rank import MAX_RANK as _MAX_RANK
 from git_theta_ext.updates.residual import difference, neighbours
 
 Array = NDArray[np.float64]
@@ -79,7 +79,7 @@ def quantised(
     not finite.
     """
     pair = _pair_of(spec, new, base)
-    if pair is None or left.shape[1] > min(_MAX_RANK, *pair.new.shape):
+    if pair is None or left.shape[1] > min(limits.RANK, *pair.new.shape):
         return None
     try:
         with np.errstate(all="ignore"):
@@ -94,7 +94,7 @@ def _fit(pair: _Pair) -> tuple[Array, Array] | None:
     rows, columns = pair.new.shape
     observed, weights = pair.observe(subset)
     right = _spectrum(observed, weights)
-    most = min(_MAX_RANK, rows // 4, columns // 4, len(subset) // 4)
+    most = min(limits.RANK, rows // 4, columns // 4, len(subset) // 4)
     found, right = len(right), right[:most]
     if not found:
         return None

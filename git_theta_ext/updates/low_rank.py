@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from git_theta_ext import limits
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec, DType
 from git_theta_ext.updates import correction
@@ -32,7 +33,6 @@ from git_theta_ext.updates.residual import difference
 DTYPES = frozenset({"F64", "F32", "BF16", "F16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ",
                     "F8_E5M2FNUZ"})  # fmt: skip
 """Real floats; others have no fit."""
-MAX_RANK = 256
 _HALF = 15
 _LIMIT = 1 << 30
 """Factors stay below this."""
@@ -135,7 +135,7 @@ def read_factors(
     exponent, order = settings["exponent"], settings["order"]
     if not all(isinstance(number, int) for number in (rows, columns, rank, exponent)):
         raise CorruptObjectError("the shape of a low-rank change is damaged")
-    if min(rows, columns) < 1 or rows * columns != count or not 1 <= rank <= MAX_RANK:
+    if min(rows, columns) < 1 or rows * columns != count or not 1 <= rank <= limits.RANK:
         raise CorruptObjectError(
             f"a change of rank {rank}, {rows} × {columns}, does not fit a block of {count} values"
         )
@@ -190,7 +190,7 @@ def is_low_rank(spec: BlockSpec, factors: Factors) -> bool:
     rank = factors.left.shape[1]
     return (
         spec.dtype.name in DTYPES
-        and 1 <= rank <= min(MAX_RANK, *factors.shape)
+        and 1 <= rank <= min(limits.RANK, *factors.shape)
         and -_MAX_EXPONENT <= factors.exponent <= _MAX_EXPONENT
     )
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from git_theta_ext import limits
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.updates.base import Parameters, Part, raw_bytes
 
 _VERSION = 1
-_MAX_HEADER = 1 << 20
 _METADATA = "__metadata__"
 _KEY = "theta"
 _NAMES = {"u1": "U8", "i1": "I8", "u2": "U16", "u4": "U32", "u8": "U64", "i2": "I16", "i4": "I32",
@@ -73,7 +73,7 @@ def parse(buffer: bytes | memoryview) -> Parameters:
     if len(view) < 8:
         raise CorruptObjectError(f"a parameter file has at least 8 bytes; this one has {len(view)}")
     length = int.from_bytes(view[:8], "little")
-    if length > min(_MAX_HEADER, len(view) - 8):
+    if length > min(limits.PARAMETER_HEADER_BYTES, len(view) - 8):
         raise CorruptObjectError(f"the header claims {length} bytes of {len(view)}")
     try:
         header = json.loads(bytes(view[8 : 8 + length]))

@@ -10,14 +10,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from git_theta_ext import limits
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates import coders
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes
 from git_theta_ext.updates.parameter_file import build
-
-MAX_BYTES = 64 << 20
-"""Old and new version together; zstd's window must span both."""
 
 
 def level_for(size: int) -> int:
@@ -35,7 +33,7 @@ class Patch:
 
     def encode(self, spec: BlockSpec, new: Values, base: Values | None) -> Encoded | None:
         """Compress `new` with `base` as its prefix; None for anything but bytes."""
-        if base is None or new.itemsize != 1 or len(new) + len(base) > MAX_BYTES:
+        if base is None or new.itemsize != 1 or len(new) + len(base) > limits.STRUCTURE_BYTES:
             return None
         data = coders.compress(raw_bytes(new), level_for(len(new)), base.tobytes())
         settings = {"coder": "zstd", "size": len(new)}
@@ -44,7 +42,7 @@ class Patch:
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
         """The bytes, in a fresh array; `spec` is that of the last version, not of this one."""
         size = parameters.settings["size"]
-        if base is None or not isinstance(size, int) or not 0 <= size <= MAX_BYTES:
+        if base is None or not isinstance(size, int) or not 0 <= size <= limits.STRUCTURE_BYTES:
             raise CorruptObjectError(f"a patch to {size!r} bytes does not fit its predecessor")
         data = coders.decompress(parameters.parts["data"], size, base.tobytes())
         return np.frombuffer(data, np.uint8).copy()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from git_theta_ext import formats
+from git_theta_ext import formats, limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats import pickle_machine
 from git_theta_ext.formats.base import Layout
@@ -94,7 +94,7 @@ def test_pickle_bombs(name: str) -> None:
 
 
 def test_too_many_opcodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickle_machine, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(limits, "PICKLE_OPCODES", 1000)
     with pytest.raises(FormatError, match="1000 opcodes"):
         pickle_machine.load(b"N0" * 600 + b"N.")
 

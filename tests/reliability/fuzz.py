@@ -346,7 +346,7 @@ def _lines_reached(target: Target, data: bytes) -> set[tuple[object, ...]]:
 
 
 def run_all(names: Sequence[str], runs: int, advance: Callable[[Report], object]) -> list[Report]:
-    """Every target so many times, on all processors but one; `advance` hears of each."""
+    """Every target so many times, several at once; `advance` hears of each."""
     from tests.reliability.targets import TARGETS
 
     def one(name: str) -> Report:
@@ -358,7 +358,7 @@ def run_all(names: Sequence[str], runs: int, advance: Callable[[Report], object]
         advance(report)
         return report
 
-    workers = max(1, (os.cpu_count() or 2) - 1) if is_guided() else 1
+    workers = (os.cpu_count() or 1) if is_guided() else 1
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(one, names))
 

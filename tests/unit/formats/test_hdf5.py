@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext import formats
+from git_theta_ext import formats, limits
 from git_theta_ext.errors import FormatError
 from git_theta_ext.formats import hdf5, hdf5_file
 from git_theta_ext.formats.base import Crc32, Layout, Literal, Span
@@ -206,10 +206,10 @@ def test_lying_files_are_opaque(name: str) -> None:
 
 
 def test_structures_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdf5_file, "MAX_STEPS", 100)
+    monkeypatch.setattr(limits, "HDF5_STEPS", 100)
     with pytest.raises(FormatError, match="more than 100 steps"):
         hdf5.layout(BytesSource(written({f"w{n}": KERNEL for n in range(100)})))
-    monkeypatch.setattr(hdf5_file, "MAX_DEPTH", 3)
+    monkeypatch.setattr(limits, "HDF5_DEPTH", 3)
     with pytest.raises(FormatError, match="3 groups deep"):
         hdf5.layout(BytesSource(written({"a/b/c/d/e": KERNEL})))
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext import formats
+from git_theta_ext import formats, limits
 from git_theta_ext.errors import FormatError
-from git_theta_ext.formats import crc32c, flatbuffer, leveldb_table, neighbours, tensorflow, tflite
+from git_theta_ext.formats import crc32c, leveldb_table, neighbours, tensorflow, tflite
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.source import BytesSource
 from tests.containers import crc32c as slow_crc32c
@@ -80,7 +80,7 @@ def test_offsets_that_lead_away_are_refused(at: int) -> None:
 
 
 def test_models_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flatbuffer, "MAX_STEPS", 50)
+    monkeypatch.setattr(limits, "FLATBUFFER_STEPS", 50)
     with pytest.raises(FormatError, match="more than 50 steps"):
         tflite.layout(BytesSource(lite()))
 

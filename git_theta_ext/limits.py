@@ -1,0 +1,138 @@
+"""Every limit on what is read from others: sizes, counts and depths, in one place.
+
+Whoever reads a checkpoint, a manifest, a parameter file or a setting checks these before it
+allocates or goes on. A container that is past a limit is kept as opaque bytes, so a limit costs
+space, never data; a manifest, a parameter file or a setting that is past one is refused. Limits
+that a specification sets (axes of a GGUF tensor, payload of a packet) stand with its reader.
+`docs/security.md` lists them; a test compares.
+"""
+
+from __future__ import annotations
+
+# -- Files and their structure ---------------------------------------------------------------------
+
+STRUCTURE_BYTES = 64 << 20
+"""What of a file is no tensor: headers, pickles, directories. With more of it a file is opaque."""
+SEGMENTS = 2_000_000
+"""Tensors, literals and derived fields of a file."""
+AXES = 64
+"""Axes of a tensor, where the container has no smaller limit."""
+NEIGHBOUR_BYTES = 1 << 31
+"""A file that describes the one beside it; a longer one is not read."""
+JSON_HEADER_BYTES = 64 << 20
+"""Header of a safetensors file."""
+NPY_HEADER_BYTES = 1 << 20
+"""Header of a NumPy array."""
+ZIP_ENTRIES = 1 << 18
+"""Entries of a zip archive."""
+ZIP_DIRECTORY_BYTES = 48 << 20
+"""Central directory of a zip archive."""
+DISTCP_ITEMS = 1 << 16
+"""Archives in a distributed checkpoint."""
+DISTCP_MISSES = 64
+"""Places in it that only look like the end of an archive: bytes of a tensor may."""
+COREML_RECORDS = 1 << 18
+"""Records of a Core ML weight file."""
+
+# -- Pickles ---------------------------------------------------------------------------------------
+
+PICKLE_OPCODES = 4 << 20
+"""Two and a half times the largest real pickle seen (6 MB, 1.6 million opcodes)."""
+PICKLE_INTEGER_BYTES = 1024
+"""An integer, in bytes or in digits."""
+PICKLE_LINE_BYTES = 1 << 16
+"""A line of protocol 0."""
+PICKLE_STRING_BYTES = 16 << 20
+"""A string in a pickle whose arrays lie in it."""
+PICKLES_NESTED = 16
+"""Pickles inside each other."""
+PICKLE_PATH_STEPS = 16 << 20
+"""Steps of the paths to all values of a pickle together, when two pickles are compared."""
+PICKLE_VALUES = 4 << 20
+"""Values of a pickle, when two pickles are compared."""
+NAME_DEPTH = 512
+"""Containers inside each other on the way to a tensor."""
+NAME_KEY_CHARS = 512
+"""A key on that way; a longer one gives no names."""
+NAME_CHARS = 4096
+"""A tensor's name."""
+NAMES = 1 << 20
+"""Names of tensors in a pickle, further names of one tensor counted too."""
+NAME_WRAPPERS = 8
+"""Wrappers (Parameter, subclasses) around one tensor."""
+
+# -- Other containers ------------------------------------------------------------------------------
+
+HDF5_STEPS = 1 << 21
+"""Messages, links and children of B-trees of a file together; long texts count for more."""
+HDF5_DEPTH = 64
+"""Groups inside each other, and levels of a B-tree."""
+HDF5_HEADER_BLOCKS = 1 << 10
+"""Blocks of one object's header."""
+HDF5_NAME_BYTES = 1 << 16
+"""Name of a link."""
+HDF5_DENSE_DEPTH = 16
+"""Levels of the tree of a group with many links."""
+ONNX_DEPTH = 32
+"""Messages inside each other."""
+ONNX_FIELDS = 4 << 20
+"""Fields of all messages."""
+ONNX_TEXT_BYTES = 1 << 16
+"""A name or a path."""
+GGUF_TENSORS = 1 << 20
+"""Tensors."""
+GGUF_PAIRS = 1 << 20
+"""Key-value pairs."""
+GGUF_ITEMS = 1 << 24
+"""Items of all arrays among their values."""
+GGUF_TEXT_BYTES = 1 << 26
+"""A text."""
+GGUF_DEPTH = 4
+"""Arrays inside each other."""
+FLATBUFFER_STEPS = 1 << 22
+"""Tables, fields and vectors that are followed in a TensorFlow Lite file."""
+FLATBUFFER_PAGES = 1 << 10
+"""Pages of such a file that are held at once."""
+FLATBUFFER_TEXT_BYTES = 1 << 16
+"""A text of it."""
+TFLITE_BUFFERS = 1 << 20
+"""Its buffers."""
+MSGPACK_VALUES = 1 << 20
+"""Values of a msgpack file."""
+MSGPACK_DEPTH = 128
+"""Its values inside each other."""
+MSGPACK_KEY_BYTES = 512
+"""Its keys."""
+TABLE_BLOCK_BYTES = 64 << 20
+"""A block of the index of a TensorFlow checkpoint."""
+TABLE_KEY_BYTES = 1 << 16
+"""A key of it."""
+TABLE_BLOCKS = 1 << 18
+"""Its blocks."""
+TABLE_BYTES = 256 << 20
+"""All its keys together; prefixes that keys share would else multiply."""
+
+# -- Manifests, parameter files, settings ----------------------------------------------------------
+
+MANIFEST_BYTES = 128 << 20
+"""Longest manifest that is read; a checkpoint of ten thousand tensors needs 3 MB."""
+MANIFEST_LINES = 4_000_000
+"""Its lines."""
+CHAIN_LENGTH = 256
+"""Parameter files of one block."""
+PARAMETER_HEADER_BYTES = 1 << 20
+"""Header of a parameter file."""
+ZSTD_WINDOW_BYTES = 1 << 27
+"""Memory that a zstd frame may ask for: what the encoder uses at most."""
+RANK = 256
+"""Rank of a low-rank update."""
+SHARD_INDEX_BYTES = 16 << 20
+"""Index of shards; that of 671 billion parameters in 163 files has 9 MB."""
+SETTINGS_BYTES = 1 << 20
+"""`.theta.toml`."""
+ADAPTER_CONFIG_BYTES = 1 << 20
+"""`adapter_config.json`."""
+ADAPTER_TENSOR_BYTES = 4 << 30
+"""Largest tensor of an adapter: they are held in memory one at a time."""
+ADAPTER_PATTERN_CHARS = 256
+"""A pattern of `alpha_pattern`."""
