@@ -73,6 +73,7 @@ def fetch(
         return
     advance = progress or _silent
     reasons: list[str] = []
+    failed = False
     without_lfs: lfs.LfsNotInstalledError | None = None
     local = endpoints.lfs_folder(repository, repository.common_dir)
     _take_all(store, local, wanted, advance)
@@ -88,28 +89,36 @@ def fetch(
         except lfs.LfsNotInstalledError as error:
             without_lfs = error
         except TransferError as error:
+            failed = True
             reasons.append(f"{endpoint.remote}: {error.message}")
     store.flush()
     if wanted and without_lfs:
         raise without_lfs
     if wanted:
-        raise _missing(wanted, reasons)
+        raise _missing(wanted, reasons, failed=failed)
 
 
 def _silent(_: int) -> None:
     """Report progress to nobody."""
 
 
-def _missing(wanted: dict[str, UpdateRef], reasons: list[str]) -> MissingObjectError:
+def _missing(
+    wanted: dict[str, UpdateRef], reasons: list[str], *, failed: bool = False
+) -> MissingObjectError:
+    """The error for objects that could not be had; `failed` if a remote could not be asked."""
     first = next(iter(wanted.values()))
     amount = "1 object" if len(wanted) == 1 else f"{len(wanted)} objects"
     which = f"{amount} ({first.kind} sha256:{first.oid}, {first.size} bytes"
     which += ", ...)" if len(wanted) > 1 else ")"
-    tried = "\n".join(f"  {reason}" for reason in reasons) or "  this repository has no remote"
+    tried = "\n".join("  " + reason.replace("\n", "\n    ") for reason in reasons)
+    hint = (
+        "where the objects are, type: git theta push REMOTE --all   then here: git theta fetch"
+        " REMOTE"
+    )
+    if failed:
+        hint = f"put right what it says, then type: git theta fetch\nor, if it has them not: {hint}"
     return MissingObjectError(
-        f"{which} could not be fetched:\n{tried}",
-        hint="where the objects are, type: git theta push REMOTE --all   then here: git theta fetch"
-        " REMOTE",
+        f"{which} could not be fetched:\n{tried or '  this repository has no remote'}", hint=hint
     )
 
 

@@ -358,8 +358,9 @@ def test_offline_says_so(make: Make) -> None:
     Repo(here.top).git("config", "lfs.transfer.maxretries", "1")
     with pytest.raises(TransferError, match="failed"):
         push_http(here, refs)
-    with pytest.raises(MissingObjectError, match="git lfs fetch failed"):
+    with pytest.raises(MissingObjectError, match="git lfs fetch failed") as caught:
         transport.fetch(here, [ABSENT])
+    assert "put right what it says, then type: git theta fetch" in str(caught.value.hint)
 
 
 def test_without_git_lfs_the_hint_says_what_to_install(
