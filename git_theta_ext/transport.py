@@ -23,6 +23,7 @@ from git_theta_ext.errors import (
     CorruptObjectError,
     ManifestError,
     MissingObjectError,
+    StoreError,
     TransferError,
 )
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
@@ -148,6 +149,9 @@ def _take_all(
 
     `remove` takes the source away, be it whole or damaged (so that a retry downloads it anew).
     """
+    # Another process may have brought some meanwhile: git-lfs's folder of a store is shared.
+    for item in [item for item in wanted.values() if store.has(item.oid, item.size)]:
+        del wanted[item.oid]
     there = [item for item in wanted.values() if os.access(object_path(folder, item.oid), os.R_OK)]
     damaged = []
 
@@ -156,6 +160,9 @@ def _take_all(
             store.take(object_path(folder, item.oid), item.oid, item.size, move=remove)
         except CorruptObjectError as error:
             return item, error.message
+        except StoreError:  # the source is gone: another process took it first
+            if not store.has(item.oid, item.size):
+                raise
         return item, None
 
     for item, complaint in ordered_map(take, there, lambda _: _COPY_BYTES):
