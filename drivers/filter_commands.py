@@ -34,7 +34,7 @@ _WORTH_REMEMBERING = 8 << 20
 _IN_MEMORY_BYTES = 8 << 20
 _WAY_BACK = (
     "Git may have removed files of the work tree; once the cause is mended, bring them back with\n"
-    "        git restore --source=HEAD :/      (or: git checkout -f)"
+    "        git restore --source=HEAD :/      (after git clone: git checkout -f)"
 )
 
 

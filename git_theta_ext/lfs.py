@@ -9,6 +9,7 @@ object after a fetch and before a push.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -33,6 +34,9 @@ _UNPROCESSABLE = "lfs.contenttype"
 """git-lfs takes every 422 for a complaint about the type of the content, names this setting, leaves
 the object out and exits with 0 (tq/transfer_queue.go, 2.8 to 3.7). Servers say 422 for a wrong hash
 too, and when they verify an upload that they do not have."""
+
+_SIGNED = re.compile(r"(https?://[^\s\"'?]+)\?[^\s\"']+")
+"""A link with a query, which often is a signature that lets whoever reads it in."""
 
 _IDENTITY = {
     f"GIT_{who}_{what}": value
@@ -205,7 +209,11 @@ def _run(
             raise LfsNotInstalledError
         watch.report()
     # git-lfs says the same for each object; and its log goes with the folder that it worked in.
-    lines = [line for line in said.splitlines() if line.strip() and not _is_of_log(line)]
+    lines = [
+        _SIGNED.sub(r"\1?...", line)
+        for line in said.splitlines()
+        if line.strip() and not _is_of_log(line)
+    ]
     return status, "\n".join(dict.fromkeys(lines)) or f"exit status {status}"
 
 

@@ -23,6 +23,7 @@ from git_theta_ext.errors import (
     CorruptObjectError,
     ManifestError,
     MissingObjectError,
+    StoreError,
     TransferError,
 )
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
@@ -73,6 +74,7 @@ def fetch(
         return
     advance = progress or _silent
     reasons: list[str] = []
+    failed = False
     without_lfs: lfs.LfsNotInstalledError | None = None
     local = endpoints.lfs_folder(repository, repository.common_dir)
     _take_all(store, local, wanted, advance)
@@ -88,28 +90,36 @@ def fetch(
         except lfs.LfsNotInstalledError as error:
             without_lfs = error
         except TransferError as error:
+            failed = True
             reasons.append(f"{endpoint.remote}: {error.message}")
     store.flush()
     if wanted and without_lfs:
         raise without_lfs
     if wanted:
-        raise _missing(wanted, reasons)
+        raise _missing(wanted, reasons, failed=failed)
 
 
 def _silent(_: int) -> None:
     """Report progress to nobody."""
 
 
-def _missing(wanted: dict[str, UpdateRef], reasons: list[str]) -> MissingObjectError:
+def _missing(
+    wanted: dict[str, UpdateRef], reasons: list[str], *, failed: bool = False
+) -> MissingObjectError:
+    """The error for objects that could not be had; `failed` if a remote could not be asked."""
     first = next(iter(wanted.values()))
     amount = "1 object" if len(wanted) == 1 else f"{len(wanted)} objects"
     which = f"{amount} ({first.kind} sha256:{first.oid}, {first.size} bytes"
     which += ", ...)" if len(wanted) > 1 else ")"
-    tried = "\n".join(f"  {reason}" for reason in reasons) or "  this repository has no remote"
+    tried = "\n".join("  " + reason.replace("\n", "\n    ") for reason in reasons)
+    hint = (
+        "where the objects are, type: git theta push REMOTE --all   then here: git theta fetch"
+        " REMOTE"
+    )
+    if failed:
+        hint = f"put right what it says, then type: git theta fetch\nor, if it has them not: {hint}"
     return MissingObjectError(
-        f"{which} could not be fetched:\n{tried}",
-        hint="where the objects are, type: git theta push REMOTE --all   then here: git theta fetch"
-        " REMOTE",
+        f"{which} could not be fetched:\n{tried or '  this repository has no remote'}", hint=hint
     )
 
 
@@ -139,6 +149,9 @@ def _take_all(
 
     `remove` takes the source away, be it whole or damaged (so that a retry downloads it anew).
     """
+    # Another process may have brought some meanwhile: git-lfs's folder of a store is shared.
+    for item in [item for item in wanted.values() if store.has(item.oid, item.size)]:
+        del wanted[item.oid]
     there = [item for item in wanted.values() if os.access(object_path(folder, item.oid), os.R_OK)]
     damaged = []
 
@@ -147,6 +160,9 @@ def _take_all(
             store.take(object_path(folder, item.oid), item.oid, item.size, move=remove)
         except CorruptObjectError as error:
             return item, error.message
+        except StoreError:  # the source is gone: another process took it first
+            if not store.has(item.oid, item.size):
+                raise
         return item, None
 
     for item, complaint in ordered_map(take, there, lambda _: _COPY_BYTES):

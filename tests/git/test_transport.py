@@ -6,13 +6,15 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from git_theta_ext import endpoints, transport
+from git_theta_ext import endpoints, lfs, transport
 from git_theta_ext.errors import CorruptObjectError, MissingObjectError, TransferError
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.repository import Repository
+from git_theta_ext.store import Store
 from tests.conftest import Repo
 from tests.git.transport_fixtures import LfsServer, damage, lfs_server, put
 
@@ -248,6 +250,36 @@ def test_the_record_is_per_endpoint(make: Make, server: LfsServer) -> None:
         assert set(second.objects) == {ref.oid for ref in refs}
 
 
+def test_what_another_process_took_meanwhile_is_not_missed(
+    make: Make, server: LfsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that share a store share git-lfs's folder: who comes first takes the objects."""
+    refs = put(here := over_http(make, server, "here"), *CONTENTS)
+    push_http(here, refs)
+    there = over_http(make, server, "there")
+    download, take, left = lfs.fetch, Store.take, iter((0, 2))
+
+    def overtaken(*arguments: Any) -> Path:
+        folder = download(*arguments)
+        for ref in refs[: next(left)]:
+            take(there.store, transport.object_path(folder, ref.oid), ref.oid, ref.size, move=True)
+        return folder
+
+    def overtaken_late(store: Store, source: Path, oid: str, size: int, **options: bool) -> None:
+        take(store, source, oid, size, move=True)
+        monkeypatch.setattr(Store, "take", take)
+        take(Store(store.root / "nothing"), source, oid, size, **options)
+
+    monkeypatch.setattr(lfs, "fetch", overtaken)
+    monkeypatch.setattr(Store, "take", overtaken_late)
+    transport.fetch(there, refs)
+    assert [there.store.read(ref.oid) for ref in refs] == list(CONTENTS)
+    again = over_http(make, server, "again")
+    there = again
+    transport.fetch(again, refs)
+    assert [again.store.read(ref.oid) for ref in refs] == list(CONTENTS)
+
+
 def test_settings_that_make_git_lfs_fetch_less_do_not_count(make: Make, server: LfsServer) -> None:
     refs = put(here := over_http(make, server, "here"), *CONTENTS)
     push_http(here, refs)
@@ -358,8 +390,9 @@ def test_offline_says_so(make: Make) -> None:
     Repo(here.top).git("config", "lfs.transfer.maxretries", "1")
     with pytest.raises(TransferError, match="failed"):
         push_http(here, refs)
-    with pytest.raises(MissingObjectError, match="git lfs fetch failed"):
+    with pytest.raises(MissingObjectError, match="git lfs fetch failed") as caught:
         transport.fetch(here, [ABSENT])
+    assert "put right what it says, then type: git theta fetch" in str(caught.value.hint)
 
 
 def test_without_git_lfs_the_hint_says_what_to_install(

@@ -187,7 +187,7 @@ def _handler(state: Front) -> type[BaseHTTPRequestHandler]:
                 text = json.dumps({"message": f"a fault of {fault.status}"}).encode()
                 self._answer(request, fault.status, list(fault.headers), text)
             elif fault is not None and fault.kind == "lose":
-                self._answer(request, 200, [], b"")
+                self._answer(request, 200, [], b"", fault)
             elif request.kind == "batch" and len(request.oids) > BATCH_LIMIT:
                 self._answer(request, 413, [], b'{"message": "too many objects"}')
             elif request.kind == "batch" and not state.usual_endpoint and "/info/lfs" in self.path:
@@ -297,17 +297,25 @@ def _handler(state: Front) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def write_passwords(url: str, home: Path) -> Path:
+    """Give the user the password; git takes it out of this file when a host answers 401."""
+    scheme, _, place = url.partition("://")
+    path = home / "passwords"
+    path.write_text(f"{scheme}://{USER}:{PASSWORD.replace(' ', '%20')}@{place}\n", "utf-8")
+    path.chmod(0o600)
+    return path
+
+
 def git_environment(url: str, home: Path) -> Mapping[str, str]:
     """Settings for a user of the host, who has the password in git's own credential store."""
-    scheme, _, place = url.partition("://")
     home.mkdir(parents=True, exist_ok=True)
-    word = PASSWORD.replace(" ", "%20")
-    (home / "passwords").write_text(f"{scheme}://{USER}:{word}@{place}\n", "utf-8")
-    (home / "passwords").chmod(0o600)
+    passwords = write_passwords(url, home)
     (home / ".gitconfig").write_text(
         "[init]\n\tdefaultBranch = main\n[advice]\n\tdetachedHead = false\n"
-        f'[credential]\n\thelper = store --file "{(home / "passwords").as_posix()}"\n'
-        '[lfs]\n\tlocksverify = false\n[lfs "transfer"]\n\tmaxretries = 1\n\tmaxretrydelay = 1\n',
+        f'[credential]\n\thelper = store --file "{passwords.as_posix()}"\n'
+        '[lfs]\n\tlocksverify = false\n[lfs "transfer"]\n\tmaxretries = 1\n\tmaxretrydelay = 1\n'
+        # git-lfs asks for ever while a signed link answers 401.
+        "[theta]\n\ttransferTimeout = 12\n",
         "utf-8",
     )
     return {

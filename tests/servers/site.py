@@ -182,9 +182,9 @@ def local_object(repo: Repo, oid: str) -> Path:
 
 
 def without_git_lfs(folder: Path) -> str:
-    """A PATH with git and a shell and no git-lfs; links are made in `folder`."""
+    """A PATH with what git and its hooks need, and no git-lfs; links are made in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("git", "sh"):
+    for name in ("git", "sh", "cat"):
         target = shutil.which(name)
         if target is None:
             raise RuntimeError(f"{name} is not installed")
