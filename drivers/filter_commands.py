@@ -19,7 +19,12 @@ from git_theta_ext.checkin import Cancelled, Checkin
 from git_theta_ext.checkout import Checkout
 from git_theta_ext.drivers import ancestry
 from git_theta_ext.drivers.pktline import MAX_PAYLOAD, PacketReader, PacketWriter
-from git_theta_ext.errors import ChangedWhileReadError, ManifestError, ThetaError
+from git_theta_ext.errors import (
+    ChangedWhileReadError,
+    ManifestError,
+    ProtocolError,
+    ThetaError,
+)
 from git_theta_ext.formats.source import FileSource
 from git_theta_ext.manifest import HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest_text import has_conflict_markers
@@ -104,6 +109,8 @@ class Commands:
             else:
                 self._drain()
                 self._writer.lines(b"status=error")
+        except ProtocolError:
+            raise
         except (ThetaError, OSError, MemoryError) as error:
             _complain(os.fsdecode(name), error, command == b"smudge")
             self._writer.lines(b"status=error")
@@ -220,6 +227,8 @@ class Commands:
         self._writer.lines(b"status=success")
         try:
             checkout.write(self._writer.write)
+        except ProtocolError:
+            raise
         except (ThetaError, OSError) as error:
             # Too late for the first status: the one after the content makes Git discard it.
             _complain("", error, True)

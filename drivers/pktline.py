@@ -84,7 +84,7 @@ class PacketWriter:
     """Writes packets, gathered so that a gigabyte does not take thousands of small writes."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        """`stream` is flushed whenever a flush packet is written."""
+        """`stream` is flushed whenever something is sent."""
         self._stream = stream
         self._pending = bytearray()
 
@@ -108,11 +108,17 @@ class PacketWriter:
         """Write a flush packet and send everything."""
         self._pending += b"0000"
         self._send()
-        self._stream.flush()
 
     def _send(self) -> None:
-        with memoryview(self._pending) as whole:
-            sent = 0
-            while sent < len(whole):
-                sent += self._stream.write(whole[sent:])
+        try:
+            with memoryview(self._pending) as whole:
+                sent = 0
+                while sent < len(whole):
+                    sent += self._stream.write(whole[sent:])
+            self._stream.flush()
+        except BrokenPipeError:
+            raise  # Git has ended: nobody is there to be told
+        except OSError as error:
+            # What Git got of the packet is not known, so nothing else can be said to it.
+            raise ProtocolError(f"cannot write to Git: {error.strerror or error}") from error
         self._pending.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 
 import pytest
@@ -69,3 +70,15 @@ def test_any_bytes_end_in_packets_or_an_error(stream: bytes) -> None:
             reader.packet()
     except (EOFError, ProtocolError):
         pass
+
+
+class _Failing(io.BytesIO):
+    """A pipe that cannot be written to."""
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_what_cannot_be_sent_ends_the_conversation() -> None:
+    with pytest.raises(ProtocolError, match="cannot write to Git: Input/output error"):
+        PacketWriter(_Failing()).lines(b"status=success")
