@@ -70,13 +70,11 @@ class Checkin:
 
         Only if every object that it names is in the store: a memory must not outlive them.
         """
-        store = self._blocks.store
-        store.lock.share()
         found = self._memo.get("file", path, *self._key(path, source))
         if found is None:
             return None
         objects = Manifest.parse(found).objects()
-        return found if all(store.has(ref.oid, ref.size) for ref in objects) else None
+        return found if all(self._blocks.store.has(ref.oid, ref.size) for ref in objects) else None
 
     def remember(self, path: str, source: FileSource, manifest: bytes) -> None:
         """Keep the answer for a file, unless it is so new that it could change unnoticed."""
@@ -123,7 +121,6 @@ class Checkin:
             StoreError: the store cannot be written.
             ChangedWhileReadError: the file became shorter while it was read.
         """
-        self._blocks.store.lock.share()
         layout = self._layout(path, source)
         tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
         references = self._references.for_path(path, tensors)
@@ -232,7 +229,7 @@ class Checkin:
         key = (digest, spec.dtype.name, repr(spec.shape), repr(then), repr(block))
         if spec.nbytes >= _MEMO_BYTES:
             chain = self._memo.get_chain(*key)
-            if chain and all(self._blocks.store.freshen(ref.oid, ref.size) for ref in chain):
+            if chain and all(self._blocks.store.has(ref.oid, ref.size) for ref in chain):
                 return Block(spec.nbytes, digest, chain)
         made = self._blocks.write(spec, values, digest=digest, reference=block, reference_spec=then)
         if spec.nbytes >= _MEMO_BYTES and predecessor is not None:

@@ -190,12 +190,7 @@ class Confirmed:
 
     def add(self, oids: Iterable[str]) -> None:
         """Put more ids on record, as a whole or not at all; a record that cannot be is let be."""
-        self.correct(oids, ())
-
-    def correct(self, there: Iterable[str], gone: Iterable[str]) -> None:
-        """As `add`, for `there`; and take `gone` off the record."""
-        known = self.read().union(there).difference(gone)
-        text = "".join(f"{oid}\n" for oid in sorted(known))
+        text = "".join(f"{oid}\n" for oid in sorted(self.read().union(oids)))
         temporary = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,7 @@
 Objects live in `theta/objects/aa/bb/<oid>` under Git's common directory, where `git lfs prune`
 does not look. A file gets its name only after its bytes are on disk (write, fsync, rename), so an
 object that has a name is whole, after a crash too. Readers need no lock: names never change
-their content, and two writers of one object write the same bytes. Only pruning takes names away:
-writers keep it out by a lock that they share, and what is written again is young again.
+their content, and two writers of one object write the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import IO
 
 from git_theta_ext.errors import CorruptObjectError, MissingObjectError, StoreError
-from git_theta_ext.locks import StoreLock
 
 _COPY_BYTES = 1 << 20
 _STALE_SECONDS = 24 * 3600
@@ -40,7 +38,6 @@ class Store:
         self._roots = (root, *alternates)
         self._unsynced: set[Path] = set()
         self._lock = threading.Lock()
-        self.lock = StoreLock(root)
 
     def path(self, oid: str) -> Path:
         """Where an object is, or would be, in the first store."""
@@ -109,38 +106,11 @@ class Store:
         for part in parts:
             digest.update(part)
         oid, size = digest.hexdigest(), sum(part.nbytes for part in parts)
-        self.lock.share()
-        if not self.freshen(oid, size):
+        if not self.has(oid, size):
             with self._writing(oid) as file:
                 for part in parts:
                     file.write(part)
         return oid, size
-
-    def freshen(self, oid: str, size: int) -> bool:
-        """Whether an object is here; if so it is as young as if it had been written now."""
-        path = self.find(oid, size)
-        if path is not None:
-            with suppress(OSError):  # of another user, or of a store that is only read
-                os.utime(path)
-        return path is not None
-
-    def remove(self, oid: str) -> int:
-        """Remove an object from the first store; its size in bytes, 0 if it was not there.
-
-        Raises:
-            StoreError: the folder cannot be written.
-        """
-        path = self.path(oid)
-        try:
-            size = path.stat().st_size
-            if os.name == "nt":
-                path.chmod(0o666)  # Windows does not remove what is read-only
-            path.unlink()
-        except FileNotFoundError:
-            return 0
-        except OSError as error:
-            raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
-        return size
 
     def take(self, source: Path, oid: str, size: int, *, move: bool = False) -> None:
         """Take over a file that another program stored under the same name, verified.
@@ -155,8 +125,7 @@ class Store:
             CorruptObjectError: its size or hash is not what the name promises.
             StoreError: it cannot be read, or the store cannot be written.
         """
-        self.lock.share()
-        if self.freshen(oid, size):
+        if self.has(oid, size):
             return
         if move and self._move(source, oid, size):
             return
@@ -218,7 +187,6 @@ class Store:
         temporary = self.root / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            self.lock.share()
             # Opened by mode, not chmod: the umask, and with it a shared repository, is respected.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             with os.fdopen(os.open(temporary, flags, _MODE), "wb") as file:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta_ext import batch, endpoints, lfs, pointers
+from git_theta_ext import endpoints, lfs, pointers
 from git_theta_ext.endpoints import Confirmed, Endpoint
 from git_theta_ext.errors import (
     CorruptObjectError,
@@ -29,7 +29,7 @@ from git_theta_ext.errors import (
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.repository import Repository
-from git_theta_ext.store import Store, sha256_of
+from git_theta_ext.store import Store
 
 Progress = Callable[[int], object]
 """Called with the number of bytes done since the last call."""
@@ -248,32 +248,6 @@ def unconfirmed(
     return _unconfirmed(repository, endpoint, objects, use_cache=use_cache)
 
 
-def absent(
-    repository: Repository, remote_name: str, remote_url: str, objects: Iterable[UpdateRef]
-) -> list[UpdateRef]:
-    """The objects that a remote does not have now: it is asked, and nothing is sent.
-
-    A server's record is put right by its answer. Of a path remote the files are looked at, and
-    their bytes are verified.
-
-    Raises:
-        TransferError: the remote cannot be asked.
-    """
-    endpoint = endpoints.for_push(repository, remote_name, remote_url)
-    items = {item.oid: item for item in objects}
-    if endpoint.folder is not None:
-        folder = endpoints.lfs_folder(repository, endpoints.common_dir_of(endpoint.folder))
-        right = ordered_map(
-            lambda item: _is_whole(folder, item), items.values(), lambda item: item.size
-        )
-        return [item for item, yes in zip(items.values(), right, strict=True) if not yes]
-    is_lfs = endpoint.url != remote_url
-    lacking = batch.missing_at(repository, endpoint.url, is_lfs, items.values())
-    gone = {item.oid for item in lacking}
-    Confirmed(repository, endpoint).correct(items.keys() - gone, gone)
-    return lacking
-
-
 def _unconfirmed(
     repository: Repository, endpoint: Endpoint, objects: Iterable[UpdateRef], *, use_cache: bool
 ) -> list[UpdateRef]:
@@ -314,13 +288,6 @@ def _push_to_folder(
 def _is_there(folder: Path, item: UpdateRef) -> bool:
     try:
         return object_path(folder, item.oid).stat().st_size == item.size
-    except OSError:
-        return False
-
-
-def _is_whole(folder: Path, item: UpdateRef) -> bool:
-    try:
-        return _is_there(folder, item) and sha256_of(object_path(folder, item.oid)) == item.oid
     except OSError:
         return False
 

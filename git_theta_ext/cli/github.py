@@ -6,15 +6,28 @@ and the token is never sent on to where a redirect leads.
 
 from __future__ import annotations
 
+import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from git_theta_ext.errors import UsageError
-from git_theta_ext.web import RefusedError, send
+from git_theta_ext.errors import TransferError, UsageError
 
+TIMEOUT_SECONDS = 30
+_MAX_ANSWER = 32 << 20
 _PAGE = 100
 _MAX_PAGES = 50
 _BOT = "github-actions[bot]"
+
+
+class RefusedError(TransferError):
+    """The API does not let this token do that; `status` is the HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """`status` is 401, 403 or 404."""
+        super().__init__(message)
+        self.status = status
 
 
 class Api:
@@ -101,3 +114,35 @@ class Api:
                 "Authorization": f"Bearer {self._token}",
             },
         )
+
+
+def send(method: str, url: str, data: dict[str, Any] | None, headers: dict[str, str]) -> Any:
+    """Send JSON and parse the JSON that comes back; see `Api.call`."""
+    content = None if data is None else json.dumps(data).encode("ascii")
+    request = urllib.request.Request(url, content, method=method)  # http only: checked by callers
+    request.add_header("User-Agent", "git-theta-ext")
+    if content is not None:
+        kind = headers.get("Accept", "application/json")
+        request.add_header("Content-Type", kind if "git-lfs" in kind else "application/json")
+    for name, value in headers.items():
+        if name == "Authorization":
+            request.add_unredirected_header(name, value)
+        else:
+            request.add_header(name, value)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            text = answer.read(_MAX_ANSWER)
+    except urllib.error.HTTPError as error:
+        with error:
+            message = f"{method} {url}: {error.code} {error.reason}"
+        if error.code in (401, 403, 404):
+            raise RefusedError(message, error.code) from error
+        raise TransferError(message) from error
+    except (OSError, ValueError) as error:
+        raise TransferError(f"{method} {url}: {error}") from error
+    if not text.strip():
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TransferError(f"{method} {url}: the answer is not JSON") from error

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import batch, transport
+from git_theta_ext import transport
 from git_theta_ext.checkpoints import blobs_of, is_raw
 from git_theta_ext.cli import main as command
-from git_theta_ext.cli.github import Api
+from git_theta_ext.cli import uploaded
+from git_theta_ext.cli.github import Api, RefusedError
 from git_theta_ext.cli.text import paragraph, plural, printable, size
 from git_theta_ext.errors import ManifestError, RepositoryError, ThetaError, UsageError
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.repository import Repository
-from git_theta_ext.web import RefusedError
 
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
 """How our comment begins; by it, it is found again."""
@@ -177,7 +177,7 @@ def _absent(
     # The token is GitHub's: no other server gets to see it.
     token = environment.get("GITHUB_TOKEN", "") if url.startswith(server + "/") else ""
     try:
-        return batch.missing(url, objects, batch.token_header(token))
+        return uploaded.missing(url, token, objects)
     except RefusedError:
         return None
 

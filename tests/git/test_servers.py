@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -321,26 +320,3 @@ def test_a_host_that_refuses_the_ref_is_told_of_once(host: Site, team: str) -> N
         said.append(local.run("git", "push", "-q", "origin", "main").stderr)
     assert [REF.encode() in text for text in said] == [True, False]
     assert host.unbacked(f"{team}/model") == {}
-
-
-def test_prune_and_fsck_ask_the_server(host: Site, team: str) -> None:
-    contents = versions(3)
-    local = publish(host, team, contents)
-    here = local.oids(f"HEAD:{NAME}")
-
-    assert "0 problems" in local.theta("fsck", "--remote", "origin")
-    asked = json.loads(local.theta("prune", "--json", "--keep-days", "0", "--dry-run"))
-    assert asked["not_at_remote"] == []
-    gone = {item["oid"] for item in asked["at_remote"]}
-    assert gone == (local.oids(f"HEAD~1:{NAME}") | local.oids(f"HEAD~2:{NAME}")) - here
-    lost = sorted(gone)[0]
-    host.backend.place(f"{team}/model", lost).unlink()
-    assert f"object {lost}" in local.theta("fsck", "--remote", "origin", ok=(6,))
-    pruned = json.loads(local.theta("prune", "--json", "--keep-days", "0"))
-    assert {item["oid"] for item in pruned["not_at_remote"]} == {lost}
-    assert pruned["removed"] == len(gone) - 1
-    local.git("checkout", "-q", "HEAD~2")
-    assert content(local) == contents[0]
-    # The record says no longer that it is there, so a push sends it again.
-    local.theta("push", "origin", "main")
-    assert host.holds(f"{team}/model", lost)

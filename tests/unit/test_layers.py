@@ -14,12 +14,10 @@ LAYERS = [
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
         "hooks", "installation", "integrity", "attributes", "checkpoints", "reader", "writer",
-        "api", "beside", "sharded", "handle", "integrations", "adapters", "pruning",
+        "api", "beside", "sharded", "handle", "integrations", "adapters",
     },
     {"paths"},
-    {
-        "repository", "store", "transport", "lfs", "endpoints", "pointers", "locks", "web", "batch",
-    },
+    {"repository", "store", "transport", "lfs", "endpoints", "pointers"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
         "formats", "updates", "parallel",
