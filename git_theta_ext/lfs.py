@@ -102,14 +102,14 @@ def ask(repository: Repository, remote: str, url: str, objects: list[UpdateRef])
     nowhere = UpdateRef("dense", secrets.token_hex(32), 1)
     with _scratch(repository.store.root / "lfs") as scratch:
         git_dir = scratch / "git"
-        _scratch_repository(repository, git_dir, url, scratch, [*objects, nowhere])
+        environment = _scratch_repository(repository, git_dir, url, scratch, [*objects, nowhere])
         status, said = _run(
             repository,
             ["--git-dir", str(git_dir), "-c", f"lfs.storage={scratch}", "-c", f"lfs.url={url}"
              if _is_lfs_url(repository, remote, url) else f"remote.{_ASKED}.url={url}",
              "-c", f"lfs.pruneremotetocheck={_ASKED}",
              "lfs", "prune", "--dry-run", "--verify-remote", "--verbose"],
-            stdin=b"", env={GUARD: "1", "GIT_COMMON_DIR": str(git_dir)},
+            stdin=b"", env={**environment, GUARD: "1", "GIT_COMMON_DIR": str(git_dir)},
             advance=lambda _: None,
         )  # fmt: skip
     lacking = set(re.findall(r"\b[0-9a-f]{64}\b", said))
@@ -147,8 +147,12 @@ def _expect_answer(repository: Repository, remote: str, nowhere: UpdateRef) -> N
 
 def _scratch_repository(
     repository: Repository, git_dir: Path, url: str, scratch: Path, objects: list[UpdateRef]
-) -> None:
-    """A repository with another's settings and one remote branch, which needs the objects."""
+) -> dict[str, str]:
+    """A repository with another's settings and one remote branch, which needs the objects.
+
+    Returns:
+        The environment in which Git finds what it does not hold itself.
+    """
     try:
         (git_dir / "refs" / "remotes" / _ASKED).mkdir(parents=True)
         (git_dir / "objects").mkdir()
@@ -174,6 +178,7 @@ def _scratch_repository(
                 file.truncate(item.size)
     except OSError as error:
         raise TransferError(f"cannot write to {scratch}: {error.strerror or error}") from error
+    return environment
 
 
 def push(

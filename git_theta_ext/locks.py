@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import IO
 
 _POLL_SECONDS = 0.05
 _SLOTS = 1024
@@ -40,21 +39,28 @@ class Lock:
             Busy: it was not to be had in that time.
             OSError: the file cannot be opened, or the file system knows no locks.
         """
+        self._descriptor: int | None = None
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        self._file: IO[bytes] = os.fdopen(descriptor, "r+b", buffering=0)
         limit = None if timeout is None else time.monotonic() + timeout
         try:
-            while not _try(self._file.fileno(), alone):
+            while not _try(descriptor, alone):
                 if limit is not None and time.monotonic() >= limit:
                     raise Busy
                 time.sleep(_POLL_SECONDS)
         except BaseException:
-            self._file.close()
+            os.close(descriptor)
             raise
+        self._descriptor = descriptor
 
     def release(self) -> None:
         """Let go of the lock; a second call does nothing."""
-        self._file.close()
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        """A store that nobody uses any more shares its lock no longer."""
+        self.release()
 
 
 if sys.platform == "win32":

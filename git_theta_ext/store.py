@@ -75,12 +75,12 @@ class Store:
 
         False, too, where its time cannot be set (it belongs to another user): write it again.
         """
-        self.share()
         path = self.find(oid, size)
+        if path is not None and not path.is_relative_to(self.root):
+            return True  # in a store that is only read, and never pruned from here
         if path is None:
             return False
-        if not path.is_relative_to(self.root):
-            return True  # in a store that is only read, and never pruned from here
+        self.share()  # and then see whether it is still there
         try:
             if abs(time.time() - path.stat().st_mtime) > _FRESH_SECONDS:
                 os.utime(path)
@@ -244,18 +244,17 @@ class Store:
         self.let_go()
 
     def remove_stale(self, now: float | None = None) -> None:
-        """Remove temporary files that killed processes left behind a day ago or earlier."""
+        """Remove temporary files that killed processes left behind a day ago or earlier.
+
+        Those of the store itself, and those beside the caches that live next to it: names of
+        the final files have no dot in them, temporary ones have.
+        """
         limit = (time.time() if now is None else now) - _STALE_SECONDS
-        try:
-            names = list(os.scandir(self.root / "tmp"))
-        except OSError:
-            return
-        for entry in names:
-            try:
-                if entry.stat(follow_symlinks=False).st_mtime < limit:
-                    os.unlink(entry.path)
-            except OSError:
-                continue
+        for name, pattern in (("tmp", "*"), ("memo", "*.*"), ("confirmed", "*.*")):
+            for path in (self.root / name).glob(pattern):
+                with suppress(OSError):
+                    if path.lstat().st_mtime < limit:
+                        path.unlink()
 
     def oids(self) -> Iterator[str]:
         """The ids of all objects of the first store, in no particular order."""
@@ -267,6 +266,7 @@ class Store:
         """A new file that becomes the object when the block ends, and vanishes if it fails."""
         target = self.path(oid)
         temporary = self.root / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
+        self.share()
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
             # Opened by mode, not chmod: the umask, and with it a shared repository, is respected.

@@ -220,7 +220,7 @@ def test_a_server_is_asked_and_nothing_transferred(new_repo: Callable[..., Repo]
         repo.git("init", "-q", "--bare", "../plain.git")
         repo.git("remote", "add", "origin", "../plain.git")
         repo.git("config", "lfs.url", server.url)
-        for seed in (1, 2):
+        for seed in (1, 2, 3):
             repo.write(NAME, version(seed))
             repo.commit(f"version {seed}")
         repo.git("push", "-q", "origin", "main")
@@ -238,7 +238,7 @@ def test_a_server_is_asked_and_nothing_transferred(new_repo: Callable[..., Repo]
         assert {method for method, _ in server.requests} == {"POST"}
         server.objects[lost] = kept
         repo.git("checkout", "-q", "HEAD~1")
-        assert (repo.path / NAME).read_bytes() == version(1)
+        assert (repo.path / NAME).read_bytes() == version(2)
         repo.git("config", "lfs.url", "http://127.0.0.1:9/nobody")
         grow_old(repo)
         repo.git("checkout", "-q", "main")
