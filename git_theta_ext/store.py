@@ -84,9 +84,16 @@ class Store:
         try:
             if abs(time.time() - path.stat().st_mtime) > _FRESH_SECONDS:
                 os.utime(path)
+            else:
+                self._note_unsynced(path)  # whoever wrote it may not have flushed yet
         except OSError:
             return False
         return True
+
+    def _note_unsynced(self, path: Path) -> None:
+        """Have `flush` sync the folders above an object: each may have been made a moment ago."""
+        with self._lock:
+            self._unsynced.update(path.parents[:5])  # bb, aa, objects, the root, and what holds it
 
     def share(self) -> None:
         """Share the store's lock until `flush`, `let_go` or the end of this process.
@@ -231,8 +238,7 @@ class Store:
             os.replace(source, target)
         except OSError:  # another file system, or a file that is not ours
             return False
-        with self._lock:
-            self._unsynced.add(target.parent)
+        self._note_unsynced(target)
         return True
 
     def flush(self) -> None:
@@ -283,8 +289,7 @@ class Store:
         except BaseException:
             _unlink_quietly(temporary)
             raise
-        with self._lock:
-            self._unsynced.add(target.parent)
+        self._note_unsynced(target)
 
 
 class _Check:
