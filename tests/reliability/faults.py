@@ -77,10 +77,10 @@ SCENARIOS = (
 
 
 def tensors(version: int) -> dict[str, np.ndarray]:
-    """A tiny model; each version moves one tensor, those past 20 another one too."""
+    """A tiny model; each version moves a row of one tensor, those from 20 to 99 of another."""
     random = np.random.default_rng(7)
     found = {name: random.normal(0, 1, (24, 16)).astype(np.float32) for name in ("a", "b", "c")}
-    found["b" if version < 20 else "c"][version % 24] += 1
+    found["c" if 20 <= version < 100 else "b"][version % 24] += version
     return found
 
 
@@ -145,7 +145,7 @@ class Bench:
         self.run(repo, "git", "init", "-q", "--bare", "../remote.git")
         self.run(repo, "git", "remote", "add", "origin", "../remote.git")
         self.run(repo, "git", "push", "-q", "-u", "origin", "main", "--tags")
-        for branch, version in (("side", 21), ("clash", 12)):
+        for branch, version in (("side", 21), ("clash", 100)):
             self.run(repo, "git", "checkout", "-q", "-b", branch, "v3")
             self._commit(repo, version)
         self.run(repo, "git", "checkout", "-q", "main")
