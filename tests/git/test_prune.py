@@ -245,3 +245,28 @@ def test_a_server_is_asked_and_nothing_transferred(new_repo: Callable[..., Repo]
         before = objects(repo)
         assert "nobody" in prune(repo, "--keep-days", "0", code=9)
         assert objects(repo) == before
+
+
+def test_pushes_adds_and_checkouts_while_it_prunes(pushed: Repo, tmp_path: Path) -> None:
+    pushed.git("worktree", "add", "-q", "--detach", str(tmp_path / "other"), "main~1")
+    pushed.git("checkout", "-q", "-b", "side")
+    pushed.write(NAME, version(8))
+    pushed.commit("version 8")
+    pushed.write(NAME, version(9))
+    grow_old(pushed)
+    theta = [sys.executable, "-m", "git_theta_ext.cli.main"]
+    commands = [
+        (pushed.path, ["git", "push", "-q", "origin", "side"]),
+        (pushed.path, [*theta, "prune", "--keep-days", "0"]),
+        (tmp_path / "other", ["git", "checkout", "-q", "main~2"]),
+        (pushed.path, ["git", "add", NAME]),
+        (tmp_path / "other", [*theta, "prune", "--keep-days", "0"]),
+    ]
+    running = [subprocess.Popen(command, cwd=place) for place, command in commands]
+    assert [process.wait(120) for process in running] == [0] * len(commands)
+    assert (tmp_path / "other" / NAME).read_bytes() == version(2)
+    pushed.git("commit", "-q", "-m", "version 9")
+    pushed.theta("fsck", "--repair")
+    for revision, seed in (("side", 9), ("side~1", 8), ("main", 4), ("main~3", 1)):
+        pushed.git("checkout", "-q", "--detach", revision)
+        assert (pushed.path / NAME).read_bytes() == version(seed)
