@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.errors import CorruptObjectError, ThetaError, UnknownUpdateError, UsageError
+from git_theta_ext.errors import (
+    CorruptObjectError,
+    MissingObjectError,
+    ThetaError,
+    UnknownUpdateError,
+    UsageError,
+)
 from git_theta_ext.manifest import Block, UpdateRef
 from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
@@ -272,7 +278,13 @@ class Blocks:
 
     def _parse(self, ref: UpdateRef) -> Parameters:
         try:
-            return parse(self.store.read(ref.oid, ref.size))
+            try:
+                data = self.store.read(ref.oid, ref.size)
+            except MissingObjectError:
+                # It was here a moment ago; `git theta prune` removes what a remote has.
+                self.ensure([ref])
+                data = self.store.read(ref.oid, ref.size)
+            return parse(data)
         except CorruptObjectError as error:
             raise CorruptObjectError(f"object {ref.oid}: {error.message}") from error
 

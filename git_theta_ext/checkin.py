@@ -74,7 +74,7 @@ class Checkin:
         if found is None:
             return None
         objects = Manifest.parse(found).objects()
-        return found if all(self._blocks.store.has(ref.oid, ref.size) for ref in objects) else None
+        return found if all(self._blocks.store.keep(ref.oid, ref.size) for ref in objects) else None
 
     def remember(self, path: str, source: FileSource, manifest: bytes) -> None:
         """Keep the answer for a file, unless it is so new that it could change unnoticed."""
@@ -229,7 +229,7 @@ class Checkin:
         key = (digest, spec.dtype.name, repr(spec.shape), repr(then), repr(block))
         if spec.nbytes >= _MEMO_BYTES:
             chain = self._memo.get_chain(*key)
-            if chain and all(self._blocks.store.has(ref.oid, ref.size) for ref in chain):
+            if chain and all(self._blocks.store.keep(ref.oid, ref.size) for ref in chain):
                 return Block(spec.nbytes, digest, chain)
         made = self._blocks.write(spec, values, digest=digest, reference=block, reference_spec=then)
         if spec.nbytes >= _MEMO_BYTES and predecessor is not None:

@@ -89,6 +89,106 @@ def fetch(
     return folder
 
 
+def ask(repository: Repository, remote: str, url: str, objects: list[UpdateRef]) -> set[str]:
+    """The ids of those objects that a server offers for download; none is downloaded.
+
+    Of all of git-lfs's commands only `prune --verify-remote` asks without transferring. So it is
+    run, dry, in a scratch repository with this one's settings, whose store holds files of these
+    names and sizes (with holes for bytes) and whose one remote branch needs them. One more object,
+    of a name made up by chance, has to be among those that it calls missing: else it did not ask.
+
+    Args:
+        repository: whose settings and credentials count.
+        remote: the remote's name, or a URL.
+        url: where its objects are.
+        objects: what is asked about.
+
+    Raises:
+        LfsNotInstalledError: there is no git-lfs.
+        TransferError: the server did not answer.
+    """
+    nowhere = UpdateRef("dense", secrets.token_hex(32), 1)
+    with _scratch(repository.store.root / "lfs") as scratch:
+        git_dir = scratch / "git"
+        environment = _scratch_repository(repository, git_dir, url, scratch, [*objects, nowhere])
+        status, said = _run(
+            repository,
+            ["--git-dir", str(git_dir), "-c", f"lfs.storage={scratch}", "-c", f"lfs.url={url}"
+             if _is_lfs_url(repository, remote, url) else f"remote.{_ASKED}.url={url}",
+             "-c", f"lfs.pruneremotetocheck={_ASKED}",
+             "lfs", "prune", "--dry-run", "--verify-remote", "--verbose"],
+            stdin=b"", env={**environment, GUARD: "1", "GIT_COMMON_DIR": str(git_dir)},
+            advance=lambda _: None,
+        )  # fmt: skip
+    lacking = set(re.findall(r"\b[0-9a-f]{64}\b", said))
+    if status == 0 or nowhere.oid not in lacking:
+        raise TransferError(f"git-lfs could not ask {remote} what it has: {said}")
+    found = {item.oid for item in objects} - lacking
+    if not found:
+        _expect_answer(repository, remote, nowhere)
+    return found
+
+
+_ASKED = "theta-asked"
+"""The name of the remote in the scratch repository."""
+
+
+def _is_lfs_url(repository: Repository, remote: str, url: str) -> bool:
+    """Whether a URL is that of the objects, not that of the repository that they belong to."""
+    answer = repository.git("remote", "get-url", "--", remote, ok=(0, 2, 128))
+    return os.fsdecode(answer).rstrip("\n") not in ("", url)
+
+
+def _expect_answer(repository: Repository, remote: str, nowhere: UpdateRef) -> None:
+    """Raise TransferError unless the server says that it does not have an object.
+
+    `prune` does not tell a server that has nothing from one that cannot be reached.
+    """
+    try:
+        fetch(repository, remote, [nowhere], lambda _: None)
+    except LfsNotInstalledError:
+        raise
+    except TransferError as error:
+        if nowhere.oid not in error.message:
+            raise
+
+
+def _scratch_repository(
+    repository: Repository, git_dir: Path, url: str, scratch: Path, objects: list[UpdateRef]
+) -> dict[str, str]:
+    """A repository with another's settings and one remote branch, which needs the objects.
+
+    Returns:
+        The environment in which Git finds what it does not hold itself.
+    """
+    try:
+        (git_dir / "refs" / "remotes" / _ASKED).mkdir(parents=True)
+        (git_dir / "objects").mkdir()
+        environment = scratch_objects(repository, git_dir / "objects")
+        commit = _pointer_commit(repository, scratch, objects, environment)
+        tree = repository.git("mktree", env=environment, stdin=b"").decode().strip()
+        empty = repository.git("commit-tree", tree, "-m", "none", env={**environment, **_IDENTITY})
+        (git_dir / "HEAD").write_bytes(empty.strip() + b"\n")
+        (git_dir / "refs" / "remotes" / _ASKED / "objects").write_text(f"{commit}\n", "ascii")
+        config = str(git_dir / "config")
+        sha256 = len(commit) == 64
+        for name, value in (
+            ("core.repositoryformatversion", "1" if sha256 else "0"),
+            *([("extensions.objectformat", "sha256")] if sha256 else []),
+            ("include.path", str(repository.common_dir / "config")),
+            (f"remote.{_ASKED}.url", url),
+        ):
+            repository.git("config", "--file", config, name, value)
+        for item in objects:
+            path = scratch / "objects" / item.oid[:2] / item.oid[2:4] / item.oid
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.truncate(item.size)
+    except OSError as error:
+        raise TransferError(f"cannot write to {scratch}: {error.strerror or error}") from error
+    return environment
+
+
 def push(
     repository: Repository,
     remote: str,

@@ -3,7 +3,9 @@
 Objects live in `theta/objects/aa/bb/<oid>` under Git's common directory, where `git lfs prune`
 does not look. A file gets its name only after its bytes are on disk (write, fsync, rename), so an
 object that has a name is whole, after a crash too. Readers need no lock: names never change
-their content, and two writers of one object write the same bytes.
+their content, and two writers of one object write the same bytes. Writers share a lock, from their
+first object to `flush`, which `git theta prune` owns alone while it removes objects; and an object
+that is found rather than written is made young, so that it is not taken for garbage.
 """
 
 from __future__ import annotations
@@ -20,10 +22,18 @@ from pathlib import Path
 from typing import IO
 
 from git_theta_ext.errors import CorruptObjectError, MissingObjectError, StoreError
+from git_theta_ext.locks import Busy, Lock
 
 _COPY_BYTES = 1 << 20
 _STALE_SECONDS = 24 * 3600
 """A temporary file older than this was left by a killed process; no write takes a day."""
+
+YOUNG_SECONDS = 3600
+"""An object that was written or found again later than this ago is never garbage: the manifest that
+names it may not be in an index yet."""
+
+_FRESH_SECONDS = 600
+"""An object this young is not made younger: that saves a system call for each."""
 
 _MODE = 0o444
 """Objects are read-only, like Git's."""
@@ -38,6 +48,7 @@ class Store:
         self._roots = (root, *alternates)
         self._unsynced: set[Path] = set()
         self._lock = threading.Lock()
+        self._shared: Lock | None = None
 
     def path(self, oid: str) -> Path:
         """Where an object is, or would be, in the first store."""
@@ -58,6 +69,83 @@ class Store:
     def has(self, oid: str, size: int | None = None) -> bool:
         """Whether an object is here, with the size that was promised."""
         return self.find(oid, size) is not None
+
+    def keep(self, oid: str, size: int) -> bool:
+        """Whether an object is here, to be named by a new manifest: it is made young if so.
+
+        False, too, where its time cannot be set (it belongs to another user): write it again.
+        """
+        path = self.find(oid, size)
+        if path is not None and not path.is_relative_to(self.root):
+            return True  # in a store that is only read, and never pruned from here
+        if path is None:
+            return False
+        self.share()  # and then see whether it is still there
+        try:
+            if abs(time.time() - path.stat().st_mtime) > _FRESH_SECONDS:
+                os.utime(path)
+            else:
+                self._note_unsynced(path)  # whoever wrote it may not have flushed yet
+        except OSError:
+            return False
+        return True
+
+    def _note_unsynced(self, path: Path) -> None:
+        """Have `flush` sync the folders above an object: each may have been made a moment ago."""
+        with self._lock:
+            self._unsynced.update(path.parents[:5])  # bb, aa, objects, the root, and what holds it
+
+    def share(self) -> None:
+        """Share the store's lock until `flush`, `let_go` or the end of this process.
+
+        Where no lock is to be had (a folder that cannot be written, a file system without locks)
+        there is none for `git theta prune` either, which then removes nothing.
+        """
+        with self._lock:
+            if self._shared is None:
+                with suppress(OSError):
+                    self.root.mkdir(parents=True, exist_ok=True)
+                    self._shared = Lock(self.root / "lock", alone=False)
+
+    def let_go(self) -> None:
+        """Share the store's lock no longer."""
+        with self._lock:
+            if self._shared is not None:
+                self._shared.release()
+                self._shared = None
+
+    @contextmanager
+    def alone(self, timeout: float) -> Iterator[None]:
+        """Own the store: no other process adds to it meanwhile.
+
+        Raises:
+            StoreError: others went on writing for `timeout` seconds, or there are no locks here.
+        """
+        self.let_go()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = Lock(self.root / "lock", alone=True, timeout=timeout)
+        except Busy as error:
+            raise StoreError(
+                f"another command is writing to {self.root}", hint="let it end, then try again"
+            ) from error
+        except OSError as error:
+            raise StoreError(f"cannot lock {self.root}: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remove(self, oid: str) -> None:
+        """Remove an object; the caller owns the store and knows that nobody needs it.
+
+        Raises:
+            StoreError: it cannot be removed.
+        """
+        try:
+            self.path(oid).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot remove {self.path(oid)}: {error.strerror}") from error
 
     def read(self, oid: str, size: int | None = None) -> bytes:
         """The bytes of an object, not yet verified: what they decode to is.
@@ -106,7 +194,7 @@ class Store:
         for part in parts:
             digest.update(part)
         oid, size = digest.hexdigest(), sum(part.nbytes for part in parts)
-        if not self.has(oid, size):
+        if not self.keep(oid, size):
             with self._writing(oid) as file:
                 for part in parts:
                     file.write(part)
@@ -125,7 +213,7 @@ class Store:
             CorruptObjectError: its size or hash is not what the name promises.
             StoreError: it cannot be read, or the store cannot be written.
         """
-        if self.has(oid, size):
+        if self.keep(oid, size):
             return
         if move and self._move(source, oid, size):
             return
@@ -150,30 +238,29 @@ class Store:
             os.replace(source, target)
         except OSError:  # another file system, or a file that is not ours
             return False
-        with self._lock:
-            self._unsynced.add(target.parent)
+        self._note_unsynced(target)
         return True
 
     def flush(self) -> None:
-        """Make the names of all objects put so far survive a power failure."""
+        """Make the names of all objects put so far survive a power failure; let go of the lock."""
         with self._lock:
             folders, self._unsynced = self._unsynced, set()
         for folder in sorted(folders):
             _sync_folder(folder)
+        self.let_go()
 
     def remove_stale(self, now: float | None = None) -> None:
-        """Remove temporary files that killed processes left behind a day ago or earlier."""
+        """Remove temporary files that killed processes left behind a day ago or earlier.
+
+        Those of the store itself, and those beside the caches that live next to it: names of
+        the final files have no dot in them, temporary ones have.
+        """
         limit = (time.time() if now is None else now) - _STALE_SECONDS
-        try:
-            names = list(os.scandir(self.root / "tmp"))
-        except OSError:
-            return
-        for entry in names:
-            try:
-                if entry.stat(follow_symlinks=False).st_mtime < limit:
-                    os.unlink(entry.path)
-            except OSError:
-                continue
+        for name, pattern in (("tmp", "*"), ("memo", "*.*"), ("confirmed", "*.*")):
+            for path in (self.root / name).glob(pattern):
+                with suppress(OSError):
+                    if path.lstat().st_mtime < limit:
+                        path.unlink()
 
     def oids(self) -> Iterator[str]:
         """The ids of all objects of the first store, in no particular order."""
@@ -185,6 +272,7 @@ class Store:
         """A new file that becomes the object when the block ends, and vanishes if it fails."""
         target = self.path(oid)
         temporary = self.root / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
+        self.share()
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
             # Opened by mode, not chmod: the umask, and with it a shared repository, is respected.
@@ -201,8 +289,7 @@ class Store:
         except BaseException:
             _unlink_quietly(temporary)
             raise
-        with self._lock:
-            self._unsynced.add(target.parent)
+        self._note_unsynced(target)
 
 
 class _Check:

@@ -209,6 +209,8 @@ def push(
     if not items and not renamed:
         return Pushed(0, 0)
     warning = None
+    store = repository.store
+    store.share()  # what is about to be sent must not be pruned
     if endpoint.folder is not None:
         _push_to_folder(repository, endpoint, items, advance)
     else:
@@ -217,7 +219,8 @@ def push(
             # git-lfs sends nothing at all when one object is missing here, even if the server has
             # it.
             fetch(repository, items, remote=remote_name)
-            _verify_all(repository.store, items)
+            store.share()
+            _verify_all(store, items)
             lfs.push(repository, remote_name, items, advance)
             confirmed.add(item.oid for item in items)
 
@@ -228,6 +231,7 @@ def push(
             return (item for item in known.values() if item.oid in sent)
 
         warning = pointers.publish(repository, remote_url, items, all_sent, moved_refs)
+    store.let_go()
     return Pushed(len(items), sum(item.size for item in items), warning)
 
 
@@ -273,6 +277,7 @@ def _push_to_folder(
     common = endpoints.common_dir_of(endpoint.folder or Path())
     folder = endpoints.lfs_folder(repository, common)
     fetch(repository, items, remote=endpoint.remote)
+    repository.store.share()
 
     def copy(item: UpdateRef) -> int:
         source = repository.store.find(item.oid, item.size)

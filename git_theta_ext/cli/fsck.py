@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from git_theta_ext import endpoints, integrity, transport
+from git_theta_ext import integrity, presence
 from git_theta_ext.cli import transfers
 from git_theta_ext.cli.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.errors import CorruptObjectError, ManifestError, MissingObjectError
@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on where an interrupted check stopped"
     )
-    parser.add_argument("--remote", metavar="NAME", help="also list what this remote lacks")
+    parser.add_argument("--remote", metavar="NAME", help="also ask this remote what it lacks")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     for finding in report.findings:
         print(_line(finding))
     for ref in lacking:
-        print(f"not known to be at {printable(args.remote)}: object {ref.oid} ({size(ref.size)})")
+        print(f"not at {printable(args.remote)}: object {ref.oid} ({size(ref.size)})")
     if fixed:
         print(f"repaired {plural(len(fixed), 'object')}")
     print(
@@ -73,9 +73,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lacking(repository: Repository, remote: str, revisions: list[str]) -> list[UpdateRef]:
-    url = endpoints.remote_url(repository, remote, push=True)
     objects = integrity.reachable_objects(repository, revisions)
-    return transport.unconfirmed(repository, remote, url, objects.values())
+    endpoint = presence.endpoint_of(repository, remote)
+    there = presence.present(repository, endpoint, objects.values())
+    return [ref for oid, ref in objects.items() if oid not in there]
 
 
 def _line(finding: Finding) -> str:

@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pull": ("pull", "download missing objects and write the checkpoints"),
     "push": ("push", "upload objects to the remote"),
     "fsck": ("fsck", "check that every object is here and right"),
+    "prune": ("prune", "remove local objects that the remote has"),
     "demo": ("demo", "show everything at work on a small model, in a temporary folder"),
     "version": ("version", "show the versions of git-theta-ext and of what it uses"),
 }

@@ -13,11 +13,11 @@ LAYERS = [
     {"drivers", "cli", "demo"},
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
-        "hooks", "installation", "integrity", "attributes", "checkpoints", "reader", "writer",
-        "api", "beside", "sharded", "handle", "integrations", "adapters",
+        "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
+        "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
     },
     {"paths"},
-    {"repository", "store", "transport", "lfs", "endpoints", "pointers"},
+    {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
         "formats", "updates", "parallel",
