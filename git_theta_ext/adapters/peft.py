@@ -296,11 +296,13 @@ class _Binder:
     def _matches(self, pattern: str, module: str) -> bool:
         """As PEFT matches: a regular expression for the end of a module's name, at a dot."""
         if len(pattern) > limits.ADAPTER_PATTERN_CHARS:
-            raise refuse(self.file.path, f"the alpha_pattern {pattern[:80]!r} is too long")
+            raise refuse(self.file.path, f"the alpha_pattern {pattern[:80]!r} is not accepted")
         try:
             return module_pattern.matches(pattern, module)
         except UsageError as error:
-            raise refuse(self.file.path, f"alpha_pattern: {error.message}") from error
+            raise refuse(
+                self.file.path, f"an alpha_pattern is not accepted: {error.message}"
+            ) from error
 
     def ia3(self, module: str, one: _Module) -> dict[str, Change]:
         """The weight of a module; and its bias, where outputs are scaled."""
