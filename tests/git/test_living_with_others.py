@@ -87,9 +87,15 @@ HOOK = b'#!/bin/sh\necho ran >> "$(git rev-parse --git-common-dir)/hook-ran"\n%s
 
 @pytest.mark.parametrize("tool", ["pre-commit", "husky", "lefthook", "core.hooksPath"])
 def test_tools_that_own_the_hooks(repo: Repo, tmp_path: Path, tool: str) -> None:
-    """Each puts its hooks where it does; they run, and ours do, whoever came first."""
-    folder = {"pre-commit": repo.path / ".git/hooks", "lefthook": repo.path / ".git/hooks",
-              "husky": repo.path / ".husky/_", "core.hooksPath": tmp_path / "shared hooks"}[tool]  # fmt: skip
+    """Each puts its hooks where it does; they run, and ours do, whoever came first.
+
+    A folder that is shared or committed is not ours to change: there the lines are added by hand
+    that `install` prints.
+    """
+    own = repo.path / ".git/hooks"
+    folder = {"husky": repo.path / ".husky/_", "core.hooksPath": tmp_path / "shared hooks"}.get(
+        tool, own
+    )
     folder.mkdir(parents=True, exist_ok=True)
     if tool in ("husky", "core.hooksPath"):
         path = ".husky/_" if tool == "husky" else str(folder)
@@ -99,9 +105,13 @@ def test_tools_that_own_the_hooks(repo: Repo, tmp_path: Path, tool: str) -> None
         # pre-commit's own hook hands over to what was there as NAME.legacy; others overwrite.
         if hook.exists() and tool == "pre-commit":
             hook.rename(folder / f"{name}.legacy")
-        legacy = b'test -x "$0.legacy" && exec "$0.legacy" "$@"; exit 0'
-        hook.write_bytes(HOOK % legacy)
+        hook.write_bytes(HOOK % b'test -x "$0.legacy" && exec "$0.legacy" "$@"; exit 0')
         hook.chmod(0o755)
+    for line in repo.theta("install", "--local").splitlines():
+        path, _, command = line.strip().partition(": ")
+        if folder != own and Path(path).parent == folder:
+            Path(path).write_bytes(HOOK % command.encode())
+            Path(path).chmod(0o755)
     two(repo)
     assert (repo.path / ".git/hook-ran").exists()
     repo.git("init", "-q", "--bare", str(tmp_path / "remote.git"))
@@ -125,8 +135,7 @@ def test_a_hook_that_stages_what_it_formatted(repo: Repo) -> None:
     hook.chmod(0o755)
     repo.write(NAME, version(3))
     repo.git("add", NAME)
-    repo.write("other.txt", b"not staged\n")
-    repo.git("add", "-N", "other.txt")
+    repo.write("other.txt", b"not tracked\n")
     repo.git("commit", "-q", "-m", "third")
     assert (repo.path / NAME).read_bytes() == version(3)
     assert b"x" in repo.blob("HEAD:notes.txt")
@@ -140,18 +149,12 @@ def test_a_hook_that_stages_what_it_formatted(repo: Repo) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"core.autocrlf": "true", "core.safecrlf": "true"},
-        {"core.autocrlf": "input"},
-        {"core.eol": "crlf"},
-        {"core.ignoreCase": "true", "core.precomposeUnicode": "true"},
-        {"core.untrackedCache": "true", "core.preloadIndex": "false"},
-        {"index.version": "4", "core.splitIndex": "true"},
-        {"feature.manyFiles": "true"},
-        {"core.fileMode": "false", "core.symlinks": "false"},
-        {"core.checkStat": "minimal", "core.trustctime": "false"},
-        {"core.bigFileThreshold": "1k"},
-        {"checkout.workers": "4", "checkout.thresholdForParallelism": "1"},
-        {"merge.renormalize": "true", "diff.external": ""},
+        {"core.autocrlf": "true", "merge.renormalize": "true"},
+        {"core.autocrlf": "input", "core.ignoreCase": "true", "core.precomposeUnicode": "true"},
+        {"core.eol": "crlf", "core.fileMode": "false", "core.symlinks": "false"},
+        {"index.version": "4", "core.splitIndex": "true", "core.bigFileThreshold": "1k"},
+        {"feature.manyFiles": "true", "core.checkStat": "minimal", "core.trustctime": "false"},
+        {"checkout.workers": "4", "checkout.thresholdForParallelism": "1", "diff.external": ""},
     ],
     ids=lambda settings: next(iter(settings)),
 )
@@ -290,7 +293,7 @@ def test_sha_256(tmp_path: Path, sealed: Path) -> None:
     two(repo)
     back_and_forth(repo)
     assert len(repo.git("rev-parse", "HEAD").strip()) == 64
-    assert "no" in repo.theta("fsck") or repo.theta("ls-files")
+    repo.theta("fsck")
     repo.git("checkout", "-q", "-b", "side", "HEAD~1")
     tensors = model()
     bias = "encoder.layer.0.attention.query.bias"
@@ -322,27 +325,23 @@ def test_reftable_where_git_has_it(tmp_path: Path, sealed: Path) -> None:
         assert not (tmp_path / "probe/.git/HEAD").exists()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        b"with spaces",
-        b"new\nline",
-        b"caf\xe9 \xff",
-        "ünï ✓".encode(),
-        b"'quoted\" $HOME `id`",
-        b"-dash",
-    ],
-    ids=["spaces", "newline", "not UTF-8", "unicode", "quotes", "dash"],
-)
-def test_a_repository_in_a_strange_path(tmp_path: Path, sealed: Path, name: bytes) -> None:
-    repo = initialised(tmp_path / os.fsdecode(name))
+STRANGE = {
+    "spaces and quotes": b"with 'spaces\" $HOME `id`",
+    "newline": b"new\nline",
+    "not UTF-8": b"-caf\xe9 \xff",
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_repository_in_a_strange_path(tmp_path: Path, sealed: Path, name: str) -> None:
+    repo = initialised(tmp_path / os.fsdecode(STRANGE[name]))
     two(repo)
     back_and_forth(repo)
-    remote = tmp_path / os.fsdecode(name + b" remote")
+    remote = tmp_path / os.fsdecode(STRANGE[name] + b" remote")
     repo.git("init", "-q", "--bare", str(remote))
     repo.git("remote", "add", "origin", str(remote))
     repo.git("push", "-q", "origin", "main")
-    repo.git("clone", "-q", str(remote), str(tmp_path / "clone"))
+    repo.git("clone", "-q", "--no-checkout", str(remote), str(tmp_path / "clone"))
     shutil.move(repo.path / ".git/theta", tmp_path / "away")
     clone = Repo(tmp_path / "clone")
     clone.theta("install", "--local")
