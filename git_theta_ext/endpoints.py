@@ -69,7 +69,7 @@ def remote_url(repository: Repository, remote: str, *, push: bool = False) -> st
         answer = repository.git("remote", "get-url", *flags, "--", remote)
     except RepositoryError:
         return remote
-    return os.fsdecode(answer).rstrip("\n").split("\n", maxsplit=1)[0]
+    return os.fsdecode(answer).removesuffix("\n")
 
 
 def _remotes_in_order(repository: Repository, remote: str | None) -> list[str]:

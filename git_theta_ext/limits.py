@@ -19,8 +19,8 @@ AXES = 64
 """Axes of a tensor, where the container has no smaller limit."""
 NEIGHBOUR_BYTES = 1 << 31
 """A file that describes the one beside it; a longer one is not read."""
-JSON_HEADER_BYTES = 64 << 20
-"""Header of a safetensors file."""
+JSON_HEADER_BYTES = 16 << 20
+"""Header of a safetensors file: 200,000 tensors; parsed, JSON may take thirty times that."""
 NPY_HEADER_BYTES = 1 << 20
 """Header of a NumPy array."""
 ZIP_ENTRIES = 1 << 18
@@ -130,9 +130,15 @@ SHARD_INDEX_BYTES = 16 << 20
 """Index of shards; that of 671 billion parameters in 163 files has 9 MB."""
 SETTINGS_BYTES = 1 << 20
 """`.theta.toml`."""
+SETTINGS_DOTS = 200
+"""Dots on a line of it, outside quotes: dotted keys take the square of that."""
 ADAPTER_CONFIG_BYTES = 1 << 20
 """`adapter_config.json`."""
 ADAPTER_TENSOR_BYTES = 4 << 30
 """Largest tensor of an adapter: they are held in memory one at a time."""
 ADAPTER_PATTERN_CHARS = 256
 """A pattern of `alpha_pattern`."""
+PATTERN_STEPS = 300_000
+"""Places that are looked at to match it with one name."""
+PATTERN_DEPTH = 20
+"""Its groups inside each other."""

@@ -70,7 +70,12 @@ class Repository:
         answer = run_git(
             ["rev-parse", "--is-inside-work-tree", "--absolute-git-dir", "--git-common-dir"], folder
         )
-        inside, git_dir, common = os.fsdecode(answer).split("\n")[:3]
+        lines = os.fsdecode(answer)[:-1].split("\n")
+        if len(lines) != 3:
+            # A path with a newline in it: ask for one at a time.
+            asked = ("--is-inside-work-tree", "--absolute-git-dir", "--git-common-dir")
+            lines = [os.fsdecode(run_git(["rev-parse", one], folder)[:-1]) for one in asked]
+        inside, git_dir, common = lines
         top = None
         if inside == "true":
             answer = run_git(["rev-parse", "--show-toplevel"], folder)

@@ -24,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext import limits
+from git_theta_ext.adapters import module_pattern
 from git_theta_ext.adapters.base import Adapter, Change, memory_matrix, refuse
 from git_theta_ext.adapters.changes import BiasChange, LoraChange, ScaleChange, WholeChange
 from git_theta_ext.adapters.files import TensorFile
 from git_theta_ext.adapters.names import match_names
+from git_theta_ext.errors import UsageError
 from git_theta_ext.tensors import TensorInfo
 from git_theta_ext.updates.base import values_dtype
 
@@ -54,8 +56,6 @@ _ROUNDING = (
     "the product B·A is summed in float64 and rounded once; PEFT's float32 sum depends on its "
     "BLAS, and the last bit of the product may differ"
 )
-_RISKY = re.compile(r"\)[*+?{]|\\[0-9]|\(\?")
-"""Groups that are repeated, and references back: what makes a pattern take for ever."""
 
 
 @dataclass(slots=True)
@@ -295,12 +295,14 @@ class _Binder:
 
     def _matches(self, pattern: str, module: str) -> bool:
         """As PEFT matches: a regular expression for the end of a module's name, at a dot."""
-        if len(pattern) > limits.ADAPTER_PATTERN_CHARS or _RISKY.search(pattern):
+        if len(pattern) > limits.ADAPTER_PATTERN_CHARS:
             raise refuse(self.file.path, f"the alpha_pattern {pattern[:80]!r} is not accepted")
         try:
-            return re.match(rf"(.*\.)?({pattern})$", module) is not None
-        except re.error as error:
-            raise refuse(self.file.path, f"alpha_pattern {pattern!r}: {error}") from error
+            return module_pattern.matches(pattern, module)
+        except UsageError as error:
+            raise refuse(
+                self.file.path, f"an alpha_pattern is not accepted: {error.message}"
+            ) from error
 
     def ia3(self, module: str, one: _Module) -> dict[str, Change]:
         """The weight of a module; and its bias, where outputs are scaled."""

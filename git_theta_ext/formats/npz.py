@@ -6,6 +6,7 @@ Deflated entries cannot be split: their bytes are kept in chunks cut by content.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from git_theta_ext.errors import FormatError
@@ -67,8 +68,12 @@ def build(
     There is no place for metadata in such a file.
 
     Raises:
-        FormatError: NumPy has no such element type.
+        FormatError: NumPy has no such element type, or a name would leave the folder that somebody
+            unpacks the archive into.
     """
+    for name in tensors:
+        if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or "\0" in name:
+            raise FormatError(f"tensor {name!r}: that is no name for a member of an archive")
     members = [
         Member(
             f"{name}{_SUFFIX}", [Literal(npy.header(info)), *([Span(info)] if info.nbytes else [])]

@@ -8,6 +8,7 @@ and what a rebase, cherry-pick or revert brings is reapplied.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ VARIABLE = "GIT_THETA_MERGE"
 STATISTICS = (".fisher.safetensors", ".gram.safetensors")
 """How the names of files end that hold statistics of a checkpoint beside them."""
 
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"|\'[^\']*\'')
 _DEFAULTS: dict[Operation, Choice] = {"merge": CONFLICT, "rebase": Choice("reapply")}
 
 
@@ -179,6 +181,11 @@ def parse_file(data: bytes) -> Settings:
     """
     if len(data) > limits.SETTINGS_BYTES:
         raise UsageError(f"{FILE} is larger than {limits.SETTINGS_BYTES} bytes")
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.count(b".") > limits.SETTINGS_DOTS:
+            dots = _QUOTED.sub(b"", line).count(b".")
+            if dots > limits.SETTINGS_DOTS:
+                raise UsageError(f"{FILE}, line {number}: a key of more than {dots} parts")
     try:
         document = tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

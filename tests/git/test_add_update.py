@@ -212,7 +212,7 @@ REFUSED = [
     ({"init_lora_weights": "pissa_niter_4"}, {}, "also changed the base model"),
     ({"peft_type": "LOHA"}, {}, "of type loha"),
     ({"lora_alpha": None}, {}, "lora_alpha is None"),
-    ({"alpha_pattern": {"(a+)+$": 3}}, {}, "is not accepted"),
+    ({"alpha_pattern": {"(a)\\1$": 3}}, {}, "is not accepted"),
     ({}, {"base_model.model.nowhere.lora_A.weight": np.ones((4, 8), np.float32),
           "base_model.model.nowhere.lora_B.weight": np.ones((8, 4), np.float32)},
      "has no such tensor"),

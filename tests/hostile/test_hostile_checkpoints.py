@@ -4,9 +4,6 @@ import json
 import os
 import pickle
 import struct
-import time
-import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +17,7 @@ from git_theta_ext.formats.source import BytesSource
 from git_theta_ext.formats.torch_names import find_views
 from tests.torchzip import Record, Storage, archive, save, tensor
 
-
-@pytest.fixture(autouse=True)
-def _little_time_and_memory() -> Iterator[None]:
-    tracemalloc.start()
-    start = time.process_time()
-    yield
-    seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert seconds < 20
-    assert peak < 1 << 28
+pytestmark = pytest.mark.usefixtures("little_time_and_memory")
 
 
 def read(data: bytes) -> Layout:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import functools
 import hashlib
 import json
@@ -105,12 +106,21 @@ class Watch:
             self._note(_place(error), traceback.format_exc(limit=-6), data)
         seconds = time.thread_time() - start
         if seconds > SECONDS:
+            # Once more: a parser that is slow is slow again, a busy machine is not.
+            seconds = min(seconds, self._time(data))
+        if seconds > SECONDS:
             self._note("time", f"{seconds:.1f} s", data)
         peak = _peak_megabytes()
         if peak - self._peak > MEGABYTES:
             self._note("memory", f"{peak - self._peak:.0f} MB", data)
             self._peak = peak
         self.report.executions += 1
+
+    def _time(self, data: bytes) -> float:
+        start = time.thread_time()
+        with contextlib.suppress(Exception):
+            self._run(data)
+        return time.thread_time() - start
 
     def _note(self, key: str, what: str, data: bytes) -> None:
         known = self.report.findings.get(key)

@@ -1,0 +1,139 @@
+"""Make `tests/golden/repositories`: history of manifest v1 that every version must check out.
+
+Each file is a tar of a bare repository (one pack) with the objects of its store under
+`theta/objects`, and of what its commits hold. They are frozen: run this only to add one, never to
+replace one. What is written depends on the version that writes, what is read must not.
+
+    python -m tests.golden.make_repositories NAME
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from tests.checkpoints import safetensors
+from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
+from tests.contract.test_formats import coreml, flax, torch_legacy
+from tests.reliability.sealed import Repository
+from tests.torchzip import Storage, save, state_dict, tensor
+
+FOLDER = Path(__file__).parent / "repositories"
+Version = dict[str, bytes]
+
+
+def updates() -> list[Version]:
+    """One file whose tensors meet every kind of update, in a chain of five versions."""
+    random = np.random.default_rng(8)
+    wide = random.normal(0, 0.02, (128, 96)).astype(np.float32)
+    bits = wide.view(np.uint32)
+    left, right = random.normal(0, 0.05, (128, 2)), random.normal(0, 0.05, (2, 96))
+    sparse = wide.copy()
+    sparse.reshape(-1)[::97] += np.float32(0.5)
+    decayed = (bits - np.where(bits & 0x400000, np.uint32(5), np.uint32(3))).view(np.float32)
+    steps = {
+        "delta": [wide, (wide + random.normal(0, 1e-4, wide.shape)).astype(np.float32)],
+        "sparse": [wide, sparse],
+        "step": [wide, decayed],
+        "scale": [wide, (wide * np.float32(1.37)).astype(np.float32)],
+        "low-rank": [wide, (wide + 0.05 * left @ right).astype(np.float32)],
+        "cast": [wide, wide.astype(ml_dtypes.bfloat16)],
+        "resize": [wide, np.concatenate([wide, wide[:5]])],
+        "dense": [wide, random.normal(0, 1, (40, 40)).astype(np.float16)],
+        "inline": [np.arange(6, dtype=np.int64), np.arange(7, dtype=np.int64)],
+        "empty": [np.zeros((0, 3), np.float32), np.zeros((4, 0), np.float32)],
+    }
+    first = {name: pair[0] for name, pair in steps.items()}
+    second = {name: pair[1] for name, pair in steps.items()}
+    third = {**second, "delta": (second["delta"] + np.float32(1e-5)).astype(np.float32)}
+    fourth = {**third, "delta": (third["delta"] * np.float32(1.0001)).astype(np.float32)}
+    bits16 = np.arange(65536, dtype=np.uint16)
+    odd = np.array([0x7FC00001, 0xFFC12345, 0x80000000], np.uint32)
+    fifth = {
+        "patterns.bf16": bits16.view(ml_dtypes.bfloat16),
+        "patterns.f16": bits16.view(np.float16),
+        "nan": odd.view(np.float32),
+    }
+    found = (first, second, third, fourth, {**fourth, **fifth})
+    return [
+        {"model.safetensors": safetensors(tensors, {"version": str(number)})}
+        for number, tensors in enumerate(found)
+    ]
+
+
+def containers() -> list[Version]:
+    """Every container, in two versions; of some, opaque bytes too."""
+    made = []
+    for number in (0, 1):
+        values = np.arange(600, dtype=np.float32).reshape(20, 30) + number
+        raw = values.tobytes()
+        value = state_dict({"w": tensor(Storage("0", "FloatStorage", 600), (20, 30))})
+        made.append({
+            "a.safetensors": safetensors({"w": values}, {"n": str(number)}),
+            "b.pt": save(value, {"0": raw}),
+            "c.npy": npy(values), "d.npz": npz({"w": values, "t": np.asfortranarray(values)}),
+            "e.gguf": gguf({"w": (0, (20, 30), raw)}), "f.h5": hdf5({"dense/kernel": values}),
+            "g.keras": keras({"layers/dense/vars/0": values}),
+            "h.tflite": tflite({"w": (0, (20, 30), raw, False)}),
+            "i.onnx": onnx({"w": (1, (20, 30), raw)}), "j.pt": torch_legacy(),
+            "k.msgpack": flax({"kernel": values}), "l.mlweights": coreml(),
+            "m.bin": bytes(range(256)) * (40 + number), "n.bin": b"short",
+        })  # fmt: skip
+    return made
+
+
+REPOSITORIES: dict[str, Callable[[], list[Version]]] = {
+    "updates": updates,
+    "containers": containers,
+}
+
+
+def make(name: str) -> Path:
+    """Write one archive.
+
+    Raises:
+        FileExistsError: it is there already.
+    """
+    path = FOLDER / f"{name}.tar"
+    with tempfile.TemporaryDirectory() as folder, path.open("xb") as out:
+        versions = REPOSITORIES[name]()
+        suffixes = {Path(file).suffix for version in versions for file in version}
+        repository = Repository(Path(folder), *sorted(f"*{suffix}" for suffix in suffixes))
+        hashes = []
+        for number, version in enumerate(versions):
+            for file, data in version.items():
+                repository.write(file, data)
+            repository.commit(f"version {number}")
+            repository.git("tag", f"v{number}")
+            hashes.append({n: hashlib.sha256(data).hexdigest() for n, data in version.items()})
+        bare = Path(folder) / "bare.git"
+        repository.git("clone", "-q", "--bare", str(repository.path), str(bare))
+        repository.git("-C", str(bare), "repack", "-a", "-d", "-q")
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            _add(archive, "hashes.json", json.dumps(hashes, indent=1, sort_keys=True).encode())
+            parts = [*bare.glob("HEAD"), *bare.glob("packed-refs"), *bare.glob("objects/**/*")]
+            store = repository.path / ".git"
+            for top, items in ((bare, parts), (store, store.glob("theta/objects/**/*"))):
+                for item in sorted(path for path in items if path.is_file()):
+                    _add(archive, f"bare.git/{item.relative_to(top).as_posix()}", item.read_bytes())
+    return path
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:]:
+        print(make(wanted))
