@@ -38,6 +38,9 @@ too, and when they verify an upload that they do not have."""
 _SIGNED = re.compile(r"(https?://[^\s\"'?]+)\?[^\s\"']+")
 """A link with a query, which often is a signature that lets whoever reads it in."""
 
+_BUSY = ": the server limits the rate of requests (429); wait a while, then try again"
+"""All that git-lfs says after a 429 is "Error" (errors/errors.go, retriableLaterError)."""
+
 _IDENTITY = {
     f"GIT_{who}_{what}": value
     for who in ("AUTHOR", "COMMITTER")
@@ -310,7 +313,7 @@ def _run(
         watch.report()
     # git-lfs says the same for each object; and its log goes with the folder that it worked in.
     lines = [
-        _SIGNED.sub(r"\1?...", line)
+        _SIGNED.sub(r"\1?...", line) + (_BUSY if line.endswith("LFS: Error") else "")
         for line in said.splitlines()
         if line.strip() and not _is_of_log(line)
     ]

@@ -152,6 +152,8 @@ def _take_all(
     # Another process may have brought some meanwhile: git-lfs's folder of a store is shared.
     for item in [item for item in wanted.values() if store.has(item.oid, item.size)]:
         del wanted[item.oid]
+        if remove:
+            object_path(folder, item.oid).unlink(missing_ok=True)
     there = [item for item in wanted.values() if os.access(object_path(folder, item.oid), os.R_OK)]
     damaged = []
 

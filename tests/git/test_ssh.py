@@ -82,6 +82,28 @@ def test_an_lfs_url_beside_ssh(place: Place) -> None:
     assert (place.clone("four").path / NAME).read_bytes() == ONE
 
 
+def test_objects_go_over_ssh_too(place: Place) -> None:
+    """`git-lfs-transfer`: no HTTP at all, and no second sending."""
+    for name in ("no-lfs", "pure-ssh"):
+        (place.bare.path / name).touch()
+    local = place.start("seven")
+    local.write(NAME, ONE)
+    local.commit()
+    local.git("push", "-q", "-u", "origin", "main")
+    assert place.host.unbacked(place.name) == {}
+    assert kept(place.bare) == local.oids(f"HEAD:{NAME}")
+    other = place.clone("eight")
+    assert (other.path / NAME).read_bytes() == ONE
+    assert place.host.host.records == []
+    # What the server lost, or never had, is not there; nothing else comes in its place.
+    lost = sorted(local.oids(f"HEAD:{NAME}"))[0]
+    place.host.backend.place(place.name, lost).unlink()
+    third = Client(place.host.root, place.host.environment)
+    failed = third.run("git", "clone", "-q", place.url, "nine", ok=(128,)).stderr.decode()
+    assert lost in failed
+    assert not (place.host.root / "nine" / NAME).exists()
+
+
 def test_a_host_without_access_to_lfs_gets_no_ref(place: Place) -> None:
     (place.bare.path / "no-lfs").touch()
     local = place.start("five")

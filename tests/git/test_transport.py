@@ -361,6 +361,14 @@ def test_what_the_server_cannot_process_is_no_success(make: Make, server: LfsSer
     assert push_http(here, refs).count == 3
 
 
+def test_a_limit_of_requests_is_named(make: Make, server: LfsServer) -> None:
+    refs = put(here := over_http(make, server, "here"), *CONTENTS[:1])
+    Repo(here.top).git("config", "lfs.transfer.maxretries", "1")
+    server.refuse_uploads = 429
+    with pytest.raises(TransferError, match=r"limits the rate .* wait a while"):
+        push_http(here, refs)
+
+
 def test_an_error_of_many_objects_is_told_once(make: Make, server: LfsServer) -> None:
     refs = put(here := over_http(make, server, "here"), *CONTENTS)
     Repo(here.top).git("config", "lfs.transfer.maxretries", "1")

@@ -82,6 +82,8 @@ def _handler(state: LfsServer) -> type[BaseHTTPRequestHandler]:
         def _answer(self, status: int, body: bytes = b"") -> None:
             self.send_response(status)
             self.send_header("Content-Type", "application/vnd.git-lfs+json")
+            if status == 429:
+                self.send_header("Retry-After", "1")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

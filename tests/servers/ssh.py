@@ -25,6 +25,7 @@ PidFile none
 AuthorizedKeysFile {folder}/authorized
 StrictModes no
 UsePAM no
+MaxStartups 100
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 """
@@ -67,6 +68,7 @@ def ssh_server(host: Front, folder: Path) -> Iterator[Ssh]:
     port = _free_port()
     shell = Path(__file__).with_name("ssh_shell.py")
     words = [sys.executable, str(shell), host.url, host.authorization]
+    words.append(str(host.backend.folder))
     command = " ".join(shlex.quote(word) for word in words).replace('"', '\\"')
     key = (folder / "user.pub").read_text("ascii")
     (folder / "authorized").write_text(f'command="{command}",restrict {key}', "utf-8")
