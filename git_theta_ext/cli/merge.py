@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from git_theta_ext.blocks import Blocks
@@ -15,7 +17,8 @@ from git_theta_ext.merge import policy
 from git_theta_ext.merge.apply import measure
 from git_theta_ext.merge.between import Heads, Pair, pairs
 from git_theta_ext.merge.choice import Choice
-from git_theta_ext.merge.explain import advice, figures
+from git_theta_ext.merge.explain import advice, figures, notes, open_lines
+from git_theta_ext.merge.models import ModelConflict, chosen_policy, reopen, resharded
 from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.tune import Trial, Verdict, command_of, evaluator, judge, tune
 from git_theta_ext.repository import Repository, run_program
@@ -43,6 +46,9 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--file", metavar="FILE", help="the checkpoint to tune for")
     parser.add_argument("--yes", "-y", action="store_true", help="with --tune: do not ask")
+    parser.add_argument(
+        "--no-commit", action="store_true", help="merge, but stop before the commit"
+    )
     parser.add_argument("-m", "--message", metavar="TEXT", help="the message of the merge commit")
     parser.set_defaults(run=run)
 
@@ -60,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
     heads = Heads.find(repository, args.other)
     if args.plan:
         return _plan(repository, heads, choice)
+    models = resharded(repository, heads)
+    if models:
+        return _merge_models(repository, args, choice, heads, models)
     return _merge(repository, args, choice)
 
 
@@ -68,11 +77,66 @@ def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | No
     if choice is not None:
         os.environ[policy.VARIABLE] = str(choice)
     message = ["-m", args.message] if args.message else ["--no-edit"]
-    command = ["git", "merge", *message, "--", args.other]
-    status, output, errors = run_program(command, repository.cwd)
+    if args.no_commit:
+        message = ["--no-commit", *message]
+    status, output, errors = _git(repository, "merge", *message, "--", args.other)
+    _pass_on(output, errors)
+    return status
+
+
+def _git(repository: Repository, *arguments: str) -> tuple[int, bytes, bytes]:
+    return run_program(["git", *arguments], repository.cwd)
+
+
+def _pass_on(output: bytes, errors: bytes) -> None:
     for stream, data in ((sys.stdout, output), (sys.stderr, errors)):
         stream.write(data.decode("utf-8", "replace"))
         stream.flush()
+
+
+def _merge_models(
+    repository: Repository,
+    args: argparse.Namespace,
+    choice: Choice | None,
+    heads: Heads,
+    models: Sequence[str],
+) -> int:
+    """Merge where tensors moved between shards: Git all else, each such model as one."""
+    if choice is not None:
+        os.environ[policy.VARIABLE] = str(choice)
+    message = ["-m", args.message] if args.message else []
+    status, output, errors = _git(repository, "merge", "--no-commit", *message, "--", args.other)
+    if not (repository.git_dir / "MERGE_HEAD").exists():
+        _pass_on(output, errors)
+        return status
+    blocks = Blocks.open(repository)
+    left = 0
+    for pattern in models:
+        chosen = chosen_policy(repository, pattern, choice, os.environ)
+        conflict = ModelConflict.between(repository, pattern, heads, chosen)
+        merged = conflict.finish(blocks)
+        name = printable(pattern)
+        print(f"{name}: tensors moved between shards, so all shards are merged as one model")
+        for line in notes(merged):
+            print(line)
+        if not merged.open:
+            _git(repository, "add", "-A", "--", *(f":(top,glob){one}" for one in conflict.paths))
+            continue
+        left += 1
+        reopen(conflict, list(merged.open))
+        print(f"CONFLICT (content): {plural(len(merged.open), 'part')} open, where ours stands:")
+        for line in open_lines(merged.open):
+            print(f"    {line}")
+        print(f"  to go on: git theta resolve {shlex.quote(name)} --strategy average (or ours, …)")
+    unmerged = repository.git("diff", "--name-only", "--diff-filter=U").decode("utf-8", "replace")
+    if left or unmerged:
+        for line in unmerged.splitlines():
+            print(f"in conflict: {line}")
+        return 1
+    if args.no_commit:
+        return 0
+    status, output, errors = _git(repository, "commit", "--no-edit")
+    _pass_on(output, errors)
     return status
 
 

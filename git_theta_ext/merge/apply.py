@@ -98,9 +98,13 @@ def carry_out(
     blocks: Blocks,
     prefer: structure.Side | None = None,
     statistics: Statistics | None = None,
+    holder: structure.Structure | None = None,
 ) -> Merged:
-    """Make the result that a plan describes; arguments and errors as for `merge`."""
-    holder = structure.settle(plan, blocks, prefer)
+    """Make the result that a plan describes; arguments and errors as for `merge`.
+
+    `holder` is what holds the tensors, where that is settled already.
+    """
+    holder = holder or structure.settle(plan, blocks, prefer)
     versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
     work = _Work(plan, versions, blocks, holder.tensors, statistics)
     outcomes = {one.name: one for one in work.outcomes()}

@@ -17,6 +17,7 @@ from git_theta_ext.merge.plan import Plan, make_plan
 from git_theta_ext.merge.policy import Operation, parse_choice, policy_for
 from git_theta_ext.merge.state import Resolution, State, key_of, load, save
 from git_theta_ext.repository import IndexEntry, Repository
+from git_theta_ext.sharded import model_of
 
 _PICKING = ("CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
 _OTHER_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD")
@@ -56,10 +57,11 @@ class Conflict:
             )
         if 2 not in stages or 3 not in stages:
             gone = "ours" if 2 not in stages else "theirs"
-            raise UsageError(
-                f"{path} was deleted in {gone} and changed in the other",
-                hint=f"git add {path}   keeps it; git rm {path}   deletes it",
-            )
+            model = model_of(path)
+            hint = f"git add {path}   keeps it; git rm {path}   deletes it"
+            if model is not None:
+                hint = f"git theta resolve '{model}'   settles all shards of the model together"
+            raise UsageError(f"{path} was deleted in {gone} and changed in the other", hint=hint)
         texts = [_text(repository, stages.get(number)) for number in (1, 2, 3)]
         versions = [_parse(text, path, number) for number, text in enumerate(texts)]
         key = key_of(texts)
