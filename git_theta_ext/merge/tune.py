@@ -7,16 +7,20 @@ index is touched.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import Checkout, write_file
-from git_theta_ext.errors import ThetaError, UsageError
+from git_theta_ext.errors import StoreError, ThetaError, UsageError
 from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge.apply import merge
 from git_theta_ext.merge.between import Pair
@@ -45,11 +49,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate and its score; `choice` is None for the versions that are there already."""
+    """A candidate and its score; `choice` is None for the versions that are there already.
+
+    `remembered`: an earlier run, which was interrupted, has evaluated it.
+    """
 
     label: str
     choice: Choice | None
     score: Score
+    remembered: bool = False
 
 
 Evaluate = Callable[[Path], Score]
@@ -110,41 +118,129 @@ def parse_score(output: str) -> Score:
     )
 
 
-def tune(pair: Pair, blocks: Blocks, evaluate: Evaluate) -> Iterator[Trial]:
-    """Evaluate the versions that there are, then merges of them, each as soon as it is done."""
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """What is to be merged: the versions by label, the ancestor's not among them, and how.
+
+    `make` gives the merge by a strategy; `path` is the checkpoint's: the evaluation sees its name.
+    """
+
+    path: str
+    base: Manifest | None
+    sides: Mapping[str, Manifest]
+    make: Callable[[Choice], Manifest]
+
+    @classmethod
+    def of(cls, pair: Pair, blocks: Blocks) -> Contest:
+        """The contest of two sides."""
+
+        def make(choice: Choice) -> Manifest:
+            return merge(pair.base, pair.ours, pair.theirs, blocks, lambda _: choice).manifest
+
+        return cls(pair.path, pair.base, {"ours": pair.ours, "theirs": pair.theirs}, make)
+
+
+def tune(
+    contest: Contest, blocks: Blocks, evaluate: Evaluate, memory: Memory | None = None
+) -> Iterator[Trial]:
+    """Evaluate the versions that there are, then merges of them, each as soon as it is done.
+
+    Args:
+        contest: the versions.
+        blocks: where their objects are; what is merged is stored there too.
+        evaluate: gives the score of a checkpoint in a temporary folder.
+        memory: what an interrupted run has evaluated is taken from it, and each score kept in it.
+    """
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
-        place = Path(folder) / PurePosixPath(pair.path).name
+        place = Path(folder) / PurePosixPath(contest.path).name
 
-        def score(manifest: Manifest) -> Score:
-            write_file(place, Checkout(manifest, blocks))
-            return evaluate(place)
+        def trial(label: str, choice: Choice | None, make: Callable[[], Manifest]) -> Trial:
+            known = memory.get(label) if memory else None
+            if known is not None:
+                return Trial(label, choice, known, remembered=True)
+            write_file(place, Checkout(make(), blocks))
+            found = Trial(label, choice, evaluate(place))
+            if memory is not None:
+                memory.put(label, found.score)
+            return found
 
-        versions = {"base": pair.base, "ours": pair.ours, "theirs": pair.theirs}
+        versions = {"base": contest.base, **contest.sides}
         for label, manifest in versions.items():
             if manifest is not None:
-                yield Trial(label, None, score(manifest))
+                yield trial(label, None, lambda one=manifest: one)  # type: ignore[misc]
         found: list[Trial] = []
-        for choice in _candidates(pair.base is not None, found):
-            merged = merge(pair.base, pair.ours, pair.theirs, blocks, lambda _, c=choice: c)  # type: ignore[misc]
-            trial = Trial(str(choice), choice, score(merged.manifest))
-            found.append(trial)
-            yield trial
+        for choice in _candidates(contest.base is not None, len(contest.sides), found):
+            one = trial(str(choice), choice, lambda c=choice: contest.make(c))  # type: ignore[misc]
+            found.append(one)
+            yield one
+    if memory is not None:
+        memory.forget()
 
 
-def _candidates(has_base: bool, found: list[Trial]) -> Iterator[Choice]:
+class Memory:
+    """The scores of a run that is under way, in a file, so that an interrupted one goes on."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` need not exist; a file that cannot be read is as none."""
+        self._path = path
+        self._known: dict[str, Score] = {}
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            for label, (value, examples) in json.loads(path.read_text("utf-8")).items():
+                self._known[label] = Score(float(value), examples and int(examples))
+
+    @classmethod
+    def of(cls, folder: Path, contest: Contest, words: Sequence[str]) -> Memory:
+        """The memory of these versions, merged for this command, in a folder."""
+        digest = hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape"))
+        for manifest in (contest.base, *contest.sides.values()):
+            digest.update(b"\0" + (manifest.to_bytes() if manifest else b""))
+        return cls(folder / f"tune-{digest.hexdigest()}.json")
+
+    def get(self, label: str) -> Score | None:
+        """The score of a candidate, if it was evaluated."""
+        return self._known.get(label)
+
+    def put(self, label: str, score: Score) -> None:
+        """Keep a score.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        self._known[label] = score
+        rows = {name: (one.value, one.examples) for name, one in self._known.items()}
+        temporary = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            temporary.write_text(json.dumps(rows), "utf-8")
+            os.replace(temporary, self._path)
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+    def forget(self) -> None:
+        """Remove the file: the run is complete."""
+        with suppress(OSError):
+            self._path.unlink()
+
+
+def _candidates(has_base: bool, count: int, found: list[Trial]) -> Iterator[Choice]:
     """Lengths of the merged update, one more beside the best, unequal weights, TIES."""
     if not has_base:
         yield Choice("average")
-        for weights in ((2.0, 1.0), (1.0, 2.0)):
+        for weights in _emphasis(count, 2.0, 1.0):
             yield Choice("average", (("weights", weights),))
         return
     for length in (0.5, 0.7, 1.0):
         yield _sum(length)
     best = max(found, key=lambda trial: trial.score.value)
     yield _sum(0.3 if best.choice == _sum(0.5) else 0.85)
-    for weights in ((1.0, 0.5), (0.5, 1.0)):
+    for weights in _emphasis(count, 1.0, 0.5):
         yield Choice("task-arithmetic", (("weights", weights),))
     yield Choice("ties", (("density", 0.5),))
+
+
+def _emphasis(count: int, much: float, little: float) -> list[tuple[float, ...]]:
+    """Weights that favour one side, for each side."""
+    return [tuple(much if n == one else little for n in range(count)) for one in range(count)]
 
 
 def _sum(length: float) -> Choice:
@@ -168,7 +264,7 @@ class Verdict:
 def judge(trials: Sequence[Trial]) -> Verdict:
     """Compare what was evaluated; of equal scores the first counts."""
     best = max((one for one in trials if one.choice), key=lambda one: one.score.value)
-    sides = [one for one in trials if one.label in ("ours", "theirs")]
+    sides = [one for one in trials if one.choice is None and one.label != "base"]
     without = max(sides, key=lambda one: one.score.value)
     remarks = []
     errors = [one.score.error for one in (best, without)]
