@@ -119,6 +119,21 @@ def carry_out(
     return Merged(manifest, ordered, holder.reason)
 
 
+def outcome_of(
+    plan: Plan, name: str, blocks: Blocks, statistics: Statistics | None = None
+) -> Outcome:
+    """What becomes of one tensor of a plan, by itself; errors as for `merge`."""
+    decision = next(one for one in plan.decisions if one.name == name)
+    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
+    holds = {name: decision.standing} if decision.standing is not None else {}
+    work = _Work(plan, versions, blocks, holds, statistics)
+    plain = work._plain(decision)
+    if plain is not None:
+        return plain
+    work.fetch([decision])
+    return work._merge(decision, spread=True)
+
+
 def measure(plan: Plan, blocks: Blocks) -> dict[str, Measure]:
     """How the updates meet in every tensor that is merged entry by entry; nothing is stored."""
     versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]

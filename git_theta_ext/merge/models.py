@@ -24,6 +24,7 @@ from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.merge.apply import Merged, carry_out
 from git_theta_ext.merge.between import Heads
 from git_theta_ext.merge.choice import Choice
+from git_theta_ext.merge.entries import Statistics
 from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.policy import Policy, policy_for
 from git_theta_ext.merge.resolve import Conflict, operation_under_way
@@ -191,10 +192,16 @@ class ModelConflict(Conflict):
         side, reason = self._side()
         ours = self.versions[1]
         holder = Structure(ours.format, ours.skeleton, wanted, side, reason)
+        return carry_out(plan, blocks, None, self.statistics(blocks), holder)
+
+    def statistics(self, blocks: Blocks) -> Statistics:
+        """What Fisher and RegMean need, from beside the shards, under the model's name."""
         stem = self.path.replace("-*-of-*", "")
-        heads = (self.heads.ours, self.heads.theirs)
-        statistics = statistics_of(self.repository, stem, heads, blocks)
-        return carry_out(plan, blocks, None, statistics, holder)
+        return statistics_of(self.repository, stem, (self.heads.ours, self.heads.theirs), blocks)
+
+    def structure_reason(self, blocks: Blocks) -> str:
+        """Why it is open which side says what each shard holds; empty if it is not."""
+        return self._side()[1]
 
     def finish(self, blocks: Blocks) -> Merged:
         """Make the result, write all shards and their index into the work tree, remember the state.
