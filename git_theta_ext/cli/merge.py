@@ -19,6 +19,7 @@ from git_theta_ext.merge.apply import measure
 from git_theta_ext.merge.between import Heads, pairs
 from git_theta_ext.merge.choice import Choice
 from git_theta_ext.merge.explain import advice, figures, notes, open_lines
+from git_theta_ext.merge.measured import measured_strategies, statistics_of
 from git_theta_ext.merge.models import ModelConflict, chosen_policy, reopen, resharded
 from git_theta_ext.merge.octopus import Branches
 from git_theta_ext.merge.plan import make_plan
@@ -227,7 +228,17 @@ def _contests(
             f"tensors of {models[0]} moved between shards, so no shard can be evaluated by itself",
             hint=f"choose a strategy: git theta merge {args.other} --strategy average",
         )
-    return [Contest.of(pair, blocks) for pair in pairs(repository, heads)]
+    sides = (heads.ours, heads.theirs)
+    return [
+        Contest.of(
+            pair,
+            blocks,
+            statistics_of(repository, pair.path, sides, blocks),
+            measured_strategies(repository, pair.path, sides),
+        )
+        for pair in pairs(repository, heads)
+        if not pair.path.endswith(policy.STATISTICS)
+    ]
 
 
 def _one(found: list[Contest], name: str | None) -> Contest:

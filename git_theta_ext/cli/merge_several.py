@@ -14,6 +14,7 @@ from git_theta_ext.merge import policy
 from git_theta_ext.merge.between import Group
 from git_theta_ext.merge.choice import CONFLICT, Choice
 from git_theta_ext.merge.explain import notes, open_lines
+from git_theta_ext.merge.measured import measured_strategies
 from git_theta_ext.merge.octopus import (
     Branches,
     colliding,
@@ -111,7 +112,9 @@ def _will(row: Row) -> str:
 def contests(repository: Repository, branches: Branches, blocks: Blocks) -> list[Contest]:
     """What `--tune` may choose from: each checkpoint that several branches changed."""
     return [
-        _contest(repository, branches, group, blocks) for group in colliding(repository, branches)
+        _contest(repository, branches, group, blocks)
+        for group in colliding(repository, branches)
+        if not group.path.endswith(policy.STATISTICS)
     ]
 
 
@@ -120,4 +123,7 @@ def _contest(repository: Repository, branches: Branches, group: Group, blocks: B
         return merge_group(repository, branches, group, fixed(choice), blocks).manifest
 
     names = [branches.names[number] for number in group.numbers]
-    return Contest(group.path, group.base, dict(zip(names, group.sides, strict=True)), make)
+    commits = [branches.commits[number] for number in group.numbers]
+    measured = measured_strategies(repository, group.path, commits)
+    sides = dict(zip(names, group.sides, strict=True))
+    return Contest(group.path, group.base, sides, make, measured)

@@ -1,8 +1,8 @@
 """Find a merge by evaluating candidates: about ten evaluations find nearly the best of many.
 
-Of 29 candidates on small models, these ten came within a point of the best, where a plain average
-was 2 to 13 points away. Every candidate is written into a temporary folder; neither work tree nor
-index is touched.
+Of 29 candidates on small models (benchmarks/training.py) these came near the best, where a plain
+average was up to 13 points away. Every candidate is written into a temporary folder; neither work
+tree nor index is touched.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge.apply import merge
 from git_theta_ext.merge.between import Pair
 from git_theta_ext.merge.choice import Choice
+from git_theta_ext.merge.entries import Statistics
 from git_theta_ext.repository import run_program
 
 ENOUGH = 100
@@ -123,21 +124,32 @@ class Contest:
     """What is to be merged: the versions by label, the ancestor's not among them, and how.
 
     `make` gives the merge by a strategy; `path` is the checkpoint's: the evaluation sees its name.
+    `measured` names the strategies (`regmean`, `fisher`) whose statistics all sides have.
     """
 
     path: str
     base: Manifest | None
     sides: Mapping[str, Manifest]
     make: Callable[[Choice], Manifest]
+    measured: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, pair: Pair, blocks: Blocks) -> Contest:
+    def of(
+        cls,
+        pair: Pair,
+        blocks: Blocks,
+        statistics: Statistics | None = None,
+        measured: tuple[str, ...] = (),
+    ) -> Contest:
         """The contest of two sides."""
 
         def make(choice: Choice) -> Manifest:
-            return merge(pair.base, pair.ours, pair.theirs, blocks, lambda _: choice).manifest
+            return merge(
+                pair.base, pair.ours, pair.theirs, blocks, lambda _: choice, statistics=statistics
+            ).manifest
 
-        return cls(pair.path, pair.base, {"ours": pair.ours, "theirs": pair.theirs}, make)
+        sides = {"ours": pair.ours, "theirs": pair.theirs}
+        return cls(pair.path, pair.base, sides, make, measured)
 
 
 def tune(
@@ -164,15 +176,15 @@ def tune(
                 memory.put(label, found.score)
             return found
 
+        found: list[Trial] = []
         versions = {"base": contest.base, **contest.sides}
         for label, manifest in versions.items():
             if manifest is not None:
-                yield trial(label, None, lambda one=manifest: one)  # type: ignore[misc]
-        found: list[Trial] = []
-        for choice in _candidates(contest.base is not None, len(contest.sides), found):
-            one = trial(str(choice), choice, lambda c=choice: contest.make(c))  # type: ignore[misc]
-            found.append(one)
-            yield one
+                found.append(trial(label, None, lambda one=manifest: one))  # type: ignore[misc]
+                yield found[-1]
+        for choice in _candidates(contest, found):
+            found.append(trial(str(choice), choice, lambda one=choice: contest.make(one)))  # type: ignore[misc]
+            yield found[-1]
     if memory is not None:
         memory.forget()
 
@@ -222,25 +234,33 @@ class Memory:
             self._path.unlink()
 
 
-def _candidates(has_base: bool, count: int, found: list[Trial]) -> Iterator[Choice]:
-    """Lengths of the merged update, one more beside the best, unequal weights, TIES."""
-    if not has_base:
+def _candidates(contest: Contest, trials: Sequence[Trial]) -> Iterator[Choice]:
+    """Lengths of the merged update, the sphere, statistics, unequal weights, TIES.
+
+    What comes later depends on the trials so far: one more length beside the best, and weights
+    that favour the best side.
+    """
+    sides = [one for one in trials if one.choice is None and one.label != "base"]
+    best_side = max(range(len(sides)), key=lambda number: sides[number].score.value)
+    yield from (Choice(name) for name in contest.measured)
+    yield Choice("karcher")
+    if contest.base is None:
         yield Choice("average")
-        for weights in _emphasis(count, 2.0, 1.0):
-            yield Choice("average", (("weights", weights),))
+        for number in range(len(sides)):
+            yield Choice("average", (("weights", _favour(number, len(sides))),))
         return
     for length in (0.5, 0.7, 1.0):
         yield _sum(length)
-    best = max(found, key=lambda trial: trial.score.value)
+    lengths = [one for one in trials if one.choice and one.choice.strategy == "task-arithmetic"]
+    best = max(lengths, key=lambda trial: trial.score.value)
     yield _sum(0.3 if best.choice == _sum(0.5) else 0.85)
-    for weights in _emphasis(count, 1.0, 0.5):
-        yield Choice("task-arithmetic", (("weights", weights),))
+    yield Choice("task-arithmetic", (("weights", _favour(best_side, len(sides))),))
     yield Choice("ties", (("density", 0.5),))
 
 
-def _emphasis(count: int, much: float, little: float) -> list[tuple[float, ...]]:
-    """Weights that favour one side, for each side."""
-    return [tuple(much if n == one else little for n in range(count)) for one in range(count)]
+def _favour(one: int, count: int) -> tuple[float, ...]:
+    """Weights of which one side's is twice the others'."""
+    return tuple(1.0 if number == one else 0.5 for number in range(count))
 
 
 def _sum(length: float) -> Choice:

@@ -168,7 +168,7 @@ def test_tuning_chooses_for_all_sides(repo: Repo) -> None:
     branches(repo, *tensors, base={"w": np.zeros(300, np.float32)})
     text = repo.theta("merge", "a", "b", "--yes", "--tune", evaluation(repo, 12))
     assert "task-arithmetic,lambda=1: 1 ± 0" in text
-    assert "task-arithmetic,weights=1:0.5:0.5" in text
+    assert "task-arithmetic,weights=0.5:0.5:1" in text
     assert np.frombuffer(content(repo)[-1200:], np.float32) == pytest.approx(np.full(300, 12.0))
     assert repo.git("log", "-1", "--format=%P").count(" ") == 2
 
