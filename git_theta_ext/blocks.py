@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +71,10 @@ class Blocks:
     def writing_to(self, scratch: Store) -> Blocks:
         """The same blocks, but what is written goes into another store and is gone with it."""
         return _Rehearsal(self, scratch)
+
+    def above(self, folder: Path) -> Blocks:
+        """The same blocks, but what is written goes into a folder; it can be read there too."""
+        return Blocks(self.store.above(folder), self._fetch)
 
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         """Have all these objects in the store; what is missing is fetched in one batch.

@@ -46,12 +46,17 @@ def settings(python: list[str]) -> dict[str, str]:
     command = " ".join([_quote(python[0]), *python[1:], "-m", "git_theta_ext.drivers."])
     # Git expands %O and its like in the merge command, so a % of the path itself is doubled.
     merge = command.replace("%", "%%") + "merge %O %A %B %L %P"
+    tool = command.replace(
+        "git_theta_ext.drivers.", 'git_theta_ext.cli.main mergetool -- "$MERGED"'
+    )
     return {
         "filter.theta.process": command + "filter",
         "filter.theta.required": "true",
         "diff.theta.command": command + "diff",
         "merge.theta.name": "git-theta: merge checkpoints tensor by tensor",
         "merge.theta.driver": merge,
+        "mergetool.theta.cmd": tool,
+        "mergetool.theta.trustExitCode": "true",
     }
 
 

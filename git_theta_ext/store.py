@@ -50,6 +50,10 @@ class Store:
         self._lock = threading.Lock()
         self._shared: Lock | None = None
 
+    def above(self, root: Path) -> Store:
+        """A store at another folder, which also finds everything that this one has."""
+        return Store(root, self._roots)
+
     def path(self, oid: str) -> Path:
         """Where an object is, or would be, in the first store."""
         return _object_path(self.root, oid)

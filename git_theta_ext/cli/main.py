@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("export", "write tensors of a version to a safetensors, npz or pt file"),
     "merge": ("merge", "merge a branch with a strategy, show the plan, or find the best merge"),
     "resolve": ("resolve", "settle what a merge left open in a checkpoint"),
+    "mergetool": ("mergetool", "settle what a merge left open, in the terminal"),
     "stats": ("stats", "measure what the Fisher and RegMean merges need"),
     "fetch": ("fetch", "download missing objects from the remote"),
     "pull": ("pull", "download missing objects and write the checkpoints"),

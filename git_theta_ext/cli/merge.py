@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.cli import merge_several
 from git_theta_ext.cli.choices import add_options, choice_of
 from git_theta_ext.cli.text import plural, printable, table
 from git_theta_ext.errors import UsageError
 from git_theta_ext.merge import policy
 from git_theta_ext.merge.apply import measure
-from git_theta_ext.merge.between import Heads, Pair, pairs
+from git_theta_ext.merge.between import Heads, pairs
 from git_theta_ext.merge.choice import Choice
-from git_theta_ext.merge.explain import advice, figures
+from git_theta_ext.merge.explain import advice, figures, notes, open_lines
+from git_theta_ext.merge.measured import measured_strategies, statistics_of
+from git_theta_ext.merge.models import ModelConflict, chosen_policy, reopen, resharded
+from git_theta_ext.merge.octopus import Branches
 from git_theta_ext.merge.plan import make_plan
-from git_theta_ext.merge.tune import Trial, Verdict, command_of, evaluator, judge, tune
+from git_theta_ext.merge.tune import (
+    Contest,
+    Memory,
+    Trial,
+    Verdict,
+    command_of,
+    evaluator,
+    judge,
+    tune,
+)
 from git_theta_ext.repository import Repository, run_program
 
 _FROM_FILE = ""
@@ -33,7 +48,9 @@ def add_parser(subparsers: Any) -> None:
         "--plan nothing is merged: say what would be done. With --tune, evaluate candidates and "
         "merge with the best.",
     )
-    parser.add_argument("other", metavar="OTHER", help="the branch or commit to merge")
+    parser.add_argument(
+        "others", metavar="OTHER", nargs="+", help="the branch or commit to merge; several at once"
+    )
     add_options(parser)
     parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
     parser.add_argument(
@@ -43,6 +60,9 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--file", metavar="FILE", help="the checkpoint to tune for")
     parser.add_argument("--yes", "-y", action="store_true", help="with --tune: do not ask")
+    parser.add_argument(
+        "--no-commit", action="store_true", help="merge, but stop before the commit"
+    )
     parser.add_argument("-m", "--message", metavar="TEXT", help="the message of the merge commit")
     parser.set_defaults(run=run)
 
@@ -51,15 +71,30 @@ def run(args: argparse.Namespace) -> int:
     """Merge, plan or tune."""
     repository = Repository.discover()
     choice = choice_of(args)
+    branches = Branches.find(repository, args.others) if len(args.others) > 1 else None
+    if branches is not None and len(branches.commits) < 3 and "HEAD" in branches.names:
+        # Of several names one branch is left that HEAD does not contain, if any: Git's own merge.
+        args.others = [name for name in branches.names if name != "HEAD"] or ["HEAD"]
+        branches = None
+    elif branches is not None and len(branches.commits) < 2:
+        args.others, branches = list(branches.names), None
+    args.other = " ".join(args.others)
     if args.tune is not None:
         if choice is not None or args.plan:
             raise UsageError("--tune finds the strategy itself: leave out --strategy and --plan")
-        choice = _tuned(repository, args)
+        choice = _tuned(repository, args, branches)
         if choice is None:
             return 0
+    if branches is not None:
+        if args.plan:
+            return merge_several.plan(repository, branches, choice)
+        return merge_several.merge(repository, args, branches, choice)
     heads = Heads.find(repository, args.other)
     if args.plan:
         return _plan(repository, heads, choice)
+    models = resharded(repository, heads)
+    if models:
+        return _merge_models(repository, args, choice, heads, models)
     return _merge(repository, args, choice)
 
 
@@ -68,11 +103,66 @@ def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | No
     if choice is not None:
         os.environ[policy.VARIABLE] = str(choice)
     message = ["-m", args.message] if args.message else ["--no-edit"]
-    command = ["git", "merge", *message, "--", args.other]
-    status, output, errors = run_program(command, repository.cwd)
+    if args.no_commit:
+        message = ["--no-commit", *message]
+    status, output, errors = _git(repository, "merge", *message, "--", args.other)
+    _pass_on(output, errors)
+    return status
+
+
+def _git(repository: Repository, *arguments: str) -> tuple[int, bytes, bytes]:
+    return run_program(["git", *arguments], repository.cwd)
+
+
+def _pass_on(output: bytes, errors: bytes) -> None:
     for stream, data in ((sys.stdout, output), (sys.stderr, errors)):
         stream.write(data.decode("utf-8", "replace"))
         stream.flush()
+
+
+def _merge_models(
+    repository: Repository,
+    args: argparse.Namespace,
+    choice: Choice | None,
+    heads: Heads,
+    models: Sequence[str],
+) -> int:
+    """Merge where tensors moved between shards: Git all else, each such model as one."""
+    if choice is not None:
+        os.environ[policy.VARIABLE] = str(choice)
+    message = ["-m", args.message] if args.message else []
+    status, output, errors = _git(repository, "merge", "--no-commit", *message, "--", args.other)
+    if not (repository.git_dir / "MERGE_HEAD").exists():
+        _pass_on(output, errors)
+        return status
+    blocks = Blocks.open(repository)
+    left = 0
+    for pattern in models:
+        chosen = chosen_policy(repository, pattern, choice, os.environ)
+        conflict = ModelConflict.between(repository, pattern, heads, chosen)
+        merged = conflict.finish(blocks)
+        name = printable(pattern)
+        print(f"{name}: tensors moved between shards, so all shards are merged as one model")
+        for line in notes(merged):
+            print(line)
+        if not merged.open:
+            _git(repository, "add", "-A", "--", *(f":(top,glob){one}" for one in conflict.paths))
+            continue
+        left += 1
+        reopen(conflict, list(merged.open))
+        print(f"CONFLICT (content): {plural(len(merged.open), 'part')} open, where ours stands:")
+        for line in open_lines(merged.open):
+            print(f"    {line}")
+        print(f"  to go on: git theta resolve {shlex.quote(name)} --strategy average (or ours, …)")
+    unmerged = repository.git("diff", "--name-only", "--diff-filter=U").decode("utf-8", "replace")
+    if left or unmerged:
+        for line in unmerged.splitlines():
+            print(f"in conflict: {line}")
+        return 1
+    if args.no_commit:
+        return 0
+    status, output, errors = _git(repository, "commit", "--no-edit")
+    _pass_on(output, errors)
     return status
 
 
@@ -84,7 +174,8 @@ def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
         choose = chosen.choose if choice is None else lambda _: choice
         plan = make_plan(pair.base, pair.ours, pair.theirs, choose)
         source = "--strategy" if choice is not None else chosen.source
-        print(f"{printable(pair.path)}  (strategy: {source})")
+        came = f" (was {printable(pair.renamed)})" if pair.renamed else ""
+        print(f"{printable(pair.path)}{came}  (strategy: {source})")
         for line in plan.lines():
             print(f"  {line}")
         measured = measure(plan, blocks)
@@ -97,7 +188,9 @@ def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
     return 0
 
 
-def _tuned(repository: Repository, args: argparse.Namespace) -> Choice | None:
+def _tuned(
+    repository: Repository, args: argparse.Namespace, branches: Branches | None
+) -> Choice | None:
     """The strategy that scored best, or None if there is nothing to merge with."""
     text = args.tune or policy.committed(repository).evaluate
     if not text:
@@ -106,11 +199,14 @@ def _tuned(repository: Repository, args: argparse.Namespace) -> Choice | None:
             hint=f"git theta merge {args.other} --tune 'python evaluate.py {{checkpoint}}'",
         )
     words = command_of(text)
-    pair = _one(list(pairs(repository, Heads.find(repository, args.other))), args.file)
-    print(f"Evaluating {printable(pair.path)} with: {printable(text)}")
+    blocks = Blocks.open(repository)
+    contest = _one(_contests(repository, args, branches, blocks), args.file)
+    print(f"Evaluating {printable(contest.path)} with: {printable(text)}")
     trials = []
-    for trial in tune(pair, Blocks.open(repository), evaluator(words, repository.top)):
-        print(f"  {trial.label}: {_score(trial)}", flush=True)
+    memory = Memory.of(repository.git_dir / "theta-merge", contest, words)
+    for trial in tune(contest, blocks, evaluator(words, repository.top), memory):
+        again = "  (evaluated before)" if trial.remembered else ""
+        print(f"  {printable(trial.label)}: {_score(trial)}{again}", flush=True)
         trials.append(trial)
     verdict = judge(trials)
     _show(trials, verdict)
@@ -120,7 +216,32 @@ def _tuned(repository: Repository, args: argparse.Namespace) -> Choice | None:
     return verdict.best.choice if _accepted(args, verdict.best) else None
 
 
-def _one(found: list[Pair], name: str | None) -> Pair:
+def _contests(
+    repository: Repository, args: argparse.Namespace, branches: Branches | None, blocks: Blocks
+) -> list[Contest]:
+    if branches is not None:
+        return merge_several.contests(repository, branches, blocks)
+    heads = Heads.find(repository, args.other)
+    models = resharded(repository, heads)
+    if models:
+        raise UsageError(
+            f"tensors of {models[0]} moved between shards, so no shard can be evaluated by itself",
+            hint=f"choose a strategy: git theta merge {args.other} --strategy average",
+        )
+    sides = (heads.ours, heads.theirs)
+    return [
+        Contest.of(
+            pair,
+            blocks,
+            statistics_of(repository, pair.path, sides, blocks),
+            measured_strategies(repository, pair.path, sides),
+        )
+        for pair in pairs(repository, heads)
+        if not pair.path.endswith(policy.STATISTICS)
+    ]
+
+
+def _one(found: list[Contest], name: str | None) -> Contest:
     matching = [pair for pair in found if name in (None, pair.path)]
     if len(matching) == 1:
         return matching[0]

@@ -14,9 +14,11 @@ from git_theta_ext.errors import UsageError
 from git_theta_ext.merge import structure
 from git_theta_ext.merge.apply import Merged
 from git_theta_ext.merge.explain import notes, open_lines
+from git_theta_ext.merge.models import ModelConflict
 from git_theta_ext.merge.resolve import Conflict
 from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository
+from git_theta_ext.sharded import names_model
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,7 +30,10 @@ def add_parser(subparsers: Any) -> None:
         "strategy; as often as needed. The result is written into the work tree; git add takes it. "
         "Without a strategy: list what is open.",
     )
-    parser.add_argument("file", metavar="FILE", help="a checkpoint in conflict")
+    parser.add_argument(
+        "file", metavar="FILE",
+        help="a checkpoint in conflict; an index or a pattern of shards for a whole model",
+    )  # fmt: skip
     parser.add_argument(
         "--tensor", "-t", metavar="GLOB",
         help="the tensors to settle (default: whatever is still open)",
@@ -49,20 +54,22 @@ def run(args: argparse.Namespace) -> int:
     """Resolve; 0 when nothing is open any more, else 1."""
     repository = Repository.discover()
     path = from_top(repository, args.file)
-    conflict = Conflict.find(repository, path, os.environ)
+    kind = ModelConflict if names_model(path) else Conflict
+    conflict = kind.find(repository, path, os.environ)
     choice = choice_of(args)
     blocks = Blocks.open(repository)
     if args.undo or args.abort:
         if choice is not None or args.structure or args.tensor:
             raise UsageError("--undo and --abort stand alone")
-        merged = (conflict.undo() if args.undo else conflict.abort()).finish(blocks)
+        conflict = conflict.undo() if args.undo else conflict.abort()
+        merged = conflict.finish(blocks)
     elif choice is None and args.structure is None:
         if args.tensor:
             raise UsageError("--tensor needs --strategy S")
         merged = conflict.merged(blocks)
     else:
         merged = _resolve(conflict, args, str(choice) if choice else None, blocks)
-    return _report(path, merged, args.json)
+    return _report(conflict, merged, args.json)
 
 
 def _resolve(
@@ -78,17 +85,24 @@ def _resolve(
     return conflict.resolve(args.tensor, choice, side).finish(blocks)
 
 
-def _report(path: str, merged: Merged, json: bool) -> int:
+def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
+    path = conflict.path
     if json:
         print(to_json({"path": path, "open": merged.open, "notes": notes(merged)}))
         return 1 if merged.open else 0
     for line in notes(merged):
         print(line)
     if not merged.open:
-        quoted = shlex.quote(printable(path))
-        print(f"{printable(path)}: nothing is open; to take it: git add {quoted}")
+        print(f"{printable(path)}: nothing is open; to take it: git add {_to_add(conflict)}")
         return 0
     print(f"{printable(path)}: {plural(len(merged.open), 'part')} open, where ours stands:")
     for line in open_lines(merged.open):
         print(f"  {line}")
     return 1
+
+
+def _to_add(conflict: Conflict) -> str:
+    """What `git add` is to be told, as words of a shell."""
+    if isinstance(conflict, ModelConflict):
+        return "-A -- " + " ".join(shlex.quote(printable(one)) for one in conflict.paths)
+    return shlex.quote(printable(conflict.path))

@@ -98,9 +98,13 @@ def carry_out(
     blocks: Blocks,
     prefer: structure.Side | None = None,
     statistics: Statistics | None = None,
+    holder: structure.Structure | None = None,
 ) -> Merged:
-    """Make the result that a plan describes; arguments and errors as for `merge`."""
-    holder = structure.settle(plan, blocks, prefer)
+    """Make the result that a plan describes; arguments and errors as for `merge`.
+
+    `holder` is what holds the tensors, where that is settled already.
+    """
+    holder = holder or structure.settle(plan, blocks, prefer)
     versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
     work = _Work(plan, versions, blocks, holder.tensors, statistics)
     outcomes = {one.name: one for one in work.outcomes()}
@@ -113,6 +117,21 @@ def carry_out(
     manifest = Manifest(holder.format, holder.block, tuple(entries))
     ordered = tuple(outcomes[one.name] for one in plan.decisions)
     return Merged(manifest, ordered, holder.reason)
+
+
+def outcome_of(
+    plan: Plan, name: str, blocks: Blocks, statistics: Statistics | None = None
+) -> Outcome:
+    """What becomes of one tensor of a plan, by itself; errors as for `merge`."""
+    decision = next(one for one in plan.decisions if one.name == name)
+    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
+    holds = {name: decision.standing} if decision.standing is not None else {}
+    work = _Work(plan, versions, blocks, holds, statistics)
+    plain = work._plain(decision)
+    if plain is not None:
+        return plain
+    work.fetch([decision])
+    return work._merge(decision, spread=True)
 
 
 def measure(plan: Plan, blocks: Blocks) -> dict[str, Measure]:

@@ -120,7 +120,7 @@ class _Merger:
         self.shape = versions.tensor.shape
         self.count = versions.common
         self.seeds = tuple(
-            _seed(decision.seed_name, reader.entry, versions.old.entry if versions.old else None)
+            seed_of(decision.seed_name, reader.entry, versions.old.entry if versions.old else None)
             for reader in (versions.mine, versions.yours)
         )
 
@@ -325,7 +325,7 @@ class _Merger:
         return TensorResult(tuple(blocks), total, reason)
 
 
-def _seed(name: str, side: Entry, base: Entry | None) -> bytes:
+def seed_of(name: str, side: Entry, base: Entry | None) -> bytes:
     """What a random strategy draws from: the tensor's name, the base's content, the side's."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass"))
     for entry in (base, side):

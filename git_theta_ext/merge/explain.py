@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from git_theta_ext.merge.choice import CONFLICT
 from git_theta_ext.merge.values import Measure
 from git_theta_ext.report.text import shown
+from git_theta_ext.sharded import model_of
 
 if TYPE_CHECKING:
     from git_theta_ext.merge.apply import Merged, Outcome
@@ -69,7 +70,17 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
     name = shlex.quote(path)
     lines.append(f"    git theta resolve {name} --strategy average   (or ours, theirs, ties, …)")
     lines.append(f"    git add {name}")
+    model = model_of(path)
+    if model is not None and any(map(_moved, merged.outcomes)):
+        lines.append("  if tensors moved to other shards, settle all shards together:")
+        lines.append(f"    git theta resolve {shlex.quote(model)}")
     return lines
+
+
+def _moved(outcome: Outcome) -> bool:
+    """Whether an open tensor is missing on a side, as one that went to another shard is."""
+    decision = outcome.decision
+    return bool(outcome.open) and "removed" in (decision.ours, decision.theirs)
 
 
 def figures(measure: Measure | None) -> str:

@@ -58,6 +58,18 @@ def statistics_path(path: str, kind: str) -> str:
     return str(place.with_name(f"{place.stem}.{kind}.safetensors"))
 
 
+def measured_strategies(
+    repository: Repository, path: str, revisions: Sequence[str]
+) -> tuple[str, ...]:
+    """The strategies whose statistics stand beside a checkpoint in all of some commits."""
+    kinds = {"regmean": "gram", "fisher": "fisher"}
+    return tuple(
+        name
+        for name, kind in kinds.items()
+        if all(repository.blob_at(one, statistics_path(path, kind)) for one in revisions)
+    )
+
+
 def _array(entry: Entry, blocks: Blocks) -> NDArray[Any] | None:
     tensor = entry.tensor
     reader = Reader(entry, tensor.dtype, blocks)

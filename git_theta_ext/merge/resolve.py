@@ -12,11 +12,13 @@ from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.manifest import Manifest, is_manifest
 from git_theta_ext.merge import structure
 from git_theta_ext.merge.apply import Merged, carry_out
+from git_theta_ext.merge.entries import Statistics
 from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.plan import Plan, make_plan
 from git_theta_ext.merge.policy import Operation, parse_choice, policy_for
 from git_theta_ext.merge.state import Resolution, State, key_of, load, save
 from git_theta_ext.repository import IndexEntry, Repository
+from git_theta_ext.sharded import model_of
 
 _PICKING = ("CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
 _OTHER_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD")
@@ -56,10 +58,11 @@ class Conflict:
             )
         if 2 not in stages or 3 not in stages:
             gone = "ours" if 2 not in stages else "theirs"
-            raise UsageError(
-                f"{path} was deleted in {gone} and changed in the other",
-                hint=f"git add {path}   keeps it; git rm {path}   deletes it",
-            )
+            model = model_of(path)
+            hint = f"git add {path}   keeps it; git rm {path}   deletes it"
+            if model is not None:
+                hint = f"git theta resolve '{model}'   settles all shards of the model together"
+            raise UsageError(f"{path} was deleted in {gone} and changed in the other", hint=hint)
         texts = [_text(repository, stages.get(number)) for number in (1, 2, 3)]
         versions = [_parse(text, path, number) for number, text in enumerate(texts)]
         key = key_of(texts)
@@ -76,12 +79,19 @@ class Conflict:
         """What would be done with what was chosen so far."""
         return make_plan(*self.versions, self.state.choose)
 
-    def merged(self, blocks: Blocks) -> Merged:
-        """The result of what was chosen so far."""
+    def statistics(self, blocks: Blocks) -> Statistics:
+        """What Fisher and RegMean need, of both sides."""
         heads = (name for name in _OTHER_HEADS if (self.repository.git_dir / name).exists())
         revisions = ("HEAD", next(heads, None))
-        statistics = statistics_of(self.repository, self.path, revisions, blocks)
-        return carry_out(self.plan(), blocks, self.state.structure, statistics)
+        return statistics_of(self.repository, self.path, revisions, blocks)
+
+    def structure_reason(self, blocks: Blocks) -> str:
+        """Why the structure is open; empty if it is not."""
+        return structure.settle(self.plan(), blocks, self.state.structure).reason
+
+    def merged(self, blocks: Blocks) -> Merged:
+        """The result of what was chosen so far."""
+        return carry_out(self.plan(), blocks, self.state.structure, self.statistics(blocks))
 
     def with_open(self, found: Mapping[str, str]) -> Conflict:
         """The same conflict, now that it is known what is open in it."""
@@ -114,6 +124,15 @@ class Conflict:
                 raise UsageError(f"no tensor that both sides changed matches {pattern!r}")
         resolution = Resolution(frozenset(names), choice, side)
         return self._with((*self.state.resolutions, resolution))
+
+    def only(self, names: Iterable[str], choice: str) -> Conflict:
+        """Use a strategy for some tensors, by their names.
+
+        Raises:
+            UsageError: there is no such strategy.
+        """
+        parse_choice(choice, "strategy")
+        return self._with((*self.state.resolutions, Resolution(frozenset(names), choice)))
 
     def undo(self) -> Conflict:
         """Take the last resolution back.

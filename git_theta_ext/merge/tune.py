@@ -1,26 +1,31 @@
 """Find a merge by evaluating candidates: about ten evaluations find nearly the best of many.
 
-Of 29 candidates on small models, these ten came within a point of the best, where a plain average
-was 2 to 13 points away. Every candidate is written into a temporary folder; neither work tree nor
-index is touched.
+Of 29 candidates on small models (benchmarks/training.py) these came near the best, where a plain
+average was up to 13 points away. Every candidate is written into a temporary folder; neither work
+tree nor index is touched.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import Checkout, write_file
-from git_theta_ext.errors import ThetaError, UsageError
+from git_theta_ext.errors import StoreError, ThetaError, UsageError
 from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge.apply import merge
 from git_theta_ext.merge.between import Pair
 from git_theta_ext.merge.choice import Choice
+from git_theta_ext.merge.entries import Statistics
 from git_theta_ext.repository import run_program
 
 ENOUGH = 100
@@ -45,11 +50,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate and its score; `choice` is None for the versions that are there already."""
+    """A candidate and its score; `choice` is None for the versions that are there already.
+
+    `remembered`: an earlier run, which was interrupted, has evaluated it.
+    """
 
     label: str
     choice: Choice | None
     score: Score
+    remembered: bool = False
 
 
 Evaluate = Callable[[Path], Score]
@@ -110,41 +119,148 @@ def parse_score(output: str) -> Score:
     )
 
 
-def tune(pair: Pair, blocks: Blocks, evaluate: Evaluate) -> Iterator[Trial]:
-    """Evaluate the versions that there are, then merges of them, each as soon as it is done."""
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """What is to be merged: the versions by label, the ancestor's not among them, and how.
+
+    `make` gives the merge by a strategy; `path` is the checkpoint's: the evaluation sees its name.
+    `measured` names the strategies (`regmean`, `fisher`) whose statistics all sides have.
+    """
+
+    path: str
+    base: Manifest | None
+    sides: Mapping[str, Manifest]
+    make: Callable[[Choice], Manifest]
+    measured: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        pair: Pair,
+        blocks: Blocks,
+        statistics: Statistics | None = None,
+        measured: tuple[str, ...] = (),
+    ) -> Contest:
+        """The contest of two sides."""
+
+        def make(choice: Choice) -> Manifest:
+            return merge(
+                pair.base, pair.ours, pair.theirs, blocks, lambda _: choice, statistics=statistics
+            ).manifest
+
+        sides = {"ours": pair.ours, "theirs": pair.theirs}
+        return cls(pair.path, pair.base, sides, make, measured)
+
+
+def tune(
+    contest: Contest, blocks: Blocks, evaluate: Evaluate, memory: Memory | None = None
+) -> Iterator[Trial]:
+    """Evaluate the versions that there are, then merges of them, each as soon as it is done.
+
+    Args:
+        contest: the versions.
+        blocks: where their objects are; what is merged is stored there too.
+        evaluate: gives the score of a checkpoint in a temporary folder.
+        memory: what an interrupted run has evaluated is taken from it, and each score kept in it.
+    """
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
-        place = Path(folder) / PurePosixPath(pair.path).name
+        place = Path(folder) / PurePosixPath(contest.path).name
 
-        def score(manifest: Manifest) -> Score:
-            write_file(place, Checkout(manifest, blocks))
-            return evaluate(place)
+        def trial(label: str, choice: Choice | None, make: Callable[[], Manifest]) -> Trial:
+            known = memory.get(label) if memory else None
+            if known is not None:
+                return Trial(label, choice, known, remembered=True)
+            write_file(place, Checkout(make(), blocks))
+            found = Trial(label, choice, evaluate(place))
+            if memory is not None:
+                memory.put(label, found.score)
+            return found
 
-        versions = {"base": pair.base, "ours": pair.ours, "theirs": pair.theirs}
+        found: list[Trial] = []
+        versions = {"base": contest.base, **contest.sides}
         for label, manifest in versions.items():
             if manifest is not None:
-                yield Trial(label, None, score(manifest))
-        found: list[Trial] = []
-        for choice in _candidates(pair.base is not None, found):
-            merged = merge(pair.base, pair.ours, pair.theirs, blocks, lambda _, c=choice: c)  # type: ignore[misc]
-            trial = Trial(str(choice), choice, score(merged.manifest))
-            found.append(trial)
-            yield trial
+                found.append(trial(label, None, lambda one=manifest: one))  # type: ignore[misc]
+                yield found[-1]
+        for choice in _candidates(contest, found):
+            found.append(trial(str(choice), choice, lambda one=choice: contest.make(one)))  # type: ignore[misc]
+            yield found[-1]
+    if memory is not None:
+        memory.forget()
 
 
-def _candidates(has_base: bool, found: list[Trial]) -> Iterator[Choice]:
-    """Lengths of the merged update, one more beside the best, unequal weights, TIES."""
-    if not has_base:
+class Memory:
+    """The scores of a run that is under way, in a file, so that an interrupted one goes on."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` need not exist; a file that cannot be read is as none."""
+        self._path = path
+        self._known: dict[str, Score] = {}
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            for label, (value, examples) in json.loads(path.read_text("utf-8")).items():
+                self._known[label] = Score(float(value), examples and int(examples))
+
+    @classmethod
+    def of(cls, folder: Path, contest: Contest, words: Sequence[str]) -> Memory:
+        """The memory of these versions, merged for this command, in a folder."""
+        digest = hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape"))
+        for manifest in (contest.base, *contest.sides.values()):
+            digest.update(b"\0" + (manifest.to_bytes() if manifest else b""))
+        return cls(folder / f"tune-{digest.hexdigest()}.json")
+
+    def get(self, label: str) -> Score | None:
+        """The score of a candidate, if it was evaluated."""
+        return self._known.get(label)
+
+    def put(self, label: str, score: Score) -> None:
+        """Keep a score.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        self._known[label] = score
+        rows = {name: (one.value, one.examples) for name, one in self._known.items()}
+        temporary = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            temporary.write_text(json.dumps(rows), "utf-8")
+            os.replace(temporary, self._path)
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+    def forget(self) -> None:
+        """Remove the file: the run is complete."""
+        with suppress(OSError):
+            self._path.unlink()
+
+
+def _candidates(contest: Contest, trials: Sequence[Trial]) -> Iterator[Choice]:
+    """Lengths of the merged update, the sphere, statistics, unequal weights, TIES.
+
+    What comes later depends on the trials so far: one more length beside the best, and weights
+    that favour the best side.
+    """
+    sides = [one for one in trials if one.choice is None and one.label != "base"]
+    best_side = max(range(len(sides)), key=lambda number: sides[number].score.value)
+    yield from (Choice(name) for name in contest.measured)
+    yield Choice("karcher")
+    if contest.base is None:
         yield Choice("average")
-        for weights in ((2.0, 1.0), (1.0, 2.0)):
-            yield Choice("average", (("weights", weights),))
+        for number in range(len(sides)):
+            yield Choice("average", (("weights", _favour(number, len(sides))),))
         return
     for length in (0.5, 0.7, 1.0):
         yield _sum(length)
-    best = max(found, key=lambda trial: trial.score.value)
+    lengths = [one for one in trials if one.choice and one.choice.strategy == "task-arithmetic"]
+    best = max(lengths, key=lambda trial: trial.score.value)
     yield _sum(0.3 if best.choice == _sum(0.5) else 0.85)
-    for weights in ((1.0, 0.5), (0.5, 1.0)):
-        yield Choice("task-arithmetic", (("weights", weights),))
+    yield Choice("task-arithmetic", (("weights", _favour(best_side, len(sides))),))
     yield Choice("ties", (("density", 0.5),))
+
+
+def _favour(one: int, count: int) -> tuple[float, ...]:
+    """Weights of which one side's is twice the others'."""
+    return tuple(1.0 if number == one else 0.5 for number in range(count))
 
 
 def _sum(length: float) -> Choice:
@@ -168,7 +284,7 @@ class Verdict:
 def judge(trials: Sequence[Trial]) -> Verdict:
     """Compare what was evaluated; of equal scores the first counts."""
     best = max((one for one in trials if one.choice), key=lambda one: one.score.value)
-    sides = [one for one in trials if one.label in ("ours", "theirs")]
+    sides = [one for one in trials if one.choice is None and one.label != "base"]
     without = max(sides, key=lambda one: one.score.value)
     remarks = []
     errors = [one.score.error for one in (best, without)]

@@ -118,3 +118,27 @@ def test_mistakes(scalar: Repo, words: tuple[str, ...], message: str) -> None:
     done = scalar.run(*command, ok=(1, 2))
     assert message in done.stderr.decode()
     assert content(scalar) == st({"w": np.full(300, 2, np.float32)})
+
+
+def test_an_interrupted_tuning_goes_on_where_it_was(scalar: Repo) -> None:
+    log = scalar.path.parent / "evaluated"
+    stop = scalar.path.parent / "stop"
+    script = scalar.path.parent / "evaluate.py"
+    script.write_text(
+        f"import pathlib, sys\nlog = pathlib.Path({str(log)!r})\n"
+        "count = len(log.read_text()) if log.exists() else 0\n"
+        f"if count == 4 and pathlib.Path({str(stop)!r}).exists(): sys.exit(3)\n"
+        "log.write_text('x' * (count + 1))\nprint(0.5, 400)\n"
+    )
+    stop.write_text("")
+    command = f"'{sys.executable}' '{script}' {{checkpoint}}"
+    words = ("git-theta", "merge", "side", "--tune", command)
+    done = scalar.run(*words, ok=(1,))
+    assert b"the evaluation exited with 3" in done.stderr
+    assert scalar.status() == ""
+    stop.unlink()
+    text = scalar.run(*words).stdout.decode()
+    assert text.count("(evaluated before)") == 4
+    assert len(log.read_text()) == 10
+    # A run that was completed is not remembered: the next one evaluates anew.
+    assert "(evaluated before)" not in scalar.run(*words).stdout.decode()

@@ -1,0 +1,187 @@
+"""Merging sharded models: tensors that moved between shards have not changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from tests.checkpoints import changed, safetensors
+from tests.conftest import Repo
+
+INDEX = "llm/model.safetensors.index.json"
+PATTERN = "llm/model-*-of-*.safetensors"
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def arrays() -> dict[str, NDArray[Any]]:
+    random = np.random.default_rng(0)
+    return {f"layers.{n}.w": random.normal(size=(20, 30)).astype(np.float32) for n in range(12)}
+
+
+def trained(*names: str, seed: int = 1) -> dict[str, NDArray[Any]]:
+    return {name: changed(arrays()[name], seed=seed) for name in names}
+
+
+def write(repo: Repo, tensors: Arrays, *starts: int) -> None:
+    """Write a model as shards that begin at these tensors, with its index, in place of others."""
+    for old in (repo.path / "llm").glob("model-*.safetensors"):
+        old.unlink()
+    names, where = list(tensors), {}
+    for number, start in enumerate(starts):
+        file = f"model-{number + 1:05}-of-{len(starts):05}.safetensors"
+        part = names[start : [*starts, len(names)][number + 1]]
+        repo.write(f"llm/{file}", safetensors({name: tensors[name] for name in part}))
+        where |= dict.fromkeys(part, file)
+    size = sum(value.nbytes for value in tensors.values())
+    index = {"metadata": {"total_size": size}, "weight_map": where}
+    repo.write(INDEX, json.dumps(index, indent=2).encode())
+
+
+Side = tuple[Arrays, tuple[int, ...]]
+
+
+def sides(repo: Repo, ours: Side, theirs: Side) -> None:
+    """A base of two shards of six, and a branch for each side: changed tensors, shards."""
+    write(repo, arrays(), 0, 6)
+    repo.commit("base")
+    for branch, (tensors, starts) in (("side", theirs), ("main", ours)):
+        repo.git("checkout", "-q", "-B", branch, "main")
+        write(repo, {**arrays(), **tensors}, *starts)
+        repo.commit(branch)
+        if branch == "side":
+            repo.git("checkout", "-q", "main")
+
+
+def read(repo: Repo) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """All tensors that the shards hold, none of them twice, and the file of each."""
+    found: dict[str, NDArray[Any]] = {}
+    places: dict[str, str] = {}
+    for path in sorted((repo.path / "llm").glob("model-*.safetensors")):
+        for name, value in load_file(path).items():
+            assert name not in found
+            found[name], places[name] = value, path.name
+    index = json.loads((repo.path / INDEX).read_text())
+    assert index["weight_map"] == places
+    assert index["metadata"]["total_size"] == sum(value.nbytes for value in found.values())
+    return found, places
+
+
+def same(found: Arrays, *expected: Arrays) -> bool:
+    wanted = {**arrays()}
+    for one in expected:
+        wanted |= one
+    return set(found) == set(wanted) and all(np.array_equal(found[n], wanted[n]) for n in wanted)
+
+
+def test_shards_merge_by_themselves_where_nothing_moved(repo: Repo) -> None:
+    ours, theirs = trained("layers.1.w", "layers.7.w"), trained("layers.2.w", seed=2)
+    sides(repo, (ours, (0, 6)), (theirs, (0, 6)))
+    repo.git("merge", "-q", "-m", "merge", "side")
+    assert same(read(repo)[0], ours, theirs)
+
+
+@pytest.mark.parametrize(("resharding", "reverse"), [((0, 4), False), ((0, 3, 6, 9), True)])
+def test_one_side_sharded_the_model_anew(
+    repo: Repo, resharding: tuple[int, ...], reverse: bool
+) -> None:
+    ours = trained("layers.1.w", "layers.5.w", "layers.10.w")
+    theirs = trained("layers.4.w", seed=2)
+    if reverse:
+        sides(repo, (theirs, resharding), (ours, (0, 6)))
+    else:
+        sides(repo, (ours, (0, 6)), (theirs, resharding))
+    text = repo.theta("merge", "side")
+    assert "all shards are merged as one model" in text
+    found, places = read(repo)
+    assert same(found, ours, theirs)
+    assert len(set(places.values())) == len(resharding)
+    assert repo.status() == ""
+    assert repo.git("log", "-1", "--format=%P").count(" ") == 1
+    repo.git("checkout", "-q", "HEAD~1")
+    repo.git("checkout", "-q", "main")
+    assert same(read(repo)[0], ours, theirs)
+
+
+def test_what_collides_is_settled_by_a_strategy(repo: Repo) -> None:
+    ours, theirs = trained("layers.5.w"), trained("layers.5.w", seed=2)
+    sides(repo, (ours, (0, 6)), (theirs, (0, 4, 8)))
+    repo.theta("merge", "side", "--strategy", "average")
+    mean = (ours["layers.5.w"].astype(np.float64) + theirs["layers.5.w"]) / 2
+    assert same(read(repo)[0], {"layers.5.w": mean.astype(np.float32)})
+    assert repo.status() == ""
+
+
+def test_a_conflict_is_resolved_for_the_whole_model(repo: Repo) -> None:
+    ours = trained("layers.5.w", "layers.1.w")
+    theirs = trained("layers.5.w", seed=2)
+    sides(repo, (ours, (0, 6)), (theirs, (0, 4, 8)))
+    text = repo.theta("merge", "side", ok=(1,))
+    assert "layers.5.w: both sides changed 600 of 600 entries" in text
+    assert "UU" in repo.status() or "AA" in repo.status() or "UA" in repo.status()
+    assert same(read(repo)[0], ours)
+    assert "1 part open" in repo.theta("resolve", PATTERN, ok=(1,))
+    done = repo.theta("resolve", INDEX, "--strategy", "theirs")
+    assert f"git add -A -- '{PATTERN}' {INDEX}" in done
+    assert same(read(repo)[0], ours, theirs)
+    repo.theta("resolve", INDEX, "--undo", ok=(1,))
+    assert same(read(repo)[0], ours)
+    repo.theta("resolve", PATTERN, "--strategy", "theirs")
+    repo.git("add", "-A", "--", PATTERN, INDEX)
+    repo.git("commit", "-q", "--no-edit")
+    assert repo.status() == ""
+    assert same(read(repo)[0], ours, theirs)
+
+
+def test_gits_own_merge_says_what_to_do_and_is_resolved(repo: Repo) -> None:
+    ours, theirs = trained("layers.5.w"), trained("layers.1.w", seed=2)
+    sides(repo, (ours, (0, 6)), (theirs, (0, 4)))
+    done = repo.run("git", "merge", "side", ok=(1,))
+    assert f"git theta resolve '{PATTERN}'".encode() in done.stderr
+    repo.theta("resolve", PATTERN, "--structure", "theirs")
+    found, places = read(repo)
+    assert same(found, ours, theirs)
+    assert places["layers.5.w"] == "model-00002-of-00002.safetensors"
+
+
+def test_both_sides_moved_tensors_and_one_of_them_is_chosen(repo: Repo) -> None:
+    ours, theirs = trained("layers.5.w"), trained("layers.1.w", seed=2)
+    sides(repo, (ours, (0, 3)), (theirs, (0, 4, 8)))
+    text = repo.theta("merge", "side", ok=(1,))
+    assert "choose with --structure ours or theirs" in text
+    repo.theta("resolve", INDEX, "--structure", "theirs")
+    found, places = read(repo)
+    assert same(found, ours, theirs)
+    assert len(set(places.values())) == 3
+
+
+def test_a_cherry_pick_across_shardings(repo: Repo) -> None:
+    ours, theirs = trained("layers.5.w"), trained("layers.1.w", seed=2)
+    sides(repo, (ours, (0, 6)), (theirs, (0, 4, 8)))
+    repo.run("git", "cherry-pick", "side", ok=(0, 1))
+    repo.theta("resolve", PATTERN, "--strategy", "reapply")
+    assert same(read(repo)[0], ours, theirs)
+
+
+def test_a_tensor_added_beside_a_new_sharding(repo: Repo) -> None:
+    ours = {**trained("layers.5.w"), "layers.12.w": np.ones((3, 3), np.float32)}
+    sides(repo, (ours, (0, 6)), ({}, (0, 4, 8)))
+    repo.theta("merge", "side")
+    found, places = read(repo)
+    assert same(found, ours)
+    assert places["layers.12.w"] == "model-00003-of-00003.safetensors"
+
+
+def test_mistakes(repo: Repo) -> None:
+    ours, theirs = trained("layers.5.w"), trained("layers.1.w", seed=2)
+    sides(repo, (ours, (0, 6)), (theirs, (0, 4, 8)))
+    done = repo.run("git-theta", "resolve", PATTERN, ok=(2,))
+    assert b"no merge, rebase, cherry-pick or revert is in progress" in done.stderr
+    repo.run("git", "merge", "side", ok=(1,))
+    done = repo.run("git-theta", "resolve", "llm/other-*-of-*.safetensors", ok=(2,))
+    assert b"matches no tracked shards in HEAD" in done.stderr

@@ -1,0 +1,160 @@
+"""git mergetool in a real terminal, and git theta mergetool without one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Iterator
+
+import pyte
+import pytest
+
+from tests.conftest import Repo
+from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st
+from tests.git.test_merge_resolve import BASE, OURS, THEIRS, content, mean
+
+_ROWS, _COLUMNS = 24, 110
+_PATIENCE = 60.0
+
+
+class Terminal:
+    """A command in a pseudo-terminal, and the screen that its user would see."""
+
+    def __init__(self, repo: Repo, *command: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
+        self._screen = pyte.Screen(_COLUMNS, _ROWS)
+        self._stream = pyte.ByteStream(self._screen)
+        self.process = subprocess.Popen(
+            command, cwd=repo.path, stdin=slave, stdout=slave, stderr=slave,
+            start_new_session=True, env={**os.environ, "TERM": "linux", "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+        os.close(slave)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(line.rstrip() for line in self._screen.display)
+
+    def until(self, seen: Callable[[str], bool]) -> str:
+        """Wait until the screen shows something; the screen."""
+        end = time.monotonic() + _PATIENCE
+        while not seen(self.text):
+            assert time.monotonic() < end, self.text
+            assert self._read(), self.text
+        return self.text
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._master], [], [], 0.2)
+        if not ready:
+            return True
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:
+            return False
+        self._stream.feed(data)
+        return bool(data)
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def wait(self) -> int:
+        """Read until the command ends; its exit status."""
+        end = time.monotonic() + _PATIENCE
+        while self._read() and time.monotonic() < end:
+            if self.process.poll() is not None:
+                break
+        return self.process.wait(_PATIENCE)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+
+
+@pytest.fixture
+def conflicted(repo: Repo) -> Repo:
+    """Two tensors in conflict."""
+    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS))
+    repo.run("git", "merge", "side", ok=(1,))
+    return repo
+
+
+@pytest.fixture
+def tool(conflicted: Repo) -> Iterator[Terminal]:
+    terminal = Terminal(conflicted, "git", "mergetool", "--no-prompt", "--tool=theta", NAME)
+    yield terminal
+    terminal.close()
+
+
+def row(text: str, name: str) -> list[str]:
+    """The cells behind a tensor's name."""
+    return next((line.split()[1:] for line in text.splitlines() if line.startswith(name)), [])
+
+
+def test_settled_with_the_keyboard_alone(conflicted: Repo, tool: Terminal) -> None:
+    shown = tool.until(lambda text: "w accept" in text)
+    assert f"{NAME}: 2 of 2 parts open" in shown
+    assert "why: both sides changed 4,096 of 4,096 entries" in shown
+    tool.type("t")
+    tool.until(lambda text: row(text, QUERY) == ["changed", "changed", "theirs", "1.000", "0.000"])
+    tool.type("u")
+    tool.until(lambda text: "2 of 2 parts open" in text)
+    tool.type("t\x1b[B")  # the arrow downwards
+    tool.until(lambda text: "1 of 2 parts open" in text)
+    tool.type("saverage")
+    tool.until(lambda text: "strategy: average_" in text)
+    tool.type("\r")
+    tool.until(lambda text: row(text, VALUE)[2:] == ["average", "0.500", "0.500"])
+    assert f"{NAME}: 0 of 2 parts open" in tool.text
+    tool.type("w")
+    assert tool.wait() == 0
+    assert content(conflicted) == st(BASE, {QUERY: THEIRS[QUERY], VALUE: mean(VALUE)})
+    conflicted.git("commit", "-q", "--no-edit")
+    assert conflicted.git("status", "--porcelain", "-uno") == ""
+    assert content(conflicted) == st(BASE, {QUERY: THEIRS[QUERY], VALUE: mean(VALUE)})
+
+
+def test_quitting_leaves_all_as_it_was(conflicted: Repo, tool: Terminal) -> None:
+    tool.until(lambda text: "w accept" in text)
+    tool.type("av")
+    tool.until(lambda text: "0 of 2 parts open" in text)
+    tool.type("q")
+    assert tool.wait() == 1
+    assert content(conflicted) == st(BASE, OURS)
+    assert conflicted.git("ls-files", "-u").count(NAME) == 3
+    assert "2 parts open" in conflicted.theta("resolve", NAME, ok=(1,))
+
+
+def test_without_a_full_screen_the_same_is_typed(conflicted: Repo) -> None:
+    typed = b"1 tis\n1 theirs\n7 ours\nundo\n1 base\nall ours\nlist\naccept\n"
+    done = conflicted.run("git-theta", "mergetool", NAME, stdin=typed)
+    shown = done.stdout.decode()
+    assert "unknown merge strategy 'tis'" in shown
+    assert "NUMBER STRATEGY" in shown
+    assert f"{NAME}: 0 of 2 parts open" in shown
+    assert content(conflicted) == st(BASE, {QUERY: BASE[QUERY], VALUE: OURS[VALUE]})
+    # What was chosen is known to the other commands.
+    conflicted.theta("resolve", NAME, "--undo", ok=(1,))
+
+
+def test_accepting_a_part_leaves_the_rest_in_conflict(conflicted: Repo) -> None:
+    typed = b"2 theirs\naccept\naccept\n"
+    done = conflicted.run("git-theta", "mergetool", "--plain", NAME, stdin=typed, ok=(1,))
+    assert b"1 open, where ours stands; accept again" in done.stdout
+    assert content(conflicted) == st(BASE, {QUERY: OURS[QUERY], VALUE: THEIRS[VALUE]})
+    assert conflicted.git("ls-files", "-u").count(NAME) == 3
+    done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"all ours\n", ok=(1,))
+    assert b"left as it was" in done.stdout
+
+
+def test_a_file_that_is_not_in_conflict(repo: Repo) -> None:
+    repo.write(NAME, st(BASE))
+    repo.commit("base")
+    assert b"is not in conflict" in repo.run("git-theta", "mergetool", NAME, ok=(2,)).stderr

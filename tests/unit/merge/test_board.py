@@ -1,0 +1,173 @@
+"""The mergetool's board: keys in, lines out, over a conflict that is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from git_theta_ext.errors import UsageError
+from git_theta_ext.merge import structure
+from git_theta_ext.merge.board import Board, Settling
+from git_theta_ext.merge.choice import CONFLICT, Choice
+from git_theta_ext.merge.distance import Weighed
+from git_theta_ext.merge.plan import Decision, Plan
+from git_theta_ext.merge.policy import parse_choice
+from tests.manifests import entry, manifest
+
+NAMES = ("a.weight", "b.weight", "c.weight")
+
+
+@dataclass(frozen=True)
+class FakeState:
+    chosen: tuple[tuple[frozenset[str], str], ...] = ()
+    structure: structure.Side | None = None
+
+    def choose(self, name: str) -> Choice:
+        found = [choice for names, choice in self.chosen if name in names]
+        return parse_choice(found[-1], "test") if found else CONFLICT
+
+
+@dataclass(frozen=True)
+class FakeConflict:
+    path: str = "model.safetensors"
+    state: FakeState = field(default_factory=FakeState)
+
+    def plan(self) -> Plan:
+        some = manifest(*(entry(name) for name in NAMES))
+        decisions = [
+            Decision(n, "weights", "changed", "changed", "merge", None, self.state.choose(n))
+            for n in NAMES
+        ]
+        kept = Decision("d", "weights", "kept", "changed", "theirs", None)
+        return Plan(some, some, some, (*decisions, kept))
+
+    def only(self, names: Sequence[str], choice: str) -> FakeConflict:
+        parse_choice(choice, "strategy")
+        chosen = (*self.state.chosen, (frozenset(names), choice))
+        return replace(self, state=replace(self.state, chosen=chosen))
+
+    def resolve(
+        self, pattern: str | None, choice: str | None, side: structure.Side | None
+    ) -> FakeConflict:
+        return replace(self, state=replace(self.state, structure=side))
+
+    def undo(self) -> FakeConflict:
+        if not self.state.chosen:
+            raise UsageError("nothing was resolved yet")
+        return replace(self, state=replace(self.state, chosen=self.state.chosen[:-1]))
+
+
+def weigh(conflict: Settling, name: str) -> Weighed:
+    choice = conflict.state.choose(name)
+    if choice.strategy == "fisher":
+        raise UsageError("no fisher statistics")
+    open_ = "both sides changed 9 entries" if choice == CONFLICT else ""
+    share = {"ours": 0.0, "theirs": 1.0}.get(choice.strategy, 0.5)
+    return Weighed(open_, share, 1 - share)
+
+
+def board(reason: str = "") -> Board:
+    return Board(FakeConflict(), weigh, reason)
+
+
+def press(made: Board, *keys: str) -> str:
+    return [made.press(key) for key in keys][-1]
+
+
+def text(made: Board) -> str:
+    return "\n".join(made.screen(100, 20)[0])
+
+
+def test_the_table_has_what_both_changed() -> None:
+    made = board()
+    shown = text(made)
+    assert "model.safetensors: 3 of 3 parts open" in shown
+    assert "d " not in [line[:2] for line in shown.splitlines()]
+    assert "why: both sides changed 9 entries" in shown
+    assert made.screen(100, 20)[1] == 2
+
+
+def test_a_choice_for_the_tensor_under_the_cursor_shows_its_distances() -> None:
+    made = board()
+    press(made, "down", "t")
+    assert [row.chosen for row in made.rows] == ["", "theirs", ""]
+    line = next(line for line in text(made).splitlines() if line.startswith("b.weight"))
+    assert line.split() == ["b.weight", "changed", "changed", "theirs", "1.000", "0.000"]
+    press(made, "up", "o")
+    assert made.left == 1
+    press(made, "u")
+    assert [row.chosen for row in made.rows] == ["", "theirs", ""]
+
+
+def test_a_choice_for_all_that_is_open_leaves_what_is_settled() -> None:
+    made = board()
+    press(made, "o", "a", "v")
+    assert [row.chosen for row in made.rows] == ["ours", "average", "average"]
+    assert made.left == 0
+    assert press(made, "w") == "accept"
+
+
+def test_a_typed_strategy() -> None:
+    made = board()
+    press(made, "s", *"ties,density=0.33", "back", "enter")
+    assert made.rows[0].chosen == "ties,density=0.3"
+    press(made, "s", *"ours", "esc")
+    assert made.prompt is None
+    assert made.rows[0].chosen == "ties,density=0.3"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"), [("tis", "unknown merge strategy 'tis'"), ("fisher", "no fisher")]
+)
+def test_a_mistake_is_told_and_changes_nothing(typed: str, message: str) -> None:
+    made = board()
+    press(made, "s", *typed, "enter")
+    assert message in made.message
+    assert message in text(made)
+    assert made.rows[0].open
+    assert made.conflict == FakeConflict()
+    press(made, "u")
+    assert made.message == "nothing was resolved yet"
+
+
+def test_accepting_with_something_open_is_asked_twice() -> None:
+    made = board()
+    assert press(made, "w") == ""
+    assert "3 open, where ours stands; w again" in text(made)
+    assert press(made, "down", "w") == ""
+    assert press(made, "w") == "accept"
+    assert press(board(), "q") == "quit"
+    assert press(board(), "esc") == "quit"
+
+
+def test_the_structure_takes_a_side_only() -> None:
+    made = board("both sides changed the metadata a")
+    assert made.rows[0].name == structure.NAME
+    press(made, "v")
+    assert made.message == "the structure can only be ours or theirs"
+    press(made, "t")
+    assert made.rows[0].chosen == "theirs"
+    assert made.left == 3
+    made = board("both sides changed the metadata a")
+    press(made, "a", "o")
+    assert made.left == 0
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 20), (40, 8), (20, 6), (1, 1), (200, 60)])
+def test_every_size_of_terminal(width: int, height: int) -> None:
+    made = board()
+    press(made, "end")
+    lines, place = made.screen(width, height)
+    assert all(len(line) < max(width, 1) for line in lines if line)
+    if height > 6:
+        assert len(lines) == height
+        assert lines[place].startswith("c")
+
+
+def test_the_cursor_stays_on_the_table() -> None:
+    made = board()
+    for key in ("up", "pgdn", "down", "home", "k", "end", "j", "pgup", "x", ""):
+        press(made, key)
+        assert 0 <= made.cursor < 3
