@@ -178,7 +178,7 @@ class _Ordered:
 
     def statistic(self, kind: str) -> tuple[NDArray[Any], ...]:
         found = self._sides.statistic(kind)
-        return tuple(found[number] for number in self._order)
+        return tuple(found[number] for number in self._order) if found else ()
 
 
 _WEIGHTS = Parameter("weights", (), 0.0, 1e6, "a weight for each side, ours first; none: equal")
