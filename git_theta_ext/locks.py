@@ -40,7 +40,10 @@ class Lock:
             OSError: the file cannot be opened, or the file system knows no locks.
         """
         self._descriptor: int | None = None
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:
+            descriptor = os.open(path, os.O_RDONLY)  # another user's; it can be locked all the same
         limit = None if timeout is None else time.monotonic() + timeout
         try:
             while not _try(descriptor, alone):

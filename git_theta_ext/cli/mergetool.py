@@ -22,6 +22,8 @@ from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository
 from git_theta_ext.sharded import names_model
 
+_FAILURES = 100
+"""Reads without a key, one after the other, before the terminal is taken to be gone."""
 _HELP = (
     "NUMBER STRATEGY   settle a tensor        all STRATEGY   settle all that is open\n"
     "list              show the table         undo           take the last choice back\n"
@@ -102,17 +104,22 @@ def full_screen(board: Board, window: Any, curses: Any) -> Leave:
         curses.KEY_ENTER: "enter", curses.KEY_BACKSPACE: "back",
         "\n": "enter", "\r": "enter", "\x1b": "esc", "\x7f": "back", "\b": "back",
     }  # fmt: skip
-    while True:
+    failures = 0
+    while failures < _FAILURES:
         _draw(board, window, curses)
         try:
             key = window.get_wch()
         except KeyboardInterrupt:
             return "quit"
         except curses.error:
+            # A signal came; or the terminal is gone, and then this is all that ever comes.
+            failures += 1
             continue
+        failures = 0
         left = board.press(named.get(key, key if isinstance(key, str) else ""))
         if left:
             return left
+    return "quit"
 
 
 def _draw(board: Board, window: Any, curses: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import curses
 import fcntl
 import os
 import pty
@@ -11,10 +12,13 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyte
 import pytest
 
+from git_theta_ext.cli.mergetool import full_screen
 from tests.conftest import Repo
 from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st
 from tests.git.test_merge_resolve import BASE, OURS, THEIRS, content, mean
@@ -158,3 +162,22 @@ def test_a_file_that_is_not_in_conflict(repo: Repo) -> None:
     repo.write(NAME, st(BASE))
     repo.commit("base")
     assert b"is not in conflict" in repo.run("git-theta", "mergetool", NAME, ok=(2,)).stderr
+
+
+def test_a_terminal_that_is_gone_ends_it() -> None:
+    class Gone:
+        """A window of a terminal that hung up: every read fails at once."""
+
+        def getmaxyx(self) -> tuple[int, int]:
+            return 24, 80
+
+        def get_wch(self) -> str:
+            raise curses.error("no input")
+
+        def erase(self) -> None: ...
+
+        def refresh(self) -> None: ...
+
+    board = SimpleNamespace(screen=lambda width, height: ([], 0), press=lambda key: "")
+    fake = SimpleNamespace(**{**vars(curses), "curs_set": lambda visible: None})
+    assert full_screen(cast(Any, board), Gone(), fake) == "quit"
