@@ -14,7 +14,8 @@ from git_theta_ext.errors import UsageError
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,6})\.\.(\d{1,6})")
 _MAX_PATTERNS = 10_000
-_MAX_STEPS = 10 * _MAX_PATTERNS
+_MAX_CHARACTERS = 4 << 20
+"""Of all patterns on the way together."""
 
 
 def select(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
@@ -36,13 +37,13 @@ def expand(pattern: str) -> list[str]:
     Raises:
         UsageError: there are more than 10,000, or it takes too long to find them.
     """
-    found, steps = [pattern], 0
+    found, characters = [pattern], 0
     while any(_BRACES.search(each) for each in found):
         last, found = found, []
         for each in (new for one in last for new in _expand_first(one)):
             found.append(each)
-            steps += 1
-            if len(found) > _MAX_PATTERNS or steps > _MAX_STEPS:
+            characters += len(each)
+            if len(found) > _MAX_PATTERNS or characters > _MAX_CHARACTERS:
                 raise UsageError(
                     f"the braces of {pattern[:200]!r} stand for more than {_MAX_PATTERNS} names"
                 )

@@ -17,7 +17,14 @@ def test_braces_are_names_and_ranges() -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["{0..99999}", "{0..9999}{0..9999}", "{a,b}" * 13 + "{a}" * 1000, "{a,b}" * 800]
+    "pattern",
+    [
+        "{0..99999}",
+        "{0..9999}{0..9999}",
+        "{a,b}" * 13 + "{a}" * 1000,
+        "{a,b}" * 800,
+        "{0..9{}09{}>" + "O" * 3000 + "{0..99}{0..9{0..9}}",
+    ],
 )
 def test_braces_that_stand_for_too_much_are_refused_soon(pattern: str) -> None:
     start = time.thread_time()
