@@ -299,4 +299,7 @@ def judge(trials: Sequence[Trial]) -> Verdict:
             remarks.append("the merge is better by less than one standard error")
     if best.score.value <= without.score.value:
         remarks.insert(0, f"no merge beats {without.label}")
+    base = next((one for one in trials if one.label == "base"), None)
+    if base is not None and base.score.value > max(best.score.value, without.score.value):
+        remarks.append("the base is better than every side and every merge")
     return Verdict(best, without, tuple(remarks))

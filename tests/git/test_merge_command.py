@@ -88,6 +88,7 @@ def test_tuning_finds_the_length_and_merges_when_told(scalar: Repo) -> None:
 def test_tuning_says_when_no_merge_is_better(scalar: Repo) -> None:
     text = scalar.theta("merge", "side", "--yes", "--tune", evaluation(scalar, 2, 20))
     assert "no merge beats ours" in text
+    assert "the base is better" not in text
     assert "20 examples say little; take at least 100" in text
     assert "Nothing was merged." in text
     assert scalar.git("log", "-1", "--format=%P").count(" ") == 0
