@@ -167,10 +167,11 @@ def put(array: np.ndarray, before: Stored | None, used: Counter[str]) -> tuple[S
     choice = encode_block(spec, values, reference)
     seconds = time.process_time() - start
     kept = before.files[: choice.keep] if before is not None else []
-    stored = Stored(spec, [*kept, choice.encoded])
+    stored = Stored(spec, [*kept, *filter(None, [choice.encoded])])
     if stored.rebuild(len(stored.files)).tobytes() != values.tobytes():
         raise SystemExit("a tensor did not come back bit for bit")
-    used[choice.encoded.kind] += choice.encoded.nbytes
+    if choice.encoded is not None:
+        used[choice.encoded.kind] += choice.encoded.nbytes
     return stored, seconds
 
 

@@ -238,9 +238,9 @@ class Blocks:
             return self._decode(spec, block.chain[:count], whole=False)
 
         def first_glance() -> tuple[NDArray[np.intp], Values] | None:
-            if len(block.chain) != 1 or spec.nbytes < _GLANCE_BYTES:
+            if spec.nbytes < _GLANCE_BYTES:
                 return None
-            self.ensure(block.chain)
+            self.ensure(block.chain[:1])
             try:
                 return glimpse(spec, self._parse(block.chain[0]))
             except (CorruptObjectError, KeyError, TypeError, ValueError, IndexError):
@@ -249,8 +249,10 @@ class Blocks:
         return Reference(block.chain, spec, rebuild, first_glance)
 
     def _store(self, choice: Choice, reference: Block | None) -> tuple[UpdateRef, ...]:
-        oid, size = self.store.put(choice.encoded.pieces)
         kept = reference.chain[: choice.keep] if reference is not None else ()
+        if choice.encoded is None:
+            return kept
+        oid, size = self.store.put(choice.encoded.pieces)
         return (*kept, UpdateRef(choice.encoded.kind, oid, size, choice.encoded.info))
 
     def _decode(

@@ -34,7 +34,8 @@ class Reference:
     `spec` is the predecessor's own; its dtype or shape may differ from the block's.
 
     `rebuild(n)` gives the values after the first n files of the chain, fresh and writable.
-    `glimpse()` gives the places of a few values and these, where that is much cheaper, else None.
+    `glimpse()` gives the places of a few values after the first file, and these, where that is
+    much cheaper, else None.
     """
 
     chain: tuple[UpdateRef, ...]
@@ -45,10 +46,10 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The new chain: the first `keep` files of the predecessor's, then `encoded`."""
+    """The new chain: the first `keep` files of the predecessor's, then `encoded`, if anything."""
 
     keep: int
-    encoded: Encoded
+    encoded: Encoded | None
 
 
 def encode_block(
@@ -71,16 +72,19 @@ def encode_block(
         if update is not None and _may_grow(reference.chain, update):
             return Choice(length, update)
         return Choice(0, Dense().encode(spec, new))
-    if supplied is None and (seen := reference.glimpse()) is not None:
+    seen = reference.glimpse() if supplied is None else None
+    if seen is not None and length == 1:
         places, few = seen
         if look_unrelated(spec, new[places], few) and not looks_permuted(spec, new, places, few):
             return Choice(0, Dense().encode(spec, new))
+    first = _foundation(reference.chain)
+    if supplied is None and first < length and _is_foundation(new, reference, first, seen):
+        return Choice(first, None)
     update = supplied
     if update is None or not _may_grow(reference.chain, update):
         update = _update_against(spec, new, reference, length)
     if update is not None and _may_grow(reference.chain, update):
         return Choice(length, update)
-    first = _foundation(reference.chain)
     if first < length:
         update = _update_against(spec, new, reference, first)
         if update is not None and _may_grow(reference.chain[:first], update):
@@ -93,7 +97,7 @@ def is_kin(spec: BlockSpec, new: Values, reference: Reference) -> bool:
 
     Of a block that is large and not quick to look into, they say nothing.
     """
-    seen = reference.glimpse()
+    seen = reference.glimpse() if len(reference.chain) == 1 else None
     if seen is None:
         if spec.nbytes > _QUICK_BYTES:
             return False
@@ -113,6 +117,18 @@ def _foundation(chain: tuple[UpdateRef, ...]) -> int:
     """
     converting = (at for at, ref in enumerate(chain, 1) if ref.kind in _CONVERTING)
     return max(converting, default=1)
+
+
+def _is_foundation(
+    new: Values,
+    reference: Reference,
+    first: int,
+    seen: tuple[NDArray[np.intp], Values] | None,
+) -> bool:
+    """Whether a block went back to what the first files of its chain stand for."""
+    if first == 1 and seen is not None and not np.array_equal(new[seen[0]], seen[1]):
+        return False
+    return np.array_equal(new, reference.rebuild(first))
 
 
 def _may_grow(chain: tuple[UpdateRef, ...], update: Encoded) -> bool:

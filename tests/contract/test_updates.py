@@ -159,7 +159,7 @@ def test_a_chain_is_bounded_by_its_cost() -> None:
         kept = list(files)
         rebuild = lambda count, kept=kept: decode_chain(spec, [parsed(f) for f in kept[:count]])  # noqa: E731
         choice = encode_block(spec, new.view(np.uint32), Reference(chain, spec, rebuild))
-        files = [*files[: choice.keep], choice.encoded]
+        files = [*files[: choice.keep], *filter(None, [choice.encoded])]
         found = decode_chain(spec, [parsed(file) for file in files])
         assert found.tobytes() == new.tobytes()
         assert len(files) <= 33
@@ -183,7 +183,8 @@ class History:
         then, kept = self.spec or spec, list(self.files)
         rebuild = lambda count: rebuilt(then if count == len(kept) else spec, kept, count)  # noqa: E731
         choice = encode_block(spec, values, Reference(chain, then, rebuild) if chain else None)
-        self.files, self.spec = [*self.files[: choice.keep], choice.encoded], spec
+        self.files = [*self.files[: choice.keep], *filter(None, [choice.encoded])]
+        self.spec = spec
         assert rebuilt(spec, self.files, len(self.files)).tobytes() == values.tobytes()
 
 
@@ -275,7 +276,7 @@ def test_a_cast_then_a_delta_and_a_resize_are_one_chain() -> None:
         rebuild = partial(rebuilt, then, kept)
         reference = Reference(chain, then, rebuild) if files else None
         choice = encode_block(specs[number], values, reference)
-        files = [*files[: choice.keep], choice.encoded]
+        files = [*files[: choice.keep], *filter(None, [choice.encoded])]
         found = decode_chain(specs[number], [parsed(file) for file in files])
         assert found.tobytes() == values.tobytes()
         if number == 1:

@@ -51,6 +51,36 @@ def test_rows_in_another_order_in_another_file(repo: Repo) -> None:
     assert_comes_back(repo, "other.safetensors")
 
 
+def test_going_back_to_the_first_version_costs_nothing(repo: Repo) -> None:
+    first = {"small": normal(100, 50), "large": normal(1200, 1000, seed=1)}
+    repo.write(NAME, safetensors(first))
+    repo.commit("first")
+    manifest = repo.git("show", f"HEAD:{NAME}")
+    for seed in (2, 3):
+        step = {name: normal(*array.shape, seed=seed) for name, array in first.items()}
+        tuned = {name: array + step[name] * np.float32(1e-4) for name, array in first.items()}
+        repo.write(NAME, safetensors(tuned))
+        repo.commit("tuned")
+    before = sorted((repo.path / ".git/theta/objects").glob("??/??/*"))
+    repo.write(NAME, safetensors(first))
+    repo.git("add", NAME)
+    assert repo.git("show", f":{NAME}") == manifest
+    assert sorted((repo.path / ".git/theta/objects").glob("??/??/*")) == before
+
+
+def test_a_checkout_that_merges_a_change_into_an_older_version(repo: Repo) -> None:
+    first = {"a": normal(300, 64), "b": normal(300, 64, seed=1)}
+    repo.write(NAME, safetensors(first))
+    repo.commit("first")
+    second = {**first, "a": first["a"] + normal(300, 64, seed=2) * np.float32(1e-3)}
+    repo.write(NAME, safetensors(second))
+    repo.commit("second")
+    edited = {**second, "b": first["b"] + normal(300, 64, seed=3) * np.float32(1e-3)}
+    repo.write(NAME, safetensors(edited))
+    repo.git("checkout", "-q", "-m", "HEAD~1")
+    assert (repo.path / NAME).read_bytes() == safetensors({"a": first["a"], "b": edited["b"]})
+
+
 def test_unrelated_tensors_of_one_form_stay_apart(repo: Repo) -> None:
     repo.write(NAME, safetensors({f"a.{n}": normal(300, 100, seed=n) for n in range(10)}))
     repo.commit("first")

@@ -302,7 +302,7 @@ def _encoded(kind: str) -> bytes:
         chain = (UpdateRef("dense", "0" * 64, 10_000),)
         reference = Reference(chain, before, lambda _: old, lambda: None)
         chosen = encode_bytes(new.tobytes(), reference)
-        return b"".join(chosen.encoded.pieces)
+        return b"".join(chosen.encoded.pieces if chosen.encoded else ())
     return b"".join(build(kind, {"coder": "raw"}, {"data": new.tobytes()}))
 
 
