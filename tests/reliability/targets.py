@@ -264,6 +264,9 @@ def _pairs() -> dict[str, tuple[BlockSpec, Values, BlockSpec, Values]]:
     scaled = (floats * np.float32(1.37)).ravel().view(np.uint32)
     half = floats.astype(ml_dtypes.bfloat16).ravel().view(np.uint16)
     longer = BlockSpec(_SPEC.dtype, (18, 24))
+    # Rows long enough to be known again: 12 of 32 values, two of them swapped blocks.
+    rows = BlockSpec(DTYPES["F32"], (12, 32))
+    moved = np.concatenate([old[128:256], old[:128], old[256:]])
     plain = BlockSpec(DTYPES["U8"], (200,))
     text = np.frombuffer(b"some header " * 20, np.uint8)[:200].copy()
     other = np.concatenate([text[:90], text[:9], text[100:]])
@@ -275,6 +278,7 @@ def _pairs() -> dict[str, tuple[BlockSpec, Values, BlockSpec, Values]]:
         "scale": (_SPEC, old, _SPEC, scaled),
         "low-rank": (_SPEC, old, _SPEC, merged),
         "cast": (_SPEC, old, BlockSpec(DTYPES["BF16"], (16, 24)), half),
+        "permute": (rows, old, rows, moved),
         "resize": (_SPEC, old, longer, np.concatenate([old, old[:48]])),
         "patch": (plain, text, BlockSpec(DTYPES["U8"], (len(other),)), other),
     }
