@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import pytest
+
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,11 +58,42 @@ def sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where `Repo.once` keeps what it made."""
+    Repo.kept = tmp_path_factory.mktemp("kept")
+    yield
+    shutil.rmtree(Repo.kept)
+
+
 class Repo:
     """A work tree and the commands that are run in it."""
 
+    kept: ClassVar[Path]
+    _results: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def once(self, make: Callable[[], T], *arguments: object) -> T:
+        """What `make` does to this repository, and returns; done once, then copied.
+
+        Many tests begin with the same history. What they begin with depends on what is in the
+        repository, on `make` and on `arguments`, and on nothing else.
+        """
+        parts = [make.__module__, make.__qualname__, *map(repr, arguments)]
+        for path in sorted(self.path.rglob("*")):
+            if path.is_file() and path.name != "index":
+                parts += [str(path.relative_to(self.path)), path.read_bytes().hex()]
+        key = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+        if key in self._results:
+            shutil.rmtree(self.path)
+            shutil.copytree(self.kept / key, self.path, symlinks=True)
+        else:
+            self._results[key] = make()
+            shutil.copytree(self.path, self.kept / key, symlinks=True)
+        found: T = self._results[key]
+        return found
 
     def run(
         self,
@@ -123,11 +159,15 @@ def new_repo(sealed: Path, tmp_path: Path) -> Callable[..., Repo]:
         path = tmp_path / name
         path.mkdir(parents=True)
         repo = Repo(path)
-        repo.git("init", "-q")
-        if install:
-            repo.theta("install", "--local")
-            repo.theta("track", "*.safetensors", "*.pt", "*.bin", "*.weights")
-            repo.commit("Track checkpoints")
+
+        def initialise() -> None:
+            repo.git("init", "-q")
+            if install:
+                repo.theta("install", "--local")
+                repo.theta("track", "*.safetensors", "*.pt", "*.bin", "*.weights")
+                repo.commit("Track checkpoints")
+
+        repo.once(initialise, install)
         return repo
 
     return make

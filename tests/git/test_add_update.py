@@ -37,8 +37,11 @@ def raw_tensors(path: Path) -> dict[str, bytes]:
 
 
 def begin(repo: Repo, data: bytes, name: str = FILE) -> None:
-    repo.write(name, data)
-    repo.commit("Add the model")
+    def make() -> None:
+        repo.write(name, data)
+        repo.commit("Add the model")
+
+    repo.once(make, data, name)
 
 
 def lora(width: int = 64, rank: int = 4, seed: int = 3) -> dict[str, Any]:

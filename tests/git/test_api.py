@@ -31,12 +31,16 @@ def same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:
 @pytest.fixture
 def versions(repo: Repo) -> Repo:
     """Two versions, tagged v1 and v2, of which one tensor differs."""
-    repo.write(NAME, safetensors(model(), {"step": "1"}))
-    repo.commit("first")
-    repo.git("tag", "v1")
-    repo.write(NAME, safetensors({**model(), QUERY: changed(model()[QUERY])}, {"step": "2"}))
-    repo.commit("second")
-    repo.git("tag", "v2")
+
+    def make() -> None:
+        repo.write(NAME, safetensors(model(), {"step": "1"}))
+        repo.commit("first")
+        repo.git("tag", "v1")
+        repo.write(NAME, safetensors({**model(), QUERY: changed(model()[QUERY])}, {"step": "2"}))
+        repo.commit("second")
+        repo.git("tag", "v2")
+
+    repo.once(make)
     return repo
 
 

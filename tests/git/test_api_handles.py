@@ -29,8 +29,11 @@ QUERY = "encoder.layer.1.attention.query.weight"
 
 @pytest.fixture
 def stored(repo: Repo) -> Repo:
-    repo.write(NAME, safetensors(model(), {"step": "1"}))
-    repo.commit()
+    def make() -> None:
+        repo.write(NAME, safetensors(model(), {"step": "1"}))
+        repo.commit()
+
+    repo.once(make)
     return repo
 
 

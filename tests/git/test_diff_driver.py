@@ -18,10 +18,13 @@ THETA = (sys.executable, "-m", "git_theta_ext.cli.main")
 
 @pytest.fixture
 def versions(repo: Repo) -> Repo:
-    repo.write(NAME, safetensors(model(), {"step": "1"}))
-    repo.commit("first")
-    repo.write(NAME, safetensors({**model(), QUERY: changed(model()[QUERY])}, {"step": "2"}))
-    repo.commit("second")
+    def make() -> None:
+        repo.write(NAME, safetensors(model(), {"step": "1"}))
+        repo.commit("first")
+        repo.write(NAME, safetensors({**model(), QUERY: changed(model()[QUERY])}, {"step": "2"}))
+        repo.commit("second")
+
+    repo.once(make)
     return repo
 
 

@@ -24,14 +24,18 @@ def commit(repo: Repo, message: str, **tensors: NDArray[np.generic]) -> str:
 @pytest.fixture
 def history(repo: Repo) -> dict[str, str]:
     """Commits by message: two branches that changed different tensors, merged."""
-    made = {"first": commit(repo, "first")}
-    repo.git("checkout", "-q", "-b", "side")
-    made["query"] = commit(repo, "query", **{QUERY: changed(model()[QUERY])})
-    repo.git("checkout", "-q", "main")
-    made["value"] = commit(repo, "value", **{VALUE: changed(model()[VALUE])})
-    repo.git("merge", "-q", "-m", "merge", "side")
-    made["merge"] = repo.git("rev-parse", "HEAD").strip()
-    return made
+
+    def make() -> dict[str, str]:
+        made = {"first": commit(repo, "first")}
+        repo.git("checkout", "-q", "-b", "side")
+        made["query"] = commit(repo, "query", **{QUERY: changed(model()[QUERY])})
+        repo.git("checkout", "-q", "main")
+        made["value"] = commit(repo, "value", **{VALUE: changed(model()[VALUE])})
+        repo.git("merge", "-q", "-m", "merge", "side")
+        made["merge"] = repo.git("rev-parse", "HEAD").strip()
+        return made
+
+    return repo.once(make)
 
 
 def blamed(repo: Repo, *arguments: str) -> dict[str, dict[str, object]]:

@@ -18,15 +18,19 @@ VALUE = "encoder.layer.2.attention.value.weight"
 
 def branches(repo: Repo, base: bytes | None, ours: bytes, theirs: bytes, name: str = NAME) -> None:
     """`main` and `side`, each with its version of a file."""
-    if base is not None:
-        repo.write(name, base)
-        repo.commit("base")
-    repo.git("checkout", "-q", "-b", "side")
-    repo.write(name, theirs)
-    repo.commit("theirs")
-    repo.git("checkout", "-q", "main")
-    repo.write(name, ours)
-    repo.commit("ours")
+
+    def make() -> None:
+        if base is not None:
+            repo.write(name, base)
+            repo.commit("base")
+        repo.git("checkout", "-q", "-b", "side")
+        repo.write(name, theirs)
+        repo.commit("theirs")
+        repo.git("checkout", "-q", "main")
+        repo.write(name, ours)
+        repo.commit("ours")
+
+    repo.once(make, base, ours, theirs, name)
 
 
 def st(base: Tensors, *updates: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:

@@ -23,13 +23,19 @@ SIDES = [changed(BASE[QUERY], seed=seed) for seed in (1, 2, 3)]
 
 def branches(repo: Repo, *versions: Tensors, base: Tensors = BASE, name: str = NAME) -> None:
     """`main`, then `a`, `b`, …, each with its own changes to a checkpoint and a file of its own."""
-    repo.write(name, safetensors(base))
-    start = repo.commit("base")
-    for branch, tensors in reversed(list(zip(["main", *"abcdef"], versions, strict=False))):
-        repo.git("checkout", "-q", "-B", branch, start)
-        repo.write(name, safetensors({**base, **tensors}))
-        repo.write(f"{branch}.txt", branch.encode())
-        repo.commit(branch)
+
+    def make() -> None:
+        repo.write(name, safetensors(base))
+        start = repo.commit("base")
+        for branch, tensors in reversed(list(zip(["main", *"abcdef"], versions, strict=False))):
+            repo.git("checkout", "-q", "-B", branch, start)
+            repo.write(name, safetensors({**base, **tensors}))
+            repo.write(f"{branch}.txt", branch.encode())
+            repo.commit(branch)
+
+    repo.once(
+        make, safetensors(base), [safetensors({**base, **tensors}) for tensors in versions], name
+    )
 
 
 def content(repo: Repo) -> bytes:

@@ -85,8 +85,12 @@ class Terminal:
 @pytest.fixture
 def conflicted(repo: Repo) -> Repo:
     """Two tensors in conflict."""
-    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS))
-    repo.run("git", "merge", "side", ok=(1,))
+
+    def make() -> None:
+        branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS))
+        repo.run("git", "merge", "side", ok=(1,))
+
+    repo.once(make)
     return repo
 
 

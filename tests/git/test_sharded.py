@@ -51,16 +51,20 @@ def write(repo: Repo, tensors: Arrays, count: int, metadata: Mapping[str, str] =
 @pytest.fixture
 def versions(repo: Repo) -> Repo:
     """Six shards; one tensor changes; four shards of the same tensors."""
-    write(repo, arrays(), 6, {"format": "pt"})
-    repo.commit("first")
-    repo.git("tag", "v1")
-    trained = {**arrays(), "layers.3.q": changed(arrays()["layers.3.q"])}
-    write(repo, trained, 6, {"format": "pt"})
-    repo.commit("trained")
-    repo.git("tag", "v2")
-    write(repo, trained, 4, {"format": "pt"})
-    repo.commit("sharded anew")
-    repo.git("tag", "v3")
+
+    def make() -> None:
+        write(repo, arrays(), 6, {"format": "pt"})
+        repo.commit("first")
+        repo.git("tag", "v1")
+        trained = {**arrays(), "layers.3.q": changed(arrays()["layers.3.q"])}
+        write(repo, trained, 6, {"format": "pt"})
+        repo.commit("trained")
+        repo.git("tag", "v2")
+        write(repo, trained, 4, {"format": "pt"})
+        repo.commit("sharded anew")
+        repo.git("tag", "v3")
+
+    repo.once(make)
     return repo
 
 

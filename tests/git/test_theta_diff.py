@@ -22,12 +22,15 @@ VALUE = "encoder.layer.2.attention.value.weight"
 
 @pytest.fixture
 def versions(repo: Repo) -> Repo:
-    repo.write(NAME, safetensors(model()))
-    repo.commit("first")
-    tensors = {**model(), QUERY: changed(model()[QUERY]), VALUE: changed(model()[VALUE], 1e-2)}
-    repo.write(NAME, safetensors(tensors))
-    repo.write("notes.txt", b"not a checkpoint")
-    repo.commit("second")
+    def make() -> None:
+        repo.write(NAME, safetensors(model()))
+        repo.commit("first")
+        tensors = {**model(), QUERY: changed(model()[QUERY]), VALUE: changed(model()[VALUE], 1e-2)}
+        repo.write(NAME, safetensors(tensors))
+        repo.write("notes.txt", b"not a checkpoint")
+        repo.commit("second")
+
+    repo.once(make)
     return repo
 
 
