@@ -13,7 +13,6 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
-
 T = TypeVar("T")
 
 

@@ -17,7 +17,8 @@ Leave = Literal["", "accept", "quit"]
 """Whether to go on (empty), to write the result, or to leave all as it was."""
 
 QUICK = {"o": "ours", "t": "theirs", "b": "base", "v": "average"}
-KEYS = "↑↓ move  a scope  o ours  t theirs  v average  b base  s strategy  u undo  w accept  q quit"
+_KEYS = ("↑↓ move", "a scope", "o ours", "t theirs", "v average", "b base", "s strategy",
+         "u undo", "w accept", "q quit")  # fmt: skip
 _CHANGED_BY_BOTH = ("merge", "open")
 
 
@@ -232,7 +233,8 @@ class Board:
 
     def screen(self, width: int, height: int) -> tuple[list[str], int]:
         """What to show, line by line, and the number of the line under the cursor."""
-        room = max(1, height - 6)
+        keys = _keys(width)[: max(1, height - 6)]
+        room = max(1, height - 5 - len(keys))
         first = max(0, min(self.cursor - room // 2, len(self.rows) - room))
         seen = self.rows[first : first + room]
         cells = [_HEAD, *(_cells(row) for row in seen)]
@@ -241,15 +243,32 @@ class Board:
         head, *body = [_line(row, widths) for row in cells]
         title = f"{shown(self.conflict.path)}: {self.left} of {len(self.rows)} parts open"
         lines = [title, head, *body]
-        lines += [""] * (height - 4 - len(lines))
+        lines += [""] * (height - 3 - len(keys) - len(lines))
         scope = "all that is open" if self.everything else "this tensor"
         reason = self.rows[self.cursor].weighed.open if self.rows else ""
         prompt = self.message if self.prompt is None else f"strategy: {self.prompt}_"
-        lines += [f"why: {shown(reason)}" if reason else "", f"scope: {scope}", shown(prompt), KEYS]
+        lines += [
+            f"why: {shown(reason)}" if reason else "",
+            f"scope: {scope}",
+            shown(prompt),
+            *keys,
+        ]
         return [line[: max(0, width - 1)] for line in lines], 2 + self.cursor - first
 
 
 _HEAD = ["tensor", "ours", "theirs", "result", "to ours", "to theirs"]
+
+
+def _keys(width: int) -> list[str]:
+    """What the keys do, in as many lines as it takes."""
+    lines = [""]
+    for key in _KEYS:
+        longer = f"{lines[-1]}  {key}" if lines[-1] else key
+        if lines[-1] and len(longer) >= width:
+            lines.append(key)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _cells(row: Row) -> list[str]:

@@ -23,7 +23,7 @@ from tests.conftest import Repo
 from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st
 from tests.git.test_merge_resolve import BASE, OURS, THEIRS, content, mean
 
-_ROWS, _COLUMNS = 24, 110
+_ROWS, _COLUMNS = 24, 80
 _PATIENCE = 60.0
 
 
@@ -32,12 +32,14 @@ class Terminal:
 
     def __init__(self, repo: Repo, *command: str) -> None:
         self._master, slave = pty.openpty()
+        # Variables that say a size have precedence over the terminal's own.
+        inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
         self._screen = pyte.Screen(_COLUMNS, _ROWS)
         self._stream = pyte.ByteStream(self._screen)
         self.process = subprocess.Popen(
             command, cwd=repo.path, stdin=slave, stdout=slave, stderr=slave,
-            start_new_session=True, env={**os.environ, "TERM": "linux", "LC_ALL": "C.UTF-8"},
+            start_new_session=True, env={**inherited, "TERM": "linux", "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
         os.close(slave)
 
@@ -101,9 +103,9 @@ def tool(conflicted: Repo) -> Iterator[Terminal]:
     terminal.close()
 
 
-def row(text: str, name: str) -> list[str]:
-    """The cells behind a tensor's name."""
-    return next((line.split()[1:] for line in text.splitlines() if line.startswith(name)), [])
+def row(text: str, number: int) -> list[str]:
+    """The cells of a row of the table, behind the tensor's name, which may be cut."""
+    return text.splitlines()[2 + number].split()[1:]
 
 
 def test_settled_with_the_keyboard_alone(conflicted: Repo, tool: Terminal) -> None:
@@ -111,7 +113,7 @@ def test_settled_with_the_keyboard_alone(conflicted: Repo, tool: Terminal) -> No
     assert f"{NAME}: 2 of 2 parts open" in shown
     assert "why: both sides changed 4,096 of 4,096 entries" in shown
     tool.type("t")
-    tool.until(lambda text: row(text, QUERY) == ["changed", "changed", "theirs", "1.000", "0.000"])
+    tool.until(lambda text: row(text, 0) == ["changed", "changed", "theirs", "1.000", "0.000"])
     tool.type("u")
     tool.until(lambda text: "2 of 2 parts open" in text)
     tool.type("t\x1b[B")  # the arrow downwards
@@ -119,7 +121,7 @@ def test_settled_with_the_keyboard_alone(conflicted: Repo, tool: Terminal) -> No
     tool.type("saverage")
     tool.until(lambda text: "strategy: average_" in text)
     tool.type("\r")
-    tool.until(lambda text: row(text, VALUE)[2:] == ["average", "0.500", "0.500"])
+    tool.until(lambda text: row(text, 1)[2:] == ["average", "0.500", "0.500"])
     assert f"{NAME}: 0 of 2 parts open" in tool.text
     tool.type("w")
     assert tool.wait() == 0

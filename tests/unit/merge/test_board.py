@@ -166,6 +166,12 @@ def test_every_size_of_terminal(width: int, height: int) -> None:
         assert lines[place].startswith("c")
 
 
+def test_the_keys_are_told_in_a_usual_terminal() -> None:
+    lines, _ = board().screen(80, 24)
+    assert "  ".join(line for line in lines[-2:]).split("  ")[-2:] == ["w accept", "q quit"]
+    assert all(len(line) < 80 for line in lines)
+
+
 def test_the_cursor_stays_on_the_table() -> None:
     made = board()
     for key in ("up", "pgdn", "down", "home", "k", "end", "j", "pgup", "x", ""):
