@@ -21,7 +21,8 @@ from pathlib import Path
 from tests.reliability.rows import Row
 
 PARTS = (
-    "kills", "power", "errors", "transfers", "processes", "bitflips", "twins", "fuzz", "losses",
+    "kills", "power", "errors", "changing", "transfers", "processes", "bitflips", "twins", "fuzz",
+    "losses",
 )  # fmt: skip
 """Every part, in the order of the table."""
 
