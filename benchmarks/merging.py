@@ -143,13 +143,13 @@ def rows_of(work: Path, source: Path, runs: int) -> dict[str, tuple[float, float
 # -- peers -----------------------------------------------------------------------------------------
 
 _KIT = """
-import sys, torch
-from mergekit.config import MergeConfiguration
-from mergekit.merge import run_merge
+import json, sys
+from mergekit.graph import Executor
 from mergekit.options import MergeOptions
-import yaml
-run_merge(MergeConfiguration.model_validate(yaml.safe_load(open(sys.argv[1]))), sys.argv[2],
-          options=MergeOptions(copy_tokenizer=False, lazy_unpickle=True))
+from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge
+config = RawPyTorchMergeConfig.model_validate(json.load(open(sys.argv[1])))
+tasks = plan_flat_merge(config, sys.argv[2], False, False, MergeOptions(quiet=True))
+Executor(tasks, math_device="cpu", storage_device="cpu").execute()
 """
 
 
@@ -162,13 +162,11 @@ def mergekit(work: Path, source: Path, python: str | None, runs: int) -> dict[st
         return {"mergekit": "not installed"}
     names = {}
     for seed, side in enumerate(("base", "main", "side")):
-        folder = work / f"kit-{side}"
-        folder.mkdir()
-        shutil.copy(source, folder / "model.safetensors")
+        path = work / f"kit-{side}.safetensors"
+        shutil.copy(source, path)
         if seed:
-            moved(folder / "model.safetensors", list(spans(source)), seed)
-        (folder / "config.json").write_text(_config(source))
-        names[side] = str(folder)
+            moved(path, list(spans(source)), seed)
+        names[side] = str(path)
     found: dict[str, object] = {}
     for method, text in (("average", "linear"), ("ties", "ties")):
         models = [
@@ -179,26 +177,16 @@ def mergekit(work: Path, source: Path, python: str | None, runs: int) -> dict[st
         config = {"merge_method": text, "dtype": "float32", "models": models}
         if text != "linear":
             config["base_model"] = names["base"]
-        path, target = work / "kit.yml", work / "kit-out"
-        path.write_text(json.dumps(config))
+        job, target = work / "kit.json", work / "kit-out"
+        job.write_text(json.dumps(config))
         try:
             found[f"mergekit, {method}"] = measured(
-                work, [python, "-c", _KIT, str(path), str(target)],
+                work, [python, "-c", _KIT, str(job), str(target)],
                 lambda place=target: shutil.rmtree(place, ignore_errors=True), runs,  # type: ignore[misc]
             )  # fmt: skip
         except SystemExit as error:
             found[f"mergekit, {method}"] = f"failed: {str(error).strip().splitlines()[-1][:90]}"
     return found
-
-
-def _config(source: Path) -> str:
-    """A configuration of the architecture whose tensors the file has: BERT without its head."""
-    layers = sum(name.endswith("query.weight") for name in spans(source))
-    return json.dumps(
-        {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 1024,
-         "num_hidden_layers": layers, "num_attention_heads": 16, "intermediate_size": 4096,
-         "vocab_size": 30522}
-    )  # fmt: skip
 
 
 def original(work: Path, source: Path) -> dict[str, object]:

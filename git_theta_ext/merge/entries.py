@@ -167,14 +167,13 @@ class _Merger:
             None if one is None else to_floats(dtype, one[where])
             for one in (read.old, read.mine, read.yours)
         ]
-        wrong = ~np.logical_and.reduce([np.isfinite(one) for one in floats if one is not None])
-        if wrong.any():
+        wrong = values.not_finite([one for one in floats if one is not None])
+        if wrong is not None:
             floats = [None if one is None else np.where(wrong, 0.0, one) for one in floats]
         base, mine, yours = floats
         if mine is None or yours is None:
             raise ValueError("a side is missing")
-        piece = Piece(part.start + where.start, base, (mine, yours))
-        return piece, wrong if wrong.any() else None
+        return Piece(part.start + where.start, base, (mine, yours)), wrong
 
     def by_entry(self, choice: Choice, combine: Combine | None) -> TensorResult:
         """Each entry from the side that changed it; by `choice` where both did."""

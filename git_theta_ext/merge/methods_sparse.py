@@ -62,7 +62,9 @@ def ties(sides: Sides, settings: Settings) -> Combine:
 def _floors(sides: Sides, share: float) -> list[np.float32]:
     """For each update, the magnitude that a share of its entries reaches."""
     wanted = round(share * sides.count)
-    return kth_largest_each(lambda: (piece.updates for piece in sides), len(sides.seeds), wanted)
+    return kth_largest_each(
+        lambda: (piece.updates for piece in sides), len(sides.seeds), wanted, sides.count
+    )
 
 
 def breadcrumbs(sides: Sides, settings: Settings) -> Combine:
@@ -148,7 +150,7 @@ def della(sides: Sides, settings: Settings) -> Combine:
 def sce(sides: Sides, settings: Settings) -> Combine:
     """Select entries by their variance over the sides, calculate weights, erase minorities."""
     wanted = round(float(settings["density"]) * sides.count)
-    floor = kth_largest(lambda: (_variance(piece.updates) for piece in sides), wanted)
+    floor = kth_largest(lambda: (_variance(piece.updates) for piece in sides), wanted, sides.count)
 
     def selected(piece: Piece) -> list[Floats]:
         keep = magnitudes(_variance(piece.updates)) >= floor

@@ -34,7 +34,7 @@ from git_theta_ext.merge.plan import (
     type_of,
 )
 from git_theta_ext.merge.strategies import Combine, NotPossibleError, Piece
-from git_theta_ext.merge.values import Measure, from_floats, to_floats
+from git_theta_ext.merge.values import Measure, from_floats, not_finite, to_floats
 from git_theta_ext.names import natural_key
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.tensors import BLOCK_BYTES, BlockSpec, TensorInfo, cut
@@ -298,8 +298,8 @@ class _Merger:
     def _piece(self, found: Sequence[Values], where: slice | Any, start: int) -> Piece:
         """Values of all versions as numbers; what is no number counts as zero."""
         floats = [to_floats(self.dtype, one[where]) for one in found]
-        wrong = ~np.logical_and.reduce([np.isfinite(one) for one in floats])
-        if wrong.any():
+        wrong = not_finite(floats)
+        if wrong is not None:
             floats = [np.where(wrong, 0.0, one) for one in floats]
         sides = tuple(floats[: len(self._entries)])
         first = where.start if isinstance(where, slice) else 0

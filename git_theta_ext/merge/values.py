@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,16 @@ def not_numbers(dtype: DType, values: Values) -> Mask:
     """Which entries are NaN; none for dtypes that have none."""
     floats = as_floats(dtype, values)
     return np.zeros(len(values), np.bool_) if floats is None else np.isnan(floats)
+
+
+def not_finite(versions: Sequence[Floats]) -> Mask | None:
+    """Which entries are infinite or NaN in some version; None if there are none."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum is finite only if every number in it is, and quicker than looking at each.
+        if all(np.isfinite(np.sum(one)) for one in versions):
+            return None
+    wrong: Mask = ~np.logical_and.reduce([np.isfinite(one) for one in versions])
+    return wrong if wrong.any() else None
 
 
 @dataclass(frozen=True, slots=True)
