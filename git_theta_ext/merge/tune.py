@@ -182,7 +182,7 @@ def tune(
             if manifest is not None:
                 found.append(trial(label, None, lambda one=manifest: one))  # type: ignore[misc]
                 yield found[-1]
-        for choice in _candidates(contest, found):
+        for choice in candidates(contest, found):
             found.append(trial(str(choice), choice, lambda one=choice: contest.make(one)))  # type: ignore[misc]
             yield found[-1]
     if memory is not None:
@@ -234,11 +234,12 @@ class Memory:
             self._path.unlink()
 
 
-def _candidates(contest: Contest, trials: Sequence[Trial]) -> Iterator[Choice]:
+def candidates(contest: Contest, trials: Sequence[Trial]) -> Iterator[Choice]:
     """Lengths of the merged update, the sphere, statistics, unequal weights, TIES.
 
     What comes later depends on the trials so far: one more length beside the best, and weights
-    that favour the best side.
+    that favour the best side; or, where both sides forgot so much that the base is still the
+    best, a merge that stays close to it.
     """
     sides = [one for one in trials if one.choice is None and one.label != "base"]
     best_side = max(range(len(sides)), key=lambda number: sides[number].score.value)
@@ -254,7 +255,10 @@ def _candidates(contest: Contest, trials: Sequence[Trial]) -> Iterator[Choice]:
     lengths = [one for one in trials if one.choice and one.choice.strategy == "task-arithmetic"]
     best = max(lengths, key=lambda trial: trial.score.value)
     yield _sum(0.3 if best.choice == _sum(0.5) else 0.85)
-    yield Choice("task-arithmetic", (("weights", _favour(best_side, len(sides))),))
+    if max(trials, key=lambda trial: trial.score.value).label == "base":
+        yield _sum(0.15)
+    else:
+        yield Choice("task-arithmetic", (("weights", _favour(best_side, len(sides))),))
     yield Choice("ties", (("density", 0.5),))
 
 
