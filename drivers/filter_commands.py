@@ -53,6 +53,7 @@ class Commands:
         self._delayed: dict[bytes, Manifest] = {}
         self._listed = False
         self._written: dict[str, bytes] = {}
+        self._worth_remembering: set[str] = set()
         self._passed: dict[str, None] = {}
         self._conflicted: dict[str, None] = {}
 
@@ -77,7 +78,7 @@ class Commands:
 
     @cached_property
     def _checkin(self) -> Checkin:
-        return Checkin(self._blocks, References(self._repository), self._memo)
+        return Checkin(self._blocks, References(self._repository, self._written), self._memo)
 
     def close(self) -> None:
         """Git is done, and its index is written: remember what it wrote, tell what it passed."""
@@ -89,10 +90,11 @@ class Commands:
                 f"  hint: git theta resolve {path} --strategy S   (git theta help resolve)",
                 file=sys.stderr,
             )
-        if self._written:
+        if self._worth_remembering:
             with suppress(ThetaError, OSError):
                 checkin = Checkin(self._blocks, References(self._repository), self._memo)
-                checkin.remember_written(self._repository, self._written)
+                written = {path: self._written[path] for path in self._worth_remembering}
+                checkin.remember_written(self._repository, written)
 
     def answer(self, request: Mapping[str, bytes]) -> None:
         """Read the rest of one request and answer it; a failure concerns one file only."""
@@ -237,8 +239,10 @@ class Commands:
             return
         self._writer.flush()
         self._writer.flush()
+        path = os.fsdecode(name)
+        self._written[path] = manifest.to_bytes()
         if checkout.size >= _WORTH_REMEMBERING:
-            self._written[os.fsdecode(name)] = manifest.to_bytes()
+            self._worth_remembering.add(path)
 
     def _list_available(self) -> None:
         """Fetch for all delayed files in one batch, then name them; an empty list ends it."""

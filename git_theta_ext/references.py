@@ -3,14 +3,15 @@
 Two questions are asked here. *Is this block stored already?* (then its entry is copied verbatim, so
 that the same bytes give the same manifest and a renamed or re-sharded checkpoint stores nothing),
 and *what did this tensor look like before?* (then its update is encoded against that). The answers
-depend on the index and on HEAD alone.
+depend on the index and on HEAD, and on what the same Git command has just written to a file: some
+commands look at that before they write the index.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -32,9 +33,13 @@ _SKELETON = "skeleton"
 class References:
     """The manifests of a repository's index and HEAD, each read and parsed once."""
 
-    def __init__(self, repository: Repository) -> None:
-        """Nothing is read before it is asked for."""
+    def __init__(self, repository: Repository, written: Mapping[str, bytes] | None = None) -> None:
+        """Nothing is read before it is asked for.
+
+        `written` are the manifests whose files Git has just written, by path; it may grow.
+        """
         self._repository = repository
+        self._written = {} if written is None else written
         self._manifests: dict[str, tuple[bytes, Manifest] | None] = {}
         self._extra: dict[str, list[IndexEntry]] = {}
         self._known: dict[_Key, Block] | None = None
@@ -131,8 +136,9 @@ class References:
         predecessors = [found for oid in committed if (found := self.manifest(oid)) is not None]
         if not predecessors and (relative := self._relative(tensors)) is not None:
             predecessors = [relative]
+        written = [Manifest.parse(self._written[path])] if path in self._written else []
         return PathReferences(
-            [found for oid in own if (found := self.manifest(oid)) is not None],
+            [*written, *(found for oid in own if (found := self.manifest(oid)) is not None)],
             predecessors,
             tensors,
             self,
