@@ -82,6 +82,7 @@ class Repo:
         """
         parts = [make.__module__, make.__qualname__, *map(repr, arguments)]
         for path in sorted(self.path.rglob("*")):
+            # Not the index: it holds times, and follows from the commits here.
             if path.is_file() and path.name != "index":
                 parts += [str(path.relative_to(self.path)), path.read_bytes().hex()]
         key = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
