@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.errors import ManifestError, StoreError, ThetaError
+from git_theta_ext.errors import CorruptObjectError, ManifestError, StoreError, ThetaError
 from git_theta_ext.formats import skeleton
 from git_theta_ext.formats.base import Literal
 from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.skeleton import SpanRef
 from git_theta_ext.manifest import Block, Entry, Manifest, is_manifest
+from git_theta_ext.names import quote
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.repository import Repository
 from git_theta_ext.tensors import DTYPES, BlockSpec, cut
@@ -106,7 +107,16 @@ class Checkout:
     def _read(self, part: _Part) -> tuple[_Part, memoryview]:
         if part.spec is None or part.block is None:
             return part, memoryview(part.data)
-        return part, raw_bytes(self._blocks.read(part.spec, part.block))
+        return part, self._raw(part.segment, part.spec, part.block)
+
+    def _raw(self, segment: int, spec: BlockSpec, block: Block) -> memoryview:
+        """A block's bytes; an error names the tensor."""
+        try:
+            return raw_bytes(self._blocks.read(spec, block))
+        except CorruptObjectError as error:
+            span = self._segments[segment]
+            name = quote(span.name) if isinstance(span, SpanRef) else "structure"
+            raise CorruptObjectError(f"{name}: {error.message}", hint=error.hint) from error
 
     def _derived(self, number: int) -> bytes:
         """The value of a derived field; tensors after it are read ahead for their checksums."""
@@ -117,7 +127,7 @@ class Checkout:
             elif isinstance(segment, SpanRef):
                 entry = self._entries[segment.name]
                 for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
-                    self._checksums.feed(ahead, raw_bytes(self._blocks.read(spec, block)))
+                    self._checksums.feed(ahead, self._raw(ahead, spec, block))
         return self._checksums.value(number)
 
 

@@ -74,6 +74,21 @@ def test_single_tensors_are_stashed_and_restored(repo: Repo) -> None:
     assert path.read_bytes() == several(OTHER, seed=3)
 
 
+def test_half_of_a_tensor_is_found_and_never_written(repo: Repo) -> None:
+    path = two(repo)
+    repo.write(NAME, version(3))
+    repo.git("add", "-p", stdin=b"s\ny\nn\n")
+    repo.git("commit", "-q", "-m", "the hash of one version, the update of another")
+    found = repo.run("git", "theta", "fsck", ok=(5,)).stdout.decode()
+    assert WEIGHT in found
+    path.unlink()
+    done = repo.run("git", "checkout", "--", NAME, ok=(128,))
+    assert WEIGHT.encode() in done.stderr
+    assert not path.exists()
+    repo.git("checkout", "HEAD~1", "--", NAME)
+    assert path.read_bytes() == version(2)
+
+
 def test_intent_to_add(repo: Repo) -> None:
     path = repo.write(NAME, version(1))
     repo.git("add", "-N", NAME)
