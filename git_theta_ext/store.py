@@ -16,7 +16,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -97,7 +97,7 @@ class Store:
     def _note_unsynced(self, path: Path) -> None:
         """Have `flush` sync the folders above an object: each may have been made a moment ago."""
         with self._lock:
-            self._unsynced.update(path.parents[:5])  # bb, aa, objects, the root, and what holds it
+            self._unsynced.update(folders_above(path))
 
     def share(self) -> None:
         """Share the store's lock until `flush`, `let_go` or the end of this process.
@@ -249,8 +249,7 @@ class Store:
         """Make the names of all objects put so far survive a power failure; let go of the lock."""
         with self._lock:
             folders, self._unsynced = self._unsynced, set()
-        for folder in sorted(folders):
-            _sync_folder(folder)
+        sync_folders(folders)
         self.let_go()
 
     def remove_stale(self, now: float | None = None) -> None:
@@ -342,13 +341,19 @@ def _unlink_quietly(path: Path) -> None:
         path.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder's entries; Windows has no such call and does not need one."""
+def folders_above(path: Path) -> Sequence[Path]:
+    """The folders that an object's name needs: bb, aa, objects, the root, and what holds it."""
+    return path.parents[:5]
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Flush the entries of folders, each once; Windows has no such call and does not need one."""
     if os.name == "nt":
         return
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for folder in sorted(set(folders)):
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

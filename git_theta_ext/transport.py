@@ -29,7 +29,7 @@ from git_theta_ext.errors import (
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.repository import Repository
-from git_theta_ext.store import Store
+from git_theta_ext.store import Store, folders_above, sync_folders
 
 Progress = Callable[[int], object]
 """Called with the number of bytes done since the last call."""
@@ -290,6 +290,9 @@ def _push_to_folder(
 
     for size in ordered_map(copy, items, lambda _: _COPY_BYTES):
         advance(size)
+    # The names as well, before Git moves the ref that relies on them.
+    paths = (object_path(folder, item.oid) for item in items)
+    sync_folders(above for path in paths for above in folders_above(path))
 
 
 def _is_there(folder: Path, item: UpdateRef) -> bool:

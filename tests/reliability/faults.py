@@ -69,8 +69,10 @@ SCENARIOS = (
               ("rm", "-r", ".git/theta"))),
     Scenario("theta pull", theta("pull"),
              (theta("push", "origin", "--all"), ("rm", "-r", ".git/theta"), ("rm", NAME))),
-    Scenario("merge", ("git", "merge", "-q", "-m", "merged", "side"), done=(0, 1)),
-    Scenario("resolve", theta("resolve", NAME, "--strategy", "ours"),
+    Scenario("merge", ("git", "merge", "-q", "-m", "merged", "side")),
+    Scenario("blend", ("git", "-c", "theta.merge.strategy=average", "merge", "-q", "-m", "blended",
+                       "clash")),
+    Scenario("resolve", theta("resolve", NAME, "--strategy", "average"),
              (("git", "merge", "-q", "clash"),)),
     Scenario("prune", theta("prune", "--keep-days", "0")),
 )  # fmt: skip
@@ -225,7 +227,7 @@ class Bench:
         done = self.run(repo, *scenario.command, ok=None)
         if done.returncode in scenario.done:
             return
-        if scenario.name in ("merge", "pull", "resolve"):
+        if scenario.name in ("merge", "blend", "pull", "resolve"):
             self.run(repo, "git", "reset", "-q", "--hard")
             for command in scenario.before[-1:] if scenario.name == "resolve" else ():
                 self.run(repo, *command, ok=(0, 1))

@@ -1,14 +1,14 @@
 """A model of losing power: what was not synced is gone, in every way that a file system allows.
 
-strace records, in order, the writes, syncs, renames and removals that `git add` makes in the store.
-The model of the disk is POSIX's: a file's bytes are sure after its own fsync, a folder's entries
-after the folder's; until then each may be there or not. A rename may reach the disk before the
-bytes of the file that it names. After every recorded call each such state is made, in the worst
-order: names without bytes (empty or half), and names that are gone.
+strace records, in order, the writes, syncs, renames and removals that a command makes in the store
+and in the remote's. The model of the disk is POSIX's: a file's bytes are sure after its own fsync,
+a folder's entries after the folder's; until then each may be there or not. A rename may reach the
+disk before the bytes of the file that it names. After every recorded call each such state is made,
+in the worst order: names without bytes (empty or half), and names that are gone.
 
-Two things must hold in each of them. No object has its name and not its bytes. And once the filter
-has answered Git with a manifest (after which Git may write its index), every object that the
-manifest names is there.
+Two things must hold in each of them. No object has its name and not its bytes. And once a command
+has given its word, every object that this is about is there: a manifest that Git gets may be named
+by its index the next moment, and a remote's ref may move once the push goes on.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from git_theta_ext.manifest import FIRST_LINE, Manifest
-from tests.reliability.faults import NAME, Bench, Scenario
+from git_theta_ext.manifest import Manifest
+from tests.reliability.faults import NAME, SCENARIOS, Bench, Scenario
 from tests.reliability.rows import Row
 
 _CALLS = "openat,write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,mkdir"
@@ -28,6 +28,11 @@ _CALL = re.compile(r"^(\d+)\s+(\w+)\((.*)\)\s+= (-?\d+)")
 _FILE = re.compile(r"^\d+<([^>]*)>")
 _PATHS = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _OBJECT = re.compile(r"/objects/[0-9a-f]{2}/[0-9a-f]{2}/([0-9a-f]{64})$")
+_OBJECTS = "objects/??/??/" + "?" * 64
+_WITH_RESULT = ("add", "merge", "blend")
+"""Commands that hand a manifest to Git."""
+_SENDING = ("push", "theta push")
+_ADDS = 12
 
 
 @dataclass(slots=True)
@@ -69,7 +74,7 @@ class Disk:
         elif call == "unlink" and paths:
             self.files.pop(paths[0], None)
 
-    def lose_power(self, needed: set[str], sizes: dict[str, int]) -> None:
+    def lose_power(self, needed: frozenset[str], sizes: dict[str, int]) -> None:
         """Look at every state that the disk may be in now.
 
         Files are independent of each other, so each is looked at alone: its bytes cut to what was
@@ -87,27 +92,53 @@ class Disk:
             if any(str(place) in self.unsure for place in (path, *Path(path).parents)):
                 self.states += 1
                 if match[1] in needed:
-                    self.wrong.append(f"{match[1]} is named by the index and may have no name")
+                    self.wrong.append(f"{match[1]} is promised and may have no name")
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a trace said: (call, rest, result) in order, and when the manifest left the filter."""
+    """What a trace said of a command."""
 
     calls: list[tuple[str, str, int]]
-    answered: int
+    """(call, rest, result), in order."""
+    given: int
+    """The number of the call with which the command gave its word."""
+    needed: frozenset[str]
+    """The objects that this was about."""
+    sizes: dict[str, int]
+    """Of all objects that there are at the end, here and at the remote, in bytes."""
 
 
-def record(bench: Bench, scenario: Scenario, repo: Path) -> Recorded:
-    """Run a scenario's command and record what it does to the store."""
-    log = bench.folder / "record"
+def record(bench: Bench, scenario: Scenario) -> Recorded:
+    """Run a scenario's command and record what it does to the store and to the remote's."""
+    repo, log = bench.copy(scenario), bench.folder / "record"
+    remote = repo.parent / "remote.git"
+    before = set(_sizes(remote))
     bench.run(
-        repo, "strace", "-f", "-qq", "-y", "-s", "64", "-e", f"trace={_CALLS}", "-o", str(log),
+        repo, "strace", "-f", "-qq", "-y", "-s", "65536", "-e", f"trace={_CALLS}", "-o", str(log),
         *scenario.command, ok=scenario.done,
     )  # fmt: skip
-    calls, answered = [], -1
+    calls = _calls(log)
+    needed, signs = set[str](), [str(remote / "refs/heads")]
+    if scenario.name in _SENDING:
+        needed = set(_sizes(remote)) - before
+    elif scenario.name in _WITH_RESULT:
+        blob = bench.run(repo, "git", "cat-file", "blob", f":{NAME}").stdout
+        needed = {ref.oid for ref in Manifest.parse(blob).objects()}
+        signs = [blob.decode().replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")]
+    words = (number for number, call in enumerate(calls) if any(sign in call[1] for sign in signs))
+    given = next(words, len(calls) - 1)
+    return Recorded(calls, given, frozenset(needed), {**_sizes(remote), **_sizes(repo)})
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.rglob(_OBJECTS)}
+
+
+def _calls(log: Path) -> list[tuple[str, str, int]]:
+    """The calls that succeeded; those that strace shows in two halves are where they ended."""
+    calls = []
     pending: dict[str, str] = {}
-    first = FIRST_LINE.decode().rstrip("\n")
     for line in log.read_text("utf-8", "replace").splitlines():
         process, _, text = line.partition(" ")
         text = text.strip()
@@ -117,51 +148,45 @@ def record(bench: Bench, scenario: Scenario, repo: Path) -> Recorded:
         if text.startswith("<..."):
             text = pending.pop(process, "") + text.partition("resumed>")[2]
         match = _CALL.match(f"{process} {text}")
-        if match is None or int(match[4]) < 0:
-            continue
-        call, rest = match[2], match[3]
-        if call == "write" and "<pipe:" in rest and first in rest:
-            answered = len(calls)
-        calls.append((call, rest, int(match[4])))
-    return Recorded(calls, answered)
+        if match is not None and int(match[4]) >= 0:
+            calls.append((match[2], match[3], int(match[4])))
+    return calls
 
 
-def replay(recorded: Recorded, needed: set[str], sizes: dict[str, int]) -> Disk:
-    """Lose power after every call; `needed` are the objects of the manifest that was made."""
+def replay(recorded: Recorded) -> Disk:
+    """Lose power after every call."""
     disk = Disk()
     for number, (call, rest, result) in enumerate(recorded.calls):
         disk.apply(call, rest, result)
-        if "/theta/" in rest or number == recorded.answered:
-            disk.lose_power(needed if number >= recorded.answered >= 0 else set(), sizes)
+        if "/theta/" in rest or "/lfs/" in rest or number == recorded.given:
+            needed = recorded.needed if number >= recorded.given else frozenset()
+            disk.lose_power(needed, recorded.sizes)
     return disk
 
 
-def try_add(bench: Bench, edit: int) -> tuple[Recorded, set[str], dict[str, int]]:
-    """Record `git add` of a version; the objects that its manifest names, and all sizes."""
-    scenario = Scenario(f"add-{edit}", ("git", "add", NAME), edit=edit)
-    repo = bench.copy(scenario)
-    recorded = record(bench, scenario, repo)
-    blob = bench.run(repo, "git", "cat-file", "blob", f":{NAME}").stdout
-    sizes = {
-        path.name: path.stat().st_size for path in (repo / ".git/theta").glob("objects/??/??/*")
-    }
-    return recorded, {ref.oid for ref in Manifest.parse(blob).objects()}, sizes
+def scenarios(adds: int) -> list[Scenario]:
+    """`git add` of some versions, then the other commands."""
+    added = [Scenario("add", ("git", "add", NAME), edit=5 + number) for number in range(adds)]
+    return added + [one for one in SCENARIOS if one.name not in ("add", "prune")]
 
 
 def measure(scale: float) -> list[Row]:
-    """Replay `git add` of a few versions; `scale` 1 takes twelve."""
+    """Replay commands; `scale` 1 takes `git add` of twelve versions."""
     states, wrong = 0, 0
     with tempfile.TemporaryDirectory(prefix="theta-power-") as folder:
         bench = Bench(Path(folder).resolve() / "bench")
-        for edit in range(5, 5 + max(1, round(12 * scale))):
-            disk = replay(*try_add(bench, edit))
+        tried = scenarios(max(1, round(_ADDS * scale)))
+        for scenario in tried:
+            disk = replay(record(bench, scenario))
             states, wrong = states + disk.states, wrong + len(disk.wrong)
+    names = ", ".join(dict.fromkeys(scenario.name for scenario in tried))
     return [
         Row(
             "power lost",
-            "the order of writes, syncs and renames recorded from `git add`; after each, every"
-            " state in which what was not synced is gone",
-            f"{states} states, {wrong} with a name without its bytes or an index without an object",
+            f"the order of writes, syncs and renames recorded from {names}; after each, every state"
+            " in which what was not synced is gone",
+            f"{states} states, {wrong} with a name without its bytes, or with an object missing"
+            " that Git's index or the remote's ref names",
         )
     ]
 
