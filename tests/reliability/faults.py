@@ -279,24 +279,30 @@ def sweep(
     """Try a share of the points of some scenarios with each of these faults.
 
     Git's own process is traced alone, then with everything that it starts, so that both its
-    n-th call and its children's n-th are reached. `scale` 1 tries every point; a smaller one
-    every (1/scale)-th, and at least one of each scenario.
+    n-th call and its children's n-th are reached. `scale` 1 tries every point with every fault; a
+    smaller one every point with some of the faults, by turns, then every n-th point with one of
+    them, and at least one point of each scenario. What is wrong is told on stderr at once.
     """
     tally = Tally()
-    step = max(1, round(1 / scale))
+    share = scale * len(faults)
+    step, each = max(1, round(1 / share)), max(1, round(share))
     for scenario in scenarios:
         tried: set[tuple[str, int, bool]] = set()
-        for follow in (True, False) if scale >= 0.1 else (True,):
+        for follow in (True, False) if share >= 0.1 else (True,):
             points = bench.points(scenario, follow=follow)
             for number, point in enumerate(points):
                 if number % step != min(step, len(points)) // 2 or (*point, follow) in tried:
                     continue
                 tried.add((*point, follow))
-                fault = faults[len(tried) % len(faults)]
-                for one in faults if scale >= 1 else [fault]:
+                for turn in range(each):
+                    fault = faults[(len(tried) * each + turn) % len(faults)]
                     repo = bench.copy(scenario)
-                    bench.inject(repo, scenario, point, one, follow=follow)
+                    bench.inject(repo, scenario, point, fault, follow=follow)
                     tally.tried += 1
-                    where = f"{scenario.name}, {point[0]} {point[1]}, {one}"
-                    tally.wrong += [f"{where}: {text}" for text in bench.check(repo, scenario)]
+                    for text in bench.check(repo, scenario):
+                        tally.wrong.append(
+                            f"{scenario.name}, {point[0]} {point[1]}, {fault}: {text}"
+                        )
+                        print(tally.wrong[-1], file=sys.stderr, flush=True)
+        print(f"  {scenario.name}: {len(tried)} points", file=sys.stderr, flush=True)
     return tally
