@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import sys
 import tarfile
 import tempfile
@@ -22,7 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from tests.checkpoints import safetensors
-from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
+from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
 from tests.contract.test_formats import coreml, flax, torch_legacy
 from tests.reliability.sealed import Repository
 from tests.torchzip import Storage, save, state_dict, tensor
@@ -91,9 +92,32 @@ def containers() -> list[Version]:
     return made
 
 
+def more() -> list[Version]:
+    """What the first two lack: containers of several files, rows that moved, chunks, odd names."""
+    random = np.random.default_rng(9)
+    rows = random.normal(0, 0.02, (64, 48)).astype(np.float32)
+    order = random.permutation(64)
+    lone = tensor(Storage("0", "FloatStorage", 600), (20, 30))
+    made = []
+    for number in (0, 1):
+        values = rows[order] if number else rows
+        data, index = tensorflow({"w": values, "b": np.arange(3) + number}, b"text")
+        chunks = np.arange(700_000, dtype=np.uint32) // 64
+        chunks[100_000 : 100_000 + 9 * number] = 7
+        made.append({
+            "a.safetensors": safetensors({"rows": values, "größe\n": values[:2]}),
+            "b.distcp": save(lone, {"0": bytes(2400)}) + save(lone, {"0": values.tobytes()[:2400]}),
+            "c.pkl": pickle.dumps({"a": values, "b": [np.ones(9) + number]}, 4),
+            "d.data-00000-of-00001": data, "d.index": index,
+            "e.bin": chunks.tobytes(),
+        })  # fmt: skip
+    return made
+
+
 REPOSITORIES: dict[str, Callable[[], list[Version]]] = {
     "updates": updates,
     "containers": containers,
+    "more": more,
 }
 
 
