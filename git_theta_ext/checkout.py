@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.errors import CorruptObjectError, ManifestError, StoreError, ThetaError
-from git_theta_ext.formats import skeleton
+from git_theta_ext.errors import (
+    CorruptObjectError,
+    FormatError,
+    ManifestError,
+    StoreError,
+    ThetaError,
+)
+from git_theta_ext.formats import safetensors, skeleton
 from git_theta_ext.formats.base import Literal
 from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.skeleton import SpanRef
@@ -58,7 +64,8 @@ class Checkout:
         Raises:
             MissingObjectError, TransferError: an object is nowhere to be had.
             CorruptObjectError: the skeleton is damaged.
-            ManifestError: skeleton and manifest do not name the same tensors.
+            ManifestError: skeleton and manifest do not name the same tensors, or the header of a
+                safetensors file gives one another dtype or shape.
         """
         self._blocks = blocks
         blocks.ensure(manifest.objects())
@@ -68,6 +75,37 @@ class Checkout:
         lengths = [self._length(segment) for segment in self._segments]
         self.size = sum(lengths)
         self._checksums = Checksums(self._segments, lengths)
+        if manifest.format == safetensors.NAME:
+            self._check_header()
+
+    def _check_header(self) -> None:
+        """Raise ManifestError if the header, which no tensor's hash covers, is of other tensors.
+
+        Whoever stages single tensors (`git add -p`) can leave the structure out that belongs to
+        them.
+        """
+        first = self._segments[0] if self._segments else None
+        header = first.data if isinstance(first, Literal) else b""
+        listed = [self._entries[s.name].tensor for s in self._segments if isinstance(s, SpanRef)]
+        try:
+            promised = safetensors.tensors(header, self.size)
+        except FormatError as error:
+            problem = error.message
+        else:
+            if promised == listed:
+                return
+            problem = next(
+                (
+                    f"{quote(there.name)} is {there.dtype.name} {list(there.shape)} there"
+                    for there, here in zip(promised, listed, strict=False)
+                    if there != here
+                ),
+                f"it has {len(promised)}, the manifest {len(listed)}",
+            )
+        raise ManifestError(
+            f"the file's header does not belong to the manifest's tensors: {problem}",
+            hint="git checkout HEAD~1 -- FILE   (a version before; then add the whole file)",
+        )
 
     def _length(self, segment: skeleton.SkeletonSegment) -> int:
         if isinstance(segment, Literal):

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 from git_theta_ext import limits
 from git_theta_ext.errors import FormatError
-from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
+from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
 NAME = "safetensors"
@@ -43,26 +43,35 @@ def layout(source: Source) -> Layout:
     length = int.from_bytes(source.read(0, 8), "little")
     if length > min(limits.JSON_HEADER_BYTES, source.size - 8):
         raise FormatError(f"offset 0: a header of {length} bytes in a file of {source.size}")
-    header = _header(source.read(8, length))
+    header = source.read(0, 8 + length)
+    return Layout(NAME, (Literal(header), *map(Span, tensors(header, source.size))))
+
+
+def tensors(header: bytes, size: int) -> list[TensorInfo]:
+    """The tensors in the order in which they lie in a file of `size` bytes with this header.
+
+    Raises:
+        FormatError: they do not fill it, or the header is damaged.
+    """
     spans = sorted(
-        (_span(name, entry) for name, entry in header.items() if name != _METADATA),
+        (_span(name, entry) for name, entry in _header(header[8:]).items() if name != _METADATA),
         key=lambda item: (item[0], item[1]),
     )
-    position, end = 0, source.size - 8 - length
-    segments: list[Segment] = [Literal(source.read(0, 8 + length))]
+    position, end = 0, size - len(header)
+    found: list[TensorInfo] = []
     for start, stop, tensor in spans:
         if start != position or stop > end:
             raise FormatError(
                 f"tensor {tensor.name!r}: bytes {start} to {stop} of {end}; expected a start at "
                 f"{position}"
             )
-        segments.append(Span(tensor))
+        found.append(tensor)
         position = stop
     if position != end:
         raise FormatError(
-            f"offset {8 + length + position}: {end - position} bytes follow the tensors"
+            f"offset {len(header) + position}: {end - position} bytes follow the tensors"
         )
-    return Layout(NAME, tuple(segments))
+    return found
 
 
 def _header(text: bytes) -> dict[str, Any]:

@@ -89,6 +89,24 @@ def test_half_of_a_tensor_is_found_and_never_written(repo: Repo) -> None:
     assert path.read_bytes() == version(2)
 
 
+def test_a_tensor_without_its_structure_is_found_and_never_written(repo: Repo) -> None:
+    path = two(repo)
+    tensors = model()
+    tensors[WEIGHT] = tensors[WEIGHT][:32]
+    repo.write(NAME, safetensors(tensors))
+    repo.git("add", "-p", stdin=b"n\ny\n")
+    repo.git("commit", "-q", "-m", "32 rows, and a header that says 64")
+    assert b"header" in repo.run("git", "theta", "fsck", ok=(5,)).stdout
+    path.unlink()
+    done = repo.run("git", "checkout", "--", NAME, ok=(128,))
+    assert b"header does not belong to the manifest's tensors" in done.stderr
+    repo.write(NAME, safetensors(tensors))
+    repo.git("commit", "-q", "-a", "-m", "and the header")
+    path.unlink()
+    repo.git("checkout", "--", NAME)
+    assert path.read_bytes() == safetensors(tensors)
+
+
 def test_intent_to_add(repo: Repo) -> None:
     path = repo.write(NAME, version(1))
     repo.git("add", "-N", NAME)

@@ -315,7 +315,7 @@ def stored(tmp_path: Path) -> tuple[Manifest, Blocks]:
         block = blocks.write(spec, old + np.uint32(3), reference=block)
         entries.append(Entry(info, (block,)))
     structure = skeleton.encode(Skeleton((formats.Literal(b"x" * 900), SpanRef("a"), SpanRef("b"))))
-    return Manifest("safetensors", blocks.write_bytes(structure), tuple(entries)), blocks
+    return Manifest("npy", blocks.write_bytes(structure), tuple(entries)), blocks
 
 
 def write(manifest: Manifest, blocks: Blocks) -> bytes:
@@ -413,6 +413,26 @@ class _EnoughError(Exception):
 
 
 @little
+def test_a_header_of_other_tensors_is_refused(tmp_path: Path) -> None:
+    """Its bytes are right by hash, the tensors' are too, and they do not belong together."""
+    blocks = Blocks(Store(tmp_path / "theta"))
+    values = np.arange(64, dtype=np.float32)
+    there = [safetensors({"w": shaped}) for shaped in (values, values.reshape(8, 8), values[:32])]
+    there += [safetensors({"w": values, "v": values}), safetensors({"w": values.view(np.int32)})]
+    for number, file in enumerate(there):
+        header = file[: 8 + int.from_bytes(file[:8], "little")]
+        text = b'git-theta skeleton v1\nliteral %d\ntensor "w"\n\n' % len(header)
+        info = TensorInfo("w", DTYPES["F32"], (64,))
+        (spec,) = cut(info)
+        entry = Entry(info, (blocks.write(spec, values.view(np.uint32)),))
+        manifest = Manifest("safetensors", blocks.write_bytes(text + header), (entry,))
+        if number == 0:
+            assert Checkout(manifest, blocks).size == len(file)
+            continue
+        with pytest.raises(ManifestError, match="header does not belong"):
+            Checkout(manifest, blocks)
+
+
 def test_a_terabyte_of_zeros_is_written_block_by_block(tmp_path: Path) -> None:
     blocks = Blocks(Store(tmp_path / "theta"))
     info = TensorInfo("zeros", DTYPES["F32"], (1 << 38,))
@@ -421,7 +441,7 @@ def test_a_terabyte_of_zeros_is_written_block_by_block(tmp_path: Path) -> None:
     assert block.chain[0].size < 20_000
     entry = Entry(info, (block,) * (info.nbytes // spec.nbytes))
     structure = blocks.write_bytes(skeleton.encode(Skeleton((SpanRef("zeros"),))))
-    checkout = Checkout(Manifest("safetensors", structure, (entry,)), blocks)
+    checkout = Checkout(Manifest("npy", structure, (entry,)), blocks)
     assert checkout.size == 1 << 40
     written = 0
 
