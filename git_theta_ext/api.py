@@ -16,17 +16,15 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from git_theta_ext import libgit2  # noqa: F401  a first `open` is not to wait for it
 from git_theta_ext.handle import Framework, Handle
 from git_theta_ext.reader import Checkpoint, open_checkpoint
-from git_theta_ext.repository import Repository, preload
+from git_theta_ext.repository import Repository
 
 if TYPE_CHECKING:
     from git_theta_ext.comparison.compare import Comparison
 
 Folder = str | PathLike[str] | None
-
-
-preload()  # a first `open` is to take its few milliseconds, not those of an import
 
 
 def _repository(folder: Folder) -> Repository:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from git_theta_ext import repository as git
 from git_theta_ext.errors import RepositoryError, UsageError
+from git_theta_ext.git_process import run_git, run_program
 from git_theta_ext.repository import Repository
 
 Scope = Literal["global", "local", "system"]
@@ -105,7 +105,7 @@ def problems(repository: Repository) -> list[str]:
 
 def scopes(cwd: Path) -> list[tuple[str, str]]:
     """Where `filter.theta.process` is set: pairs of scope and value, the one in force last."""
-    answer = git.run_git(
+    answer = run_git(
         ["config", "--show-scope", "-z", "--get-all", "filter.theta.process"], cwd, ok=(0, 1)
     )
     fields = os.fsdecode(answer).split("\0")
@@ -123,7 +123,7 @@ def python_command() -> list[str]:
     folder = Path(sys.executable).parent
     for flags in _PYTHON_FLAGS:
         command = [sys.executable, *flags]
-        if git.run_program([*command, "-c", "import git_theta_ext.drivers"], folder)[0] == 0:
+        if run_program([*command, "-c", "import git_theta_ext.drivers"], folder)[0] == 0:
             return command
     raise UsageError(
         f"{sys.executable} cannot import git_theta_ext from another folder, "
@@ -159,7 +159,7 @@ def _differences(scope: Scope, cwd: Path, wanted: dict[str, str | None]) -> Iter
 
 def _config(scope: Scope, cwd: Path, *arguments: str, ok: tuple[int, ...] = (0,)) -> bytes:
     try:
-        return git.run_git(["config", f"--{scope}", *arguments], cwd, ok=ok)
+        return run_git(["config", f"--{scope}", *arguments], cwd, ok=ok)
     except RepositoryError as error:
         hints = {
             "local": "run it inside a repository",

@@ -19,8 +19,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from git_theta_ext.errors import TransferError, UsageError
+from git_theta_ext.git_process import run_watched
 from git_theta_ext.manifest import UpdateRef
-from git_theta_ext.repository import Repository, run_watched, scratch_objects
+from git_theta_ext.repository import Repository, scratch_objects
 
 GUARD = "GIT_THETA_NO_PRE_PUSH"
 """Set in the environment of what a transfer starts; the pre-push hook then does nothing."""

@@ -1,9 +1,7 @@
-"""Git itself: the only module that knows GitPython and pygit2.
+"""One repository: its folders, settings, objects and index.
 
-pygit2 serves fast reads inside the process; the git command, run through GitPython, does whatever
-must behave exactly as Git does and everything in repositories that libgit2 cannot open (SHA-256
-object names, extensions it does not know). Git's environment (`GIT_DIR`, `GIT_WORK_TREE`,
-`GIT_INDEX_FILE`, alternates) is inherited by every command and so respected.
+libgit2 serves fast reads inside the process; the git command does whatever must behave exactly as
+Git does, and everything in repositories that libgit2 cannot open.
 """
 
 from __future__ import annotations
@@ -11,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from git_theta_ext.errors import RepositoryError, UsageError
+from git_theta_ext.git_process import run_git
 from git_theta_ext.store import Store
 
 if TYPE_CHECKING:
-    import pygit2
+    from git_theta_ext.libgit2 import Reader
 
 _MERGE_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD")
 
@@ -91,21 +89,15 @@ class Repository:
         Raises:
             RepositoryError: see `discover`.
         """
-        import pygit2
+        from git_theta_ext import libgit2  # takes its time, as git does
 
         folder = Path(cwd) if cwd is not None else Path.cwd()
-        if any(name.startswith(_STEERING) for name in os.environ):
+        found = libgit2.discover(folder)
+        if found is None:
             return cls.discover(folder)
-        try:
-            place = pygit2.discover_repository(str(folder))
-            if place is None:
-                return cls.discover(folder)
-            opened = pygit2.Repository(place)
-        except (pygit2.GitError, KeyError, ValueError, OSError):
-            return cls.discover(folder)
-        git_dir = Path(opened.path).resolve()
-        made = cls(folder, git_dir, _common_dir(git_dir), _top(opened.workdir, git_dir, folder))
-        made.__dict__["_libgit2"] = _Reader(opened)
+        reader, place = found
+        made = cls(folder, *place)
+        made.__dict__["_libgit2"] = reader
         made._quick = True
         return made
 
@@ -231,13 +223,10 @@ class Repository:
         return oid.decode() if kind == b"blob" else None
 
     @cached_property
-    def _libgit2(self) -> _Reader | None:
-        import pygit2
+    def _libgit2(self) -> Reader | None:
+        from git_theta_ext import libgit2
 
-        try:
-            return _Reader(pygit2.Repository(str(self.git_dir)))
-        except (pygit2.GitError, KeyError, ValueError, OSError):
-            return None
+        return libgit2.open_reader(self.git_dir)
 
     def index(self, *pathspecs: str) -> list[IndexEntry]:
         """The index entries that match, from the top of the work tree; all without pathspecs.
@@ -355,71 +344,6 @@ _DEBUG_ENTRY = re.compile(
 _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 
 
-class _Reader:
-    """Reads through libgit2."""
-
-    def __init__(self, repository: pygit2.Repository) -> None:
-        self._repository = repository
-
-    def blob(self, oid: str) -> bytes | None:
-        try:
-            found: Any = self._repository[oid]
-        except (KeyError, ValueError):
-            return None
-        return bytes(found.data) if found.type_str == "blob" else None
-
-    def resolve(self, revision: str) -> str | None:
-        """The id that a revision names; None where libgit2 does not know, which Git may."""
-        import pygit2
-
-        try:
-            return str(self._repository.revparse_single(revision).id)
-        except (pygit2.GitError, KeyError, ValueError, OSError):
-            return None
-
-    def setting(self, name: str) -> str | None:
-        """A setting, or None."""
-        try:
-            return self._repository.config[name]
-        except KeyError:
-            return None
-
-    def blob_at(self, revision: str, path: str) -> str | None:
-        try:
-            tree: Any = self._repository.revparse_single(revision)
-            while tree.type_str in ("tag", "commit"):
-                tree = tree.tree if tree.type_str == "commit" else tree.get_object()
-            found = tree[os.fsencode(path).decode("utf-8", "surrogateescape")]
-        except (KeyError, ValueError, AttributeError, UnicodeEncodeError):
-            return None
-        return str(found.id) if found.type_str == "blob" else None
-
-
-_STEERING = (
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_CEILING_DIRECTORIES", "GIT_CONFIG",
-    "GIT_DISCOVERY_ACROSS_FILESYSTEM", "GIT_NAMESPACE", "GIT_REPLACE_REF_BASE",
-    "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_INDEX_FILE",
-)  # fmt: skip
-"""Beginnings of the names of variables that tell Git where to look; libgit2 knows few of them."""
-
-
-def _common_dir(git_dir: Path) -> Path:
-    """The folder that all work trees of a repository share."""
-    try:
-        return (git_dir / (git_dir / "commondir").read_text("utf-8").rstrip("\n")).resolve()
-    except (OSError, UnicodeDecodeError):
-        return git_dir
-
-
-def _top(work_tree: str | None, git_dir: Path, folder: Path) -> Path | None:
-    """The top of the work tree, if the folder is inside it."""
-    here = folder.resolve()
-    if work_tree is None or here == git_dir or git_dir in here.parents:
-        return None
-    top = Path(work_tree).resolve()
-    return top if here == top or top in here.parents else None
-
-
 def file_mode_at(repository: Repository, revision: str, path: str) -> str:
     """The mode that a file has in a revision; that of an ordinary file where there is none."""
     answer = repository.git("ls-tree", "-z", "--full-tree", revision, "--", path, env=_LITERAL)
@@ -440,101 +364,6 @@ def git_hash(read: Callable[[int, int], bytes], size: int, digits: int) -> str:
     for start in range(0, size, 1 << 20):
         digest.update(read(start, min(1 << 20, size - start)))
     return digest.hexdigest()
-
-
-def _runner(cwd: Path) -> Any:
-    """GitPython's runner of commands, in a folder.
-
-    It would expand `$NAME` in a path that it is given, so it is told of the folder afterwards.
-    """
-    from git import Git  # 0.1 s to import, so only once a command is really run
-
-    runner = Git()
-    runner._working_dir = str(cwd)
-    return runner
-
-
-def run_git(
-    arguments: Sequence[str],
-    cwd: Path,
-    *,
-    stdin: bytes | None = None,
-    env: Mapping[str, str] | None = None,
-    ok: Sequence[int] = (0,),
-) -> bytes:
-    """What `git ARGUMENTS` prints when it is run in `cwd`.
-
-    Raises:
-        RepositoryError: git cannot be started, or exits with a status that is not in `ok`.
-    """
-    from git.exc import GitCommandNotFound
-
-    runner = _runner(cwd)
-    try:
-        process: Any = runner.execute(
-            ["git", *arguments],
-            as_process=True,
-            istream=_PIPE,
-            env={**_QUIET, **(env or {})},
-        )
-    except GitCommandNotFound as error:
-        raise RepositoryError(
-            "git was not found on PATH", hint="install Git 2.30 or newer"
-        ) from error
-    stdout, stderr = process.proc.communicate(stdin or b"")
-    if process.proc.returncode not in ok:
-        text = os.fsdecode(stderr).strip() or f"exit status {process.proc.returncode}"
-        raise RepositoryError(f"git {arguments[0]} failed: {text}")
-    return bytes(stdout)
-
-
-_PIPE = -1
-_QUIET = {"GIT_OPTIONAL_LOCKS": "0"}
-
-
-def run_watched(
-    arguments: Sequence[str],
-    cwd: Path,
-    *,
-    stdin: bytes = b"",
-    env: Mapping[str, str] | None = None,
-    tick: Callable[[], None],
-) -> tuple[int, str]:
-    """Run a long `git ARGUMENTS`, calling `tick` five times a second; its status and stderr.
-
-    An exception out of `tick` ends the process and is raised on.
-
-    Raises:
-        RepositoryError: git cannot be started.
-    """
-    from git.exc import GitCommandNotFound
-
-    try:
-        started: Any = _runner(cwd).execute(
-            ["git", *arguments], as_process=True, istream=_PIPE, env={**_QUIET, **(env or {})}
-        )
-    except GitCommandNotFound as error:
-        raise RepositoryError(
-            "git was not found on PATH", hint="install Git 2.30 or newer"
-        ) from error
-    process = started.proc
-    request: bytes | None = stdin
-    try:
-        while True:
-            try:
-                _, stderr = process.communicate(request, timeout=0.2)
-                return int(process.returncode), os.fsdecode(stderr).strip()
-            except subprocess.TimeoutExpired:
-                request = None  # communicate goes on with what it was given at first
-                tick()
-    except BaseException:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        raise
 
 
 def scratch_objects(repository: Repository, folder: Path) -> dict[str, str]:
@@ -567,40 +396,3 @@ def any_commit_here(repository: Repository, oids: Iterable[str]) -> bool:
         "--missing=allow-any", "--stdin", stdin=request,
     )  # fmt: skip
     return bool(answer.strip())
-
-
-def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
-    """The exit status, standard output and standard error of a program that is run in `cwd`.
-
-    Raises:
-        RepositoryError: it cannot be started.
-    """
-    from git.exc import GitCommandNotFound
-
-    try:
-        process: Any = _runner(cwd).execute(list(command), as_process=True, istream=_PIPE)
-    except (GitCommandNotFound, OSError) as error:
-        raise RepositoryError(f"cannot start {command[0]}") from error
-    try:
-        stdout, stderr = process.proc.communicate(b"")
-    except BaseException:
-        process.proc.kill()
-        process.proc.wait()
-        raise
-    return int(process.proc.returncode), stdout, stderr
-
-
-def preload() -> None:
-    """Import what `discover_quickly` needs, so that it does not take its time later."""
-    import pygit2
-
-    pygit2.LIBGIT2_VERSION  # noqa: B018
-
-
-def libgit2_version() -> str | None:
-    """The version of the libgit2 that pygit2 uses, or None where it cannot be loaded."""
-    try:
-        import pygit2
-    except ImportError:
-        return None
-    return pygit2.LIBGIT2_VERSION

@@ -11,7 +11,8 @@ from git_theta_ext import installation
 from git_theta_ext.checkout import manifests_in_work_tree
 from git_theta_ext.cli.text import plural, printable
 from git_theta_ext.errors import RepositoryError
-from git_theta_ext.repository import Repository, run_git
+from git_theta_ext.git_process import run_git
+from git_theta_ext.repository import Repository
 
 
 def add_parser(subparsers: Any) -> None:

@@ -14,6 +14,7 @@ from git_theta_ext.cli import merge_several
 from git_theta_ext.cli.choices import add_options, choice_of
 from git_theta_ext.cli.text import plural, printable, table
 from git_theta_ext.errors import UsageError
+from git_theta_ext.git_process import run_program
 from git_theta_ext.merge import policy
 from git_theta_ext.merge.apply import measure
 from git_theta_ext.merge.between import Heads, pairs
@@ -33,7 +34,7 @@ from git_theta_ext.merge.tune import (
     judge,
     tune,
 )
-from git_theta_ext.repository import Repository, run_program
+from git_theta_ext.repository import Repository
 
 _FROM_FILE = ""
 """What `--tune` without a command stands for."""

@@ -13,7 +13,7 @@ import git_theta_ext
 from git_theta_ext import installation
 from git_theta_ext.cli.text import printable, to_json
 from git_theta_ext.errors import RepositoryError
-from git_theta_ext.repository import libgit2_version, run_git
+from git_theta_ext.git_process import run_git
 
 _LIBRARIES = (
     "numpy",
@@ -61,7 +61,7 @@ def collect(cwd: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: _version_of(name) for name in _LIBRARIES},
-        "libgit2": libgit2_version(),
+        "libgit2": _libgit2(),
         "git": _answer(cwd, "version"),
         "git-lfs": _answer(cwd, "lfs", "version"),
         "executable": sys.executable,
@@ -71,6 +71,15 @@ def collect(cwd: Path) -> dict[str, Any]:
             for name in [*installation.settings([""]), installation.SKIP_SMUDGE]
         },
     }
+
+
+def _libgit2() -> str | None:
+    """The version of the libgit2 that pygit2 brings, or None where it cannot be loaded."""
+    try:
+        from git_theta_ext.libgit2 import VERSION
+    except ImportError:
+        return None
+    return VERSION
 
 
 def _version_of(distribution: str) -> str | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import StoreError, UsageError
+from git_theta_ext.git_process import run_program
 from git_theta_ext.merge import models
 from git_theta_ext.merge.apply import Merged
 from git_theta_ext.merge.between import Group, Heads, groups
@@ -23,7 +24,7 @@ from git_theta_ext.merge.choice import Choice
 from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.policy import Policy
 from git_theta_ext.merge.several import merge_several
-from git_theta_ext.repository import Repository, file_mode_at, run_program
+from git_theta_ext.repository import Repository, file_mode_at
 
 _OLDEST = (2, 38)
 """`git merge-tree --write-tree` came with Git 2.38."""

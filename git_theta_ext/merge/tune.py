@@ -21,12 +21,12 @@ from pathlib import Path, PurePosixPath
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import Checkout, write_file
 from git_theta_ext.errors import StoreError, ThetaError, UsageError
+from git_theta_ext.git_process import run_program
 from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge.apply import merge
 from git_theta_ext.merge.between import Pair
 from git_theta_ext.merge.choice import Choice
 from git_theta_ext.merge.entries import Statistics
-from git_theta_ext.repository import run_program
 
 ENOUGH = 100
 """Examples below which an accuracy says little: its standard error is 4 points and more."""
