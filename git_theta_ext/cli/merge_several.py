@@ -25,7 +25,7 @@ from git_theta_ext.merge.octopus import (
     stage_merge,
 )
 from git_theta_ext.merge.policy import Policy
-from git_theta_ext.merge.several import Row, check_weights, plan_several
+from git_theta_ext.merge.rows import Row, check_weights, plan_several
 from git_theta_ext.merge.tune import Contest
 from git_theta_ext.repository import Repository
 
