@@ -9,34 +9,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.checkpoints import changed, model
+from tests.checkpoints import changed
 from tests.conftest import Repo
+from tests.git.diverged import APART, BASE, LONE, OURS, THEIRS
 from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st
 from tests.git.test_merge_resolve import content
 
-BASE = model(layers=3, width=32)
-LONE = "encoder.layer.1.attention.query.weight"
-OURS = {QUERY: changed(BASE[QUERY], seed=1)}
-THEIRS = {QUERY: changed(BASE[QUERY], seed=3)}
-APART = {VALUE: changed(BASE[VALUE], seed=4)}
 MEAN = {QUERY: ((OURS[QUERY].astype(np.float64) + THEIRS[QUERY]) / 2).astype(np.float32)}
 
 
 def plus(ours: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """ours + (new − old), rounded once."""
     return (ours.astype(np.float64) + (new.astype(np.float64) - old)).astype(np.float32)
-
-
-@pytest.fixture
-def collided(repo: Repo) -> Repo:
-    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS))
-    return repo
-
-
-@pytest.fixture
-def apart(repo: Repo) -> Repo:
-    branches(repo, st(BASE), st(BASE, OURS), st(BASE, APART))
-    return repo
 
 
 def test_the_resolve_strategy_of_git(apart: Repo) -> None:

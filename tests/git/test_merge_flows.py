@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from tests.checkpoints import changed, model
+from tests.checkpoints import changed
 from tests.conftest import Repo
-from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st
+from tests.git.diverged import APART, BASE, LONE, OURS, THEIRS
+from tests.git.test_merge_exact import NAME, QUERY, branches, st
 from tests.git.test_merge_resolve import again, content
-
-BASE = model()
-LONE = "encoder.layer.1.attention.query.weight"
-OURS = {QUERY: changed(BASE[QUERY], seed=1)}
-THEIRS = {QUERY: changed(BASE[QUERY], seed=3)}
-APART = {VALUE: changed(BASE[VALUE], seed=4)}
-
-
-@pytest.fixture
-def collided(repo: Repo) -> Repo:
-    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS))
-    return repo
-
-
-@pytest.fixture
-def apart(repo: Repo) -> Repo:
-    branches(repo, st(BASE), st(BASE, OURS), st(BASE, APART))
-    return repo
 
 
 def test_squash(apart: Repo) -> None:

@@ -1,0 +1,23 @@
+"""Repositories with branches to merge."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Repo
+from tests.git.diverged import APART, BASE, OURS, THEIRS
+from tests.git.test_merge_exact import branches, st
+
+
+@pytest.fixture
+def collided(repo: Repo) -> Repo:
+    """Branches `main` and `side` that changed the same tensor."""
+    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS))
+    return repo
+
+
+@pytest.fixture
+def apart(repo: Repo) -> Repo:
+    """Branches `main` and `side` that changed different tensors."""
+    branches(repo, st(BASE), st(BASE, OURS), st(BASE, APART))
+    return repo

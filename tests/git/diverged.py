@@ -1,0 +1,12 @@
+"""A model, and what two branches made of it: the tensors that differ from the common base."""
+
+from __future__ import annotations
+
+from tests.checkpoints import changed, model
+from tests.git.test_merge_exact import QUERY, VALUE
+
+BASE = model()
+LONE = "encoder.layer.1.attention.query.weight"
+OURS = {QUERY: changed(BASE[QUERY], seed=1)}
+THEIRS = {QUERY: changed(BASE[QUERY], seed=3)}
+APART = {VALUE: changed(BASE[VALUE], seed=4)}
