@@ -43,10 +43,11 @@ def entry_specs(entry: Entry) -> list[BlockSpec]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A run of bytes to write: a literal, or a block to rebuild; `segment` is its number."""
+    """A run of bytes to write: a literal, or a tensor's block to rebuild; of which segment."""
 
     segment: int
     data: bytes = b""
+    name: str = ""
     spec: BlockSpec | None = None
     block: Block | None = None
 
@@ -138,23 +139,21 @@ class Checkout:
                 entry = self._entries[segment.name]
                 for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
                     if block.nbytes:
-                        yield _Part(number, spec=spec, block=block)
+                        yield _Part(number, name=segment.name, spec=spec, block=block)
             else:
                 yield _Part(number)
 
     def _read(self, part: _Part) -> tuple[_Part, memoryview]:
         if part.spec is None or part.block is None:
             return part, memoryview(part.data)
-        return part, self._raw(part.segment, part.spec, part.block)
+        return part, self._raw(part.name, part.spec, part.block)
 
-    def _raw(self, segment: int, spec: BlockSpec, block: Block) -> memoryview:
-        """A block's bytes; an error names the tensor."""
+    def _raw(self, name: str, spec: BlockSpec, block: Block) -> memoryview:
+        """The bytes of a tensor's block; an error names the tensor."""
         try:
             return raw_bytes(self._blocks.read(spec, block))
         except CorruptObjectError as error:
-            span = self._segments[segment]
-            name = quote(span.name) if isinstance(span, SpanRef) else "structure"
-            raise CorruptObjectError(f"{name}: {error.message}", hint=error.hint) from error
+            raise CorruptObjectError(f"{quote(name)}: {error.message}", hint=error.hint) from error
 
     def _derived(self, number: int) -> bytes:
         """The value of a derived field; tensors after it are read ahead for their checksums."""
@@ -165,7 +164,7 @@ class Checkout:
             elif isinstance(segment, SpanRef):
                 entry = self._entries[segment.name]
                 for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
-                    self._checksums.feed(ahead, self._raw(ahead, spec, block))
+                    self._checksums.feed(ahead, self._raw(segment.name, spec, block))
         return self._checksums.value(number)
 
 
