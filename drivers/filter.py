@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import BinaryIO
 
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
@@ -47,21 +48,42 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     offered = {line.removeprefix(b"capability=") for line in reader.lines()}
     writer.lines(*(b"capability=" + name for name in _CAPABILITIES if name in offered))
 
+    request = _request(reader)
+    if request is None:
+        return
+    found = _look_at(request)
+
     from git_theta_ext.drivers.filter_commands import Commands
 
     commands = Commands(reader, writer)
-    while True:
-        try:
-            request = reader.lines()
-        except EOFError:
-            commands.close()
-            return
-        commands.answer(dict(_pair(line) for line in request))
+    while request is not None:
+        commands.answer(request, found)
+        request = _request(reader)
+        found = _look_at(request)
+    commands.close()
 
 
-def _pair(line: bytes) -> tuple[str, bytes]:
-    key, _, value = line.partition(b"=")
-    return key.decode("ascii", "replace"), value
+def _request(reader: PacketReader) -> dict[str, bytes] | None:
+    """The keys and values that begin a request; None after the last."""
+    try:
+        pairs = [line.partition(b"=") for line in reader.lines()]
+    except EOFError:
+        return None
+    return {key.decode("ascii", "replace"): value for key, _, value in pairs}
+
+
+def _look_at(request: Mapping[str, bytes] | None) -> os.stat_result | None:
+    """What the file that is to be cleaned is before its content is read; None if not there.
+
+    At once, because Git compares times by the second: of a file that is written to while it is
+    read, and has kept its size, it may say for ever that it is what was staged.
+    """
+    if request is None or request.get("command") != b"clean":
+        return None
+    try:
+        return os.stat(os.fsdecode(request.get("pathname", b"")))
+    except (OSError, ValueError):
+        return None
 
 
 def _keep_blas_single() -> None:

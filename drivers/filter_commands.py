@@ -25,7 +25,7 @@ from git_theta_ext.errors import (
     ProtocolError,
     ThetaError,
 )
-from git_theta_ext.formats.source import FileSource
+from git_theta_ext.formats.source import FileSource, check_unchanged
 from git_theta_ext.manifest import HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest_text import has_conflict_markers
 from git_theta_ext.memo import Memo
@@ -96,8 +96,13 @@ class Commands:
                 written = {path: self._written[path] for path in self._worth_remembering}
                 checkin.remember_written(self._repository, written)
 
-    def answer(self, request: Mapping[str, bytes]) -> None:
-        """Read the rest of one request and answer it; a failure concerns one file only."""
+    def answer(self, request: Mapping[str, bytes], found: os.stat_result | None) -> None:
+        """Read the rest of one request and answer it; a failure concerns one file only.
+
+        Args:
+            request: its keys and values.
+            found: the file to be cleaned as it was when the request came; None if not there.
+        """
         command = request.get("command", b"")
         if command == b"list_available_blobs":
             self._list_available()
@@ -105,7 +110,7 @@ class Commands:
         name = request.get("pathname", b"")
         try:
             if command == b"clean":
-                self._clean(os.fsdecode(name))
+                self._clean(os.fsdecode(name), found)
             elif command == b"smudge":
                 self._smudge(name, request)
             else:
@@ -123,16 +128,17 @@ class Commands:
 
     # -- clean -----------------------------------------------------------------------------------
 
-    def _clean(self, path: str) -> None:
+    def _clean(self, path: str, found: os.stat_result | None) -> None:
         """Answer with a manifest. The whole content is read before anything can fail."""
         content = _Content(self._reader)
         try:
             if content.head == b"":
+                _check_unchanged(path, found)
                 self._send(b"")
             elif is_manifest(content.head):
                 self._pass_manifest(path, content)
             else:
-                self._clean_checkpoint(path, content)
+                self._clean_checkpoint(path, content, found)
         finally:
             content.drain()
 
@@ -142,10 +148,10 @@ class Commands:
         self._passed[path] = None
         self._send(data)
 
-    def _clean_checkpoint(self, path: str, content: _Content) -> None:
+    def _clean_checkpoint(self, path: str, content: _Content, found: os.stat_result | None) -> None:
         source = _open(path)
         if source is None:
-            self._clean_spooled(path, content, None)
+            self._clean_spooled(path, content, None, found)
             return
         with source:
             answer = self._checkin.remembered(path, source)
@@ -153,16 +159,22 @@ class Commands:
                 equal = content.equals(source)
                 if equal:
                     manifest = job.result()
-                    source.check_unchanged()
             if not equal:
-                self._clean_spooled(path, content, source)
+                self._clean_spooled(path, content, source, found)
                 return
+            _check_unchanged(path, found)
             if not self._pass_raw(path, source):
                 if answer is None:
                     self._checkin.remember(path, source, manifest)
                 self._send(manifest)
 
-    def _clean_spooled(self, path: str, content: _Content, prefix: FileSource | None) -> None:
+    def _clean_spooled(
+        self,
+        path: str,
+        content: _Content,
+        prefix: FileSource | None,
+        found: os.stat_result | None,
+    ) -> None:
         """Clean content that is not the work-tree file's, from a temporary copy of it."""
         with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
             copy = Path(folder) / "content"
@@ -170,7 +182,9 @@ class Commands:
                 content.spool(file, prefix)
             with FileSource(copy) as source:
                 if not self._pass_raw(path, source):
-                    self._send(self._checkin.clean(path, source))
+                    manifest = self._checkin.clean(path, source)
+                    _check_unchanged(path, found)
+                    self._send(manifest)
 
     def _pass_raw(self, path: str, source: FileSource) -> bool:
         """Send a file unchanged if the index holds it raw, as someone without this filter left it.
@@ -388,6 +402,12 @@ def _open(path: str) -> FileSource | None:
         if not os.path.islink(path):
             return FileSource(Path(path))
     return None
+
+
+def _check_unchanged(path: str, found: os.stat_result | None) -> None:
+    """Stage nothing of a file that was written to since it was found, or replaced."""
+    if found is not None:
+        check_unchanged(Path(path), found)
 
 
 def _tell_of_manifests(paths: list[str]) -> None:

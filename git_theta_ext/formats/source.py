@@ -93,21 +93,6 @@ class FileSource:
             self._file.seek(offset)
             return self._file.readinto(buffer) or 0
 
-    def check_unchanged(self) -> None:
-        """Check that nobody wrote to the file, or put another in its place, since it was opened.
-
-        Raises:
-            ChangedWhileReadError: somebody did.
-        """
-        try:
-            now = {_identity(os.fstat(self._file.fileno())), _identity(os.stat(self.path))}
-        except OSError as error:
-            raise ChangedWhileReadError(
-                f"{self.path} vanished while it was read: {error.strerror}"
-            ) from error
-        if now != {self._identity}:
-            raise ChangedWhileReadError(f"{self.path} was written to while it was read")
-
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -122,6 +107,22 @@ class FileSource:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def check_unchanged(path: Path, before: os.stat_result) -> None:
+    """Check that a file is the one that it was, and that nobody has written to it since.
+
+    Raises:
+        ChangedWhileReadError: it is another one, somebody did, or it is gone.
+    """
+    try:
+        now = os.stat(path)
+    except OSError as error:
+        raise ChangedWhileReadError(
+            f"{path} vanished while it was read: {error.strerror}"
+        ) from error
+    if _identity(now) != _identity(before):
+        raise ChangedWhileReadError(f"{path} was written to while it was read")
 
 
 class BytesSource:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
+from git_theta_ext.drivers import filter_commands
 from git_theta_ext.drivers.filter import serve
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.errors import ProtocolError
+from git_theta_ext.formats.source import FileSource
 from git_theta_ext.manifest import Manifest, is_manifest
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
@@ -35,15 +39,34 @@ class Session:
             self._writer.write(content)
             self._writer.flush()
 
-    def answers(self) -> PacketReader:
+    def answers(self, sent: io.BytesIO | None = None) -> PacketReader:
         """Serve all that was sent; the answers, read past the handshake."""
         received = io.BytesIO()
-        serve(io.BytesIO(self._sent.getvalue()), received)
+        serve(sent or io.BytesIO(self._sent.getvalue()), received)
         received.seek(0)
         reader = PacketReader(received)
         assert reader.lines() == [b"git-filter-server", b"version=2"]
         assert reader.lines() == [b"capability=clean", b"capability=smudge", b"capability=delay"]
         return reader
+
+    def interrupted(self, event: Callable[[], object]) -> PacketReader:
+        """Like `answers`; the event takes place when all but the last four bytes are read."""
+        return self.answers(_Eventful(self._sent.getvalue(), event))
+
+
+class _Eventful(io.BytesIO):
+    """Bytes of which the last four are not read before something has happened."""
+
+    def __init__(self, data: bytes, event: Callable[[], object]) -> None:
+        super().__init__(data)
+        self._length = len(data)
+        self._event: Callable[[], object] | None = event
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._event is not None and self.tell() == self._length - 4:
+            self._event()
+            self._event = None
+        return super().read(size)
 
 
 def content(reader: PacketReader) -> bytes:
@@ -115,6 +138,52 @@ def test_content_that_is_not_the_files_is_what_counts(inside: Repo, there: bool)
     session = Session()
     session.request(b"command=smudge", b"pathname=m.safetensors", content=manifest)
     assert good(session.answers()) == data
+
+
+def _written_in_place(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\1" * 8)
+
+
+def _replaced(path: Path) -> None:
+    path.with_suffix(".new").write_bytes(path.read_bytes())
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("change", [_written_in_place, _replaced, Path.unlink])
+@pytest.mark.parametrize("empty", [False, True], ids=["content", "empty"])
+def test_a_file_that_changes_while_it_is_read_is_not_staged(
+    inside: Repo, capfd: pytest.CaptureFixture[str], change: Callable[[Path], None], empty: bool
+) -> None:
+    """Git would have sent the old bytes, or some of each, and called the file clean for ever."""
+    inside.write("m.safetensors", safetensors(model()))
+    session = Session()
+    sent = b"" if empty else safetensors(model())
+    session.request(b"command=clean", b"pathname=m.safetensors", content=sent)
+    reader = session.interrupted(lambda: change(inside.path / "m.safetensors"))
+    assert reader.lines() == [b"status=error"]
+    said = capfd.readouterr().err
+    assert "'m.safetensors'" in said
+    assert "while it was read" in said
+    assert "add it again" in said
+
+
+def test_a_file_that_changed_before_it_is_opened_is_not_staged(
+    inside: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git may have read all of a small file before this program is ready to open it."""
+    inside.write("m.safetensors", safetensors(model()))
+    session = Session()
+    session.request(b"command=clean", b"pathname=m.safetensors", content=safetensors(model()))
+    opened = filter_commands._open
+
+    def late(path: str) -> FileSource | None:
+        _written_in_place(Path(path))
+        return opened(path)
+
+    monkeypatch.setattr(filter_commands, "_open", late)
+    assert session.answers().lines() == [b"status=error"]
 
 
 def test_a_manifest_passes_through(inside: Repo) -> None:
