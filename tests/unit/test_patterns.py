@@ -24,6 +24,7 @@ def test_braces_are_names_and_ranges() -> None:
         "{a,b}" * 13 + "{a}" * 1000,
         "{a,b}" * 800,
         "{0..9{}09{}>" + "O" * 3000 + "{0..99}{0..9{0..9}}",
+        "{0..9998}" + "[a*" * 20,
     ],
 )
 def test_braces_that_stand_for_too_much_are_refused_soon(pattern: str) -> None:
