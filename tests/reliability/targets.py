@@ -367,7 +367,7 @@ class _NoCommands:
     def close(self) -> None:
         """Nothing is open."""
 
-    def answer(self, request: Mapping[str, bytes]) -> None:
+    def answer(self, request: Mapping[str, bytes], found: object) -> None:
         """Read what a request carries."""
         require(all(isinstance(key, str) for key in request), "keys of a request are text")
         for _ in self.reader.content():  # type: ignore[attr-defined]
