@@ -200,9 +200,15 @@ def measure(side: Side, model: Path, work: Path, runs: int, steps: set[str]) -> 
         git(folder, "reset", "-q")
         shutil.copy(original, path)
 
+    def objects() -> set[Path]:
+        stores = (folder / ".git" / name for name in ("theta/objects", "lfs/objects"))
+        return {one for store in stores for one in store.rglob("*") if one.is_file()}
+
     def put(source: Path) -> Callable[[], None]:
         def run() -> None:
             git(folder, "reset", "-q", "--hard")
+            for one in objects() - committed:
+                one.unlink()
             shutil.rmtree(folder / ".git/theta/memo", ignore_errors=True)
             shutil.copy(source, path)
             time.sleep(0.1)
@@ -211,6 +217,7 @@ def measure(side: Side, model: Path, work: Path, runs: int, steps: set[str]) -> 
 
     cells["first git add"] = timed(folder, ["git", "add", NAME], forget, runs)
     git(folder, "commit", "-qm", "first")
+    committed = objects()
     if "changed" in steps:
         cells["git add, all tensors changed"] = timed(
             folder, ["git", "add", NAME], put(every), runs
