@@ -20,8 +20,9 @@ from git_theta_ext.comparison.compare import compare
 from git_theta_ext.comparison.files import Pair
 from git_theta_ext.comparison.sides import Side, open_side
 from git_theta_ext.errors import RepositoryError, ThetaError
-from git_theta_ext.report.text import Style, render, shown
+from git_theta_ext.report.text import Style, render
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import paragraph, printable
 
 _SEVEN = 7
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     try:
         if len(arguments) == 1:
-            print(f"* Unmerged path {shown(arguments[0])}")
+            print(f"* Unmerged path {printable(arguments[0])}")
         elif os.environ.get("GIT_EXTERNAL_DIFF", "").startswith("git-difftool--helper"):
             return _start_tool(arguments)
         elif len(arguments) >= _SEVEN:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The pager was closed: nobody reads on, and Python must not complain of it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ThetaError as error:
-        print(f"git-theta: {shown(arguments[0])}: {error}", file=sys.stderr)
+        print(f"git-theta: {printable(arguments[0])}: {paragraph(str(error))}", file=sys.stderr)
         return error.exit_code
     return 0
 
@@ -64,7 +65,7 @@ def _show(arguments: Sequence[str]) -> None:
     new_path = arguments[_SEVEN] if len(arguments) > _SEVEN else path
     colour = _colour()
     # Git, too, leaves out the slash of a path that begins with one.
-    header = f"diff --git a/{shown(path.lstrip('/'))} b/{shown(new_path.lstrip('/'))}"
+    header = f"diff --git a/{printable(path.lstrip('/'))} b/{printable(new_path.lstrip('/'))}"
     print(f"\x1b[1m{header}\x1b[m" if colour else header)
     with closing(_pair(new_path, old_file, new_file)) as pair:
         comparison = compare(pair.old, pair.new)

@@ -22,8 +22,8 @@ from git_theta_ext.merge.explain import conflict_lines, notes
 from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.policy import Operation, policy_for
 from git_theta_ext.merge.state import State, key_of, load, save
-from git_theta_ext.report.text import shown
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import paragraph, printable
 
 _FAILED = 2
 _MARKER = 7
@@ -46,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         temporary.write_bytes(merged.manifest.to_bytes())
         os.replace(temporary, ours)
     except (ThetaError, OSError) as error:
-        print(f"git-theta: {shown(path)}: cannot merge: {error}", file=sys.stderr)
+        why = paragraph(str(error))
+        print(f"git-theta: {printable(path)}: cannot merge: {why}", file=sys.stderr)
         return _FAILED
     if merged.open and not nested:
-        print("\n".join(conflict_lines(shown(path), merged)), file=sys.stderr)
+        print("\n".join(conflict_lines(printable(path), merged)), file=sys.stderr)
     return 1 if merged.open or unadded else 0
 
 
@@ -81,9 +82,9 @@ def _merge(files: Sequence[Path], path: str, nested: bool) -> tuple[Merged, bool
 
 def _tell(path: str, merged: Merged, doing: Operation, replayed: bool) -> None:
     if replayed:
-        print(f"git-theta: {shown(path)}: resolved as recorded (rerere)", file=sys.stderr)
+        print(f"git-theta: {printable(path)}: resolved as recorded (rerere)", file=sys.stderr)
     for line in notes(merged, reapplied=doing == "rebase"):
-        print(f"git-theta: {shown(path)}: {line}", file=sys.stderr)
+        print(f"git-theta: {printable(path)}: {line}", file=sys.stderr)
 
 
 def _parse(data: bytes) -> Manifest | None:

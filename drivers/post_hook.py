@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from git_theta_ext.cli.text import paragraph
 from git_theta_ext.errors import ThetaError
 from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, is_manifest
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import paragraph
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from git_theta_ext import pointers, transport
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.cli.text import paragraph, plural, printable
 from git_theta_ext.drivers import ancestry
 from git_theta_ext.errors import ManifestError, ProtocolError, RepositoryError, ThetaError
 from git_theta_ext.lfs import GUARD
 from git_theta_ext.repository import Repository, any_commit_here
+from git_theta_ext.text import paragraph, plural, printable
 
 
 @dataclass(frozen=True, slots=True)

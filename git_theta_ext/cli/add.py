@@ -22,12 +22,12 @@ from git_theta_ext.adapters.supply import (
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import write_version
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.cli.text import plural, printable, size, table, to_json
 from git_theta_ext.errors import UsageError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository, file_mode_at
 from git_theta_ext.store import Store
+from git_theta_ext.text import plural, printable, size, table, to_json
 
 
 def add_parser(subparsers: Any) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 from git_theta_ext import patterns
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.log import split
-from git_theta_ext.cli.text import printable, table, to_json
 from git_theta_ext.comparison.history import Version, blame, first_versions, versions
 from git_theta_ext.comparison.overlap import Pair, measure_pairs
 from git_theta_ext.comparison.sides import StoredSide
 from git_theta_ext.errors import UsageError
 from git_theta_ext.report.text import percentage
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import printable, table, to_json
 
 
 def add_parser(subparsers: Any) -> None:

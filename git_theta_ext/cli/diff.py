@@ -12,7 +12,6 @@ from typing import Any
 
 from git_theta_ext import patterns
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.cli.text import printable, to_json
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_files
 from git_theta_ext.comparison.spectrum import with_spectra
@@ -21,6 +20,7 @@ from git_theta_ext.report import markdown
 from git_theta_ext.report.records import records
 from git_theta_ext.report.text import Style, render
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import printable, to_json
 
 Found = tuple[str, Comparison]
 

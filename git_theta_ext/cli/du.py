@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from git_theta_ext import checkpoints, patterns, sharded
-from git_theta_ext.cli.text import plural, printable, size, table, to_json
 from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.manifest import Manifest, UpdateRef
 from git_theta_ext.reader import Checkpoint, open_checkpoint
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import plural, printable, size, table, to_json
 
 
 def add_parser(subparsers: Any) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from git_theta_ext import patterns
-from git_theta_ext.cli.text import plural, printable, size
 from git_theta_ext.errors import UsageError
 from git_theta_ext.formats import BUILDERS
 from git_theta_ext.reader import open_checkpoint
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import plural, printable, size
 from git_theta_ext.writer import container_of, export
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from git_theta_ext import integrity, presence
 from git_theta_ext.cli import transfers
-from git_theta_ext.cli.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.errors import CorruptObjectError, ManifestError, MissingObjectError
 from git_theta_ext.integrity import Finding
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import paragraph, plural, printable, size, to_json
 
 
 def add_parser(subparsers: Any) -> None:

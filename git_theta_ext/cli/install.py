@@ -9,10 +9,10 @@ from typing import Any
 
 from git_theta_ext import installation
 from git_theta_ext.checkout import manifests_in_work_tree
-from git_theta_ext.cli.text import plural, printable
 from git_theta_ext.errors import RepositoryError
 from git_theta_ext.git_process import run_git
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import plural, printable
 
 
 def add_parser(subparsers: Any) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from git_theta_ext import patterns
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.cli.text import printable, size, to_json
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.history import Version, changes, versions
 from git_theta_ext.comparison.sides import StoredSide
 from git_theta_ext.report.groups import group
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import printable, size, to_json
 
 _LISTED = 6
 

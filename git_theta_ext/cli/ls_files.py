@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from git_theta_ext import checkpoints
-from git_theta_ext.cli.text import printable, size, table, to_json
 from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import printable, size, table, to_json
 
 
 def add_parser(subparsers: Any) -> None:

@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import TextIO
 
 from git_theta_ext import __version__
-from git_theta_ext.cli.text import paragraph, printable
 from git_theta_ext.errors import ThetaError, UsageError
+from git_theta_ext.text import paragraph, printable
 
 VERBS: dict[str, tuple[str, str]] = {
     "install": ("install", "set up Git to use git-theta for tracked checkpoints"),

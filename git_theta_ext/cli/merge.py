@@ -12,7 +12,6 @@ from typing import Any
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli import merge_several
 from git_theta_ext.cli.choices import add_options, choice_of
-from git_theta_ext.cli.text import plural, printable, table
 from git_theta_ext.errors import UsageError
 from git_theta_ext.git_process import run_program
 from git_theta_ext.merge import policy
@@ -35,6 +34,7 @@ from git_theta_ext.merge.tune import (
     tune,
 )
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import plural, printable, table
 
 _FROM_FILE = ""
 """What `--tune` without a command stands for."""

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping
 
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.cli.text import plural, printable, table
 from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge import policy
 from git_theta_ext.merge.between import Group
@@ -28,6 +27,7 @@ from git_theta_ext.merge.policy import Policy
 from git_theta_ext.merge.rows import Row, check_weights, plan_several
 from git_theta_ext.merge.tune import Contest
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import plural, printable, table
 
 
 def policies(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.cli.text import plural, printable
 from git_theta_ext.errors import UsageError
 from git_theta_ext.merge import distance
 from git_theta_ext.merge.board import Board, Leave, Settling
@@ -21,6 +20,7 @@ from git_theta_ext.merge.resolve import Conflict
 from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository
 from git_theta_ext.sharded import names_model
+from git_theta_ext.text import plural, printable
 
 _FAILURES = 100
 """Reads without a key, one after the other, before the terminal is taken to be gone."""

@@ -6,7 +6,7 @@ import sys
 import time
 from types import TracebackType
 
-from git_theta_ext.cli.text import printable, size
+from git_theta_ext.text import printable, size
 
 _INTERVAL_SECONDS = 0.1
 

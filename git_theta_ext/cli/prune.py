@@ -9,10 +9,10 @@ from typing import Any
 
 from git_theta_ext import endpoints, presence, pruning
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.cli.text import plural, printable, size, to_json
 from git_theta_ext.errors import UsageError
 from git_theta_ext.pruning import Plan, Rules
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import plural, printable, size, to_json
 
 _KEEP_DAYS = "14"
 """As long as `git gc` leaves what nothing names."""

@@ -22,10 +22,10 @@ from git_theta_ext.checkpoints import blobs_of, is_raw
 from git_theta_ext.cli import main as command
 from git_theta_ext.cli import uploaded
 from git_theta_ext.cli.github import Api, RefusedError
-from git_theta_ext.cli.text import paragraph, plural, printable, size
 from git_theta_ext.errors import ManifestError, RepositoryError, ThetaError, UsageError
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import paragraph, plural, printable, size
 
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
 """How our comment begins; by it, it is found again."""

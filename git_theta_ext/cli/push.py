@@ -9,9 +9,9 @@ from typing import Any
 from git_theta_ext import endpoints, transport
 from git_theta_ext.cli import transfers
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.cli.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.errors import UsageError
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import paragraph, plural, printable, size, to_json
 
 
 def add_parser(subparsers: Any) -> None:

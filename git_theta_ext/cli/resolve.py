@@ -9,7 +9,6 @@ from typing import Any
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.choices import add_options, choice_of
-from git_theta_ext.cli.text import plural, printable, to_json
 from git_theta_ext.errors import UsageError
 from git_theta_ext.merge import structure
 from git_theta_ext.merge.apply import Merged
@@ -19,6 +18,7 @@ from git_theta_ext.merge.resolve import Conflict
 from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository
 from git_theta_ext.sharded import names_model
+from git_theta_ext.text import plural, printable, to_json
 
 
 def add_parser(subparsers: Any) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from git_theta_ext import patterns
-from git_theta_ext.cli.text import plural, printable, size, table, to_json
 from git_theta_ext.errors import UsageError
 from git_theta_ext.reader import Checkpoint, open_checkpoint
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import plural, printable, size, table, to_json
 from git_theta_ext.updates.base import values_dtype
 from git_theta_ext.updates.statistics import as_floats
 

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.cli.text import plural, printable
 from git_theta_ext.errors import StoreError, UsageError
 from git_theta_ext.merge import collect
 from git_theta_ext.merge.measured import statistics_path
 from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import plural, printable
 
 _NEEDED = {"gram": ("load", "batches", "forward"), "fisher": ("load", "batches", "loss")}
 

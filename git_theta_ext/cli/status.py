@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from git_theta_ext import checkpoints, formats, installation
-from git_theta_ext.cli.text import plural, printable, size, table, to_json
 from git_theta_ext.cli.track import tracked_patterns
 from git_theta_ext.errors import ManifestError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.merge.explain import open_lines
 from git_theta_ext.merge.state import key_of, load
 from git_theta_ext.repository import IndexEntry, Repository
+from git_theta_ext.text import plural, printable, size, table, to_json
 
 
 def add_parser(subparsers: Any) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 from git_theta_ext import attributes, formats, installation
 from git_theta_ext.checkpoints import is_raw
 from git_theta_ext.cli.install import ensure_hooks
-from git_theta_ext.cli.text import plural, printable, to_json
 from git_theta_ext.errors import StoreError, ThetaError, UsageError
 from git_theta_ext.formats.source import FileSource
 from git_theta_ext.manifest import HEAD_BYTES, is_manifest
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import plural, printable, to_json
 
 ATTRIBUTES_FILE = ".gitattributes"
 _LOOKED_INTO = 200

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from git_theta_ext import endpoints
-from git_theta_ext.cli.text import paragraph, printable
 from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import paragraph, printable
 
 
 def split_remote(repository: Repository, words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from git_theta_ext import installation
 from git_theta_ext.cli.install import add_scope
-from git_theta_ext.cli.text import printable
 from git_theta_ext.errors import RepositoryError
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import printable
 
 
 def add_parser(subparsers: Any) -> None:

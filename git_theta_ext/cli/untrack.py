@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from git_theta_ext import attributes
-from git_theta_ext.cli.text import printable
 from git_theta_ext.cli.track import attributes_path, normalise, read, tracked_patterns, write
 from git_theta_ext.repository import Repository
+from git_theta_ext.text import printable
 
 
 def add_parser(subparsers: Any) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import git_theta_ext
 from git_theta_ext import installation
-from git_theta_ext.cli.text import printable, to_json
 from git_theta_ext.errors import RepositoryError
 from git_theta_ext.git_process import run_git
+from git_theta_ext.text import printable, to_json
 
 _LIBRARIES = (
     "numpy",

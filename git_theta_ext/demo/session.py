@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from git_theta_ext import installation
-from git_theta_ext.cli.text import printable
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.git_process import run_program
+from git_theta_ext.text import printable
 
 _SHOWN_LINES = 24
 _CONFIG = """[user]

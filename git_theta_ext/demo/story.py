@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from git_theta_ext.cli.text import printable, size
 from git_theta_ext.demo.session import Session, folder, folder_bytes, sealed
 from git_theta_ext.demo.subjects import Subject
 from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.store import sha256_of
+from git_theta_ext.text import printable, size
 
 
 def tell(subject: Subject, *, keep: Path | None, color: bool) -> None:

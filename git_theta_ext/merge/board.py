@@ -11,7 +11,7 @@ from git_theta_ext.merge import structure
 from git_theta_ext.merge.choice import CONFLICT, Choice
 from git_theta_ext.merge.distance import Weighed
 from git_theta_ext.merge.plan import Decision, Plan
-from git_theta_ext.report.text import shown
+from git_theta_ext.text import printable
 
 Leave = Literal["", "accept", "quit"]
 """Whether to go on (empty), to write the result, or to leave all as it was."""
@@ -241,16 +241,16 @@ class Board:
         widths = [max(len(row[column]) for row in cells) for column in range(len(_HEAD))]
         widths[0] = max(6, min(widths[0], width - sum(widths[1:]) - 2 * len(_HEAD)))
         head, *body = [_line(row, widths) for row in cells]
-        title = f"{shown(self.conflict.path)}: {self.left} of {len(self.rows)} parts open"
+        title = f"{printable(self.conflict.path)}: {self.left} of {len(self.rows)} parts open"
         lines = [title, head, *body]
         lines += [""] * (height - 3 - len(keys) - len(lines))
         scope = "all that is open" if self.everything else "this tensor"
         reason = self.rows[self.cursor].weighed.open if self.rows else ""
         prompt = self.message if self.prompt is None else f"strategy: {self.prompt}_"
         lines += [
-            f"why: {shown(reason)}" if reason else "",
+            f"why: {printable(reason)}" if reason else "",
             f"scope: {scope}",
-            shown(prompt),
+            printable(prompt),
             *keys,
         ]
         return [line[: max(0, width - 1)] for line in lines], 2 + self.cursor - first
@@ -275,7 +275,7 @@ def _cells(row: Row) -> list[str]:
     chosen = f"{row.chosen}: open" if row.open and row.chosen else row.chosen or "by itself"
     result = "open" if row.open and not row.chosen else chosen
     gaps = [_gap(row.weighed.ours), _gap(row.weighed.theirs)]
-    return [shown(row.name), row.ours, row.theirs, result, *gaps]
+    return [printable(row.name), row.ours, row.theirs, result, *gaps]
 
 
 def _gap(value: float | None) -> str:

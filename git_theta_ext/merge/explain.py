@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from git_theta_ext.merge.choice import CONFLICT
 from git_theta_ext.merge.values import Measure
-from git_theta_ext.report.text import shown
 from git_theta_ext.sharded import model_of
+from git_theta_ext.text import printable
 
 if TYPE_CHECKING:
     from git_theta_ext.merge.apply import Merged, Outcome
@@ -26,7 +26,7 @@ _DENSE = 0.5
 def plan_lines(plan: Plan) -> Iterator[str]:
     """What each side did to each tensor, and what will be done; unchanged tensors are counted."""
     rows = [
-        (shown(one.name), f"ours {one.ours}", f"theirs {one.theirs}", _will(one))
+        (printable(one.name), f"ours {one.ours}", f"theirs {one.theirs}", _will(one))
         for one in plan.decisions
         if one.action not in ("same", "drop") or one.ours != one.theirs
         if not (one.ours == one.theirs == "kept")
@@ -63,7 +63,7 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
     found = list(merged.open.items())
     measures = {one.name: one.measure for one in merged.outcomes}
     for name, reason in found[:MAX_LINES]:
-        lines.append(f"    {shown(name)}: {shown(reason)}{figures(measures.get(name))}")
+        lines.append(f"    {printable(name)}: {printable(reason)}{figures(measures.get(name))}")
     if len(found) > MAX_LINES:
         lines.append(f"    … and {len(found) - MAX_LINES} more: git theta status")
     lines.append("  ours stands there for now; what does not collide is merged. To go on:")
@@ -143,6 +143,6 @@ def _warnings(blended: Sequence[Outcome], total: Measure, reapplied: bool) -> It
 def open_lines(found: Mapping[str, str], limit: int = MAX_LINES) -> Iterable[str]:
     """What is open, one line each."""
     for name, reason in list(found.items())[:limit]:
-        yield f"{shown(name)}: {shown(reason)}"
+        yield f"{printable(name)}: {printable(reason)}"
     if len(found) > limit:
         yield f"… and {len(found) - limit} more"

@@ -19,8 +19,9 @@ from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.measure import histogram
 from git_theta_ext.comparison.spectrum import SHOWN
 from git_theta_ext.names import natural_key
-from git_theta_ext.report.text import described, percentage, shown, summary
-from git_theta_ext.report.words import counted, relation
+from git_theta_ext.report.text import described, percentage, summary
+from git_theta_ext.report.words import relation
+from git_theta_ext.text import plural, printable
 
 _MAX_PLOTS = 12
 _MAX_KINDS = 120
@@ -54,7 +55,7 @@ def _section(path: str, found: Comparison) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(shown(text))
+    return escape(printable(text))
 
 
 def _breakable(name: str) -> str:
@@ -80,7 +81,7 @@ def _alarms(found: Comparison) -> str:
         for change in bad[:_MAX_ALARMS]
     )
     more = f"<li>… and {len(bad) - _MAX_ALARMS:,} more</li>" if len(bad) > _MAX_ALARMS else ""
-    words = counted(len(bad), "tensor has", "tensors have")
+    words = plural(len(bad), "tensor has", "tensors have")
     return (
         f'<div class="alarm" role="alert"><strong>! {words} new NaN or infinite values</strong>'
         f"<ul>{names}{more}</ul></div>"
@@ -118,7 +119,7 @@ def _map(found: Comparison) -> str:
         for kind in kinds[:_MAX_KINDS]
     )
     left = len(kinds) - _MAX_KINDS
-    more = f"<p>… and {counted(left, 'more kind')} of tensors</p>" if left > 0 else ""
+    more = f"<p>… and {plural(left, 'more kind')} of tensors</p>" if left > 0 else ""
     return (
         '<h3>Where it changed</h3><div class="scroll"><div class="map" role="img" '
         'aria-label="relative change of each tensor, kinds of tensors by layers; the table below '
@@ -261,7 +262,7 @@ def _row(change: Change) -> Iterator[object]:
     if measure is not None and measure.not_finite:
         new = "" if change.old is None else "new "
         what = [f"{measure.not_finite:,} {new}NaN or infinite", *what]
-    yield shown(change.name)
+    yield printable(change.name)
     yield ", ".join(what)
     yield "" if tensor is None else described(tensor)
     yield " ".join([change.kind or "", *(f"{k}={v}" for k, v in change.info if k != "change")])

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.report.groups import Group, group, weight
-from git_theta_ext.report.text import described, magnitude, percentage, shown, size
+from git_theta_ext.report.text import described, magnitude, percentage
 from git_theta_ext.report.words import relation
+from git_theta_ext.text import printable, size
 
 LIMIT = 65_536
 """Characters that a comment on GitHub may have."""
@@ -144,7 +145,7 @@ def _code(text: str | None) -> str:
     """Text as code in a table's cell, whatever it holds."""
     if text is None:
         return ""
-    safe = shown(text[:200]).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    safe = printable(text[:200]).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return f"<code>{safe.replace('|', '&#124;').replace('`', '&#96;').translate(_INERT)}</code>"
 
 
@@ -153,4 +154,4 @@ _INERT = str.maketrans({char: f"&#{ord(char)};" for char in "\\*_[]()#!~$@:"})
 
 
 def _escaped(text: str) -> str:
-    return shown(text).translate(_MEANING)
+    return printable(text).translate(_MEANING)

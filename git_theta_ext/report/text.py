@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from dataclasses import dataclass
 from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
 from git_theta_ext.comparison.measure import Measure, histogram
 from git_theta_ext.report.groups import Group, group, weight
-from git_theta_ext.report.words import counted, relation, rounded
+from git_theta_ext.report.words import relation, rounded
 from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.text import plural, printable, size
 
 MAX_LINES = 400
 """Groups of tensors listed; the rest is counted."""
@@ -54,7 +54,7 @@ def render(
             alone, in the order of the comparison.
         by_name: the groups in the order of their names.
     """
-    yield style.paint(_BOLD, "  ".join([shown(path), summary(comparison)]))
+    yield style.paint(_BOLD, "  ".join([printable(path), summary(comparison)]))
     alone = [Group(change.name, (change,)) for change in comparison.changes]
     groups = group(comparison.changes) if grouped else alone
     if grouped and not by_name:
@@ -67,7 +67,7 @@ def render(
             yield from _numbers(one, style)
     if len(groups) > len(listed):
         rest = sum(len(one.changes) for one in groups[MAX_LINES:])
-        yield f"  … and {counted(rest, 'more tensor')}"
+        yield f"  … and {plural(rest, 'more tensor')}"
     yield from _outside(comparison, style)
 
 
@@ -75,13 +75,13 @@ def summary(comparison: Comparison) -> str:
     """What happened to the file, in one line."""
     parts = []
     if comparison.old_format is None:
-        parts.append(f"new, {counted(comparison.tensors, 'tensor')}")
+        parts.append(f"new, {plural(comparison.tensors, 'tensor')}")
         parts.append(f"{magnitude(comparison.parameters)} parameters")
     elif comparison.new_format is None:
-        parts.append(f"deleted, {counted(comparison.tensors, 'tensor')}")
+        parts.append(f"deleted, {plural(comparison.tensors, 'tensor')}")
     else:
         parts.append(
-            f"{len(comparison.changes):,} of {counted(comparison.tensors, 'tensor')} changed"
+            f"{len(comparison.changes):,} of {plural(comparison.tensors, 'tensor')} changed"
         )
         parts.append(
             f"{magnitude(comparison.changed_parameters)} of {magnitude(comparison.parameters)} "
@@ -107,8 +107,8 @@ def _line(one: Group, names: int, style: Style) -> str:
 def _name(one: Group) -> str:
     first = one.changes[0]
     if first.status == "renamed" and first.old is not None:
-        return f"{shown(first.old.name)} → {shown(first.name)}"
-    return shown(one.name)
+        return f"{printable(first.old.name)} → {printable(first.name)}"
+    return printable(one.name)
 
 
 def _alarm(one: Group) -> bool:
@@ -164,14 +164,14 @@ def _numbers(one: Group, style: Style) -> Iterator[str]:
         yield style.paint(_DIM, f"      {'   '.join(parts)}")
     for change in one.changes:
         if change.spectrum is not None:
-            name = f"{shown(change.name)}: " if len(one.changes) > 1 else ""
+            name = f"{printable(change.name)}: " if len(one.changes) > 1 else ""
             yield style.paint(_DIM, f"      {name}{singular(change.spectrum, style.unicode)}")
     for change in one.changes:
         if change.measure is not None and change.measure.not_finite and change.new is not None:
             where = position(change.measure.not_finite_at or 0, change.new)
             new = "" if change.old is None else "new "
-            text = f"      {shown(change.name)}: {change.measure.not_finite:,} {new}NaN or infinite"
-            yield style.paint(_ALARM, f"{text}, the first at {where}")
+            text = f"{change.measure.not_finite:,} {new}NaN or infinite, the first at {where}"
+            yield style.paint(_ALARM, f"      {printable(change.name)}: {text}")
 
 
 def _moved(group: Group, measures: Sequence[Measure]) -> Iterator[str]:
@@ -191,7 +191,7 @@ def _entries(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
     changed = sum(measure.changed for measure in measures)
     count = sum(change.count for change in one.changes)
     if 0 < 2 * changed < count:
-        yield f"{counted(changed, 'entry', 'entries')} of {count:,}"
+        yield f"{plural(changed, 'entry', 'entries')} of {count:,}"
 
 
 def _before_after(name: str, old: float, new: float) -> str:
@@ -239,10 +239,10 @@ def _outside(comparison: Comparison, style: Style) -> Iterator[str]:
         return
     if comparison.new_format != comparison.old_format:
         yield f"    container  {comparison.old_format} → {comparison.new_format}"
-    width = min(40, max((len(shown(note.name)) for note in comparison.notes), default=0))
+    width = min(40, max((len(printable(note.name)) for note in comparison.notes), default=0))
     for note in comparison.notes[:MAX_LINES]:
-        old, new = (None if text is None else shown(text) for text in (note.old, note.new))
-        name = f"{shown(note.name):{width}}"
+        old, new = (None if text is None else printable(text) for text in (note.old, note.new))
+        name = f"{printable(note.name):{width}}"
         if old is None:
             yield style.paint(_COLOURS["added"], f"  + {name}  {new}")
         elif new is None:
@@ -278,30 +278,13 @@ def percentage(share: float) -> str:
     return f"{percent:.0f} %" if percent >= 100 else f"{percent:.2g} %"
 
 
-def shown(name: str) -> str:
-    """A name as it may be printed: control and direction-changing characters are escaped."""
-    return name if name.isprintable() else json.dumps(name)[1:-1]
-
-
-def size(count: int) -> str:
-    """Bytes for a reader: `24.8 kB`, `1.2 MB` (powers of 1000, as disks and hosts count)."""
-    if count < 1000:
-        return f"{count} B"
-    amount, unit = _scaled(count, ("kB", "MB", "GB", "TB"))
-    return f"{amount:.1f} {unit}" if amount < 99.95 else f"{amount:.0f} {unit}"
-
-
 def magnitude(count: int) -> str:
     """A number for a reader: `950`, `10.7 M`, `7.2 B`."""
     if count < 10_000:
         return f"{count:,}"
-    amount, unit = _scaled(count, ("k", "M", "B", "T"))
+    amount = float(count)
+    for unit in ("k", "M", "B", "T"):
+        amount /= 1000
+        if amount < 999.5 or unit == "T":
+            break
     return f"{amount:.1f} {unit}"
-
-
-def _scaled(count: int, units: tuple[str, ...]) -> tuple[float, str]:
-    """A number of at least 1000 in the first unit that fits; each is a thousand of the last."""
-    steps = 1
-    while steps < len(units) and count >= 999.5 * 1000**steps:
-        steps += 1
-    return count / 1000**steps, units[steps - 1]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from git_theta_ext.comparison.compare import Change
 from git_theta_ext.comparison.overlap import same_but_for_ones
 from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.text import plural
 
 
 def relation(change: Change) -> list[str]:
@@ -60,10 +61,5 @@ def reshaping(then: TensorInfo, now: TensorInfo) -> str:
         return "reshaped"
     axis, a, b = differing[0]
     what = {0: "row", 1: "column"}.get(axis, f"slice of axis {axis}")
-    words = counted(abs(b - a), what, f"slices of axis {axis}" if axis > 1 else None)
+    words = plural(abs(b - a), what, f"slices of axis {axis}" if axis > 1 else None)
     return f"{words} {'added' if b > a else 'removed'}"
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 row`, `2 rows`, `1,024 entries`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

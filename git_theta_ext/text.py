@@ -40,9 +40,9 @@ def size(count: int) -> str:
     return f"{value:.1f} {unit}"
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 tensor`, `2 tensors`, `1,024 tensors`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """`1 tensor`, `2 tensors`, `1,024 tensors`; `nouns` where its plural is not made with an s."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def to_json(value: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_theta_ext.cli import text
+from git_theta_ext import text
 
 
 @pytest.mark.parametrize(
