@@ -11,17 +11,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from git_theta_ext import hooks
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkin import Cancelled, Checkin
 from git_theta_ext.checkout import Checkout
 from git_theta_ext.drivers import ancestry
-from git_theta_ext.drivers.pktline import MAX_PAYLOAD, PacketReader, PacketWriter
+from git_theta_ext.drivers.content import WINDOW_BYTES, Content
+from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.errors import (
     ChangedWhileReadError,
-    ManifestError,
     ProtocolError,
     ThetaError,
 )
@@ -32,8 +32,6 @@ from git_theta_ext.memo import Memo
 from git_theta_ext.references import References
 from git_theta_ext.repository import Repository, git_hash
 
-_WINDOW_BYTES = 256 << 10
-"""Content compared at once: it and its mirror stay in the processor's cache."""
 _WORTH_REMEMBERING = 8 << 20
 """A smaller checkpoint is cleaned again sooner than Git tells what it wrote."""
 _IN_MEMORY_BYTES = 8 << 20
@@ -130,7 +128,7 @@ class Commands:
 
     def _clean(self, path: str, found: os.stat_result | None) -> None:
         """Answer with a manifest. The whole content is read before anything can fail."""
-        content = _Content(self._reader)
+        content = Content(self._reader)
         try:
             if content.head == b"":
                 _check_unchanged(path, found)
@@ -142,13 +140,13 @@ class Commands:
         finally:
             content.drain()
 
-    def _pass_manifest(self, path: str, content: _Content) -> None:
+    def _pass_manifest(self, path: str, content: Content) -> None:
         data = content.read_all(MAX_BYTES)
         Manifest.parse(data)
         self._passed[path] = None
         self._send(data)
 
-    def _clean_checkpoint(self, path: str, content: _Content, found: os.stat_result | None) -> None:
+    def _clean_checkpoint(self, path: str, content: Content, found: os.stat_result | None) -> None:
         source = _open(path)
         if source is None:
             self._clean_spooled(path, content, None, found)
@@ -171,7 +169,7 @@ class Commands:
     def _clean_spooled(
         self,
         path: str,
-        content: _Content,
+        content: Content,
         prefix: FileSource | None,
         found: os.stat_result | None,
     ) -> None:
@@ -195,8 +193,8 @@ class Commands:
         if staged is None or git_hash(source.read, source.size, len(staged)) != staged:
             return False
         self._writer.lines(b"status=success")
-        for start in range(0, source.size, _WINDOW_BYTES):
-            self._writer.write(source.read(start, min(_WINDOW_BYTES, source.size - start)))
+        for start in range(0, source.size, WINDOW_BYTES):
+            self._writer.write(source.read(start, min(WINDOW_BYTES, source.size - start)))
         self._writer.flush()
         self._writer.flush()
         return True
@@ -297,81 +295,10 @@ class Commands:
 
     def _send_file(self, file: IO[bytes]) -> None:
         self._writer.lines(b"status=success")
-        while data := file.read(_WINDOW_BYTES):
+        while data := file.read(WINDOW_BYTES):
             self._writer.write(data)
         self._writer.flush()
         self._writer.flush()
-
-
-class _Content:
-    """The content that Git sends for a clean, read once, and compared with the work-tree file."""
-
-    def __init__(self, reader: PacketReader) -> None:
-        self._reader = reader
-        self._ended = False
-        self._window = bytearray(_WINDOW_BYTES + MAX_PAYLOAD)
-        self._filled = 0
-        self._matched = 0
-        self._fill(HEAD_BYTES)
-        self.head = bytes(self._window[: min(self._filled, HEAD_BYTES)])
-
-    def _fill(self, length: int = _WINDOW_BYTES) -> None:
-        """Have at least `length` bytes in the window, or all that is left."""
-        view = memoryview(self._window)
-        while self._filled < length and not self._ended:
-            count = self._reader.packet_into(view[self._filled :])
-            if count is None:
-                self._ended = True
-            else:
-                self._filled += count
-
-    def equals(self, source: FileSource) -> bool:
-        """Whether the content is that of `source`; what was equal is forgotten."""
-        mirror = bytearray(len(self._window))
-        with memoryview(self._window) as window, memoryview(mirror) as copy:
-            while True:
-                self._fill()
-                if not self._filled:
-                    return self._matched == source.size
-                if self._matched + self._filled > source.size:
-                    return False
-                source.read_into(self._matched, copy[: self._filled])
-                # The windows are compared whole, as bytearrays: that is one memcmp.
-                if self._filled < len(mirror):
-                    copy[self._filled :] = window[self._filled :]
-                if self._window != mirror:
-                    return False
-                self._matched += self._filled
-                self._filled = 0
-
-    def spool(self, file: BinaryIO, prefix: FileSource | None) -> None:
-        """Write the whole content; `prefix` is the file that its first part was found equal to."""
-        done = 0
-        while prefix is not None and done < self._matched:
-            length = min(_WINDOW_BYTES, self._matched - done)
-            file.write(prefix.read(done, length))
-            done += length
-        while self._filled:
-            file.write(memoryview(self._window)[: self._filled])
-            self._filled = 0
-            self._fill()
-
-    def read_all(self, limit: int) -> bytes:
-        """The whole content, which must be no longer than `limit` bytes."""
-        whole = bytearray()
-        while self._filled and len(whole) <= limit:
-            whole += memoryview(self._window)[: self._filled]
-            self._filled = 0
-            self._fill()
-        if len(whole) > limit:
-            raise ManifestError(f"begins like a manifest, but is longer than {limit} bytes")
-        return bytes(whole)
-
-    def drain(self) -> None:
-        """Read what is left, so that the next request can be read."""
-        while not self._ended:
-            self._filled = 0
-            self._fill(1)
 
 
 @contextmanager
