@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 import threading
@@ -31,6 +32,7 @@ from git_theta_ext.manifest_text import has_conflict_markers
 from git_theta_ext.memo import Memo
 from git_theta_ext.references import References
 from git_theta_ext.repository import Repository, git_hash
+from git_theta_ext.text import paragraph, printable
 
 _WORTH_REMEMBERING = 8 << 20
 """A smaller checkpoint is cleaned again sooner than Git tells what it wrote."""
@@ -83,9 +85,10 @@ class Commands:
         if self._passed and not self._skips_smudge():
             _tell_of_manifests(list(self._passed))
         for path in self._conflicted:
+            name = shlex.quote(printable(path))
             print(
                 f"git-theta: {path!r} was merged as text and holds conflict markers\n"
-                f"  hint: git theta resolve {path} --strategy S   (git theta help resolve)",
+                f"  hint: git theta resolve {name} --strategy S   (git theta help resolve)",
                 file=sys.stderr,
             )
         if self._worth_remembering:
@@ -356,7 +359,7 @@ def _complain(path: str, error: BaseException, smudging: bool) -> None:
         text += "\n  hint: nothing was staged; add it again when it has been written"
     if isinstance(error, MemoryError):
         text += "out of memory"
-    print(f"git-theta: {text}", file=sys.stderr)
+    print(f"git-theta: {paragraph(text)}", file=sys.stderr)
     if smudging:
         print(f"  hint: {_WAY_BACK}", file=sys.stderr)
     sys.stderr.flush()

@@ -495,6 +495,29 @@ def test_names_of_tensors_touch_no_path_and_no_terminal(repo: Repo, tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize("driver", ["theta", "text"])
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_of_files_touch_no_terminal(repo: Repo, driver: str) -> None:
+    name = "a\x1b[31mred\x1b]0;title\x07.safetensors"
+    first = {"w": np.zeros((20, 30), np.float32)}
+    repo.write(name, safetensors(first))
+    repo.commit("first")
+    for branch, number in (("side", 1), ("main", 2)):
+        repo.git("checkout", "-q", "-B", branch)
+        repo.write(name, safetensors({"w": first["w"] + number}))
+        repo.commit(branch)
+        repo.git("checkout", "-q", "HEAD~1")
+    repo.git("checkout", "-q", "main")
+    (repo.path / ".git/info").mkdir(exist_ok=True)
+    (repo.path / ".git/info/attributes").write_text(f"*.safetensors merge={driver}\n")
+    # Git's own lines, on stdout, hold the name as it is.
+    said = repo.run("git", "merge", "side", ok=(1,)).stderr.decode()
+    assert "git theta resolve 'a\\x1b[31mred\\x1b]0;title\\x07.safetensors'" in said
+    assert not {"\x1b", "\x07"} & set(said)
+    for command in (["status"], ["ls-files"], ["resolve", name, "--strategy", "average"]):
+        assert not {"\x1b", "\x07"} & set(repo.theta(*command)), command
+
+
 @pytest.mark.parametrize("name", ["../../x", "/x", "a/../../x", "a\\..\\x", "\\\\host\\x", "n\0ul"])
 def test_an_export_cannot_be_unpacked_elsewhere(name: str) -> None:
     info = TensorInfo(name, DTYPES["F32"], (2,))
