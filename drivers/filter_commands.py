@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from git_theta_ext import hooks
+from git_theta_ext import files, hooks
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkin import Cancelled, Checkin
 from git_theta_ext.checkout import Checkout
@@ -179,7 +179,7 @@ class Commands:
         """Clean content that is not the work-tree file's, from a temporary copy of it."""
         with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
             copy = Path(folder) / "content"
-            with copy.open("wb") as file:
+            with files.new_file(copy, mode=0o600) as file:
                 content.spool(file, prefix)
             with FileSource(copy) as source:
                 if not self._pass_raw(path, source):

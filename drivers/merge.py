@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from git_theta_ext import files
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.drivers.operation import merged_head, operation
 from git_theta_ext.errors import ManifestError, ThetaError
@@ -42,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     nested = marker.isdigit() and int(marker) > _MARKER
     try:
         merged, unadded = _merge([Path(base), Path(ours), Path(theirs)], path, nested)
-        temporary = Path(f"{ours}.theta")
-        temporary.write_bytes(merged.manifest.to_bytes())
-        os.replace(temporary, ours)
+        files.replace_file(ours, merged.manifest.to_bytes(), kept=files.permissions(ours))
     except (ThetaError, OSError) as error:
         why = paragraph(str(error))
         print(f"git-theta: {printable(path)}: cannot merge: {why}", file=sys.stderr)

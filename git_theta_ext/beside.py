@@ -23,6 +23,7 @@ from git_theta_ext.formats.source import BytesSource, FileSource
 from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.worktree import WorkTree
 
 
 def read_layout(
@@ -54,6 +55,8 @@ def _told(source: Source, path: str, folder: Path) -> Layout | None:
     """The layout by the file beside this one, read whole: it may be written to meanwhile."""
 
     def opened(name: str) -> Source | None:
+        if not WorkTree(folder).has_file(name):
+            return None
         with suppress(OSError, ThetaError), FileSource(folder / name) as file:
             if file.size <= limits.NEIGHBOUR_BYTES:
                 return BytesSource(file.read(0, file.size))

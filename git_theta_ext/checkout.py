@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from git_theta_ext import files
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import (
     CorruptObjectError,
@@ -29,6 +26,7 @@ from git_theta_ext.parallel import ordered_map
 from git_theta_ext.repository import Repository
 from git_theta_ext.tensors import DTYPES, BlockSpec, cut
 from git_theta_ext.updates.base import raw_bytes
+from git_theta_ext.worktree import WorkTree
 
 Write = Callable[[memoryview], object]
 """Takes the next bytes of the file."""
@@ -187,54 +185,37 @@ def _match(segments: Sequence[skeleton.SkeletonSegment], manifest: Manifest) -> 
     return entries
 
 
-def write_file(path: Path, checkout: Checkout, mode: int | None = None) -> None:
-    """Write a checkpoint beside `path`, then move it into place: whole or not at all.
+def write_file(path: Path, checkout: Checkout) -> None:
+    """Write a checkpoint to a folder of our own: whole or not at all.
 
     Raises:
         StoreError: the disk is full or the folder cannot be written.
         CorruptObjectError: an object is damaged; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name[:100]}.theta-{secrets.token_hex(6)}")
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, 0o666), "wb", buffering=0) as file:
-
-            def write(data: memoryview) -> None:
-                while data:
-                    data = data[file.write(data) :]
-
-            checkout.write(write)
-        if mode is not None:
-            os.chmod(temporary, mode)
-        os.replace(temporary, path)
+        with files.replacing(path) as file:
+            checkout.write(file.write)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def write_version(repository: Repository, path: str, manifest: Manifest, blocks: Blocks) -> None:
     """Write the checkpoint that a manifest stands for into the work tree, whole or not at all.
 
-    With `theta.skipSmudge` the manifest itself is written.
+    With `theta.skipSmudge` the manifest itself is written. A file that was there gives its
+    permissions; a link is replaced.
 
     Raises:
-        StoreError: the file cannot be written.
+        StoreError: the file cannot be written, or not there; see `WorkTree`.
         CorruptObjectError, MissingObjectError, TransferError: see `Checkout`.
     """
-    target = repository.top / path
-    mode = None
-    with suppress(OSError):
-        mode = stat.S_IMODE(target.stat().st_mode)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if repository.flag("theta.skipSmudge"):
-            target.write_bytes(manifest.to_bytes())
-            return
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
-    write_file(target, Checkout(manifest, blocks), mode)
+    tree = WorkTree(repository.top)
+    if repository.flag("theta.skipSmudge"):
+        tree.replace(path, manifest.to_bytes())
+        return
+    checkout = Checkout(manifest, blocks)
+    with tree.replacing(path) as file:
+        checkout.write(file.write)
 
 
 def manifests_in_work_tree(repository: Repository, paths: Iterable[str]) -> dict[str, bytes]:
@@ -243,12 +224,12 @@ def manifests_in_work_tree(repository: Repository, paths: Iterable[str]) -> dict
     Links are not followed. Returns the manifests' bytes by path.
     """
     found = {}
+    tree = WorkTree(repository.top)
     for name in paths:
-        path = repository.top / name
         try:
-            if not stat.S_ISREG(path.lstat().st_mode):
+            if not tree.has_file(name):
                 continue
-            with path.open("rb") as file:
+            with (repository.top / name).open("rb") as file:
                 head = file.read(64)
                 if is_manifest(head):
                     found[name] = head + file.read()
@@ -287,11 +268,12 @@ def write_checkpoints(
     blocks = Blocks.open(repository)
     blocks.ensure(ref for manifest in manifests.values() for ref in manifest.objects())
     written: list[str] = []
+    tree = WorkTree(repository.top)
     try:
         for name, manifest in manifests.items():
             checkout = Checkout(manifest, blocks)
-            path = repository.top / name
-            write_file(path, checkout, stat.S_IMODE(path.stat().st_mode))
+            with tree.replacing(name) as file:
+                checkout.write(file.write)
             written.append(name)
             if report is not None:
                 report(name, checkout.size)
@@ -310,7 +292,7 @@ def _tell_index(repository: Repository, names: Sequence[str]) -> None:
     times are set back a little so that this happens once, here.
     """
     moment = time.time_ns() - 3_000_000_000
+    tree = WorkTree(repository.top)
     for name in names:
-        with suppress(OSError):
-            os.utime(repository.top / name, ns=(moment, moment))
+        tree.set_time(name, moment)
     repository.update_index(names)

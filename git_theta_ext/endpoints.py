@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from git_theta_ext import files
 from git_theta_ext.errors import RepositoryError, TransferError
 from git_theta_ext.repository import Repository
 
@@ -191,10 +192,6 @@ class Confirmed:
     def add(self, oids: Iterable[str]) -> None:
         """Put more ids on record, as a whole or not at all; a record that cannot be is let be."""
         text = "".join(f"{oid}\n" for oid in sorted(self.read().union(oids)))
-        temporary = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}")
-        try:
+        with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, "ascii", newline="\n")
-            os.replace(temporary, self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+            files.replace_file(self._path, text.encode("ascii"))

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from contextlib import suppress
 from pathlib import Path
 
+from git_theta_ext import files
 from git_theta_ext.repository import Repository
 
 HOOKS = ("pre-push", "post-merge", "post-checkout", "post-rewrite")
@@ -190,9 +190,9 @@ def _chain(path: Path, found: bytes | None, wanted: bytes) -> list[str]:
     changes = []
     if os.path.lexists(chained) and not _same_tool(_read(chained), found):
         aside = path.with_name(f"{path.name}.theta-replaced-{secrets.token_hex(4)}")
-        os.replace(chained, aside)
+        files.move(chained, aside)
         changes.append(f"{path.name} was overwritten: the hook it replaced is kept in {aside}")
-    os.replace(path, chained)
+    files.move(path, chained)
     _write(path, wanted)
     return [*changes, f"installed {path}; the hook that was there is {chained.name} and runs first"]
 
@@ -211,7 +211,7 @@ def _remove_one(path: Path) -> list[str]:
             continue
         chained = path.with_name(path.name + _CHAINED)
         if os.path.lexists(chained):
-            os.replace(chained, place)
+            files.move(chained, place)
             return [f"restored {place}"]
         place.unlink()
         return [f"removed {place}"]
@@ -232,13 +232,4 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, content: bytes) -> None:
     """Write an executable file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    try:
-        with os.fdopen(os.open(temporary, flags, 0o777), "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    files.replace_file(path, content, mode=0o777)

@@ -8,13 +8,12 @@ block when its chain decodes to the bytes that the manifest promises.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from git_theta_ext import checkpoints, transport
+from git_theta_ext import checkpoints, files, transport
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import Checkout, entry_specs
 from git_theta_ext.errors import (
@@ -75,13 +74,13 @@ class Progress:
             if resume and self._path.exists():
                 lines = self._path.read_text("ascii", "replace").split("\n")[:-1]
                 self.known = {line for line in lines if len(line) == 64}
-            self._file = self._path.open("a" if resume else "w", encoding="ascii", newline="\n")
+            self._file = files.appending(self._path, fresh=not resume)
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
 
     def add(self, key: str) -> None:
         """Note a block; on disk at once, so that an interrupted run loses nothing."""
-        self._file.write(f"{key}\n")
+        self._file.write(f"{key}\n".encode("ascii"))
         self._file.flush()
 
     def close(self, *, finished: bool) -> None:
@@ -269,7 +268,7 @@ def repair(repository: Repository, report: Report, objects: dict[str, UpdateRef]
             if path.exists():
                 aside[ref.oid] = store.root / "damaged" / ref.oid
                 aside[ref.oid].parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, aside[ref.oid])
+                files.move(path, aside[ref.oid])
         try:
             transport.fetch(repository, wanted)
         except ThetaError:
@@ -277,7 +276,7 @@ def repair(repository: Repository, report: Report, objects: dict[str, UpdateRef]
         finally:
             for oid, path in aside.items():
                 if not store.path(oid).exists():
-                    os.replace(path, store.path(oid))
+                    files.move(path, store.path(oid))
     except OSError as error:
         raise StoreError(f"cannot repair {store.root}: {error.strerror or error}") from error
     fixed = []

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from git_theta_ext import files
 from git_theta_ext.errors import TransferError, UsageError
 from git_theta_ext.git_process import run_watched
 from git_theta_ext.manifest import UpdateRef
@@ -172,8 +173,9 @@ def _scratch_repository(
         commit = _pointer_commit(repository, scratch, objects, environment)
         tree = repository.git("mktree", env=environment, stdin=b"").decode().strip()
         empty = repository.git("commit-tree", tree, "-m", "none", env={**environment, **_IDENTITY})
-        (git_dir / "HEAD").write_bytes(empty.strip() + b"\n")
-        (git_dir / "refs" / "remotes" / _ASKED / "objects").write_text(f"{commit}\n", "ascii")
+        files.replace_file(git_dir / "HEAD", empty.strip() + b"\n")
+        asked = git_dir / "refs" / "remotes" / _ASKED / "objects"
+        files.replace_file(asked, f"{commit}\n".encode("ascii"))
         config = str(git_dir / "config")
         sha256 = len(commit) == 64
         for name, value in (
@@ -186,7 +188,7 @@ def _scratch_repository(
         for item in objects:
             path = scratch / "objects" / item.oid[:2] / item.oid[2:4] / item.oid
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
+            with files.new_file(path) as file:
                 file.truncate(item.size)
     except OSError as error:
         raise TransferError(f"cannot write to {scratch}: {error.strerror or error}") from error
@@ -254,7 +256,8 @@ def _pointer_commit(
     folder.mkdir()
     oids = []
     for item in objects:
-        (folder / item.oid).write_text(pointer_text(item), "ascii", newline="\n")
+        with files.new_file(folder / item.oid) as file:
+            file.write(pointer_text(item).encode("ascii"))
         oids.append(item.oid)
     paths = "".join(f"{_quoted(str(folder / oid))}\n" for oid in oids)
     blobs = repository.git(
@@ -286,12 +289,9 @@ def _link(source: Path, target: Path) -> None:
     """Show an object to git-lfs, which only reads it: a hard link where possible, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
-    except OSError:
-        try:
-            shutil.copyfile(source, target)
-        except OSError as error:
-            raise TransferError(f"cannot write {target}: {error.strerror or error}") from error
+        files.link_or_copy(source, target)
+    except OSError as error:
+        raise TransferError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _run(

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from git_theta_ext import files
+
 _POLL_SECONDS = 0.05
 _SLOTS = 1024
 """Windows only has locks for one owner: who shares takes one byte of these, who owns takes all."""
@@ -40,10 +42,7 @@ class Lock:
             OSError: the file cannot be opened, or the file system knows no locks.
         """
         self._descriptor: int | None = None
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except PermissionError:
-            descriptor = os.open(path, os.O_RDONLY)  # another user's; it can be locked all the same
+        descriptor = files.lock_file(path)
         limit = None if timeout is None else time.monotonic() + timeout
         try:
             while not _try(descriptor, alone):

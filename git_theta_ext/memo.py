@@ -11,11 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from git_theta_ext import __version__
+from git_theta_ext import __version__, files
 from git_theta_ext.manifest import Block, UpdateRef
 
 _KEEP = 8192
@@ -42,15 +41,9 @@ class Memo:
     def put(self, answer: bytes, *key: str) -> None:
         """Keep an answer; readers see all of it or nothing."""
         path = self._path(key)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(hashlib.sha256(answer).digest() + answer)
-                os.replace(temporary, path)
-            except OSError:
-                with suppress(OSError):
-                    temporary.unlink()
+            files.replace_file(path, hashlib.sha256(answer).digest() + answer)
 
     def get_chain(self, *key: str) -> tuple[UpdateRef, ...] | None:
         """A block's chain kept under a key, or None."""

@@ -19,6 +19,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from git_theta_ext import files
 from git_theta_ext.errors import RepositoryError
 from git_theta_ext.lfs import GUARD, pointer_text
 from git_theta_ext.manifest import UpdateRef
@@ -91,7 +92,7 @@ def publish(
     first_time = not refusal.exists()
     with suppress(OSError):
         refusal.parent.mkdir(parents=True, exist_ok=True)
-        refusal.touch()
+        files.replace_file(refusal, b"")
     if not first_time:
         return None
     return (

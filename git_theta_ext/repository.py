@@ -351,6 +351,12 @@ def file_mode_at(repository: Repository, revision: str, path: str) -> str:
     return mode if mode in ("100644", "100755") else "100644"
 
 
+def is_file_at(repository: Repository, revision: str, path: str) -> bool:
+    """Whether a regular file, not a link, is at a path in a revision."""
+    answer = repository.git("ls-tree", "-z", "--full-tree", revision, "--", path, env=_LITERAL)
+    return answer.startswith(b"100")
+
+
 def git_hash(read: Callable[[int, int], bytes], size: int, digits: int) -> str:
     """The object id that Git gives a blob, read slice by slice.
 

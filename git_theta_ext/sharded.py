@@ -199,16 +199,39 @@ def _files(repository: Repository, revision: str, folder: str) -> dict[str, str]
     return found
 
 
+def is_index(text: bytes) -> bool:
+    """Whether a text is an index of shards, and may be copied as one."""
+    try:
+        _weight_map(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _weight_map(text: bytes) -> dict[str, str]:
+    """The file of each tensor, as an index of shards says it.
+
+    Raises:
+        ValueError: the text is no index of shards; it does not say what it is instead.
+    """
+    if len(text) > limits.SHARD_INDEX_BYTES:
+        raise ValueError("too long")
+    try:
+        found = json.loads(text)["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError("no JSON with a weight_map") from None
+    if not isinstance(found, dict):
+        raise ValueError("its weight_map is no object")
+    if not all(isinstance(name, str) and name for name in found.values()):
+        raise ValueError("a file without a name")
+    return found
+
+
 def _listed(path: str, text: bytes) -> list[str]:
     """The files that an index of shards names, from the top."""
     try:
-        if len(text) > limits.SHARD_INDEX_BYTES:
-            raise ValueError("too long")
-        found = json.loads(text)["weight_map"].values()
-        names = dict.fromkeys(found)
-        if not all(isinstance(name, str) and name for name in names):
-            raise ValueError("a file without a name")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        names = dict.fromkeys(_weight_map(text).values())
+    except ValueError as error:
         raise UsageError(f"{path!r} is not an index of shards: {error}") from error
     folder = posixpath.dirname(path)
     return [posixpath.normpath(posixpath.join(folder, name)) for name in names]

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from git_theta_ext import files
 from git_theta_ext.errors import CorruptObjectError, MissingObjectError, StoreError
 from git_theta_ext.locks import Busy, Lock
 
@@ -36,7 +37,7 @@ _FRESH_SECONDS = 600
 """An object this young is not made younger: that saves a system call for each."""
 
 _MODE = 0o444
-"""Objects are read-only, like Git's."""
+"""Objects are read-only, like Git's, as far as the umask of a shared repository has it."""
 
 
 class Store:
@@ -232,14 +233,14 @@ class Store:
         """Take a file over by giving it another name; False where that cannot be done."""
         target, check = self.path(oid), _Check(oid, size)
         try:
-            with source.open("rb+") as file:
+            with files.editing(source) as file:
                 while chunk := file.read(_COPY_BYTES):
                     check.feed(chunk)
                 check.finish(source)
                 os.fsync(file.fileno())
             target.parent.mkdir(parents=True, exist_ok=True)
             source.chmod(source.stat().st_mode & _MODE)
-            os.replace(source, target)
+            files.move(source, target)
         except OSError:  # another file system, or a file that is not ours
             return False
         self._note_unsynced(target)
@@ -249,7 +250,7 @@ class Store:
         """Make the names of all objects put so far survive a power failure; let go of the lock."""
         with self._lock:
             folders, self._unsynced = self._unsynced, set()
-        sync_folders(folders)
+        files.sync_folders(folders)
         self.let_go()
 
     def remove_stale(self, now: float | None = None) -> None:
@@ -274,24 +275,16 @@ class Store:
     def _writing(self, oid: str) -> Iterator[IO[bytes]]:
         """A new file that becomes the object when the block ends, and vanishes if it fails."""
         target = self.path(oid)
-        temporary = self.root / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
+        folder = self.root / "tmp"
+        temporary = f"{folder}{os.sep}{os.getpid()}-{secrets.token_hex(8)}"
         self.share()
         try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            # Opened by mode, not chmod: the umask, and with it a shared repository, is respected.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            with os.fdopen(os.open(temporary, flags, _MODE), "wb") as file:
+            folder.mkdir(parents=True, exist_ok=True)
+            with files.replacing(target, mode=_MODE, durable=True, temporary=temporary) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(temporary, target)
+                target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            _unlink_quietly(temporary)
             raise StoreError(_explain(error, self.root)) from error
-        except BaseException:
-            _unlink_quietly(temporary)
-            raise
         self._note_unsynced(target)
 
 
@@ -336,24 +329,6 @@ def _explain(error: OSError, root: Path) -> str:
     return f"cannot write to the object store {root}: {error.strerror or error}"
 
 
-def _unlink_quietly(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
-
-
 def folders_above(path: Path) -> Sequence[Path]:
     """The folders that an object's name needs: bb, aa, objects, the root, and what holds it."""
     return path.parents[:5]
-
-
-def sync_folders(folders: Iterable[Path]) -> None:
-    """Flush the entries of folders, each once; Windows has no such call and does not need one."""
-    if os.name == "nt":
-        return
-    for folder in sorted(set(folders)):
-        with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)

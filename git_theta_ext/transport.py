@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from git_theta_ext import endpoints, lfs, pointers
+from git_theta_ext import endpoints, files, lfs, pointers
 from git_theta_ext.endpoints import Confirmed, Endpoint
 from git_theta_ext.errors import (
     CorruptObjectError,
@@ -29,7 +30,7 @@ from git_theta_ext.errors import (
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.repository import Repository
-from git_theta_ext.store import Store, folders_above, sync_folders
+from git_theta_ext.store import Store, folders_above
 
 Progress = Callable[[int], object]
 """Called with the number of bytes done since the last call."""
@@ -292,7 +293,7 @@ def _push_to_folder(
         advance(size)
     # The names as well, before Git moves the ref that relies on them.
     paths = (object_path(folder, item.oid) for item in items)
-    sync_folders(above for path in paths for above in folders_above(path))
+    files.sync_folders(above for path in paths for above in folders_above(path))
 
 
 def _is_there(folder: Path, item: UpdateRef) -> bool:
@@ -313,25 +314,19 @@ def _copy(source: Path, folder: Path, item: UpdateRef, model: Path) -> None:
         mode = model.stat().st_mode & 0o7777
         for place in (temporary.parent, target.parent):
             _make_folders(place, mode)
-        try:
-            _write_verified(source, temporary, item)
-            if os.name != "nt":
-                temporary.chmod(mode & 0o666)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        kept = None if os.name == "nt" else mode & 0o666
+        with files.replacing(target, kept=kept, durable=True, temporary=str(temporary)) as copy:
+            _write_verified(source, copy, item)
     except OSError as error:
         raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
-def _write_verified(source: Path, target: Path, item: UpdateRef) -> None:
+def _write_verified(source: Path, copy: BinaryIO, item: UpdateRef) -> None:
     digest = hashlib.sha256()
-    with source.open("rb") as original, target.open("xb") as copy:
+    with source.open("rb") as original:
         while chunk := original.read(_COPY_BYTES):
             digest.update(chunk)
             copy.write(chunk)
-        copy.flush()
-        os.fsync(copy.fileno())
         size = copy.tell()
     if digest.hexdigest() != item.oid or size != item.size:
         raise CorruptObjectError(

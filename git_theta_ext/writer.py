@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import posixpath
-import secrets
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
@@ -18,11 +16,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext import checkpoints, formats
+from git_theta_ext import checkpoints, formats, outputs
 from git_theta_ext.arrays import dtype_of
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkin import Checkin
-from git_theta_ext.errors import FormatError, StoreError, UsageError
+from git_theta_ext.errors import FormatError, UsageError
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Crc32, Layout, Literal, Segment, SerializationId, Span
 from git_theta_ext.formats.derived import Checksums, derived_length
@@ -85,6 +83,11 @@ class ArraysSource:
     def size(self) -> int:
         """Length in bytes."""
         return self._ends[-1]
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the whole file; the arrays are not copied."""
+        for piece in self._pieces:
+            file.write(piece.data)
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`.
@@ -228,26 +231,18 @@ def export(checkpoint: Checkpoint, names: list[str], path: Path, container: str)
     Args:
         checkpoint: where they are read, one after the other.
         names: the tensors, in the order in which they are written.
-        path: the file; replaced if it is there.
+        path: the file, as the user named it; replaced if it is there.
         container: one of `formats.BUILDERS`.
 
     Raises:
         UsageError: the container cannot hold one of them, or is unknown.
-        StoreError: the file cannot be written.
+        StoreError: the file cannot be written, or not there; see `outputs`.
     """
     layout = _export_layout(checkpoint, names, container)
     checkpoint.fetch(names)
-    temporary = path.with_name(f".{path.name[:100]}.theta-{secrets.token_hex(6)}")
-    try:
-        with temporary.open("xb") as file:
-            write_layout(layout, checkpoint, file)
-        os.replace(temporary, path)
-        return path.stat().st_size
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with outputs.writing(path) as file:
+        write_layout(layout, checkpoint, file)
+        return file.seek(0, os.SEEK_END)
 
 
 def _export_layout(checkpoint: Checkpoint, names: list[str], container: str) -> Layout:

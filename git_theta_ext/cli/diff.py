@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import patterns
+from git_theta_ext import outputs, patterns
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_files
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             found.append((pair.path, comparison))
     text = _text(args, found)
     if args.output:
-        Path(args.output).write_text(text, "utf-8")
+        outputs.write(args.output, text.encode("utf-8", "backslashreplace"))
     else:
         sys.stdout.write(text)
     # As git diff does: two files outside of history are compared with an exit status.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import transport
+from git_theta_ext import files, transport
 from git_theta_ext.checkpoints import blobs_of, is_raw
 from git_theta_ext.cli import main as command
 from git_theta_ext.cli import uploaded
@@ -248,8 +248,8 @@ def _comment(environment: Mapping[str, str], request: Request, body: str | None)
 
 def _append(path: str | None, text: str) -> None:
     if path:
-        with open(path, "a", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with files.appending(path, follow=True) as file:
+            file.write(text.encode())
 
 
 def _annotation(text: str) -> str:

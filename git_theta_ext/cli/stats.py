@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 import runpy
-import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.errors import StoreError, UsageError
+from git_theta_ext.errors import UsageError
 from git_theta_ext.merge import collect
 from git_theta_ext.merge.measured import statistics_path
 from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable
+from git_theta_ext.worktree import WorkTree
+from git_theta_ext.writer import ArraysSource
 
 _NEEDED = {"gram": ("load", "batches", "forward"), "fisher": ("load", "batches", "loss")}
 
@@ -56,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     work = collect.gram if args.kind == "gram" else collect.fisher
     found = work(model, parts["batches"](), parts[_NEEDED[args.kind][2]], args.batches)
     target = statistics_path(path, args.kind)
-    _write(repository.top / target, found)
+    with WorkTree(repository.top).replacing(target) as file:
+        ArraysSource(dict(sorted(found.items())), {}).write(file)
     print(f"{printable(target)}: {args.kind} statistics of {plural(len(found), 'tensor')}")
     if repository.attribute("filter", target) != "theta":
         print(f"  it is not tracked: git theta track {printable(target)}")
@@ -76,18 +76,3 @@ def _script(path: Path, kind: str) -> Mapping[str, Callable[..., Any]]:
                 hint="git theta help stats   shows what it needs",
             )
     return found
-
-
-def _write(target: Path, found: Mapping[str, Any]) -> None:
-    """Write a safetensors file whole, or not at all."""
-    from safetensors.numpy import save_file
-
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        save_file(dict(sorted(found.items())), str(temporary))
-        os.replace(temporary, target)
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from git_theta_ext.formats.source import FileSource
 from git_theta_ext.manifest import HEAD_BYTES, is_manifest
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable, to_json
+from git_theta_ext.worktree import WorkTree, is_link
 
 ATTRIBUTES_FILE = ".gitattributes"
 _LOOKED_INTO = 200
@@ -87,7 +85,7 @@ def _track(repository: Repository, patterns: list[str]) -> None:
             )
         content = longer
     if content != before:
-        write(path, content)
+        write(repository, content)
         print("Now run: git add .gitattributes")
 
 
@@ -119,7 +117,8 @@ def tracked_patterns(repository: Repository) -> list[tuple[str, str]]:
         "--", ":(top,glob)**/.gitattributes",
     )  # fmt: skip
     names = sorted({os.fsdecode(name) for name in answer.split(b"\0") if name})
-    files = [(name, repository.top / name) for name in names]
+    tree = WorkTree(repository.top)
+    files = [(name, repository.top / name) for name in names if tree.has_file(name)]
     files.append(("info/attributes", repository.common_dir / "info" / "attributes"))
     return [(name, pattern) for name, path in files for pattern in attributes.tracked(read(path))]
 
@@ -141,8 +140,11 @@ def misnamed(repository: Repository) -> Iterator[tuple[str, str, str]]:
         "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--full-name",
         "--", ":(top,attr:filter=theta)",
     )  # fmt: skip
+    tree = WorkTree(repository.top)
     for name in itertools.islice(dict.fromkeys(listed.split(b"\0")[:-1]), _LOOKED_INTO):
         path = os.fsdecode(name)
+        if not tree.has_file(path):
+            continue
         try:
             with FileSource(repository.top / path) as source:
                 head = source.read(0, min(HEAD_BYTES, source.size))
@@ -191,7 +193,7 @@ def attributes_path(repository: Repository) -> Path:
     if not repository.cwd.resolve().is_relative_to(repository.top.resolve()):
         raise UsageError(f"{repository.cwd} is not in the work tree {repository.top}")
     path = repository.cwd / ATTRIBUTES_FILE
-    if path.is_symlink():
+    if is_link(path):
         raise UsageError(f"{path} is a symbolic link; Git does not follow it")
     return path
 
@@ -210,28 +212,12 @@ def read(path: Path) -> bytes:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
 
-def write(path: Path, content: bytes) -> None:
-    """Replace the file whole, with its permissions; a crash leaves the old one or the new one.
+def write(repository: Repository, content: bytes) -> None:
+    """Replace the current folder's file whole, with its permissions.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: it cannot be written, or not there; see `WorkTree`.
     """
-    temporary = None
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".gitattributes.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, mode if mode is not None else 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
-        raise StoreError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    top = repository.top.resolve()
+    path = attributes_path(repository).resolve().relative_to(top)
+    WorkTree(top).replace(path.as_posix(), content)

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         elsewhere = f"; {printable(others[0])} tracks it" if others else ""
         print(f'"{shown}" is not tracked by .gitattributes in this folder{elsewhere}')
     if content != before:
-        write(path, content)
+        write(repository, content)
         print(
             "Now run: git add .gitattributes\n"
             "To store the files themselves in Git again: git add --renormalize ."

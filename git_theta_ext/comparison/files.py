@@ -14,6 +14,7 @@ from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.names import natural_key
 from git_theta_ext.repository import Repository
+from git_theta_ext.worktree import WorkTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,8 @@ def _stored(repository: Repository, blocks: Blocks, oid: str) -> Side | None:
 def _in_work_tree(repository: Repository, blocks: Blocks, path: str, wanted: bool) -> Side | None:
     """The work-tree file, if it is a checkpoint of ours: by its attribute, or as it was before."""
     if not wanted and repository.attribute("filter", path) != "theta":
+        return None
+    if not WorkTree(repository.top).has_file(path):
         return None
     try:
         return open_side(repository.top / path, blocks)

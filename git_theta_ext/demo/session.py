@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from git_theta_ext import installation
+from git_theta_ext import files, installation
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.git_process import run_program
 from git_theta_ext.text import printable
@@ -62,7 +62,7 @@ def sealed(root: Path) -> Iterator[None]:
     home = root / "home"
     home.mkdir(exist_ok=True)
     config = home / ".gitconfig"
-    config.write_text(_CONFIG, encoding="utf-8")
+    files.replace_file(config, _CONFIG.encode())
     for name in saved:
         if name.startswith("GIT_") and name != "GIT_EXEC_PATH":
             del os.environ[name]

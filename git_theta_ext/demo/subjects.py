@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
+from git_theta_ext import files
 from git_theta_ext.demo import network
 from git_theta_ext.errors import UsageError
 from git_theta_ext.formats import read_layout
@@ -17,6 +17,7 @@ from git_theta_ext.formats.base import Layout, Literal, Segment, Span
 from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.source import FileSource
 from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.writer import ArraysSource
 
 _PIECE = 8 << 20
 _RELATIVE_CHANGE = 1e-3
@@ -90,12 +91,11 @@ class TrainedNetwork:
         rate: float,
         seed: int,
     ) -> None:
-        from safetensors.numpy import save_file
-
         trained = network.train(
             tensors, self._lessons, head=head, only=only, epochs=epochs, rate=rate, seed=seed
         )
-        save_file(trained, str(path))
+        with files.replacing(path) as file:
+            ArraysSource(dict(sorted(trained.items())), {}).write(file)
 
     @staticmethod
     def _load(path: Path) -> network.Tensors:
@@ -131,7 +131,7 @@ class GivenCheckpoint:
         self._names = {"": names, "first-half": names[:middle], "second-half": names[middle:]}
 
     def start(self, path: Path) -> str:
-        shutil.copyfile(self._original, path)
+        files.copy_file(self._original, path)
         return "your file"
 
     def fine_tune(self, path: Path) -> str:
@@ -158,7 +158,7 @@ def nudge(path: Path, names: set[str], seed: int) -> None:
     with FileSource(path) as source:
         layout = read_layout(source)
     random = np.random.default_rng(seed)
-    with path.open("r+b") as file:
+    with files.editing(path) as file:
         for offset, tensor in _float_tensors(layout):
             if tensor.name not in names:
                 continue
@@ -176,7 +176,7 @@ def nudge(path: Path, names: set[str], seed: int) -> None:
         _update_checksums(file, layout)
 
 
-def _update_checksums(file: BinaryIO, layout: Layout) -> None:
+def _update_checksums(file: IO[bytes], layout: Layout) -> None:
     """Write the layout's derived fields anew, from the bytes that the file has now."""
     places = []
     offset = 0

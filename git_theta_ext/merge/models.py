@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import posixpath
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from git_theta_ext import checkpoints, sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import write_version
-from git_theta_ext.errors import StoreError, UsageError
+from git_theta_ext.errors import UsageError
 from git_theta_ext.formats import safetensors, skeleton
 from git_theta_ext.formats.skeleton import Skeleton, SpanRef
 from git_theta_ext.manifest import Entry, Manifest
@@ -31,8 +31,10 @@ from git_theta_ext.merge.resolve import Conflict, operation_under_way
 from git_theta_ext.merge.state import State, key_of, load, save
 from git_theta_ext.merge.structure import Side, Structure, merge_metadata, merge_order
 from git_theta_ext.names import natural_key
-from git_theta_ext.repository import Repository
+from git_theta_ext.repository import Repository, is_file_at
 from git_theta_ext.sharded import Model
+from git_theta_ext.text import printable
+from git_theta_ext.worktree import WorkTree
 
 Places = Mapping[str, str]
 """The shard, by its path, that holds each tensor."""
@@ -216,8 +218,7 @@ class ModelConflict(Conflict):
             write_version(self.repository, path, manifest, blocks)
         known = {path for model in self.models if model for path, _ in model.shards}
         for path in known - set(shards):
-            with suppress(FileNotFoundError):
-                (self.repository.top / path).unlink()
+            WorkTree(self.repository.top).remove(path)
         self._write_index(shards)
         state = State(self.state.policy, self.state.resolutions, merged.open)
         save(self.repository, self.key, state)
@@ -263,35 +264,46 @@ class ModelConflict(Conflict):
         return self.path.replace("-*-of-*", "") + ".index.json"
 
     def _index(self, path: str) -> bytes | None:
-        """The index of the side that says which shard holds what, else the other's."""
+        """The index of the side that says which shard holds what, else the other's.
+
+        A link, or a text that is no index of shards, is none.
+        """
         heads = (self.heads.ours, self.heads.theirs)
         for commit in heads if self._side()[0] == "ours" else reversed(heads):
             oid = self.repository.blob_at(commit, path)
-            if oid is not None:
-                return self.repository.blob(oid)
+            if oid is None or not is_file_at(self.repository, commit, path):
+                continue
+            text = self.repository.blob(oid)
+            if sharded.is_index(text):
+                return text
         return None
 
     def _write_index(self, shards: Mapping[str, Manifest]) -> None:
         path = self._index_path()
         text = self._index(path)
         if text is None:
+            self._tell_of_none(path)
             return
-        try:
-            (self.repository.top / path).write_bytes(renewed_index(text, shards))
-        except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        WorkTree(self.repository.top).replace(path, renewed_index(text, shards))
+
+    def _tell_of_none(self, path: str) -> None:
+        """Say that what stands in the index's place is none, so that it does not go unnoticed."""
+        heads = (self.heads.ours, self.heads.theirs)
+        if any(self.repository.blob_at(commit, path) for commit in heads):
+            print(
+                f"git-theta: {printable(path)} is no index of shards on either side: it is left as "
+                "Git merged it",
+                file=sys.stderr,
+            )
 
 
 def renewed_index(text: bytes, shards: Mapping[str, Manifest]) -> bytes:
     """An index of shards that says where each tensor is now; its other keys are kept.
 
-    The text itself where it is right already, or where it is not an index.
+    The text itself where it is right already. It has to be an index; see `sharded.is_index`.
     """
-    try:
-        document: Any = json.loads(text)
-        before = dict(document["weight_map"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return text
+    document: Any = json.loads(text)
+    before = document["weight_map"]
     places = {
         entry.tensor.name: (posixpath.basename(path), entry.tensor.nbytes)
         for path, manifest in shards.items()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from git_theta_ext import files
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import StoreError, UsageError
 from git_theta_ext.git_process import run_program
@@ -204,7 +205,7 @@ def stage_merge(
     for name, text in texts.items():
         path: Path = repository.git_dir / name
         try:
-            path.write_text(text, "utf-8", newline="\n")
+            files.replace_file(path, text.encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return 0, output, errors

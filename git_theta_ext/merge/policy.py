@@ -20,6 +20,7 @@ from git_theta_ext.errors import UsageError
 from git_theta_ext.merge.choice import CONFLICT, Choice, Setting
 from git_theta_ext.merge.strategies import check
 from git_theta_ext.repository import Repository
+from git_theta_ext.worktree import is_link
 
 Operation = Literal["merge", "rebase"]
 """`rebase` stands for all that puts a commit on another base: cherry-pick and revert too."""
@@ -160,6 +161,11 @@ def committed(repository: Repository) -> Settings:
     """
     data = None
     if repository.work_tree is not None:
+        if is_link(repository.top / FILE):
+            raise UsageError(
+                f"{FILE} is a symbolic link, which is not followed",
+                hint=f"put the file itself in its place: rm {FILE}",
+            )
         try:
             with (repository.top / FILE).open("rb") as file:
                 data = file.read(limits.SETTINGS_BYTES + 1)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from git_theta_ext import files
 from git_theta_ext.errors import StoreError
 from git_theta_ext.merge.choice import Choice
 from git_theta_ext.merge.policy import Policy, Rule, parse_choice
@@ -86,11 +86,9 @@ def save(repository: Repository, key: str, state: State) -> None:
     """
     folder = _folder(repository)
     path = folder / f"{key}.json"
-    temporary = path.with_suffix(f".{os.getpid()}")
     try:
         folder.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(_to_json(state), indent=1), "utf-8")
-        os.replace(temporary, path)
+        files.replace_file(path, json.dumps(_to_json(state), indent=1).encode())
         _remove_oldest(folder)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from git_theta_ext import files
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import Checkout, write_file
 from git_theta_ext.errors import StoreError, ThetaError, UsageError
@@ -220,11 +220,9 @@ class Memory:
         """
         self._known[label] = score
         rows = {name: (one.value, one.examples) for name, one in self._known.items()}
-        temporary = self._path.with_suffix(f".{os.getpid()}")
         try:
             self._path.parent.mkdir(exist_ok=True)
-            temporary.write_text(json.dumps(rows), "utf-8")
-            os.replace(temporary, self._path)
+            files.replace_file(self._path, json.dumps(rows).encode())
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror or error}") from error
 

@@ -16,9 +16,9 @@ LAYERS = [
         "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
         "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
     },
-    {"paths"},
+    {"paths", "worktree", "outputs"},
     {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks"},
-    {"git_process", "libgit2"},
+    {"git_process", "libgit2", "files"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
         "formats", "updates", "parallel",

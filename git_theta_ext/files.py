@@ -1,0 +1,221 @@
+"""The one door through which files are written: whole or not at all, and never through a link.
+
+A file is written beside its place, under a name that nobody could have put there before, and then
+moved over what stands in its place: a link is replaced, never followed. Whatever goes wrong, a
+signal or an exception of any kind, what was there stays and the temporary file goes. No other
+module opens a file for writing; `worktree` adds what is to be refused inside a work tree.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO, TypeAlias
+
+StrPath: TypeAlias = str | os.PathLike[str]
+
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY
+_PERMISSIONS = 0o777
+
+
+@contextmanager
+def replacing(
+    path: StrPath,
+    *,
+    mode: int = 0o666,
+    kept: int | None = None,
+    durable: bool = False,
+    temporary: str | None = None,
+    folder: int | None = None,
+) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends, and vanishes if it fails.
+
+    Args:
+        path: what is replaced: nothing, a file, or a link (not what the link leads to).
+        mode: the permissions of the new file, of which the umask takes some away.
+        kept: permissions to have exactly instead, from the first byte on; see `permissions`.
+        durable: the bytes are on disk before the file has its name. That the name survives a loss
+            of power, too, takes `sync_folders`.
+        temporary: the name to write under; on the same file system, and in nobody else's reach.
+        folder: a descriptor of the folder that `path` and `temporary` count from.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    name = os.fspath(path)
+    hidden = temporary_name(name) if temporary is None else temporary
+    file = _create(hidden, mode, kept, folder)
+    try:
+        with file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(hidden, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        _unlink_quietly(hidden, folder)
+        raise
+
+
+def replace_file(
+    path: StrPath,
+    content: bytes | Iterable[bytes | memoryview],
+    *,
+    mode: int = 0o666,
+    kept: int | None = None,
+    durable: bool = False,
+) -> None:
+    """Write a file whole, or leave what is there as it is; arguments and errors as `replacing`."""
+    pieces = [content] if isinstance(content, bytes) else content
+    with replacing(path, mode=mode, kept=kept, durable=durable) as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def permissions(path: StrPath, folder: int | None = None) -> int | None:
+    """Those of a file that is to be replaced; None where there is none, or a link in its place."""
+    try:
+        found = os.stat(path, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_mode & _PERMISSIONS if stat.S_ISREG(found.st_mode) else None
+
+
+@contextmanager
+def new_file(path: StrPath, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file that was not there before, in a folder of our own; removed if the block fails.
+
+    Raises:
+        OSError: there is something at `path`, be it a link, or it cannot be written.
+    """
+    file = _create(os.fspath(path), mode, None, None)
+    try:
+        with file:
+            yield file
+    except BaseException:
+        _unlink_quietly(path, None)
+        raise
+
+
+def move(source: StrPath, target: StrPath) -> None:
+    """Give a file another name on the same file system; what has that name is replaced.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    os.replace(source, target)
+
+
+def copy_file(source: StrPath, target: StrPath) -> None:
+    """Put a copy of a file's bytes in the place of `target`, whole or not at all.
+
+    Raises:
+        OSError: one cannot be read, or the other not be written.
+    """
+    with open(source, "rb") as original, replacing(target) as copy:
+        shutil.copyfileobj(original, copy, 1 << 20)
+
+
+def link_or_copy(source: StrPath, target: StrPath) -> None:
+    """Show a file under a second name, for somebody who only reads it.
+
+    Raises:
+        OSError: neither a hard link nor a copy can be made.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        copy_file(source, target)
+
+
+def editing(path: StrPath) -> BinaryIO:
+    """A file that is there, not a link, opened to read it and to write over parts of it.
+
+    Only for files that nobody else looks at meanwhile, and to sync one.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return os.fdopen(os.open(path, os.O_RDWR | _NO_LINK | _BINARY), "r+b")
+
+
+def appending(path: StrPath, *, fresh: bool = False, follow: bool = False) -> BinaryIO:
+    """A file that grows line by line, made where it is not there.
+
+    Args:
+        path: the file.
+        fresh: empty it first.
+        follow: the path is a file that the user or the system named, which may be a link.
+
+    Raises:
+        OSError: it cannot be opened, or is a link.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY | (0 if follow else _NO_LINK)
+    return os.fdopen(os.open(path, flags | (os.O_TRUNC if fresh else 0), 0o666), "ab")
+
+
+def streaming(path: StrPath) -> BinaryIO:
+    """A pipe, a terminal or another device that the user named, opened to write to it.
+
+    Raises:
+        OSError: it is not there or cannot be opened.
+    """
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | _BINARY), "wb")
+
+
+def lock_file(path: StrPath) -> int:
+    """A descriptor of a file that is there to be locked, made if need be; it stays empty.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | _BINARY)  # another user's; it can be locked all the same
+
+
+def sync_folders(folders: Iterable[StrPath]) -> None:
+    """Flush the entries of folders, each once; Windows has no such call and does not need one."""
+    if os.name == "nt":
+        return
+    for folder in sorted({os.fspath(folder) for folder in folders}):
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def temporary_name(path: str) -> str:
+    """A name beside a file that nobody can guess; short enough however the name is encoded."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name[:40]}.theta-{secrets.token_hex(8)}")
+
+
+def _create(name: str, mode: int, kept: int | None, folder: int | None) -> BinaryIO:
+    """A file that was not there, with its permissions before it has a byte."""
+    descriptor = os.open(name, _NEW, mode if kept is None else kept & 0o600, dir_fd=folder)
+    try:
+        if kept is not None:
+            if os.name == "nt":
+                os.chmod(name, kept)
+            else:
+                os.fchmod(descriptor, kept)
+        return os.fdopen(descriptor, "wb")
+    except BaseException:
+        os.close(descriptor)
+        _unlink_quietly(name, folder)
+        raise
+
+
+def _unlink_quietly(path: StrPath, folder: int | None) -> None:
+    with suppress(OSError):
+        os.unlink(path, dir_fd=folder)
