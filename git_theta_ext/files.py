@@ -20,8 +20,14 @@ StrPath: TypeAlias = str | os.PathLike[str]
 
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0) | getattr(os, "O_CLOEXEC", 0)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY
 _PERMISSIONS = 0o777
+
+BY_FOLDER = bool(_NO_LINK) and {os.open, os.rename, os.unlink, os.mkdir, os.stat} <= set(
+    os.supports_dir_fd
+)
+"""Whether a name can be taken relative to an open folder (not on Windows)."""
 
 
 @contextmanager
@@ -179,6 +185,16 @@ def lock_file(path: StrPath) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
     except PermissionError:
         return os.open(path, os.O_RDONLY | _BINARY)  # another user's; it can be locked all the same
+
+
+def open_folder(path: StrPath, above: int | None = None) -> int:
+    """A descriptor of a folder, to count names from; one in an open folder may not be a link.
+
+    Raises:
+        OSError: there is none, or a link to one.
+    """
+    flags = os.O_RDONLY | _FOLDER | (0 if above is None else _NO_LINK)
+    return os.open(path, flags, dir_fd=above)
 
 
 def sync_folders(folders: Iterable[StrPath]) -> None:

@@ -22,12 +22,6 @@ from git_theta_ext import files
 from git_theta_ext.errors import StoreError
 from git_theta_ext.text import printable
 
-_FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0) | getattr(os, "O_CLOEXEC", 0)
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-_BY_FOLDER = bool(_NO_LINK) and {os.open, os.rename, os.unlink, os.mkdir, os.stat} <= set(
-    os.supports_dir_fd
-)
-
 _IGNORED_BY_HFS = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 """Characters that macOS's older file system takes as not there (Git, `utf8.c`)."""
 
@@ -144,17 +138,17 @@ class WorkTree:
         """
         parts = parts_of(path)
         try:
-            if not _BY_FOLDER:
+            if not files.BY_FOLDER:
                 yield None, self._checked(parts, make)
                 return
-            folder = os.open(self.top, os.O_RDONLY | _FOLDER)
+            folder = files.open_folder(self.top)
             try:
                 for number, part in enumerate(parts[:-1]):
+                    _refuse_collision(self.top.joinpath(*parts[: number + 1]))
                     shown = "/".join(parts[: number + 1])
                     deeper = _open_folder(part, folder, shown, make)
                     os.close(folder)
                     folder = deeper
-                    _refuse_collision(self.top.joinpath(*parts[: number + 1]))
                 _refuse_collision(self.top.joinpath(*parts))
                 yield folder, parts[-1]
             finally:
@@ -179,15 +173,14 @@ class WorkTree:
 
 
 def _open_folder(name: str, above: int, shown: str, make: bool) -> int:
-    flags = os.O_RDONLY | _FOLDER | _NO_LINK
     try:
-        return os.open(name, flags, dir_fd=above)
+        return files.open_folder(name, above)
     except FileNotFoundError:
         if not make:
             raise
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=above)
-        return os.open(name, flags, dir_fd=above)
+        return files.open_folder(name, above)
     except OSError as error:
         with suppress(OSError):
             if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):

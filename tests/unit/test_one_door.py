@@ -1,0 +1,123 @@
+"""Files are written through `files`, `worktree` and `outputs`, and nowhere else in the package."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_layers import ROOT, sources
+
+DOOR = "files.py"
+METHODS = {
+    "write_bytes", "write_text", "touch", "symlink_to", "hardlink_to", "rename", "save_file",
+    "save", "savez", "savez_compressed", "savefig", "tofile", "memmap", "open_memmap",
+}  # fmt: skip
+"""Whatever they are methods of: paths, or libraries that write to a path."""
+
+FUNCTIONS = {
+    "os": {"replace", "rename", "renames", "link", "symlink", "truncate", "mkfifo", "mknod"},
+    "shutil": {"copy", "copy2", "copyfile", "copytree", "move", "copymode", "copystat"},
+    "tempfile": {"mkstemp", "NamedTemporaryFile", "mktemp", "TemporaryFile"},
+}
+ALLOWED = {
+    # A store of objects: `Blocks.write_bytes` puts bytes, through `Store`, which uses the door.
+    ("merge/structure.py", "blocks.write_bytes"),
+    ("merge/models.py", "blocks.write_bytes"),
+    ("checkin.py", "self._blocks.write_bytes"),
+    # Into memory, for stdout.
+    ("cli/cat.py", "np.save"),
+}
+
+
+def calls(path: Path) -> Iterator[tuple[ast.Call, str]]:
+    """Every call in a file, with what is called as it is written."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            yield node, ast.unparse(node.func)
+
+
+def mode_of(call: ast.Call, position: int) -> str:
+    """The mode that a file is opened with; what is not written out counts as writing."""
+    words = {keyword.arg: keyword.value for keyword in call.keywords}
+    mode = words.get("mode") or (call.args[position] if len(call.args) > position else None)
+    if mode is None:
+        return "r"
+    return mode.value if isinstance(mode, ast.Constant) and isinstance(mode.value, str) else "w"
+
+
+def writes(call: ast.Call, called: str) -> bool:
+    """Whether a call writes a file, or gives one a name, by itself."""
+    owner, _, name = called.rpartition(".")
+    if name in FUNCTIONS.get(owner, set()):
+        return True
+    if called == "os.open":
+        return not (call.args and ast.unparse(call.args[0]) == "os.devnull")
+    if called in ("open", "io.open", "codecs.open"):
+        return bool(set(mode_of(call, 1)) & set("wax+"))
+    if name == "open" and owner and call.args and isinstance(call.args[0], ast.Constant):
+        text = call.args[0].value
+        return isinstance(text, str) and len(text) <= 3 and bool(set(text) & set("wax+"))
+    if name == "open" and any(keyword.arg == "mode" for keyword in call.keywords):
+        return bool(set(mode_of(call, 9)) & set("wax+"))
+    if name == "replace" and owner and len(call.args) == 1 and not call.keywords:
+        return True  # of a path: a text has two, a dataclass has keywords
+    return name in METHODS and bool(owner)
+
+
+def found_in(path: Path, name: str) -> list[str]:
+    return [
+        f"{name}:{call.lineno} {called}"
+        for call, called in calls(path)
+        if writes(call, called) and (name, called) not in ALLOWED
+    ]
+
+
+def test_nothing_else_writes_files() -> None:
+    wrong = []
+    for layer, path in sources():
+        if path.name == DOOR and layer == "files":
+            continue
+        base = ROOT if layer == "drivers" else ROOT / "git_theta_ext"
+        wrong += found_in(path, path.relative_to(base).as_posix())
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "path.write_bytes(b'')", "path.write_text('x', 'utf-8')", "open(name, 'w')",
+        "open(name, mode='ab')", "open(name, how)", "path.open('xb')", "path.open('r+b')",
+        "path.open(mode='w')", "os.open(path, flags)", "os.replace(a, b)", "os.rename(a, b)",
+        "a.rename(b)", "a.replace(b)", "shutil.copyfile(a, b)", "shutil.move(a, b)",
+        "tempfile.mkstemp()", "tempfile.NamedTemporaryFile('wb')", "path.touch()",
+        "os.link(a, b)", "np.savez(path, a=a)", "save_file.save_file(a, path)",
+    ],
+)  # fmt: skip
+def test_the_ways_to_write_are_known(tmp_path: Path, line: str) -> None:
+    (tmp_path / "module.py").write_text(line)
+    assert found_in(tmp_path / "module.py", "module.py") != []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open(name)", "open(name, 'rb')", "path.open('rb')", "text.replace('a', 'b')",
+        "replace(state, open=1)", "Blocks.open(repository)", "os.open(os.devnull, os.O_WRONLY)",
+    ],
+)  # fmt: skip
+def test_reading_is_not_writing(tmp_path: Path, line: str) -> None:
+    (tmp_path / "module.py").write_text(line)
+    assert found_in(tmp_path / "module.py", "module.py") == []
+
+
+def test_what_is_allowed_is_still_there() -> None:
+    there = {
+        (path.relative_to(ROOT / "git_theta_ext").as_posix(), called)
+        for layer, path in sources()
+        if layer != "drivers"
+        for _, called in calls(path)
+    }
+    assert there >= ALLOWED
