@@ -6,6 +6,7 @@ have put a link there: a link at the end is replaced, one on the way is refused,
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -22,6 +23,8 @@ from git_theta_ext.worktree import WorkTree, is_link
 
 _IN_MEMORY_BYTES = 1 << 20
 _STREAMS = ("/dev/", "/proc/")
+_MOST_LINKS = 40
+"""As on Linux: more of them are a loop."""
 
 
 @contextmanager
@@ -66,23 +69,29 @@ def write(path: str | Path, content: bytes, work_tree: Path | None = None) -> No
 
 def _place(path: str | Path, work_tree: Path | None) -> tuple[Path, str]:
     """The real folder of a path, and the name in it, found as the system would find it."""
-    parts = Path(os.path.realpath(os.getcwd()), path).parts
-    here = Path(parts[0])
-    for part in parts[1:-1]:
+    *folders, name = Path(os.path.realpath(os.getcwd()), path).parts
+    here, ahead, links = Path(folders[0] if folders else name), folders[:0:-1], 0
+    while ahead:
+        part = ahead.pop()
+        place = here / part
         if part == "..":
             here = here.parent
-            continue
-        place = here / part
-        if is_link(place):
-            if _top(here, work_tree) is not None:
-                raise StoreError(
-                    f"{printable(str(path))} leads through {printable(str(place))}, a link inside a"
-                    " work tree: nothing is written there",
-                    hint="name the folder itself that the file is to be written to",
-                )
-            place = Path(os.path.realpath(place))
-        here = place
-    return here, parts[-1]
+        elif not is_link(place):
+            here = place
+        elif _top(here, work_tree) is not None:
+            raise StoreError(
+                f"{printable(str(path))} leads through {printable(str(place))}, a link inside a "
+                "work tree: nothing is written there",
+                hint="name the folder itself that the file is to be written to",
+            )
+        else:
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            # What the link names is gone through in the same way: it may lead into a work tree.
+            to = Path(here, os.readlink(place)).parts
+            here, ahead = Path(to[0]), [*ahead, *to[:0:-1]]
+    return here, name
 
 
 def _top(folder: Path, work_tree: Path | None) -> Path | None:

@@ -121,15 +121,6 @@ class WorkTree:
         except (OSError, StoreError):
             return False
 
-    def has_link(self, path: str) -> bool:
-        """Whether a link stands at a path, or where one of its folders should."""
-        place = self.top
-        for part in path.split("/"):
-            place = place / part
-            if is_link(place):
-                return True
-        return False
-
     @contextmanager
     def _opened(self, path: str, *, make: bool = False) -> Iterator[tuple[int | None, str]]:
         """A descriptor of the folder that holds a path, and the name in it.

@@ -225,7 +225,13 @@ def _check_tracked(repository: Repository, path: str, parent: str, env: Mapping[
 # -- export ----------------------------------------------------------------------------------------
 
 
-def export(checkpoint: Checkpoint, names: list[str], path: Path, container: str) -> int:
+def export(
+    checkpoint: Checkpoint,
+    names: list[str],
+    path: Path,
+    container: str,
+    work_tree: Path | None = None,
+) -> int:
     """Write some tensors of a checkpoint to a file; whole or not at all. Its size in bytes.
 
     Args:
@@ -233,6 +239,7 @@ def export(checkpoint: Checkpoint, names: list[str], path: Path, container: str)
         names: the tensors, in the order in which they are written.
         path: the file, as the user named it; replaced if it is there.
         container: one of `formats.BUILDERS`.
+        work_tree: the top of the repository's; others are found.
 
     Raises:
         UsageError: the container cannot hold one of them, or is unknown.
@@ -240,7 +247,7 @@ def export(checkpoint: Checkpoint, names: list[str], path: Path, container: str)
     """
     layout = _export_layout(checkpoint, names, container)
     checkpoint.fetch(names)
-    with outputs.writing(path) as file:
+    with outputs.writing(path, work_tree) as file:
         write_layout(layout, checkpoint, file)
         return file.seek(0, os.SEEK_END)
 

@@ -79,11 +79,18 @@ def run(args: argparse.Namespace) -> int:
             found.append((pair.path, comparison))
     text = _text(args, found)
     if args.output:
-        outputs.write(args.output, text.encode("utf-8", "backslashreplace"))
+        outputs.write(args.output, text.encode("utf-8", "backslashreplace"), _work_tree())
     else:
         sys.stdout.write(text)
     # As git diff does: two files outside of history are compared with an exit status.
     return 1 if (args.exit_code or args.no_index) and found else 0
+
+
+def _work_tree() -> Path | None:
+    try:
+        return Repository.discover().work_tree
+    except RepositoryError:
+        return None  # two files outside of any repository
 
 
 def _split(args: argparse.Namespace) -> tuple[list[str], list[str]]:

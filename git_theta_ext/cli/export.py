@@ -40,13 +40,14 @@ def run(args: argparse.Namespace) -> int:
     container = args.to or container_of(target.name)
     if container is None:
         raise UsageError(f"{args.output} does not tell which container is meant", hint="add: --to")
-    checkpoint = open_checkpoint(Repository.discover(), args.file)
+    repository = Repository.discover()
+    checkpoint = open_checkpoint(repository, args.file)
     names = patterns.select(checkpoint, args.tensors) if args.tensors else list(checkpoint)
     if args.tensors and not names:
         raise UsageError(
             f"no tensor of {args.file} matches {' '.join(args.tensors)}",
             hint=f"git theta show {args.file}   lists them",
         )
-    length = export(checkpoint, names, target, container)
+    length = export(checkpoint, names, target, container, repository.work_tree)
     print(f"{printable(args.output)}: {plural(len(names), 'tensor')}, {size(length)}")
     return 0

@@ -327,6 +327,23 @@ def test_relative_outputs_count_from_the_folder_and_not_through_links(
     assert texts == [b"1", b"2", b"3"]
 
 
+def test_a_users_link_into_a_work_tree_opens_no_way_through_it(tree: Path) -> None:
+    outside = tree.parent / "outside"
+    outside.mkdir()
+    (tree / "docs").symlink_to("../outside")
+    (tree.parent / "short").symlink_to("tree/docs")
+    (tree.parent / "top").symlink_to("tree")
+    (tree.parent / "loop").symlink_to("loop")
+    for path in ("short/x", "top/docs/x", "top/.git/x"):
+        with pytest.raises(StoreError, match=r"a link inside a work tree|\.git"):
+            outputs.write(tree.parent / path, b"evil")
+    with pytest.raises(StoreError, match="cannot write"):
+        outputs.write(tree.parent / "loop/x", b"")
+    outputs.write(tree.parent / "top/sub/x", b"new")
+    assert list(outside.iterdir()) == []
+    assert (tree / "sub/x").read_bytes() == b"new"
+
+
 def test_a_bare_repository_is_no_place_for_outputs(tmp_path: Path) -> None:
     for name in ("objects", "refs", "hooks"):
         (tmp_path / "bare" / name).mkdir(parents=True)

@@ -16,8 +16,11 @@ LAYERS = [
         "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
         "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
     },
-    {"paths", "worktree", "outputs"},
-    {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks"},
+    {"paths"},
+    {
+        "repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks",
+        "worktree", "outputs",
+    },
     {"git_process", "libgit2", "files"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
