@@ -19,7 +19,7 @@ from typing import IO
 from git_theta_ext import files
 from git_theta_ext.errors import StoreError
 from git_theta_ext.text import printable
-from git_theta_ext.worktree import WorkTree, is_link
+from git_theta_ext.worktree import WorkTree, is_link, parts_of
 
 _IN_MEMORY_BYTES = 1 << 20
 _STREAMS = ("/dev/", "/proc/")
@@ -65,6 +65,18 @@ def write(path: str | Path, content: bytes, work_tree: Path | None = None) -> No
     """Write a file that the user named; as for `writing`."""
     with writing(path, work_tree) as file:
         file.write(content)
+
+
+def check_folder(path: str | Path) -> None:
+    """Refuse a folder to be made, or written into, that a work tree has laid a trap with.
+
+    Raises:
+        StoreError: it lies behind a link of a work tree, or is one, or is in `.git`.
+    """
+    folder, _ = _place(Path(path) / "file", None)
+    top = _top(folder, None)
+    if top is not None:
+        parts_of(os.path.relpath(folder / "file", top).replace(os.sep, "/"))
 
 
 def _place(path: str | Path, work_tree: Path | None) -> tuple[Path, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from git_theta_ext import files, installation
+from git_theta_ext import files, installation, outputs
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.git_process import run_program
 from git_theta_ext.text import printable
@@ -37,6 +37,7 @@ def folder(keep: Path | None) -> Iterator[Path]:
     """
     if keep is not None:
         try:
+            outputs.check_folder(keep)
             keep.mkdir(parents=True, exist_ok=True)
             taken = any(keep.iterdir())
         except OSError as error:

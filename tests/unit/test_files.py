@@ -6,6 +6,7 @@ import os
 import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO
 
 import pytest
@@ -237,6 +238,28 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(tmp_path: Path) 
     assert (top / "moved/file").read_bytes() == b"new"
 
 
+def test_a_junction_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag = 0xA0000003
+    seen = SimpleNamespace(st_mode=stat.S_IFDIR | 0o777, st_reparse_tag=tag)
+    monkeypatch.setattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", tag, raising=False)
+    monkeypatch.setattr(worktree.os, "lstat", lambda path: seen)
+    assert worktree.is_link(tmp_path)
+    seen.st_reparse_tag = 0x9000001A  # a file of a cloud drive
+    assert not worktree.is_link(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "nt", reason="junctions are of Windows")
+def test_nothing_is_written_through_a_junction(tmp_path: Path) -> None:
+    import _winapi
+
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "outside").mkdir()
+    _winapi.CreateJunction(str(tmp_path / "outside"), str(tmp_path / "tree/sub"))  # type: ignore[attr-defined]
+    with pytest.raises(StoreError, match="symbolic link"):
+        WorkTree(tmp_path / "tree").replace("sub/x", b"evil")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 def test_names_that_are_one_file_are_told_apart() -> None:
     assert collision("Model.bin", ["model.bin", "x"]) == "model.bin"
     assert collision("Model.bin", ["model.bin", "Model.bin"]) is None
@@ -337,6 +360,10 @@ def test_a_users_link_into_a_work_tree_opens_no_way_through_it(tree: Path) -> No
     for path in ("short/x", "top/docs/x", "top/.git/x"):
         with pytest.raises(StoreError, match=r"a link inside a work tree|\.git"):
             outputs.write(tree.parent / path, b"evil")
+    for path in ("short", "top/docs", "top/docs/new", "top/.git", "top/.git/new"):
+        with pytest.raises(StoreError, match=r"a link inside a work tree|\.git"):
+            outputs.check_folder(tree.parent / path)
+    outputs.check_folder(tree.parent / "top/sub/new/deep")
     with pytest.raises(StoreError, match="cannot write"):
         outputs.write(tree.parent / "loop/x", b"")
     outputs.write(tree.parent / "top/sub/x", b"new")
