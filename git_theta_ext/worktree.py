@@ -242,4 +242,7 @@ def _linked(shown: str) -> StoreError:
 
 
 def _refused(shown: str, why: str) -> StoreError:
-    return StoreError(f"{shown} {why}: it is not written", hint="rename it in the commit it is in")
+    return StoreError(
+        f"{shown} {why}: it is not written",
+        hint="name another file; a commit that has this one: git mv",
+    )

@@ -219,5 +219,5 @@ def write(repository: Repository, content: bytes) -> None:
         StoreError: it cannot be written, or not there; see `WorkTree`.
     """
     top = repository.top.resolve()
-    path = attributes_path(repository).resolve().relative_to(top)
-    WorkTree(top).replace(path.as_posix(), content)
+    folder = repository.cwd.resolve().relative_to(top)
+    WorkTree(top).replace((folder / attributes_path(repository).name).as_posix(), content)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
+from tests.containers import tensorflow
 from tests.git.test_merge_stats import SCRIPT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
@@ -309,3 +310,16 @@ def test_a_checkpoint_that_is_a_link_now_is_not_read_for_a_report(repo: Repo, tr
     trap.arm()
     said = repo.run("git", "theta", "diff", ok=(0, 1)).stdout
     assert b"of-somebody-else" not in said
+
+
+def test_a_neighbour_that_is_a_link_describes_nothing(repo: Repo, trap: Trap) -> None:
+    data, index = tensorflow({"of-somebody-else": np.ones(600, np.float32)}, b"graph")
+    repo.theta("track", "*.data-*-of-*")
+    repo.write("saved/variables.data-00000-of-00001", data)
+    (trap.outside / "index").write_bytes(index)
+    link(repo, "saved/variables.index", "../../outside/index")
+    trap.arm()
+    repo.commit("hostile")
+    text = repo.blob("HEAD:saved/variables.data-00000-of-00001")
+    assert b"format opaque" in text
+    assert b"of-somebody-else" not in text
