@@ -23,8 +23,9 @@ def endpoint_of(repository: Repository, remote: str) -> Endpoint:
 
     Raises:
         UsageError: `remote` is this very repository.
+        TransferError: `.lfsconfig` names a server that the user has not chosen.
     """
-    endpoint = next(iter(endpoints.for_fetch(repository, remote)))
+    endpoint = endpoints.for_check(repository, remote)
     if endpoint.folder is not None:
         there = endpoints.common_dir_of(endpoint.folder)
         if there.resolve() == repository.common_dir.resolve():
@@ -69,7 +70,7 @@ def present(
             if advance is not None:
                 advance(item.size)
         return found
-    found = lfs.ask(repository, endpoint.remote, endpoint.url, items)
+    found = lfs.ask(repository, endpoint, items)
     if advance is not None:
         advance(sum(item.size for item in items))
     return found

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta_ext import endpoints, lfs, pointers
+from git_theta_ext import endpoints, lfs, lfsconfig, pointers
 from git_theta_ext.endpoints import Confirmed, Endpoint
 from git_theta_ext.errors import (
     CorruptObjectError,
@@ -78,25 +78,38 @@ def fetch(
     without_lfs: lfs.LfsNotInstalledError | None = None
     local = endpoints.lfs_folder(repository, repository.common_dir)
     _take_all(store, local, wanted, advance)
+    advice: str | None = None
     for endpoint in endpoints.for_fetch(repository, remote):
         if not wanted:
             break
+        if endpoint.anonymous and endpoint.named is not None:
+            advice = endpoint.named.advice()
         try:
             damaged = _fetch_from(repository, endpoint, wanted, advance)
             if damaged:
-                reasons.append(f"{endpoint.remote}: {damaged[0]}")
+                reasons.append(f"{_label(endpoint)}: {damaged[0]}")
             elif wanted:
-                reasons.append(f"{endpoint.remote}: not there")
+                reasons.append(f"{_label(endpoint)}: not there")
         except lfs.LfsNotInstalledError as error:
             without_lfs = error
         except TransferError as error:
             failed = True
-            reasons.append(f"{endpoint.remote}: {error.message}")
+            reasons.append(f"{_label(endpoint)}: {error.message}")
     store.flush()
     if wanted and without_lfs:
         raise without_lfs
     if wanted:
-        raise _missing(wanted, reasons, failed=failed)
+        error = _missing(wanted, reasons, failed=failed)
+        if advice is not None:
+            error.hint = f"about the server that {lfsconfig.NAME} names: {advice}\n{error.hint}"
+        raise error
+
+
+def _label(endpoint: Endpoint) -> str:
+    """How a remote is called in the list of those that were tried."""
+    if endpoint.anonymous:
+        return f"{endpoint.remote} ({endpoint}; asked without credentials)"
+    return endpoint.remote
 
 
 def _silent(_: int) -> None:
@@ -127,8 +140,10 @@ def _fetch_from(
     repository: Repository, endpoint: Endpoint, wanted: dict[str, UpdateRef], advance: Progress
 ) -> list[str]:
     """Take what one endpoint has; the complaints about objects that were damaged."""
+    if endpoint.named is not None and not (endpoint.named.chosen or endpoint.named.reachable):
+        raise endpoint.named.refusal("it was not asked")
     if endpoint.folder is None:
-        folder = lfs.fetch(repository, endpoint.remote, list(wanted.values()), advance)
+        folder = lfs.fetch(repository, endpoint, list(wanted.values()), advance)
         return _take_all(repository.store, folder, wanted, _silent, remove=True)
     common = endpoints.common_dir_of(endpoint.folder)
     damaged = []
@@ -154,7 +169,7 @@ def _take_all(
         del wanted[item.oid]
         if remove:
             object_path(folder, item.oid).unlink(missing_ok=True)
-    there = [item for item in wanted.values() if os.access(object_path(folder, item.oid), os.R_OK)]
+    there = [item for item in wanted.values() if _is_readable(object_path(folder, item.oid))]
     damaged = []
 
     def take(item: UpdateRef) -> tuple[UpdateRef, str | None]:
@@ -176,6 +191,11 @@ def _take_all(
         if remove:
             object_path(folder, item.oid).unlink(missing_ok=True)
     return damaged
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file can be read to its end; a pipe or a device, which may have none, can not."""
+    return path.is_file() and os.access(path, os.R_OK)
 
 
 def object_path(folder: Path, oid: str) -> Path:
@@ -214,7 +234,7 @@ def push(
     store = repository.store
     store.share()  # what is about to be sent must not be pruned
     if endpoint.folder is not None:
-        _push_to_folder(repository, endpoint, items, advance)
+        warning = _push_to_folder(repository, endpoint, items, advance)
     else:
         confirmed = Confirmed(repository, endpoint)
         if items:
@@ -223,7 +243,7 @@ def push(
             fetch(repository, items, remote=remote_name)
             store.share()
             _verify_all(store, items)
-            lfs.push(repository, remote_name, items, advance)
+            lfs.push(repository, endpoint, items, advance)
             confirmed.add(item.oid for item in items)
 
         def all_sent() -> Iterator[UpdateRef]:
@@ -275,9 +295,10 @@ def _verify_all(store: Store, items: list[UpdateRef]) -> None:
 
 def _push_to_folder(
     repository: Repository, endpoint: Endpoint, items: list[UpdateRef], advance: Progress
-) -> None:
+) -> str | None:
+    """Copy objects to a path remote; a sentence where they lie in an unusual place."""
     common = endpoints.common_dir_of(endpoint.folder or Path())
-    folder = endpoints.lfs_folder(repository, common)
+    folder, moved = endpoints.lfs_folder_to_fill(repository, endpoint)
     fetch(repository, items, remote=endpoint.remote)
     repository.store.share()
 
@@ -293,6 +314,7 @@ def _push_to_folder(
     # The names as well, before Git moves the ref that relies on them.
     paths = (object_path(folder, item.oid) for item in items)
     sync_folders(above for path in paths for above in folders_above(path))
+    return moved
 
 
 def _is_there(folder: Path, item: UpdateRef) -> bool:
@@ -313,6 +335,7 @@ def _copy(source: Path, folder: Path, item: UpdateRef, model: Path) -> None:
         mode = model.stat().st_mode & 0o7777
         for place in (temporary.parent, target.parent):
             _make_folders(place, mode)
+        _refuse_links(folder, target.parent)
         try:
             _write_verified(source, temporary, item)
             if os.name != "nt":
@@ -322,6 +345,16 @@ def _copy(source: Path, folder: Path, item: UpdateRef, model: Path) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _refuse_links(folder: Path, place: Path) -> None:
+    """Raise TransferError where a folder of objects is a link, which may lead anywhere."""
+    real = Path(os.path.realpath(folder / "objects"))
+    if Path(os.path.realpath(place)) != real / place.relative_to(folder / "objects"):
+        raise TransferError(
+            f"{place} leads out of {real}: a link stands in its way, and nothing was written there",
+            hint="put a folder in the place of the link",
+        )
 
 
 def _write_verified(source: Path, target: Path, item: UpdateRef) -> None:
