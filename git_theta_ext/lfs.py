@@ -311,7 +311,7 @@ def push(
         )  # fmt: skip
     if status != 0:
         raise TransferError(
-            f"git lfs push to {endpoint.remote} ({endpoint}) failed: {said}",
+            f"git lfs push to {endpoint.remote} failed: {said}",
             hint="nothing is lost: put right what it says, then push again",
         )
 

@@ -89,15 +89,17 @@ def named(
             continue
         plain = _PLAIN.fullmatch(url)
         chosen = is_confirmed(repository, url) or (sure and same_host(url, remote_url))
-        asked = plain is not None and plain["host"] and plain["scheme"] in ("http", "https")
-        reachable = bool(sure and asked and plain and not plain["user"] and is_plain(url))
-        return Named(url, name, where, chosen, reachable)
+        web = plain is not None and plain["scheme"] in ("http", "https") and not plain["user"]
+        return Named(url, name, where, chosen, sure and web and is_plain(url))
     return None
 
 
 def is_plain(url: str) -> bool:
     """Whether a URL can be confirmed: no escapes, no way up, nothing that a shell would read."""
-    return _PLAIN.fullmatch(url) is not None and ".." not in url.split("/")
+    found = _PLAIN.fullmatch(url)
+    if found is None or ".." in url.split("/"):
+        return False
+    return bool(found["path"] if found["scheme"] == "file" else found["host"])
 
 
 def is_confirmed(repository: Repository, url: str) -> bool:
