@@ -26,8 +26,9 @@ from git_theta_ext.text import printable
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _ODD = re.compile(r"^-|^[^/]*://(?:[^/]*@)?-|^[^/@:]*@-|[\x00-\x1f\x7f]|%0[0ad]", re.IGNORECASE)
-"""What a program may take for an option, of git or ssh (`-...`, `ssh://-...`), or for a further line
-of what a credential helper is asked (`%0a`), which would name another host."""
+"""What a program may take for an option, of git or ssh (`-...`, `ssh://-...`), or for a further
+line of what a credential helper is asked (`%0a`), which would name another host."""
+
 _SECRET = re.compile(r"(://)[^/@]*@")
 
 

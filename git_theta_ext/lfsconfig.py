@@ -22,6 +22,9 @@ from git_theta_ext.text import printable
 TRUSTED = "theta.trustedLfsUrl"
 """The setting, of any number of values, with the URLs that the user confirmed."""
 
+SETTING = "theta.lfsConfig"
+"""False where the file counts for nothing at all, as where anybody's commits are looked at."""
+
 NAME = ".lfsconfig"
 
 _PLAIN = re.compile(
@@ -48,12 +51,15 @@ class Named:
     where: str
     chosen: bool
     reachable: bool
+    sure: bool = True
+    """Whether the file is that of the default branch."""
 
     def refusal(self, what: str) -> TransferError:
         """The error of a command that would have relied on it; `what` did not happen."""
+        why = "which is not the host of the remote" if self.sure else "and may be of any branch"
         return TransferError(
-            f"{self.where} names {printable(self.url)} as the server of the objects, which is not"
-            f" the host of the remote, and you have not confirmed it: {what}",
+            f"{self.where} names {printable(self.url)} as the server of the objects, {why}, and you"
+            f" have not confirmed it: {what}",
             hint=self.advice(),
         )
 
@@ -77,6 +83,8 @@ def named(
         remote_url: the URL of its Git repository.
         names: full names of settings, best first.
     """
+    if not repository.flag(SETTING, True):
+        return None
     source, where, sure = _source(repository, remote)
     if not source:
         return None
@@ -90,7 +98,7 @@ def named(
         plain = _PLAIN.fullmatch(url)
         chosen = is_confirmed(repository, url) or (sure and same_host(url, remote_url))
         web = plain is not None and plain["scheme"] in ("http", "https") and not plain["user"]
-        return Named(url, name, where, chosen, sure and web and is_plain(url))
+        return Named(url, name, where, chosen, sure and web and is_plain(url), sure)
     return None
 
 

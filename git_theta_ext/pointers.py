@@ -119,7 +119,12 @@ def _publish_once(
         wanted = {_path(item): item for item in all_sent()} | wanted
     elif repository.resolve(f"{tip}^{{commit}}") is None:
         repository.git(
-            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", url,
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--",
+            url,
             f"+{ref}:{known}",
         )
     lacking = [item for path, item in wanted.items() if path not in _paths(repository, tip)]

@@ -49,6 +49,8 @@ class Pushed:
     count: int
     bytes: int
     warning: str | None = None
+    place: str | None = None
+    """The server that they went to, where a `.lfsconfig` named it."""
 
 
 def fetch(
@@ -57,11 +59,14 @@ def fetch(
     *,
     remote: str | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> list[str]:
     """Bring every object that is not here into the store, verified.
 
     They are looked for in git-lfs's local folder, then at `remote` (default: the branch's remote,
     the only one, or origin), then at every other remote.
+
+    Returns:
+        The remotes that had some, each with its endpoint.
 
     Raises:
         MissingObjectError: some are nowhere to be had; the others are in the store.
@@ -71,9 +76,10 @@ def fetch(
     store = repository.store
     wanted = {item.oid: item for item in objects if not store.has(item.oid, item.size)}
     if not wanted:
-        return
+        return []
     advance = progress or _silent
     reasons: list[str] = []
+    places: list[str] = []
     failed = False
     without_lfs: lfs.LfsNotInstalledError | None = None
     local = endpoints.lfs_folder(repository, repository.common_dir)
@@ -84,8 +90,11 @@ def fetch(
             break
         if endpoint.anonymous and endpoint.named is not None:
             advice = endpoint.named.advice()
+        before = len(wanted)
         try:
             damaged = _fetch_from(repository, endpoint, wanted, advance)
+            if len(wanted) < before:
+                places.append(f"{endpoint.remote} ({endpoint})")
             if damaged:
                 reasons.append(f"{_label(endpoint)}: {damaged[0]}")
             elif wanted:
@@ -99,10 +108,8 @@ def fetch(
     if wanted and without_lfs:
         raise without_lfs
     if wanted:
-        error = _missing(wanted, reasons, failed=failed)
-        if advice is not None:
-            error.hint = f"about the server that {lfsconfig.NAME} names: {advice}\n{error.hint}"
-        raise error
+        raise _missing(wanted, reasons, failed=failed, advice=advice)
+    return places
 
 
 def _label(endpoint: Endpoint) -> str:
@@ -117,9 +124,16 @@ def _silent(_: int) -> None:
 
 
 def _missing(
-    wanted: dict[str, UpdateRef], reasons: list[str], *, failed: bool = False
+    wanted: dict[str, UpdateRef],
+    reasons: list[str],
+    *,
+    failed: bool = False,
+    advice: str | None = None,
 ) -> MissingObjectError:
-    """The error for objects that could not be had; `failed` if a remote could not be asked."""
+    """The error for objects that could not be had; `failed` if a remote could not be asked.
+
+    `advice` is about a server that the user has not chosen.
+    """
     first = next(iter(wanted.values()))
     amount = "1 object" if len(wanted) == 1 else f"{len(wanted)} objects"
     which = f"{amount} ({first.kind} sha256:{first.oid}, {first.size} bytes"
@@ -131,6 +145,8 @@ def _missing(
     )
     if failed:
         hint = f"put right what it says, then type: git theta fetch\nor, if it has them not: {hint}"
+    if advice is not None:
+        hint = f"about the server that {lfsconfig.NAME} names: {advice}\n{hint}"
     return MissingObjectError(
         f"{which} could not be fetched:\n{tried or '  this repository has no remote'}", hint=hint
     )
@@ -254,7 +270,8 @@ def push(
 
         warning = pointers.publish(repository, remote_url, items, all_sent, moved_refs)
     store.let_go()
-    return Pushed(len(items), sum(item.size for item in items), warning)
+    place = f"{endpoint.remote} ({endpoint})" if endpoint.named is not None else None
+    return Pushed(len(items), sum(item.size for item in items), warning, place)
 
 
 def unconfirmed(

@@ -77,9 +77,7 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _lacking(
-    repository: Repository, endpoint: Endpoint, revisions: list[str]
-) -> list[UpdateRef]:
+def _lacking(repository: Repository, endpoint: Endpoint, revisions: list[str]) -> list[UpdateRef]:
     objects = integrity.reachable_objects(repository, revisions)
     there = presence.present(repository, endpoint, objects.values())
     return [ref for oid, ref in objects.items() if oid not in there]

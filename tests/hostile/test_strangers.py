@@ -177,7 +177,7 @@ def test_unpushed_work_stays_whatever_the_chosen_server_says(
 ) -> None:
     """It knows which objects are real, so that no probe gives it away."""
     repo, only = unpushed
-    needed = {path for path in objects(repo)}
+    needed = objects(repo)
     with stranger(lambda oid, size: oid in needed) as liar:
         repo.git("config", "lfs.url", liar.url)
         grow_old(repo)
@@ -245,7 +245,8 @@ def test_nothing_is_sent_before_the_server_is_confirmed(
     command = re.search(r"git config --add theta\.trustedLfsUrl .*", said)
     assert command is not None
     repo.run(*shlex.split(command[0]))
-    repo.git("push", "-q", "origin", "main")
+    sent = repo.run("git", "push", "-q", "origin", "main").stderr.decode()
+    assert f"sent to origin ({server.url}, from .lfsconfig" in sent
     assert set(server.objects) == objects(repo)
     assert not (repo.path.parent / "origin.git/lfs").exists()
 
@@ -340,7 +341,9 @@ def test_a_public_server_serves_a_fresh_clone(
     assert not list((clone.path / ".git/theta/lfs").glob("run-*"))
 
 
-@pytest.mark.parametrize("url", ["file://{other}", "{other}", "ssh://127.0.0.1:1/x", "http://me@h/"])
+@pytest.mark.parametrize(
+    "url", ["file://{other}", "{other}", "ssh://127.0.0.1:1/x", "http://me@h/"]
+)
 def test_no_folder_and_no_ssh_host_of_a_branch_is_looked_at(
     new_repo: Callable[..., Repo], tmp_path: Path, url: str
 ) -> None:
@@ -509,6 +512,44 @@ def test_another_users_repository_does_not_write_into_ours(
     monkeypatch.setattr(Path, "stat", stat)
     with pytest.raises(TransferError, match="does not belong to the owner"):
         endpoints.lfs_folder_to_fill(here, endpoint)
+
+
+def test_a_link_to_the_only_copy_is_no_second_one(unpushed: tuple[Repo, set[str]]) -> None:
+    """A path remote whose objects are links into our own store, or files of it."""
+    repo, only = unpushed
+    repo.git("push", "-q", "origin", "mine")
+    store = Store(repo.path / ".git/theta")
+    for oid in only:
+        there = transport.object_path(repo.path.parent / "origin.git/lfs", oid)
+        there.unlink()
+        there.symlink_to(store.path(oid))
+    grow_old(repo)
+    done = json.loads(repo.run(*THETA, "prune", "--json", "--keep-days", "0").stdout)
+    assert done["lacking"] == len(only)
+    assert only <= objects(repo)
+
+
+@pytest.mark.parametrize("first", ["detached", "switched off"])
+def test_whoever_looks_at_anybodys_commits_asks_nobody(
+    new_repo: Callable[..., Repo], server: LfsServer, first: str
+) -> None:
+    """A commit without a branch, as a pull request is checked out: no branch speaks for it."""
+    repo = new_repo("repo")
+    repo.git("init", "-q", "--bare", "../origin.git")
+    repo.git("remote", "add", "origin", "../origin.git")
+    repo.write(".lfsconfig", f"[lfs]\n\turl = {server.url}\n".encode())
+    repo.write(NAME, version(1))
+    repo.commit("first")
+    if first == "detached":
+        repo.git("checkout", "-q", "--detach")
+    else:
+        repo.git("config", "theta.lfsConfig", "false")
+    store = Store(repo.path / ".git/theta")
+    for oid in objects(repo):
+        store.path(oid).unlink()
+    said = repo.run(*THETA, "fetch", ok=(6,)).stderr.decode()
+    assert ("may be of any branch" in said) == (first == "detached")
+    assert server.requests == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no pipes in folders")

@@ -17,7 +17,10 @@ LAYERS = [
         "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
     },
     {"paths"},
-    {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks", "lfsconfig"},
+    {
+        "repository", "store", "transport", "lfs", "lfsconfig", "endpoints", "pointers", "presence",
+        "locks",
+    },
     {"git_process", "libgit2"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
