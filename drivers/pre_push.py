@@ -105,6 +105,8 @@ def run(repository: Repository, remote: str, url: str, refs: Sequence[PushedRef]
             repository, remote, url, objects.values(), progress=progress, use_cache=known,
             moved_refs=moved,
         )  # fmt: skip
+    if done.place and done.count:
+        print(f"git theta: {plural(done.count, 'object')} sent to {done.place}", file=sys.stderr)
     if done.warning:
         print(f"git theta: warning: {paragraph(done.warning)}", file=sys.stderr)
 

@@ -114,5 +114,5 @@ def commit_folder(folder: Path, message: str, *, push: str | None = None) -> str
         return None
     repository.git("commit", "--quiet", "-F", "-", "--", ".", stdin=message.encode())
     if push is not None:
-        repository.git("push", "--quiet", push, "HEAD")
+        repository.git("push", "--quiet", "--", push, "HEAD")
     return repository.resolve("HEAD")

@@ -4,6 +4,10 @@ git-lfs works in a folder of its own below the store (`lfs.storage` is overridde
 `git lfs prune` and other runs of git-lfs do not meet its files, and an interrupted download can
 go on where it stopped. It is asked for one batch, and believed in nothing: callers check every
 object after a fetch and before a push.
+
+It never sees a `.lfsconfig` of a branch: it runs with a work tree of ours, whose `.lfsconfig` names
+the endpoint that was decided on, if that is not in git config. A server that the user has not
+chosen is asked from a repository that knows no credentials.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from git_theta_ext import files
+from git_theta_ext import files, lfsconfig
+from git_theta_ext.endpoints import Endpoint
 from git_theta_ext.errors import TransferError, UsageError
 from git_theta_ext.git_process import run_watched
 from git_theta_ext.manifest import UpdateRef
@@ -63,7 +68,7 @@ class LfsNotInstalledError(TransferError):
 
 def fetch(
     repository: Repository,
-    remote: str,
+    endpoint: Endpoint,
     objects: list[UpdateRef],
     advance: Callable[[int], object],
 ) -> Path:
@@ -79,13 +84,19 @@ def fetch(
     with _scratch(folder) as scratch:
         environment = scratch_objects(repository, scratch / "git")
         commit = _pointer_commit(repository, scratch, objects, environment)
+        remote = endpoint.remote
+        if endpoint.anonymous:
+            remote = _ASKED
+            environment |= _nobody(repository, scratch, endpoint, sha256=len(commit) == 64)
+        else:
+            environment |= _own_work_tree(repository, scratch, endpoint)
         status, said = _run(
             repository,
-            # Settings, of users or committed in .lfsconfig, that would have git-lfs fetch less or
-            # more than the commit names and still report success.
+            # Settings that would have git-lfs fetch less or more than the commit names and still
+            # report success.
             ["-c", "lfs.fetchinclude=", "-c", "lfs.fetchexclude=",
              "-c", "lfs.fetchrecentalways=false", "-c", f"lfs.storage={folder}",
-             "lfs", "fetch", remote, commit],
+             "lfs", "fetch", "--", remote, commit],
             stdin=b"", env={**environment, GUARD: "1"}, advance=advance,
         )  # fmt: skip
     found = any((folder / "objects" / o.oid[:2] / o.oid[2:4] / o.oid).exists() for o in objects)
@@ -94,63 +105,140 @@ def fetch(
     return folder
 
 
-def ask(repository: Repository, remote: str, url: str, objects: list[UpdateRef]) -> set[str]:
+def _own_work_tree(
+    repository: Repository, scratch: Path, endpoint: Endpoint | None
+) -> dict[str, str]:
+    """The environment in which git-lfs reads our `.lfsconfig` instead of a branch's.
+
+    git-lfs takes the file from the work tree before it looks into the index or HEAD, so there has
+    to be one. It names the endpoint that was decided on where git config does not.
+    """
+    tree = scratch / "tree"
+    tree.mkdir(parents=True, exist_ok=True)
+    settings = [("lfs.allowincompletepush", "false")]
+    if endpoint is not None and endpoint.named is not None:
+        settings += [("lfs.url", endpoint.url), ("lfs.pushurl", endpoint.url)]
+    for name, value in settings:
+        repository.git("config", "--file", str(tree / lfsconfig.NAME), "--", name, value)
+    return {"GIT_DIR": str(repository.git_dir), "GIT_WORK_TREE": str(tree)}
+
+
+_HARMLESS = (
+    "http.proxy", "http.sslCAInfo", "http.sslCAPath", "http.sslVerify", "lfs.transfer.maxretries",
+    "lfs.dialtimeout", "lfs.tlstimeout", "lfs.activitytimeout", "lfs.concurrenttransfers",
+)  # fmt: skip
+"""Settings that a server must be reached with and that tell it nothing."""
+
+
+def _nobody(
+    repository: Repository, scratch: Path, endpoint: Endpoint, *, sha256: bool
+) -> dict[str, str]:
+    """The environment of a repository of nobody's: no helper, header, key, cookie or terminal.
+
+    Of the user's settings only those count that a server cannot be reached without.
+    """
+    git_dir = scratch / "nobody"
+    (git_dir / "refs").mkdir(parents=True)
+    (git_dir / "objects").mkdir()
+    files.replace_file(git_dir / "HEAD", b"ref: refs/heads/none\n")
+    settings = [
+        *_format(sha256=sha256),
+        *((name, value) for name in _HARMLESS if (value := repository.setting(name)) is not None),
+        ("lfs.url", endpoint.url),
+        (f"remote.{_ASKED}.url", endpoint.url),
+    ]
+    for name, value in settings:
+        repository.git("config", "--file", str(git_dir / "config"), "--", name, value)
+    nowhere = str(scratch / "nobody")
+    return {
+        **_own_work_tree(repository, scratch, None),
+        "GIT_DIR": str(git_dir), "GIT_COMMON_DIR": str(git_dir),
+        "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_PARAMETERS": "", "GIT_CONFIG_COUNT": "0",
+        # Where git-lfs looks for .netrc and cookies, and an older Git for its settings.
+        "HOME": nowhere, "USERPROFILE": nowhere, "XDG_CONFIG_HOME": nowhere,
+        "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "",
+    }  # fmt: skip
+
+
+def _format(*, sha256: bool) -> list[tuple[str, str]]:
+    """The settings that tell Git how a repository names its objects."""
+    if not sha256:
+        return [("core.repositoryformatversion", "0")]
+    return [("core.repositoryformatversion", "1"), ("extensions.objectformat", "sha256")]
+
+
+def ask(repository: Repository, endpoint: Endpoint, objects: list[UpdateRef]) -> set[str]:
     """The ids of those objects that a server offers for download; none is downloaded.
 
     Of all of git-lfs's commands only `prune --verify-remote` asks without transferring. So it is
     run, dry, in a scratch repository with this one's settings, whose store holds files of these
-    names and sizes (with holes for bytes) and whose one remote branch needs them. One more object,
-    of a name made up by chance, has to be among those that it calls missing: else it did not ask.
-
-    Args:
-        repository: whose settings and credentials count.
-        remote: the remote's name, or a URL.
-        url: where its objects are.
-        objects: what is asked about.
+    names and sizes (with holes for bytes) and whose one remote branch needs them. Among them are
+    objects of names made up by chance and of sizes as the others have, which nobody can tell from
+    these: a server that says that it has one of them is not believed in anything.
 
     Raises:
         LfsNotInstalledError: there is no git-lfs.
-        TransferError: the server did not answer.
+        TransferError: the server did not answer, or says of everything that it has it.
     """
-    nowhere = UpdateRef("dense", secrets.token_hex(32), 1)
+    decoys = _decoys(objects)
     with _scratch(repository.store.root / "lfs") as scratch:
         git_dir = scratch / "git"
-        environment = _scratch_repository(repository, git_dir, url, scratch, [*objects, nowhere])
+        environment = _scratch_repository(
+            repository, git_dir, endpoint.url, scratch, [*objects, *decoys]
+        )
+        environment |= _own_work_tree(repository, scratch, None)
+        setting = "lfs.url" if endpoint.setting else f"remote.{_ASKED}.url"
         status, said = _run(
             repository,
-            ["--git-dir", str(git_dir), "-c", f"lfs.storage={scratch}", "-c", f"lfs.url={url}"
-             if _is_lfs_url(repository, remote, url) else f"remote.{_ASKED}.url={url}",
+            ["-c", f"lfs.storage={scratch}", "-c", f"{setting}={endpoint.url}",
              "-c", f"lfs.pruneremotetocheck={_ASKED}",
              "lfs", "prune", "--dry-run", "--verify-remote", "--verbose"],
-            stdin=b"", env={**environment, GUARD: "1", "GIT_COMMON_DIR": str(git_dir)},
-            advance=lambda _: None,
+            stdin=b"", advance=lambda _: None,
+            env={**environment, GUARD: "1", "GIT_DIR": str(git_dir),
+                 "GIT_COMMON_DIR": str(git_dir)},
         )  # fmt: skip
     lacking = set(re.findall(r"\b[0-9a-f]{64}\b", said))
-    if status == 0 or nowhere.oid not in lacking:
-        raise TransferError(f"git-lfs could not ask {remote} what it has: {said}")
+    made_up = {item.oid for item in decoys}
+    if status == 0 or not made_up & lacking:
+        raise TransferError(
+            f"{endpoint.remote} ({endpoint}) could not be asked what it has, or says of names that"
+            f" were made up that it has them: {said}"
+        )
+    if not made_up <= lacking:
+        raise TransferError(
+            f"{endpoint.remote} ({endpoint}) says of objects that were made up that it has them:"
+            " its word is not taken for anything"
+        )
     found = {item.oid for item in objects} - lacking
     if not found:
-        _expect_answer(repository, remote, nowhere)
+        _expect_answer(repository, endpoint, decoys[0])
     return found
 
 
 _ASKED = "theta-asked"
 """The name of the remote in the scratch repository."""
 
-
-def _is_lfs_url(repository: Repository, remote: str, url: str) -> bool:
-    """Whether a URL is that of the objects, not that of the repository that they belong to."""
-    answer = repository.git("remote", "get-url", "--", remote, ok=(0, 2, 128))
-    return os.fsdecode(answer).rstrip("\n") not in ("", url)
+_PER_DECOY = 50
+"""git-lfs asks for a hundred objects at a time."""
 
 
-def _expect_answer(repository: Repository, remote: str, nowhere: UpdateRef) -> None:
+def _decoys(objects: list[UpdateRef]) -> list[UpdateRef]:
+    """Objects that nobody has: made-up names, with the sizes of some of these."""
+    count = 2 + len(objects) // _PER_DECOY
+    return [
+        UpdateRef("dense", secrets.token_hex(32), secrets.choice(objects).size)
+        for _ in range(count)
+    ]
+
+
+def _expect_answer(repository: Repository, endpoint: Endpoint, nowhere: UpdateRef) -> None:
     """Raise TransferError unless the server says that it does not have an object.
 
     `prune` does not tell a server that has nothing from one that cannot be reached.
     """
     try:
-        fetch(repository, remote, [nowhere], lambda _: None)
+        fetch(repository, endpoint, [nowhere], lambda _: None)
     except LfsNotInstalledError:
         raise
     except TransferError as error:
@@ -177,14 +265,12 @@ def _scratch_repository(
         asked = git_dir / "refs" / "remotes" / _ASKED / "objects"
         files.replace_file(asked, f"{commit}\n".encode("ascii"))
         config = str(git_dir / "config")
-        sha256 = len(commit) == 64
         for name, value in (
-            ("core.repositoryformatversion", "1" if sha256 else "0"),
-            *([("extensions.objectformat", "sha256")] if sha256 else []),
+            *_format(sha256=len(commit) == 64),
             ("include.path", str(repository.common_dir / "config")),
             (f"remote.{_ASKED}.url", url),
         ):
-            repository.git("config", "--file", config, name, value)
+            repository.git("config", "--file", config, "--", name, value)
         for item in objects:
             path = scratch / "objects" / item.oid[:2] / item.oid[2:4] / item.oid
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +283,7 @@ def _scratch_repository(
 
 def push(
     repository: Repository,
-    remote: str,
+    endpoint: Endpoint,
     objects: list[UpdateRef],
     advance: Callable[[int], object],
 ) -> None:
@@ -214,9 +300,10 @@ def push(
                 _link(source, scratch / "objects" / item.oid[:2] / item.oid[2:4] / item.oid)
         status, said = _run(
             repository,
-            ["-c", f"lfs.storage={scratch}", "lfs", "push", "--object-id", "--stdin", remote],
+            ["-c", f"lfs.storage={scratch}", "lfs", "push", "--object-id", "--stdin", "--",
+             endpoint.remote],
             stdin="".join(f"{item.oid}\n" for item in objects).encode(),
-            env={GUARD: "1"}, advance=advance,
+            env={**_own_work_tree(repository, scratch, endpoint), GUARD: "1"}, advance=advance,
         )  # fmt: skip
     if status == 0 and _UNPROCESSABLE in said:
         status, said = 1, (
@@ -225,7 +312,7 @@ def push(
         )  # fmt: skip
     if status != 0:
         raise TransferError(
-            f"git lfs push to {remote} failed: {said}",
+            f"git lfs push to {endpoint.remote} failed: {said}",
             hint="nothing is lost: put right what it says, then push again",
         )
 

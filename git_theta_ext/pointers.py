@@ -120,7 +120,13 @@ def _publish_once(
         wanted = {_path(item): item for item in all_sent()} | wanted
     elif repository.resolve(f"{tip}^{{commit}}") is None:
         repository.git(
-            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", url, f"+{ref}:{known}"
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--",
+            url,
+            f"+{ref}:{known}",
         )
     lacking = [item for path, item in wanted.items() if path not in _paths(repository, tip)]
     if lacking:
@@ -128,7 +134,7 @@ def _publish_once(
         # Not the hooks, which would call this again.
         repository.git(
             "push", "--quiet", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
-            url, f"{tip}:{ref}", env={GUARD: "1"},
+            "--", url, f"{tip}:{ref}", env={GUARD: "1"},
         )  # fmt: skip
     if tip is not None:
         # So that the next fetch need not bring all of it again.

@@ -1,12 +1,15 @@
 """Which objects a remote really has, asked now and without transferring any.
 
-A folder is looked at, and each object there read, for the copy here may be about to be removed. Of
-a server git-lfs asks for a batch, as it would for a download.
+A folder is looked at, and each object there read, for the copy here may be about to be removed: a
+link to that very copy is none. Of a server git-lfs asks for a batch, as it would for a download.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable
+from pathlib import Path
 
 from git_theta_ext import endpoints, lfs
 from git_theta_ext.endpoints import Endpoint
@@ -23,8 +26,9 @@ def endpoint_of(repository: Repository, remote: str) -> Endpoint:
 
     Raises:
         UsageError: `remote` is this very repository.
+        TransferError: `.lfsconfig` names a server that the user has not chosen.
     """
-    endpoint = next(iter(endpoints.for_fetch(repository, remote)))
+    endpoint = endpoints.for_check(repository, remote)
     if endpoint.folder is not None:
         there = endpoints.common_dir_of(endpoint.folder)
         if there.resolve() == repository.common_dir.resolve():
@@ -58,7 +62,9 @@ def present(
         def look(item: UpdateRef) -> tuple[UpdateRef, bool]:
             path = object_path(folder, item.oid)
             try:
-                return item, path.stat().st_size == item.size and sha256_of(path) == item.oid
+                return item, _is_second_copy(repository, path, item) and (
+                    sha256_of(path) == item.oid
+                )
             except OSError:
                 return item, False
 
@@ -69,7 +75,15 @@ def present(
             if advance is not None:
                 advance(item.size)
         return found
-    found = lfs.ask(repository, endpoint.remote, endpoint.url, items)
+    found = lfs.ask(repository, endpoint, items)
     if advance is not None:
         advance(sum(item.size for item in items))
     return found
+
+
+def _is_second_copy(repository: Repository, path: Path, item: UpdateRef) -> bool:
+    """Whether a file has an object's size and is not the one in the store here."""
+    there = path.stat()
+    here = repository.store.path(item.oid)
+    same = here.exists() and os.path.samestat(there, here.stat())
+    return not same and stat.S_ISREG(there.st_mode) and there.st_size == item.size

@@ -1,13 +1,15 @@
 """What may leave the local store: objects that nothing names, and objects that a remote has.
 
 An object is *kept* if the index or HEAD of any work tree, a stash, a merge under way or a commit of
-the last days needs it. It is *needed* if anything else does: a ref, a reflog. What is needed leaves
-only if a remote has it now. What nothing names is garbage, and leaves once it is old enough that no
-command can be about to name it.
+the last days needs it. It is kept, too, if an *unpushed* commit needs it, whatever a server says:
+one that no remote-tracking branch of the remote reaches. It is *needed* if anything else does: a
+ref, a reflog. What is needed leaves only if a remote has it now. What nothing names is garbage, and
+leaves once it is old enough that no command can be about to name it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -39,12 +41,14 @@ class Plan:
     """What a prune removes and what it leaves, by object id; sizes in bytes.
 
     `confirmed` are needed and at the remote; `garbage` nothing names; `lacking` are needed, and the
-    remote does not have them; `kept` and `young` stay anyway.
+    remote does not have them; `unpushed` are needed by commits that were never pushed there; `kept`
+    and `young` stay anyway.
     """
 
     confirmed: dict[str, int] = field(default_factory=dict)
     garbage: dict[str, int] = field(default_factory=dict)
     lacking: dict[str, int] = field(default_factory=dict)
+    unpushed: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     young: dict[str, int] = field(default_factory=dict)
 
@@ -89,11 +93,14 @@ def plan(
     """
     refuse_shared(repository)
     kept, needed = _kept(repository, rules), _needed(repository)
+    unpushed = _unpushed(repository, endpoint, needed)
     careful = rules.careful or _is_partial(repository)
     found, asked = Plan(), {}
     for oid, size, age in _objects(repository):
         if oid in kept:
             found.kept[oid] = size
+        elif oid in unpushed:
+            found.unpushed[oid] = size
         elif oid in needed:
             asked[oid] = needed[oid]
         elif age < max(rules.keep_days * _DAY, YOUNG_SECONDS):
@@ -116,6 +123,7 @@ def plan(
 
 def carry_out(
     repository: Repository,
+    endpoint: Endpoint | None,
     found: Plan,
     rules: Rules,
     advance: Callable[[int], object] | None = None,
@@ -132,6 +140,7 @@ def carry_out(
     store = repository.store
     with store.alone(_LOCK_SECONDS):
         kept, needed = _kept(repository, rules), _needed(repository)
+        kept |= _unpushed(repository, endpoint, needed)
         for oid, size, age in _objects(repository):
             fine = oid in found.confirmed or (
                 oid in found.garbage and oid not in needed and age >= YOUNG_SECONDS
@@ -194,6 +203,61 @@ def _kept(repository: Repository, rules: Rules) -> set[str]:
     if not named:
         return set()
     return set(_objects_of(integrity.reachable_manifests(repository, dict.fromkeys(named))))
+
+
+def _unpushed(
+    repository: Repository, endpoint: Endpoint | None, needed: dict[str, UpdateRef]
+) -> set[str]:
+    """Those of the needed objects that something needs which was never pushed.
+
+    Needed by a commit, in any version of any file that it holds, which no remote-tracking branch of
+    the remote reaches; or by what is in no commit that one reaches. Only Git moves these branches:
+    when it pushed, or when it fetched a commit that the remote has. What a server says of its
+    objects plays no part.
+    """
+    pushed = tracking_tips(repository, endpoint.remote) if endpoint is not None else []
+    if not pushed:
+        return set(needed)
+    known = _objects_of(integrity.reachable_manifests(repository, pushed))
+    roots = [oid for name in _folders(repository) for oid in _states(name)]
+    roots += _heads(repository)
+    mine = [oid for oid, kind in _described(repository, roots) if kind in ("commit", "tag")]
+    request = [*mine, *(f"^{oid}" for oid in pushed)]
+    commits = repository.git(
+        "rev-list", "--all", "--reflog", "--ignore-missing", "--missing=allow-any", "--stdin",
+        stdin="".join(f"{line}\n" for line in request).encode(), env=_STAY_HOME,
+    ).decode().split()  # fmt: skip
+    found = set(needed).difference(known)
+    trees = _trees(repository, commits)
+    if trees:
+        manifests = integrity.reachable_manifests(repository, dict.fromkeys(trees))
+        found.update(_objects_of(manifests))
+    return found
+
+
+def tracking_tips(repository: Repository, remote: str) -> list[str]:
+    """The tips of a remote's branches as Git last saw them: of the refs that a fetch writes to.
+
+    In a bare repository these may be the branches themselves; elsewhere those are the user's.
+    """
+    answer = repository.git("config", "--get-all", "-z", f"remote.{remote}.fetch", ok=(0, 1))
+    targets = [spec.partition(":")[2] for spec in os.fsdecode(answer).split("\0")]
+    if repository.work_tree is not None or not repository.flag("core.bare"):
+        targets = [target for target in targets if target.startswith("refs/remotes/")]
+    listed = repository.git("for-each-ref", "--format=%(objectname) %(refname)").splitlines()
+    found: dict[str, None] = {}
+    for oid, _, name in (os.fsdecode(line).partition(" ") for line in listed):
+        if any(_covers(target, name) for target in targets):
+            found[oid] = None
+    return list(found)
+
+
+def _covers(target: str, name: str) -> bool:
+    """Whether a fetch with this right side of a refspec writes to a ref."""
+    start, star, end = target.partition("*")
+    if not star:
+        return name == target
+    return name.startswith(start) and name.endswith(end) and len(name) > len(start) + len(end)
 
 
 def _objects_of(manifests: Iterable[tuple[str, Manifest | ManifestError]]) -> dict[str, UpdateRef]:

@@ -295,6 +295,8 @@ class Repository:
         if revision == "HEAD":
             answer = self.git("symbolic-ref", "--quiet", "HEAD", ok=(0, 1))
         else:
+            if revision.startswith("-"):  # rev-parse knows no end of options for this
+                return None
             answer = self.git("rev-parse", "--symbolic-full-name", revision, ok=(0, 128))
         name = answer.decode().strip()
         return name if name.startswith("refs/heads/") else None

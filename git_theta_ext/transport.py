@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from git_theta_ext import endpoints, files, lfs, pointers
+from git_theta_ext import endpoints, files, lfs, lfsconfig, pointers
 from git_theta_ext.endpoints import Confirmed, Endpoint
 from git_theta_ext.errors import (
     CorruptObjectError,
@@ -50,6 +50,8 @@ class Pushed:
     count: int
     bytes: int
     warning: str | None = None
+    place: str | None = None
+    """The server that they went to, where a `.lfsconfig` named it."""
 
 
 def fetch(
@@ -58,11 +60,14 @@ def fetch(
     *,
     remote: str | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> list[str]:
     """Bring every object that is not here into the store, verified.
 
     They are looked for in git-lfs's local folder, then at `remote` (default: the branch's remote,
     the only one, or origin), then at every other remote.
+
+    Returns:
+        The remotes that had some, each with its endpoint.
 
     Raises:
         MissingObjectError: some are nowhere to be had; the others are in the store.
@@ -72,32 +77,47 @@ def fetch(
     store = repository.store
     wanted = {item.oid: item for item in objects if not store.has(item.oid, item.size)}
     if not wanted:
-        return
+        return []
     advance = progress or _silent
     reasons: list[str] = []
+    places: list[str] = []
     failed = False
     without_lfs: lfs.LfsNotInstalledError | None = None
     local = endpoints.lfs_folder(repository, repository.common_dir)
     _take_all(store, local, wanted, advance)
+    advice: str | None = None
     for endpoint in endpoints.for_fetch(repository, remote):
         if not wanted:
             break
+        if endpoint.anonymous and endpoint.named is not None:
+            advice = endpoint.named.advice()
+        before = len(wanted)
         try:
             damaged = _fetch_from(repository, endpoint, wanted, advance)
+            if len(wanted) < before:
+                places.append(f"{endpoint.remote} ({endpoint})")
             if damaged:
-                reasons.append(f"{endpoint.remote}: {damaged[0]}")
+                reasons.append(f"{_label(endpoint)}: {damaged[0]}")
             elif wanted:
-                reasons.append(f"{endpoint.remote}: not there")
+                reasons.append(f"{_label(endpoint)}: not there")
         except lfs.LfsNotInstalledError as error:
             without_lfs = error
         except TransferError as error:
             failed = True
-            reasons.append(f"{endpoint.remote}: {error.message}")
+            reasons.append(f"{_label(endpoint)}: {error.message}")
     store.flush()
     if wanted and without_lfs:
         raise without_lfs
     if wanted:
-        raise _missing(wanted, reasons, failed=failed)
+        raise _missing(wanted, reasons, failed=failed, advice=advice)
+    return places
+
+
+def _label(endpoint: Endpoint) -> str:
+    """How a remote is called in the list of those that were tried."""
+    if endpoint.anonymous:
+        return f"{endpoint.remote} ({endpoint}; asked without credentials)"
+    return endpoint.remote
 
 
 def _silent(_: int) -> None:
@@ -105,9 +125,16 @@ def _silent(_: int) -> None:
 
 
 def _missing(
-    wanted: dict[str, UpdateRef], reasons: list[str], *, failed: bool = False
+    wanted: dict[str, UpdateRef],
+    reasons: list[str],
+    *,
+    failed: bool = False,
+    advice: str | None = None,
 ) -> MissingObjectError:
-    """The error for objects that could not be had; `failed` if a remote could not be asked."""
+    """The error for objects that could not be had; `failed` if a remote could not be asked.
+
+    `advice` is about a server that the user has not chosen.
+    """
     first = next(iter(wanted.values()))
     amount = "1 object" if len(wanted) == 1 else f"{len(wanted)} objects"
     which = f"{amount} ({first.kind} sha256:{first.oid}, {first.size} bytes"
@@ -119,6 +146,8 @@ def _missing(
     )
     if failed:
         hint = f"put right what it says, then type: git theta fetch\nor, if it has them not: {hint}"
+    if advice is not None:
+        hint = f"about the server that {lfsconfig.NAME} names: {advice}\n{hint}"
     return MissingObjectError(
         f"{which} could not be fetched:\n{tried or '  this repository has no remote'}", hint=hint
     )
@@ -128,8 +157,10 @@ def _fetch_from(
     repository: Repository, endpoint: Endpoint, wanted: dict[str, UpdateRef], advance: Progress
 ) -> list[str]:
     """Take what one endpoint has; the complaints about objects that were damaged."""
+    if endpoint.named is not None and not (endpoint.named.chosen or endpoint.named.reachable):
+        raise endpoint.named.refusal("it was not asked")
     if endpoint.folder is None:
-        folder = lfs.fetch(repository, endpoint.remote, list(wanted.values()), advance)
+        folder = lfs.fetch(repository, endpoint, list(wanted.values()), advance)
         return _take_all(repository.store, folder, wanted, _silent, remove=True)
     common = endpoints.common_dir_of(endpoint.folder)
     damaged = []
@@ -155,7 +186,7 @@ def _take_all(
         del wanted[item.oid]
         if remove:
             object_path(folder, item.oid).unlink(missing_ok=True)
-    there = [item for item in wanted.values() if os.access(object_path(folder, item.oid), os.R_OK)]
+    there = [item for item in wanted.values() if _is_readable(object_path(folder, item.oid))]
     damaged = []
 
     def take(item: UpdateRef) -> tuple[UpdateRef, str | None]:
@@ -177,6 +208,11 @@ def _take_all(
         if remove:
             object_path(folder, item.oid).unlink(missing_ok=True)
     return damaged
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file can be read to its end; a pipe or a device, which may have none, can not."""
+    return path.is_file() and os.access(path, os.R_OK)
 
 
 def object_path(folder: Path, oid: str) -> Path:
@@ -215,7 +251,7 @@ def push(
     store = repository.store
     store.share()  # what is about to be sent must not be pruned
     if endpoint.folder is not None:
-        _push_to_folder(repository, endpoint, items, advance)
+        warning = _push_to_folder(repository, endpoint, items, advance)
     else:
         confirmed = Confirmed(repository, endpoint)
         if items:
@@ -224,7 +260,7 @@ def push(
             fetch(repository, items, remote=remote_name)
             store.share()
             _verify_all(store, items)
-            lfs.push(repository, remote_name, items, advance)
+            lfs.push(repository, endpoint, items, advance)
             confirmed.add(item.oid for item in items)
 
         def all_sent() -> Iterator[UpdateRef]:
@@ -235,7 +271,8 @@ def push(
 
         warning = pointers.publish(repository, remote_url, items, all_sent, moved_refs)
     store.let_go()
-    return Pushed(len(items), sum(item.size for item in items), warning)
+    place = f"{endpoint.remote} ({endpoint})" if endpoint.named is not None else None
+    return Pushed(len(items), sum(item.size for item in items), warning, place)
 
 
 def unconfirmed(
@@ -276,9 +313,10 @@ def _verify_all(store: Store, items: list[UpdateRef]) -> None:
 
 def _push_to_folder(
     repository: Repository, endpoint: Endpoint, items: list[UpdateRef], advance: Progress
-) -> None:
+) -> str | None:
+    """Copy objects to a path remote; a sentence where they lie in an unusual place."""
     common = endpoints.common_dir_of(endpoint.folder or Path())
-    folder = endpoints.lfs_folder(repository, common)
+    folder, moved = endpoints.lfs_folder_to_fill(repository, endpoint)
     fetch(repository, items, remote=endpoint.remote)
     repository.store.share()
 
@@ -294,6 +332,7 @@ def _push_to_folder(
     # The names as well, before Git moves the ref that relies on them.
     paths = (object_path(folder, item.oid) for item in items)
     files.sync_folders(above for path in paths for above in folders_above(path))
+    return moved
 
 
 def _is_there(folder: Path, item: UpdateRef) -> bool:
@@ -314,11 +353,22 @@ def _copy(source: Path, folder: Path, item: UpdateRef, model: Path) -> None:
         mode = model.stat().st_mode & 0o7777
         for place in (temporary.parent, target.parent):
             _make_folders(place, mode)
+        _refuse_links(folder, target.parent)
         kept = None if os.name == "nt" else mode & 0o666
         with files.replacing(target, kept=kept, durable=True, temporary=str(temporary)) as copy:
             _write_verified(source, copy, item)
     except OSError as error:
         raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _refuse_links(folder: Path, place: Path) -> None:
+    """Raise TransferError where a folder of objects is a link, which may lead anywhere."""
+    real = Path(os.path.realpath(folder / "objects"))
+    if Path(os.path.realpath(place)) != real / place.relative_to(folder / "objects"):
+        raise TransferError(
+            f"{place} leads out of {real}: a link stands in its way, and nothing was written there",
+            hint="put a folder in the place of the link",
+        )
 
 
 def _write_verified(source: Path, copy: BinaryIO, item: UpdateRef) -> None:

@@ -121,7 +121,8 @@ def _check_paths(repository: Repository, words: list[str], revisions: list[str])
             end.strip(".") for revision in revisions or ["HEAD"] for end in revision.split("..")
         ]
         if not any(
-            repository.git("ls-tree", "--name-only", end or "HEAD", "--", word) for end in ends
+            repository.git("ls-tree", "--name-only", "--end-of-options", end or "HEAD", "--", word)
+            for end in ends
         ):
             raise UsageError(
                 f"{word!r} is neither a revision nor a file", hint="git theta diff [REV [REV]] FILE"

@@ -46,11 +46,15 @@ def run(args: argparse.Namespace) -> int:
     missing = [o for o in objects.values() if not repository.store.has(o.oid, o.size)]
     total = sum(item.size for item in missing)
     with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
-        transport.fetch(repository, missing, remote=remote, progress=progress)
+        places = transport.fetch(repository, missing, remote=remote, progress=progress)
     if args.json:
-        print(to_json({"needed": len(objects), "fetched": len(missing), "bytes": total}))
+        print(
+            to_json(
+                {"needed": len(objects), "fetched": len(missing), "bytes": total, "from": places}
+            )
+        )
     elif missing:
-        print(f"Fetched {plural(len(missing), 'object')} ({size(total)})")
+        print(f"Fetched {plural(len(missing), 'object')} ({size(total)}){transfers.source(places)}")
     else:
         print(f"All {plural(len(objects), 'object')} are here")
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from git_theta_ext import integrity, presence
 from git_theta_ext.cli import transfers
+from git_theta_ext.endpoints import Endpoint
 from git_theta_ext.errors import CorruptObjectError, ManifestError, MissingObjectError
 from git_theta_ext.integrity import Finding
 from git_theta_ext.manifest import UpdateRef
@@ -47,17 +48,21 @@ def run(args: argparse.Namespace) -> int:
         fixed = integrity.repair(repository, report, objects)
         # What the repaired objects decode to has not been looked at yet.
         report = integrity.check(repository, revisions) if fixed else report
-    lacking = _lacking(repository, args.remote, revisions) if args.remote else []
+    endpoint = presence.endpoint_of(repository, args.remote) if args.remote else None
+    lacking = _lacking(repository, endpoint, revisions) if endpoint else []
     code = _code(report.findings) or (MissingObjectError.exit_code if lacking else 0)
     if args.json:
         record = {**asdict(report), "repaired": fixed, "exit_code": code}
         if args.remote:
             record["remote"] = args.remote
+            record["endpoint"] = str(endpoint)
             record["remote_lacks"] = [{"oid": ref.oid, "bytes": ref.size} for ref in lacking]
         print(to_json(record))
         return code
     for finding in report.findings:
         print(_line(finding))
+    if endpoint is not None:
+        print(f"asked {printable(endpoint.remote)} ({endpoint})")
     for ref in lacking:
         print(f"not at {printable(args.remote)}: object {ref.oid} ({size(ref.size)})")
     if fixed:
@@ -72,9 +77,8 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _lacking(repository: Repository, remote: str, revisions: list[str]) -> list[UpdateRef]:
+def _lacking(repository: Repository, endpoint: Endpoint, revisions: list[str]) -> list[UpdateRef]:
     objects = integrity.reachable_objects(repository, revisions)
-    endpoint = presence.endpoint_of(repository, remote)
     there = presence.present(repository, endpoint, objects.values())
     return [ref for oid, ref in objects.items() if oid not in there]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from git_theta_ext import endpoints, presence, pruning
 from git_theta_ext.cli.progress import Progress
+from git_theta_ext.endpoints import Endpoint
 from git_theta_ext.errors import UsageError
 from git_theta_ext.pruning import Plan, Rules
 from git_theta_ext.repository import Repository
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         args.verify_unreachable,
     )
     remote = args.remote or repository.setting("theta.pruneRemote")
-    remote = remote or endpoints.default_remote(repository)
+    remote = remote or endpoints.keeping_remote(repository)
     endpoint = presence.endpoint_of(repository, remote) if remote else None
     total = sum(repository.store.path(oid).stat().st_size for oid in repository.store.oids())
     with Progress(f"Asking {remote}", total if remote else 0) as progress:
@@ -68,28 +69,40 @@ def run(args: argparse.Namespace) -> int:
     removed = found.removable
     if not args.dry_run and removed:
         with Progress("Removing", sum(removed.values())) as progress:
-            removed = pruning.carry_out(repository, found, rules, progress)
+            removed = pruning.carry_out(repository, endpoint, found, rules, progress)
     if args.json:
-        print(to_json(_record(found, removed, remote, args.dry_run)))
+        print(to_json(_record(found, removed, endpoint, args.dry_run)))
         return 0
     if args.verbose:
         for oid, count in sorted(removed.items()):
             print(f"  {oid} ({size(count)})")
     verb = "would remove" if args.dry_run else "removed"
-    left = len(found.kept) + len(found.young) + len(found.lacking)
+    left = sum(map(len, (found.kept, found.young, found.lacking, found.unpushed)))
     print(
         f"{verb} {plural(len(removed), 'object')} ({size(sum(removed.values()))}), "
         f"kept {plural(left, 'object')}"
     )
-    if found.lacking:
-        where = f"not at {printable(remote)}" if remote else "at no remote, for there is none"
+    if endpoint is not None:
+        print(f"  relied on: {printable(endpoint.remote)} ({endpoint})")
+    _explain(found, remote)
+    return 0
+
+
+def _explain(found: Plan, remote: str | None) -> None:
+    """Say on stderr what of older versions stays, why, and what to type."""
+    if found.unpushed:
+        where = f"never pushed to {printable(remote)}" if remote else "there is no remote"
         print(
-            f"  {plural(len(found.lacking), 'object')} of older versions stay: {where}",
+            f"  {plural(len(found.unpushed), 'object')} of other versions stay: {where}",
             file=sys.stderr,
         )
-        if remote:
-            print(f"  hint: git theta push {printable(remote)} --all", file=sys.stderr)
-    return 0
+    if found.lacking and remote:
+        shown = printable(remote)
+        print(
+            f"  {plural(len(found.lacking), 'object')} of older versions stay: not at {shown}\n"
+            f"  hint: git theta push {shown} --all",
+            file=sys.stderr,
+        )
 
 
 def _days(repository: Repository, option: str | None) -> float:
@@ -103,14 +116,18 @@ def _days(repository: Repository, option: str | None) -> float:
     return days
 
 
-def _record(found: Plan, removed: dict[str, int], remote: str | None, dry: bool) -> dict[str, Any]:
+def _record(
+    found: Plan, removed: dict[str, int], endpoint: Endpoint | None, dry: bool
+) -> dict[str, Any]:
     return {
         "dry_run": dry,
-        "remote": remote,
+        "remote": endpoint.remote if endpoint else None,
+        "endpoint": str(endpoint) if endpoint else None,
         "removed": [{"oid": oid, "bytes": count} for oid, count in sorted(removed.items())],
         "bytes": sum(removed.values()),
         "confirmed": len(found.confirmed),
         "unreachable": len(found.garbage),
         "lacking": len(found.lacking),
+        "unpushed": len(found.unpushed),
         "kept": len(found.kept) + len(found.young),
     }

@@ -11,7 +11,7 @@ from git_theta_ext.cli import transfers
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.errors import UsageError
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import plural, printable, to_json
+from git_theta_ext.text import plural, printable, size, to_json
 
 
 def add_parser(subparsers: Any) -> None:
@@ -52,11 +52,18 @@ def run(args: argparse.Namespace) -> int:
     missing = [o for o in objects.values() if not repository.store.has(o.oid, o.size)]
     total = sum(item.size for item in missing)
     with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
-        transport.fetch(repository, missing, remote=remote, progress=progress)
+        places = transport.fetch(repository, missing, remote=remote, progress=progress)
     written = write_checkpoints(repository, [entry.path for entry in entries])
     if args.json:
-        print(to_json({"fetched": len(missing), "bytes": total, "written": list(written)}))
+        print(
+            to_json(
+                {"fetched": len(missing), "bytes": total, "from": places, "written": list(written)}
+            )
+        )
     else:
+        if missing:
+            count = plural(len(missing), "object")
+            print(f"Fetched {count} ({size(total)}){transfers.source(places)}")
         for path in written:
             print(f"Wrote {printable(path)}")
         if not written:

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = transfers.commits(repository, revisions or ["HEAD"], every=args.all)
     remote = transfers.remote_for_push(repository, named)
     url = endpoints.remote_url(repository, remote, push=True)
+    place = f"{printable(remote)} ({endpoints.for_push(repository, remote, url)})"
     objects = transport.objects_in(repository, wanted, (), transfers.warn_of_damage)
     use_cache = not args.no_cache
     if args.dry_run:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         print(to_json({"remote": remote, "dry_run": args.dry_run, **counts}))
     elif done.count:
         verb = "Would send" if args.dry_run else "Sent"
-        print(f"{verb} {plural(done.count, 'object')} ({size(done.bytes)}) to {printable(remote)}")
+        print(f"{verb} {plural(done.count, 'object')} ({size(done.bytes)}) to {place}")
     else:
-        print(f"{printable(remote)} has all {plural(len(objects), 'object')}")
+        print(f"{place} has all {plural(len(objects), 'object')}")
     return 0

@@ -75,3 +75,8 @@ def warn_of_damage(oid: str, error: ManifestError) -> None:
     """Say that a blob begins like a manifest and is none; it names no objects."""
     message = paragraph(error.message)
     print(f"git theta: warning: blob {oid}: {message}", file=sys.stderr)
+
+
+def source(places: Sequence[str]) -> str:
+    """Where objects came from, as the end of a sentence; empty for git-lfs's folder here."""
+    return f" from {', '.join(map(printable, places))}" if places else ""

@@ -101,7 +101,7 @@ class _Changes:
         try:
             answer = self._repository.git(
                 "diff", "--raw", "-z", "--no-abbrev", "--no-renames", "--no-ext-diff", *flags,
-                *self._revisions, "--", *paths,
+                "--end-of-options", *self._revisions, "--", *paths,
             )  # fmt: skip
         except RepositoryError as error:
             raise UsageError(error.message) from error

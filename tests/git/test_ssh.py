@@ -71,15 +71,24 @@ def test_the_host_hands_out_the_endpoint(place: Place) -> None:
 
 
 def test_an_lfs_url_beside_ssh(place: Place) -> None:
-    """`.lfsconfig` names a server that asks for a password; the host's own is not asked."""
+    """`.lfsconfig` names a server that asks for a password; the host's own is not asked.
+
+    It is not the host that the remote names by SSH, so each user confirms it.
+    """
     (place.bare.path / "no-lfs").touch()
     local = place.start("three")
     local.write(".lfsconfig", f"[lfs]\n\turl = {place.host.host.url}/lfs/{place.name}\n".encode())
     local.write(NAME, ONE)
     local.commit()
-    local.git("push", "-q", "origin", "main")
-    assert place.host.unbacked(place.name) == {}
-    assert (place.clone("four").path / NAME).read_bytes() == ONE
+    assert b"not confirmed" in local.run("git", "push", "-q", "origin", "main", ok=(1,)).stderr
+    assert place.host.host.records == []
+    local.git("config", "--global", "theta.trustedLfsUrl", place.host.host.url)
+    try:
+        local.git("push", "-q", "origin", "main")
+        assert place.host.unbacked(place.name) == {}
+        assert (place.clone("four").path / NAME).read_bytes() == ONE
+    finally:
+        local.git("config", "--global", "--unset", "theta.trustedLfsUrl")
 
 
 def test_objects_go_over_ssh_too(place: Place) -> None:

@@ -291,10 +291,17 @@ def test_settings_that_make_git_lfs_fetch_less_do_not_count(make: Make, server: 
     assert all(there.store.has(ref.oid, ref.size) for ref in refs)
 
 
-def test_the_endpoint_of_lfsconfig_counts(make: Make, server: LfsServer) -> None:
+def test_the_endpoint_of_lfsconfig_counts_once_it_is_confirmed(
+    make: Make, server: LfsServer
+) -> None:
     here = make("here", "https://git.example.invalid/team/model.git")
     (here.top / ".lfsconfig").write_text(f"[lfs]\n\turl = {server.url}\n")
-    push_http(here, put(here, *CONTENTS))
+    refs = put(here, *CONTENTS)
+    with pytest.raises(TransferError, match="you have not confirmed it"):
+        push_http(here, refs)
+    assert server.requests == []
+    Repo(here.top).git("config", "theta.trustedLfsUrl", server.url)
+    push_http(here, refs)
     assert len(server.objects) == 3
 
 

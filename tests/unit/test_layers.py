@@ -18,8 +18,8 @@ LAYERS = [
     },
     {"paths"},
     {
-        "repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks",
-        "worktree", "outputs",
+        "repository", "store", "transport", "lfs", "lfsconfig", "endpoints", "pointers", "presence",
+        "locks", "worktree", "outputs",
     },
     {"git_process", "libgit2", "files"},
     {
