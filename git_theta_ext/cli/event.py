@@ -114,35 +114,45 @@ def ends(repository: Repository, event: Event, wanted: str = "") -> Ends:
     default = None
     if event.default is not None:
         default = repository.resolve(f"refs/remotes/origin/{event.default}^{{commit}}")
-    named = event.number is not None or event.base is not None
-    for oid in (event.head, event.base):
-        pushed = event.number is None and oid == event.base  # gone, if the push was forced
-        if oid is not None and not pushed and repository.resolve(f"{oid}^{{commit}}") is None:
-            raise RepositoryError(
-                f"commit {oid} of the event is not here",
-                hint="actions/checkout needs: with: {fetch-depth: 0}",
-            )
-    base = event.base if named else None
-    if base is not None and repository.resolve(f"{base}^{{commit}}") is None:
-        base = None
+    base = _here(repository, event)
     if wanted:
         base = repository.resolve(f"{wanted}^{{commit}}")
         if base is None:
             raise UsageError(f"base: {wanted!r} names no commit that is here")
     trusted = event.base if event.number is not None else default or base
-    return Ends(_left(repository, base or default, event.head), event.head, trusted)
+    old = _left(repository, base, event.head) if base is not None else None
+    if old is None and default is not None:
+        old = _left(repository, default, event.head)
+        old = None if old == event.head else old  # on the default branch: its parent
+    return Ends(old or _before(repository, event.head), event.head, trusted)
 
 
-def _left(repository: Repository, base: str | None, head: str) -> str:
-    """Where a commit left its base; its parent where it has not left, or there is no base."""
-    if base is not None:
-        answer = repository.git("merge-base", base, head, ok=(0, 1)).decode().split()
-        found = answer[0] if answer else base
-        if found != head:
-            return found
-        if base != head and answer:
-            return found  # behind its base: nothing of its own
+def _here(repository: Repository, event: Event) -> str | None:
+    """The base that an event names; None where a push was forced, and what was before is gone.
+
+    Raises:
+        RepositoryError: the head, or the base of a pull request, is not here.
+    """
+    for oid in (event.head, event.base):
+        if oid is not None and repository.resolve(f"{oid}^{{commit}}") is None:
+            if oid == event.base and event.number is None:
+                return None
+            raise RepositoryError(
+                f"commit {oid} of the event is not here",
+                hint="actions/checkout needs: with: {fetch-depth: 0}",
+            )
+    return event.base
+
+
+def _left(repository: Repository, base: str, head: str) -> str:
+    """Where a commit left its base; the base where they have nothing in common."""
+    answer = repository.git("merge-base", base, head, ok=(0, 1)).decode().split()
+    return answer[0] if answer else base
+
+
+def _before(repository: Repository, head: str) -> str:
+    """The parent of a commit, or the empty tree."""
     parent = repository.resolve(f"{head}^1^{{commit}}")
-    return (
-        parent or repository.git("hash-object", "-t", "tree", "--stdin", stdin=b"").decode().strip()
-    )
+    if parent is not None:
+        return parent
+    return repository.git("hash-object", "-t", "tree", "--stdin", stdin=b"").decode().strip()
