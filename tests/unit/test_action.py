@@ -118,6 +118,16 @@ def test_the_documented_workflow_has_the_least_rights() -> None:
             assert checkout["with"]["persist-credentials"] is False
 
 
+def test_the_documents_start_no_module_of_the_folder_that_one_is_in() -> None:
+    """`python -m pip` in a clone imports its `pip.py`."""
+    wrong = []
+    for path in [TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))]:
+        for line in path.read_text("utf-8").splitlines():
+            if re.search(r"python3? -m (pip|venv|git_theta)", line) and "`python -m" not in line:
+                wrong.append(f"{path.relative_to(TOP)}: {line}")
+    assert wrong == []
+
+
 # -- the locked requirements -----------------------------------------------------------------------
 
 
