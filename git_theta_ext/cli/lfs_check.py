@@ -82,7 +82,18 @@ def _needed(report: Findings, job: Job) -> dict[str, UpdateRef]:
     if damaged and report.code == 0:
         words = plural(len(damaged), "manifest is", "manifests are")
         report.warn(f"{words} damaged, blob {damaged[0][:12]} first", ManifestError.exit_code)
+    if job.checks and _is_partial(job.repository):
+        report.warn(
+            "In this partial clone only the last commit's objects were checked: actions/checkout "
+            "without filter has the commits before it too"
+        )
     return found
+
+
+def _is_partial(repository: Repository) -> bool:
+    """Whether Git fetches objects as they are needed, so that what is not here is not listed."""
+    pattern = r"^remote\..*\.promisor$"
+    return bool(repository.git("config", "--get-regexp", pattern, "true", ok=(0, 1)))
 
 
 def _missing(absent: list[UpdateRef]) -> str:

@@ -74,6 +74,10 @@ def _keep_apart(variables: dict[str, str] | os._Environ[str]) -> None:
 
 def _run(environment: Mapping[str, str]) -> int:
     event = read_event(environment)
+    if not event.head.strip("0"):
+        print("The branch was deleted: there is nothing to compare")
+        _append(environment.get("GITHUB_OUTPUT"), "changed=false\nobjects=skipped\nhtml=\n")
+        return 0
     repository = Repository.discover(environment.get("GITHUB_WORKSPACE") or None)
     between = ends(repository, event, environment.get("THETA_BASE", ""))
     report = Findings()

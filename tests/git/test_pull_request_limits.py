@@ -281,3 +281,16 @@ def test_an_error_before_the_report_is_in_the_summary(pull: Repo, github: GitHub
     out, folder = report(pull, github, ok=10, event=json.loads(json.dumps(event)))
     assert "fetch-depth: 0" in out
     assert "is not here" in (folder / "summary.md").read_text("utf-8")
+
+
+def test_a_deleted_branch_has_nothing_to_report(pull: Repo, github: GitHub) -> None:
+    event = {"before": pull.git("rev-parse", "feature").strip(), "after": "0" * 40, "ref": "x"}
+    out, folder = report(pull, github, event=event)
+    assert "nothing to compare" in out
+    assert outputs(folder)["changed"] == "false"
+
+
+def test_a_partial_clone_says_what_it_did_not_check(pull: Repo, github: GitHub) -> None:
+    pull.git("config", "remote.origin.promisor", "true")
+    _, folder = report(pull, github)
+    assert "partial clone" in (folder / "summary.md").read_text("utf-8")
