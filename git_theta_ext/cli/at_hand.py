@@ -45,8 +45,11 @@ class AtHand:
         self._left = self._to_fetch = self.limit
 
     def plan(self, pairs: Iterable[Pair]) -> None:
-        """Choose the tensors whose values are to be read, those of models first."""
-        for pair in sorted(pairs, key=lambda pair: is_training_state(pair.path)):
+        """Choose the tensors whose values are to be read, those of the model first.
+
+        What is planned first has the limit first.
+        """
+        for pair in pairs:
             if pair.old is None or pair.new is None:
                 continue
             found = compare(pair.old, pair.new, measured=False)

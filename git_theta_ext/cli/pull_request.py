@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -26,11 +26,12 @@ from git_theta_ext.cli.github import Api
 from git_theta_ext.cli.lfs_check import Job
 from git_theta_ext.cli.whole import committed_whole
 from git_theta_ext.comparison.compare import Comparison, compare
-from git_theta_ext.comparison.files import Pair, changed_checkpoints
+from git_theta_ext.comparison.files import OnDamage, Pair, changed_checkpoints
 from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.comparison.versions import version_of
 from git_theta_ext.errors import ManifestError, ThetaError, TransferError, UsageError
 from git_theta_ext.report import html, markdown
+from git_theta_ext.report.words import is_training_state
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import paragraph
 
@@ -96,25 +97,34 @@ def _fill(
     def damaged(path: str, error: ManifestError) -> None:
         report.warn(f"{path}: the manifest is damaged: {error.message}", error.exit_code)
 
-    blocks = Blocks(repository.store)
-    pairs = list(
-        changed_checkpoints(
-            repository, [between.old, between.new], [], blocks=blocks, on_damage=damaged
+    def pairs(on_damage: OnDamage) -> Iterator[Pair]:
+        # One after the other, and again when they are needed: together they may not fit in memory.
+        blocks = Blocks(repository.store)  # (which fetch nothing)
+        return changed_checkpoints(
+            repository, [between.old, between.new], [], blocks=blocks, on_damage=on_damage
         )
-    )
+
     at_hand = AtHand(repository.store, _limit(env))
-    at_hand.plan(pairs)
+    at_hand.plan(pair for pair in pairs(damaged) if not is_training_state(pair.path))
+    at_hand.plan(pair for pair in pairs(_silent) if is_training_state(pair.path))
     lfs_check.ask(report, Job(repository, event, between, env), at_hand)
-    for pair in pairs:
+    for pair in pairs(_silent):
         with closing(pair):
             one = _compared(report, repository, pair, between, at_hand)
         if one.changes or one.structure_changed:
             report.found.append((pair.path, one))
-    for path in committed_whole(repository, between.old, between.new):
+    whole = committed_whole(repository, between.old, between.new)
+    if len(whole) > _MAX_LISTED:
+        report.warn(f"{len(whole):,} checkpoints were committed whole, without git-theta")
+    for path in whole[:_MAX_LISTED]:
         report.warn(
             f"{path} was committed whole, without git-theta: git theta install, then "
             "git add --renormalize ."
         )
+
+
+def _silent(path: str, error: ManifestError) -> None:
+    """It was said before."""
 
 
 def _compared(
