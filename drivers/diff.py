@@ -8,7 +8,6 @@ checkpoint. The driver always exits 0 when it could say something: Git stops at 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,6 +19,7 @@ from git_theta_ext.comparison.compare import compare
 from git_theta_ext.comparison.files import Pair
 from git_theta_ext.comparison.sides import Side, open_side
 from git_theta_ext.errors import RepositoryError, ThetaError
+from git_theta_ext.git_process import git_program
 from git_theta_ext.report.text import Style, render
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import paragraph, printable
@@ -54,10 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _start_tool(arguments: Sequence[str]) -> int:
     """Go on with `git difftool`, which Git would pass over for a path that has a driver."""
-    git = shutil.which("git")
-    if git is None:
-        raise RepositoryError("git was not found on PATH", hint="install Git 2.30 or newer")
-    return os.spawnv(os.P_WAIT, git, ["git", "difftool--helper", *arguments])
+    return os.spawnv(os.P_WAIT, git_program(), ["git", "difftool--helper", *arguments])
 
 
 def _show(arguments: Sequence[str]) -> None:

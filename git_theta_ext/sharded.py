@@ -298,6 +298,10 @@ class JoinedSide:
         side, name = self._owner[position[0]]
         return side.read(spec, (name, position[1]), block)
 
+    def skeletons(self) -> list[Block]:
+        """Those of all shards."""
+        return [block for side in self._sides for block in side.skeletons()]
+
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Have what these blocks are rebuilt from at hand, in one batch."""
         wanted = [block for block in blocks if block.chain]

@@ -15,6 +15,7 @@ from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_files
 from git_theta_ext.comparison.spectrum import with_spectra
+from git_theta_ext.comparison.versions import Version, between
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.report import markdown
 from git_theta_ext.report.records import records
@@ -77,7 +78,10 @@ def run(args: argparse.Namespace) -> int:
                 comparison = with_spectra(comparison, pair.old, pair.new, sketched=args.spectrum)
         if comparison.changes or (comparison.structure_changed and not args.tensor):
             found.append((pair.path, comparison))
-    text = _text(args, found)
+    compared = None
+    if args.format in ("markdown", "html") and revisions:
+        compared = between(Repository.discover(), revisions)
+    text = _text(args, found, compared)
     if args.output:
         outputs.write(args.output, text.encode("utf-8", "backslashreplace"), _work_tree())
     else:
@@ -164,7 +168,9 @@ def _moved(change: Change) -> float:
     return change.measure.relative if change.measure.relative is not None else float("inf")
 
 
-def _text(args: argparse.Namespace, found: list[Found]) -> str:
+def _text(
+    args: argparse.Namespace, found: list[Found], compared: tuple[Version, Version] | None
+) -> str:
     if args.name_only:
         lines = [
             f"{printable(path)}: {printable(change.name)}"
@@ -175,11 +181,11 @@ def _text(args: argparse.Namespace, found: list[Found]) -> str:
     if args.format == "json":
         return to_json({"files": [records(path, one) for path, one in found]}) + "\n"
     if args.format == "markdown":
-        return markdown.render(found)
+        return markdown.render(found, between=compared)
     if args.format == "html":
         from git_theta_ext.report import html
 
-        return html.render(found)
+        return html.render(found, compared)
     style = _style(args)
     whole = args.sort in (None, "name")
     return "".join(

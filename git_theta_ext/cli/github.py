@@ -10,6 +10,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Any
 
 from git_theta_ext.errors import TransferError, UsageError
@@ -25,7 +26,7 @@ class RefusedError(TransferError):
     """The API does not let this token do that; `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
-        """`status` is 401, 403 or 404."""
+        """`status` is 401, 403, 404 or 410."""
         super().__init__(message)
         self.status = status
 
@@ -101,7 +102,7 @@ class Api:
         """What the API answers, parsed; None where it answers nothing.
 
         Raises:
-            RefusedError: 401, 403 or 404.
+            RefusedError: 401, 403, 404 or 410.
             TransferError: any other failure.
         """
         return send(
@@ -119,30 +120,51 @@ class Api:
 def send(method: str, url: str, data: dict[str, Any] | None, headers: dict[str, str]) -> Any:
     """Send JSON and parse the JSON that comes back; see `Api.call`."""
     content = None if data is None else json.dumps(data).encode("ascii")
-    request = urllib.request.Request(url, content, method=method)  # http only: checked by callers
-    request.add_header("User-Agent", "git-theta-ext")
+    sent = dict(headers)
     if content is not None:
         kind = headers.get("Accept", "application/json")
-        request.add_header("Content-Type", kind if "git-lfs" in kind else "application/json")
-    for name, value in headers.items():
-        if name == "Authorization":
-            request.add_unredirected_header(name, value)
-        else:
-            request.add_header(name, value)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            text = answer.read(_MAX_ANSWER)
-    except urllib.error.HTTPError as error:
-        with error:
-            message = f"{method} {url}: {error.code} {error.reason}"
-        if error.code in (401, 403, 404):
-            raise RefusedError(message, error.code) from error
-        raise TransferError(message) from error
-    except (OSError, ValueError) as error:
-        raise TransferError(f"{method} {url}: {error}") from error
+        sent["Content-Type"] = kind if "git-lfs" in kind else "application/json"
+    text = _open(method, url, content, sent, _MAX_ANSWER)
     if not text.strip():
         return None
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise TransferError(f"{method} {url}: the answer is not JSON") from error
+        raise TransferError(f"{method} {_shown(url)}: the answer is not JSON") from error
+
+
+def receive(url: str, headers: dict[str, str], length: int) -> bytes:
+    """The bytes at a URL; of a longer answer one byte more than `length`, and no further ones.
+
+    Raises:
+        RefusedError, TransferError: as `Api.call`.
+    """
+    return _open("GET", url, None, headers, length + 1)
+
+
+def _open(
+    method: str, url: str, content: bytes | None, headers: dict[str, str], limit: int
+) -> bytes:
+    request = urllib.request.Request(url, content, method=method)  # http only: checked by callers
+    request.add_header("User-Agent", "git-theta-ext")
+    for name, value in headers.items():
+        if name.lower() == "authorization":
+            request.add_unredirected_header(name, value)
+        else:
+            request.add_header(name, value)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            return bytes(answer.read(limit))
+    except urllib.error.HTTPError as error:
+        with error:
+            message = f"{method} {_shown(url)}: {error.code} {error.reason}"
+        if error.code in (401, 403, 404, 410):
+            raise RefusedError(message, error.code) from error
+        raise TransferError(message) from error
+    except (OSError, ValueError, HTTPException) as error:
+        raise TransferError(f"{method} {_shown(url)}: {error}") from error
+
+
+def _shown(url: str) -> str:
+    """A URL without its query, which may be a signature that lets whoever reads it in."""
+    return url.partition("?")[0]

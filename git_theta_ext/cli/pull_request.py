@@ -1,260 +1,204 @@
-"""The report on a pull request: `python -m git_theta_ext.cli.pull_request`, run by action.yml.
+"""The report on a pull request: `python -I -m git_theta_ext.cli.pull_request`, run by action.yml.
 
-It compares the head of the pull request with where it left its base, has one comment with the
-report, writes the report as HTML and into the summary of the job, and checks that the server has
-every object that the new manifests name. It reads Git's objects only; nothing of the pull request
-is executed. Source of the variables: docs.github.com/actions, "Variables".
+It compares the head of a pull request, a merge group or a push with where it left its base, has one
+comment with the report, writes the report as HTML and into the summary of the job, and checks that
+the server has every object that the new manifests name. Whatever it finds missing, the report is
+made without and says so, and everything is written before the job fails. It reads Git's objects
+only; nothing of the pull request is executed, and nothing in it chooses whom requests go to.
+Source of the variables: docs.github.com/actions, "Variables".
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-from git_theta_ext import files, transport
-from git_theta_ext.checkpoints import blobs_of, is_raw
-from git_theta_ext.cli import main as command
-from git_theta_ext.cli import uploaded
-from git_theta_ext.cli.github import Api, RefusedError
-from git_theta_ext.errors import ManifestError, RepositoryError, ThetaError, UsageError
-from git_theta_ext.manifest import UpdateRef
+from git_theta_ext import files, sharded
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.cli import findings, lfs_check
+from git_theta_ext.cli.at_hand import AtHand, without_values
+from git_theta_ext.cli.event import Ends, Event, ends, read_event
+from git_theta_ext.cli.findings import Findings
+from git_theta_ext.cli.github import Api
+from git_theta_ext.cli.lfs_check import Job
+from git_theta_ext.cli.whole import committed_whole
+from git_theta_ext.comparison.compare import Comparison, compare
+from git_theta_ext.comparison.files import OnDamage, Pair, changed_checkpoints
+from git_theta_ext.comparison.spectrum import with_spectra
+from git_theta_ext.comparison.versions import version_of
+from git_theta_ext.errors import ManifestError, ThetaError, TransferError, UsageError
+from git_theta_ext.report import html, markdown
+from git_theta_ext.report.words import is_training_state
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import paragraph, plural, printable, size
+from git_theta_ext.text import paragraph
 
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
 """How our comment begins; by it, it is found again."""
-LIMIT = 65_536
-"""Characters of a comment; the report on the tensors itself leaves room for what stands above."""
-_MAX_EVENT = 32 << 20
 _MAX_LISTED = 20
-_OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The pull request: its number, the commits of its base and head, and the repository."""
-
-    number: int
-    base: str
-    head: str
-    repository: str
+_OURS = ("GITHUB_TOKEN", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")
+"""Variables that are for this process, and not for what it starts."""
 
 
 def main(environment: Mapping[str, str] | None = None) -> int:
-    """Report on the pull request that the environment tells of; the exit code.
+    """Report on the event that the environment tells of; the exit code.
 
-    0 if the report stands, 1 if objects are missing on the server, others as for all errors.
+    0 if the report stands and nothing is amiss, 1 if objects are missing on the server, others as
+    for all errors.
     """
+    if environment is None:
+        environment = dict(os.environ)
+        _keep_apart(os.environ)
     try:
-        return _report(os.environ if environment is None else environment)
+        return _run(environment)
     except ThetaError as error:
-        print(f"::error::{_annotation(error.message)}")
+        _append(environment.get("GITHUB_STEP_SUMMARY"), findings.failure(error))
+        print(f"::error::{findings.line(error.message)}")
         if error.hint is not None:
             print(f"  hint: {paragraph(error.hint, '        ')}", file=sys.stderr)
         return error.exit_code
 
 
-def _report(environment: Mapping[str, str]) -> int:
-    request = read_event(environment)
-    repository = Repository.discover()
-    base = _fork_point(repository, request)
-    folder = Path(environment.get("RUNNER_TEMP") or ".")
-    page, text = folder / "git-theta-report.html", folder / "git-theta-report.md"
-    changed = _make("markdown", text, base, request.head)
-    _make("html", page, base, request.head)
-    tensors = text.read_text("utf-8").strip() + "\n"
-    warnings = _warnings(repository, base, request.head, environment)
-    changed = changed or bool(warnings)
-    body = _body(warnings, tensors)
-    _append(environment.get("GITHUB_STEP_SUMMARY"), body)
-    _append(environment.get("GITHUB_OUTPUT"), f"changed={str(changed).lower()}\nhtml={page}\n")
-    _comment(environment, request, body if changed else None)
-    for warning in warnings:
-        print(f"::{'error' if warning.fatal else 'warning'}::{_annotation(warning.text)}")
-    return int(any(warning.fatal for warning in warnings))
+def _keep_apart(variables: dict[str, str] | os._Environ[str]) -> None:
+    """Give git no token, no file of the runner, and no settings that start a program."""
+    for name in _OURS:
+        variables.pop(name, None)
+    first = int(variables.get("GIT_CONFIG_COUNT") or 0)
+    settings = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "diff.external": ""}
+    for at, (name, value) in enumerate(settings.items(), first):
+        variables[f"GIT_CONFIG_KEY_{at}"], variables[f"GIT_CONFIG_VALUE_{at}"] = name, value
+    variables["GIT_CONFIG_COUNT"] = str(first + len(settings))
+    variables["GIT_TERMINAL_PROMPT"] = "0"
 
 
-def _make(form: str, path: Path, base: str, head: str) -> bool:
-    """Write a report in a format; whether anything differs."""
-    path.unlink(missing_ok=True)
-    options = ["--format", form, "--exit-code", "-o", str(path)]
-    code = command.main(["diff", *options, base, head])
-    if code not in (0, 1) or not path.exists():
-        raise ThetaError(f"the {form} report could not be made (exit status {code}; see above)")
-    return code == 1
+def _run(environment: Mapping[str, str]) -> int:
+    event = read_event(environment)
+    if not event.head.strip("0"):
+        print("The branch was deleted: there is nothing to compare")
+        _append(environment.get("GITHUB_OUTPUT"), "changed=false\nobjects=skipped\nhtml=\n")
+        return 0
+    repository = Repository.discover(environment.get("GITHUB_WORKSPACE") or None)
+    between = ends(repository, event, environment.get("THETA_BASE", ""))
+    report = Findings()
+    old, new = version_of(repository, between.old), version_of(repository, between.new)
+    report.between = (old, new) if old is not None and new is not None else None
+    _fill(report, repository, event, between, environment)
+    _write(report, event, environment)
+    return report.code
 
 
-def read_event(environment: Mapping[str, str]) -> Request:
-    """The pull request of the event that started the workflow.
+def _fill(
+    report: Findings, repository: Repository, event: Event, between: Ends, env: Mapping[str, str]
+) -> None:
+    """Compare, and check the objects."""
 
-    Raises:
-        UsageError: there is no event, or it is of no pull request.
-    """
-    hint = "run this in a workflow with: on: pull_request"
-    path, name = environment.get("GITHUB_EVENT_PATH"), environment.get("GITHUB_REPOSITORY", "")
-    if not path:
-        raise UsageError("GITHUB_EVENT_PATH is not set", hint=hint)
-    try:
-        with open(path, "rb") as file:
-            event: Any = json.loads(file.read(_MAX_EVENT))
-        found = event["pull_request"]
-        number, base, head = found["number"], found["base"]["sha"], found["head"]["sha"]
-    except OSError as error:
-        raise UsageError(f"cannot read the event {path}: {error.strerror}", hint=hint) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError("the event is not that of a pull request", hint=hint) from error
-    oids = all(isinstance(oid, str) and _OID.fullmatch(oid) for oid in (base, head))
-    if type(number) is not int or not oids or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise UsageError("number, commits or repository of the pull request are malformed")
-    return Request(number, base, head, name)
+    def damaged(path: str, error: ManifestError) -> None:
+        report.warn(f"{path}: the manifest is damaged: {error.message}", error.exit_code)
 
-
-def _fork_point(repository: Repository, request: Request) -> str:
-    for oid in (request.base, request.head):
-        if repository.resolve(f"{oid}^{{commit}}") is None:
-            raise RepositoryError(
-                f"commit {oid} of the pull request is not here",
-                hint="actions/checkout needs: with: {fetch-depth: 0}",
-            )
-    answer = repository.git("merge-base", request.base, request.head, ok=(0, 1)).decode().split()
-    return answer[0] if answer else request.base
-
-
-@dataclass(frozen=True, slots=True)
-class Warn:
-    """Something that a reader must know before the tensors; `fatal` if it must stop the merge."""
-
-    text: str
-    fatal: bool
-
-
-def _warnings(
-    repository: Repository, base: str, head: str, environment: Mapping[str, str]
-) -> list[Warn]:
-    found: list[Warn] = []
-
-    def damaged(oid: str, error: ManifestError) -> None:
-        found.append(Warn(f"Manifest {oid[:12]} is damaged: {error.message}", True))
-
-    objects = transport.objects_in(repository, [head], [base], damaged)
-    absent = _absent(repository, list(objects.values()), environment)
-    if absent is None:
-        found.append(Warn("It was not checked whether all objects are on the server", False))
-    elif absent:
-        total = size(sum(item.size for item in absent))
-        names = ", ".join(item.oid[:12] for item in absent[:_MAX_LISTED])
-        more = f" and {len(absent) - _MAX_LISTED} more" if len(absent) > _MAX_LISTED else ""
-        found.append(
-            Warn(
-                f"{plural(len(absent), 'object')} ({total}) missing on the server: {names}{more}. "
-                "Whoever has them runs: git theta push",
-                True,
-            )
+    def pairs(on_damage: OnDamage) -> Iterator[Pair]:
+        # One after the other, and again when they are needed: together they may not fit in memory.
+        blocks = Blocks(repository.store)  # (which fetch nothing)
+        return changed_checkpoints(
+            repository, [between.old, between.new], [], blocks=blocks, on_damage=on_damage
         )
-    found += _raw(repository, base, head)
-    return found
 
-
-def _absent(
-    repository: Repository, objects: list[UpdateRef], environment: Mapping[str, str]
-) -> list[UpdateRef] | None:
-    """The objects that the server lacks; None if that was not to be checked."""
-    if environment.get("THETA_CHECK_OBJECTS", "true").lower() != "true":
-        return []
-    if not objects:
-        return []
-    server = environment.get("GITHUB_SERVER_URL", "https://github.com").rstrip("/")
-    own = f"{server}/{environment['GITHUB_REPOSITORY']}.git/info/lfs"
-    url = environment.get("THETA_LFS_URL") or repository.setting("lfs.url") or own
-    if not url.startswith(("https://", "http://")):
-        return None
-    # The token is GitHub's: no other server gets to see it.
-    token = environment.get("GITHUB_TOKEN", "") if url.startswith(server + "/") else ""
-    try:
-        return uploaded.missing(url, token, objects)
-    except RefusedError:
-        return None
-
-
-def _raw(repository: Repository, base: str, head: str) -> list[Warn]:
-    """Tracked paths whose new blob is no manifest: committed without the extension."""
-    before = set(blobs_of(repository, base))
-    fresh = [item for item in blobs_of(repository, head) if item not in before]
-    tracked = [(path, oid) for path, oid in fresh if _is_tracked(repository, path)]
-    raw = is_raw(repository, [oid for _, oid in tracked])
-    return [
-        Warn(
-            f"{printable(path)} was committed whole, without git-theta: git theta install, then "
-            f"git add --renormalize .",
-            False,
+    at_hand = AtHand(repository.store, _limit(env))
+    at_hand.plan(pair for pair in pairs(damaged) if not is_training_state(pair.path))
+    at_hand.plan(pair for pair in pairs(_silent) if is_training_state(pair.path))
+    lfs_check.ask(report, Job(repository, event, between, env), at_hand)
+    for pair in pairs(_silent):
+        with closing(pair):
+            one = _compared(report, repository, pair, between, at_hand)
+        if one.changes or one.structure_changed:
+            report.found.append((pair.path, one))
+    whole = committed_whole(repository, between.old, between.new)
+    if len(whole) > _MAX_LISTED:
+        report.warn(f"{len(whole):,} checkpoints were committed whole, without git-theta")
+    for path in whole[:_MAX_LISTED]:
+        report.warn(
+            f"{path} was committed whole, without git-theta: git theta install, then "
+            "git add --renormalize ."
         )
-        for path, oid in tracked
-        if oid in raw
-    ][:_MAX_LISTED]
 
 
-def _is_tracked(repository: Repository, path: str) -> bool:
-    return repository.attribute("filter", path) == "theta"
+def _silent(path: str, error: ManifestError) -> None:
+    """It was said before."""
 
 
-def _body(warnings: list[Warn], tensors: str) -> str:
-    lines = [f"{MARKER}\n## Checkpoints\n"]
-    for warning in warnings:
-        mark = "❌" if warning.fatal else "⚠️"
-        lines.append(f"\n> {mark} {_code_free(warning.text)}\n")
-    lines.append(f"\n{tensors}")
-    text = "".join(lines)
-    if len(text) <= LIMIT:
-        return text
-    # Pieces of the report end with an empty line outside a table; the last that fits ends it.
-    note = "\n\n… cut here; the whole report is in the job's summary and its artifact.\n"
-    kept = text[: LIMIT - len(note)].rpartition("\n\n###")[0]
-    return (kept or "".join(lines[:-1])) + note
+def _compared(
+    report: Findings, repository: Repository, pair: Pair, between: Ends, at_hand: AtHand
+) -> Comparison:
+    """A comparison with what is at hand; without all values where they are not what they claim."""
+    known = {} if pair.old is None else {ref.oid: ref for ref in pair.old.manifest.objects()}
+    lacking = at_hand.lacking(known, _author(repository, pair.path, between))
+    try:
+        found = compare(pair.old, pair.new, lacking=lacking)
+        return with_spectra(found, pair.old, pair.new)
+    except ThetaError as error:
+        report.warn(f"{pair.path}: its values cannot be read: {error.message}", error.exit_code)
+        return without_values(pair)
 
 
-def _code_free(text: str) -> str:
-    """A text in which Markdown, HTML and mentions have no meaning."""
-    found = []
-    for char in printable(text):
-        if char.isalnum() or char in " ,;()-/%…":
-            found.append(char)
-        else:
-            # Mentions and references are looked for once entities are read: a blank of no width
-            # after their sign keeps them from being found.
-            found.append(f"&#{ord(char)};" + ("&#8203;" if char in "@#" else ""))
-    return "".join(found)
+def _author(repository: Repository, path: str, between: Ends) -> str | None:
+    """Whose commit is the last one to change a checkpoint."""
+    place = sharded.pathspec_of(path) if sharded.names_model(path) else f":(top,literal){path}"
+    answer = repository.git(
+        "log", "-1", "--no-show-signature", "--format=%an", between.new, f"^{between.old}",
+        "--", place, ok=(0, 128),
+    )  # fmt: skip
+    return answer.decode("utf-8", "replace").strip() or None
 
 
-def _comment(environment: Mapping[str, str], request: Request, body: str | None) -> None:
-    token = environment.get("GITHUB_TOKEN", "")
+def _limit(environment: Mapping[str, str]) -> int:
+    text = environment.get("THETA_MAX_GIB") or "16"
+    if not text.isascii() or not text.isdecimal() or len(text) > 6:
+        raise UsageError(f"max-gib is {text[:40]!r}, not a number of GiB")
+    return int(text) << 30
+
+
+def _write(report: Findings, event: Event, env: Mapping[str, str]) -> None:
+    """Summary, outputs and page, then the comment, then the findings."""
+    notes = [findings.note(warning) for warning in report.warnings[:_MAX_LISTED]]
+    if len(report.warnings) > _MAX_LISTED:
+        notes.append(f"… and {len(report.warnings) - _MAX_LISTED:,} more remarks")
+    limit = markdown.LIMIT - len(MARKER) - 1
+    text = markdown.render(report.found, limit, report.between, notes)
+    page = Path(env.get("RUNNER_TEMP") or ".") / "git-theta-report.html"
+    remarks = [warning.text for warning in report.warnings]
+    files.replace_file(page, html.render(report.found, report.between, remarks).encode())
+    changed = bool(report.found or report.warnings)
+    _append(env.get("GITHUB_STEP_SUMMARY"), text)
+    _append(
+        env.get("GITHUB_OUTPUT"),
+        f"changed={str(changed).lower()}\nobjects={report.objects}\nhtml={page}\n",
+    )
+    for warning in report.warnings:
+        kind = "error" if warning.fatal else "warning"
+        print(f"::{kind}::{findings.line(warning.text)}")
+    if event.number is not None:
+        _comment(env, event, event.number, f"{MARKER}\n{text}" if changed else None)
+
+
+def _comment(env: Mapping[str, str], event: Event, number: int, body: str | None) -> None:
+    token = env.get("GITHUB_TOKEN", "")
     if not token:
         print("No token: the report is in the summary of this job")
         return
-    api = Api(
-        environment.get("GITHUB_API_URL", "https://api.github.com"), request.repository, token
-    )
+    api = Api(env.get("GITHUB_API_URL", "https://api.github.com"), event.repository, token)
     try:
-        print(f"Comment: {api.comment(request.number, MARKER, body)}")
-    except RefusedError as error:
+        print(f"Comment: {api.comment(number, MARKER, body)}")
+    except TransferError as error:
         # Pull requests from forks get a token that may only read.
-        print(f"::notice::{_annotation(error.message)}; the report is in the summary of this job")
+        words = "the report is in the summary of this job"
+        print(f"::notice::{findings.line(error.message)}; {words}")
 
 
 def _append(path: str | None, text: str) -> None:
     if path:
         with files.appending(path, follow=True) as file:
             file.write(text.encode())
-
-
-def _annotation(text: str) -> str:
-    """A text for one line of a workflow command, which it cannot end."""
-    return printable(text.replace("\n", " ")).replace("%", "%25")
 
 
 if __name__ == "__main__":

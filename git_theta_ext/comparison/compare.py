@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from git_theta_ext.names import natural_key
 from git_theta_ext.tensors import TensorInfo
 
 Status = Literal["added", "removed", "changed", "renamed"]
+Lacking = Callable[[Sequence[Block]], str | None]
+"""Why the values of some blocks cannot be had; None if they can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Change:
     stored: int = 0
     measure: Measure | None = None
     spectrum: Spectrum | None = None
+    lacking: str | None = None
+    """Why its values were not measured, where they were to be and could not."""
 
     @property
     def name(self) -> str:
@@ -110,12 +114,16 @@ class Comparison:
         ]
 
 
-def compare(old: Side | None, new: Side | None, measured: bool = True) -> Comparison:
+def compare(
+    old: Side | None, new: Side | None, measured: bool = True, lacking: Lacking | None = None
+) -> Comparison:
     """Compare two versions; only tensors whose hashes differ are read.
 
     Args:
         old, new: None where the file did not exist.
         measured: also read the values of changed tensors, to say how far they moved.
+        lacking: asked of the blocks of each such tensor, in both versions, before they are read;
+            by default all can be had.
     """
     before = _entries(old)
     after = _entries(new)
@@ -134,7 +142,7 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
             stored = _stored(now.blocks, known)
             changes.append(Change("changed", then.tensor, now.tensor, kind, info, stored))
     if measured and old is not None and new is not None:
-        changes = _measured(changes, old, new, before, after)
+        changes = _measured(changes, old, new, before, after, lacking=lacking)
     whole = after or before
     restructured = (
         old is not None
@@ -142,7 +150,10 @@ def compare(old: Side | None, new: Side | None, measured: bool = True) -> Compar
         and old.manifest.skeleton.sha256 != new.manifest.skeleton.sha256
     )
     notes: tuple[Note, ...] = ()
-    if measured and restructured and old is not None and new is not None:
+    read = lacking is None or old is None or new is None or not (
+        lacking([*old.skeletons(), *new.skeletons()])
+    )  # fmt: skip
+    if measured and restructured and read and old is not None and new is not None:
         notes = compare_structures((old.manifest, old.structure()), (new.manifest, new.structure()))
     return Comparison(
         tuple(changes),
@@ -165,15 +176,32 @@ def _measured(
     new: Side,
     before: Mapping[str, Entry],
     after: Mapping[str, Entry],
+    *,
+    lacking: Lacking | None,
 ) -> list[Change]:
     """The changes, those of values with how far they moved; the blocks are fetched in one batch."""
     chosen = [change for change in changes if change.status in ("changed", "added")]
+    reasons: dict[str, str] = {}
+    if lacking is not None:
+        for change in chosen:
+            why = lacking(versions_of(before.get(change.name), after[change.name]))
+            if why is not None:
+                reasons[change.name] = why
+        chosen = [change for change in chosen if change.name not in reasons]
     pairs = [Pair(old, new, before.get(one.name), after[one.name]) for one in chosen]
     then = [block for pair in pairs if pair.then is not None for block in pair.then.blocks]
     old.prepare([old.manifest.skeleton, *then])
     new.prepare([new.manifest.skeleton, *(block for pair in pairs for block in pair.now.blocks)])
     found = {one.name: measure for one, measure in zip(chosen, measure_pairs(pairs), strict=True)}
-    return [replace(change, measure=found.get(change.name)) for change in changes]
+    return [
+        replace(change, measure=found.get(change.name), lacking=reasons.get(change.name))
+        for change in changes
+    ]
+
+
+def versions_of(then: Entry | None, now: Entry) -> list[Block]:
+    """The blocks that are read to measure a tensor: those of both its versions."""
+    return [*(then.blocks if then is not None else ()), *now.blocks]
 
 
 def _entries(side: Side | None) -> dict[str, Entry]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from git_theta_ext import sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.sides import Side, StoredSide, open_side
-from git_theta_ext.errors import RepositoryError, UsageError
+from git_theta_ext.errors import ManifestError, RepositoryError, UsageError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.names import natural_key
 from git_theta_ext.repository import Repository
@@ -32,6 +32,9 @@ class Pair:
                 side.close()
 
 
+OnDamage = Callable[[str, ManifestError], object]
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A line of `git diff --raw`: blobs of all zeros where there is none, or not yet."""
@@ -43,7 +46,13 @@ class _Row:
 
 
 def changed_checkpoints(
-    repository: Repository, revisions: Sequence[str], paths: Sequence[str], *, cached: bool = False
+    repository: Repository,
+    revisions: Sequence[str],
+    paths: Sequence[str],
+    *,
+    cached: bool = False,
+    blocks: Blocks | None = None,
+    on_damage: OnDamage | None = None,
 ) -> Iterator[Pair]:
     """The checkpoints that `git diff REVISIONS -- PATHS` lists, in its order.
 
@@ -55,12 +64,15 @@ def changed_checkpoints(
         revisions: none (index and work tree), one (it and the work tree), two, or `A..B`.
         paths: pathspecs, or indexes of shards; all files if there are none.
         cached: the index in place of the work tree.
+        blocks: where values are read from; by default the repository's, which fetches them.
+        on_damage: called with the path of a file that begins like a manifest and is none, which
+            is then left out.
 
     Raises:
         UsageError: Git does not understand the revisions.
         ThetaError: a side cannot be read.
     """
-    changes = _Changes(repository, revisions, cached)
+    changes = _Changes(repository, revisions, cached, blocks, on_damage)
     named = {_from_top(repository, path) for path in paths}
     done: set[str] = set()
     apart: set[str] = set()
@@ -89,11 +101,19 @@ def _from_top(repository: Repository, path: str) -> str:
 class _Changes:
     """What differs between two trees, the index and the work tree."""
 
-    def __init__(self, repository: Repository, revisions: Sequence[str], cached: bool) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        revisions: Sequence[str],
+        cached: bool,
+        blocks: Blocks | None,
+        on_damage: OnDamage | None,
+    ) -> None:
         self._repository = repository
         self._revisions = revisions
         self._cached = cached
-        self._blocks = Blocks.open(repository)
+        self._blocks = blocks or Blocks.open(repository)
+        self._on_damage = on_damage
 
     def rows(self, paths: Sequence[str]) -> Iterator[_Row]:
         """The files that differ."""
@@ -113,6 +133,15 @@ class _Changes:
 
     def pair(self, row: _Row) -> Pair:
         """Both versions of one file."""
+        try:
+            return self._pair(row)
+        except ManifestError as error:
+            if self._on_damage is None:
+                raise
+            self._on_damage(row.path, error)
+            return Pair(row.path, None, None)
+
+    def _pair(self, row: _Row) -> Pair:
         before = _stored(self._repository, self._blocks, row.old)
         after = _stored(self._repository, self._blocks, row.new)
         if after is None and not set(row.new) - {"0"} and row.status != "D":

@@ -44,6 +44,10 @@ class Side(Protocol):
         """The skeleton: everything that is no tensor's bytes, as `formats.skeleton` writes it."""
         ...
 
+    def skeletons(self) -> list[Block]:
+        """What the structure is read from, where it is stored."""
+        ...
+
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Have what these blocks are rebuilt from at hand, in one batch."""
         ...
@@ -64,6 +68,10 @@ class StoredSide:
     def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
         """The raw bits of a block's elements."""
         return self.blocks.read(spec, block)
+
+    def skeletons(self) -> list[Block]:
+        """The one of the manifest."""
+        return [self.manifest.skeleton]
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Fetch the objects that are missing."""
@@ -113,6 +121,10 @@ class FileSide:
         self._structure = skeleton.encode(layout)
         digest = hashlib.sha256(self._structure).hexdigest()
         self.manifest = Manifest(layout.format, Block(len(self._structure), digest), tuple(entries))
+
+    def skeletons(self) -> list[Block]:
+        """A file has its structure itself."""
+        return []
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """A file has everything."""

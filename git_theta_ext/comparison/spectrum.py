@@ -55,7 +55,7 @@ def with_spectra(
     for change in sorted(comparison.changes, key=_weight):
         if len(found) == SHOWN:
             break
-        if change.status == "changed":
+        if change.status == "changed" and change.lacking is None:
             then, now = before[change.name], after[change.name]
             values = _of_factors(old, new, then, now)
             estimated = values is None

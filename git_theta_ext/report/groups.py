@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.comparison.compare import Change
 from git_theta_ext.names import natural_key
-from git_theta_ext.report.words import relation
+from git_theta_ext.report.words import is_training_state, relation
 
 _MAX_CHOICES = 6
 """Alternatives listed between braces; more are counted."""
@@ -40,15 +40,17 @@ def group(changes: Iterable[Change]) -> list[Group]:
 def weight(one: Group) -> tuple[int, float, tuple[object, ...]]:
     """What matters first: alarms, then tensors that came or went, then by how far they moved.
 
-    To sort groups by; those that moved alike stand in the order of their names.
+    To sort groups by; those that moved alike stand in the order of their names. What only training
+    needs (the state of an optimizer) comes after the model.
     """
     measures = [change.measure for change in one.changes if change.measure is not None]
     key = natural_key(one.changes[0].name)
     if any(measure.not_finite for measure in measures):
         return (0, 0.0, key)
+    after = 2 if is_training_state(one.changes[0].name) else 0
     if one.changes[0].status != "changed" or not measures:
-        return (1, 0.0, key)
-    return (2, -max(measure.relative or 0.0 for measure in measures), key)
+        return (1 + after, 0.0, key)
+    return (2 + after, -max(measure.relative or 0.0 for measure in measures), key)
 
 
 def _key(change: Change) -> Hashable:
@@ -58,7 +60,8 @@ def _key(change: Change) -> Hashable:
     )
     alarm = change.measure is not None and change.measure.not_finite > 0
     alone = change.name if change.status == "renamed" else None
-    return change.status, tensors, change.kind, alarm, alone, tuple(relation(change))
+    unread = change.lacking is not None
+    return change.status, tensors, change.kind, alarm, alone, unread, tuple(relation(change))
 
 
 def _by_name(changes: Sequence[Change]) -> list[Group]:

@@ -18,9 +18,10 @@ from importlib.resources import files
 from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.measure import histogram
 from git_theta_ext.comparison.spectrum import SHOWN
+from git_theta_ext.comparison.versions import Version
 from git_theta_ext.names import natural_key
 from git_theta_ext.report.text import described, percentage, summary
-from git_theta_ext.report.words import relation
+from git_theta_ext.report.words import is_training_state, relation
 from git_theta_ext.text import plural, printable
 
 _MAX_PLOTS = 12
@@ -31,9 +32,20 @@ _BINS = 41
 _WIDTH, _HEIGHT = 246, 84
 
 
-def render(comparisons: Sequence[tuple[str, Comparison]]) -> str:
-    """The report on some checkpoints."""
-    body = "".join(_section(path, found) for path, found in comparisons)
+def render(
+    comparisons: Sequence[tuple[str, Comparison]],
+    between: tuple[Version, Version] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """The report on some checkpoints, those of models first.
+
+    Args:
+        comparisons: paths, and what differs.
+        between: the commits that were compared.
+        notes: what a reader must know before the tensors.
+    """
+    ordered = sorted(comparisons, key=lambda item: is_training_state(item[0]))
+    body = "".join(_section(path, found) for path, found in ordered)
     style = files("git_theta_ext.report").joinpath("report.css").read_text("utf-8")
     script = files("git_theta_ext.report").joinpath("report.js").read_text("utf-8")
     return (
@@ -42,9 +54,22 @@ def render(comparisons: Sequence[tuple[str, Comparison]]) -> str:
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
         f"<title>Checkpoints</title><style>{style}</style></head>\n"
-        f"<body><h1>Checkpoints</h1>{body or '<p>No checkpoint changed.</p>'}"
+        f"<body><h1>Checkpoints</h1>{_between(between)}"
+        + "".join(f"<p><strong>{_text(note)}</strong></p>" for note in notes)
+        + f"{body or '<p>No checkpoint changed.</p>'}"
         f"<script>{script}</script></body></html>\n"
     )
+
+
+def _between(between: tuple[Version, Version] | None) -> str:
+    """Which commits were compared."""
+    if between is None:
+        return ""
+    words = (
+        f"<code>{version.oid[:12]}</code> {_text(version.subject)} ({_text(version.date)})"
+        for version in between
+    )
+    return f"<p>{' → '.join(words)}</p>"
 
 
 def _section(path: str, found: Comparison) -> str:
@@ -175,6 +200,9 @@ def _plot(change: Change) -> str:
     if not 0 < reach < math.inf:
         return ""
     counts = histogram(measure.sample, reach, _BINS)
+    whole = change.new is not None and change.new.dtype.kind in ("int", "uint")
+    if sum(count > 0 for count in counts) < 2 and (whole or change.count == 1):
+        return ""  # a counter: the table has its one difference
     label = f"change {percentage(measure.relative or 0.0)}, largest {measure.largest:.2g}"
     drawing = _bars(counts, (f"−{reach:.1g}", "0", f"{reach:.1g}"))
     return _figure(change.name, label, f"differences of {change.name}", drawing)
@@ -259,6 +287,8 @@ def _row(change: Change) -> Iterator[object]:
     tensor = change.new or change.old
     measure = change.measure
     what = relation(change) or [change.status]
+    if change.lacking is not None:
+        what.append(f"values not available: {change.lacking}")
     if measure is not None and measure.not_finite:
         new = "" if change.old is None else "new "
         what = [f"{measure.not_finite:,} {new}NaN or infinite", *what]

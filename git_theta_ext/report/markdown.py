@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.measure import Measure
+from git_theta_ext.comparison.versions import Version
 from git_theta_ext.report.groups import Group, group, weight
 from git_theta_ext.report.text import described, magnitude, percentage
-from git_theta_ext.report.words import relation
+from git_theta_ext.report.words import is_training_state, relation
 from git_theta_ext.text import printable, size
 
 LIMIT = 65_536
 """Characters that a comment on GitHub may have."""
+_MAX_UNREAD = 20
+"""Tensors without values that are named."""
 _OPEN_ROWS = 12
 """Rows of a table that are shown; the rest are folded away."""
 _HEAD = "| | tensor | what | change | cos | stores |\n|---|---|---|---|---|---|"
@@ -23,12 +26,24 @@ _MEANING = str.maketrans(
 )
 
 
-def render(comparisons: Sequence[tuple[str, Comparison]], limit: int = LIMIT) -> str:
-    """A report on some checkpoints, of at most `limit` characters.
+def render(
+    comparisons: Sequence[tuple[str, Comparison]],
+    limit: int = LIMIT,
+    between: tuple[Version, Version] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """A report on some checkpoints, those of models first, of at most `limit` characters.
 
     What does not fit is left out by whole rows, the least changed first, and counted.
+
+    Args:
+        comparisons: paths, and what differs.
+        limit: characters, with which `notes` are to leave room.
+        between: the commits that were compared.
+        notes: what a reader must know before the tensors, as markdown.
     """
-    head = "### Checkpoints\n\n"
+    head = "### Checkpoints\n\n" + _between(between) + "".join(f"> {note}\n\n" for note in notes)
+    comparisons = sorted(comparisons, key=lambda item: is_training_state(item[0]))
     if not comparisons:
         return head + "No checkpoint changed.\n"
     keep = max((len(group(found.changes)) for _, found in comparisons), default=0)
@@ -47,6 +62,17 @@ def render(comparisons: Sequence[tuple[str, Comparison]], limit: int = LIMIT) ->
     return head + "\n".join([*rows, *more]) + "\n"
 
 
+def _between(between: tuple[Version, Version] | None) -> str:
+    """Which commits were compared."""
+    if between is None:
+        return ""
+    words = (
+        f"{_code(version.oid[:12])} {_escaped(version.subject[:200])} ({_escaped(version.date)})"
+        for version in between
+    )
+    return f"{' → '.join(words)}\n\n"
+
+
 def _file(path: str, found: Comparison, keep: int) -> str:
     groups = sorted(group(found.changes), key=weight)
     rows = [_row(one) for one in groups[:keep]]
@@ -63,8 +89,22 @@ def _file(path: str, found: Comparison, keep: int) -> str:
     left = sum(len(one.changes) for one in groups[keep:])
     if left:
         parts.append(f"… and {left:,} more tensors that changed less\n")
-    parts += _outside(found)
+    parts += [*_lacking(found), *_outside(found)]
     return "\n".join(parts)
+
+
+def _lacking(found: Comparison) -> list[str]:
+    """The tensors whose values could not be had, and why."""
+    unread = [change for change in found.changes if change.lacking is not None]
+    if not unread:
+        return []
+    rows = [
+        f"- {_code(change.name)}: values not available: {_escaped(change.lacking or '')}"
+        for change in unread[:_MAX_UNREAD]
+    ]
+    if len(unread) > _MAX_UNREAD:
+        rows.append(f"- … and {len(unread) - _MAX_UNREAD:,} more tensors")
+    return ["\n".join(rows) + "\n"]
 
 
 def _summary(found: Comparison) -> str:
@@ -95,6 +135,8 @@ def _row(one: Group) -> str:
     name = one.name if first.status != "renamed" or first.old is None else first.old.name
     arrow = f" → {_code(first.name)}" if first.status == "renamed" else ""
     what = " · ".join(_what(one, measures))
+    if first.lacking is not None:
+        what += " · values not available"
     if alarm:
         what += f" · **{alarm:,} {'' if first.old is None else 'new '}NaN or infinite**"
     stored = sum(change.stored for change in one.changes)

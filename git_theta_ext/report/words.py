@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from git_theta_ext.comparison.compare import Change
 from git_theta_ext.comparison.overlap import same_but_for_ones
 from git_theta_ext.tensors import TensorInfo
 from git_theta_ext.text import plural
+
+_TRAINING = re.compile(
+    r"(^|[./_-])(optimi[sz]ers?|optim|opt_state|schedulers?|rng_states?|random_states?"
+    r"|training_args|grad_scaler)([./_-]|\d|$)"
+    r"|\.(exp_avg|exp_avg_sq|max_exp_avg_sq|momentum_buffer|square_avg)$|^state\.\d+\.step$",
+    re.IGNORECASE,
+)
+
+
+def is_training_state(name: str) -> bool:
+    """Whether a tensor, or a file, by its name only serves to go on with training."""
+    return _TRAINING.search(name) is not None
 
 
 def relation(change: Change) -> list[str]:

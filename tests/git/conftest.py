@@ -6,7 +6,10 @@ import pytest
 
 from tests.conftest import Repo
 from tests.git.diverged import APART, BASE, OURS, THEIRS
+from tests.git.pull_request_fixtures import github, pull
 from tests.git.test_merge_exact import branches, st
+
+__all__ = ["github", "pull"]
 
 
 @pytest.fixture

@@ -191,3 +191,12 @@ def test_another_container(repo: Repo) -> None:
     assert "container  safetensors → torch-zip" in repo.theta("diff", "HEAD~1", "HEAD")
     markdown = repo.theta("diff", "HEAD~1", "HEAD", "--format", "markdown")
     assert "container: safetensors → torch\\-zip" in markdown
+
+
+@pytest.mark.parametrize("form", ["markdown", "html"])
+@pytest.mark.parametrize("words", [["HEAD~1", "HEAD"], ["HEAD~1..HEAD"], ["HEAD~1...HEAD"]])
+def test_a_report_names_the_commits(versions: Repo, form: str, words: list[str]) -> None:
+    text = versions.theta("diff", *words, "--format", form)
+    for revision in ("HEAD~1", "HEAD"):
+        assert versions.git("rev-parse", revision)[:12] in text
+        assert versions.git("log", "-1", "--format=%s", revision).strip() in text

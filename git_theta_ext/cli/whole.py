@@ -1,0 +1,33 @@
+"""Checkpoints that were committed whole, by someone without the extension."""
+
+from __future__ import annotations
+
+import os
+
+from git_theta_ext.checkpoints import blobs_of, is_raw
+from git_theta_ext.repository import Repository
+
+
+def committed_whole(repository: Repository, base: str, head: str) -> list[str]:
+    """The tracked paths whose blob is new in `head` and no manifest."""
+    before = set(blobs_of(repository, base))
+    fresh = [item for item in blobs_of(repository, head) if item not in before]
+    tracked = _tracked(repository, [path for path, _ in fresh])
+    fresh = [(path, oid) for path, oid in fresh if path in tracked]
+    raw = is_raw(repository, [oid for _, oid in fresh])
+    return [path for path, oid in fresh if oid in raw]
+
+
+def _tracked(repository: Repository, paths: list[str]) -> set[str]:
+    """Those of some paths, from the top, whose `filter` attribute is `theta`: in one process."""
+    if not paths:
+        return set()
+    names = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    top = ["-C", str(repository.work_tree)] if repository.work_tree is not None else []
+    answer = repository.git(*top, "check-attr", "-z", "--stdin", "filter", stdin=names)
+    fields = answer.split(b"\0")[:-1]
+    return {
+        os.fsdecode(path)
+        for path, value in zip(fields[::3], fields[2::3], strict=True)
+        if value == b"theta"
+    }
