@@ -36,9 +36,10 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "add",
         help="apply an adapter to a committed checkpoint and stage the result",
-        description="Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to the checkpoint "
-        "that HEAD has, write the updated checkpoint into the work tree, and stage it. The store "
-        "keeps the adapter's own factors. Checkpoints without an adapter are added by git add.",
+        description="Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to "
+        "the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage "
+        "it. The store keeps the adapter's own factors. Checkpoints without an adapter are added "
+        "by git add.",
     )
     parser.add_argument(
         "file",
