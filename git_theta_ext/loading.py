@@ -173,8 +173,6 @@ def _inside(checkpoint: Checkpoint, targets: list[str]) -> str:
 
 def _require_fit(checkpoint: Checkpoint, one: _Filled) -> None:
     info, target = checkpoint.info(one.source), one.target
-    if not hasattr(target, "shape") or not hasattr(target, "dtype"):
-        raise UsageError(f"{one.name!r} of the module is no tensor: {type(target).__name__}")
     what = None if is_sharded(target) else unusual(target)
     if is_sharded(target) and (
         target.is_meta or any(place.is_partial() for place in target.placements)
@@ -185,6 +183,8 @@ def _require_fit(checkpoint: Checkpoint, one: _Filled) -> None:
             f"{one.name!r} of the module is {what}; it cannot be filled",
             hint="load into the module before its parameters are converted",
         )
+    if not hasattr(target, "shape") or not hasattr(target, "dtype"):
+        raise UsageError(f"{one.name!r} of the module is no tensor: {type(target).__name__}")
     if tuple(target.shape) != info.shape:
         raise UsageError(
             f"tensor {one.source!r} is {list(info.shape)} in {checkpoint.name}, "

@@ -89,7 +89,7 @@ def test_what_would_stay_on_meta_is_refused(repo: Repo, strict: bool) -> None:
         module = torch.nn.Linear(4, 5)
         if strict:
             module.register_buffer("rotary", torch.ones(2), persistent=False)
-    with pytest.raises(UsageError, match="'rotary'|'bias'") as error:
+    with pytest.raises(UsageError, match=r"'rotary'|'bias'") as error:
         theta.load_into(module, FILE, strict=strict, repository=repo.path)
     assert "meta" in str(error.value)
     assert module.weight.is_meta
@@ -112,7 +112,7 @@ def test_nested_weights(repo: Repo, key: str, strict: bool) -> None:
         module = torch.nn.Linear(4, 5)
         assert theta.load_into(module, "c.pt", prefix=prefix, repository=repo.path) == []
         assert torch.equal(module.weight, source.weight)
-    with pytest.raises(UsageError, match="begins with 'nowhere.'"):
+    with pytest.raises(UsageError, match=r"begins with 'nowhere\.'"):
         theta.load_into(module, "c.pt", prefix="nowhere", repository=repo.path)
 
 
@@ -180,10 +180,9 @@ def test_distributed_modules(repo: Repo) -> None:
     assert torch.equal(module.weight.full_tensor(), source.weight)
     with pytest.raises(UsageError, match="a DTensor"):
         theta.commit({"w": module.weight}, FILE, message="x", repository=repo.path)
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         flat = FullyShardedDataParallel(torch.nn.Linear(4, 5), device_id=torch.device("cpu"))
-    except (RuntimeError, ValueError, TypeError):
-        flat = type("FullyShardedDataParallel", (torch.nn.Linear,), {})(4, 5)
     with pytest.raises(UsageError, match="FSDP1"):
         theta.load_into(flat, FILE, repository=repo.path)
 
@@ -271,10 +270,11 @@ def odd_tensors() -> dict[str, Any]:
         nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
         jagged = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
         csr = torch.eye(3).to_sparse_csr()
+        half = torch.ones(2, dtype=torch.complex32)
     return {
         "sparse_coo": torch.eye(3).to_sparse(), "sparse_csr": csr, "quint8": quantised,
         "meta": torch.ones(2, device="meta"), "nested": nested, "jagged": jagged,
-        "complex32": torch.ones(2, dtype=torch.complex32),
+        "complex32": half,
         "bits8": torch.zeros(2, dtype=torch.uint8).view(torch.bits8),
         "float4_e2m1fn_x2": torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
     }  # fmt: skip
