@@ -268,7 +268,7 @@ class _Binder:
         self._require_floats(tensor)
         vector = self.file.floats(one["ia3_l"])
         _, columns, turned = memory_matrix(tensor)
-        outputs = vector.ndim < 2 or vector.shape[0] != 1
+        outputs = self._scales_outputs(module, vector, tensor)
         # A layer that stores its weight as inputs × outputs has its outputs in the columns.
         axis = 0 if outputs != bool(self.config.get("fan_in_fan_out")) else 1
         if len(tensor.shape) == 2 and vector.size not in tensor.shape[axis : axis + 1]:
@@ -293,6 +293,22 @@ class _Binder:
             found[f"{module}.bias"] = ScaleChange(bias, vector.ravel(), 0, 1)
             self.names.setdefault(f"{module}.bias", bias)
         return found
+
+    def _scales_outputs(self, module: str, vector: NDArray[np.float32], tensor: TensorInfo) -> bool:
+        """Whether a vector is of outputs: of linear layers its shape says so, else the settings."""
+        if len(tensor.shape) < 3 or vector.ndim != len(tensor.shape):
+            return vector.ndim < 2 or vector.shape[0] != 1
+        if tensor.shape[0] != tensor.shape[1]:
+            return vector.size == tensor.shape[0]
+        inputs = self.config.get("feedforward_modules") or []
+        if not isinstance(inputs, list):
+            raise refuse(
+                self.file.path,
+                f"module {module!r} has as many inputs as outputs, and its feedforward_modules are "
+                "a pattern: it is not clear which its vector scales",
+                MERGE,
+            )
+        return not any(module.endswith(str(one)) for one in inputs)
 
     def whole(self, stored: str, tensor: TensorInfo) -> Change:
         """A tensor that the adapter replaces; cast to the checkpoint's dtype, as loading does."""

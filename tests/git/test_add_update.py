@@ -65,7 +65,7 @@ def adapter(repo: Repo, tensors: dict[str, Any], **config: object) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("case", ["lora-bf16", "lora-bias-fp16", "ia3-bf16"])
+@pytest.mark.parametrize("case", ["lora-bf16", "lora-bias-fp16", "ia3-bf16", "ia3-conv"])
 def test_the_result_is_to_the_bit_what_peft_merges(repo: Repo, case: str) -> None:
     begin(repo, (GOLDEN / case / "base.safetensors").read_bytes())
     repo.theta("add", FILE, "--update", str(GOLDEN / case))

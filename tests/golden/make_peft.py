@@ -66,6 +66,15 @@ class Classifier(torch.nn.Module):
         self.score = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Linear(8, 2))
 
 
+class Convolutions(torch.nn.Module):
+    """Convolutions of as many inputs as outputs: only the settings say which a vector scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square = torch.nn.Conv2d(6, 6, 3)
+        self.ahead = torch.nn.Conv2d(6, 6, 3)
+
+
 def make(
     name: str, config: PeftConfig, dtype: torch.dtype, net: type[torch.nn.Module] = Net
 ) -> None:
@@ -119,3 +128,5 @@ if __name__ == "__main__":
          Language)  # fmt: skip
     make("tokens", TrainableTokensConfig(target_modules=["embed_tokens"], token_indices=[5, 1]),
          torch.float32, Language)  # fmt: skip
+    make("ia3-conv", IA3Config(target_modules=["square", "ahead"], feedforward_modules=["ahead"]),
+         torch.float32, Convolutions)  # fmt: skip
