@@ -298,4 +298,5 @@ def _open_model(repository: Repository, revision: str, path: str, spec: str) -> 
             f"{spec} stands for no shards that are stored tensor by tensor",
             hint="git theta track PATTERN, then: git add --renormalize .",
         )
+    model.require_whole()
     return Checkpoint(model.manifest, Blocks.open(repository), spec, model.parts)

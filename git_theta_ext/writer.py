@@ -205,6 +205,7 @@ def commit(
     blocks = Blocks.open(repository)
     checkin = Checkin(blocks, references, Memo(repository.store.root / "memo"))
     container = container_of(path) or safetensors.NAME
+    _check_metadata(metadata or {}, container)
     manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}, container))
     blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest)
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
@@ -222,6 +223,18 @@ def commit(
         reason = f"git-theta: {message.splitlines()[0] if message else 'commit'}"
         repository.git("update-ref", "-m", reason, branch, new, base)
     return new
+
+
+def _check_metadata(metadata: Mapping[str, str], container: str) -> None:
+    """Metadata that the file has no place for would be lost."""
+    if metadata and container not in (safetensors.NAME, "gguf"):
+        raise UsageError(
+            f"a {container} file has no place for metadata",
+            hint="commit a safetensors file, or give the metadata in the message",
+        )
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise UsageError(f"metadata are texts by text; {key!r} is {type(value).__name__}")
 
 
 def _check_tracked(repository: Repository, path: str, parent: str, env: Mapping[str, str]) -> None:

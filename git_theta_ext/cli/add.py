@@ -123,6 +123,7 @@ def _committed(repository: Repository, path: str) -> Files:
     if head is not None and sharded.names_model(path):
         model = sharded.find(repository, head, path)
         if model is not None:
+            model.require_whole()
             return dict(model.shards)
     oid = repository.blob_at("HEAD", path) if head is not None else None
     if oid is None:

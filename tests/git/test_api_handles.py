@@ -104,6 +104,18 @@ def test_names_of_a_sharded_model_come_file_by_file(repo: Repo) -> None:
         assert file.offset_keys() == ["z", "b", "y", "a"]
 
 
+def test_a_shard_that_is_stored_otherwise_is_not_left_out(repo: Repo) -> None:
+    name = "model-0000{}-of-00002.safetensors"
+    repo.write(name.format(1), safetensors({"a": np.ones(2, np.float32)}))
+    repo.commit()
+    (repo.path / ".gitattributes").unlink()
+    repo.write(name.format(2), safetensors({"b": np.ones(2, np.float32)}))
+    repo.git("add", ".")
+    repo.git("commit", "-qm", "raw")
+    with pytest.raises(UsageError, match=r"-00002-of-00002.*is not stored tensor by tensor"):
+        theta.open("model-*-of-*.safetensors", repository=repo.path)
+
+
 def framework(name: str, made: Any) -> dict[str, Any]:
     """Stand-ins for a framework that makes its tensors so."""
     package: Any = ModuleType(name)
@@ -283,6 +295,22 @@ def test_a_commit_can_be_pushed(repo: Repo, tmp_path: Path) -> None:
     CommitCallback(push="origin").on_save(*save(repo, 10), None)
     pushed = repo.git("--git-dir", str(tmp_path / "host.git"), "rev-parse", "main")
     assert pushed == repo.git("rev-parse", "HEAD")
+
+
+def test_a_failing_push_is_told_as_that(repo: Repo) -> None:
+    before = repo.git("rev-parse", "HEAD")
+    with pytest.warns(UserWarning, match="was committed and not pushed to nowhere"):
+        CommitCallback(push="nowhere").on_save(*save(repo, 10), None)
+    assert repo.git("rev-parse", "HEAD~1") == before
+
+
+def test_a_folder_that_git_ignores_is_told(repo: Repo) -> None:
+    repo.write(".gitignore", b"*.safetensors\n*.json\n")
+    repo.commit("Ignore runs")
+    before = repo.git("rev-parse", "HEAD")
+    with pytest.warns(UserWarning, match=r"not committed: Git ignores all of .*\.gitignore"):
+        CommitCallback().on_save(*save(repo, 10), None)
+    assert repo.git("rev-parse", "HEAD") == before
 
 
 def test_a_failing_commit_does_not_end_the_training(sealed: Path, tmp_path: Path) -> None:

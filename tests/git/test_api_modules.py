@@ -141,3 +141,13 @@ def test_tensors_of_torch_are_committed_and_odd_ones_refused(repo: Repo) -> None
         with pytest.raises(UsageError, match=message):
             theta.commit({"odd": value}, FILE, message="x", repository=repo.path)
     assert repo.git("rev-parse", "HEAD") == head
+
+
+def test_metadata_that_would_be_lost_are_refused(repo: Repo) -> None:
+    tensors = {"w": WANTED}
+    for path, metadata, message in (
+        ("m.npz", {"step": "1"}, "has no place for metadata"),
+        (FILE, {"step": 1}, "metadata are texts"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            theta.commit(tensors, path, message="x", metadata=metadata, repository=repo.path)
