@@ -257,7 +257,8 @@ class _Binder:
             raise refuse(
                 self.file.path,
                 f"module {module!r}: {first} is of rank {down.shape[0]}, {second} of rank "
-                f"{up.shape[1]}",
+                f"{up.shape[1]}; of a convolution of several groups, which cannot be merged, or "
+                "of two adapters",
             )
         return down, up
 

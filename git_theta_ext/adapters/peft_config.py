@@ -128,7 +128,12 @@ def check_type(path: Path, config: Mapping[str, Any], kind: str | None = None) -
         raise refuse(path, f"is an adapter of type {stated.lower()}, not {kind}")
     known = _UNMERGEABLE.get(stated)
     if known is not None:
-        raise refuse(path, f"is an adapter of type {stated.lower()} ({known})", _KEEP)
+        raise refuse(
+            path,
+            f"is an adapter of type {stated.lower()} ({known}), which acts on the input, not on "
+            "the weights",
+            _KEEP,
+        )
     name = _NAMES.get(stated, printable(stated[:80]))
     raise refuse(
         path,

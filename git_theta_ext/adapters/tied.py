@@ -101,7 +101,15 @@ def notes(entries: Collection[Entry], changed: Collection[str]) -> list[str]:
         hashes = tuple(block.sha256 for block in entry.blocks)
         key = (entry.tensor.dtype, entry.tensor.shape, entry.tensor.order, hashes)
         by_content.setdefault(key, []).append(entry.tensor.name)
+    heads = any(_module(entry.tensor.name) in HEADS for entry in ends)
+    alone = [] if heads else [e.tensor.name for e in ends if e.tensor.name in changed]
     return [
+        *(
+            f"where the model ties its head to {name!r}, the head changes with it, as in PEFT's "
+            "merge"
+            for name in alone
+        )
+    ] + [
         f"{kept!r} has the bytes that {name!r} had, and stays as it is: if your model ties them, "
         "give both the same values before you commit"
         for names in by_content.values()

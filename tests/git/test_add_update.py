@@ -161,6 +161,41 @@ def test_tied_weights_are_changed_once_or_refused(repo: Repo, kept: str) -> None
         assert repo.status() == ""
 
 
+def test_parts_that_share_memory_are_not_left_out(repo: Repo) -> None:
+    """Of two names of one storage a PyTorch file gives the first alone."""
+    begin(repo, safetensors(model()))
+    folder = Path(adapter(repo, {}))
+    (folder / "adapter_model.safetensors").unlink()
+    storage = torchzip.Storage("0", count=4 * 64)
+    down, up = (torchzip.tensor(storage, shape) for shape in ((4, 64), (64, 4)))
+    names = {f"{QUERY}.lora_A.weight": down, f"{QUERY}.lora_B.weight": up}
+    data = torchzip.save(torchzip.state_dict(names), {"0": np.ones(256, np.float32).tobytes()})
+    (folder / "adapter_model.bin").write_bytes(data)
+    done = repo.run("git", "theta", "add", FILE, "--update", str(folder), ok=(2,))
+    assert "shares its memory with" in done.stderr.decode()
+    assert repo.status() == ""
+
+
+def test_a_head_that_may_be_tied_is_told(repo: Repo) -> None:
+    tensors, factors = embeddings()
+    del tensors["lm_head.weight"]
+    begin(repo, safetensors(tensors))
+    said = repo.theta("add", FILE, "--update", adapter(repo, factors, r=2, lora_alpha=2))
+    assert "ties its head to 'model.embed_tokens.weight', the head changes with it" in said
+
+
+def test_prompts_and_foreign_layouts_are_named(repo: Repo) -> None:
+    begin(repo, safetensors(model()))
+    for tensors, config, message in (
+        ({"prompt_embeddings": np.ones((3, 8), np.float32)}, "PROMPT_TUNING", "(prompt tuning)"),
+        ({"lora_unet_a.lora_down.weight": np.ones((3, 8), np.float32)}, None, "of kohya's"),
+        ({"model.a.lora_a": np.ones((3, 8), np.float32)}, None, "of MLX"),
+    ):
+        folder = adapter(repo, tensors, peft_type=config)
+        done = repo.run("git", "theta", "add", FILE, "--update", folder, ok=(2,))
+        assert message in done.stderr.decode()
+
+
 def test_a_head_of_the_same_bytes_that_stays_is_told(repo: Repo) -> None:
     tensors, factors = embeddings()
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
