@@ -13,7 +13,7 @@ work trees do too. Every error is a `git_theta_ext.errors.ThetaError`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from git_theta_ext import libgit2  # noqa: F401  a first `open` is not to wait for it
@@ -31,7 +31,7 @@ def _repository(folder: Folder) -> Repository:
     return Repository.discover_quickly(None if folder is None else str(folder))
 
 
-def open(name: str, *, repository: Folder = None) -> Checkpoint:
+def open(name: str | PathLike[str], *, repository: Folder = None) -> Checkpoint:
     """A version of a checkpoint, as a mapping of tensor names to NumPy arrays.
 
     Args:
@@ -42,43 +42,61 @@ def open(name: str, *, repository: Folder = None) -> Checkpoint:
     Raises:
         UsageError: there is no such file, or it is not stored tensor by tensor.
     """
-    return open_checkpoint(_repository(repository), name)
+    return open_checkpoint(_repository(repository), fspath(name))
 
 
 def safe_open(
-    name: str, framework: Framework = "np", device: Any = "cpu", *, repository: Folder = None
+    name: str | PathLike[str],
+    framework: Framework = "np",
+    device: Any = "cpu",
+    *,
+    repository: Folder = None,
 ) -> Handle:
     """A version of a checkpoint, with the methods of `safetensors.safe_open`.
 
     Args:
         name: as for `open`.
-        framework: `np` or `pt`: what tensors are returned as.
+        framework: `np`, `pt`, `tf`, `jax`, `flax` or `mlx`: what tensors are returned as.
         device: where torch tensors are put.
         repository: a folder inside the repository.
 
     Raises:
-        UsageError: there is no such file or framework.
+        UsageError: there is no such file or framework, or it is not installed.
     """
     return Handle(open(name, repository=repository), framework, device)
 
 
 def load_into(
-    module: Any, name: str, *, strict: bool = True, repository: Folder = None
+    module: Any,
+    name: str,
+    *,
+    strict: bool = True,
+    prefix: str = "",
+    repository: Folder = None,
 ) -> list[str]:
     """Copy a checkpoint into a torch module, tensor by tensor; the names that it lacked.
+
+    Everything is checked before the first value is copied. Tied weights may stand under one of
+    their names. Tensors on the meta device get memory on the CPU. `torch.compile`, `DataParallel`
+    and `DistributedDataParallel` are looked through, and of DTensors (FSDP2) every process fills
+    its part.
 
     Args:
         module: a `torch.nn.Module`.
         name: as for `open`.
-        strict: every name must be on both sides.
+        strict: every name must be on both sides; if false, one of them at least.
+        prefix: only names that begin so are looked at, without it, such as `model.` of a training
+            checkpoint.
         repository: a folder inside the repository.
 
     Raises:
-        UsageError: names or shapes do not fit, or torch is not installed.
+        UsageError: names, shapes or dtypes do not fit, the module cannot be filled (PEFT, FSDP1,
+            quantised parameters), or torch is not installed.
     """
-    from git_theta_ext.writer import stream_into
+    from git_theta_ext.loading import stream_into
 
-    return stream_into(module, open(name, repository=repository), strict=strict)
+    checkpoint = open(name, repository=repository)
+    return stream_into(module, checkpoint, strict=strict, prefix=prefix)
 
 
 def commit(
@@ -96,7 +114,8 @@ def commit(
     safetensors file. Where `parent` is a branch, it moves. The work tree and the index stay.
 
     Args:
-        tensors: NumPy arrays by name, in the order in which they are to stand in the file.
+        tensors: NumPy arrays or torch tensors by name, in the order in which they are to stand in
+            the file.
         path: from the top of the repository.
         message: of the commit.
         parent: a branch or another revision.
@@ -104,7 +123,7 @@ def commit(
         repository: a folder inside the repository.
 
     Raises:
-        UsageError: an array cannot be stored, there is no such parent, or the path is not tracked.
+        UsageError: a tensor cannot be stored, there is no such parent, or the path is not tracked.
         RepositoryError: the branch moved meanwhile, or there is no identity to commit with.
     """
     from git_theta_ext import writer

@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from git_theta_ext.errors import UsageError
-from git_theta_ext.pytorch import to_torch
+from git_theta_ext.frameworks import converter
 from git_theta_ext.reader import Checkpoint
 
-Framework = Literal["np", "numpy", "pt", "torch", "pytorch"]
-_TORCH = ("pt", "torch", "pytorch")
-_NUMPY = ("np", "numpy")
+Framework = Literal[
+    "np", "numpy", "pt", "torch", "pytorch", "tf", "tensorflow", "jax", "flax", "mlx"
+]  # fmt: skip
 
 
 class Handle:
@@ -32,15 +31,10 @@ class Handle:
         """Use `git_theta_ext.safe_open`.
 
         Raises:
-            UsageError: the framework is none of those known.
+            UsageError: the framework is none of those known, or is not installed.
         """
-        if framework not in (*_TORCH, *_NUMPY):
-            raise UsageError(f"unknown framework {framework!r}; known: np, numpy, pt, torch")
-        if framework in _NUMPY and device != "cpu":
-            raise UsageError(f"NumPy has no device {device!r}")
+        self._convert = converter(framework, device)
         self._checkpoint = checkpoint
-        self._torch = framework in _TORCH
-        self._device = device
 
     def __enter__(self) -> Handle:
         return self
@@ -54,10 +48,12 @@ class Handle:
         """Nothing is held open; the context manager is for symmetry with other readers."""
 
     def keys(self) -> list[str]:
-        """The tensors' names, in natural order."""
-        return list(self._checkpoint)
+        """The tensors' names, in the order of their characters, as safetensors gives them."""
+        return sorted(self._checkpoint)
 
-    offset_keys = keys
+    def offset_keys(self) -> list[str]:
+        """The tensors' names, in the order in which they lie in the file."""
+        return self._checkpoint.file_order()
 
     def metadata(self) -> dict[str, str] | None:
         """The `__metadata__` of a safetensors file; None where there is none."""
@@ -72,6 +68,16 @@ class Handle:
         """
         return self._converted(name, self._checkpoint[name])
 
+    def get_tensors(self) -> dict[str, Any]:
+        """All tensors by name, in the order of the file; what is missing is fetched in one batch.
+
+        Raises:
+            MissingObjectError, TransferError, CorruptObjectError: one cannot be had.
+        """
+        names = self.offset_keys()
+        self._checkpoint.fetch(names)
+        return {name: self.get_tensor(name) for name in names}
+
     def get_slice(self, name: str) -> Slice:
         """A tensor to be read in part.
 
@@ -83,10 +89,7 @@ class Handle:
 
     def _converted(self, name: str, array: Any) -> Any:
         array = np.asarray(array)  # an index of every axis gives a number, not an array
-        if not self._torch:
-            return array
-        found = to_torch(self._checkpoint.info(name), array)
-        return found if self._device == "cpu" else found.to(self._device)
+        return self._convert(self._checkpoint.info(name), array)
 
     def _part(self, name: str, index: Any) -> Any:
         """The values at an index; of whole rows only the blocks that hold them are read."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.errors import ThetaError
+from git_theta_ext.errors import ThetaError, UsageError
 from git_theta_ext.repository import Repository
 
 _SHOWN = ("eval_loss", "loss", "train_loss")
@@ -60,11 +60,21 @@ class CommitCallback:
         if not getattr(state, "is_world_process_zero", True):
             return
         try:
-            commit_folder(Path(args.output_dir), self._message(state), push=self._push)
+            made = commit_folder(Path(args.output_dir), self._message(state))
         except ThetaError as error:
-            if self._strict:
-                raise
-            warnings.warn(f"the checkpoint was not committed: {error}", stacklevel=2)
+            self._failed("the checkpoint was not committed", error)
+            return
+        if made is None or self._push is None:
+            return
+        try:
+            _push(Path(args.output_dir), self._push)
+        except ThetaError as error:
+            self._failed(f"the checkpoint was committed and not pushed to {self._push}", error)
+
+    def _failed(self, what: str, error: ThetaError) -> None:
+        if self._strict:
+            raise error
+        warnings.warn(f"{what}: {error}", stacklevel=3)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """The other events of a trainer, of which nothing is made."""
@@ -107,12 +117,29 @@ def commit_folder(folder: Path, message: str, *, push: str | None = None) -> str
 
     Raises:
         RepositoryError: Git refuses.
+        UsageError: Git ignores everything in the folder.
     """
     repository = Repository.discover(folder)
     repository.git("add", "-A", "--", ".")
     if not repository.git("diff", "--cached", "--name-only", "-z", "--", "."):
+        _require_seen(repository, folder)
         return None
     repository.git("commit", "--quiet", "-F", "-", "--", ".", stdin=message.encode())
     if push is not None:
-        repository.git("push", "--quiet", "--", push, "HEAD")
+        _push(folder, push)
     return repository.resolve("HEAD")
+
+
+def _push(folder: Path, remote: str) -> None:
+    Repository.discover(folder).git("push", "--quiet", "--", remote, "HEAD")
+
+
+def _require_seen(repository: Repository, folder: Path) -> None:
+    """Nothing to commit is no success where Git does not look at the folder at all."""
+    if repository.git("ls-files", "-z", "--", "."):
+        return
+    if repository.git("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", "."):
+        raise UsageError(
+            f"Git ignores all of {str(folder)!r} (.gitignore)",
+            hint="take its pattern out of .gitignore, or train into another folder",
+        )

@@ -210,6 +210,15 @@ class Checkpoint(Mapping[str, Array]):
         """
         return self._bytes(self.entry(name))
 
+    def file_order(self) -> list[str]:
+        """The tensors' names as they lie in the file; of shards, one after the other."""
+        self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.chain)
+        found: dict[str, None] = {}
+        for part in self.parts:
+            segments = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+            found.update((one.name, None) for one in segments if isinstance(one, skeleton.SpanRef))
+        return [*(name for name in found if name in self), *(n for n in self if n not in found)]
+
     def structure(self) -> Layout:
         """How the file is made up (of shards: the first): tensors, and literal bytes between."""
         part = self.parts[0]
@@ -289,4 +298,5 @@ def _open_model(repository: Repository, revision: str, path: str, spec: str) -> 
             f"{spec} stands for no shards that are stored tensor by tensor",
             hint="git theta track PATTERN, then: git add --renormalize .",
         )
+    model.require_whole()
     return Checkpoint(model.manifest, Blocks.open(repository), spec, model.parts)

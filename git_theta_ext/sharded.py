@@ -66,10 +66,26 @@ def pathspec_of(path: str) -> str:
 
 @dataclass(frozen=True)
 class Model:
-    """The shards of one model in one version: their paths and manifests, in natural order."""
+    """The shards of one model in one version: their paths and manifests, in natural order.
+
+    `others` are shards that are not stored tensor by tensor, and so not among them.
+    """
 
     path: str
     shards: tuple[tuple[str, Manifest], ...]
+    others: tuple[str, ...] = ()
+
+    def require_whole(self) -> None:
+        """Refuse to take a part of the model for all of it.
+
+        Raises:
+            UsageError: a shard is not stored tensor by tensor.
+        """
+        if self.others:
+            raise UsageError(
+                f"{self.others[0]!r}, a shard of {self.path!r}, is not stored tensor by tensor",
+                hint="git theta track PATTERN, then: git add --renormalize .",
+            )
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -162,7 +178,9 @@ def find(
     if not shards:
         return None
     check_one([name for name, _ in shards])
-    return Model(path, tuple(shards))
+    held = {name for name, _ in shards}
+    others = (name for name in wanted if name not in held and _SHARD.fullmatch(name))
+    return Model(path, tuple(shards), tuple(sorted(others, key=natural_key)))
 
 
 def check_one(paths: Iterable[str]) -> None:

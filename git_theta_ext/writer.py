@@ -6,7 +6,7 @@ import os
 import posixpath
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
@@ -26,7 +26,7 @@ from git_theta_ext.formats.base import Crc32, Layout, Literal, Segment, Serializ
 from git_theta_ext.formats.derived import Checksums, derived_length
 from git_theta_ext.formats.source import check_range
 from git_theta_ext.memo import Memo
-from git_theta_ext.pytorch import to_torch
+from git_theta_ext.pytorch import from_torch, is_torch
 from git_theta_ext.reader import Checkpoint
 from git_theta_ext.references import References
 from git_theta_ext.repository import IndexEntry, Repository, file_mode_at
@@ -44,12 +44,34 @@ def describe(name: str, array: Array) -> TensorInfo:
     return TensorInfo(name, DTYPES[dtype_of(array)], array.shape)
 
 
+def plain_array(name: str, value: Any) -> Array:
+    """A tensor of any framework as a NumPy array with the same values.
+
+    Raises:
+        UsageError: it has no plain values, or its name is no text.
+    """
+    if not isinstance(name, str):
+        raise UsageError(f"the name of a tensor is text, not {type(name).__name__} {name!r}")
+    if is_torch(value):
+        return from_torch(name, value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise UsageError(
+            f"tensor {name!r} is a masked array, whose mask would be lost",
+            hint="give its values and its mask as two tensors, or filled()",
+        )
+    if type(value).__module__.partition(".")[0] == "scipy":
+        raise UsageError(
+            f"tensor {name!r} is sparse ({type(value).__name__})", hint="give toarray() of it"
+        )
+    return np.asarray(value)
+
+
 class ArraysSource:
     """The bytes of a file that holds arrays; only its structure is made in memory."""
 
     def __init__(
         self,
-        tensors: Mapping[str, Array],
+        tensors: Mapping[str, Any],
         metadata: Mapping[str, str],
         container: str = safetensors.NAME,
     ) -> None:
@@ -58,7 +80,8 @@ class ArraysSource:
         Raises:
             UsageError: an array's elements cannot be stored (in this container).
         """
-        infos = {name: describe(name, np.asarray(array)) for name, array in tensors.items()}
+        arrays = {name: plain_array(name, value) for name, value in tensors.items()}
+        infos = {name: describe(name, array) for name, array in arrays.items()}
         layout = _built(container, infos, None, metadata)
         lengths = [_length(segment) for segment in layout.segments]
         sums = Checksums(layout.segments, lengths)
@@ -68,7 +91,7 @@ class ArraysSource:
             if isinstance(segment, Literal):
                 piece = np.frombuffer(segment.data, np.uint8)
             elif isinstance(segment, Span):
-                little = np.asarray(tensors[segment.tensor.name])
+                little = arrays[segment.tensor.name]
                 little = little.astype(little.dtype.newbyteorder("<"), copy=False)
                 piece = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
             if sums.covered(number):
@@ -151,7 +174,7 @@ class _RevisionReferences(References):
 
 def commit(
     repository: Repository,
-    tensors: Mapping[str, Array],
+    tensors: Mapping[str, Any],
     path: str,
     *,
     message: str,
@@ -164,7 +187,8 @@ def commit(
 
     Args:
         repository: bare ones too.
-        tensors: arrays by name, in the order in which they are to stand in the file.
+        tensors: NumPy arrays or torch tensors by name, in the order in which they are to stand in
+            the file.
         path: from the top of the repository.
         message: of the commit.
         parent: a branch or any revision.
@@ -184,6 +208,7 @@ def commit(
     blocks = Blocks.open(repository)
     checkin = Checkin(blocks, references, Memo(repository.store.root / "memo"))
     container = container_of(path) or safetensors.NAME
+    _check_metadata(metadata or {}, container)
     manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}, container))
     blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest)
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
@@ -201,6 +226,18 @@ def commit(
         reason = f"git-theta: {message.splitlines()[0] if message else 'commit'}"
         repository.git("update-ref", "-m", reason, branch, new, base)
     return new
+
+
+def _check_metadata(metadata: Mapping[str, str], container: str) -> None:
+    """Metadata that the file has no place for would be lost."""
+    if metadata and container not in (safetensors.NAME, "gguf"):
+        raise UsageError(
+            f"a {container} file has no place for metadata",
+            hint="commit a safetensors file, or give the metadata in the message",
+        )
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise UsageError(f"metadata are texts by text; {key!r} is {type(value).__name__}")
 
 
 def _check_tracked(repository: Repository, path: str, parent: str, env: Mapping[str, str]) -> None:
@@ -307,39 +344,3 @@ SUFFIXES = {
     ".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".gguf": "gguf",
 }  # fmt: skip
 """Names of files by which a container is chosen."""
-
-
-def stream_into(module: Any, checkpoint: Checkpoint, *, strict: bool = True) -> list[str]:
-    """Copy a checkpoint's tensors into a torch module, one after the other.
-
-    Returns:
-        The names of the module's that the checkpoint lacks (none if `strict`).
-
-    Raises:
-        UsageError: names or shapes do not fit, or torch is not installed.
-    """
-    targets = dict(module.state_dict(keep_vars=True))
-    lacking = [name for name in targets if name not in checkpoint]
-    extra = [name for name in checkpoint if name not in targets]
-    if strict and (lacking or extra):
-        raise UsageError(
-            f"{checkpoint.name} does not fit the module: missing {lacking[:5]}, unexpected "
-            f"{extra[:5]}",
-            hint="strict=False copies what fits",
-        )
-    names = [name for name in targets if name in checkpoint]
-    checkpoint.fetch(names)
-    for name, value in _converted(checkpoint, names):
-        target = targets[name]
-        if tuple(target.shape) != tuple(value.shape):
-            raise UsageError(
-                f"tensor {name!r} is {list(value.shape)} in {checkpoint.name}, "
-                f"{list(target.shape)} in the module"
-            )
-        target.data.copy_(value)
-    return lacking
-
-
-def _converted(checkpoint: Checkpoint, names: list[str]) -> Iterator[tuple[str, Any]]:
-    for name in names:
-        yield name, to_torch(checkpoint.info(name), checkpoint[name])

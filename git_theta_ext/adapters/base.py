@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from git_theta_ext.errors import UsageError
 from git_theta_ext.tensors import BlockSpec, TensorInfo
@@ -20,8 +20,15 @@ from git_theta_ext.updates.base import Encoded, Values
 class Change(Protocol):
     """What happens to one tensor."""
 
-    kind: ClassVar[str]
-    """How messages call it: `lora`, `ia3`, `sparse`, `whole`."""
+    @property
+    def kind(self) -> str:
+        """How messages call it: `lora`, `ia3`, `sparse`, `whole`."""
+        ...
+
+    @property
+    def computes(self) -> bool:
+        """Whether new values are computed from the old ones, and may overflow."""
+        ...
 
     def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
         """The new values of a block, in a fresh array.

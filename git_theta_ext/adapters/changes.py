@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.adapters.base import rows_of
+from git_theta_ext.adapters.base import Change, rows_of
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.find import unless_larger
@@ -47,6 +47,11 @@ class LoraChange:
     order: str = "sum"
 
     kind: ClassVar[str] = "lora"
+
+    @property
+    def computes(self) -> bool:
+        """New values are computed."""
+        return True
 
     def _order(self, spec: BlockSpec) -> str:
         """On float64 weights too the change is a float32."""
@@ -111,6 +116,11 @@ class ScaleChange:
 
     kind: ClassVar[str] = "ia3"
 
+    @property
+    def computes(self) -> bool:
+        """New values are computed."""
+        return True
+
     def _place(self, spec: BlockSpec, start: int) -> tuple[NDArray[Any], tuple[int, int]]:
         rows = rows_of(spec, start, self.columns, self.name)
         factors = self.factors[rows] if self.axis == 0 else self.factors
@@ -145,6 +155,11 @@ class EntriesChange:
 
     kind: ClassVar[str] = "sparse"
 
+    @property
+    def computes(self) -> bool:
+        """New values are computed where they are added."""
+        return self.adds
+
     def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
         """The old values with those entries changed."""
         first, last = np.searchsorted(self.positions, (start, start + len(old)))
@@ -169,6 +184,11 @@ class WholeChange:
 
     kind: ClassVar[str] = "whole"
 
+    @property
+    def computes(self) -> bool:
+        """New values are the adapter's own."""
+        return False
+
     def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
         """The adapter's values."""
         return self.values[start : start + len(old)].copy()
@@ -186,6 +206,11 @@ class BiasChange:
 
     kind: ClassVar[str] = "lora"
 
+    @property
+    def computes(self) -> bool:
+        """New values are computed."""
+        return True
+
     def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
         """The sum."""
         part = self.added[start : start + len(old)].astype(np.float64)
@@ -194,3 +219,31 @@ class BiasChange:
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
         """Found from the values."""
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedChange:
+    """The tensor is replaced, and the new one changed: a base layer saved beside its factors."""
+
+    base: WholeChange
+    then: Change
+
+    @property
+    def kind(self) -> str:
+        """That of the change of the new tensor."""
+        return self.then.kind
+
+    @property
+    def computes(self) -> bool:
+        """As the change of the new tensor does."""
+        return self.then.computes
+
+    def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
+        """First the one, then the other."""
+        return self.then.apply(spec, start, self.base.apply(spec, start, old))
+
+    def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
+        """The factors, where the base is what it was; else found from the values."""
+        if not np.array_equal(self.base.apply(spec, start, old), old):
+            return None
+        return self.then.encode(spec, start, new, old)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from git_theta_ext import limits
 from git_theta_ext.adapters.base import refuse
 from git_theta_ext.arrays import as_array
+from git_theta_ext.errors import UsageError
 from git_theta_ext.formats import read_layout, safetensors
 from git_theta_ext.formats.base import Literal, Span
 from git_theta_ext.formats.derived import derived_length
 from git_theta_ext.formats.source import FileSource
 from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.text import printable
+from git_theta_ext.updates.base import values_dtype
 
 
 class TensorFile:
@@ -36,11 +39,14 @@ class TensorFile:
             raise refuse(path, f"cannot be read: {error.strerror or error}") from error
         layout = read_layout(self._source)
         self._places: dict[str, tuple[int, TensorInfo]] = {}
+        opaque: list[str] = []
         offset = 0
         for segment in layout.segments:
             if isinstance(segment, Span):
                 if not segment.opaque:
                     self._places[segment.tensor.name] = (offset, segment.tensor)
+                elif segment.tensor.nbytes:
+                    opaque.append(segment.tensor.name)
                 offset += segment.tensor.nbytes
             elif isinstance(segment, Literal):
                 offset += len(segment.data)
@@ -49,6 +55,9 @@ class TensorFile:
         self.metadata: dict[str, str] = {}
         if layout.format == safetensors.NAME:
             self.metadata = safetensors.metadata(layout)
+        if self._places and (opaque or layout.aliases):
+            self._source.close()
+            raise _unreadable(path, opaque, layout.aliases)
         if not self._places:
             self._source.close()
             raise refuse(
@@ -104,3 +113,37 @@ class TensorFile:
             )
         with np.errstate(invalid="ignore"):
             return np.ascontiguousarray(self.read(name).astype(np.float32))
+
+
+def _unreadable(path: Path, opaque: list[str], aliases: Mapping[str, str]) -> UsageError:
+    """The error of a file with tensors that cannot be told apart, or read at all."""
+    reason = f"has {printable(opaque[0])!r}, which is no tensor that can be read" if opaque else ""
+    for name, other in aliases.items():
+        reason = f"has {printable(name)!r}, which shares its memory with {printable(other)!r}"
+        break
+    return refuse(path, reason, "save the adapter as safetensors (safe_serialization=True)")
+
+
+def to_values(file: TensorFile, stored: str, tensor: TensorInfo) -> Any:
+    """An adapter's tensor as raw bits of the checkpoint's dtype and memory order.
+
+    Raises:
+        UsageError: its elements are no numbers of the checkpoint's kind.
+    """
+    info = file.info(stored)
+    array = file.read(stored)
+    target = values_dtype(tensor.dtype)
+    if info.dtype != tensor.dtype:
+        if info.dtype.kind != "float" or tensor.dtype.kind != "float":
+            raise refuse(
+                file.path,
+                f"tensor {stored!r} is {info.dtype.name}; {tensor.name!r} is {tensor.dtype.name}",
+            )
+        from git_theta_ext.updates.cast import convert
+
+        raw = np.ascontiguousarray(array).reshape(-1).view(values_dtype(info.dtype))
+        bits = convert(info.dtype, tensor.dtype, raw, saturate=False)
+        array = bits.reshape(array.shape)
+    if tensor.order is not None:
+        array = array.transpose(tensor.order)
+    return np.ascontiguousarray(array).reshape(-1).view(target)

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from git_theta_ext.adapters.base import Adapter, Change, refuse
 from git_theta_ext.adapters.changes import EntriesChange
-from git_theta_ext.adapters.files import TensorFile
+from git_theta_ext.adapters.files import TensorFile, to_values
 from git_theta_ext.adapters.names import match_names
-from git_theta_ext.adapters.peft import to_values
 from git_theta_ext.tensors import TensorInfo
 
 _MODES = ("replace", "add")

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.adapters import peft, sparse
+import numpy as np
+
+from git_theta_ext.adapters import peft, sparse, tied
 from git_theta_ext.adapters.base import Adapter, Change, refuse
 from git_theta_ext.adapters.files import TensorFile
 from git_theta_ext.blocks import Blocks, sha256
@@ -16,10 +18,21 @@ from git_theta_ext.errors import UsageError
 from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.parallel import ordered_map
 from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.text import plural, printable
+from git_theta_ext.updates.arithmetic import widen
+from git_theta_ext.updates.base import Values
 
-TYPES = ("lora", "ia3", "sparse")
+TYPES = (*peft.KINDS, "sparse")
+_FOREIGN = {
+    "lora_down.": "kohya's scripts",
+    "lora.down.": "diffusers before 0.22",
+    ".lora_a": "MLX",
+    "lora_linear_layer.": "diffusers before 0.22",
+}
 _COPIES = 3
 """Blocks of the old and the new version, and what is made of them, are held at once."""
+_CHUNK = 1 << 18
+"""Values that are looked at together."""
 
 
 def open_adapter(path: Path) -> TensorFile:
@@ -32,7 +45,12 @@ def open_adapter(path: Path) -> TensorFile:
         for name in peft.MODELS:
             if (path / name).exists():
                 return TensorFile(path / name)
-        raise refuse(path, f"holds neither {' nor '.join(peft.MODELS)}")
+        inside = sorted(one.parent.name for name in peft.MODELS for one in path.glob(f"*/{name}"))
+        raise refuse(
+            path,
+            f"holds neither {' nor '.join(peft.MODELS)}",
+            f"its folder {printable(inside[0])!r} does: name that" if inside else None,
+        )
     return TensorFile(path)
 
 
@@ -51,18 +69,38 @@ def read_adapter(
         UsageError: it is no adapter that is known, or does not fit the version.
     """
     tensors = {entry.tensor.name: entry.tensor for entry in manifest.entries if not entry.opaque}
+    beside = config or file.path.with_name(peft.CONFIG)
+    stated = peft.looks_like(file)
+    kind = kind or stated or ("sparse" if sparse.looks_like(file) else None)
     if kind is None:
-        kind = peft.looks_like(file) or ("sparse" if sparse.looks_like(file) else None)
-    if kind is None:
-        raise refuse(
-            file.path,
-            "is no adapter: expected tensors named …lora_A.weight, …ia3_l, or NAME.indices",
-            "a whole checkpoint is added with: git add FILE",
-        )
+        raise _no_adapter(file, beside)
     if kind == "sparse":
+        if stated is not None:
+            raise refuse(file.path, f"has tensors of an adapter of type {stated}, not sparse ones")
         return sparse.bind(file, tensors)
-    settings = peft.read_config(config or file.path.with_name(peft.CONFIG))
-    return peft.bind(file, settings, kind, tensors)
+    adapter = peft.bind(file, peft.read_config(beside), kind, tensors)
+    further = tied.notes(manifest.entries, adapter.changes)
+    return replace(adapter, notes=(*adapter.notes, *further))
+
+
+def _no_adapter(file: TensorFile, config: Path) -> UsageError:
+    """The error of a file that is no adapter; by its type's name where its settings state one."""
+    if config.exists():
+        peft.check_type(file.path, peft.read_config(config))
+    for name in file:
+        for part, tool in _FOREIGN.items():
+            if part in name:
+                return refuse(
+                    file.path,
+                    f"is a LoRA in the layout of {tool} ({printable(name)!r}), not that of PEFT",
+                    "merge it with the tool that made it, save the model, then: git add FILE",
+                )
+    return refuse(
+        file.path,
+        "is no adapter: expected tensors named …lora_A.weight, …ia3_l, …trainable_tokens_delta, or "
+        "NAME.indices",
+        "a whole checkpoint is added with: git add FILE",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +160,7 @@ def next_version(manifest: Manifest, updated: Iterable[Updated]) -> Manifest:
 class _Piece:
     """One block of a tensor that changes; `start` is the first of the tensor's values in it."""
 
+    name: str
     change: Change
     spec: BlockSpec
     start: int
@@ -131,18 +170,42 @@ class _Piece:
         """The block's next version, stored; the old one where its values stay."""
         old = blocks.read(self.spec, self.block)
         new = self.change.apply(self.spec, self.start, old)
+        self._require_finite(old, new)
         digest = sha256(new)
         if digest == self.block.sha256:
             return self.block
         supplied = self.change.encode(self.spec, self.start, new, old)
         return blocks.write(self.spec, new, digest=digest, reference=self.block, supplied=supplied)
 
+    def _require_finite(self, old: Values, new: Values) -> None:
+        """Refuse sums and products that leave the range of the weights' dtype.
+
+        Raises:
+            UsageError: finite values became infinite or NaN.
+        """
+        dtype = self.spec.dtype
+        if not self.change.computes or dtype.kind != "float":
+            return
+        lost = 0
+        for first in range(0, len(new), _CHUNK):
+            piece = slice(first, first + _CHUNK)
+            finite = np.isfinite(widen(dtype, new[piece]))
+            if not finite.all():
+                lost += int((np.isfinite(widen(dtype, old[piece])) & ~finite).sum())
+        if lost:
+            raise UsageError(
+                f"the update makes {plural(lost, 'value')} of tensor {self.name!r} infinite or "
+                f"NaN ({dtype.name})",
+                hint="the adapter is damaged, or not of this model, or its sums are too large for "
+                "the dtype of the weights",
+            )
+
 
 def _pieces(entries: Iterable[Entry], changes: Mapping[str, Any]) -> Iterator[_Piece]:
     for entry in entries:
         start = 0
         for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
-            yield _Piece(changes[entry.tensor.name], spec, start, block)
+            yield _Piece(entry.tensor.name, changes[entry.tensor.name], spec, start, block)
             start += spec.count
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from git_theta_ext import sharded
 from git_theta_ext.adapters.base import Adapter
 from git_theta_ext.adapters.supply import (
     TYPES,
@@ -22,7 +23,7 @@ from git_theta_ext.adapters.supply import (
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import write_version
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.errors import UsageError
+from git_theta_ext.errors import ThetaError, UsageError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository, file_mode_at
@@ -35,12 +36,16 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "add",
         help="apply an adapter to a committed checkpoint and stage the result",
-        description="Apply a LoRA or IA3 adapter of PEFT, or a sparse update, to the checkpoint "
-        "that HEAD has, write the updated checkpoint into the work tree, and stage it. The store "
-        "keeps the adapter's own factors. Checkpoints without an adapter are added by git add.",
+        description="Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to "
+        "the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage "
+        "it. The store keeps the adapter's own factors. Checkpoints without an adapter are added "
+        "by git add.",
     )
     parser.add_argument(
-        "file", metavar="FILE", help="a tracked checkpoint, committed and unchanged"
+        "file",
+        metavar="FILE",
+        help="a tracked checkpoint, committed and unchanged; of a sharded model, its index or a "
+        "pattern of its shards",
     )
     parser.add_argument(
         "--update", required=True, metavar="ADAPTER",
@@ -59,27 +64,42 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+Files = dict[str, Manifest]
+"""The files of a checkpoint (of a sharded one, several) and their manifests."""
+
+
 def run(args: argparse.Namespace) -> int:
     """Apply, stage and say what it costs."""
     repository = Repository.discover()
     path = from_top(repository, args.file)
-    manifest = _committed(repository, path)
+    files = _committed(repository, path)
     if not args.dry_run:
-        _require_clean(repository, path)
+        for one in files:
+            _require_clean(repository, one)
+    joined = _joined(files)
     with ExitStack() as stack:
         file = stack.enter_context(open_adapter(Path(args.update)))
         config = None if args.config is None else Path(args.config)
-        adapter = read_adapter(file, manifest, args.type, config)
+        try:
+            adapter = read_adapter(file, joined, args.type, config)
+        except UsageError as error:
+            raise _of_one_shard(repository, path, error) from error
         blocks = Blocks.open(repository)
         if args.dry_run:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="git-theta-"))
             blocks = blocks.writing_to(Store(Path(folder)))
-        raw = sum(entry.tensor.nbytes for entry in manifest.entries)
-        updated = _updated(adapter, manifest, blocks)
-    require_changes(updated, printable(path))
+        raw = sum(entry.tensor.nbytes for entry in joined.entries)
+        updated = {one: _updated(adapter, manifest, blocks) for one, manifest in files.items()}
+    everything = [one for found in updated.values() for one in found]
+    require_changes(everything, printable(path))
     if not args.dry_run:
-        _stage(repository, path, next_version(manifest, updated), blocks)
-    _report(path, adapter, updated, raw, args)
+        new = {
+            one: next_version(files[one], found)
+            for one, found in updated.items()
+            if any(tensor.stored for tensor in found)
+        }
+        _stage(repository, files, new, blocks)
+    _report(path, adapter, everything, raw, args)
     return 0
 
 
@@ -93,13 +113,19 @@ def _updated(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> list[Updat
     return found
 
 
-def _committed(repository: Repository, path: str) -> Manifest:
-    """The version of HEAD.
+def _committed(repository: Repository, path: str) -> Files:
+    """The version of HEAD: one file, or all shards of a model.
 
     Raises:
         UsageError: HEAD has none, or not tensor by tensor.
     """
-    oid = repository.blob_at("HEAD", path) if repository.resolve("HEAD") else None
+    head = repository.resolve("HEAD")
+    if head is not None and sharded.names_model(path):
+        model = sharded.find(repository, head, path)
+        if model is not None:
+            model.require_whole()
+            return dict(model.shards)
+    oid = repository.blob_at("HEAD", path) if head is not None else None
     if oid is None:
         raise UsageError(
             f"{printable(path)} is not in HEAD: an update needs a committed checkpoint",
@@ -111,7 +137,37 @@ def _committed(repository: Repository, path: str) -> Manifest:
             f"{printable(path)} is not stored tensor by tensor in HEAD",
             hint="git theta track PATTERN, git add --renormalize ., git commit, then try again",
         )
-    return Manifest.parse(text)
+    return {path: Manifest.parse(text)}
+
+
+def _joined(files: Files) -> Manifest:
+    """One manifest of the tensors of all files.
+
+    Raises:
+        UsageError: two shards hold different tensors of one name.
+    """
+    if len(files) == 1:
+        return next(iter(files.values()))
+    names = {entry.tensor.name for manifest in files.values() for entry in manifest.entries}
+    joined = sharded.join(list(files.items()))
+    twice = [entry.tensor.name for entry in joined.entries if entry.tensor.name not in names]
+    if twice:
+        raise UsageError(
+            f"two shards hold different tensors of one name: {printable(twice[0])}",
+            hint="name one shard alone: git theta add SHARD --update ADAPTER",
+        )
+    return joined
+
+
+def _of_one_shard(repository: Repository, path: str, error: UsageError) -> UsageError:
+    """The error of an adapter that does not fit; of one shard, with the name of the model."""
+    model = sharded.model_of(path)
+    if model is None:
+        return error
+    return UsageError(
+        f"{error.message}; {printable(path)} is one shard of a model",
+        hint=f"name all its shards: git theta add '{printable(model)}' --update ADAPTER",
+    )
 
 
 def _require_clean(repository: Repository, path: str) -> None:
@@ -128,14 +184,29 @@ def _require_clean(repository: Repository, path: str) -> None:
         )
 
 
-def _stage(repository: Repository, path: str, manifest: Manifest, blocks: Blocks) -> None:
-    """Write the checkpoint, then the index: Git finds the file to be what the index says."""
-    write_version(repository, path, manifest, blocks)
-    blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest.to_bytes())
-    mode = file_mode_at(repository, "HEAD", path)
-    line = f"{mode} {blob.decode().strip()}\t".encode() + os.fsencode(path) + b"\0"
-    repository.git("update-index", "-z", "--index-info", stdin=line)
-    repository.update_index([path])
+def _stage(repository: Repository, old: Files, new: Files, blocks: Blocks) -> None:
+    """Write every file, then the index at once: Git finds the files to be what the index says.
+
+    Where one cannot be written, those before it become again what they were.
+    """
+    written: list[str] = []
+    lines = []
+    try:
+        for path, manifest in new.items():
+            written.append(path)
+            write_version(repository, path, manifest, blocks)
+            blob = repository.git(
+                "hash-object", "-w", "--stdin", "--no-filters", stdin=manifest.to_bytes()
+            )
+            mode = file_mode_at(repository, "HEAD", path)
+            lines.append(f"{mode} {blob.decode().strip()}\t".encode() + os.fsencode(path) + b"\0")
+        repository.git("update-index", "-z", "--index-info", stdin=b"".join(lines))
+    except BaseException:
+        for path in written:
+            with suppress(ThetaError):
+                write_version(repository, path, old[path], blocks)
+        raise
+    repository.update_index(list(new))
 
 
 def _report(

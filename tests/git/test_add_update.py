@@ -65,7 +65,7 @@ def adapter(repo: Repo, tensors: dict[str, Any], **config: object) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("case", ["lora-bf16", "lora-bias-fp16", "ia3-bf16"])
+@pytest.mark.parametrize("case", ["lora-bf16", "lora-bias-fp16", "ia3-bf16", "ia3-conv"])
 def test_the_result_is_to_the_bit_what_peft_merges(repo: Repo, case: str) -> None:
     begin(repo, (GOLDEN / case / "base.safetensors").read_bytes())
     repo.theta("add", FILE, "--update", str(GOLDEN / case))
@@ -81,6 +81,166 @@ def test_float32_products_agree_to_their_last_bits(repo: Repo) -> None:
     for name, data in raw_tensors(repo.path / FILE).items():
         found, wanted = (np.frombuffer(side, np.float32) for side in (data, merged[name]))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    "case", ["lora-embeddings", "lora-bias-all", "lora-bias-only", "lora-tokens", "tokens"]
+)
+def test_every_tensor_of_the_adapter_takes_effect(repo: Repo, case: str) -> None:
+    """Base layers beside their factors, biases, heads under several names, trained tokens."""
+    folder = GOLDEN / case
+    base, merged = (raw_tensors(folder / f"{name}.safetensors") for name in ("base", "merged"))
+    begin(repo, (folder / "base.safetensors").read_bytes())
+    repo.theta("add", FILE, "--update", str(folder))
+    found = raw_tensors(repo.path / FILE)
+    assert found.keys() == merged.keys() == base.keys()
+    assert {name for name in base if merged[name] != base[name]} == {
+        name for name in base if found[name] != base[name]
+    }
+    wide = ml_dtypes.bfloat16 if case == "lora-tokens" else np.float32
+    for name, data in found.items():
+        ours, theirs = (np.frombuffer(side, wide).astype(float) for side in (data, merged[name]))
+        np.testing.assert_allclose(ours, theirs, rtol=8e-3 if case == "lora-tokens" else 0,
+                                   atol=4e-7)  # fmt: skip
+
+
+def embeddings(rank: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A model with an untied head, and factors of its embedding and head, as PEFT names them."""
+    random = np.random.default_rng(8)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.normal(0, 1, shape).astype(np.float32)
+
+    tensors = {"model.embed_tokens.weight": normal(24, 8), "lm_head.weight": normal(24, 8),
+               "model.norm.weight": normal(8)}  # fmt: skip
+    factors = {
+        "base_model.model.model.embed_tokens.lora_embedding_A": normal(rank, 24),
+        "base_model.model.model.embed_tokens.lora_embedding_B": normal(8, rank),
+    }
+    return tensors, factors
+
+
+def test_a_new_base_layer_comes_first_and_its_factors_after(repo: Repo) -> None:
+    tensors, factors = embeddings()
+    new = tensors["model.embed_tokens.weight"] + 1
+    factors["base_model.model.model.embed_tokens.base_layer.weight"] = new
+    begin(repo, safetensors(tensors))
+    repo.theta("add", FILE, "--update", adapter(repo, factors, r=2, lora_alpha=2))
+    found = np.frombuffer(raw_tensors(repo.path / FILE)["model.embed_tokens.weight"], np.float32)
+    down, up, _ = factors.values()
+    np.testing.assert_allclose(found.reshape(24, 8), new + (up @ down).T, rtol=0, atol=2e-6)
+
+
+def head(factors: dict[str, Any], other: bool = False) -> dict[str, Any]:
+    """Factors of the head that are those of the embedding, or others."""
+    down, up = list(factors.values())[:2]
+    shift = np.float32(other)
+    stem = "base_model.model.lm_head"
+    return {f"{stem}.lora_A.weight": up.T.copy() + shift, f"{stem}.lora_B.weight": down.T.copy()}
+
+
+@pytest.mark.parametrize("kept", ["lm_head.weight", "model.embed_tokens.weight"])
+def test_tied_weights_are_changed_once_or_refused(repo: Repo, kept: str) -> None:
+    tensors, factors = embeddings()
+    there = {kept: tensors[kept], "model.norm.weight": tensors["model.norm.weight"]}
+    begin(repo, safetensors(there))
+    folder = adapter(repo, {**factors, **head(factors)}, r=2, lora_alpha=2)
+    assert "are tied, one tensor here" in repo.theta("add", FILE, "--update", folder)
+    down, up = factors.values()
+    found = np.frombuffer(raw_tensors(repo.path / FILE)[kept], np.float32).reshape(24, 8)
+    np.testing.assert_allclose(found, there[kept] + (up @ down).T, rtol=0, atol=2e-6)
+    repo.git("reset", "-q", "--hard")
+    alone = factors if kept == "lm_head.weight" else head(factors)
+    for parts, message in (
+        ({**factors, **head(factors, other=True)}, "in another way than what it is tied to"),
+        (alone, "is tied to"),
+    ):
+        done = repo.run("git", "theta", "add", FILE, "--update",
+                        adapter(repo, parts, r=2, lora_alpha=2), ok=(2,))  # fmt: skip
+        assert message in done.stderr.decode()
+        assert repo.status() == ""
+
+
+def test_parts_that_share_memory_are_not_left_out(repo: Repo) -> None:
+    """Of two names of one storage a PyTorch file gives the first alone."""
+    begin(repo, safetensors(model()))
+    folder = Path(adapter(repo, {}))
+    (folder / "adapter_model.safetensors").unlink()
+    storage = torchzip.Storage("0", count=4 * 64)
+    down, up = (torchzip.tensor(storage, shape) for shape in ((4, 64), (64, 4)))
+    names = {f"{QUERY}.lora_A.weight": down, f"{QUERY}.lora_B.weight": up}
+    data = torchzip.save(torchzip.state_dict(names), {"0": np.ones(256, np.float32).tobytes()})
+    (folder / "adapter_model.bin").write_bytes(data)
+    done = repo.run("git", "theta", "add", FILE, "--update", str(folder), ok=(2,))
+    assert "shares its memory with" in done.stderr.decode()
+    assert repo.status() == ""
+
+
+def test_a_head_that_may_be_tied_is_told(repo: Repo) -> None:
+    tensors, factors = embeddings()
+    del tensors["lm_head.weight"]
+    begin(repo, safetensors(tensors))
+    said = repo.theta("add", FILE, "--update", adapter(repo, factors, r=2, lora_alpha=2))
+    assert "ties its head to 'model.embed_tokens.weight', the head changes with it" in said
+
+
+def test_prompts_and_foreign_layouts_are_named(repo: Repo) -> None:
+    begin(repo, safetensors(model()))
+    for tensors, config, message in (
+        ({"prompt_embeddings": np.ones((3, 8), np.float32)}, "PROMPT_TUNING", "(prompt tuning)"),
+        ({"lora_unet_a.lora_down.weight": np.ones((3, 8), np.float32)}, None, "of kohya's"),
+        ({"model.a.lora_a": np.ones((3, 8), np.float32)}, None, "of MLX"),
+    ):
+        folder = adapter(repo, tensors, peft_type=config)
+        done = repo.run("git", "theta", "add", FILE, "--update", folder, ok=(2,))
+        assert message in done.stderr.decode()
+
+
+def test_a_head_of_the_same_bytes_that_stays_is_told(repo: Repo) -> None:
+    tensors, factors = embeddings()
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    begin(repo, safetensors(tensors))
+    said = repo.theta("add", FILE, "--update", adapter(repo, factors, r=2, lora_alpha=2))
+    assert "'lm_head.weight' has the bytes that 'model.embed_tokens.weight' had" in said
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "model-*-of-*.safetensors"])
+def test_an_adapter_of_a_sharded_model_changes_every_shard(repo: Repo, name: str) -> None:
+    tensors = model()
+    names = sorted(tensors)
+    parts = {f"model-0000{number}-of-00003.safetensors": names[number - 1 :: 3]
+             for number in (1, 2, 3)}  # fmt: skip
+    for file, held in parts.items():
+        repo.write(file, safetensors({one: tensors[one] for one in held}))
+    places = {one: file for file, held in parts.items() for one in held}
+    repo.write("model.safetensors.index.json", json.dumps({"weight_map": places}).encode())
+    repo.commit("Add the model")
+    folder = adapter(repo, lora())
+    first = next(iter(parts))
+    done = repo.run("git", "theta", "add", first, "--update", folder, ok=(2,))
+    assert f"{first} is one shard of a model" in done.stderr.decode()
+    assert "git theta add 'model-*-of-*.safetensors'" in done.stderr.decode()
+    assert repo.status() == ""
+    assert "3 tensors changed" in repo.theta("add", name, "--update", folder)
+    changed = {one for file, held in parts.items() for one in held
+               if raw_tensors(repo.path / file)[one] != tensors[one].tobytes()}  # fmt: skip
+    assert changed == {f"encoder.layer.{layer}.attention.query.weight" for layer in range(3)}
+    staged = {places[one] for one in changed}
+    assert repo.status() == "".join(f"M  {file}\n" for file in sorted(staged))
+    repo.git("commit", "-q", "-m", "Tune")
+    assert repo.status() == ""
+
+
+def test_sums_that_leave_the_range_are_refused(repo: Repo) -> None:
+    name = "encoder.layer.0.attention.query.weight"
+    tensors = {key: value.astype(np.float16) if key == name else value
+               for key, value in model().items()}  # fmt: skip
+    tensors[name][3, 5] = 65504
+    begin(repo, safetensors(tensors))
+    factors = {key: value * 0 + 9 for key, value in lora().items()}
+    done = repo.run("git", "theta", "add", FILE, "--update", adapter(repo, factors), ok=(2,))
+    assert f"1 value of tensor '{name}' infinite or NaN (F16)" in done.stderr.decode()
+    assert repo.status() == ""
 
 
 def test_the_commit_stores_the_factors_and_git_finds_nothing_to_do(repo: Repo) -> None:
@@ -209,7 +369,38 @@ def test_a_pytorch_file_is_updated_in_its_own_container(repo: Repo) -> None:
     assert (repo.path / "model.pt").read_bytes() == checkpoint(weight + up @ down)
 
 
+def rows(count: int = 1) -> dict[str, Any]:
+    name = "base_model.model.encoder.layer.0.attention.value.token_adapter.trainable_tokens_delta"
+    return {name: np.ones((count, 64), np.float32)}
+
+
+QUERY = "base_model.model.encoder.layer.0.attention.query"
+SAVED = "base_model.model.encoder.layer.0.attention.value"
 REFUSED = [
+    ({"peft_type": "LOKR"}, {}, "(LoKr)"),
+    ({"peft_type": "XLORA"}, {}, "(X-LoRA)"),
+    ({"peft_type": "NEWEST"}, {}, "of type newest"),
+    ({"peft_type": "IA3"}, {}, "of type ia3, not lora"),
+    ({"target_parameters": ["a.b"]}, {}, "target_parameters is set"),
+    ({"alora_invocation_tokens": [1]}, {}, "alora_invocation_tokens is set"),
+    ({"init_lora_weights": "newest"}, {}, "sets init_lora_weights to 'newest'"),
+    ({"use_newest": True}, {}, "sets use_newest to True, which is not known here"),
+    ({"bias": "newest"}, {}, "sets bias to 'newest'"),
+    ({"r": 8}, {}, "factors of rank 4, and adapter_config.json says rank 8"),
+    ({"rank_pattern": {"query": 2}}, {}, "says rank 2"),
+    ({}, {f"{QUERY}.ia3_l": np.ones((64, 1), np.float32)}, "has ia3_l, which is not of"),
+    ({}, {f"{QUERY}.lora_embedding_A": np.ones((4, 64), np.float32),
+          f"{QUERY}.lora_embedding_B": np.ones((64, 4), np.float32)}, "factors of two kinds"),
+    ({}, {f"{SAVED}.lora_A.one.weight": np.ones((4, 64), np.float32),
+          f"{SAVED}.lora_B.two.weight": np.ones((64, 4), np.float32)}, "holds several adapters"),
+    ({}, {f"{SAVED}.weight": np.ones((64, 64), np.float32),
+          f"{SAVED}.modules_to_save.weight": np.zeros((64, 64), np.float32)}, "two versions of"),
+    ({}, {f"{SAVED}.original_module.weight": np.ones((64, 64), np.float32)}, "no trained copy"),
+    ({}, rows(), "do not say which"),
+    ({"trainable_token_indices": [1, 1]}, rows(2), "twice"),
+    ({"trainable_token_indices": [1, 2]}, rows(), "does not fit 2 tokens"),
+    ({"trainable_token_indices": [1 << 20]}, rows(), "trains token 1048576"),
+    ({"trainable_token_indices": {"other": [1]}}, rows(), "trainable_token_indices names 'other'"),
     ({"use_dora": True}, {}, "use_dora is set"),
     ({}, {"base_model.model.x.lora_magnitude_vector": np.ones(4, np.float32)}, "DoRA"),
     ({"init_lora_weights": "pissa_niter_4"}, {}, "also changed the base model"),

@@ -8,7 +8,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,8 @@ def test_a_handle_is_like_that_of_safetensors(stored: Repo) -> None:
 
 
 def test_what_a_handle_refuses(stored: Repo) -> None:
-    with pytest.raises(UsageError, match="unknown framework 'tf'"):
-        theta.safe_open(NAME, framework="tf", repository=stored.path)
+    with pytest.raises(UsageError, match="unknown framework 'nope'"):
+        theta.safe_open(NAME, framework="nope", repository=stored.path)
     with pytest.raises(UsageError, match="no device 'cuda'"):
         theta.safe_open(NAME, device="cuda", repository=stored.path)
     handle = theta.safe_open(NAME, repository=stored.path)
@@ -73,6 +73,87 @@ def test_what_a_handle_refuses(stored: Repo) -> None:
     with pytest.raises(IndexError, match="64 rows, none at 64"):
         handle.get_slice(QUERY)[64]
     assert handle.get_slice("num_batches_tracked")[()] == model()["num_batches_tracked"]
+
+
+def test_names_come_in_the_order_of_safetensors(repo: Repo) -> None:
+    from safetensors import safe_open
+
+    values = {name: np.full(2, number, np.float32) for number, name in
+              enumerate(("z", "layers.10.w", "layers.2.w", "B", "a"))}  # fmt: skip
+    repo.write(NAME, safetensors(values))
+    repo.commit()
+    with (
+        theta.safe_open(NAME, framework="np", repository=repo.path) as ours,
+        safe_open(repo.path / NAME, framework="np") as theirs,
+    ):
+        assert {one for one in dir(theirs) if not one.startswith("_")} <= set(dir(ours))
+        assert ours.keys() == theirs.keys() == sorted(values)
+        assert ours.offset_keys() == theirs.offset_keys() == list(values)
+        assert list(ours.get_tensors()) == list(theirs.get_tensors())
+        for name, value in ours.get_tensors().items():
+            assert np.array_equal(value, values[name])
+
+
+def test_names_of_a_sharded_model_come_file_by_file(repo: Repo) -> None:
+    for number, names in ((1, "zb"), (2, "ya")):
+        held = {name: np.full(2, ord(name), np.float32) for name in names}
+        repo.write(f"model-0000{number}-of-00002.safetensors", safetensors(held))
+    repo.commit()
+    with theta.safe_open("model-*-of-*.safetensors", repository=repo.path) as file:
+        assert file.keys() == ["a", "b", "y", "z"]
+        assert file.offset_keys() == ["z", "b", "y", "a"]
+
+
+def test_a_shard_that_is_stored_otherwise_is_not_left_out(repo: Repo) -> None:
+    name = "model-0000{}-of-00002.safetensors"
+    repo.write(name.format(1), safetensors({"a": np.ones(2, np.float32)}))
+    repo.commit()
+    (repo.path / ".gitattributes").unlink()
+    repo.write(name.format(2), safetensors({"b": np.ones(2, np.float32)}))
+    repo.git("add", ".")
+    repo.git("commit", "-qm", "raw")
+    with pytest.raises(UsageError, match=r"-00002-of-00002.*is not stored tensor by tensor"):
+        theta.open("model-*-of-*.safetensors", repository=repo.path)
+
+
+def framework(name: str, made: Any) -> dict[str, Any]:
+    """Stand-ins for a framework that makes its tensors so."""
+    package: Any = ModuleType(name)
+    parts = {"jax": "numpy", "mlx": "core"}
+    if name == "tensorflow":
+        package.convert_to_tensor = made
+        return {name: package}
+    part: Any = ModuleType(f"{name}.{parts[name]}")
+    part.array = made
+    setattr(package, parts[name], part)
+    return {name: package, f"{name}.{parts[name]}": part}
+
+
+@pytest.mark.parametrize(
+    ("short", "name"), [("jax", "jax"), ("flax", "jax"), ("tf", "tensorflow"), ("mlx", "mlx")]
+)
+def test_other_frameworks_make_tensors_or_say_that_they_would_narrow(
+    stored: Repo, monkeypatch: pytest.MonkeyPatch, short: Any, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match=f"{name} is not installed"):
+        theta.safe_open(NAME, framework=short, repository=stored.path)
+
+    def narrow(array: Any) -> SimpleNamespace:
+        dtype = np.dtype("i4") if array.dtype == np.int64 else array.dtype
+        said: Any = SimpleNamespace(as_numpy_dtype=dtype) if name == "tensorflow" else dtype
+        said = f"mlx.core.{dtype.name}" if name == "mlx" else said
+        return SimpleNamespace(dtype=said, array=array)
+
+    for key, module in framework(name, narrow).items():
+        monkeypatch.setitem(sys.modules, key, module)
+    with theta.safe_open(NAME, framework=short, repository=stored.path) as file:
+        assert np.array_equal(file.get_tensor(QUERY).array, model()[QUERY])
+        assert file.get_slice(QUERY)[2:4].array.shape == (2, 64)
+        with pytest.raises(UsageError, match="would make int32 of it"):
+            file.get_tensor("num_batches_tracked")
+    with pytest.raises(UsageError, match=f"{name} has no device 'cuda'"):
+        theta.safe_open(NAME, framework=short, device="cuda", repository=stored.path)
 
 
 def test_a_comparison_gives_plain_rows(stored: Repo) -> None:
@@ -214,6 +295,22 @@ def test_a_commit_can_be_pushed(repo: Repo, tmp_path: Path) -> None:
     CommitCallback(push="origin").on_save(*save(repo, 10), None)
     pushed = repo.git("--git-dir", str(tmp_path / "host.git"), "rev-parse", "main")
     assert pushed == repo.git("rev-parse", "HEAD")
+
+
+def test_a_failing_push_is_told_as_that(repo: Repo) -> None:
+    before = repo.git("rev-parse", "HEAD")
+    with pytest.warns(UserWarning, match="was committed and not pushed to nowhere"):
+        CommitCallback(push="nowhere").on_save(*save(repo, 10), None)
+    assert repo.git("rev-parse", "HEAD~1") == before
+
+
+def test_a_folder_that_git_ignores_is_told(repo: Repo) -> None:
+    repo.write(".gitignore", b"*.safetensors\n*.json\n")
+    repo.commit("Ignore runs")
+    before = repo.git("rev-parse", "HEAD")
+    with pytest.warns(UserWarning, match=r"not committed: Git ignores all of .*\.gitignore"):
+        CommitCallback().on_save(*save(repo, 10), None)
+    assert repo.git("rev-parse", "HEAD") == before
 
 
 def test_a_failing_commit_does_not_end_the_training(sealed: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Make `tests/golden/peft`: adapters saved, and merged, by PEFT itself.
 
-Needs torch, transformers and peft (made with 2.13, 5.23 and 0.21.2), which the tests do not:
+Needs torch, transformers and peft (made with 2.14, 5.24 and 0.21.2), which the tests do not:
 
     python tests/golden/make_peft.py
 """
@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import torch
-from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, TrainableTokensConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 
@@ -31,19 +31,67 @@ class Net(torch.nn.Module):
         self.head = torch.nn.Linear(40, 4)
 
 
-def make(name: str, config: PeftConfig, dtype: torch.dtype) -> None:
+class Body(torch.nn.Module):
+    """The part of a language model that its head does not belong to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed_tokens = torch.nn.Embedding(40, 16)
+        self.q_proj = torch.nn.Linear(16, 16)
+        self.norm = torch.nn.LayerNorm(16)
+
+
+class Language(torch.nn.Module):
+    """A language model in small: names and methods by which PEFT knows its embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Body()
+        self.lm_head = torch.nn.Linear(16, 40, bias=False)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.model.embed_tokens
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.lm_head
+
+
+class Classifier(torch.nn.Module):
+    """A body with biases, a head of one layer, and a head of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Body()
+        self.classifier = torch.nn.Linear(16, 3)
+        self.score = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Linear(8, 2))
+
+
+class Convolutions(torch.nn.Module):
+    """Convolutions of as many inputs as outputs: only the settings say which a vector scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square = torch.nn.Conv2d(6, 6, 3)
+        self.ahead = torch.nn.Conv2d(6, 6, 3)
+
+
+def make(
+    name: str, config: PeftConfig, dtype: torch.dtype, net: type[torch.nn.Module] = Net
+) -> None:
     """A base, an adapter with random factors, and the two merged."""
     torch.manual_seed(1)
-    net = Net().to(dtype)
+    base = net().to(dtype)
     folder = OUT / name
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(net.state_dict(), folder / "base.safetensors")
-    model = get_peft_model(net, config)
+    save_file(base.state_dict(), folder / "base.safetensors")
+    model = get_peft_model(base, config)
     for key, parameter in model.named_parameters():
         if "lora_" in key:
             parameter.data = torch.randn_like(parameter) * 0.1
-        if "ia3_" in key:
+        elif "ia3_" in key:
             parameter.data = 1 + torch.randn_like(parameter) * 0.1
+        elif parameter.requires_grad and net is not Net:
+            parameter.data = torch.randn_like(parameter)
     model.save_pretrained(folder)
     (folder / "README.md").unlink()
     settings = json.loads((folder / "adapter_config.json").read_text())
@@ -69,3 +117,16 @@ if __name__ == "__main__":
          torch.float16)  # fmt: skip
     make("ia3-bf16", IA3Config(target_modules=["q", "v", "turned"], feedforward_modules=["v"]),
          torch.bfloat16)  # fmt: skip
+    make("lora-embeddings", LoraConfig(r=4, lora_alpha=8, target_modules=[
+        "embed_tokens", "lm_head", "q_proj"]), torch.float32, Language)  # fmt: skip
+    make("lora-bias-all", LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj"], bias="all",
+         modules_to_save=["classifier", "score"]), torch.float32, Classifier)  # fmt: skip
+    make("lora-bias-only", LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj"],
+         bias="lora_only", modules_to_save=["classifier"]), torch.float32, Classifier)  # fmt: skip
+    make("lora-tokens", LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj"],
+         trainable_token_indices={"embed_tokens": [7, 3, 39]}), torch.bfloat16,
+         Language)  # fmt: skip
+    make("tokens", TrainableTokensConfig(target_modules=["embed_tokens"], token_indices=[5, 1]),
+         torch.float32, Language)  # fmt: skip
+    make("ia3-conv", IA3Config(target_modules=["square", "ahead"], feedforward_modules=["ahead"]),
+         torch.float32, Convolutions)  # fmt: skip

@@ -15,6 +15,7 @@ LAYERS = [
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
         "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
         "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
+        "loading",
     },
     {"paths"},
     {
@@ -24,6 +25,7 @@ LAYERS = [
     {"git_process", "libgit2", "files"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
+        "frameworks", "torch_modules",
         "formats", "updates", "parallel",
     },
     {"tensors", "errors", "limits", "text"},
@@ -73,7 +75,7 @@ def test_imports_point_downwards() -> None:
     [
         ({"git", "subprocess"}, {"git_process.py"}),
         ({"pygit2"}, {"libgit2.py"}),
-        (FRAMEWORKS, {"pytorch.py"}),
+        (FRAMEWORKS | {"mlx"}, {"pytorch.py", "frameworks.py"}),
     ],
 )
 def test_impure_modules_have_their_rooms(modules: set[str], rooms: set[str]) -> None:
