@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from git_theta_ext.errors import RepositoryError, UsageError
-from git_theta_ext.git_process import run_git
+from git_theta_ext.git_process import run_git, run_git_into
 from git_theta_ext.store import Store
 
 if TYPE_CHECKING:
@@ -190,6 +190,14 @@ class Repository:
             if content is not None:
                 return content
         return self.git("cat-file", "blob", oid)
+
+    def write_blob(self, oid: str, file: BinaryIO) -> None:
+        """Write the content of a blob, however large, to a file.
+
+        Raises:
+            RepositoryError: there is no such blob here.
+        """
+        run_git_into(file, ["cat-file", "blob", oid], self.cwd)
 
     def blob_size(self, oid: str) -> int:
         """The length of a blob in bytes, without reading it.

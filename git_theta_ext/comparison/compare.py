@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -66,7 +66,9 @@ class Comparison:
 
     `size` is the length of the new version in bytes, its structure left out; `notes` say what
     differs outside the tensors, where that could be read; `unchanged` are the names of tensors that
-    do not differ.
+    do not differ. `renamed_from` is the path of the old version where it was another one. `remarks`
+    say how the versions are stored where one is not stored by tensor; without `compared`, one of
+    them is not on this machine.
     """
 
     changes: tuple[Change, ...]
@@ -80,6 +82,15 @@ class Comparison:
     structure_changed: bool
     notes: tuple[Note, ...] = ()
     unchanged: tuple[str, ...] = ()
+    renamed_from: str | None = None
+    remarks: tuple[str, ...] = ()
+    compared: bool = True
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything to tell: also of how it is stored, and where."""
+        told = bool(self.remarks) or self.renamed_from is not None
+        return bool(self.changes) or self.structure_changed or told
 
     @property
     def measure(self) -> Measure:
@@ -110,16 +121,21 @@ class Comparison:
         ]
 
 
-def compare(old: Side | None, new: Side | None, measured: bool = True) -> Comparison:
+def compare(
+    old: Side | None, new: Side | None, measured: bool = True, known: Collection[str] = ()
+) -> Comparison:
     """Compare two versions; only tensors whose hashes differ are read.
 
     Args:
         old, new: None where the file did not exist.
         measured: also read the values of changed tensors, to say how far they moved.
+        known: objects that were stored already, besides those of the old version.
     """
     before = _entries(old)
     after = _entries(new)
-    known = {ref.oid for ref in old.manifest.objects()} if old is not None else set()
+    known = set(known)
+    if old is not None:
+        known.update(ref.oid for ref in old.manifest.objects())
     renames = _renames(before, after)
     changes: list[Change] = []
     for name in sorted({*before, *after}, key=natural_key):

@@ -68,6 +68,12 @@ def _file(path: str, found: Comparison, keep: int) -> str:
 
 
 def _summary(found: Comparison) -> str:
+    was = [] if found.renamed_from is None else [f"was {_escaped(found.renamed_from)}"]
+    counted = [_counts(found)] if found.compared else []
+    return ", ".join([*was, *counted, *(_escaped(remark) for remark in found.remarks)])
+
+
+def _counts(found: Comparison) -> str:
     if found.old_format is None:
         words = f"new, {found.tensors:,} tensors, {magnitude(found.parameters)} parameters"
     elif found.new_format is None:

@@ -16,6 +16,9 @@ def records(path: str, comparison: Comparison) -> dict[str, Any]:
     """The comparison of one checkpoint; sizes in bytes, shares as fractions of one."""
     return {
         "path": path,
+        "old_path": comparison.renamed_from,
+        "compared": comparison.compared,
+        "remarks": list(comparison.remarks),
         "old_format": comparison.old_format,
         "new_format": comparison.new_format,
         "tensors": comparison.tensors,

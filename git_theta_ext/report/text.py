@@ -74,6 +74,10 @@ def render(
 def summary(comparison: Comparison) -> str:
     """What happened to the file, in one line."""
     parts = []
+    if comparison.renamed_from is not None:
+        parts.append(f"was {printable(comparison.renamed_from)}")
+    if not comparison.compared:
+        return " · ".join([*parts, *comparison.remarks])
     if comparison.old_format is None:
         parts.append(f"new, {plural(comparison.tensors, 'tensor')}")
         parts.append(f"{magnitude(comparison.parameters)} parameters")
@@ -91,7 +95,7 @@ def summary(comparison: Comparison) -> str:
             parts.append(f"change {percentage(moved)}")
     if comparison.stored:
         parts.append(f"stores {size(comparison.stored)} of {size(comparison.size)}")
-    return " · ".join(parts)
+    return " · ".join([*parts, *comparison.remarks])
 
 
 def _line(one: Group, names: int, style: Style) -> str:
