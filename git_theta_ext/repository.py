@@ -279,8 +279,12 @@ class Repository:
         run_git(["update-index", "-z", "--stdin"], self.top, stdin=names)
 
     def tracked(self) -> list[IndexEntry]:
-        """The index entries of all paths whose `filter` attribute is `theta`."""
-        return self.index(":(top,attr:filter=theta)")
+        """The index entries of all regular files whose `filter` attribute is `theta`.
+
+        A symbolic link has the attributes of its path too, and its content, a path, meets no filter.
+        """
+        found = self.index(":(top,attr:filter=theta)")
+        return [entry for entry in found if entry.mode.startswith("100")]
 
     def revisions_in_progress(self) -> list[str]:
         """HEAD, where there is one, and the other heads of a merge, rebase or pick under way."""

@@ -275,6 +275,10 @@ class JoinedSide:
         side, name = self._owner[position[0]]
         return side.read(spec, (name, position[1]), block)
 
+    def length(self) -> int:
+        """The length of all shards together, in bytes."""
+        return sum(side.length() for side in self._sides)
+
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Have what these blocks are rebuilt from at hand, in one batch."""
         wanted = [block for block in blocks if block.chain]

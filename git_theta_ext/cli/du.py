@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from git_theta_ext import checkpoints, patterns, sharded
+from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.manifest import Manifest, UpdateRef
 from git_theta_ext.reader import Checkpoint, open_checkpoint
@@ -76,6 +77,7 @@ def versions(repository: Repository, revisions: str) -> Iterator[dict[str, Any]]
     log = repository.git(
         "log", "--reverse", "--topo-order", "-z", "--format=%H%x01%s", "--end-of-options", revisions
     )
+    blocks = Blocks.open(repository)
     seen_objects: set[str] = set()
     seen_blobs: set[tuple[str, str]] = set()
     if ".." in revisions and first:
@@ -96,7 +98,7 @@ def versions(repository: Repository, revisions: str) -> Iterator[dict[str, Any]]
                 "commit": commit,
                 "subject": subject,
                 "path": name,
-                "raw": checkpoints.summarise(manifest).raw,
+                "raw": checkpoints.summarise(manifest, blocks).raw,
                 "stored": sum(ref.size for ref in new.values()) + _inline(manifest),
                 "objects": len(new),
                 "kinds": _by_kind(new.values()),

@@ -64,7 +64,7 @@ class Change:
 class Comparison:
     """All that differs between two versions of one checkpoint.
 
-    `size` is the length of the new version in bytes, its structure left out; `notes` say what
+    `size` is the length of the new version in bytes, 0 where nothing was measured; `notes` say what
     differs outside the tensors, where that could be read; `unchanged` are the names of tensors that
     do not differ. `renamed_from` is the path of the old version where it was another one. `remarks`
     say how the versions are stored where one is not stored by tensor; without `compared`, one of
@@ -166,7 +166,7 @@ def compare(
         sum(entry.tensor.count for entry in whole.values()),
         sum(_parameters(change) for change in changes),
         _all_stored(new.manifest, known) if new is not None else 0,
-        sum(entry.tensor.nbytes for entry in after.values()),
+        new.length() if measured and new is not None else 0,
         old.manifest.format if old is not None else None,
         new.manifest.format if new is not None else None,
         restructured,

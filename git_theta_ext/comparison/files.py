@@ -142,12 +142,8 @@ class _Changes:
                     yield _Row(path, old, new, status)
 
     def _add(self, row: _Row) -> None:
-        model = sharded.model_of(row.path)
-        if (
-            model is None
-            or row.path in self._named
-            or (model not in self.units and not self._add_model(model))
-        ):
+        model = None if row.path in self._named else sharded.model_of(row.path)
+        if model is None or (model not in self.units and not self._add_model(model)):
             self.units[row.path] = [row]
 
     def _add_model(self, pattern: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from git_theta_ext import checkpoints
 from git_theta_ext.beside import read_layout
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import ChangedWhileReadError
@@ -44,6 +45,10 @@ class Side(Protocol):
         """The skeleton: everything that is no tensor's bytes, as `formats.skeleton` writes it."""
         ...
 
+    def length(self) -> int:
+        """The length of the file in bytes; about so, where its structure is not on this machine."""
+        ...
+
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Have what these blocks are rebuilt from at hand, in one batch."""
         ...
@@ -64,6 +69,10 @@ class StoredSide:
     def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
         """The raw bits of a block's elements."""
         return self.blocks.read(spec, block)
+
+    def length(self) -> int:
+        """The length of the file in bytes."""
+        return checkpoints.summarise(self.manifest, self.blocks).raw
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Fetch the objects that are missing."""
@@ -113,6 +122,10 @@ class FileSide:
         self._structure = skeleton.encode(layout)
         digest = hashlib.sha256(self._structure).hexdigest()
         self.manifest = Manifest(layout.format, Block(len(self._structure), digest), tuple(entries))
+
+    def length(self) -> int:
+        """The length of the file in bytes."""
+        return self._source.size
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """A file has everything."""
