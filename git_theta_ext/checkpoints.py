@@ -146,7 +146,7 @@ def is_raw(repository: Repository, oids: Iterable[str]) -> set[str]:
 
 
 def blobs_of(repository: Repository, revision: str) -> list[tuple[str, str]]:
-    """The path, from the top, and object id of every regular file of a revision, in Git's order."""
+    """The path, from the top, and blob of every regular file of a revision, in Git's order."""
     answer = repository.git("ls-tree", "-r", "-z", "--full-tree", revision)
     rows = []
     for line in answer.split(b"\0")[:-1]:

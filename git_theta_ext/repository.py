@@ -281,7 +281,7 @@ class Repository:
     def tracked(self) -> list[IndexEntry]:
         """The index entries of all regular files whose `filter` attribute is `theta`.
 
-        A symbolic link has the attributes of its path too, and its content, a path, meets no filter.
+        A symbolic link has the attributes of its path too, but its content meets no filter.
         """
         found = self.index(":(top,attr:filter=theta)")
         return [entry for entry in found if entry.mode.startswith("100")]

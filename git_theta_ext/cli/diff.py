@@ -34,12 +34,17 @@ def add_parser(subparsers: Any) -> None:
         "two revisions, two files of revisions (REV:FILE REV:FILE), or two files. Only tensors "
         "that changed are read.",
     )
-    parser.add_argument("revisions", nargs="*", metavar="REV", help="up to two, or A..B")
+    parser.add_argument(
+        "revisions",
+        nargs="*",
+        metavar="REV | FILE",
+        help="up to two revisions, or A..B; then files",
+    )
     parser.add_argument(
         "--cached", "--staged", action="store_true", help="the index, not the work tree"
     )
     parser.add_argument(
-        "--no-index", nargs=2, metavar=("A", "B"), help="compare two files, in a repository or not"
+        "--no-index", action="store_true", help="compare two files, in a repository or not"
     )
     parser.add_argument("--tensor", action="append", default=[], metavar="GLOB", help="only these")
     parser.add_argument(
@@ -116,9 +121,9 @@ def _split(args: argparse.Namespace) -> _Asked:
     """Revisions and files; `--` is what argparse leaves of the two."""
     words = list(args.revisions)
     if args.no_index:
-        if words:
+        if len(words) != 2:
             raise UsageError("--no-index takes two files and nothing else")
-        return _Asked("files", tuple(args.no_index))
+        return _Asked("files", tuple(words))
     repository = _repository_for(words)
     if repository is None:
         return _Asked("files", tuple(words))

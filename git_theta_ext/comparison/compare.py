@@ -64,6 +64,7 @@ class Change:
 class Comparison:
     """All that differs between two versions of one checkpoint.
 
+    `tensors` and `parameters` count those that either version has, each once.
     `size` is the length of the new version in bytes, 0 where nothing was measured; `notes` say what
     differs outside the tensors, where that could be read; `unchanged` are the names of tensors that
     do not differ. `renamed_from` is the path of the old version where it was another one. `remarks`
@@ -151,7 +152,7 @@ def compare(
             changes.append(Change("changed", then.tensor, now.tensor, kind, info, stored))
     if measured and old is not None and new is not None:
         changes = _measured(changes, old, new, before, after)
-    whole = after or before
+    whole = {**before, **after}
     restructured = (
         old is not None
         and new is not None

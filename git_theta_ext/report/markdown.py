@@ -8,7 +8,7 @@ from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.report.groups import Group, group, weight
 from git_theta_ext.report.text import described, magnitude, percentage
-from git_theta_ext.report.words import relation
+from git_theta_ext.report.words import conversion, relation
 from git_theta_ext.text import printable, size
 
 LIMIT = 65_536
@@ -83,6 +83,8 @@ def _counts(found: Comparison) -> str:
             f"{len(found.changes):,} of {found.tensors:,} tensors, "
             f"{magnitude(found.changed_parameters)} of {magnitude(found.parameters)} parameters"
         )
+        if (sentence := conversion(found.changes)) is not None:
+            words += f", {_escaped(sentence)}"
         if (moved := found.measure.relative) is not None:
             words += f", change {percentage(moved)}"
     return f"{words}, stores {size(found.stored)} of {size(found.size)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
 from git_theta_ext.comparison.measure import Measure, histogram
 from git_theta_ext.report.groups import Group, group, weight
-from git_theta_ext.report.words import relation, rounded
+from git_theta_ext.report.words import conversion, relation, rounded
 from git_theta_ext.tensors import TensorInfo
 from git_theta_ext.text import plural, printable, size
 
@@ -91,6 +91,8 @@ def summary(comparison: Comparison) -> str:
             f"{magnitude(comparison.changed_parameters)} of {magnitude(comparison.parameters)} "
             "parameters"
         )
+        if (words := conversion(comparison.changes)) is not None:
+            parts.append(words)
         if (moved := comparison.measure.relative) is not None:
             parts.append(f"change {percentage(moved)}")
     if comparison.stored:
