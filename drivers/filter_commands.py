@@ -123,6 +123,10 @@ class Commands:
             _complain(os.fsdecode(name), error, command == b"smudge")
             self._writer.lines(b"status=error")
 
+    @cached_property
+    def _renormalizes(self) -> bool:
+        return ancestry.renormalizes()
+
     def _drain(self) -> None:
         for _ in self._reader.content():
             pass
@@ -190,10 +194,15 @@ class Commands:
     def _pass_raw(self, path: str, source: FileSource) -> bool:
         """Send a file unchanged if the index holds it raw, as someone without this filter left it.
 
-        Otherwise it would show as modified for ever, and block switching branches.
+        Otherwise it would show as modified for ever, and block switching branches. To store it by
+        tensor all the same is what `git add --renormalize` asks for.
         """
         staged = self._checkin.raw_blob(path, source.size)
-        if staged is None or git_hash(source.read, source.size, len(staged)) != staged:
+        if (
+            staged is None
+            or self._renormalizes
+            or git_hash(source.read, source.size, len(staged)) != staged
+        ):
             return False
         self._writer.lines(b"status=success")
         for start in range(0, source.size, WINDOW_BYTES):

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import checkpoints, formats, installation
+from git_theta_ext import advice, checkpoints, formats, installation
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.track import tracked_patterns
 from git_theta_ext.errors import ManifestError
@@ -159,8 +159,8 @@ def _show(report: dict[str, Any]) -> None:
             print(f"\nOpen in {printable(row['path'])}, where ours stands:")
             for line in open_lines(row["open"]):
                 print(f"  {line}")
-    for advice in _advice(report["files"]):
-        print(advice)
+    for line in _advice(report["files"]):
+        print(line)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -185,13 +185,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _advice(rows: list[dict[str, Any]]) -> list[str]:
-    advice = []
+    lines = []
     if any(row["conflict"] for row in rows):
-        advice.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
+        lines.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
     if any(row.get("missing_objects") for row in rows):
-        advice.append("missing objects: git theta fetch")
+        lines.append("missing objects: git theta fetch")
     if any(row["work_tree"] == "manifest" for row in rows):
-        advice.append("manifests in the work tree: git theta pull writes the checkpoints")
+        lines.append("manifests in the work tree: git theta pull writes the checkpoints")
     if any(row["stored_as"] == "plain blob" for row in rows):
-        advice.append("plain blobs: git add --renormalize .   stores them tensor by tensor")
-    return ["", *(f"  {line}" for line in advice)] if advice else []
+        lines.append(f"plain blobs: {advice.STORE_BY_TENSOR}   stores them tensor by tensor")
+    return ["", *(f"  {line}" for line in lines)] if lines else []

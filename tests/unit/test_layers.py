@@ -23,7 +23,7 @@ LAYERS = [
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
         "formats", "updates", "parallel",
     },
-    {"tensors", "errors", "limits", "text"},
+    {"tensors", "errors", "limits", "text", "advice"},
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FRAMEWORKS = {"torch", "h5py", "onnx", "tensorflow", "jax", "matplotlib"}
