@@ -121,26 +121,26 @@ def _module_of(verb: str) -> str:
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was most likely meant; None where none is near.
 
-    By the number of letters to insert, leave out, replace, or swap with the next, as Git does it
-    for its commands; the beginning of a word counts as near too.
+    By the letters to swap with the next (1), add (2), replace or leave out (3), which Git weighs in
+    this order for its commands too; the beginning of a word counts as near.
     """
     if len(word) > 40:
         return None
     away = {each: _distance(word, each) for each in known}
     best = min(away, key=lambda each: (away[each], not each.startswith(word[:1]), each))
     begun = sorted(each for each in away if len(word) > 1 and each.startswith(word))
-    if away[best] <= max(1, len(word) // 3):
+    if away[best] <= 3 * max(1, len(word) // 3):
         return best
     return begun[0] if begun else None
 
 
 def _distance(one: str, other: str) -> int:
-    """The distance of Damerau and Levenshtein, adjacent letters swapped once at most."""
-    rows = [list(range(len(other) + 1))]
+    """The distance of Damerau and Levenshtein, with weights; letters are swapped once at most."""
+    rows = [[2 * j for j in range(len(other) + 1)]]
     for i, a in enumerate(one, 1):
-        row = [i]
+        row = [3 * i]
         for j, b in enumerate(other, 1):
-            least = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (a != b))
+            least = min(rows[-1][j] + 3, row[-1] + 2, rows[-1][j - 1] + 3 * (a != b))
             if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2]:
                 least = min(least, rows[-2][j - 2] + 1)
             row.append(least)
