@@ -72,9 +72,7 @@ class Commands:
 
     @cached_property
     def _memo(self) -> Memo:
-        memo = Memo(self._repository.store.root / "memo")
-        memo.trim()
-        return memo
+        return Memo(self._repository.store.root / "memo")
 
     @cached_property
     def _checkin(self) -> Checkin:
@@ -96,6 +94,8 @@ class Commands:
                 checkin = Checkin(self._blocks, References(self._repository), self._memo)
                 written = {path: self._written[path] for path in self._worth_remembering}
                 checkin.remember_written(self._repository, written)
+        if "_memo" in self.__dict__:
+            self._memo.trim(self._repository.store.root / "objects")
 
     def answer(self, request: Mapping[str, bytes], found: os.stat_result | None) -> None:
         """Read the rest of one request and answer it; a failure concerns one file only.
