@@ -268,6 +268,11 @@ class PathReferences:
                 return entry, entry.blocks[position]
         return None
 
+    def chunks(self, name: str) -> tuple[Block, ...]:
+        """The chunks of the bytes of this name in what was committed."""
+        found = (entries.get(name) for entries in self._committed)
+        return next((entry.blocks for entry in found if entry is not None and entry.opaque), ())
+
     def kin(self, tensor: TensorInfo, position: int) -> Iterator[Block]:
         """Blocks that may be what this one was, where no predecessor has its name: a few guesses.
 
