@@ -1,15 +1,21 @@
 """Which Git command started this process, as far as the system tells.
 
-The filter needs to know for one decision only: whether a file that Git asks for goes to a diff
-(then the diff driver reads the manifest and the store, and nothing is rebuilt) or into the work
-tree. A wrong yes would put a manifest where a checkpoint belongs, so every doubt is a no.
+The filter needs to know for two decisions. Whether a file that Git asks for goes to a diff (then
+the diff driver reads the manifest and the store, and nothing is rebuilt) or into the work tree: a
+wrong yes would put a manifest where a checkpoint belongs. And whether `git add --renormalize` wants
+a checkpoint that the index holds whole to be stored by tensor, or another command only looks
+whether it has changed. Every doubt is a no.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from git_theta_ext.errors import ThetaError
+from git_theta_ext.git_process import run_program
 
 _DIFFS = {
     "diff",
@@ -41,11 +47,33 @@ def started_by_diff() -> bool:
     return command is not None and shows_diffs(command)
 
 
-def git_command() -> list[str] | None:
-    """The arguments of the nearest ancestor that is git, or None where that cannot be told."""
+def renormalizes() -> bool:
+    """Whether the nearest Git above this process certainly is `git add --renormalize`."""
+    command = git_command(_told_by_ps)
+    return command is not None and asks_to_renormalize(command)
+
+
+def asks_to_renormalize(arguments: Sequence[str]) -> bool:
+    """Whether `git …` is `add --renormalize`, or with a beginning of that option."""
+    rest = command_of(arguments)
+    if rest[:1] not in (["add"], ["stage"]):
+        return False
+    options = rest[1 : rest.index("--")] if "--" in rest else rest[1:]
+    return any(one.startswith("--ren") and "--renormalize".startswith(one) for one in options)
+
+
+Arguments = Callable[[int], list[str]]
+
+
+def git_command(arguments_of: Arguments | None = None) -> list[str] | None:
+    """The arguments of the nearest ancestor that is git, or None where that cannot be told.
+
+    Args:
+        arguments_of: what tells a process's arguments; by default `/proc`, where there is one.
+    """
     process = os.getppid()
     for _ in range(_MAX_STEPS):
-        arguments = _arguments(process)
+        arguments = (arguments_of or _arguments)(process)
         if not arguments:
             return None
         name = os.path.basename(arguments[0]).removesuffix(".exe")
@@ -92,7 +120,26 @@ def _arguments(process: int) -> list[str]:
     return [os.fsdecode(item) for item in data.rstrip(b"\0").split(b"\0")]
 
 
+def _told_by_ps(process: int) -> list[str]:
+    """The arguments as `/proc` or else `ps` tells them: that separates them by blanks only."""
+    found = _arguments(process)
+    if found or os.path.isdir("/proc/self") or os.name == "nt":
+        return found
+    return _ps(process, "args=").split()
+
+
+def _ps(process: int, what: str) -> str:
+    """One column of `ps` (POSIX) for one process; empty where it does not tell."""
+    with suppress(ThetaError):
+        status, answer, _ = run_program(["ps", "-o", what, "-p", str(process)], Path("/"))
+        return os.fsdecode(answer).strip() if status == 0 else ""
+    return ""
+
+
 def _parent(process: int) -> int | None:
+    if not os.path.isdir("/proc/self") and os.name != "nt":
+        answer = _ps(process, "ppid=")
+        return int(answer) if answer.isdecimal() else None
     try:
         text = Path(f"/proc/{process}/stat").read_text("utf-8", "replace")
         return int(text.rpartition(")")[2].split()[1])

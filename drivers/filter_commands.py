@@ -72,9 +72,7 @@ class Commands:
 
     @cached_property
     def _memo(self) -> Memo:
-        memo = Memo(self._repository.store.root / "memo")
-        memo.trim()
-        return memo
+        return Memo(self._repository.store.root / "memo")
 
     @cached_property
     def _checkin(self) -> Checkin:
@@ -96,6 +94,8 @@ class Commands:
                 checkin = Checkin(self._blocks, References(self._repository), self._memo)
                 written = {path: self._written[path] for path in self._worth_remembering}
                 checkin.remember_written(self._repository, written)
+        if "_memo" in self.__dict__:
+            self._memo.trim(self._repository.store.root / "objects")
 
     def answer(self, request: Mapping[str, bytes], found: os.stat_result | None) -> None:
         """Read the rest of one request and answer it; a failure concerns one file only.
@@ -122,6 +122,10 @@ class Commands:
         except (ThetaError, OSError, MemoryError) as error:
             _complain(os.fsdecode(name), error, command == b"smudge")
             self._writer.lines(b"status=error")
+
+    @cached_property
+    def _renormalizes(self) -> bool:
+        return ancestry.renormalizes()
 
     def _drain(self) -> None:
         for _ in self._reader.content():
@@ -190,10 +194,15 @@ class Commands:
     def _pass_raw(self, path: str, source: FileSource) -> bool:
         """Send a file unchanged if the index holds it raw, as someone without this filter left it.
 
-        Otherwise it would show as modified for ever, and block switching branches.
+        Otherwise it would show as modified for ever, and block switching branches. To store it by
+        tensor all the same is what `git add --renormalize` asks for.
         """
         staged = self._checkin.raw_blob(path, source.size)
-        if staged is None or git_hash(source.read, source.size, len(staged)) != staged:
+        if (
+            staged is None
+            or self._renormalizes
+            or git_hash(source.read, source.size, len(staged)) != staged
+        ):
             return False
         self._writer.lines(b"status=success")
         for start in range(0, source.size, WINDOW_BYTES):

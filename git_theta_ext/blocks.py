@@ -23,7 +23,14 @@ from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, INLINE_BYTES, BlockSpec
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
 from git_theta_ext.updates.chain import decode_chain, specs
-from git_theta_ext.updates.choose import Choice, Reference, encode_block, encode_bytes, is_kin
+from git_theta_ext.updates.choose import (
+    Choice,
+    Reference,
+    encode_block,
+    encode_bytes,
+    encode_chunk,
+    is_kin,
+)
 from git_theta_ext.updates.dense import glimpse
 from git_theta_ext.updates.low_rank import LowRank
 from git_theta_ext.updates.parameter_file import parse
@@ -185,6 +192,21 @@ class Blocks:
             return Block(spec.nbytes, digest, (), values.tobytes())
         base = self._reference(reference_spec or spec, reference)
         choice = encode_block(spec, values, base, supplied)
+        return Block(spec.nbytes, digest, self._store(choice, reference))
+
+    def write_chunk(self, values: Values, *, digest: str, reference: Block) -> Block:
+        """Encode and store a chunk of bytes against the one that stood in its place.
+
+        Args:
+            values: its bytes.
+            digest: their SHA-256.
+            reference: the earlier chunk.
+        """
+        spec = _bytes_spec(values.nbytes)
+        base = self._reference(_bytes_spec(reference.nbytes), reference)
+        if base is None:
+            return self.write(spec, values, digest=digest)
+        choice = encode_chunk(spec, values, base)
         return Block(spec.nbytes, digest, self._store(choice, reference))
 
     def append(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,12 +46,18 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One block of the file: which tensor's, which of its blocks, and where it lies."""
+    """One block of the file: which tensor's, which of its blocks, and where it lies.
+
+    Of a chunk of a file whose earlier version has chunks, also the SHA-256 of its bytes, and the
+    chunk that stood in its place, where there was one.
+    """
 
     span: Span
     position: int
     spec: BlockSpec
     offset: int
+    digest: str | None = None
+    before: Block | None = None
 
 
 class Checkin:
@@ -124,7 +130,7 @@ class Checkin:
         layout = self._layout(path, source)
         tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
         references = self._references.for_path(path, tensors)
-        pieces = list(_pieces(layout, source))
+        pieces = self._with_chunks_before(list(_pieces(layout, source)), source, references)
 
         self._fetch_predecessors(pieces, source, references)
 
@@ -164,6 +170,38 @@ class Checkin:
             return None
         return staged if self._references.blob_size(staged) == size else None
 
+    def _with_chunks_before(
+        self, pieces: list[_Piece], source: Source, references: PathReferences
+    ) -> list[_Piece]:
+        """The pieces, each chunk with its hash and with the earlier chunk that it may have been."""
+        before = {
+            piece.span.tensor.name: references.chunks(piece.span.tensor.name)
+            for piece in pieces
+            if piece.span.opaque and piece.position == 0
+        }
+        if not any(before.values()):
+            return pieces
+        chunks = [piece for piece in pieces if before.get(piece.span.tensor.name)]
+        digests = ordered_map(
+            lambda piece: _hash_of(source, piece.offset, piece.spec.nbytes),
+            chunks,
+            lambda piece: _SLICE_BYTES,
+        )
+        hashes: dict[str, list[str]] = {}
+        for piece, digest in zip(chunks, digests, strict=True):
+            hashes.setdefault(piece.span.tensor.name, []).append(digest)
+        stood = {name: counterparts(found, before[name]) for name, found in hashes.items()}
+        return [
+            piece
+            if (found := hashes.get(piece.span.tensor.name)) is None
+            else replace(
+                piece,
+                digest=found[piece.position],
+                before=stood[piece.span.tensor.name][piece.position],
+            )
+            for piece in pieces
+        ]
+
     def _fetch_predecessors(
         self, pieces: list[_Piece], source: Source, references: PathReferences
     ) -> None:
@@ -194,9 +232,13 @@ class Checkin:
             data = source.read(piece.offset, spec.nbytes)
             return Block(spec.nbytes, hashlib.sha256(data).hexdigest(), (), data)
         predecessor = self._predecessor(piece, references)
-        digest = None
+        digest = piece.digest
         like = predecessor is not None and predecessor[0] == spec
-        if spec.nbytes > _SLICE_BYTES and like and not self._changing:
+        if digest is not None:
+            stored = references.stored(name, piece.position, digest, spec.dtype.name)
+            if stored is not None and stored.nbytes == spec.nbytes:
+                return stored
+        elif spec.nbytes > _SLICE_BYTES and like and not self._changing:
             # Most blocks have not changed: those are hashed in the cache and never held whole.
             # Where one has, the next may well have too: it is read whole, and hashed once.
             digest = _hash_of(source, piece.offset, spec.nbytes)
@@ -231,7 +273,12 @@ class Checkin:
             chain = self._memo.get_chain(*key)
             if chain and all(self._blocks.store.keep(ref.oid, ref.size) for ref in chain):
                 return Block(spec.nbytes, digest, chain)
-        made = self._blocks.write(spec, values, digest=digest, reference=block, reference_spec=then)
+        if piece.before is not None and block is not None:
+            made = self._blocks.write_chunk(values, digest=digest, reference=block)
+        else:
+            made = self._blocks.write(
+                spec, values, digest=digest, reference=block, reference_spec=then
+            )
         if spec.nbytes >= _MEMO_BYTES and predecessor is not None:
             self._memo.put_chain(made, *key)
         return made
@@ -240,6 +287,9 @@ class Checkin:
         self, piece: _Piece, references: PathReferences
     ) -> tuple[BlockSpec, Block] | None:
         """The block that this one is an update of, and what it is: same tensor, same place."""
+        if piece.before is not None:
+            length = piece.before.nbytes
+            return BlockSpec(DTYPES["U8"], (length,)), piece.before
         found = references.predecessor(piece.span.tensor.name, piece.position)
         if found is None or piece.span.opaque:
             return None
@@ -288,6 +338,33 @@ def _pieces(layout: Layout, source: Source) -> Iterator[_Piece]:
             offset += segment.tensor.nbytes
         else:
             offset += derived_length(segment)
+
+
+def counterparts(now: Sequence[str], before: Sequence[Block]) -> list[Block | None]:
+    """For each chunk the earlier one that stood in its place, unless that is still there.
+
+    Between two chunks that are as they were, those that changed stand for each other by their
+    place in the row. Where there is none to stand for, the chunk beside has what the new one may
+    repeat.
+
+    Args:
+        now: the SHA-256 of each chunk.
+        before: the earlier chunks.
+    """
+    places = {block.sha256: at for at, block in reversed(list(enumerate(before)))}
+    found: list[Block | None] = [None] * len(now)
+    start, last = 0, -1
+    anchors = [(at, places[digest]) for at, digest in enumerate(now) if digest in places]
+    for stop, place in [*anchors, (len(now), len(before))]:
+        if place <= last:
+            continue  # moved backwards: what lies between says nothing
+        beside = before[max(0, last) : last + 1] or before[place : place + 1]
+        gone = before[last + 1 : place] or beside
+        for number, at in enumerate(range(start, stop)):
+            if now[at] not in places and gone:
+                found[at] = gone[min(len(gone) - 1, number * len(gone) // (stop - start))]
+        start, last = stop + 1, place
+    return found
 
 
 def _counterpart(then: TensorInfo, piece: _Piece) -> BlockSpec | None:

@@ -6,7 +6,12 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from git_theta_ext.errors import ManifestError
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.errors import ManifestError, ThetaError
+from git_theta_ext.formats import skeleton
+from git_theta_ext.formats.base import Literal
+from git_theta_ext.formats.derived import derived_length
+from git_theta_ext.formats.skeleton import SpanRef
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Block, Manifest
 from git_theta_ext.repository import Repository
 from git_theta_ext.store import Store
@@ -20,6 +25,8 @@ class Summary:
     """What a manifest says in numbers; sizes in bytes.
 
     `parameters` counts the elements of all tensors; `stored` the objects it names, each once.
+    `raw` is the length of the file, without `exact` about so: the structure of the file, which
+    tells how long it is, is not on this machine.
     """
 
     format: str
@@ -28,21 +35,48 @@ class Summary:
     raw: int
     stored: int
     opaque: int
+    exact: bool = True
 
 
-def summarise(manifest: Manifest) -> Summary:
+def summarise(manifest: Manifest, blocks: Blocks) -> Summary:
     """The numbers of one manifest; spans of unknown meaning count as no tensors."""
+    length = file_size(manifest, blocks)
     tensors = [entry.tensor for entry in manifest.entries if not entry.opaque]
     return Summary(
         format=manifest.format,
         tensors=len(tensors),
         parameters=sum(tensor.count for tensor in tensors),
-        raw=sum(block.nbytes for block in _blocks(manifest)),
+        raw=sum(block.nbytes for block in _blocks(manifest)) if length is None else length,
         stored=sum(objects(manifest).values()),
         opaque=sum(
             block.nbytes for entry in manifest.entries if entry.opaque for block in entry.blocks
         ),
+        exact=length is not None,
     )
+
+
+def file_size(manifest: Manifest, blocks: Blocks) -> int | None:
+    """The length of the file in bytes; None where its structure is not here, or is damaged.
+
+    Nothing is fetched, and no tensor is read.
+    """
+    structure = manifest.skeleton
+    if not all(blocks.store.has(ref.oid, ref.size) for ref in structure.chain):
+        return None
+    try:
+        segments = skeleton.decode(blocks.read_bytes(structure)).segments
+    except ThetaError:
+        return None
+    lengths = {entry.tensor.name: entry.tensor.nbytes for entry in manifest.entries}
+    total = 0
+    for segment in segments:
+        if isinstance(segment, Literal):
+            total += len(segment.data)
+        elif isinstance(segment, SpanRef):
+            total += lengths.get(segment.name, 0)
+        else:
+            total += derived_length(segment)
+    return total
 
 
 def objects(manifest: Manifest) -> dict[str, int]:
@@ -112,12 +146,12 @@ def is_raw(repository: Repository, oids: Iterable[str]) -> set[str]:
 
 
 def blobs_of(repository: Repository, revision: str) -> list[tuple[str, str]]:
-    """The path, from the top, and object id of every file of a revision, in Git's order."""
+    """The path, from the top, and blob of every regular file of a revision, in Git's order."""
     answer = repository.git("ls-tree", "-r", "-z", "--full-tree", revision)
     rows = []
     for line in answer.split(b"\0")[:-1]:
         fields, path = line.split(b"\t", 1)
-        _, kind, oid = fields.decode("ascii").split()
-        if kind == "blob":
+        mode, _, oid = fields.decode("ascii").split()
+        if mode.startswith("100"):
             rows.append((os.fsdecode(path), oid))
     return rows

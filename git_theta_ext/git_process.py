@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from git_theta_ext.errors import RepositoryError
 
@@ -126,6 +127,36 @@ def run_git(
         text = os.fsdecode(stderr).strip() or f"exit status {process.proc.returncode}"
         raise RepositoryError(f"git {arguments[0]} failed: {text}")
     return bytes(stdout)
+
+
+def run_git_into(file: BinaryIO, arguments: Sequence[str], cwd: Path) -> None:
+    """Write what `git ARGUMENTS` prints to a file, however long it is.
+
+    Raises:
+        RepositoryError: git cannot be started, or fails.
+    """
+    from git.exc import GitCommandNotFound
+
+    try:
+        started: Any = _runner(cwd).execute(
+            ["git", *arguments], as_process=True, istream=_PIPE, env=_QUIET
+        )
+    except GitCommandNotFound as error:
+        raise RepositoryError(
+            "git was not found on PATH", hint="install Git 2.30 or newer"
+        ) from error
+    process = started.proc
+    try:
+        process.stdin.close()
+        shutil.copyfileobj(process.stdout, file, 1 << 20)
+        errors = process.stderr.read()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
+    if process.returncode:
+        raise RepositoryError(f"git {arguments[0]} failed: {os.fsdecode(errors).strip()}")
 
 
 def run_watched(

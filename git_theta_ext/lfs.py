@@ -45,6 +45,11 @@ too, and when they verify an upload that they do not have."""
 _SIGNED = re.compile(r"(https?://[^\s\"'?]+)\?[^\s\"']+")
 """A link with a query, which often is a signature that lets whoever reads it in."""
 
+_POINTER = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]+\n)*"
+    rb"oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
+)
+
 _BUSY = ": the server limits the rate of requests (429); wait a while, then try again"
 """All that git-lfs says after a 429 is "Error" (errors/errors.go, retriableLaterError)."""
 
@@ -362,6 +367,12 @@ def _pointer_commit(
 def pointer_text(item: UpdateRef) -> str:
     """The canonical LFS pointer file of an object (git-lfs, `docs/spec.md`)."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{item.oid}\nsize {item.size}\n"
+
+
+def read_pointer(text: bytes) -> UpdateRef | None:
+    """The object that a pointer file names; None for any other file (git-lfs, `docs/spec.md`)."""
+    match = _POINTER.fullmatch(text)
+    return None if match is None else UpdateRef("lfs", match[1].decode(), int(match[2]))
 
 
 def _quoted(path: str) -> str:

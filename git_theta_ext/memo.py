@@ -19,6 +19,10 @@ from git_theta_ext.manifest import Block, UpdateRef
 
 _KEEP = 8192
 """Answers kept; the oldest beyond that are removed."""
+_LEAST_BYTES, _MOST_BYTES, _SHARE = 64 << 10, 256 << 20, 0.05
+"""What all answers may take together: a share of the store, within these bounds."""
+_SAMPLED = 8
+"""Folders of the store that are looked into to tell its size, of 256."""
 _DIGEST_BYTES = 32
 
 
@@ -63,13 +67,21 @@ class Memo:
         rows = [[ref.kind, ref.oid, ref.size, ref.info] for ref in block.chain]
         self.put(json.dumps(rows).encode(), "chain", *key)
 
-    def trim(self, keep: int = _KEEP) -> None:
-        """Remove the oldest answers beyond `keep`."""
-        try:
-            entries = [(item.stat().st_mtime, item.path) for item in os.scandir(self._folder)]
-        except OSError:
+    def trim(self, objects: Path, keep: int = _KEEP) -> None:
+        """Remove the oldest answers beyond `keep`, and beyond a share of what the objects take.
+
+        Args:
+            objects: the folder of the store's objects, in folders named by their first digits.
+            keep: how many answers may stay.
+        """
+        found = [(status.st_mtime, status.st_size, path) for path, status in _files(self._folder)]
+        if not found:
             return
-        for _, path in sorted(entries)[: max(0, len(entries) - keep)]:
+        allowed = min(_MOST_BYTES, max(_LEAST_BYTES, int(_SHARE * _size_of(objects))))
+        for number, (_, size, path) in enumerate(sorted(found, reverse=True)):
+            if size <= allowed and number < keep:
+                allowed -= size
+                continue
             with suppress(OSError):
                 os.unlink(path)
 
@@ -79,3 +91,29 @@ class Memo:
         text = "\0".join((__version__, *key))
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
         return self._folder / digest
+
+
+def _files(folder: str | Path) -> list[tuple[str, os.stat_result]]:
+    """The files of a folder, none where it cannot be read; one that vanishes is left out."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if entry.is_file(follow_symlinks=False):
+                    found.append((entry.path, entry.stat(follow_symlinks=False)))
+    return found
+
+
+def _size_of(objects: Path) -> int:
+    """About what the objects take, in bytes: names are hashes, so any folders stand for all."""
+    try:
+        tops = sorted(entry.path for entry in os.scandir(objects) if entry.is_dir())
+    except OSError:
+        return 0
+    chosen = tops[:: max(1, len(tops) // _SAMPLED)]
+    total = 0
+    for top in chosen:
+        with suppress(OSError):
+            below = [entry.path for entry in os.scandir(top) if entry.is_dir()]
+            total += sum(status.st_size for path in below for _, status in _files(path))
+    return total * len(tops) // max(1, len(chosen))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext import patterns, sharded
+from git_theta_ext import advice, patterns, sharded
 from git_theta_ext.arrays import as_array
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import entry_specs
@@ -283,7 +283,7 @@ def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
     if not is_manifest(text[:HEAD_BYTES]):
         raise UsageError(
             f"{spec} is not stored tensor by tensor",
-            hint="git theta track PATTERN, then: git add --renormalize .",
+            hint=advice.TRACK_FIRST,
         )
     return Checkpoint(Manifest.parse(text), Blocks.open(repository), spec)
 
@@ -296,7 +296,7 @@ def _open_model(repository: Repository, revision: str, path: str, spec: str) -> 
     if model is None:
         raise UsageError(
             f"{spec} stands for no shards that are stored tensor by tensor",
-            hint="git theta track PATTERN, then: git add --renormalize .",
+            hint=advice.TRACK_FIRST,
         )
     model.require_whole()
     return Checkpoint(model.manifest, Blocks.open(repository), spec, model.parts)

@@ -19,13 +19,15 @@ from git_theta_ext.errors import ManifestError
 from git_theta_ext.manifest import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
 from git_theta_ext.names import natural_key
 from git_theta_ext.repository import IndexEntry, Repository
-from git_theta_ext.tensors import TensorInfo, cut
+from git_theta_ext.tensors import DType, TensorInfo, cut
 
 _Key = tuple[str, str]
 _Form = tuple[str, int, int]
 """Element type and number of elements of a tensor, and the number of a block in it."""
 _MAX_KIN = 8
 """Blocks of one form that a block without a predecessor is compared with."""
+_Traits = frozenset[tuple[str, DType, tuple[int, ...]]]
+"""Which tensors there are: their names, element types and shapes."""
 _SKELETON = "skeleton"
 """Stands for the dtype in the keys of skeletons."""
 
@@ -109,6 +111,7 @@ class References:
             except ManifestError:
                 continue  # a broken manifest in history must not stop new work
 
+    @cached_property
     def _everything(self) -> list[str]:
         """The blobs of all tracked paths in the index and in HEAD, in the order of the paths."""
         oids: list[str] = []
@@ -120,8 +123,13 @@ class References:
 
     def fingerprint(self, path: str) -> str:
         """A hash of everything that the manifest of `path` may depend on besides its bytes."""
-        own = [self.staged(path) or "", *self.committed(path), ""]
-        return hashlib.sha256("\n".join([*own, *self._everything()]).encode()).hexdigest()
+        own = [self.staged(path) or "", *self.committed(path), "", self._state]
+        return hashlib.sha256("\n".join(own).encode()).hexdigest()
+
+    @cached_property
+    def _state(self) -> str:
+        """A hash of what the index and the heads hold at all tracked paths."""
+        return hashlib.sha256("\n".join(self._everything).encode()).hexdigest()
 
     def for_path(self, path: str, tensors: Collection[TensorInfo]) -> PathReferences:
         """The references of one path, at which there now are these tensors.
@@ -149,20 +157,30 @@ class References:
 
         At least half of them, else none; of equals, the last path in natural order.
         """
+        wanted = _traits(tensors)
+        best, most = None, max(1, len(wanted) // 2) - 1
+        for there, oid in self._by_tensors.items():
+            shared = len(there & wanted)
+            if shared > most:
+                best, most = oid, shared
+        return None if best is None else self.manifest(best)
+
+    @cached_property
+    def _by_tensors(self) -> dict[_Traits, str]:
+        """Committed manifests by which tensors they have; of equals, the last path's.
+
+        The checkpoints of a run have the same tensors, so there are few of these.
+        """
         paths = sorted(self._index, key=natural_key, reverse=True)
         oids = list(dict.fromkeys(oid for path in paths for oid in self.committed(path)))
         self._load(oids)
-        wanted = {(tensor.name, tensor.dtype, tensor.memory_shape) for tensor in tensors}
-        best, most = None, max(1, len(wanted) // 2) - 1
+        found: dict[_Traits, str] = {}
         for oid in oids:
             manifest = self.manifest(oid)
-            if manifest is None:
-                continue
-            there = (entry.tensor for entry in manifest.entries if not entry.opaque)
-            shared = sum((t.name, t.dtype, t.memory_shape) in wanted for t in there)
-            if shared > most:
-                best, most = manifest, shared
-        return best
+            if manifest is not None:
+                tensors = (entry.tensor for entry in manifest.entries if not entry.opaque)
+                found.setdefault(_traits(tensors), oid)
+        return found
 
     @property
     def known_blocks(self) -> dict[_Key, Block]:
@@ -181,7 +199,7 @@ class References:
             return self._by_form
 
     def _sort_by_form(self) -> dict[_Form, list[Block]]:
-        oids = self._everything()
+        oids = self._everything
         self._load(oids)
         found: dict[_Form, dict[str, Block]] = {}
         for manifest in filter(None, map(self.manifest, oids)):
@@ -193,7 +211,7 @@ class References:
         return {form: list(blocks.values()) for form, blocks in found.items()}
 
     def _gather(self) -> dict[_Key, Block]:
-        oids = self._everything()
+        oids = self._everything
         self._load(oids)
         known: dict[_Key, Block] = {}
         for oid in oids:
@@ -250,6 +268,11 @@ class PathReferences:
                 return entry, entry.blocks[position]
         return None
 
+    def chunks(self, name: str) -> tuple[Block, ...]:
+        """The chunks of the bytes of this name in what was committed."""
+        found = (entries.get(name) for entries in self._committed)
+        return next((entry.blocks for entry in found if entry is not None and entry.opaque), ())
+
     def kin(self, tensor: TensorInfo, position: int) -> Iterator[Block]:
         """Blocks that may be what this one was, where no predecessor has its name: a few guesses.
 
@@ -280,6 +303,10 @@ def _by_path(entries: Iterable[IndexEntry]) -> dict[str, list[IndexEntry]]:
 
 def _entries(manifest: Manifest) -> dict[str, Entry]:
     return {entry.tensor.name: entry for entry in manifest.entries}
+
+
+def _traits(tensors: Iterable[TensorInfo]) -> _Traits:
+    return frozenset((one.name, one.dtype, one.memory_shape) for one in tensors)
 
 
 def _form(tensor: TensorInfo, position: int) -> _Form:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from git_theta_ext.errors import RepositoryError, UsageError
-from git_theta_ext.git_process import run_git
+from git_theta_ext.git_process import run_git, run_git_into
 from git_theta_ext.store import Store
 
 if TYPE_CHECKING:
@@ -191,6 +191,14 @@ class Repository:
                 return content
         return self.git("cat-file", "blob", oid)
 
+    def write_blob(self, oid: str, file: BinaryIO) -> None:
+        """Write the content of a blob, however large, to a file.
+
+        Raises:
+            RepositoryError: there is no such blob here.
+        """
+        run_git_into(file, ["cat-file", "blob", oid], self.cwd)
+
     def blob_size(self, oid: str) -> int:
         """The length of a blob in bytes, without reading it.
 
@@ -271,8 +279,12 @@ class Repository:
         run_git(["update-index", "-z", "--stdin"], self.top, stdin=names)
 
     def tracked(self) -> list[IndexEntry]:
-        """The index entries of all paths whose `filter` attribute is `theta`."""
-        return self.index(":(top,attr:filter=theta)")
+        """The index entries of all regular files whose `filter` attribute is `theta`.
+
+        A symbolic link has the attributes of its path too, but its content meets no filter.
+        """
+        found = self.index(":(top,attr:filter=theta)")
+        return [entry for entry in found if entry.mode.startswith("100")]
 
     def revisions_in_progress(self) -> list[str]:
         """HEAD, where there is one, and the other heads of a merge, rebase or pick under way."""

@@ -320,6 +320,10 @@ class JoinedSide:
         """Those of all shards."""
         return [block for side in self._sides for block in side.skeletons()]
 
+    def length(self) -> int:
+        """The length of all shards together, in bytes."""
+        return sum(side.length() for side in self._sides)
+
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Have what these blocks are rebuilt from at hand, in one batch."""
         wanted = [block for block in blocks if block.chain]

@@ -206,10 +206,12 @@ def commit(
         raise UsageError(f"there is no revision {parent!r} here")
     references = _RevisionReferences(repository, base)
     blocks = Blocks.open(repository)
-    checkin = Checkin(blocks, references, Memo(repository.store.root / "memo"))
+    memo = Memo(repository.store.root / "memo")
+    checkin = Checkin(blocks, references, memo)
     container = container_of(path) or safetensors.NAME
     _check_metadata(metadata or {}, container)
     manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}, container))
+    memo.trim(repository.store.root / "objects")
     blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest)
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}

@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, and nothing of the program.
+settings.register_profile("theta", deadline=None)
+settings.load_profile("theta")
 
 T = TypeVar("T")
 

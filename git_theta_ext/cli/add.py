@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import sharded
+from git_theta_ext import advice, sharded
 from git_theta_ext.adapters.base import Adapter
 from git_theta_ext.adapters.supply import (
     TYPES,
@@ -135,7 +135,7 @@ def _committed(repository: Repository, path: str) -> Files:
     if not is_manifest(text[:HEAD_BYTES]):
         raise UsageError(
             f"{printable(path)} is not stored tensor by tensor in HEAD",
-            hint="git theta track PATTERN, git add --renormalize ., git commit, then try again",
+            hint=f"{advice.TRACK_FIRST}, git commit, then try again",
         )
     return {path: Manifest.parse(text)}
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from git_theta_ext import outputs, patterns
+from git_theta_ext import checkpoints, outputs, patterns
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.comparison.compare import Change, Comparison, compare
-from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_files
+from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_blobs, two_files
 from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.comparison.versions import Version, between
 from git_theta_ext.errors import RepositoryError, UsageError
@@ -31,15 +31,21 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "diff",
         help="show what changed in checkpoints, tensor by tensor",
-        description="Compare checkpoints: the index with the work tree, REV with the work tree, or "
-        "two revisions. Only tensors that changed are read.",
+        description="Compare checkpoints: the index with the work tree, REV with the work tree, "
+        "two revisions, two files of revisions (REV:FILE REV:FILE), or two files. Only tensors "
+        "that changed are read.",
     )
-    parser.add_argument("revisions", nargs="*", metavar="REV", help="up to two, or A..B")
+    parser.add_argument(
+        "revisions",
+        nargs="*",
+        metavar="REV | FILE",
+        help="up to two revisions, or A..B; then files",
+    )
     parser.add_argument(
         "--cached", "--staged", action="store_true", help="the index, not the work tree"
     )
     parser.add_argument(
-        "--no-index", nargs=2, metavar=("A", "B"), help="compare two files, in a repository or not"
+        "--no-index", action="store_true", help="compare two files, in a repository or not"
     )
     parser.add_argument("--tensor", action="append", default=[], metavar="GLOB", help="only these")
     parser.add_argument(
@@ -67,27 +73,30 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    revisions, files = _split(args)
+    asked = _split(args)
     found: list[Found] = []
-    for pair in _pairs(args, revisions, files):
+    names: set[str] = set()
+    for pair in _pairs(args, asked):
         measured = not args.name_only or args.sort == "change"
         with closing(pair):
-            comparison = compare(pair.old, pair.new, measured)
+            comparison = pair.compare(measured)
+            names |= {*comparison.unchanged, *(change.name for change in comparison.changes)}
             comparison = _selected(comparison, args.tensor, args.sort)
             if measured and (args.spectrum or args.format == "html"):
                 comparison = with_spectra(comparison, pair.old, pair.new, sketched=args.spectrum)
-        if comparison.changes or (comparison.structure_changed and not args.tensor):
+        if comparison.changes or (comparison.differs and not args.tensor):
             found.append((pair.path, comparison))
+    _check_tensors(names, args.tensor)
     compared = None
-    if args.format in ("markdown", "html") and revisions:
-        compared = between(Repository.discover(), revisions)
+    if args.format in ("markdown", "html") and asked.kind == "revisions" and asked.first:
+        compared = between(Repository.discover(), asked.first)
     text = _text(args, found, compared)
     if args.output:
         outputs.write(args.output, text.encode("utf-8", "backslashreplace"), _work_tree())
     else:
         sys.stdout.write(text)
     # As git diff does: two files outside of history are compared with an exit status.
-    return 1 if (args.exit_code or args.no_index) and found else 0
+    return 1 if (args.exit_code or asked.kind == "files") and found else 0
 
 
 def _work_tree() -> Path | None:
@@ -97,19 +106,83 @@ def _work_tree() -> Path | None:
         return None  # two files outside of any repository
 
 
-def _split(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+def _check_tensors(names: set[str], wanted: list[str]) -> None:
+    """Where something was compared, a pattern that fits no tensor of it is a mistake.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for pattern in wanted if names else ():
+        if not patterns.select(names, [pattern]):
+            raise UsageError(
+                f"no tensor matches {pattern!r}", hint="git theta diff --name-only   lists some"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be compared: revisions, limited to paths; or two `blobs`, or two `files`."""
+
+    kind: Literal["revisions", "blobs", "files"]
+    first: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+def _split(args: argparse.Namespace) -> _Asked:
     """Revisions and files; `--` is what argparse leaves of the two."""
     words = list(args.revisions)
     if args.no_index:
-        if words:
+        if len(words) != 2:
             raise UsageError("--no-index takes two files and nothing else")
-        return [], []
-    repository = Repository.discover()
+        return _Asked("files", tuple(words))
+    repository = _repository_for(words)
+    if repository is None:
+        return _Asked("files", tuple(words))
+    if len(words) == 2 and all(_is_blob(repository, word) for word in words):
+        return _Asked("blobs", tuple(words))
     revisions: list[str] = []
     while words and len(revisions) < 2 and _is_revision(repository, words[0]):
         revisions.append(words.pop(0))
+    if not revisions and len(words) == 2 and _are_files(repository, words):
+        return _Asked("files", tuple(words))
     _check_paths(repository, words, revisions)
-    return revisions, words
+    return _Asked("revisions", tuple(revisions), tuple(words))
+
+
+def _repository_for(words: list[str]) -> Repository | None:
+    """The repository here; None where there is none and two files are to be compared."""
+    try:
+        return Repository.discover()
+    except RepositoryError as error:
+        if len(words) == 2 and all(Path(word).is_file() for word in words):
+            return None
+        raise RepositoryError(
+            error.message, hint="outside a repository: git theta diff FILE FILE"
+        ) from error
+
+
+def _is_blob(repository: Repository, word: str) -> bool:
+    """Whether a word is `REV:PATH` or `:PATH`, and there is a file."""
+    oid = repository.resolve(word) if ":" in word else None
+    return oid is not None and bool(checkpoints.blob_sizes(repository, [oid]))
+
+
+def _are_files(repository: Repository, words: list[str]) -> bool:
+    """Whether two words are files to be compared with each other, as `git diff A B` takes them.
+
+    They are where one lies outside of the work tree, or is not in the index: of paths in the index
+    `git diff` shows how each differs from it.
+    """
+    if not all(Path(word).is_file() for word in words):
+        return False
+    top = repository.work_tree
+    for word in words:
+        place = Path(word).absolute()
+        if top is None or not place.resolve().is_relative_to(top.resolve()):
+            return True
+        if not repository.index(f":(literal){word}"):
+            return True
+    return False
 
 
 def _check_paths(repository: Repository, words: list[str], revisions: list[str]) -> None:
@@ -119,12 +192,17 @@ def _check_paths(repository: Repository, words: list[str], revisions: list[str])
         UsageError: there is one.
     """
     for word in words:
-        if Path(word).exists() or any(char in word for char in "*?[:"):
+        if Path(word).exists() or any(char in word for char in "*?["):
             continue
+        if ":" in word and not word.startswith(":("):
+            raise UsageError(
+                f"there is no {word!r} here",
+                hint="git theta diff REV:FILE REV:FILE   compares two files of two revisions",
+            )
         ends = [
             end.strip(".") for revision in revisions or ["HEAD"] for end in revision.split("..")
         ]
-        if not any(
+        if not word.startswith(":(") and not any(
             repository.git("ls-tree", "--name-only", "--end-of-options", end or "HEAD", "--", word)
             for end in ends
         ):
@@ -138,16 +216,18 @@ def _is_revision(repository: Repository, word: str) -> bool:
     return all(not end or repository.resolve(f"{end.strip('.')}^{{tree}}") for end in ends)
 
 
-def _pairs(args: argparse.Namespace, revisions: list[str], files: list[str]) -> Iterator[Pair]:
-    if args.no_index:
+def _pairs(args: argparse.Namespace, asked: _Asked) -> Iterator[Pair]:
+    if asked.kind == "revisions":
+        yield from changed_checkpoints(
+            Repository.discover(), asked.first, asked.paths, cached=args.cached
+        )
+    elif asked.kind == "blobs":
+        yield two_blobs(Repository.discover(), *asked.first)
+    else:
         blocks = None
-        try:
+        with suppress(RepositoryError):
             blocks = Blocks.open(Repository.discover())
-        except RepositoryError:
-            pass
-        yield two_files(Path(args.no_index[0]), Path(args.no_index[1]), blocks)
-        return
-    yield from changed_checkpoints(Repository.discover(), revisions, files, cached=args.cached)
+        yield two_files(Path(asked.first[0]), Path(asked.first[1]), blocks)
 
 
 def _selected(comparison: Comparison, wanted: list[str], order: str) -> Comparison:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from git_theta_ext import checkpoints, patterns, sharded
-from git_theta_ext.errors import ManifestError, UsageError
+from git_theta_ext import checkpoints, formats, patterns, sharded
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.comparison.contents import Content, Contents, objects_in
+from git_theta_ext.errors import UsageError
+from git_theta_ext.lfs import read_pointer
 from git_theta_ext.manifest import Manifest, UpdateRef
 from git_theta_ext.reader import Checkpoint, open_checkpoint
 from git_theta_ext.repository import Repository
@@ -73,36 +78,93 @@ def versions(repository: Repository, revisions: str) -> Iterator[dict[str, Any]]
     for end in (first, last.removeprefix(".")):
         if end and repository.resolve(f"{end}^{{commit}}") is None:
             raise UsageError(f"there is no revision {end!r} here")
-    log = repository.git(
-        "log", "--reverse", "--topo-order", "-z", "--format=%H%x01%s", "--end-of-options", revisions
-    )
+    commits = list(_commits(repository, revisions))
+    contents = Contents(repository)
+    ours = _checkpoints(repository, commits)
     seen_objects: set[str] = set()
     seen_blobs: set[tuple[str, str]] = set()
     if ".." in revisions and first:
-        for path, oid, manifest in _manifests_of(repository, first):
-            seen_blobs.add((path, oid))
-            seen_objects.update(checkpoints.objects(manifest))
-    for line in log.decode("utf-8", "replace").split("\0"):
-        commit, _, subject = line.partition("\x01")
-        if not commit:
-            continue
+        seen_blobs = set(checkpoints.blobs_of(repository, first))
+        seen_objects.update(objects_in(repository, first))
+    for commit in commits:
         rows: dict[str, dict[str, Any]] = {}
-        for path, oid, manifest in _manifests_of(repository, commit, seen_blobs):
+        for path, oid in commit.files:
+            if (path, oid) in seen_blobs or path not in ours:
+                continue
             seen_blobs.add((path, oid))
-            name = sharded.model_of(path) or path
-            new = {ref.oid: ref for ref in manifest.objects() if ref.oid not in seen_objects}
-            seen_objects.update(new)
-            row = {
-                "commit": commit,
-                "subject": subject,
-                "path": name,
-                "raw": checkpoints.summarise(manifest).raw,
-                "stored": sum(ref.size for ref in new.values()) + _inline(manifest),
-                "objects": len(new),
-                "kinds": _by_kind(new.values()),
-            }
-            rows[name] = _sum(rows[name], row) if name in rows else row
+            content = contents.get(oid, path)
+            if content is not None:
+                name = sharded.model_of(path) or path
+                row = {"commit": commit.oid, "subject": commit.subject, "path": name}
+                row |= _numbers(content, seen_objects, contents.blocks)
+                rows[name] = _sum(rows[name], row) if name in rows else row
         yield from rows.values()
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """A commit, and the path and blob of each file that it changed."""
+
+    oid: str
+    subject: str
+    files: tuple[tuple[str, str], ...]
+
+
+def _commits(repository: Repository, revisions: str) -> Iterator[_Commit]:
+    """The commits of a range, oldest first. Source: git-log(1), "--raw"."""
+    answer = repository.git(
+        "log", "--reverse", "--topo-order", "-m", "--raw", "-z", "--no-abbrev", "--no-renames",
+        "--format=%x01%H%x00%s", "--end-of-options", revisions,
+    )  # fmt: skip
+    fields = iter(os.fsdecode(answer).split("\0"))
+    found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    files: list[tuple[str, str]] = []
+    for field in fields:
+        field = field.lstrip("\n")
+        if field.startswith("\x01"):
+            # A merge comes once for each parent.
+            files = found.setdefault(field[1:], (next(fields), []))[1]
+        elif field.startswith(":"):
+            _, mode, _, oid, status = field.split()
+            path = next(fields)
+            if status != "D" and mode.startswith("100"):
+                files.append((path, oid))
+    for commit, (subject, listed) in found.items():
+        yield _Commit(commit, subject, tuple(dict.fromkeys(listed)))
+
+
+def _checkpoints(repository: Repository, commits: list[_Commit]) -> set[str]:
+    """The paths at which there ever was a manifest, and those of git-lfs that promise to be ours.
+
+    A blob of another path, such as a text, is none of ours.
+    """
+    pairs = {oid: path for commit in commits for path, oid in commit.files}
+    named = {oid for oid, _ in checkpoints.manifest_texts(repository, pairs)}
+    small = [oid for oid, n in checkpoints.blob_sizes(repository, pairs).items() if n <= 1024]
+    pointers = {oid for oid, text in repository.blobs(small) if read_pointer(text) is not None}
+    return {
+        path
+        for commit in commits
+        for path, oid in commit.files
+        if oid in named or (oid in pointers and formats.promises(path))
+    }
+
+
+def _numbers(content: Content, seen: set[str], blocks: Blocks) -> dict[str, Any]:
+    """What a version takes: of one stored by tensor, the objects that are not `seen` yet."""
+    if content.storage == "damaged" or content.manifest is None or content.storage != "tensors":
+        length = content.size or 0
+        kinds = {content.storage: length}
+        return {"raw": length, "stored": length, "objects": 1, "kinds": kinds}
+    manifest = content.manifest
+    new = {ref.oid: ref for ref in manifest.objects() if ref.oid not in seen}
+    seen.update(new)
+    return {
+        "raw": checkpoints.summarise(manifest, blocks).raw,
+        "stored": sum(ref.size for ref in new.values()) + _inline(manifest),
+        "objects": len(new),
+        "kinds": _by_kind(new.values()),
+    }
 
 
 def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -111,18 +173,6 @@ def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     kinds.update(other["kinds"])
     counts = {key: one[key] + other[key] for key in ("raw", "stored", "objects")}
     return {**one, **counts, "kinds": dict(kinds.most_common())}
-
-
-def _manifests_of(
-    repository: Repository, commit: str, known: set[tuple[str, str]] | None = None
-) -> Iterator[tuple[str, str, Manifest]]:
-    files = checkpoints.blobs_of(repository, commit)
-    fresh = [item for item in files if known is None or item not in known]
-    found = dict(checkpoints.manifests(repository, [oid for _, oid in fresh]))
-    for path, oid in fresh:
-        manifest = found.get(oid)
-        if manifest is not None and not isinstance(manifest, ManifestError):
-            yield path, oid, manifest
 
 
 def _inline(manifest: Manifest) -> int:
@@ -147,6 +197,11 @@ def _share(stored: int, raw: int) -> str:
 
 def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
     names = patterns.select(checkpoint, [args.tensors]) if args.tensors else list(checkpoint)
+    if not names:
+        raise UsageError(
+            f"{checkpoint.name} has no tensor {args.tensors!r}",
+            hint=f"git theta show {checkpoint.name}   lists them",
+        )
     rows = [_tensor_row(checkpoint, name) for name in names]
     entries = checkpoint.manifest.entries
     opaque = [ref for e in entries if e.opaque for block in e.blocks for ref in block.chain]

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from git_theta_ext import checkpoints
+from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import printable, size, table, to_json
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         line = ["-" if row["missing"] else "*", printable(row["path"]), row["format"]]
         line += [f"{row['tensors']:,} tensors", f"{row['parameters']:,} parameters"]
         if args.size:
-            line += [size(row["raw_bytes"]), f"stored in {size(row['stored_bytes'])}"]
+            about = "" if row["raw_exact"] else "about "
+            line += [about + size(row["raw_bytes"]), f"stored in {size(row['stored_bytes'])}"]
         lines.append(line)
     for text in table(lines):
         print(text)
@@ -63,14 +65,15 @@ def list_files(repository: Repository, revision: str | None) -> list[dict[str, A
             raise UsageError(f"there is no revision {revision!r} here")
         files = checkpoints.blobs_of(repository, commit)
     found = dict(checkpoints.manifests(repository, [oid for _, oid in files]))
-    store = repository.store
+    blocks = Blocks.open(repository)
+    store = blocks.store
     rows: list[dict[str, Any]] = []
     for path, oid in files:
         manifest = found.get(oid)
         if isinstance(manifest, ManifestError):
             rows.append({"path": path, "blob": oid, "error": manifest.message})
         elif manifest is not None:
-            summary = checkpoints.summarise(manifest)
+            summary = checkpoints.summarise(manifest, blocks)
             rows.append(
                 {
                     "path": path,
@@ -79,6 +82,7 @@ def list_files(repository: Repository, revision: str | None) -> list[dict[str, A
                     "tensors": summary.tensors,
                     "parameters": summary.parameters,
                     "raw_bytes": summary.raw,
+                    "raw_exact": summary.exact,
                     "stored_bytes": summary.stored,
                     "missing": len(checkpoints.missing(manifest, store)),
                 }

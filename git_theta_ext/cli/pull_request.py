@@ -25,7 +25,7 @@ from git_theta_ext.cli.findings import Findings
 from git_theta_ext.cli.github import Api
 from git_theta_ext.cli.lfs_check import Job
 from git_theta_ext.cli.whole import committed_whole
-from git_theta_ext.comparison.compare import Comparison, compare
+from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.files import OnDamage, Pair, changed_checkpoints
 from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.comparison.versions import version_of
@@ -111,7 +111,7 @@ def _fill(
     for pair in pairs(_silent):
         with closing(pair):
             one = _compared(report, repository, pair, between, at_hand)
-        if one.changes or one.structure_changed:
+        if one.differs:
             report.found.append((pair.path, one))
     whole = committed_whole(repository, between.old, between.new)
     if len(whole) > _MAX_LISTED:
@@ -134,7 +134,7 @@ def _compared(
     known = {} if pair.old is None else {ref.oid: ref for ref in pair.old.manifest.objects()}
     lacking = at_hand.lacking(known, _author(repository, pair.path, between))
     try:
-        found = compare(pair.old, pair.new, lacking=lacking)
+        found = pair.compare(lacking=lacking)
         return with_spectra(found, pair.old, pair.new)
     except ThetaError as error:
         report.warn(f"{pair.path}: its values cannot be read: {error.message}", error.exit_code)

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import checkpoints, formats, installation
+from git_theta_ext import advice, checkpoints, formats, installation
+from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.track import tracked_patterns
 from git_theta_ext.errors import ManifestError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
@@ -63,6 +64,7 @@ def _files(repository: Repository) -> list[dict[str, Any]]:
     for entry in repository.tracked():
         stages.setdefault(entry.path, []).append(entry)
     oids = [entry.oid for entries in stages.values() for entry in entries]
+    blocks = Blocks.open(repository)
     manifests = dict(checkpoints.manifests(repository, oids))
     changes = _changes(repository) if stages else {}
     sizes = checkpoints.blob_sizes(repository, oids)
@@ -71,7 +73,7 @@ def _files(repository: Repository) -> list[dict[str, Any]]:
         # Of an unmerged path, our side (stage 2) stands for what is stored.
         entry = next((found for found in entries if found.stage in (0, 2)), entries[0])
         row: dict[str, Any] = {"path": path, "conflict": entry.stage != 0}
-        row |= _stored(repository, manifests.get(entry.oid), path, sizes.get(entry.oid, 0))
+        row |= _stored(blocks, manifests.get(entry.oid), path, sizes.get(entry.oid, 0))
         row["work_tree"] = _work_tree(repository.top / path)
         row["open"] = _open(repository, entries) if row["conflict"] else {}
         row["staged"], row["modified"] = changes.get(path, (False, False))
@@ -80,7 +82,7 @@ def _files(repository: Repository) -> list[dict[str, Any]]:
 
 
 def _stored(
-    repository: Repository, manifest: Manifest | ManifestError | None, path: str, length: int
+    blocks: Blocks, manifest: Manifest | ManifestError | None, path: str, length: int
 ) -> dict[str, Any]:
     """What the index has at a path: kind of blob, numbers, objects that are not here."""
     if manifest is None:
@@ -88,8 +90,8 @@ def _stored(
         return {"stored_as": kind, "raw_bytes": length}
     if isinstance(manifest, ManifestError):
         return {"stored_as": "damaged manifest", "error": manifest.message}
-    summary = checkpoints.summarise(manifest)
-    lacking = checkpoints.missing(manifest, repository.store)
+    summary = checkpoints.summarise(manifest, blocks)
+    lacking = checkpoints.missing(manifest, blocks.store)
     return {
         "stored_as": "manifest",
         "format": summary.format,
@@ -97,6 +99,7 @@ def _stored(
         "tensors": summary.tensors,
         "parameters": summary.parameters,
         "raw_bytes": summary.raw,
+        "raw_exact": summary.exact,
         "stored_bytes": summary.stored,
         "missing_objects": len(lacking),
         "missing_bytes": sum(lacking.values()),
@@ -156,13 +159,14 @@ def _show(report: dict[str, Any]) -> None:
             print(f"\nOpen in {printable(row['path'])}, where ours stands:")
             for line in open_lines(row["open"]):
                 print(f"  {line}")
-    for advice in _advice(report["files"]):
-        print(advice)
+    for line in _advice(report["files"]):
+        print(line)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     if row["stored_as"] == "manifest":
-        numbers = f"{plural(row['tensors'], 'tensor')}, {size(row['raw_bytes'])}"
+        about = "" if row["raw_exact"] else "about "
+        numbers = f"{plural(row['tensors'], 'tensor')}, {about}{size(row['raw_bytes'])}"
         cells = [row["format"], numbers]
     else:
         cells = [row["stored_as"], ""]
@@ -181,13 +185,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _advice(rows: list[dict[str, Any]]) -> list[str]:
-    advice = []
+    lines = []
     if any(row["conflict"] for row in rows):
-        advice.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
+        lines.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
     if any(row.get("missing_objects") for row in rows):
-        advice.append("missing objects: git theta fetch")
+        lines.append("missing objects: git theta fetch")
     if any(row["work_tree"] == "manifest" for row in rows):
-        advice.append("manifests in the work tree: git theta pull writes the checkpoints")
+        lines.append("manifests in the work tree: git theta pull writes the checkpoints")
     if any(row["stored_as"] == "plain blob" for row in rows):
-        advice.append("plain blobs: git add --renormalize .   stores them tensor by tensor")
-    return ["", *(f"  {line}" for line in advice)] if advice else []
+        lines.append(f"plain blobs: {advice.STORE_BY_TENSOR}   stores them tensor by tensor")
+    return ["", *(f"  {line}" for line in lines)] if lines else []

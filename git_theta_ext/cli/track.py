@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import attributes, formats, installation
+from git_theta_ext import advice, attributes, formats, installation
 from git_theta_ext.checkpoints import is_raw
 from git_theta_ext.cli.install import ensure_hooks
 from git_theta_ext.errors import StoreError, ThetaError, UsageError
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{plural(len(after), 'checkpoint')} already committed as a plain blob, such as "
             f"{printable(after[0])}.\n"
-            "To store the next versions tensor by tensor: git add --renormalize ."
+            f"To store them tensor by tensor: {advice.STORE_BY_TENSOR}"
         )
     return 0
 

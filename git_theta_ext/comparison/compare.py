@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -68,9 +68,12 @@ class Change:
 class Comparison:
     """All that differs between two versions of one checkpoint.
 
-    `size` is the length of the new version in bytes, its structure left out; `notes` say what
+    `tensors` and `parameters` count those that either version has, each once.
+    `size` is the length of the new version in bytes, 0 where nothing was measured; `notes` say what
     differs outside the tensors, where that could be read; `unchanged` are the names of tensors that
-    do not differ.
+    do not differ. `renamed_from` is the path of the old version where it was another one. `remarks`
+    say how the versions are stored where one is not stored by tensor; without `compared`, one of
+    them is not on this machine.
     """
 
     changes: tuple[Change, ...]
@@ -84,6 +87,15 @@ class Comparison:
     structure_changed: bool
     notes: tuple[Note, ...] = ()
     unchanged: tuple[str, ...] = ()
+    renamed_from: str | None = None
+    remarks: tuple[str, ...] = ()
+    compared: bool = True
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything to tell: also of how it is stored, and where."""
+        told = bool(self.remarks) or self.renamed_from is not None
+        return bool(self.changes) or self.structure_changed or told
 
     @property
     def measure(self) -> Measure:
@@ -115,19 +127,27 @@ class Comparison:
 
 
 def compare(
-    old: Side | None, new: Side | None, measured: bool = True, lacking: Lacking | None = None
+    old: Side | None,
+    new: Side | None,
+    measured: bool = True,
+    *,
+    known: Collection[str] = (),
+    lacking: Lacking | None = None,
 ) -> Comparison:
     """Compare two versions; only tensors whose hashes differ are read.
 
     Args:
         old, new: None where the file did not exist.
         measured: also read the values of changed tensors, to say how far they moved.
+        known: objects that were stored already, besides those of the old version.
         lacking: asked of the blocks of each such tensor, in both versions, before they are read;
             by default all can be had.
     """
     before = _entries(old)
     after = _entries(new)
-    known = {ref.oid for ref in old.manifest.objects()} if old is not None else set()
+    known = set(known)
+    if old is not None:
+        known.update(ref.oid for ref in old.manifest.objects())
     renames = _renames(before, after)
     changes: list[Change] = []
     for name in sorted({*before, *after}, key=natural_key):
@@ -143,7 +163,7 @@ def compare(
             changes.append(Change("changed", then.tensor, now.tensor, kind, info, stored))
     if measured and old is not None and new is not None:
         changes = _measured(changes, old, new, before, after, lacking=lacking)
-    whole = after or before
+    whole = {**before, **after}
     restructured = (
         old is not None
         and new is not None
@@ -161,7 +181,7 @@ def compare(
         sum(entry.tensor.count for entry in whole.values()),
         sum(_parameters(change) for change in changes),
         _all_stored(new.manifest, known) if new is not None else 0,
-        sum(entry.tensor.nbytes for entry in after.values()),
+        new.length() if measured and new is not None else 0,
         old.manifest.format if old is not None else None,
         new.manifest.format if new is not None else None,
         restructured,

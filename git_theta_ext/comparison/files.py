@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from git_theta_ext import sharded
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.comparison.sides import Side, StoredSide, open_side
+from git_theta_ext.comparison.compare import Comparison, Lacking, compare
+from git_theta_ext.comparison.contents import Content, Contents, objects_in
+from git_theta_ext.comparison.renames import renamed
+from git_theta_ext.comparison.sides import Side, open_side
 from git_theta_ext.errors import ManifestError, RepositoryError, UsageError
-from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
+from git_theta_ext.manifest import Manifest
 from git_theta_ext.names import natural_key
 from git_theta_ext.repository import Repository
-from git_theta_ext.worktree import WorkTree
+
+_BRING = "git lfs fetch --all"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two versions of one checkpoint; None where it was not there."""
+    """Two versions of one checkpoint; None where it was not there, or is not on this machine.
+
+    `renamed_from` is the path of the old version, where that was another one. `remarks` say how
+    the versions are stored, where one is not stored by tensor. `known` are objects that other
+    checkpoints of the old revision name. Without `compared`, a side is there and cannot be read.
+    """
 
     path: str
     old: Side | None
     new: Side | None
+    renamed_from: str | None = None
+    remarks: tuple[str, ...] = ()
+    known: frozenset[str] = frozenset()
+    compared: bool = True
+
+    def compare(self, measured: bool = True, lacking: Lacking | None = None) -> Comparison:
+        """What differs.
+
+        Args:
+            measured: also read the values of changed tensors.
+            lacking: see `compare.compare`.
+        """
+        if not self.compared:
+            found = replace(compare(None, None), compared=False)
+        else:
+            found = compare(self.old, self.new, measured, known=self.known, lacking=lacking)
+        return replace(found, renamed_from=self.renamed_from, remarks=self.remarks)
 
     def close(self) -> None:
         """Let go of the files that were opened."""
@@ -45,6 +72,10 @@ class _Row:
     status: str
 
 
+_Versions = dict[str, Content]
+"""The files that a unit consists of on one side, by path."""
+
+
 def changed_checkpoints(
     repository: Repository,
     revisions: Sequence[str],
@@ -54,7 +85,7 @@ def changed_checkpoints(
     blocks: Blocks | None = None,
     on_damage: OnDamage | None = None,
 ) -> Iterator[Pair]:
-    """The checkpoints that `git diff REVISIONS -- PATHS` lists, in its order.
+    """The checkpoints that `git diff -M REVISIONS -- PATHS` lists, in its order.
 
     Files that are checkpoints on neither side are left out. Sides are opened one after the other.
     The shards of a model are one pair, unless one of them is asked for by its path.
@@ -72,23 +103,11 @@ def changed_checkpoints(
         UsageError: Git does not understand the revisions.
         ThetaError: a side cannot be read.
     """
-    changes = _Changes(repository, revisions, cached, blocks, on_damage)
-    named = {_from_top(repository, path) for path in paths}
-    done: set[str] = set()
-    apart: set[str] = set()
-    for row in changes.rows([sharded.pattern_of(path) for path in paths]):
-        model = sharded.model_of(row.path)
-        if model is None or row.path in named or model in apart:
-            pair = changes.pair(row)
-        elif model in done:
-            continue
-        else:
-            done.add(model)
-            joined = changes.model(model)
-            if joined is None:
-                apart.add(model)
-            pair = joined or changes.pair(row)
-        if pair.old is not None or pair.new is not None:
+    contents = Contents(repository, blocks)
+    changes = _Changes(contents, revisions, paths, cached=cached, on_damage=on_damage)
+    gone = set(changes.renames.values())
+    for unit in changes.units:
+        if unit not in gone and (pair := changes.pair(unit)) is not None:
             yield pair
 
 
@@ -99,24 +118,33 @@ def _from_top(repository: Repository, path: str) -> str:
 
 
 class _Changes:
-    """What differs between two trees, the index and the work tree."""
+    """What differs between two trees, the index and the work tree, by *unit*.
+
+    A unit is a file, or all shards of a model under their pattern.
+    """
 
     def __init__(
         self,
-        repository: Repository,
+        contents: Contents,
         revisions: Sequence[str],
+        paths: Sequence[str],
+        *,
         cached: bool,
-        blocks: Blocks | None,
         on_damage: OnDamage | None,
     ) -> None:
-        self._repository = repository
+        self._repository = contents.repository
+        self._contents = contents
+        self._on_damage = on_damage
         self._revisions = revisions
         self._cached = cached
-        self._blocks = blocks or Blocks.open(repository)
-        self._on_damage = on_damage
+        self._named = {_from_top(self._repository, path) for path in paths}
+        self._same: dict[str, _Versions] = {}
+        self.units: dict[str, list[_Row]] = {}
+        for row in self._rows([sharded.pattern_of(path) for path in paths]):
+            self._add(row)
 
-    def rows(self, paths: Sequence[str]) -> Iterator[_Row]:
-        """The files that differ."""
+    def _rows(self, paths: Sequence[str]) -> Iterator[_Row]:
+        """The files that differ; a link or a submodule is none."""
         flags = ["--cached"] if self._cached else []
         try:
             answer = self._repository.git(
@@ -128,52 +156,38 @@ class _Changes:
         fields = iter(answer.split(b"\0"))
         for header in fields:
             if header:
-                _, _, old, new, status = header.decode().lstrip(":").split()
-                yield _Row(os.fsdecode(next(fields)), old, new, status)
+                path = os.fsdecode(next(fields))
+                old_mode, new_mode, old, new, status = header.decode().lstrip(":").split()
+                if old_mode.startswith("100") or new_mode.startswith("100"):
+                    yield _Row(path, old, new, status)
 
-    def pair(self, row: _Row) -> Pair:
-        """Both versions of one file."""
-        try:
-            return self._pair(row)
-        except ManifestError as error:
-            if self._on_damage is None:
-                raise
-            self._on_damage(row.path, error)
-            return Pair(row.path, None, None)
+    def _add(self, row: _Row) -> None:
+        model = None if row.path in self._named else sharded.model_of(row.path)
+        if model is None or (model not in self.units and not self._add_model(model)):
+            self.units[row.path] = [row]
 
-    def _pair(self, row: _Row) -> Pair:
-        before = _stored(self._repository, self._blocks, row.old)
-        after = _stored(self._repository, self._blocks, row.new)
-        if after is None and not set(row.new) - {"0"} and row.status != "D":
-            after = _in_work_tree(self._repository, self._blocks, row.path, before is not None)
-        return Pair(row.path, before, after)
-
-    def model(self, pattern: str) -> Pair | None:
-        """Both versions of a model; None where one has the shards of several."""
-        old: dict[str, Side] = {}
-        new: dict[str, Side] = {}
-        changed = set()
-        for row in self.rows([sharded.pathspec_of(pattern)]):
-            if sharded.model_of(row.path) == pattern:
-                changed.add(row.path)
-                pair = self.pair(row)
-                if pair.old is not None:
-                    old[row.path] = pair.old
-                if pair.new is not None:
-                    new[row.path] = pair.new
-        if not changed:
-            return None
+    def _add_model(self, pattern: str) -> bool:
+        """Take the shards of a model as one; not where a side has those of several."""
+        rows = [
+            row
+            for row in self._rows([sharded.pathspec_of(pattern)])
+            if sharded.model_of(row.path) == pattern
+        ]
+        changed = {row.path for row in rows}
         try:
             # Shards that are the same on both sides: without them it would not be the whole model.
-            same = sharded.find(self._repository, self._same_in(), pattern)
-            kept = [] if same is None else [item for item in same.shards if item[0] not in changed]
-            for path, manifest in kept:
-                old[path] = new[path] = StoredSide(manifest, self._blocks)
-            for side in (old, new):
-                sharded.check_one(side)
+            found = sharded.find(self._repository, self._same_in(), pattern)
+            same = () if found is None else found.shards
+            kept = {path: manifest for path, manifest in same if path not in changed}
+            sharded.check_one([*kept, *(row.path for row in rows if row.status != "A")])
+            sharded.check_one([*kept, *(row.path for row in rows if row.status != "D")])
         except UsageError:
-            return None
-        return Pair(pattern, _joined(old), _joined(new))
+            return False
+        self.units[pattern] = rows
+        self._same[pattern] = {
+            path: Content("tensors", "", path, None, manifest) for path, manifest in kept.items()
+        }
+        return True
 
     def _same_in(self) -> str:
         """A revision (empty: the index) that has all files which do not differ."""
@@ -181,29 +195,172 @@ class _Changes:
             return "HEAD" if self._cached else ""
         return self._revisions[-1].rpartition("..")[2] or "HEAD"
 
+    # -- both versions of a unit -------------------------------------------------------------------
 
-def _joined(sides: dict[str, Side]) -> Side | None:
-    shards = sorted(sides.items(), key=lambda item: natural_key(item[0]))
-    return sharded.JoinedSide(shards) if shards else None
+    def pair(self, unit: str) -> Pair | None:
+        """Both versions; None where neither is a checkpoint."""
+        old_unit = self.renames.get(unit)
+        old, new = self._old(old_unit or unit), self._new(unit)
+        if not self._concern(unit, [*old.values(), *new.values()]):
+            return None
+        lacking = any(not one.is_here for one in (*old.values(), *new.values()))
+        remarks = tuple(_remarks(list(old.values()), list(new.values())))
+        known = frozenset() if old or lacking else self._known
+        if lacking:
+            return Pair(unit, None, None, old_unit, remarks, compared=False)
+        return _opened(Pair(unit, None, None, old_unit, remarks, known), old, new, self._contents)
+
+    def _old(self, unit: str) -> _Versions:
+        found = {row.path: self._contents.get(row.old, row.path) for row in self.units[unit]}
+        return self._there(found) | self._same.get(unit, {})
+
+    def _new(self, unit: str) -> _Versions:
+        found = {row.path: self._after(row) for row in self.units[unit]}
+        return self._there(found) | self._same.get(unit, {})
+
+    def _there(self, found: Mapping[str, Content | None]) -> _Versions:
+        """Those that there are; damaged ones are told and left out, where that is wanted."""
+        versions: _Versions = {}
+        for path, content in found.items():
+            if content is None:
+                continue
+            if content.storage == "damaged" and self._on_damage is not None:
+                try:
+                    self._contents.open(content)
+                except ManifestError as error:
+                    self._on_damage(path, error)
+                    continue
+            versions[path] = content
+        return versions
+
+    def _after(self, row: _Row) -> Content | None:
+        if row.status == "D" or set(row.new) - {"0"}:
+            return self._contents.get(row.new, row.path)
+        return self._contents.in_work_tree(row.path)
+
+    def _concern(self, unit: str, versions: Sequence[Content]) -> bool:
+        """Whether some versions are those of a checkpoint.
+
+        Of one that is stored by tensor, in any case. Else where the attributes or the user say so,
+        and where git-lfs has a file of a known container.
+        """
+        if any(one.storage in ("tensors", "damaged") for one in versions):
+            return True
+        if any(one.storage == "git-lfs" and one.recognised for one in versions):
+            return True
+        paths = [row.path for row in self.units[unit]]
+        return bool(versions) and any(
+            path in self._named or self._repository.attribute("filter", path) == "theta"
+            for path in paths
+        )
+
+    @cached_property
+    def renames(self) -> dict[str, str]:
+        """New units and the old ones that they were, among those that came and went."""
+        gone = [unit for unit, rows in self.units.items() if {r.status for r in rows} == {"D"}]
+        came = [unit for unit, rows in self.units.items() if {r.status for r in rows} == {"A"}]
+        if not gone or not came:
+            return {}
+        before = {unit: _manifest(self._old(unit)) for unit in gone}
+        after = {unit: _manifest(self._new(unit)) for unit in came}
+        return renamed(
+            {unit: found for unit, found in before.items() if found is not None},
+            {unit: found for unit, found in after.items() if found is not None},
+        )
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """The objects that the manifests of the old side name, whichever checkpoints they are."""
+        if not self._revisions:
+            old = "HEAD" if self._cached else None
+        else:
+            first, dots, last = self._revisions[0].partition("..")
+            old = first or "HEAD"
+            if dots and last.startswith("."):
+                answer = self._repository.git("merge-base", old, last[1:] or "HEAD", ok=(0, 1))
+                old = answer.decode().split("\n")[0] or old
+        if old is not None and self._repository.resolve(f"{old}^{{tree}}") is None:
+            return frozenset()
+        return frozenset(objects_in(self._repository, old))
 
 
-def _stored(repository: Repository, blocks: Blocks, oid: str) -> Side | None:
-    if not set(oid) - {"0"}:
+def _manifest(versions: _Versions) -> Manifest | None:
+    parts = [
+        (path, one.manifest)
+        for path, one in versions.items()
+        if one.manifest is not None and one.recognised
+    ]
+    if not parts:
         return None
-    data = repository.blob(oid)
-    return StoredSide(Manifest.parse(data), blocks) if is_manifest(data[:HEAD_BYTES]) else None
+    return parts[0][1] if len(parts) == 1 else sharded.join(parts)
 
 
-def _in_work_tree(repository: Repository, blocks: Blocks, path: str, wanted: bool) -> Side | None:
-    """The work-tree file, if it is a checkpoint of ours: by its attribute, or as it was before."""
-    if not wanted and repository.attribute("filter", path) != "theta":
-        return None
-    if not WorkTree(repository.top).has_file(path):
-        return None
+def _opened(pair: Pair, old: _Versions, new: _Versions, contents: Contents) -> Pair:
+    """The pair with both its sides; none stays open if one cannot be."""
+    sides: list[dict[str, Side]] = [{}, {}]
     try:
-        return open_side(repository.top / path, blocks)
-    except OSError:
-        return None
+        for opened, versions in zip(sides, (old, new), strict=True):
+            for path, content in versions.items():
+                if (side := contents.open(content)) is not None:
+                    opened[path] = side
+    except BaseException as error:
+        for side in (side for opened in sides for side in opened.values()):
+            side.close()
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+        raise
+    whole = sharded.names_model(pair.path)
+    return replace(pair, old=_joined(sides[0], whole), new=_joined(sides[1], whole))
+
+
+def _joined(sides: Mapping[str, Side], whole: bool) -> Side | None:
+    shards = sorted(sides.items(), key=lambda item: natural_key(item[0]))
+    if not whole or not shards:
+        return next(iter(sides.values()), None)
+    return sharded.JoinedSide(shards)
+
+
+def _remarks(old: Sequence[Content], new: Sequence[Content]) -> Iterator[str]:
+    """How the versions are stored, where one of them is not stored by tensor."""
+    for name, versions in (("old", old), ("new", new)):
+        for one in versions:
+            if not one.is_here:
+                yield f"not compared: the {name} version is {one.words} ({_BRING})"
+                return
+    before = next((one for one in old if one.storage in ("git-lfs", "whole")), None)
+    after = next((one for one in new if one.storage in ("git-lfs", "whole")), None)
+    if after is not None:
+        now = "now " if old and (before is None or before.storage != after.storage) else ""
+        yield f"{now}{after.words}"
+    if before is not None and new and (after is None or before.storage != after.storage):
+        yield f"was {before.words}"
+
+
+def two_blobs(repository: Repository, old: str, new: str) -> Pair:
+    """Two versions given as `REV:PATH`, each, of one checkpoint or of two.
+
+    Raises:
+        UsageError: one is no file.
+    """
+    contents = Contents(repository)
+    found: list[Content] = []
+    for name in (old, new):
+        path = name.partition(":")[2]
+        if sharded.names_model(path):
+            raise UsageError(
+                f"{name!r} stands for several files",
+                hint="to compare two versions of a model: git theta diff REV REV -- PATH",
+            )
+        content = contents.get(repository.resolve(name), path)
+        if content is None:
+            raise UsageError(f"{name!r} is not a file, or an empty one")
+        found.append(content)
+    before, after = found
+    was = before.name if before.name != after.name else None
+    pair = Pair(after.name, None, None, was, tuple(_remarks([before], [after])))
+    if not (before.is_here and after.is_here):
+        return replace(pair, compared=False)
+    return _opened(pair, {before.name: before}, {after.name: after}, contents)
 
 
 def two_files(old: Path, new: Path, blocks: Blocks | None) -> Pair:

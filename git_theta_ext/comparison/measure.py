@@ -156,13 +156,15 @@ def measure_block(
         if cast is not None:
             changed = _not_rounded(cast, spec.dtype, old[piece], new[piece])
         elif old is not new:
-            changed = int(np.count_nonzero(old[piece] != new[piece]))
+            changed = _count(old[piece] != new[piece], spec.dtype)
         if then is None or now is None:
             total += Measure(changed)
             continue
         with np.errstate(over="ignore", invalid="ignore"):
             pair = then[piece], now[piece]
-            part, step = _measure_slice(*pair, first + start, buffers, total.largest)
+            part, step = _measure_slice(
+                *pair, first + start, buffers, total.largest, dtype=spec.dtype
+            )
             samples.append(step[-start % stride :: stride].astype(np.float32))
         total += replace(part, changed=changed)
     return replace(total, sample=tuple(samples[:1] and [np.concatenate(samples)]))
@@ -189,10 +191,12 @@ def measure_arrival(spec: BlockSpec, new: Values, first: int = 0) -> Measure:
         with np.errstate(over="ignore", invalid="ignore"):
             after = now[start : start + _SLICE].astype(np.float64)
             finite = np.isfinite(after)
-            lost = len(after) - int(np.count_nonzero(finite))
+            lost = _count(~finite, spec.dtype)
             at = first + start + int(np.argmin(finite)) if lost else None
             after[~finite] = 0.0
-            moments = Moments(len(after) - lost, float(after.sum()), _product(after, after))
+            moments = Moments(
+                int(np.count_nonzero(finite)), float(after.sum()), _product(after, after)
+            )
         total += Measure(grown=moments, not_finite=lost, not_finite_at=at)
     return total
 
@@ -211,6 +215,8 @@ def _measure_slice(
     first: int,
     buffers: NDArray[np.float64],
     known: float,
+    *,
+    dtype: DType,
 ) -> tuple[Measure, NDArray[np.float64]]:
     """What holds of a slice, except how many bits differ, and its differences (a buffer).
 
@@ -225,7 +231,7 @@ def _measure_slice(
     if not math.isfinite(sum(squares)):
         finite = np.isfinite(before)
         gone = finite & ~np.isfinite(after)
-        lost = int(np.count_nonzero(gone))
+        lost = _count(gone, dtype)
         lost_at = first + int(np.argmax(gone)) if lost else None
         both = finite & ~gone
         before[~both] = after[~both] = 0.0
@@ -247,6 +253,13 @@ def _measure_slice(
         at = first + int(np.argmax(np.abs(step)))
         measure = replace(measure, largest=largest, largest_at=at)
     return measure, step
+
+
+def _count(marked: NDArray[np.bool_], dtype: DType) -> int:
+    """How many elements are marked: a complex one where one of its two parts is."""
+    if dtype.kind == "complex":
+        marked = marked[::2] | marked[1::2]
+    return int(np.count_nonzero(marked))
 
 
 def _product(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from git_theta_ext import checkpoints
 from git_theta_ext.beside import read_layout
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import ChangedWhileReadError
@@ -48,6 +49,10 @@ class Side(Protocol):
         """What the structure is read from, where it is stored."""
         ...
 
+    def length(self) -> int:
+        """The length of the file in bytes; about so, where its structure is not on this machine."""
+        ...
+
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Have what these blocks are rebuilt from at hand, in one batch."""
         ...
@@ -72,6 +77,10 @@ class StoredSide:
     def skeletons(self) -> list[Block]:
         """The one of the manifest."""
         return [self.manifest.skeleton]
+
+    def length(self) -> int:
+        """The length of the file in bytes."""
+        return checkpoints.summarise(self.manifest, self.blocks).raw
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Fetch the objects that are missing."""
@@ -125,6 +134,10 @@ class FileSide:
     def skeletons(self) -> list[Block]:
         """A file has its structure itself."""
         return []
+
+    def length(self) -> int:
+        """The length of the file in bytes."""
+        return self._source.size
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """A file has everything."""

@@ -133,6 +133,11 @@ def expected_format(path: str, found: str) -> str | None:
     return None if not promised or found in promised else promised[0]
 
 
+def promises(path: str) -> bool:
+    """Whether a file's extension says that it is a checkpoint of a known container."""
+    return os.path.splitext(path)[1].lower() in _EXTENSIONS
+
+
 def sniff(source: Source) -> str:
     """The container that a file begins like: quick, and not yet read any further."""
     head = source.read(0, min(_HEAD_BYTES, source.size))

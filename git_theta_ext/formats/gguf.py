@@ -36,6 +36,29 @@ _BLOCKS = {
 }  # fmt: skip
 """Elements and bytes of a block by the type's number (Q4_0 is 2, Q4_K 12, IQ4_XS 23, MXFP4 39)."""
 
+_NAMES = {
+    2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
+    12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
+    19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 29: "IQ1_M", 34: "TQ1_0",
+    35: "TQ2_0", 39: "MXFP4",
+}  # fmt: skip
+
+
+def quantisations(tensor: TensorInfo, row: int) -> list[str]:
+    """What a tensor may be quantised as, if its rows stand for `row` elements; mostly one name.
+
+    None where it is no quantised tensor of rows of that length. (Two types can have blocks of the
+    same form; which of them it is stands in the file's list of tensors only.)
+    """
+    if tensor.dtype.name != "U8" or len(tensor.shape) < 2:
+        return []
+    blocks, size = tensor.shape[-2:]
+    return [
+        _NAMES[kind]
+        for kind, (elements, length) in _BLOCKS.items()
+        if length == size and blocks * elements == row
+    ]
+
 
 def sniff(head: bytes, source: Source) -> bool:
     """Whether the file begins as GGUF does."""

@@ -9,7 +9,7 @@ from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.comparison.versions import Version
 from git_theta_ext.report.groups import Group, group, weight
 from git_theta_ext.report.text import described, magnitude, percentage
-from git_theta_ext.report.words import is_training_state, relation
+from git_theta_ext.report.words import conversion, is_training_state, relation
 from git_theta_ext.text import printable, size
 
 LIMIT = 65_536
@@ -108,6 +108,12 @@ def _lacking(found: Comparison) -> list[str]:
 
 
 def _summary(found: Comparison) -> str:
+    was = [] if found.renamed_from is None else [f"was {_escaped(found.renamed_from)}"]
+    counted = [_counts(found)] if found.compared else []
+    return ", ".join([*was, *counted, *(_escaped(remark) for remark in found.remarks)])
+
+
+def _counts(found: Comparison) -> str:
     if found.old_format is None:
         words = f"new, {found.tensors:,} tensors, {magnitude(found.parameters)} parameters"
     elif found.new_format is None:
@@ -117,6 +123,8 @@ def _summary(found: Comparison) -> str:
             f"{len(found.changes):,} of {found.tensors:,} tensors, "
             f"{magnitude(found.changed_parameters)} of {magnitude(found.parameters)} parameters"
         )
+        if (sentence := conversion(found.changes)) is not None:
+            words += f", {_escaped(sentence)}"
         if (moved := found.measure.relative) is not None:
             words += f", change {percentage(moved)}"
     return f"{words}, stores {size(found.stored)} of {size(found.size)}"

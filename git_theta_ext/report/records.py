@@ -8,7 +8,7 @@ from typing import Any
 from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.report.text import position
-from git_theta_ext.report.words import relation
+from git_theta_ext.report.words import conversion, relation
 from git_theta_ext.tensors import TensorInfo
 
 
@@ -16,6 +16,10 @@ def records(path: str, comparison: Comparison) -> dict[str, Any]:
     """The comparison of one checkpoint; sizes in bytes, shares as fractions of one."""
     return {
         "path": path,
+        "old_path": comparison.renamed_from,
+        "compared": comparison.compared,
+        "remarks": list(comparison.remarks),
+        "conversion": conversion(comparison.changes),
         "old_format": comparison.old_format,
         "new_format": comparison.new_format,
         "tensors": comparison.tensors,
@@ -73,7 +77,7 @@ def _measure(measure: Measure | None, tensor: TensorInfo | None) -> dict[str, An
         "largest_at": None if at is None else position(at, tensor),
         "new_not_finite": measure.not_finite,
         "new_not_finite_at": None if gone is None else position(gone, tensor),
-        "added_entries": measure.grown.count,
+        "added_entries": measure.grown.count // (2 if tensor.dtype.kind == "complex" else 1),
         "added_mean": _number(measure.grown.mean),
         "added_std": _number(measure.grown.std),
         "histogram": measure.histogram(),

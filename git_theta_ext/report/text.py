@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
 from git_theta_ext.comparison.measure import Measure, histogram
 from git_theta_ext.report.groups import Group, group, weight
-from git_theta_ext.report.words import relation, rounded
+from git_theta_ext.report.words import conversion, relation, rounded
 from git_theta_ext.tensors import TensorInfo
 from git_theta_ext.text import plural, printable, size
 
@@ -74,6 +74,10 @@ def render(
 def summary(comparison: Comparison) -> str:
     """What happened to the file, in one line."""
     parts = []
+    if comparison.renamed_from is not None:
+        parts.append(f"was {printable(comparison.renamed_from)}")
+    if not comparison.compared:
+        return " · ".join([*parts, *comparison.remarks])
     if comparison.old_format is None:
         parts.append(f"new, {plural(comparison.tensors, 'tensor')}")
         parts.append(f"{magnitude(comparison.parameters)} parameters")
@@ -87,11 +91,13 @@ def summary(comparison: Comparison) -> str:
             f"{magnitude(comparison.changed_parameters)} of {magnitude(comparison.parameters)} "
             "parameters"
         )
+        if (words := conversion(comparison.changes)) is not None:
+            parts.append(words)
         if (moved := comparison.measure.relative) is not None:
             parts.append(f"change {percentage(moved)}")
     if comparison.stored:
         parts.append(f"stores {size(comparison.stored)} of {size(comparison.size)}")
-    return " · ".join(parts)
+    return " · ".join([*parts, *comparison.remarks])
 
 
 def _line(one: Group, names: int, style: Style) -> str:

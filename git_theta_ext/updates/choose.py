@@ -24,6 +24,8 @@ _MAX_SHARE = 0.5
 """Further updates are chained only while all together stay under this share of a dense copy."""
 _QUICK_BYTES = 4 << 20
 """Blocks up to this size are rebuilt for a guess."""
+_CLEARLY_SMALLER = 16
+"""A patch of one byte in so many is taken without a look at what a dense copy would take."""
 _CONVERTING = frozenset({"cast", "resize"})
 
 
@@ -148,6 +150,19 @@ def _update_against(
         return None
     remarks = (*update.info, *describe(spec.dtype, new, base))
     return Encoded(update.kind, update.pieces, remarks)
+
+
+def encode_chunk(spec: BlockSpec, new: Values, reference: Reference) -> Choice:
+    """The smaller of a dense copy and a patch, for a chunk of a file of no known container."""
+    patch = Patch().encode_chunk(new, reference.rebuild(len(reference.chain)))
+    if patch is not None and _may_grow(reference.chain, patch):
+        if patch.nbytes < new.nbytes // _CLEARLY_SMALLER:
+            return Choice(len(reference.chain), patch)
+        dense = Dense().encode(spec, new)
+        if patch.nbytes < dense.nbytes:
+            return Choice(len(reference.chain), patch)
+        return Choice(0, dense)
+    return Choice(0, Dense().encode(spec, new))
 
 
 def encode_bytes(new: bytes, reference: Reference | None) -> Choice:

@@ -6,7 +6,8 @@ The earlier version is the prefix that zstd may refer back to (what its command 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates import coders
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes
 from git_theta_ext.updates.parameter_file import build
+
+_CHUNK_LEVEL = 12
+"""A chunk of 0.5 MB of text, a thirteenth of it new, takes 7 ms and 17.5 kB, with level 19 245 ms
+and 15.9 kB, with level 3 25 ms and 18.6 kB."""
 
 
 def level_for(size: int) -> int:
@@ -33,10 +38,23 @@ class Patch:
 
     def encode(self, spec: BlockSpec, new: Values, base: Values | None) -> Encoded | None:
         """Compress `new` with `base` as its prefix; None for anything but bytes."""
+        return self._encode(new, base, level_for(len(new)), {})
+
+    def encode_chunk(self, new: Values, base: Values) -> Encoded | None:
+        """The same for a chunk of a file of no known container, of which there may be thousands.
+
+        It states how long the predecessor is: a dense chunk does not say so itself.
+        """
+        stated = {"base": {"dtype": "U8", "shape": [len(base)]}}
+        return self._encode(new, base, _CHUNK_LEVEL, stated)
+
+    def _encode(
+        self, new: Values, base: Values | None, level: int, stated: Mapping[str, Any]
+    ) -> Encoded | None:
         if base is None or new.itemsize != 1 or len(new) + len(base) > limits.STRUCTURE_BYTES:
             return None
-        data = coders.compress(raw_bytes(new), level_for(len(new)), base.tobytes())
-        settings = {"coder": "zstd", "size": len(new)}
+        data = coders.compress(raw_bytes(new), level, base.tobytes())
+        settings = {"coder": "zstd", "size": len(new), **stated}
         return Encoded(self.kind, build(self.kind, settings, {"data": data}))
 
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:

@@ -28,7 +28,7 @@ LAYERS = [
         "frameworks", "torch_modules",
         "formats", "updates", "parallel",
     },
-    {"tensors", "errors", "limits", "text"},
+    {"tensors", "errors", "limits", "text", "advice"},
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FRAMEWORKS = {"torch", "h5py", "onnx", "tensorflow", "jax", "matplotlib"}

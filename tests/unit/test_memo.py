@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,27 @@ def test_a_chain_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_oldest_answers_go(tmp_path: Path) -> None:
-    memo = Memo(tmp_path)
+    memo = Memo(tmp_path / "memo")
     for number in range(9):
         memo.put(b"x", str(number))
-    memo.trim(4)
-    assert len(list(tmp_path.iterdir())) == 4
+        os.utime(memo._path((str(number),)), (number, number))
+    memo.trim(tmp_path / "objects", 4)
+    kept = [number for number in range(9) if memo.get(str(number)) is not None]
+    assert kept == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(("stored", "kept"), [(0, 3), (10 << 20, 26), (100 << 20, 60)])
+def test_the_answers_take_a_share_of_the_store(tmp_path: Path, stored: int, kept: int) -> None:
+    memo = Memo(tmp_path / "memo")
+    for number in range(60):
+        memo.put(bytes(20_000), str(number))
+        os.utime(memo._path((str(number),)), (number, number))
+    for top in range(16) if stored else ():
+        path = tmp_path / "objects" / f"{top:02x}" / "ab" / "object"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.truncate(path, stored // 16)
+    memo.trim(tmp_path / "objects")
+    assert [number for number in range(60) if memo.get(str(number)) is not None] == list(
+        range(60 - kept, 60)
+    )

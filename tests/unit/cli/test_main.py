@@ -124,3 +124,24 @@ def test_no_verb_imports_more_than_itself() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert shown.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("stauts", "status"),
+        ("sttaus", "status"),
+        ("statu", "status"),
+        ("lsfiles", "ls-files"),
+        ("comit", None),
+        ("pul", "pull"),
+        ("psuh", "push"),
+        ("merg", "merge"),
+        ("mergetol", "mergetool"),
+        ("ver", "version"),
+        ("frobnicate", None),
+        ("x" * 10_000, None),
+    ],
+)
+def test_a_misspelt_verb_suggests_the_nearest(typed: str, meant: str | None) -> None:
+    assert program.nearest(typed, program.VERBS) == meant
