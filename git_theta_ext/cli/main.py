@@ -17,6 +17,7 @@ from typing import TextIO
 
 from git_theta_ext import __version__
 from git_theta_ext.errors import ThetaError, UsageError
+from git_theta_ext.terminal import harmless_streams
 from git_theta_ext.text import paragraph, printable
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -58,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _survive_any_character(sys.stdout)
     _survive_any_character(sys.stderr)
+    with harmless_streams():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

@@ -34,7 +34,8 @@ from git_theta_ext.merge.tune import (
     tune,
 )
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import plural, printable, table
+from git_theta_ext.terminal import ask
+from git_theta_ext.text import from_program, plural, printable, table
 
 _FROM_FILE = ""
 """What `--tune` without a command stands for."""
@@ -117,7 +118,7 @@ def _git(repository: Repository, *arguments: str) -> tuple[int, bytes, bytes]:
 
 def _pass_on(output: bytes, errors: bytes) -> None:
     for stream, data in ((sys.stdout, output), (sys.stderr, errors)):
-        stream.write(data.decode("utf-8", "replace"))
+        stream.write(from_program(data))
         stream.flush()
 
 
@@ -155,10 +156,10 @@ def _merge_models(
         for line in open_lines(merged.open):
             print(f"    {line}")
         print(f"  to go on: git theta resolve {shlex.quote(name)} --strategy average (or ours, …)")
-    unmerged = repository.git("diff", "--name-only", "--diff-filter=U").decode("utf-8", "replace")
+    unmerged = os.fsdecode(repository.git("diff", "--name-only", "-z", "--diff-filter=U"))
     if left or unmerged:
-        for line in unmerged.splitlines():
-            print(f"in conflict: {line}")
+        for line in unmerged.split("\0")[:-1]:
+            print(f"in conflict: {printable(line)}")
         return 1
     if args.no_commit:
         return 0
@@ -271,6 +272,6 @@ def _accepted(args: argparse.Namespace, best: Trial) -> bool:
     if args.yes:
         return True
     if sys.stdin.isatty() and sys.stdout.isatty():
-        return input(f"Merge {args.other} with {best.label}? [y/N] ").strip().lower() == "y"
-    print(f"To take it: git theta merge {args.other} --strategy {best.label}")
+        return ask(f"Merge {args.other} with {best.label}? [y/N]").lower() == "y"
+    print(f"To take it: git theta merge {printable(args.other)} --strategy {best.label}")
     return False

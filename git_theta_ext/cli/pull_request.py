@@ -25,7 +25,7 @@ from git_theta_ext.cli.github import Api, RefusedError
 from git_theta_ext.errors import ManifestError, RepositoryError, ThetaError, UsageError
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import paragraph, plural, printable, size
+from git_theta_ext.text import annotation, markdown_text, paragraph, plural, printable, size
 
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
 """How our comment begins; by it, it is found again."""
@@ -54,7 +54,7 @@ def main(environment: Mapping[str, str] | None = None) -> int:
     try:
         return _report(os.environ if environment is None else environment)
     except ThetaError as error:
-        print(f"::error::{_annotation(error.message)}")
+        print(f"::error::{annotation(error.message)}")
         if error.hint is not None:
             print(f"  hint: {paragraph(error.hint, '        ')}", file=sys.stderr)
         return error.exit_code
@@ -76,7 +76,7 @@ def _report(environment: Mapping[str, str]) -> int:
     _append(environment.get("GITHUB_OUTPUT"), f"changed={str(changed).lower()}\nhtml={page}\n")
     _comment(environment, request, body if changed else None)
     for warning in warnings:
-        print(f"::{'error' if warning.fatal else 'warning'}::{_annotation(warning.text)}")
+        print(f"::{'error' if warning.fatal else 'warning'}::{annotation(warning.text)}")
     return int(any(warning.fatal for warning in warnings))
 
 
@@ -207,7 +207,7 @@ def _body(warnings: list[Warn], tensors: str) -> str:
     lines = [f"{MARKER}\n## Checkpoints\n"]
     for warning in warnings:
         mark = "❌" if warning.fatal else "⚠️"
-        lines.append(f"\n> {mark} {_code_free(warning.text)}\n")
+        lines.append(f"\n> {mark} {markdown_text(warning.text)}\n")
     lines.append(f"\n{tensors}")
     text = "".join(lines)
     if len(text) <= LIMIT:
@@ -216,19 +216,6 @@ def _body(warnings: list[Warn], tensors: str) -> str:
     note = "\n\n… cut here; the whole report is in the job's summary and its artifact.\n"
     kept = text[: LIMIT - len(note)].rpartition("\n\n###")[0]
     return (kept or "".join(lines[:-1])) + note
-
-
-def _code_free(text: str) -> str:
-    """A text in which Markdown, HTML and mentions have no meaning."""
-    found = []
-    for char in printable(text):
-        if char.isalnum() or char in " ,;()-/%…":
-            found.append(char)
-        else:
-            # Mentions and references are looked for once entities are read: a blank of no width
-            # after their sign keeps them from being found.
-            found.append(f"&#{ord(char)};" + ("&#8203;" if char in "@#" else ""))
-    return "".join(found)
 
 
 def _comment(environment: Mapping[str, str], request: Request, body: str | None) -> None:
@@ -243,18 +230,13 @@ def _comment(environment: Mapping[str, str], request: Request, body: str | None)
         print(f"Comment: {api.comment(request.number, MARKER, body)}")
     except RefusedError as error:
         # Pull requests from forks get a token that may only read.
-        print(f"::notice::{_annotation(error.message)}; the report is in the summary of this job")
+        print(f"::notice::{annotation(error.message)}; the report is in the summary of this job")
 
 
 def _append(path: str | None, text: str) -> None:
     if path:
         with open(path, "a", encoding="utf-8", newline="\n") as file:
             file.write(text)
-
-
-def _annotation(text: str) -> str:
-    """A text for one line of a workflow command, which it cannot end."""
-    return printable(text.replace("\n", " ")).replace("%", "%25")
 
 
 if __name__ == "__main__":

@@ -9,18 +9,16 @@ from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.report.groups import Group, group, weight
 from git_theta_ext.report.text import described, magnitude, percentage
 from git_theta_ext.report.words import relation
-from git_theta_ext.text import printable, size
+from git_theta_ext.text import markdown_code, markdown_escaped, markdown_text, size
 
 LIMIT = 65_536
 """Characters that a comment on GitHub may have."""
 _OPEN_ROWS = 12
 """Rows of a table that are shown; the rest are folded away."""
 _HEAD = "| | tensor | what | change | cos | stores |\n|---|---|---|---|---|---|"
+_SHOWN = 200
+"""Characters of a name or value in a table."""
 _SIGNS = {"added": "➕", "removed": "➖", "changed": "✏️", "renamed": "➡️"}
-_MEANING = str.maketrans(
-    {char: f"\\{char}" for char in "\\`*_{}[]()#+-.!|~$:@"}
-    | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-)
 
 
 def render(comparisons: Sequence[tuple[str, Comparison]], limit: int = LIMIT) -> str:
@@ -39,7 +37,7 @@ def render(comparisons: Sequence[tuple[str, Comparison]], limit: int = LIMIT) ->
         keep = min(keep - 1, keep * limit // len(text))
     if len(text) <= limit:
         return text
-    rows = [f"- {_escaped(path)}: {_summary(found)}" for path, found in comparisons]
+    rows = [f"- {markdown_code(path)}: {_summary(found)}" for path, found in comparisons]
     while rows and len(head) + sum(len(row) + 1 for row in rows) + 40 > limit:
         rows.pop()
     left = len(comparisons) - len(rows)
@@ -50,7 +48,7 @@ def render(comparisons: Sequence[tuple[str, Comparison]], limit: int = LIMIT) ->
 def _file(path: str, found: Comparison, keep: int) -> str:
     groups = sorted(group(found.changes), key=weight)
     rows = [_row(one) for one in groups[:keep]]
-    parts = [f"**{_escaped(path)}** — {_summary(found)}\n"]
+    parts = [f"**{markdown_code(path)}** — {_summary(found)}\n"]
     if rows:
         parts.append("\n".join([_HEAD, *rows[:_OPEN_ROWS]]) + "\n")
     if rows[_OPEN_ROWS:]:
@@ -110,14 +108,14 @@ def _what(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
     tensor = first.new or first.old
     times = f"{len(one.changes):,} × " if len(one.changes) > 1 else ""
     if tensor is not None:
-        yield times + _escaped(described(tensor))
+        yield times + markdown_escaped(described(tensor))
     if first.old is not None and first.new is not None and first.old.dtype != first.new.dtype:
         yield f"was {first.old.dtype.name}"
-    yield from (_escaped(words) for words in relation(first) if words != "renamed")
+    yield from (markdown_escaped(words) for words in relation(first) if words != "renamed")
     if first.kind is not None and first.status == "changed":
         remarks = {change.info for change in one.changes}
         plain = [f"{k}={v}" for k, v in first.info if k != "change"] if len(remarks) == 1 else []
-        yield _escaped(" ".join([first.kind, *plain]))
+        yield markdown_text(" ".join([first.kind, *plain]))
     changed, count = sum(m.changed for m in measures), sum(c.count for c in one.changes)
     if measures and 0 < 2 * changed < count:
         yield f"{changed:,} of {count:,} entries"
@@ -126,7 +124,8 @@ def _what(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
 def _outside(found: Comparison) -> list[str]:
     container = []
     if found.old_format and found.new_format and found.old_format != found.new_format:
-        container = [f"container: {_escaped(found.old_format)} → {_escaped(found.new_format)}\n"]
+        then, now = markdown_code(found.old_format), markdown_code(found.new_format)
+        container = [f"container: {then} → {now}\n"]
     if not found.notes:
         return container
     rows = [
@@ -142,16 +141,7 @@ def _outside(found: Comparison) -> list[str]:
 
 
 def _code(text: str | None) -> str:
-    """Text as code in a table's cell, whatever it holds."""
+    """The beginning of a name or value as code, nothing where there is none."""
     if text is None:
         return ""
-    safe = printable(text[:200]).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return f"<code>{safe.replace('|', '&#124;').replace('`', '&#96;').translate(_INERT)}</code>"
-
-
-_INERT = str.maketrans({char: f"&#{ord(char)};" for char in "\\*_[]()#!~$@:"})
-"""Characters that would be markdown, or a mention, within an HTML element too."""
-
-
-def _escaped(text: str) -> str:
-    return printable(text).translate(_MEANING)
+    return markdown_code(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

@@ -14,7 +14,7 @@ LAYERS = [
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
         "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
-        "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
+        "writer", "terminal", "api", "beside", "sharded", "handle", "integrations", "adapters",
     },
     {"paths"},
     {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks"},
