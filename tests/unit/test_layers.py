@@ -17,7 +17,7 @@ LAYERS = [
         "writer", "terminal", "api", "beside", "sharded", "handle", "integrations", "adapters",
     },
     {"paths"},
-    {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks"},
+    {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks", "verified"},
     {"git_process", "libgit2"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
