@@ -194,7 +194,7 @@ class Blocks:
 
         Asked before a new manifest names them: see `Store.sound`.
         """
-        return all([self.store.sound(ref.oid, ref.size) for ref in chain])
+        return all(self.store.sound(ref.oid, ref.size) for ref in chain)
 
     def append(
         self, spec: BlockSpec, digest: str, chain: tuple[UpdateRef, ...], encoded: Encoded

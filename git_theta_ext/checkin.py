@@ -74,7 +74,7 @@ class Checkin:
         if found is None:
             return None
         objects, store = Manifest.parse(found).objects(), self._blocks.store
-        kept = all([store.keep(ref.oid, ref.size) for ref in objects])
+        kept = all(store.keep(ref.oid, ref.size) for ref in objects)
         store.save_verified()
         return found if kept else None
 

@@ -3,8 +3,8 @@
 Objects live in `theta/objects/aa/bb/<oid>` under Git's common directory, where `git lfs prune`
 does not look. A file gets its name only after its bytes are on disk (write, fsync, rename), so an
 object that has a name is whole, after a crash too. What is found under a name may still be another
-user's work, or damaged: it is hashed before a new manifest relies on it. Readers need no lock: names never change
-their content, and two writers of one object write the same bytes. Writers share a lock, from their
+user's work, or damaged: it is hashed before a new manifest relies on it. Readers need no lock:
+names never change their content, and two writers of one object write the same bytes. Writers share a lock, from their
 first object to `flush`, which `git theta prune` owns alone while it removes objects; and an object
 that is found rather than written is made young, so that it is not taken for garbage.
 """

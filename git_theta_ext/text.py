@@ -70,21 +70,23 @@ def _escape(char: str) -> str:
 
 # -- markdown, and what runs it --------------------------------------------------------------------
 
-_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
-_BEFORE_PUNCTUATION = re.compile(r"\\(?=[!-/:-@\[-`{-~]|$)")
+_MEANING = re.compile(r"([\\`*_{}\[\]()#+.!|~$:@<>&-])")
+_ENTITIES = str.maketrans({char: f"&#{ord(char)};" for char in "\\`*_[]()#!|~$:&<>"})
+_WWW = re.compile(r"(?i)(www)\.")
 _PLAIN = re.compile(r"[(\[]*(?:[A-Za-z]{1,40}|[0-9][0-9,.]{0,14})?[)\],;.:!?%]*")
 _HASH = re.compile(r"[(\[]*[0-9a-fA-F]{7,}[)\],;.:!?%]*")
 """GitHub makes a link of seven hexadecimal digits and more, where a commit begins with them."""
 
 
 def markdown_code(text: str) -> str:
-    """`text` as a code span, in a table's cell too: no mention, reference, link or emphasis.
+    """`text` as code, in a table's cell too: no mention, reference, link or emphasis.
 
-    A code span is the only place of GitHub's markdown where nothing has a meaning, neither to the
-    parser nor to what looks for mentions afterwards. What could end it is escaped as in a terminal.
+    Entities keep the parser from finding anything; what looks for mentions and references
+    afterwards, once entities are read, passes over code. An address of electronic mail is looked
+    for in between: the comment after the `@` parts it.
     """
-    safe = printable(text).replace("`", "\\x60").replace("|", "\\x7c")
-    return f"`{_BEFORE_PUNCTUATION.sub(lambda _: chr(92) + 'x5c', safe) or ' '}`"
+    safe = _WWW.sub(r"\1&#46;", printable(text).translate(_ENTITIES))
+    return f"<code>{safe.replace('@', '&#64;<!-- -->')}</code>"
 
 
 def markdown_text(text: str) -> str:
@@ -94,13 +96,13 @@ def markdown_text(text: str) -> str:
 
 def _markdown_word(word: str) -> str:
     if _PLAIN.fullmatch(word) and not _HASH.fullmatch(word):
-        return _PUNCTUATION.sub(r"\\\1", word)
+        return _MEANING.sub(r"\\\1", word)
     return markdown_code(word)
 
 
 def markdown_escaped(text: str) -> str:
     """Words of ours in markdown. Names are for `markdown_code`: mentions survive this."""
-    return _PUNCTUATION.sub(r"\\\1", printable(text))
+    return _MEANING.sub(r"\\\1", printable(text))
 
 
 def annotation(text: str) -> str:

@@ -81,9 +81,7 @@ class Verified:
 
 
 def _identity(found: os.stat_result) -> str:
-    return (
-        f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
-    )
+    return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def only_ours(found: os.stat_result) -> bool:

@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "merge": ("merge", "merge a branch with a strategy, show the plan, or find the best merge"),
     "resolve": ("resolve", "settle what a merge left open in a checkpoint"),
     "mergetool": ("mergetool", "settle what a merge left open, in the terminal"),
+    "allow": ("allow", "allow the evaluation command that this repository names"),
     "stats": ("stats", "measure what the Fisher and RegMean merges need"),
     "fetch": ("fetch", "download missing objects from the remote"),
     "pull": ("pull", "download missing objects and write the checkpoints"),

@@ -11,7 +11,9 @@ from typing import Any
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli import merge_several
+from git_theta_ext.cli.allow import shown
 from git_theta_ext.cli.choices import add_options, choice_of
+from git_theta_ext.consent import Consent, evaluation_of
 from git_theta_ext.errors import UsageError
 from git_theta_ext.git_process import run_program
 from git_theta_ext.merge import policy
@@ -59,6 +61,10 @@ def add_parser(subparsers: Any) -> None:
         "--tune", metavar="CMD", nargs="?", const=_FROM_FILE,
         help="evaluate candidates by a command with {checkpoint} in it, whose last line is the "
         "score and the number of examples (default: evaluate in .theta.toml)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-evaluation", action="store_true",
+        help="with --tune: run the command that .theta.toml names, whatever it is, this once",
     )  # fmt: skip
     parser.add_argument("--file", metavar="FILE", help="the checkpoint to tune for")
     parser.add_argument("--yes", "-y", action="store_true", help="with --tune: do not ask")
@@ -194,7 +200,7 @@ def _tuned(
     repository: Repository, args: argparse.Namespace, branches: Branches | None
 ) -> Choice | None:
     """The strategy that scored best, or None if there is nothing to merge with."""
-    text = args.tune or policy.committed(repository).evaluate
+    text = args.tune or _allowed(repository, policy.committed(repository).evaluate, args)
     if not text:
         raise UsageError(
             "--tune needs a command, for .theta.toml has none",
@@ -216,6 +222,32 @@ def _tuned(
         print("Nothing was merged.")
         return None
     return verdict.best.choice if _accepted(args, verdict.best) else None
+
+
+def _allowed(repository: Repository, command: str | None, args: argparse.Namespace) -> str | None:
+    """The evaluation command that the repository names, once its user lets it run.
+
+    Raises:
+        UsageError: the user did not.
+    """
+    if not command:
+        return None
+    wanted = evaluation_of(repository, command)
+    if args.allow_evaluation:
+        return command
+    consent = Consent.of(repository, os.environ)
+    if consent.given(wanted):
+        return command
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+        print(f"{policy.FILE} of this repository names a command that would run on your machine:")
+        print(shown(command))
+        if ask("Allow it, now and from now on? [y/N]").lower() in ("y", "yes"):
+            consent.give(wanted)
+            return command
+    raise UsageError(
+        f"{policy.FILE} names an evaluation command that you have not allowed:\n{shown(command)}",
+        hint="git theta allow   (or, this once: --allow-evaluation)",
+    )
 
 
 def _contests(

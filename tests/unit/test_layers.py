@@ -14,10 +14,13 @@ LAYERS = [
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
         "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
-        "writer", "terminal", "api", "beside", "sharded", "handle", "integrations", "adapters",
+        "writer", "api", "beside", "terminal", "consent", "sharded", "handle",
+        "integrations", "adapters",
     },
     {"paths"},
-    {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks", "verified"},
+    {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks",
+        "verified",
+    },
     {"git_process", "libgit2"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
