@@ -4,9 +4,10 @@ Objects live in `theta/objects/aa/bb/<oid>` under Git's common directory, where 
 does not look. A file gets its name only after its bytes are on disk (write, fsync, rename), so an
 object that has a name is whole, after a crash too. What is found under a name may still be another
 user's work, or damaged: it is hashed before a new manifest relies on it. Readers need no lock:
-names never change their content, and two writers of one object write the same bytes. Writers share a lock, from their
-first object to `flush`, which `git theta prune` owns alone while it removes objects; and an object
-that is found rather than written is made young, so that it is not taken for garbage.
+names never change their content, and two writers of one object write the same bytes. Writers share
+a lock, from their first object to `flush`, which `git theta prune` owns alone while it removes
+objects; and an object that is found rather than written is made young, so that it is not taken for
+garbage.
 """
 
 from __future__ import annotations
@@ -101,19 +102,42 @@ class Store:
         wrong = any(_object_path(root, oid) in self._wrong for root in self._roots)
         return not wrong and not (self.root / "damaged" / oid).exists()
 
-    def _right(self, path: Path, oid: str, size: int) -> bool:
-        """Whether a file holds an object, by its hash, or by the memory of having hashed it."""
+    def right_elsewhere(self, path: Path, oid: str, size: int) -> bool:
+        """Whether a file that is none of this store's holds an object; hashed once, as its own."""
+        key = hashlib.sha256(os.fsencode(path.parent.resolve())).hexdigest()[:16]
+        private = path.parent.exists() and only_ours(path.parent.stat())
+        return self._right(path, oid, size, key=f"{oid}@{key}", private=private)
+
+    def _right(
+        self,
+        path: Path,
+        oid: str,
+        size: int,
+        *,
+        key: str | None = None,
+        private: bool | None = None,
+    ) -> bool:
+        """Whether a file holds an object, by its hash, or by the memory of having hashed it.
+
+        Args:
+            path: the file.
+            oid: the object.
+            size: its length.
+            key: what it is remembered under, if not under the object's name.
+            private: whether nobody else can put files there; by default what holds of the store.
+        """
         try:
             found = path.stat()
             if found.st_size != size or not stat.S_ISREG(found.st_mode):
                 return False
-            if self._verified.knows(oid, found):
+            if self._verified.knows(key or oid, found):
                 return True
             if sha256_of(path) != oid:
                 return False
         except OSError:
             return False
-        self._verified.note(oid, found, lasting=self._private and only_ours(found))
+        private = self._private if private is None else private
+        self._verified.note(key or oid, found, lasting=private and only_ours(found))
         return True
 
     def _set_aside(self, path: Path, oid: str, size: int) -> None:
