@@ -80,10 +80,8 @@ def harmless_streams() -> Iterator[None]:
 
 def redraw(line: str) -> None:
     """Write `line` over the one that the cursor stands in, on stderr."""
-    stream = sys.stderr
-    if not isinstance(stream, HarmlessStream):
-        stream = cast(TextIO, HarmlessStream(stream))
-    stream.redraw(line)  # type: ignore[attr-defined]
+    stream: Any = sys.stderr
+    (stream if isinstance(stream, HarmlessStream) else HarmlessStream(stream)).redraw(line)
 
 
 def ask(question: str) -> str:
