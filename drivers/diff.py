@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.cli import colours
 from git_theta_ext.comparison.compare import compare
 from git_theta_ext.comparison.files import Pair
 from git_theta_ext.comparison.sides import Side, open_side
@@ -22,6 +23,7 @@ from git_theta_ext.errors import RepositoryError, ThetaError
 from git_theta_ext.git_process import git_program
 from git_theta_ext.report.text import Style, render
 from git_theta_ext.repository import Repository
+from git_theta_ext.terminal import BOLD, harmless_streams
 from git_theta_ext.text import paragraph, printable
 
 _SEVEN = 7
@@ -32,6 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    with harmless_streams():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         if len(arguments) == 1:
             print(f"* Unmerged path {printable(arguments[0])}")
@@ -60,10 +67,10 @@ def _start_tool(arguments: Sequence[str]) -> int:
 def _show(arguments: Sequence[str]) -> None:
     path, old_file, _, _, new_file, _, _ = arguments[:_SEVEN]
     new_path = arguments[_SEVEN] if len(arguments) > _SEVEN else path
-    colour = _colour()
+    colour = colours.decide()
     # Git, too, leaves out the slash of a path that begins with one.
     header = f"diff --git a/{printable(path.lstrip('/'))} b/{printable(new_path.lstrip('/'))}"
-    print(f"\x1b[1m{header}\x1b[m" if colour else header)
+    print(Style(colour).paint(BOLD, header))
     with closing(_pair(new_path, old_file, new_file)) as pair:
         comparison = compare(pair.old, pair.new)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
@@ -97,24 +104,6 @@ def _blocks() -> Blocks | None:
         return Blocks.open(Repository.discover())
     except RepositoryError:
         return None
-
-
-def _colour() -> bool:
-    """Whether to colour: on a terminal or for Git's pager, unless the settings say otherwise."""
-    terminal = sys.stdout.isatty() or os.environ.get("GIT_PAGER_IN_USE") == "true"
-    setting = "auto"
-    try:
-        repository = Repository.discover()
-        setting = repository.setting("color.diff") or repository.setting("color.ui") or "auto"
-    except RepositoryError:
-        pass
-    if setting in ("always",):
-        return True
-    return terminal and setting not in ("false", "never", "no", "off") and _no_color_unset()
-
-
-def _no_color_unset() -> bool:
-    return not os.environ.get("NO_COLOR")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.errors import ProtocolError
+from git_theta_ext.terminal import harmless_streams
 
 _CAPABILITIES = (b"clean", b"smudge", b"delay")
 
@@ -24,6 +25,11 @@ def main() -> int:
         return 2
     _keep_blas_single()
     stdin, stdout = _binary_streams()
+    with harmless_streams():
+        return _run(stdin, stdout)
+
+
+def _run(stdin: BinaryIO, stdout: BinaryIO) -> int:
     try:
         serve(stdin, stdout)
     except ProtocolError as error:

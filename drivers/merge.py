@@ -24,6 +24,7 @@ from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.policy import Operation, policy_for
 from git_theta_ext.merge.state import State, key_of, load, save
 from git_theta_ext.repository import Repository
+from git_theta_ext.terminal import harmless_streams
 from git_theta_ext.text import paragraph, printable
 
 _FAILED = 2
@@ -35,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
+    with harmless_streams():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     if len(arguments) != 5:
         print("git-theta-merge is started by Git; see: git theta help install", file=sys.stderr)
         return _FAILED

@@ -16,12 +16,18 @@ from pathlib import Path
 from git_theta_ext.errors import ThetaError
 from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, is_manifest
 from git_theta_ext.repository import Repository
+from git_theta_ext.terminal import harmless_streams
 from git_theta_ext.text import paragraph
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the hook. Git does not stop for its failures: they are told, with the way to go on."""
     del argv  # the hook's name and what Git passes to it do not matter
+    with harmless_streams():
+        return _run()
+
+
+def _run() -> int:
     try:
         repository = Repository.discover()
         if repository.work_tree is None or skips_smudge(repository):

@@ -19,6 +19,7 @@ from git_theta_ext.drivers import ancestry
 from git_theta_ext.errors import ManifestError, ProtocolError, RepositoryError, ThetaError
 from git_theta_ext.lfs import GUARD
 from git_theta_ext.repository import Repository, any_commit_here
+from git_theta_ext.terminal import harmless_streams
 from git_theta_ext.text import paragraph, plural, printable
 
 
@@ -38,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = sys.stdin.buffer.read()
     if os.environ.get(GUARD):
         return 0
+    with harmless_streams():
+        return _answer(arguments, text)
+
+
+def _answer(arguments: Sequence[str], text: bytes) -> int:
     try:
         if len(arguments) != 2:
             raise ProtocolError("pre-push takes a remote's name and its URL; Git passes them")

@@ -192,6 +192,8 @@ class Blocks:
             return Block(spec.nbytes, digest, (), values.tobytes())
         base = self._reference(reference_spec or spec, reference)
         choice = encode_block(spec, values, base, supplied)
+        if reference is not None and not self.sound(reference.chain[: choice.keep]):
+            choice, reference = encode_block(spec, values, None), None
         return Block(spec.nbytes, digest, self._store(choice, reference))
 
     def write_chunk(self, values: Values, *, digest: str, reference: Block) -> Block:
@@ -207,7 +209,16 @@ class Blocks:
         if base is None:
             return self.write(spec, values, digest=digest)
         choice = encode_chunk(spec, values, base)
+        if not self.sound(reference.chain[: choice.keep]):
+            return self.write(spec, values, digest=digest)
         return Block(spec.nbytes, digest, self._store(choice, reference))
+
+    def sound(self, chain: Iterable[UpdateRef]) -> bool:
+        """Whether no object of a chain is damaged, as far as they are on this machine.
+
+        Asked before a new manifest names them: see `Store.sound`.
+        """
+        return all(self.store.sound(ref.oid, ref.size) for ref in chain)
 
     def append(
         self, spec: BlockSpec, digest: str, chain: tuple[UpdateRef, ...], encoded: Encoded
@@ -219,7 +230,15 @@ class Blocks:
             digest: the SHA-256 of its bytes.
             chain: what the update was encoded against; empty for a dense one.
             encoded: the update.
+
+        Raises:
+            CorruptObjectError: an object of the chain is damaged.
         """
+        if not self.sound(chain):
+            raise CorruptObjectError(
+                "an object that the new version would build on is damaged",
+                hint="git theta fsck --repair   fetches it again, where a remote has it",
+            )
         oid, size = self.store.put(encoded.pieces)
         return Block(
             spec.nbytes, digest, (*chain, UpdateRef(encoded.kind, oid, size, encoded.info))
@@ -247,6 +266,8 @@ class Blocks:
             return Block(len(data), digest, (), data)
         spec = _bytes_spec(0 if reference is None else reference.nbytes)
         choice = encode_bytes(data, self._reference(spec, reference))
+        if reference is not None and not self.sound(reference.chain[: choice.keep]):
+            choice, reference = encode_bytes(data, None), None
         return Block(len(data), digest, self._store(choice, reference))
 
     def _reference(self, spec: BlockSpec, block: Block | None) -> Reference | None:
@@ -355,6 +376,9 @@ class _Rehearsal(Blocks):
 
     def _blame(self, block: Block) -> CorruptObjectError:
         return self._real._blame(block)
+
+    def sound(self, chain: Iterable[UpdateRef]) -> bool:
+        return self._real.sound(chain)
 
 
 def _common(chains: Sequence[tuple[UpdateRef, ...]]) -> int:

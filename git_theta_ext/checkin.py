@@ -79,8 +79,10 @@ class Checkin:
         found = self._memo.get("file", path, *self._key(path, source))
         if found is None:
             return None
-        objects = Manifest.parse(found).objects()
-        return found if all(self._blocks.store.keep(ref.oid, ref.size) for ref in objects) else None
+        objects, store = Manifest.parse(found).objects(), self._blocks.store
+        kept = all(store.keep(ref.oid, ref.size) for ref in objects)
+        store.save_verified()
+        return found if kept else None
 
     def remember(self, path: str, source: FileSource, manifest: bytes) -> None:
         """Keep the answer for a file, unless it is so new that it could change unnoticed."""
@@ -243,7 +245,7 @@ class Checkin:
             # Where one has, the next may well have too: it is read whole, and hashed once.
             digest = _hash_of(source, piece.offset, spec.nbytes)
             stored = references.stored(name, piece.position, digest, spec.dtype.name)
-            if stored is not None and stored.nbytes == spec.nbytes:
+            if stored is not None and stored.nbytes == spec.nbytes and self._relied_on(stored):
                 return stored
         data = source.read(piece.offset, spec.nbytes)
         found = hashlib.sha256(data).hexdigest()
@@ -262,9 +264,13 @@ class Checkin:
     ) -> Block:
         spec = piece.spec
         stored = references.stored(piece.span.tensor.name, piece.position, digest, spec.dtype.name)
-        if stored is not None and stored.nbytes == spec.nbytes:
-            return stored
         values = np.frombuffer(data, values_dtype(spec.dtype))
+        if stored is not None and stored.nbytes == spec.nbytes:
+            if self._relied_on(stored):
+                return stored
+            # An object of its chain is damaged. Encoded whole it needs no other, and where it was
+            # stored whole before, that is the same object again.
+            return self._blocks.write(spec, values, digest=digest)
         if predecessor is None:
             predecessor = self._kin(piece, values, references)
         then, block = predecessor or (None, None)
@@ -312,8 +318,12 @@ class Checkin:
         data = skeleton.encode(layout)
         stored = references.stored_skeleton(hashlib.sha256(data).hexdigest())
         if stored is not None:
-            return stored
+            return stored if self._relied_on(stored) else self._blocks.write_bytes(data)
         return self._blocks.write_bytes(data, reference=references.predecessor_skeleton())
+
+    def _relied_on(self, stored: Block) -> bool:
+        """Whether a new manifest may name what an earlier one names, in place of bytes at hand."""
+        return self._blocks.sound(stored.chain)
 
 
 def _hash_of(source: Source, offset: int, length: int) -> str:

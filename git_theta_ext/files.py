@@ -151,11 +151,14 @@ def editing(path: StrPath) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | _NO_LINK | _BINARY), "r+b")
 
 
-def appending(path: StrPath, *, fresh: bool = False, follow: bool = False) -> BinaryIO:
+def appending(
+    path: StrPath, *, mode: int = 0o666, fresh: bool = False, follow: bool = False
+) -> BinaryIO:
     """A file that grows line by line, made where it is not there.
 
     Args:
         path: the file.
+        mode: the permissions of a new one, of which the umask takes some away.
         fresh: empty it first.
         follow: the path is a file that the user or the system named, which may be a link.
 
@@ -163,7 +166,7 @@ def appending(path: StrPath, *, fresh: bool = False, follow: bool = False) -> Bi
         OSError: it cannot be opened, or is a link.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY | (0 if follow else _NO_LINK)
-    return os.fdopen(os.open(path, flags | (os.O_TRUNC if fresh else 0), 0o666), "ab")
+    return os.fdopen(os.open(path, flags | (os.O_TRUNC if fresh else 0), mode), "ab")
 
 
 def streaming(path: StrPath) -> BinaryIO:

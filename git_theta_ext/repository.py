@@ -153,7 +153,9 @@ class Repository:
         configured = reader.setting("theta.storage") if reader else self.setting("theta.storage")
         if configured:
             root = self.common_dir / Path(configured).expanduser()
-        return Store(root, self._alternate_stores())
+        return Store(
+            root, self._alternate_stores(), verified=self.common_dir / "theta" / "verified"
+        )
 
     def _alternate_stores(self) -> list[Path]:
         """`theta` folders of the repositories that this one borrows Git objects from."""

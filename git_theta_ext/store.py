@@ -2,10 +2,12 @@
 
 Objects live in `theta/objects/aa/bb/<oid>` under Git's common directory, where `git lfs prune`
 does not look. A file gets its name only after its bytes are on disk (write, fsync, rename), so an
-object that has a name is whole, after a crash too. Readers need no lock: names never change
-their content, and two writers of one object write the same bytes. Writers share a lock, from their
-first object to `flush`, which `git theta prune` owns alone while it removes objects; and an object
-that is found rather than written is made young, so that it is not taken for garbage.
+object that has a name is whole, after a crash too. What is found under a name may still be another
+user's work, or damaged: it is hashed before a new manifest relies on it. Readers need no lock:
+names never change their content, and two writers of one object write the same bytes. Writers share
+a lock, from their first object to `flush`, which `git theta prune` owns alone while it removes
+objects; and an object that is found rather than written is made young, so that it is not taken for
+garbage.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +28,8 @@ from typing import IO
 from git_theta_ext import files
 from git_theta_ext.errors import CorruptObjectError, MissingObjectError, StoreError
 from git_theta_ext.locks import Busy, Lock
+from git_theta_ext.text import printable
+from git_theta_ext.verified import Verified, only_ours
 
 _COPY_BYTES = 1 << 20
 _STALE_SECONDS = 24 * 3600
@@ -43,9 +49,20 @@ _MODE = 0o444
 class Store:
     """Content-addressed files below `root`; `alternates` are further stores that are only read."""
 
-    def __init__(self, root: Path, alternates: Iterable[Path] = ()) -> None:
-        """Open the store at `root` (the `theta` folder); nothing is created until a write."""
+    def __init__(
+        self, root: Path, alternates: Iterable[Path] = (), verified: Path | None = None
+    ) -> None:
+        """Open the store at `root` (the `theta` folder); nothing is created until a write.
+
+        Args:
+            root: where objects are written.
+            alternates: folders of further stores.
+            verified: where it is remembered which objects were hashed; not in a store that others
+                write to.
+        """
         self.root = root
+        self._verified = Verified(verified)
+        self._wrong: set[Path] = set()
         self._roots = (root, *alternates)
         self._unsynced: set[Path] = set()
         self._lock = threading.Lock()
@@ -67,19 +84,103 @@ class Store:
                 found = path.stat().st_size
             except OSError:
                 continue
-            if size is None or found == size:
+            if (size is None or found == size) and path not in self._wrong:
                 return path
         return None
+
+    def sound(self, oid: str, size: int) -> bool:
+        """Whether nothing is wrong with an object as far as it is here; one that is absent may be.
+
+        It is hashed at its first use, and again when its file has changed. A damaged or planted
+        one is moved to the folder `damaged` of the store, or passed over where it lies in a store
+        that is only read; stderr tells. Afterwards it is absent, and not sound until it is back.
+        """
+        for path in (_object_path(root, oid) for root in self._roots):
+            if path not in self._wrong and path.exists() and not self._right(path, oid, size):
+                self._set_aside(path, oid, size)
+        if self.has(oid, size):
+            return True
+        wrong = any(_object_path(root, oid) in self._wrong for root in self._roots)
+        return not wrong and not (self.root / "damaged" / oid).exists()
+
+    def right_elsewhere(self, path: Path, oid: str, size: int) -> bool:
+        """Whether a file that is none of this store's holds an object; hashed once, as its own."""
+        key = hashlib.sha256(os.fsencode(path.parent.resolve())).hexdigest()[:16]
+        private = path.parent.exists() and only_ours(path.parent.stat())
+        return self._right(path, oid, size, key=f"{oid}@{key}", private=private)
+
+    def _right(
+        self,
+        path: Path,
+        oid: str,
+        size: int,
+        *,
+        key: str | None = None,
+        private: bool | None = None,
+    ) -> bool:
+        """Whether a file holds an object, by its hash, or by the memory of having hashed it.
+
+        Args:
+            path: the file.
+            oid: the object.
+            size: its length.
+            key: what it is remembered under, if not under the object's name.
+            private: whether nobody else can put files there; by default what holds of the store.
+        """
+        try:
+            found = path.stat()
+            if found.st_size != size or not stat.S_ISREG(found.st_mode):
+                return False
+            if self._verified.knows(key or oid, found):
+                return True
+            if sha256_of(path) != oid:
+                return False
+        except OSError:
+            return False
+        private = self._private if private is None else private
+        self._verified.note(key or oid, found, lasting=private and only_ours(found))
+        return True
+
+    def _set_aside(self, path: Path, oid: str, size: int) -> None:
+        """Have a wrong object found no more."""
+        if not path.is_relative_to(self.root):
+            self._wrong.add(path)
+            _tell(f"{path} is damaged: its bytes are not those that its name promises; passed over")
+            return
+        aside = self.root / "damaged" / oid
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            files.move(path, aside)
+            if self._right(aside, oid, size):  # another process has just mended it
+                files.move(aside, path)
+                return
+        except OSError as error:
+            self._wrong.add(path)
+            _tell(f"{path} is damaged, and cannot be moved away: {error.strerror or error}")
+        else:
+            _tell(f"object {oid} was damaged: its bytes are not its name's; moved to {aside}")
+
+    @property
+    def _private(self) -> bool:
+        """Whether nobody else can put objects into this store."""
+        try:
+            if not only_ours(self.root.stat()):
+                return False
+            objects = self.root / "objects"
+            return not objects.exists() or only_ours(objects.stat())
+        except OSError:
+            return False
 
     def has(self, oid: str, size: int | None = None) -> bool:
         """Whether an object is here, with the size that was promised."""
         return self.find(oid, size) is not None
 
     def keep(self, oid: str, size: int) -> bool:
-        """Whether an object is here, to be named by a new manifest: it is made young if so.
+        """Whether an object is here and right, to be named by a new manifest: made young if so.
 
         False, too, where its time cannot be set (it belongs to another user): write it again.
         """
+        self.sound(oid, size)
         path = self.find(oid, size)
         if path is not None and not path.is_relative_to(self.root):
             return True  # in a store that is only read, and never pruned from here
@@ -87,8 +188,10 @@ class Store:
             return False
         self.share()  # and then see whether it is still there
         try:
-            if abs(time.time() - path.stat().st_mtime) > _FRESH_SECONDS:
+            before = path.stat()
+            if abs(time.time() - before.st_mtime) > _FRESH_SECONDS:
                 os.utime(path)
+                self._note_written(oid, path, before.st_ino)
             else:
                 self._note_unsynced(path)  # whoever wrote it may not have flushed yet
         except OSError:
@@ -199,7 +302,7 @@ class Store:
         for part in parts:
             digest.update(part)
         oid, size = digest.hexdigest(), sum(part.nbytes for part in parts)
-        if not self.keep(oid, size):
+        if not self.keep(oid, size):  # which has moved a wrong one away
             with self._writing(oid) as file:
                 for part in parts:
                     file.write(part)
@@ -243,6 +346,7 @@ class Store:
             files.move(source, target)
         except OSError:  # another file system, or a file that is not ours
             return False
+        self._note_written(oid, target)
         self._note_unsynced(target)
         return True
 
@@ -252,6 +356,18 @@ class Store:
             folders, self._unsynced = self._unsynced, set()
         files.sync_folders(folders)
         self.let_go()
+        self.save_verified()
+
+    def save_verified(self) -> None:
+        """Remember beyond this process which objects were hashed."""
+        self._verified.keep()
+
+    def _note_written(self, oid: str, path: Path, inode: int | None = None) -> None:
+        """Remember an object that was just written, or verified under its former times."""
+        with suppress(OSError):
+            found = path.stat()
+            if inode in (None, found.st_ino) and self._private and only_ours(found):
+                self._verified.note(oid, found)
 
     def remove_stale(self, now: float | None = None) -> None:
         """Remove temporary files that killed processes left behind a day ago or earlier.
@@ -283,6 +399,8 @@ class Store:
             with files.replacing(target, mode=_MODE, durable=True, temporary=temporary) as file:
                 yield file
                 target.parent.mkdir(parents=True, exist_ok=True)
+            self._wrong.discard(target)
+            self._note_written(oid, target)
         except OSError as error:
             raise StoreError(_explain(error, self.root)) from error
         self._note_unsynced(target)
@@ -321,6 +439,11 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tell(text: str) -> None:
+    """Say on stderr what an object turned out to be: what follows from it is the caller's."""
+    print(f"git-theta: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _explain(error: OSError, root: Path) -> str:

@@ -1,18 +1,40 @@
-"""Text for a terminal: names made harmless, sizes made readable, JSON."""
+"""Text for people: names made harmless for each medium, sizes made readable, JSON.
+
+Names come from checkpoints, repositories and servers that anybody may have made. Shown as they are
+they could move the cursor, forge a further line, reverse what follows, mention people, or become
+markup. There is one function for each place that a name can reach: `printable` (a line of a
+terminal, and the first step of all others), `harmless` (what a whole stream may say), `markdown_*`,
+`annotation` (a workflow command) and `to_json`; HTML is `html.escape(printable(...))`.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+_UNSEEN = frozenset(
+    map(
+        chr,
+        [
+            0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0,
+            *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0),
+        ],
+    )
+)  # fmt: skip
+"""Characters that Unicode calls printable, and that nobody sees: fillers, joiners, variants."""
+
+_EMOJI = "\ufe0f"
+"""Makes an emoji of the character before it; our own reports have it."""
 
 
 def printable(text: str) -> str:
-    """`text` on one line: whatever is not printable (escape sequences, line ends) is escaped.
-
-    Names come from checkpoints and repositories that anybody may have made; shown as they are they
-    could move the cursor, forge a further line, or reverse what follows.
-    """
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
+    """`text` on one line: whatever is not printable (escape sequences, line ends) is escaped."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() and char not in _UNSEEN else _escape(char) for char in text
+    )
 
 
 def paragraph(text: str, indent: str = "  ") -> str:
@@ -21,11 +43,90 @@ def paragraph(text: str, indent: str = "  ") -> str:
     return "\n".join([printable(first), *(indent + printable(line) for line in rest)])
 
 
+def harmless(text: str) -> str:
+    """`text` of any number of lines, with line ends as the only characters that do something."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(
+        char
+        if (char.isprintable() and char not in _UNSEEN) or char in ("\n", _EMOJI)
+        else _escape(char)
+        for char in text
+    )
+
+
+def from_program(data: bytes) -> str:
+    """What another program printed, to be passed on: its tabs are blanks, the rest harmless."""
+    text = data.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    return harmless("\n".join(line.expandtabs() for line in text.split("\n")))
+
+
 def _escape(char: str) -> str:
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python carries it
         return f"\\x{code - 0xDC00:02x}"
     return char.encode("unicode_escape").decode("ascii")
+
+
+# -- markdown, and what runs it --------------------------------------------------------------------
+
+_MEANING = re.compile(r"([\\`*_{}\[\]()#+.!|~$:@<>&-])")
+_ENTITIES = str.maketrans({char: f"&#{ord(char)};" for char in "\\`*_[]()#!|~$:&<>"})
+_WWW = re.compile(r"(?i)(www)\.")
+_PLAIN = re.compile(r"[(\[]*(?:[A-Za-z]{1,40}|[0-9][0-9,.]{0,14})?[)\],;.:!?%]*")
+_HASH = re.compile(r"[(\[]*[0-9a-fA-F]{7,}[)\],;.:!?%]*")
+"""GitHub makes a link of seven hexadecimal digits and more, where a commit begins with them."""
+
+
+def markdown_code(text: str) -> str:
+    """`text` as code, in a table's cell too: no mention, reference, link or emphasis.
+
+    Entities keep the parser from finding anything; what looks for mentions and references
+    afterwards, once entities are read, passes over code. An address of electronic mail is looked
+    for in between: the comment after the `@` parts it.
+    """
+    safe = _WWW.sub(r"\1&#46;", printable(text).translate(_ENTITIES))
+    return f"<code>{safe.replace('@', '&#64;<!-- -->')}</code>"
+
+
+def markdown_text(text: str) -> str:
+    """A sentence that may have names in it: words stay, anything that is not one becomes code."""
+    return " ".join(_markdown_word(word) for word in printable(text).split(" "))
+
+
+def _markdown_word(word: str) -> str:
+    if _PLAIN.fullmatch(word) and not _HASH.fullmatch(word):
+        return _MEANING.sub(r"\\\1", word)
+    return markdown_code(word)
+
+
+def markdown_escaped(text: str) -> str:
+    """Words of ours in markdown. Names are for `markdown_code`: mentions survive this."""
+    return _MEANING.sub(r"\\\1", printable(text))
+
+
+def annotation(text: str) -> str:
+    """A text for one line of a GitHub workflow command (`::error::…`), which it cannot end."""
+    return printable(text.replace("\n", " ")).replace("%", "%25")
+
+
+def annotation_property(text: str) -> str:
+    """A text for a property of a workflow command (`::error file=…::`)."""
+    return annotation(text).replace(":", "%3A").replace(",", "%2C")
+
+
+_COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#\[)", re.MULTILINE)
+
+
+def no_workflow_command(text: str) -> str:
+    """`text` without lines that a GitHub runner obeys (`::add-mask::`, `##[group]`).
+
+    Source: actions/runner reads them from both streams of every step.
+    """
+    return _COMMAND.sub(lambda found: f"{found[1]}\\x3a" if found[1] is not None else "\\x23", text)
+
+
+# -- figures ---------------------------------------------------------------------------------------
 
 
 def size(count: int) -> str:
@@ -46,8 +147,11 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
 
 
 def to_json(value: Any) -> str:
-    """`value` as indented ASCII JSON, keys in the order in which they were put."""
-    return json.dumps(value, indent=2)
+    """`value` as indented ASCII JSON, keys in the order in which they were put.
+
+    DEL is ASCII to JSON, but a terminal acts on it.
+    """
+    return json.dumps(value, indent=2, ensure_ascii=True).replace("\x7f", "\\u007f")
 
 
 def table(rows: list[list[str]]) -> list[str]:

@@ -300,7 +300,15 @@ def _unconfirmed(
         return []
     if endpoint.folder is not None:
         folder = endpoints.lfs_folder(repository, endpoints.common_dir_of(endpoint.folder))
-        return [item for item in items.values() if not _is_there(folder, item)]
+        # By its hash: who can write there may have put something else under the name.
+        store = repository.store
+        absent = [
+            item
+            for item in items.values()
+            if not store.right_elsewhere(object_path(folder, item.oid), item.oid, item.size)
+        ]
+        store.save_verified()
+        return absent
     known = Confirmed(repository, endpoint).read() if use_cache else set()
     return [item for item in items.values() if item.oid not in known]
 
@@ -333,13 +341,6 @@ def _push_to_folder(
     paths = (object_path(folder, item.oid) for item in items)
     files.sync_folders(above for path in paths for above in folders_above(path))
     return moved
-
-
-def _is_there(folder: Path, item: UpdateRef) -> bool:
-    try:
-        return object_path(folder, item.oid).stat().st_size == item.size
-    except OSError:
-        return False
 
 
 def _copy(source: Path, folder: Path, item: UpdateRef, model: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 from typing import Any
+
+from git_theta_ext.cli import colours
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from git_theta_ext.demo.story import tell
     from git_theta_ext.demo.subjects import GivenCheckpoint, TrainedNetwork
 
-    plain = args.no_color or os.environ.get("NO_COLOR") or not sys.stdout.isatty()
+    coloured = colours.decide("never" if args.no_color else "auto")
     subject = TrainedNetwork() if args.model is None else GivenCheckpoint(args.model.resolve())
-    tell(subject, keep=args.keep, color=not plain)
+    tell(subject, keep=args.keep, color=coloured)
     return 0

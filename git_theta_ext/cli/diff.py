@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from git_theta_ext import checkpoints, outputs, patterns
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.cli import colours
 from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_blobs, two_files
 from git_theta_ext.comparison.spectrum import with_spectra
@@ -278,8 +279,6 @@ def _text(
 
 
 def _style(args: argparse.Namespace) -> Style:
-    colour = args.color == "always" or (
-        args.color == "auto" and sys.stdout.isatty() and not args.output
-    )
+    colour = colours.decide(args.color, to_file=bool(args.output))
     encoding = "utf8" if args.output else (sys.stdout.encoding or "")
     return Style(colour, encoding.lower().replace("-", "") == "utf8")

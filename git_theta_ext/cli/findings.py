@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.versions import Version
 from git_theta_ext.errors import ThetaError
-from git_theta_ext.text import printable
+from git_theta_ext.text import markdown_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +36,10 @@ class Findings:
 
 def note(warning: Warn) -> str:
     """A remark as a line of markdown."""
-    return f"{'❌' if warning.fatal else '⚠️'} {plain(warning.text[:2000])}"
+    text = warning.text[:2000].replace("\n", " ")
+    return f"{'❌' if warning.fatal else '⚠️'} {markdown_text(text)}"
 
 
 def failure(error: ThetaError) -> str:
     """An error that left no report."""
     return f"### Checkpoints\n\n{note(Warn(error.message, True))}\n"
-
-
-def plain(text: str) -> str:
-    """A text in which Markdown, HTML and mentions have no meaning."""
-    found = []
-    for char in printable(text.replace("\n", " ")):
-        if char.isalnum() or char in " ,;()-/%…":
-            found.append(char)
-        else:
-            # Mentions and references are looked for once entities are read: a blank of no width
-            # after their sign keeps them from being found.
-            found.append(f"&#{ord(char)};" + ("&#8203;" if char in "@#" else ""))
-    return "".join(found)
-
-
-def line(text: str) -> str:
-    """A text for one line of a workflow command, which it cannot end."""
-    return printable(text.replace("\n", " ")).replace("%", "%25")

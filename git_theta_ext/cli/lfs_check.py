@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from git_theta_ext import transport
-from git_theta_ext.cli import findings
 from git_theta_ext.cli.at_hand import AtHand
 from git_theta_ext.cli.event import Ends, Event
 from git_theta_ext.cli.findings import Findings
@@ -19,7 +18,7 @@ from git_theta_ext.cli.uploaded import Server
 from git_theta_ext.errors import ManifestError, TransferError
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import plural, size
+from git_theta_ext.text import plural, printable, size
 
 _MAX_LISTED = 20
 _MAX_ASKED = 100_000
@@ -50,7 +49,7 @@ def ask(report: Findings, job: Job, at_hand: AtHand) -> None:
         return
     try:
         server = _server(job)
-        print(f"Objects are looked for at {findings.line(server.url)}")
+        print(f"Objects are looked for at {printable(server.url)}")
         if len(asked) > _MAX_ASKED:
             raise TransferError(f"{len(asked):,} objects are more than the {_MAX_ASKED:,} checked")
         lost = [ref for ref in server.missing(asked.values()) if job.checks and ref.oid in needed]

@@ -16,6 +16,7 @@ from typing import TextIO
 
 from git_theta_ext import __version__
 from git_theta_ext.errors import ThetaError, UsageError
+from git_theta_ext.terminal import harmless_streams
 from git_theta_ext.text import paragraph, printable
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -36,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "merge": ("merge", "merge a branch with a strategy, show the plan, or find the best merge"),
     "resolve": ("resolve", "settle what a merge left open in a checkpoint"),
     "mergetool": ("mergetool", "settle what a merge left open, in the terminal"),
+    "allow": ("allow", "allow the evaluation command that this repository names"),
     "stats": ("stats", "measure what the Fisher and RegMean merges need"),
     "fetch": ("fetch", "download missing objects from the remote"),
     "pull": ("pull", "download missing objects and write the checkpoints"),
@@ -57,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _survive_any_character(sys.stdout)
     _survive_any_character(sys.stderr)
+    with harmless_streams():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

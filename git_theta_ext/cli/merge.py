@@ -11,7 +11,9 @@ from typing import Any
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli import merge_several
+from git_theta_ext.cli.allow import shown
 from git_theta_ext.cli.choices import add_options, choice_of
+from git_theta_ext.consent import Consent, evaluation_of
 from git_theta_ext.errors import UsageError
 from git_theta_ext.git_process import run_program
 from git_theta_ext.merge import policy
@@ -34,7 +36,8 @@ from git_theta_ext.merge.tune import (
     tune,
 )
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import plural, printable, table
+from git_theta_ext.terminal import ask
+from git_theta_ext.text import from_program, plural, printable, table
 
 _FROM_FILE = ""
 """What `--tune` without a command stands for."""
@@ -58,6 +61,10 @@ def add_parser(subparsers: Any) -> None:
         "--tune", metavar="CMD", nargs="?", const=_FROM_FILE,
         help="evaluate candidates by a command with {checkpoint} in it, whose last line is the "
         "score and the number of examples (default: evaluate in .theta.toml)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-evaluation", action="store_true",
+        help="with --tune: run the command that .theta.toml names, whatever it is, this once",
     )  # fmt: skip
     parser.add_argument("--file", metavar="FILE", help="the checkpoint to tune for")
     parser.add_argument("--yes", "-y", action="store_true", help="with --tune: do not ask")
@@ -117,7 +124,7 @@ def _git(repository: Repository, *arguments: str) -> tuple[int, bytes, bytes]:
 
 def _pass_on(output: bytes, errors: bytes) -> None:
     for stream, data in ((sys.stdout, output), (sys.stderr, errors)):
-        stream.write(data.decode("utf-8", "replace"))
+        stream.write(from_program(data))
         stream.flush()
 
 
@@ -155,10 +162,10 @@ def _merge_models(
         for line in open_lines(merged.open):
             print(f"    {line}")
         print(f"  to go on: git theta resolve {shlex.quote(name)} --strategy average (or ours, …)")
-    unmerged = repository.git("diff", "--name-only", "--diff-filter=U").decode("utf-8", "replace")
+    unmerged = os.fsdecode(repository.git("diff", "--name-only", "-z", "--diff-filter=U"))
     if left or unmerged:
-        for line in unmerged.splitlines():
-            print(f"in conflict: {line}")
+        for line in unmerged.split("\0")[:-1]:
+            print(f"in conflict: {printable(line)}")
         return 1
     if args.no_commit:
         return 0
@@ -193,7 +200,7 @@ def _tuned(
     repository: Repository, args: argparse.Namespace, branches: Branches | None
 ) -> Choice | None:
     """The strategy that scored best, or None if there is nothing to merge with."""
-    text = args.tune or policy.committed(repository).evaluate
+    text = args.tune or _allowed(repository, policy.committed(repository).evaluate, args)
     if not text:
         raise UsageError(
             "--tune needs a command, for .theta.toml has none",
@@ -215,6 +222,32 @@ def _tuned(
         print("Nothing was merged.")
         return None
     return verdict.best.choice if _accepted(args, verdict.best) else None
+
+
+def _allowed(repository: Repository, command: str | None, args: argparse.Namespace) -> str | None:
+    """The evaluation command that the repository names, once its user lets it run.
+
+    Raises:
+        UsageError: the user did not.
+    """
+    if not command:
+        return None
+    wanted = evaluation_of(repository, command)
+    if args.allow_evaluation:
+        return command
+    consent = Consent.of(repository, os.environ)
+    if consent.given(wanted):
+        return command
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+        print(f"{policy.FILE} of this repository names a command that would run on your machine:")
+        print(shown(command))
+        if ask("Allow it, now and from now on? [y/N]").lower() in ("y", "yes"):
+            consent.give(wanted)
+            return command
+    raise UsageError(
+        f"{policy.FILE} names an evaluation command that you have not allowed:\n{shown(command)}",
+        hint="git theta allow   (or, this once: --allow-evaluation)",
+    )
 
 
 def _contests(
@@ -271,6 +304,6 @@ def _accepted(args: argparse.Namespace, best: Trial) -> bool:
     if args.yes:
         return True
     if sys.stdin.isatty() and sys.stdout.isatty():
-        return input(f"Merge {args.other} with {best.label}? [y/N] ").strip().lower() == "y"
-    print(f"To take it: git theta merge {args.other} --strategy {best.label}")
+        return ask(f"Merge {args.other} with {best.label}? [y/N]").lower() == "y"
+    print(f"To take it: git theta merge {printable(args.other)} --strategy {best.label}")
     return False

@@ -27,7 +27,7 @@ from git_theta_ext.merge.policy import Policy
 from git_theta_ext.merge.rows import Row, check_weights, plan_several
 from git_theta_ext.merge.tune import Contest
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import plural, printable, table
+from git_theta_ext.text import from_program, plural, printable, table
 
 
 def policies(
@@ -67,8 +67,8 @@ def merge(
         return 1
     finish = stage_merge if args.no_commit else commit_merge
     status, output, errors = finish(repository, branches, tree, args.message or branches.message)
-    sys.stdout.write(output.decode("utf-8", "replace"))
-    sys.stderr.write(errors.decode("utf-8", "replace"))
+    sys.stdout.write(from_program(output))
+    sys.stderr.write(from_program(errors))
     if not status and args.no_commit:
         print("Merged, but not committed: git commit concludes it, git merge --abort takes it back")
     return status

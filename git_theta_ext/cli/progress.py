@@ -6,6 +6,7 @@ import sys
 import time
 from types import TracebackType
 
+from git_theta_ext.terminal import redraw
 from git_theta_ext.text import printable, size
 
 _INTERVAL_SECONDS = 0.1
@@ -56,7 +57,6 @@ class Progress:
         done = min(self._done, self._total)
         percent = 100 * done // self._total
         line = f"{self._label}: {percent}% ({size(done)} of {size(self._total)})"
-        sys.stderr.write("\r" + line.ljust(self._width))
-        sys.stderr.flush()
+        redraw(line.ljust(self._width))
         self._width = len(line)
         self._drawn = time.monotonic()

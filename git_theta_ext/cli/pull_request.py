@@ -33,7 +33,7 @@ from git_theta_ext.errors import ManifestError, ThetaError, TransferError, Usage
 from git_theta_ext.report import html, markdown
 from git_theta_ext.report.words import is_training_state
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import paragraph
+from git_theta_ext.text import annotation, paragraph
 
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
 """How our comment begins; by it, it is found again."""
@@ -55,7 +55,7 @@ def main(environment: Mapping[str, str] | None = None) -> int:
         return _run(environment)
     except ThetaError as error:
         _append(environment.get("GITHUB_STEP_SUMMARY"), findings.failure(error))
-        print(f"::error::{findings.line(error.message)}")
+        print(f"::error::{annotation(error.message)}")
         if error.hint is not None:
             print(f"  hint: {paragraph(error.hint, '        ')}", file=sys.stderr)
         return error.exit_code
@@ -176,7 +176,7 @@ def _write(report: Findings, event: Event, env: Mapping[str, str]) -> None:
     )
     for warning in report.warnings:
         kind = "error" if warning.fatal else "warning"
-        print(f"::{kind}::{findings.line(warning.text)}")
+        print(f"::{kind}::{annotation(warning.text)}")
     if event.number is not None:
         _comment(env, event, event.number, f"{MARKER}\n{text}" if changed else None)
 
@@ -192,7 +192,7 @@ def _comment(env: Mapping[str, str], event: Event, number: int, body: str | None
     except TransferError as error:
         # Pull requests from forks get a token that may only read.
         words = "the report is in the summary of this job"
-        print(f"::notice::{findings.line(error.message)}; {words}")
+        print(f"::notice::{annotation(error.message)}; {words}")
 
 
 def _append(path: str | None, text: str) -> None:

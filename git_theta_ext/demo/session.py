@@ -11,6 +11,7 @@ from pathlib import Path
 from git_theta_ext import files, installation, outputs
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.git_process import run_program
+from git_theta_ext.terminal import BOLD, CYAN, END
 from git_theta_ext.text import printable
 
 _SHOWN_LINES = 24
@@ -99,7 +100,7 @@ class Session:
 
     def heading(self, text: str) -> None:
         """Print a heading."""
-        print(f"\n{self._paint('1', text)}", flush=True)
+        print(f"\n{self._paint(BOLD, text)}", flush=True)
 
     def run(self, *arguments: str, quiet: bool = False) -> str:
         """Run `git ARGUMENTS`; what it printed.
@@ -108,7 +109,7 @@ class Session:
             RepositoryError: it failed; carries the command and its output.
         """
         typed = " ".join(["git", *map(_typed, arguments)])
-        print(self._paint("36", f"  $ {typed}"), flush=True)
+        print(self._paint(CYAN, f"  $ {typed}"), flush=True)
         command = ["git", *arguments]
         if arguments[0] == "theta":
             command = [*self._theta, *arguments[1:]]
@@ -126,8 +127,8 @@ class Session:
         if len(lines) > _SHOWN_LINES:
             print(f"    ... and {len(lines) - _SHOWN_LINES} more lines", flush=True)
 
-    def _paint(self, code: str, text: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._color else text
+    def _paint(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{END}" if self._color else text
 
 
 def _typed(word: str) -> str:

@@ -267,7 +267,7 @@ def _table(found: Comparison) -> str:
     if not found.changes:
         return ""
     rows = [list(_row(change)) for change in found.changes]
-    # `</` would end the script element, whatever the JSON says.
+    # `</` would end the script element, whatever the JSON says; every string in it is printable.
     data = json.dumps(rows, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
     cells = "".join(
         f'<th scope="col"><button type="button" data-column="{at}">{head}</button></th>'
@@ -295,7 +295,8 @@ def _row(change: Change) -> Iterator[object]:
     yield printable(change.name)
     yield ", ".join(what)
     yield "" if tensor is None else described(tensor)
-    yield " ".join([change.kind or "", *(f"{k}={v}" for k, v in change.info if k != "change")])
+    remarks = (f"{key}={value}" for key, value in change.info if key != "change")
+    yield printable(" ".join([change.kind or "", *remarks]))
     numbers = (None, None, None) if measure is None or not measure.old.count else (
         measure.relative, measure.cosine, measure.largest
     )  # fmt: skip

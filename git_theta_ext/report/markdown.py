@@ -10,7 +10,7 @@ from git_theta_ext.comparison.versions import Version
 from git_theta_ext.report.groups import Group, group, weight
 from git_theta_ext.report.text import described, magnitude, percentage
 from git_theta_ext.report.words import conversion, is_training_state, relation
-from git_theta_ext.text import printable, size
+from git_theta_ext.text import markdown_code, markdown_escaped, markdown_text, size
 
 LIMIT = 65_536
 """Characters that a comment on GitHub may have."""
@@ -19,11 +19,9 @@ _MAX_UNREAD = 20
 _OPEN_ROWS = 12
 """Rows of a table that are shown; the rest are folded away."""
 _HEAD = "| | tensor | what | change | cos | stores |\n|---|---|---|---|---|---|"
+_SHOWN = 200
+"""Characters of a name or value in a table."""
 _SIGNS = {"added": "➕", "removed": "➖", "changed": "✏️", "renamed": "➡️"}
-_MEANING = str.maketrans(
-    {char: f"\\{char}" for char in "\\`*_{}[]()#+-.!|~$:@"}
-    | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-)
 
 
 def render(
@@ -54,7 +52,7 @@ def render(
         keep = min(keep - 1, keep * limit // len(text))
     if len(text) <= limit:
         return text
-    rows = [f"- {_escaped(path)}: {_summary(found)}" for path, found in comparisons]
+    rows = [f"- {markdown_code(path)}: {_summary(found)}" for path, found in comparisons]
     while rows and len(head) + sum(len(row) + 1 for row in rows) + 40 > limit:
         rows.pop()
     left = len(comparisons) - len(rows)
@@ -67,7 +65,8 @@ def _between(between: tuple[Version, Version] | None) -> str:
     if between is None:
         return ""
     words = (
-        f"{_code(version.oid[:12])} {_escaped(version.subject[:200])} ({_escaped(version.date)})"
+        f"{_code(version.oid[:12])} {markdown_text(version.subject[:_SHOWN])} "
+        f"({markdown_escaped(version.date)})"
         for version in between
     )
     return f"{' → '.join(words)}\n\n"
@@ -76,7 +75,7 @@ def _between(between: tuple[Version, Version] | None) -> str:
 def _file(path: str, found: Comparison, keep: int) -> str:
     groups = sorted(group(found.changes), key=weight)
     rows = [_row(one) for one in groups[:keep]]
-    parts = [f"**{_escaped(path)}** — {_summary(found)}\n"]
+    parts = [f"**{markdown_code(path)}** — {_summary(found)}\n"]
     if rows:
         parts.append("\n".join([_HEAD, *rows[:_OPEN_ROWS]]) + "\n")
     if rows[_OPEN_ROWS:]:
@@ -99,7 +98,7 @@ def _lacking(found: Comparison) -> list[str]:
     if not unread:
         return []
     rows = [
-        f"- {_code(change.name)}: values not available: {_escaped(change.lacking or '')}"
+        f"- {_code(change.name)}: values not available: {markdown_text(change.lacking or '')}"
         for change in unread[:_MAX_UNREAD]
     ]
     if len(unread) > _MAX_UNREAD:
@@ -108,9 +107,9 @@ def _lacking(found: Comparison) -> list[str]:
 
 
 def _summary(found: Comparison) -> str:
-    was = [] if found.renamed_from is None else [f"was {_escaped(found.renamed_from)}"]
+    was = [] if found.renamed_from is None else [f"was {markdown_code(found.renamed_from)}"]
     counted = [_counts(found)] if found.compared else []
-    return ", ".join([*was, *counted, *(_escaped(remark) for remark in found.remarks)])
+    return ", ".join([*was, *counted, *(markdown_text(remark) for remark in found.remarks)])
 
 
 def _counts(found: Comparison) -> str:
@@ -124,7 +123,7 @@ def _counts(found: Comparison) -> str:
             f"{magnitude(found.changed_parameters)} of {magnitude(found.parameters)} parameters"
         )
         if (sentence := conversion(found.changes)) is not None:
-            words += f", {_escaped(sentence)}"
+            words += f", {markdown_escaped(sentence)}"
         if (moved := found.measure.relative) is not None:
             words += f", change {percentage(moved)}"
     return f"{words}, stores {size(found.stored)} of {size(found.size)}"
@@ -160,14 +159,14 @@ def _what(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
     tensor = first.new or first.old
     times = f"{len(one.changes):,} × " if len(one.changes) > 1 else ""
     if tensor is not None:
-        yield times + _escaped(described(tensor))
+        yield times + markdown_escaped(described(tensor))
     if first.old is not None and first.new is not None and first.old.dtype != first.new.dtype:
         yield f"was {first.old.dtype.name}"
-    yield from (_escaped(words) for words in relation(first) if words != "renamed")
+    yield from (markdown_escaped(words) for words in relation(first) if words != "renamed")
     if first.kind is not None and first.status == "changed":
         remarks = {change.info for change in one.changes}
         plain = [f"{k}={v}" for k, v in first.info if k != "change"] if len(remarks) == 1 else []
-        yield _escaped(" ".join([first.kind, *plain]))
+        yield markdown_text(" ".join([first.kind, *plain]))
     changed, count = sum(m.changed for m in measures), sum(c.count for c in one.changes)
     if measures and 0 < 2 * changed < count:
         yield f"{changed:,} of {count:,} entries"
@@ -176,7 +175,8 @@ def _what(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
 def _outside(found: Comparison) -> list[str]:
     container = []
     if found.old_format and found.new_format and found.old_format != found.new_format:
-        container = [f"container: {_escaped(found.old_format)} → {_escaped(found.new_format)}\n"]
+        then, now = markdown_code(found.old_format), markdown_code(found.new_format)
+        container = [f"container: {then} → {now}\n"]
     if not found.notes:
         return container
     rows = [
@@ -192,16 +192,7 @@ def _outside(found: Comparison) -> list[str]:
 
 
 def _code(text: str | None) -> str:
-    """Text as code in a table's cell, whatever it holds."""
+    """The beginning of a name or value as code, nothing where there is none."""
     if text is None:
         return ""
-    safe = printable(text[:200]).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return f"<code>{safe.replace('|', '&#124;').replace('`', '&#96;').translate(_INERT)}</code>"
-
-
-_INERT = str.maketrans({char: f"&#{ord(char)};" for char in "\\*_[]()#!~$@:"})
-"""Characters that would be markdown, or a mention, within an HTML element too."""
-
-
-def _escaped(text: str) -> str:
-    return printable(text).translate(_MEANING)
+    return markdown_code(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

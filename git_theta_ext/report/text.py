@@ -11,12 +11,12 @@ from git_theta_ext.comparison.measure import Measure, histogram
 from git_theta_ext.report.groups import Group, group, weight
 from git_theta_ext.report.words import conversion, relation, rounded
 from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.terminal import ALARM, BOLD, CYAN, DIM, END, GREEN, RED
 from git_theta_ext.text import plural, printable, size
 
 MAX_LINES = 400
 """Groups of tensors listed; the rest is counted."""
-_COLOURS = {"added": "\x1b[32m", "removed": "\x1b[31m", "changed": "", "renamed": "\x1b[36m"}
-_ALARM, _BOLD, _DIM, _END = "\x1b[1;31m", "\x1b[1m", "\x1b[2m", "\x1b[m"
+_COLOURS = {"added": GREEN, "removed": RED, "changed": "", "renamed": CYAN}
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "renamed": ">"}
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.-=+*#@"
@@ -31,7 +31,7 @@ class Style:
 
     def paint(self, start: str, text: str) -> str:
         """`text` in a colour, where colours are wanted."""
-        return f"{start}{text}{_END}" if self.colour and start else text
+        return f"{start}{text}{END}" if self.colour and start else text
 
 
 def render(
@@ -54,7 +54,7 @@ def render(
             alone, in the order of the comparison.
         by_name: the groups in the order of their names.
     """
-    yield style.paint(_BOLD, "  ".join([printable(path), summary(comparison)]))
+    yield style.paint(BOLD, "  ".join([printable(path), summary(comparison)]))
     alone = [Group(change.name, (change,)) for change in comparison.changes]
     groups = group(comparison.changes) if grouped else alone
     if grouped and not by_name:
@@ -107,7 +107,7 @@ def _line(one: Group, names: int, style: Style) -> str:
     times = f"{len(one.changes):,} × " if len(one.changes) > 1 else ""
     facts = [times + _type(first), *_facts(one)]
     text = f"  {sign} {_name(one):{names}}  {'   '.join(facts)}".rstrip()
-    return style.paint(_ALARM if alarm else _COLOURS[first.status], text)
+    return style.paint(ALARM if alarm else _COLOURS[first.status], text)
 
 
 def _name(one: Group) -> str:
@@ -130,7 +130,7 @@ def _facts(one: Group) -> Iterator[str]:
         plain = [f"{k}={v}" for k, v in first.info if k != "change"] if len(remarks) == 1 else []
         if len(remarks) > 1:
             plain = _common(one.changes)
-        yield " ".join([first.kind, *plain])
+        yield printable(" ".join([first.kind, *plain]))
     stored = sum(change.stored for change in one.changes)
     if stored:
         yield f"stores {size(stored)}"
@@ -167,17 +167,17 @@ def _numbers(one: Group, style: Style) -> Iterator[str]:
         name = "added: mean" if one.changes[0].old is not None else "mean"
         parts += [f"{name} {whole.grown.mean:.3g}", f"std {whole.grown.std or 0.0:.3g}"]
     if parts:
-        yield style.paint(_DIM, f"      {'   '.join(parts)}")
+        yield style.paint(DIM, f"      {'   '.join(parts)}")
     for change in one.changes:
         if change.spectrum is not None:
             name = f"{printable(change.name)}: " if len(one.changes) > 1 else ""
-            yield style.paint(_DIM, f"      {name}{singular(change.spectrum, style.unicode)}")
+            yield style.paint(DIM, f"      {name}{singular(change.spectrum, style.unicode)}")
     for change in one.changes:
         if change.measure is not None and change.measure.not_finite and change.new is not None:
             where = position(change.measure.not_finite_at or 0, change.new)
             new = "" if change.old is None else "new "
             text = f"{change.measure.not_finite:,} {new}NaN or infinite, the first at {where}"
-            yield style.paint(_ALARM, f"      {printable(change.name)}: {text}")
+            yield style.paint(ALARM, f"      {printable(change.name)}: {text}")
 
 
 def _moved(group: Group, measures: Sequence[Measure]) -> Iterator[str]:
@@ -244,7 +244,8 @@ def _outside(comparison: Comparison, style: Style) -> Iterator[str]:
     if comparison.old_format is None or comparison.new_format is None:
         return
     if comparison.new_format != comparison.old_format:
-        yield f"    container  {comparison.old_format} → {comparison.new_format}"
+        then, now = printable(comparison.old_format), printable(comparison.new_format)
+        yield f"    container  {then} → {now}"
     width = min(40, max((len(printable(note.name)) for note in comparison.notes), default=0))
     for note in comparison.notes[:MAX_LINES]:
         old, new = (None if text is None else printable(text) for text in (note.old, note.new))

@@ -190,7 +190,7 @@ def test_another_container(repo: Repo) -> None:
     repo.commit("second")
     assert "container  safetensors → torch-zip" in repo.theta("diff", "HEAD~1", "HEAD")
     markdown = repo.theta("diff", "HEAD~1", "HEAD", "--format", "markdown")
-    assert "container: safetensors → torch\\-zip" in markdown
+    assert "container: <code>safetensors</code> → <code>torch-zip</code>" in markdown
 
 
 @pytest.mark.parametrize("form", ["markdown", "html"])

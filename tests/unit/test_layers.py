@@ -14,13 +14,13 @@ LAYERS = [
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
         "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
-        "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
-        "loading",
+        "writer", "api", "beside", "terminal", "consent", "sharded", "handle", "integrations",
+        "adapters", "loading",
     },
     {"paths"},
     {
         "repository", "store", "transport", "lfs", "lfsconfig", "endpoints", "pointers", "presence",
-        "locks", "worktree", "outputs",
+        "locks", "worktree", "outputs", "verified",
     },
     {"git_process", "libgit2", "files"},
     {

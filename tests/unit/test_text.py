@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -72,3 +74,50 @@ def test_json_is_ascii_and_carries_any_name() -> None:
     shown = text.to_json(value)
     assert shown.isascii()
     assert json.loads(shown) == value
+
+
+def test_json_has_no_del() -> None:
+    assert "\x7f" not in text.to_json({"\x7f": ["\x7f\x1b"]})
+    assert json.loads(text.to_json({"\x7f": "\x7f"})) == {"\x7f": "\x7f"}
+
+
+@pytest.mark.parametrize("name", ["a\u3164b", "a\ufe0fb", "a\u2800b", "a\u034fb", "a\U000e0101b"])
+def test_what_nobody_sees_is_shown(name: str) -> None:
+    assert text.printable(name).isascii()
+
+
+def test_what_a_program_printed_is_passed_on_harmless() -> None:
+    data = "error:\n\tm\x1b[2J\r\nm\x9b \N{LATIN SMALL LETTER E WITH ACUTE}".encode() + b"\x9b\n"
+    assert text.from_program(data) == "error:\n        m\\x1b[2J\nm\\x9b é\\x9b\n"
+
+
+ACTIVE = re.compile(r"[@#*_`~$|\[\]<>:\\]|www\.|GH-|[0-9a-f]{7}", re.IGNORECASE)
+NAMES = [
+    "@octocat", "@o/team", "#1", "GH-2", "o/r#3", "u@0123456", "0123456789abcdef", "a@b.org",
+    "http://x.org", "www.x.org", ":tada:", "<img src=x>", "</code>@x", "[a](b)", "![a](b)",
+    "$x$", "`", "``@x``", "a|b", "**b**", "~~s~~", "&#64;x", "\\@x", "<!-- -->", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_in_markdown_is_code_and_nothing_else(name: str) -> None:
+    code = text.markdown_code(name)
+    assert code.startswith("<code>")
+    assert code.endswith("</code>")
+    inner = code[6:-7].replace("<!-- -->", "")
+    assert html.unescape(inner) == name
+    rest = re.sub(r"&#\d+;", "", inner)
+    assert not re.search(r"[@#*_`~$|\[\]<>:&\\]|www\.", rest)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sentence_in_markdown_has_nothing_active_outside_code(name: str) -> None:
+    shown = text.markdown_text(f"{name} was (not) committed, in {name}.safetensors: 3 files.")
+    outside = re.sub(r"<code>.*?</code>", "", shown)
+    assert not ACTIVE.search(re.sub(r"\\[().:,%]", "", outside))
+    assert "was \\(not\\) committed" in outside
+
+
+def test_an_annotation_is_one_line_and_one_property() -> None:
+    assert text.annotation("a\n::error::b%0A\r") == "a ::error::b%250A\\r"
+    assert text.annotation_property("a:b,c") == "a%3Ab%2Cc"

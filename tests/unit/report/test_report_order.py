@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import numpy as np
 import pytest
 
@@ -61,7 +63,7 @@ def test_the_model_before_the_optimizer(tmp_path: object) -> None:
     assert first.name == "wte.weight"
     for render in (markdown.render, html.render):
         text = render([("optimizer.pt", found), ("pytorch_model.bin", found)])
-        plain = text.replace("\\", "").replace("<wbr>", "")
+        plain = unescape(text).replace("<wbr>", "")
         assert plain.index("pytorch_model.bin") < plain.index("optimizer.pt")
 
 
@@ -76,11 +78,11 @@ def test_a_counter_has_no_plot(tmp_path: object) -> None:
 
 def test_what_is_compared_is_named_and_inert() -> None:
     text = markdown.render([], between=BETWEEN, notes=["a note"])
-    assert text.count("#") == 3  # one heading
+    assert text.replace("&#", "").count("#") == 3  # one heading
     assert "aaaaaaaaaaaa" in text
     assert "2024" in text
     assert "<b>" not in text
-    assert "@all" not in text.replace("\\@", "")
+    assert "@all" not in unescape(text)
     assert "> a note" in text
     page = html.render([], BETWEEN, ["<i>note</i>"])
     assert "<b>it" not in page
@@ -102,6 +104,6 @@ def test_what_has_no_values_is_listed(tmp_path: object) -> None:
         side.close()
     assert all(isinstance(one, Change) and one.measure is None for one in found.changes)
     text = markdown.render([("m", found)])
-    assert text.count("values not available: object 0123 \\| is gone") == 20
+    assert unescape(text).count("values not available: object 0123 <code>|</code> is gone") == 20
     assert "and 10 more tensors" in text
     assert "values not available: object 0123" in html.render([("m", found)])
