@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import checkpoints, formats, installation
+from git_theta_ext import checkpoints, formats, hooks, installation, launch
 from git_theta_ext.cli.track import tracked_patterns
 from git_theta_ext.errors import ManifestError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.merge.explain import open_lines
 from git_theta_ext.merge.state import key_of, load
 from git_theta_ext.repository import IndexEntry, Repository
-from git_theta_ext.text import plural, printable, size, table, to_json
+from git_theta_ext.text import paragraph, plural, printable, size, table, to_json
 
 
 def add_parser(subparsers: Any) -> None:
@@ -53,6 +53,7 @@ def collect(repository: Repository) -> dict[str, Any]:
         "scopes": [scope for scope, _ in installation.scopes(repository.cwd)],
         "command": repository.setting("filter.theta.process"),
         "skip_smudge": repository.flag(installation.SKIP_SMUDGE),
+        "hooks": hooks.warnings(repository, launch.python_command),
         "patterns": patterns,
         "files": _files(repository),
     }
@@ -142,6 +143,7 @@ def _show(report: dict[str, Any]) -> None:
             print(f"  {printable(problem)}")
     if report["skip_smudge"]:
         print("theta.skipSmudge is on: checkouts leave manifests; git theta pull writes them.")
+    _show_hooks(report["hooks"])
     names = ", ".join(printable(row["pattern"]) for row in report["patterns"])
     print(f"Tracked patterns: {names or 'none (git theta track PATTERN)'}")
     if not report["files"]:
@@ -158,6 +160,14 @@ def _show(report: dict[str, Any]) -> None:
                 print(f"  {line}")
     for advice in _advice(report["files"]):
         print(advice)
+
+
+def _show_hooks(sentences: list[str]) -> None:
+    """What keeps pushes from sending objects, and what to type."""
+    if sentences:
+        print(f"Hooks: {paragraph(sentences[0])}")
+        for line in sentences[1:]:
+            print(f"  {paragraph(line, '    ')}")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

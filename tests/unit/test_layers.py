@@ -13,7 +13,8 @@ LAYERS = [
     {"drivers", "cli", "demo"},
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
-        "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
+        "pruning", "hooks", "hook_scripts", "launch", "left_behind", "received", "installation",
+        "integrity", "attributes", "checkpoints", "reader",
         "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
     },
     {"paths"},
