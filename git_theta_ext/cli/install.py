@@ -77,8 +77,8 @@ def warn_of_missing_hooks(cwd: Path) -> None:
         repository = Repository.discover(cwd)
     except RepositoryError:
         return
-    # A hook in the repository's own folder is put there by the filter, when it first runs.
-    if hooks.is_elsewhere(repository):
+    # In the repository's own folder the filter puts them, when it first runs: never in a bare one.
+    if hooks.is_elsewhere(repository) or repository.work_tree is None:
         reminders.tell(hooks.warnings(repository, launch.python_command))
 
 
