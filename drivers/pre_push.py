@@ -55,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         repository = Repository.discover()
         if not configured and hooks.runs_from_config(repository, "pre-push"):
             return 0
-        others = _others(repository, arguments[0], parse(text)) if configured else []
-        run(repository, arguments[0], arguments[1], parse(text), others)
+        refs = parse(text)
+        others = _others(repository, arguments[0], refs)
+        run(repository, arguments[0], arguments[1], refs, others)
         if configured:
             _run_lfs(repository, arguments, text)
     except ThetaError as error:
@@ -95,8 +96,8 @@ def _id(field: str) -> str | None:
 def _others(repository: Repository, remote: str, refs: Sequence[PushedRef]) -> list[str]:
     """Commits that need not be looked at in a repository that has nothing to do with git-theta.
 
-    From git config of the user the hook runs for every repository. One that holds no store, and
-    whose pushed commits track nothing, got what the remote has from there.
+    From git config of the user, or a folder of hooks for all, it runs for every repository. One
+    that holds no store, and whose pushed commits track nothing, got what the remote has from there.
     """
     if (repository.common_dir / "theta").is_dir() or repository.setting("theta.storage"):
         return []

@@ -25,8 +25,9 @@ from git_theta_ext.launch import shell_word
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.repository import Repository
 
-_BY_OTHERS = ("fetch", "pull", "clone", "branch", "remote", "update by fetch", "storing head")
-"""How the reflog of a remote-tracking ref begins to tell of what was pushed elsewhere."""
+_BY_OTHERS = ("fetch", "pull", "clone", "branch", "remote")
+"""How an entry of the reflog begins that tells of what was pushed elsewhere, whatever a branch in
+it is called. One that tells of a push from here says "update by push", with some clients "push"."""
 
 _ENTRIES = 50
 """Entries of a reflog that are read, the newest first."""
@@ -142,7 +143,7 @@ def _reflog(repository: Repository, ref: str) -> Iterator[tuple[str | None, str,
         return
     oldest = repository.resolve(f"{ref}@{{{len(lines)}}}")
     for (new, _, said), (old, _, _) in pairwise([*lines, (oldest or "", "", "")]):
-        yield old or None, new, not said.startswith(_BY_OTHERS)
+        yield old or None, new, "push" in said and not said.startswith(_BY_OTHERS)
 
 
 def _lacking(

@@ -217,27 +217,28 @@ def test_uninstall_takes_events_away_before_their_commands(husky: Repo) -> None:
     assert "hook" not in husky.git("config", "--global", "--list").replace("core.hooks", "")
 
 
-def walks(repo: Repo, tmp_path: Path) -> int:
-    """How many times a push looked for what to send."""
-    trace = tmp_path / "trace"
-    repo.git("push", "-q", "origin", "main", env={"GIT_TRACE": str(trace)})
+def walks(repo: Repo, enabled: bool) -> int:
+    """How often a push to a new remote looks for what to send."""
+    remote, trace = (repo.path.parent / f"{name}-{enabled}" for name in ("remote.git", "trace"))
+    repo.git("init", "-q", "--bare", str(remote))
+    option = f"hook.theta-pre-push.enabled={'true' if enabled else 'false'}"
+    repo.git("-c", option, "push", "-q", str(remote), "main", env={"GIT_TRACE": str(trace)})
+    assert are_at(remote, objects_of(repo, f"HEAD:{NAME}"))
     return len(re.findall(r"git rev-list --objects --no-object-names", trace.read_text()))
 
 
-def test_beside_a_file_the_configured_hook_does_not_run_twice(
-    new_repo: NewRepo, tmp_path: Path
-) -> None:
+def test_beside_a_file_the_configured_hook_does_not_run_twice(new_repo: NewRepo) -> None:
     repo = new_repo()
-    remote = bare(repo)
-    repo.theta("install")
     repo.write(NAME, safetensors(model()))
     repo.commit()
     assert (repo.path / ".git/hooks/pre-push").exists()
-    # Once for all refs, once more without what a remote of no ref yet has.
-    assert walks(repo, tmp_path) == 2
-    assert are_at(remote, objects_of(repo, f"HEAD:{NAME}"))
+    alone = walks(repo, False)
+    assert walks(repo, True) == alone > 0
     repository = Repository.discover(repo.path)
     assert hooks.runs_from_config(repository, "pre-push") == runs_configured_hooks()
+    (repo.path / ".git/hooks/pre-push").unlink()
+    repo.git("commit", "-q", "--allow-empty", "-m", "m")
+    assert (hooks.warnings(repository) == []) == runs_configured_hooks()
 
 
 def test_a_configured_hook_that_is_switched_off_leaves_it_to_the_file(new_repo: NewRepo) -> None:
@@ -387,9 +388,7 @@ def test_worktrees_and_submodules_push_their_objects(repo: Repo, tmp_path: Path)
     inner = Repo(outer.path / "inner")
     inner.write(NAME, safetensors({"w": changed(next(iter(model().values())))}))
     inner.commit()
-    outer.commit()
-    outer.git("init", "-q", "--bare", str(tmp_path / "outer.git"))
-    outer.git("push", "-q", "--recurse-submodules=on-demand", str(tmp_path / "outer.git"), "main")
+    inner.git("push", "-q", "origin", "HEAD:main")
     assert are_at(remote, objects_of(inner, f"HEAD:{NAME}"))
 
 
