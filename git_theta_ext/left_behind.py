@@ -151,13 +151,14 @@ def _lacking(
 ) -> list[UpdateRef]:
     """The objects that pushed commits brought and that the endpoint is not known to have."""
     request = "".join(f"{oid}\n" for oid in news) + "".join(f"^{oid}\n" for oid in others)
-    # Of trees, not of commits: so the newest are looked at, however many there are.
     listed = repository.git(
-        "log", "--format=%T", f"--max-count={_COMMITS}", "--ignore-missing", "--stdin",
+        "log", "--format=%H", f"--max-count={_COMMITS + 1}", "--ignore-missing", "--stdin",
         stdin=request.encode(),
     )  # fmt: skip
-    trees = list(dict.fromkeys(listed.decode().split()))
-    objects = transport.objects_in(repository, trees, others, on_damage=lambda oid, error: None)
+    older = listed.decode().split()[_COMMITS:]  # what it and those before it brought is left out
+    objects = transport.objects_in(
+        repository, news, [*others, *older], on_damage=lambda oid, error: None
+    )
     return transport.unconfirmed(repository, remote, url, objects.values())
 
 
