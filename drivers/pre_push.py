@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from git_theta_ext import hook_scripts, hooks, pointers, transport
+from git_theta_ext import hook_scripts, hooks, left_behind, pointers, transport
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.drivers import ancestry
 from git_theta_ext.errors import (
@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         refs = parse(text)
         others = _others(repository, arguments[0], refs)
         run(repository, arguments[0], arguments[1], refs, others)
+        left_behind.remember(
+            repository, arguments[0], arguments[1], [ref.local for ref in refs if ref.local]
+        )
         if configured:
             _run_lfs(repository, arguments, text)
     except ThetaError as error:

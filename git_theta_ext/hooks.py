@@ -158,11 +158,21 @@ def warnings(
             f"there is no pre-push hook in {folder} that would send the objects of checkpoints",
             "git theta install --local",
         ]
+    return _how_to_add(repository, folder, path, command())
+
+
+def _how_to_add(
+    repository: Repository, folder: Path, path: Path, python: Sequence[str]
+) -> list[str]:
+    """What is wrong and what to type where the hooks of somebody else's folder run."""
+    configured = repository.setting(f"hook.{friendly_name('pre-push')}.command") is not None
+    newer = ["git theta install   (with Git 2.54 or newer this is enough)"]
     return [
         f"{_why(repository, folder)} and its pre-push hook does not call git theta, so git push"
         " leaves the objects of checkpoints behind",
+        *([] if configured else newer),
         "git theta install --hooks   (adds the hooks to that folder; those there run first)",
-        f"or add this line to {path}:\n{by_hand('pre-push', command())}",
+        f"or add this line to {path}:\n{by_hand('pre-push', python)}",
     ]
 
 

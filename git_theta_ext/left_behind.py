@@ -14,7 +14,7 @@ repositories without reflogs, as bare ones usually are.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -77,6 +77,18 @@ def find(repository: Repository) -> list[LeftBehind]:
         except ThetaError:
             continue
     return found
+
+
+def remember(repository: Repository, remote: str, url: str, commits: Iterable[str]) -> None:
+    """Put on record that our hook saw to a push of these commits, so that nothing is looked for.
+
+    Not while an earlier push to that remote is known to have left objects behind: our hook does
+    not look at what the remote's refs hold already, and the record would hide it.
+    """
+    if (repository.common_dir / "theta").is_dir() and not any(
+        left.remote == remote for left in find(repository)
+    ):
+        _memory(repository, remote, url).add(commits)
 
 
 def _tips(repository: Repository) -> dict[str, dict[str, str]]:

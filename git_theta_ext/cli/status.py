@@ -53,10 +53,21 @@ def collect(repository: Repository) -> dict[str, Any]:
         "scopes": [scope for scope, _ in installation.scopes(repository.cwd)],
         "command": repository.setting("filter.theta.process"),
         "skip_smudge": repository.flag(installation.SKIP_SMUDGE),
-        "hooks": hooks.warnings(repository, launch.python_command),
+        "hooks": _hooks(repository),
         "patterns": patterns,
         "files": _files(repository),
     }
+
+
+def _hooks(repository: Repository) -> list[str]:
+    """What keeps pushes from sending objects, and what to type; empty if nothing does.
+
+    Where nothing was added yet, the filter will put the hooks in place when it first runs.
+    """
+    used = (repository.common_dir / "theta").is_dir()
+    if not (used or hooks.is_elsewhere(repository)):
+        return []
+    return hooks.warnings(repository, launch.python_command)
 
 
 def _files(repository: Repository) -> list[dict[str, Any]]:

@@ -126,6 +126,34 @@ def test_nothing_is_said_of_what_others_pushed(
     assert clone.run("git", "theta", "status").stderr == b""
 
 
+def test_nothing_is_said_of_a_fork(repo: Repo, tmp_path: Path) -> None:
+    """The fork's server has what upstream has; from here only the branch was sent there."""
+    upstream = bare(repo)
+    history(repo, 2)
+    with lfs_server() as one, lfs_server() as two:
+        repo.git("config", "remote.origin.lfsurl", one.url)
+        repo.git("push", "-q", "origin", "main")
+        repo.git("clone", "-q", "--bare", str(upstream), str(tmp_path / "fork.git"))
+        two.objects.update(one.objects)
+        repo.git("clone", "-q", "--no-checkout", str(upstream), str(tmp_path / "clone"))
+        clone = Repo(tmp_path / "clone")
+        clone.git("config", "remote.origin.lfsurl", one.url)
+        clone.theta("install", "--local")
+        clone.git("remote", "add", "fork", str(tmp_path / "fork.git"))
+        clone.git("config", "remote.fork.lfsurl", two.url)
+        clone.git("checkout", "-q", "-b", "topic")
+        add_another(clone)
+        clone.git("commit", "-q", "-m", "mine")
+        clone.git("push", "-q", "fork", "topic")
+        assert clone.run("git", "theta", "status").stderr == b""
+        history(clone, 1, start=2)
+        clone.git("push", "-q", "--no-verify", "fork", "topic")
+        said = clone.run("git", "theta", "status").stderr.decode()
+        assert "fork/topic" in said
+        clone.theta(*advice(said))
+        assert clone.run("git", "theta", "status").stderr == b""
+
+
 def test_what_was_looked_at_is_not_looked_at_again(
     repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
