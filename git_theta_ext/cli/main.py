@@ -81,11 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _remind(arguments: list[str]) -> None:
     """Say which push has left objects behind, unless this command is about other things."""
-    if (
-        arguments[0] not in VERBS
-        or arguments[0] in _NOT_REMINDING
-        or {"-h", "--help"} & set(arguments)
-    ):
+    verb = arguments[0] if arguments else ""
+    if verb not in VERBS or verb in _NOT_REMINDING or {"-h", "--help"} & set(arguments):
         return
     from git_theta_ext.drivers.reminders import tell_of_left_behind
     from git_theta_ext.repository import Repository
