@@ -14,13 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from git_theta_ext import files, hooks
+from git_theta_ext import files, hooks, launch
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkin import Cancelled, Checkin
 from git_theta_ext.checkout import Checkout
 from git_theta_ext.drivers import ancestry
 from git_theta_ext.drivers.content import WINDOW_BYTES, Content
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
+from git_theta_ext.drivers.reminders import remind
 from git_theta_ext.errors import (
     ChangedWhileReadError,
     ProtocolError,
@@ -56,13 +57,14 @@ class Commands:
         self._worth_remembering: set[str] = set()
         self._passed: dict[str, None] = {}
         self._conflicted: dict[str, None] = {}
+        self._staged = False
 
     @cached_property
     def _repository(self) -> Repository:
         repository = Repository.discover()
         # A hook that cannot be placed must not stop an add; `git theta status` tells.
         with suppress(ThetaError, OSError):
-            hooks.ensure(repository, sys.executable)
+            hooks.ensure(repository, *launch.current_command())
         repository.store.remove_stale()
         return repository
 
@@ -82,6 +84,8 @@ class Commands:
         """Git is done, and its index is written: remember what it wrote, tell what it passed."""
         if self._passed and not self._skips_smudge():
             _tell_of_manifests(list(self._passed))
+        if self._staged:
+            remind(self._repository)
         for path in self._conflicted:
             name = shlex.quote(printable(path))
             print(
@@ -151,6 +155,7 @@ class Commands:
         data = content.read_all(MAX_BYTES)
         Manifest.parse(data)
         self._passed[path] = None
+        self._staged = True
         self._send(data)
 
     def _clean_checkpoint(self, path: str, content: Content, found: os.stat_result | None) -> None:
@@ -171,6 +176,7 @@ class Commands:
             if not self._pass_raw(path, source):
                 if answer is None:
                     self._checkin.remember(path, source, manifest)
+                self._staged = True
                 self._send(manifest)
 
     def _clean_spooled(
@@ -189,6 +195,7 @@ class Commands:
                 if not self._pass_raw(path, source):
                     manifest = self._checkin.clean(path, source)
                     _check_unchanged(path, found)
+                    self._staged = True
                     self._send(manifest)
 
     def _pass_raw(self, path: str, source: FileSource) -> bool:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from git_theta_ext import hook_scripts, hooks
 from git_theta_ext.errors import ThetaError
 from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, is_manifest
 from git_theta_ext.repository import Repository
@@ -22,15 +23,20 @@ from git_theta_ext.text import paragraph
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the hook. Git does not stop for its failures: they are told, with the way to go on."""
-    del argv  # the hook's name and what Git passes to it do not matter
+    arguments = list(sys.argv[1:] if argv is None else argv)
     with harmless_streams():
-        return _run()
+        return _run(arguments)
 
 
-def _run() -> int:
+def _run(arguments: Sequence[str]) -> int:
     try:
         repository = Repository.discover()
         if repository.work_tree is None or skips_smudge(repository):
+            return 0
+        # Started by a file, though Git 2.54 or newer has started it from git config, too.
+        if arguments[:1] != [hook_scripts.CONFIGURED] and any(
+            hooks.runs_from_config(repository, name) for name in arguments[:1]
+        ):
             return 0
         paths = manifests_left(repository)
         if paths:

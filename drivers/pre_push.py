@@ -3,6 +3,9 @@
 Git gives the remote's name and URL as arguments and, on stdin, a line for each ref:
 `<local ref> <local id> <remote ref> <remote id>` (githooks(5)). What the remote has is judged by
 the ids that it reports itself; remote-tracking refs may be stale.
+
+Git 2.54 and newer may start the driver twice for one push, from git config (then the first argument
+is `--configured`) and from a file: the file's leaves the work to the other.
 """
 
 from __future__ import annotations
@@ -13,10 +16,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from git_theta_ext import pointers, transport
+from git_theta_ext import hook_scripts, hooks, left_behind, pointers, transport
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.drivers import ancestry
-from git_theta_ext.errors import ManifestError, ProtocolError, RepositoryError, ThetaError
+from git_theta_ext.errors import (
+    ManifestError,
+    ProtocolError,
+    RepositoryError,
+    ThetaError,
+    TransferError,
+)
 from git_theta_ext.lfs import GUARD
 from git_theta_ext.repository import Repository, any_commit_here
 from git_theta_ext.terminal import harmless_streams
@@ -43,11 +52,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _answer(arguments, text)
 
 
-def _answer(arguments: Sequence[str], text: bytes) -> int:
+def _answer(arguments: list[str], text: bytes) -> int:
     try:
+        configured = arguments[:1] == [hook_scripts.CONFIGURED]
+        arguments = arguments[int(configured) :]
         if len(arguments) != 2:
             raise ProtocolError("pre-push takes a remote's name and its URL; Git passes them")
-        run(Repository.discover(), arguments[0], arguments[1], parse(text))
+        repository = Repository.discover()
+        if not configured and hooks.runs_from_config(repository, "pre-push"):
+            return 0
+        refs = parse(text)
+        others = _others(repository, arguments[0], refs)
+        run(repository, arguments[0], arguments[1], refs, others)
+        left_behind.remember(
+            repository, arguments[0], arguments[1], [ref.local for ref in refs if ref.local]
+        )
+        if configured:
+            _run_lfs(repository, arguments, text)
     except ThetaError as error:
         print(f"git theta: error: {paragraph(error.message)}", file=sys.stderr)
         print(
@@ -81,8 +102,52 @@ def _id(field: str) -> str | None:
     return None if set(field) <= {"0"} else field
 
 
-def run(repository: Repository, remote: str, url: str, refs: Sequence[PushedRef]) -> None:
-    """Upload what these refs need.
+def _others(repository: Repository, remote: str, refs: Sequence[PushedRef]) -> list[str]:
+    """Commits that need not be looked at in a repository that has nothing to do with git-theta.
+
+    From git config of the user, or a folder of hooks for all, it runs for every repository. One
+    that holds no store, and whose pushed commits track nothing, got what the remote has from there.
+    """
+    if (repository.common_dir / "theta").is_dir() or repository.setting("theta.storage"):
+        return []
+    if repository.git("for-each-ref", "--count=1", "refs/theta/"):
+        return []
+    listed = repository.git("for-each-ref", "--format=%(objectname)", f"refs/remotes/{remote}/")
+    tips = listed.decode().split()
+    for oid in [ref.local for ref in refs if ref.local] if tips else []:
+        if repository.git(
+            "grep", "-l", "-F", "-e", "filter=theta", oid, "--",
+            ".gitattributes", "*/.gitattributes", ok=(0, 1, 128),
+        ):  # fmt: skip
+            return []
+    return tips
+
+
+def _run_lfs(repository: Repository, arguments: list[str], text: bytes) -> None:
+    """Have git-lfs upload its files where it is at work and no hook's file has it do so.
+
+    Raises:
+        TransferError: it failed.
+    """
+    at_work = (repository.common_dir / "lfs").is_dir() and (
+        repository.common_dir / "theta"
+    ).is_dir()
+    if at_work and not hooks.file_calls_lfs(repository):
+        try:
+            repository.git("lfs", "pre-push", *arguments, stdin=text)
+        except RepositoryError as error:
+            if "is not a git command" not in error.message:
+                raise TransferError(error.message) from error
+
+
+def run(
+    repository: Repository,
+    remote: str,
+    url: str,
+    refs: Sequence[PushedRef],
+    others: Sequence[str] = (),
+) -> None:
+    """Upload what these refs need; what the commits `others` need is not looked at.
 
     Raises:
         ThetaError: not every object is at the remote.
@@ -90,7 +155,7 @@ def run(repository: Repository, remote: str, url: str, refs: Sequence[PushedRef]
     include = [ref.local for ref in refs if ref.local]
     if not include:
         return
-    exclude = [ref.remote for ref in refs if ref.remote]
+    exclude = [*(ref.remote for ref in refs if ref.remote), *others]
     objects = transport.objects_in(repository, include, exclude, _warn_of_damage)
     updates = [ref for ref in refs if ref.local]
     if objects and not all(

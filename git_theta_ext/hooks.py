@@ -2,8 +2,10 @@
 
 A hook that is there already is renamed to `<hook>.theta-chained` and called by ours, with the same
 arguments and the same stdin. git-lfs does not install its own beside a hook it does not know, so
-ours calls git-lfs where git-lfs has been at work. Only the repository's own hooks folder is ever
-written to: where `core.hooksPath` names another, `ensure` says what to add there by hand.
+ours calls git-lfs where git-lfs has been at work. By itself `ensure` writes to the repository's own
+hooks folder only. Where Git looks elsewhere (`core.hooksPath`), `share` writes there when told to;
+until then `warnings` says that pushes would leave objects behind, unless Git runs the hooks from
+its configuration. The texts of the hooks are in `hook_scripts`.
 """
 
 from __future__ import annotations
@@ -11,86 +13,39 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from git_theta_ext import files
+from git_theta_ext import files, launch
+from git_theta_ext.errors import RepositoryError, StoreError
+from git_theta_ext.hook_scripts import (
+    CHAINED,
+    HOOKS,
+    by_hand,
+    calls_lfs,
+    calls_ours,
+    friendly_name,
+    is_ours,
+    script,
+    shared_script,
+)
 from git_theta_ext.repository import Repository
 
-HOOKS = ("pre-push", "post-merge", "post-checkout", "post-rewrite")
 
-_MARK = "# git-theta hook"
-_CHAINED = ".theta-chained"
-
-_HEAD = """\
-#!/bin/sh
-{mark}: put here by `git theta install`, taken away by `git theta uninstall`.
-# A hook that was here before is {name}{chained}; it runs first.
-theta_python={python}
-"""
-
-# The guard: another tool may have chained this very file under a new name, and be chained by it.
-_PRE_PUSH = """\
-theta_refs=$(cat)
-test "$GIT_THETA_IN_PRE_PUSH" = "$*|$theta_refs" && exit 0
-export GIT_THETA_IN_PRE_PUSH="$*|$theta_refs"
-theta_stdin() {
-  test -z "$theta_refs" || printf '%s\\n' "$theta_refs"
-}
-if test -x "$0.theta-chained"; then
-  theta_stdin | "$0.theta-chained" "$@" || exit
-elif test -d "$(git rev-parse --git-common-dir)/lfs" && command -v git-lfs >/dev/null 2>&1; then
-  theta_stdin | git lfs pre-push "$@" || exit
-fi
-if ! test -x "$theta_python"; then
-  echo >&2 "git theta: error: $theta_python is gone, so the objects of checkpoints cannot be sent."
-  echo >&2 "  The push was stopped; nothing is lost. Install git-theta-ext again and type:"
-  echo >&2 "  git theta install      (or, to do without it: git theta uninstall, or remove $0)"
-  exit 1
-fi
-theta_stdin | "$theta_python" -P -m git_theta_ext.drivers.pre_push "$@" && exit 0
-"$theta_python" -P -c 'import git_theta_ext' 2>/dev/null || {
-  echo >&2 "git theta: error: git-theta-ext is not installed in $theta_python any more."
-  echo >&2 "  The push was stopped; nothing is lost. Install it again and type: git theta install"
-  echo >&2 "  (or, to do without it: git theta uninstall, or remove $0)"
-}
-exit 1
-"""
-
-_POST = """\
-test "$GIT_THETA_IN_POST_HOOK" = "{name} $*" && exit 0
-export GIT_THETA_IN_POST_HOOK="{name} $*"
-theta_status=0
-if test -x "$0.theta-chained"; then
-  "$0.theta-chained" "$@"
-  theta_status=$?
-{lfs}fi
-if test -x "$theta_python"; then
-  "$theta_python" -P -m git_theta_ext.drivers.post_hook {name} "$@" </dev/null
-else
-  echo >&2 "git theta: warning: $theta_python is gone; type: git theta install"
-fi
-exit $theta_status
-"""
-
-_POST_LFS = """\
-elif test -d "$(git rev-parse --git-common-dir)/lfs" && command -v git-lfs >/dev/null 2>&1; then
-  git lfs {name} "$@"
-  theta_status=$?
-"""
-
-
-def ensure(repository: Repository, python: str) -> list[str]:
+def ensure(repository: Repository, python: str, *more: str) -> list[str]:
     """Put the hooks in place, run by the interpreter `python`; what changed, or is to be done.
 
     Quick and silent when they are there. A folder that cannot be written is told, not raised.
+    `more` is what follows the interpreter's path in `launch.python_command`.
     """
+    command = [python, *(more or (launch.ISOLATED,))]
     folder = hooks_folder(repository)
     if not _is_own(repository, folder):
-        return _by_hand(folder, python)
+        return _by_hand(repository, folder, command)
     changes: list[str] = []
     for name in HOOKS:
         try:
-            changes += _ensure_one(folder / name, script(name, python))
+            changes += _ensure_one(folder / name, script(name, command))
         except OSError as error:
             changes.append(
                 f"cannot write the hook {folder / name}: {error.strerror or error}; without it,"
@@ -99,11 +54,45 @@ def ensure(repository: Repository, python: str) -> list[str]:
     return changes
 
 
+def share(repository: Repository) -> list[str]:
+    """Put the hooks into the folder that `core.hooksPath` names, whosever it is; what changed.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    folder, by_sh = _place_of_scripts(hooks_folder(repository))
+    changes: list[str] = []
+    for name in HOOKS:
+        try:
+            changes += _ensure_one(folder / name, shared_script(name, by_sh=by_sh))
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the hook {folder / name}: {error.strerror or error}",
+                hint="without it, push the objects of checkpoints with: git theta push",
+            ) from error
+    return changes
+
+
 def remove(repository: Repository) -> list[str]:
-    """Take our hooks away and put back those that were there before, unchanged; what was done."""
+    """Take our hooks away and put back those that were there before, unchanged; what was done.
+
+    Those in a folder of others stay, which is said: `unshare` takes them away.
+    """
     folder = hooks_folder(repository)
-    if not _is_own(repository, folder):
-        return []
+    if _is_own(repository, folder):
+        return _remove_all(folder)
+    place = _place_of_scripts(folder)[0]
+    if any(is_ours(_read(place / name) or b"") for name in HOOKS):
+        return [f"the hooks in {place} stay: git theta uninstall --hooks   removes them"]
+    return []
+
+
+def unshare(repository: Repository) -> list[str]:
+    """Take away what `share` put into the folder of `core.hooksPath`; what was done."""
+    return _remove_all(_place_of_scripts(hooks_folder(repository))[0])
+
+
+def _remove_all(folder: Path) -> list[str]:
     changes: list[str] = []
     for name in HOOKS:
         try:
@@ -111,6 +100,90 @@ def remove(repository: Repository) -> list[str]:
         except OSError as error:
             changes.append(f"cannot remove the hook {folder / name}: {error.strerror or error}")
     return changes
+
+
+def runs_from_config(repository: Repository, name: str) -> bool:
+    """Whether the Git at work here runs our hook of an event from git config.
+
+    Git says so itself (`git hook list`, new with such hooks); an earlier one knows no such command.
+    """
+    if repository.setting(f"hook.{friendly_name(name)}.command") is None:
+        return False
+    try:
+        listed = repository.git("hook", "list", name, ok=(0, 1))
+    except RepositoryError:
+        return False
+    return friendly_name(name).encode() in listed.splitlines()
+
+
+def file_calls_lfs(repository: Repository) -> bool:
+    """Whether the pre-push hook that is a file has git-lfs upload its files: ours does."""
+    path = _place_of_scripts(hooks_folder(repository))[0] / "pre-push"
+    content = _read(path.resolve())
+    return content is not None and (is_ours(content) or calls_lfs(content))
+
+
+def warnings(
+    repository: Repository, command: Callable[[], Sequence[str]] = launch.current_command
+) -> list[str]:
+    """What keeps a push from here from sending the objects of checkpoints; empty if nothing does.
+
+    The first line says it, those after it what to type. `command` starts Python.
+    """
+    folder = hooks_folder(repository)
+    place, by_sh = _place_of_scripts(folder)
+    path = place / "pre-push"
+    own = _is_own(repository, folder)
+    content = _read(path.resolve()) or b""
+    done = calls_ours("pre-push", content)
+    if own and not done:
+        done = calls_ours("pre-push", _read(folder / "pre-push.legacy") or b"")
+    runs = by_sh or os.name == "nt" or os.access(path, os.X_OK)
+    if not own and b"-P -m git_theta_ext" in content:
+        return [
+            f"{path} starts Python so that files of a work tree could be run",
+            f"put this line in the place of the one there:\n{by_hand('pre-push', command())}",
+        ]
+    if (done and runs) or runs_from_config(repository, "pre-push"):
+        return []
+    if done:
+        return [
+            f"{path} is not executable, so Git does not run it, and git push leaves the objects of"
+            " checkpoints behind",
+            f"chmod +x {launch.shell_word(str(path))}",
+        ]
+    if own:
+        return [
+            f"there is no pre-push hook in {folder} that would send the objects of checkpoints",
+            "git theta install --local",
+        ]
+    return _how_to_add(repository, folder, path, command())
+
+
+def _how_to_add(
+    repository: Repository, folder: Path, path: Path, python: Sequence[str]
+) -> list[str]:
+    """What is wrong and what to type where the hooks of somebody else's folder run."""
+    configured = repository.setting(f"hook.{friendly_name('pre-push')}.command") is not None
+    newer = ["git theta install   (with Git 2.54 or newer this is enough)"]
+    return [
+        f"{_why(repository, folder)} and its pre-push hook does not call git theta, so git push"
+        " leaves the objects of checkpoints behind",
+        *([] if configured else newer),
+        "git theta install --hooks   (adds the hooks to that folder; those there run first)",
+        f"or add this line to {path}:\n{by_hand('pre-push', python)}",
+    ]
+
+
+def _why(repository: Repository, folder: Path) -> str:
+    if repository.setting("core.hooksPath") is not None:
+        return f"core.hooksPath is set to {folder},"
+    return f"the hooks are in {folder},"
+
+
+def is_elsewhere(repository: Repository) -> bool:
+    """Whether Git looks for hooks in a folder that is not this repository's own."""
+    return not _is_own(repository, hooks_folder(repository))
 
 
 def hooks_folder(repository: Repository) -> Path:
@@ -123,41 +196,36 @@ def hooks_folder(repository: Repository) -> Path:
     return Path(os.path.normpath(base / Path(configured).expanduser()))
 
 
-def script(name: str, python: str) -> str:
-    """The text of one of our hooks."""
-    head = _HEAD.format(mark=_MARK, name=name, chained=_CHAINED, python=_quoted(python))
-    if name == "pre-push":
-        return head + _PRE_PUSH
-    # git-lfs has hooks for checkout and merge, none for rewrites.
-    lfs = "" if name == "post-rewrite" else _POST_LFS.replace("{name}", name)
-    return head + _POST.replace("{lfs}", lfs).replace("{name}", name)
-
-
-def _quoted(python: str) -> str:
-    """A path as one word of a shell; Git for Windows' shell takes forward slashes."""
-    path = python.replace("\\", "/") if os.name == "nt" else python
-    return "'" + path.replace("'", "'\\''") + "'"
-
-
 def _is_own(repository: Repository, folder: Path) -> bool:
     """Whether the folder belongs to this repository alone: is inside its Git directory."""
     return folder.resolve().is_relative_to(repository.common_dir.resolve())
 
 
-def _by_hand(folder: Path, python: str) -> list[str]:
+def _place_of_scripts(folder: Path) -> tuple[Path, bool]:
+    """Where the scripts are that Git's hooks folder leads to, and whether `sh -e` starts them.
+
+    husky 9 keeps its own launchers in `.husky/_`; what people write, and commit, is above it.
+    """
+    if folder.name == "_" and (folder / "h").is_file():
+        return folder.parent, True
+    return folder, False
+
+
+def _by_hand(repository: Repository, folder: Path, python: Sequence[str]) -> list[str]:
     """What to add to hooks that are shared or committed and so not ours to change."""
-    lines = []
-    for name in HOOKS:
-        module = "pre_push" if name == "pre-push" else "post_hook"
-        if module.encode() in (_read((folder / name).resolve()) or b""):
-            continue
-        words = "" if name == "pre-push" else f" {name}"
-        lines.append(
-            f'  {folder / name}: {_quoted(python)} -P -m git_theta_ext.drivers.{module}{words} "$@"'
-        )
+    place = _place_of_scripts(folder)[0]
+    lines = [
+        f"  {place / name}: {by_hand(name, python)}"
+        for name in HOOKS
+        if not calls_ours(name, _read((place / name).resolve()) or b"")
+        and not runs_from_config(repository, name)
+    ]
     if not lines:
         return []
-    first = "core.hooksPath is set, and git theta does not change that folder. Add to each file:"
+    first = (
+        f"{_why(repository, folder)} and git theta does not change that folder unless told to:"
+        " git theta install --hooks. Or add to each file:"
+    )
     return [first, *lines]
 
 
@@ -166,10 +234,10 @@ def _ensure_one(path: Path, text: str) -> list[str]:
     found = _read(path)
     if found == wanted:
         return []
-    if found is not None and not _is_ours(found):
+    if found is not None and not is_ours(found):
         legacy = path.with_name(f"{path.name}.legacy")  # where the pre-commit tool keeps a hook
         before = _read(legacy)
-        if before is not None and _is_ours(before):
+        if before is not None and is_ours(before):
             if before == wanted:
                 return []
             _write(legacy, wanted)
@@ -178,7 +246,7 @@ def _ensure_one(path: Path, text: str) -> list[str]:
     if found is None and not os.path.lexists(path):
         _write(path, wanted)
         return [f"installed {path}"]
-    if found is not None and _is_ours(found):
+    if found is not None and is_ours(found):
         _write(path, wanted)
         return [f"updated {path}"]
     return _chain(path, found, wanted)
@@ -186,7 +254,7 @@ def _ensure_one(path: Path, text: str) -> list[str]:
 
 def _chain(path: Path, found: bytes | None, wanted: bytes) -> list[str]:
     """Put ours in a foreign hook's place. One chained earlier, if it differs, is kept aside."""
-    chained = path.with_name(path.name + _CHAINED)
+    chained = path.with_name(path.name + CHAINED)
     changes = []
     if os.path.lexists(chained) and not _same_tool(_read(chained), found):
         aside = path.with_name(f"{path.name}.theta-replaced-{secrets.token_hex(4)}")
@@ -207,19 +275,15 @@ def _same_tool(one: bytes | None, other: bytes | None) -> bool:
 def _remove_one(path: Path) -> list[str]:
     for place in (path, path.with_name(f"{path.name}.legacy")):
         found = _read(place)
-        if found is None or not _is_ours(found):
+        if found is None or not is_ours(found):
             continue
-        chained = path.with_name(path.name + _CHAINED)
+        chained = path.with_name(path.name + CHAINED)
         if os.path.lexists(chained):
             files.move(chained, place)
             return [f"restored {place}"]
         place.unlink()
         return [f"removed {place}"]
     return []
-
-
-def _is_ours(content: bytes) -> bool:
-    return _MARK.encode() in content[:200]
 
 
 def _read(path: Path) -> bytes | None:

@@ -3,33 +3,30 @@
 The commands name this Python by its absolute path, so that they work from any shell, from cron and
 from graphical clients, whatever PATH says and whether or not a virtual environment is active.
 
-Git starts the filter and the drivers in the top folder of the work tree, and `python -m` puts the
-current folder first on `sys.path`: a cloned repository with a `numpy.py` in its root would be
-executed. So Python is always started with a flag that keeps the folder off the path: `-I`
-(isolated; Python's documentation, "Command line and environment"). Only where the package cannot
-be imported that way are weaker ones used: `-E -P` for a `pip install --user`, and `-P` where
-PYTHONPATH is what makes it importable.
+How Python is started is `launch`'s matter. Git 2.54 and newer runs hooks from git config as well,
+beside those in the hooks folder and whatever `core.hooksPath` says; earlier versions ignore these
+settings. So they are always made, and `hooks` sees to it that none runs twice.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from git_theta_ext.errors import RepositoryError, UsageError
-from git_theta_ext.git_process import run_git, run_program
+from git_theta_ext import hook_scripts, launch
+from git_theta_ext.errors import RepositoryError
+from git_theta_ext.git_process import run_git
 from git_theta_ext.repository import Repository
 
 Scope = Literal["global", "local", "system"]
 
 SKIP_SMUDGE = "theta.skipSmudge"
-_PYTHON_FLAGS = (["-I"], ["-E", "-P"], ["-P"])
-"""From the safest to the least safe; none of them lets the current folder be imported from."""
+NOBODY = ["", launch.ISOLATED]
+"""No Python, where only the names of the settings matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class Change:
 
 def settings(python: list[str]) -> dict[str, str]:
     """The settings that `install` makes, by name; `python` is the interpreter and its flags."""
-    command = " ".join([_quote(python[0]), *python[1:], "-m", "git_theta_ext.drivers."])
+    command = f"{launch.shell_command(python)} -m git_theta_ext.drivers."
     # Git expands %O and its like in the merge command, so a % of the path itself is doubled.
     merge = command.replace("%", "%%") + "merge %O %A %B %L %P"
     tool = command.replace(
@@ -57,6 +54,7 @@ def settings(python: list[str]) -> dict[str, str]:
         "merge.theta.driver": merge,
         "mergetool.theta.cmd": tool,
         "mergetool.theta.trustExitCode": "true",
+        **hook_scripts.configured(python),
     }
 
 
@@ -67,7 +65,7 @@ def install(scope: Scope, cwd: Path, *, skip_smudge: bool = False) -> list[Chang
         UsageError: this Python cannot import the package from another folder.
         RepositoryError: the file cannot be written, or `local` is asked for outside a repository.
     """
-    wanted: dict[str, str | None] = {**settings(python_command())}
+    wanted: dict[str, str | None] = {**settings(launch.python_command())}
     wanted[SKIP_SMUDGE] = "true" if skip_smudge else None
     return _apply(scope, cwd, wanted)
 
@@ -80,7 +78,8 @@ def uninstall(scope: Scope, cwd: Path) -> list[Change]:
     Raises:
         RepositoryError: the file cannot be written, or `local` is asked for outside a repository.
     """
-    names = [*settings([""]), SKIP_SMUDGE]
+    # The other way about: Git 2.54 refuses to work with a hook's event without its command.
+    names = [SKIP_SMUDGE, *reversed(settings(NOBODY))]
     return _apply(scope, cwd, dict.fromkeys(names))
 
 
@@ -100,6 +99,8 @@ def problems(repository: Repository) -> list[str]:
             found.append(f"{name} does not start with a program's path: {value}")
         elif not Path(program).is_file():
             found.append(f"{name} names a program that does not exist: {program}")
+        elif "git_theta_ext" in value and not _is_isolated(value):
+            found.append(f"{name} starts Python so that files of a work tree could be run: {value}")
     return found
 
 
@@ -110,26 +111,6 @@ def scopes(cwd: Path) -> list[tuple[str, str]]:
     )
     fields = os.fsdecode(answer).split("\0")
     return list(zip(fields[::2], fields[1::2], strict=False))
-
-
-def python_command() -> list[str]:
-    """This Python and the safest flags with which it can import the package from any folder.
-
-    Raises:
-        UsageError: it cannot; the package is only on the path of this very process.
-    """
-    if not sys.executable:
-        raise UsageError("this Python does not know its own path (sys.executable is empty)")
-    folder = Path(sys.executable).parent
-    for flags in _PYTHON_FLAGS:
-        command = [sys.executable, *flags]
-        if run_program([*command, "-c", "import git_theta_ext.drivers"], folder)[0] == 0:
-            return command
-    raise UsageError(
-        f"{sys.executable} cannot import git_theta_ext from another folder, "
-        "so Git could not start its filter",
-        hint="install the package first: python -m pip install git-theta-ext",
-    )
 
 
 def config_file(scope: Scope, cwd: Path) -> str:
@@ -169,11 +150,8 @@ def _config(scope: Scope, cwd: Path, *arguments: str, ok: tuple[int, ...] = (0,)
         raise RepositoryError(error.message, hint=hints[scope]) from error
 
 
-def _quote(path: str) -> str:
-    """A path as one word of the POSIX shell that Git gives its commands to, on Windows too."""
-    if os.name == "nt":
-        path = path.replace("\\", "/")
-    return "'" + path.replace("'", "'\\''") + "'"
+def _is_isolated(command: str) -> bool:
+    return launch.is_safe(shlex.split(command.replace("%%", "%")))
 
 
 def _program(command: str, *, percent: bool) -> str | None:

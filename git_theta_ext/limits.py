@@ -118,6 +118,8 @@ MANIFEST_BYTES = 128 << 20
 """Longest manifest that is read; a checkpoint of ten thousand tensors needs 3 MB."""
 MANIFEST_LINES = 4_000_000
 """Its lines."""
+RECEIVED_BYTES = 8 << 30
+"""Manifests of one push together, as a server's hook reads them: 2,700 of 3 MB."""
 CHAIN_LENGTH = 256
 """Parameter files of one block."""
 PARAMETER_HEADER_BYTES = 1 << 20

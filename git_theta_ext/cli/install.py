@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import installation
+from git_theta_ext import hooks, installation, launch
 from git_theta_ext.checkout import manifests_in_work_tree
+from git_theta_ext.drivers import reminders
 from git_theta_ext.errors import RepositoryError
 from git_theta_ext.git_process import run_git
 from git_theta_ext.repository import Repository
@@ -27,6 +28,11 @@ def add_parser(subparsers: Any) -> None:
         "--skip-smudge",
         action="store_true",
         help="leave manifests in the work tree on checkout; `git theta pull` writes checkpoints",
+    )
+    parser.add_argument(
+        "--hooks",
+        action="store_true",
+        help="put the hooks into the folder of core.hooksPath, too; those there run first",
     )
     parser.set_defaults(run=run)
 
@@ -54,19 +60,31 @@ def run(args: argparse.Namespace) -> int:
         print(f"{change.name} = {value}")
     where = printable(installation.config_file(args.scope, cwd))
     print(f"git-theta was already set up in {where}." if not changes else f"Set up in {where}.")
-    if args.scope == "local":
-        for line in ensure_hooks(Repository.discover(cwd)):
+    if args.hooks or args.scope == "local":
+        repository = Repository.discover(cwd)
+        elsewhere = args.hooks and hooks.is_elsewhere(repository)
+        for line in hooks.share(repository) if elsewhere else ensure_hooks(repository):
             print(printable(line))
+    warn_of_missing_hooks(cwd)
     warn_of_missing_lfs(cwd)
     tell_of_manifests(cwd)
     return 0
 
 
+def warn_of_missing_hooks(cwd: Path) -> None:
+    """Say what keeps pushes from here from sending objects, as `git add` will."""
+    try:
+        repository = Repository.discover(cwd)
+    except RepositoryError:
+        return
+    # In the repository's own folder the filter puts them, when it first runs: never in a bare one.
+    if hooks.is_elsewhere(repository) or repository.work_tree is None:
+        reminders.tell(hooks.warnings(repository, launch.python_command))
+
+
 def ensure_hooks(repository: Repository) -> list[str]:
     """Put the hooks in place, as the filter does at its first use; what that changed."""
-    from git_theta_ext import hooks
-
-    return hooks.ensure(repository, sys.executable)
+    return hooks.ensure(repository, *launch.python_command())
 
 
 def tell_of_manifests(cwd: Path) -> None:

@@ -42,12 +42,15 @@ VERBS: dict[str, tuple[str, str]] = {
     "fetch": ("fetch", "download missing objects from the remote"),
     "pull": ("pull", "download missing objects and write the checkpoints"),
     "push": ("push", "upload objects to the remote"),
+    "receive-check": ("receive_check", "as a server's hook: refuse pushes without their objects"),
     "fsck": ("fsck", "check that every object is here and right"),
     "prune": ("prune", "remove local objects that the remote has"),
     "demo": ("demo", "show everything at work on a small model, in a temporary folder"),
     "version": ("version", "show the versions of git-theta-ext and of what it uses"),
 }
 """Verb -> module of `git_theta_ext.cli`, help. Imported only when the verb is used."""
+
+_NOT_REMINDING = {"demo", "install", "receive-check", "uninstall", "version"}
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -67,6 +70,7 @@ def _run(arguments: list[str]) -> int:
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
+        _remind(arguments)
         return code
     except ThetaError as error:
         report(error)
@@ -79,6 +83,18 @@ def _run(arguments: list[str]) -> int:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+
+
+def _remind(arguments: list[str]) -> None:
+    """Say which push has left objects behind, unless this command is about other things."""
+    verb = arguments[0] if arguments else ""
+    if verb not in VERBS or verb in _NOT_REMINDING or {"-h", "--help"} & set(arguments):
+        return
+    from git_theta_ext.drivers.reminders import tell_of_left_behind
+    from git_theta_ext.repository import Repository
+
+    with suppress(ThetaError, OSError):
+        tell_of_left_behind(Repository.discover())
 
 
 def report(error: ThetaError) -> None:

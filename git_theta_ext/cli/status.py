@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import advice, checkpoints, formats, installation
+from git_theta_ext import advice, checkpoints, formats, hooks, installation, launch
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.track import tracked_patterns
 from git_theta_ext.errors import ManifestError
@@ -15,7 +15,7 @@ from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.merge.explain import open_lines
 from git_theta_ext.merge.state import key_of, load
 from git_theta_ext.repository import IndexEntry, Repository
-from git_theta_ext.text import plural, printable, size, table, to_json
+from git_theta_ext.text import paragraph, plural, printable, size, table, to_json
 
 
 def add_parser(subparsers: Any) -> None:
@@ -54,9 +54,21 @@ def collect(repository: Repository) -> dict[str, Any]:
         "scopes": [scope for scope, _ in installation.scopes(repository.cwd)],
         "command": repository.setting("filter.theta.process"),
         "skip_smudge": repository.flag(installation.SKIP_SMUDGE),
+        "hooks": _hooks(repository),
         "patterns": patterns,
         "files": _files(repository),
     }
+
+
+def _hooks(repository: Repository) -> list[str]:
+    """What keeps pushes from sending objects, and what to type; empty if nothing does.
+
+    Where nothing was added yet, the filter will put the hooks in place when it first runs.
+    """
+    used = (repository.common_dir / "theta").is_dir()
+    if not (used or hooks.is_elsewhere(repository)):
+        return []
+    return hooks.warnings(repository, launch.python_command)
 
 
 def _files(repository: Repository) -> list[dict[str, Any]]:
@@ -145,6 +157,7 @@ def _show(report: dict[str, Any]) -> None:
             print(f"  {printable(problem)}")
     if report["skip_smudge"]:
         print("theta.skipSmudge is on: checkouts leave manifests; git theta pull writes them.")
+    _show_hooks(report["hooks"])
     names = ", ".join(printable(row["pattern"]) for row in report["patterns"])
     print(f"Tracked patterns: {names or 'none (git theta track PATTERN)'}")
     if not report["files"]:
@@ -161,6 +174,14 @@ def _show(report: dict[str, Any]) -> None:
                 print(f"  {line}")
     for line in _advice(report["files"]):
         print(line)
+
+
+def _show_hooks(sentences: list[str]) -> None:
+    """What keeps pushes from sending objects, and what to type."""
+    if sentences:
+        print(f"Hooks: {paragraph(sentences[0])}")
+        for line in sentences[1:]:
+            print(f"  {paragraph(line, '    ')}")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import advice, attributes, formats, installation
+from git_theta_ext import advice, attributes, formats, hooks, installation
 from git_theta_ext.checkpoints import is_raw
-from git_theta_ext.cli.install import ensure_hooks
+from git_theta_ext.cli.install import ensure_hooks, warn_of_missing_hooks
 from git_theta_ext.errors import StoreError, ThetaError, UsageError
 from git_theta_ext.formats.source import FileSource
 from git_theta_ext.manifest import HEAD_BYTES, is_manifest
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     before = {entry.oid for entry in raw_entries(repository)}
     _track(repository, patterns)
     _install_here(repository)
+    warn_of_missing_hooks(repository.cwd)
     for path, found, promised in misnamed(repository):
         what = "kept exactly, not split by tensor" if found == "opaque" else f"split as {found}"
         print(f"{printable(path)}: its content is not {promised}; it will be {what}")
@@ -93,7 +94,8 @@ def _install_here(repository: Repository) -> None:
     if installation.is_installed(repository):
         return
     installation.install("local", repository.cwd)
-    for line in ensure_hooks(repository):
+    # What is to be done where hooks are elsewhere is said after this, set up or not.
+    for line in [] if hooks.is_elsewhere(repository) else ensure_hooks(repository):
         print(printable(line))
     print("git-theta was not set up: did `git theta install --local` for this repository.")
 

@@ -21,6 +21,11 @@ def add_parser(subparsers: Any) -> None:
         description="Remove the drivers from git config and the hooks from this repository.",
     )
     add_scope(parser)
+    parser.add_argument(
+        "--hooks",
+        action="store_true",
+        help="take the hooks out of the folder of core.hooksPath, too",
+    )
     parser.set_defaults(run=run)
 
 
@@ -39,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if repository is not None:
         from git_theta_ext import hooks
 
-        for line in hooks.remove(repository):
+        away = hooks.unshare if args.hooks else hooks.remove
+        for line in away(repository):
             print(printable(line))
     for scope, _ in installation.scopes(cwd):
         option = "" if scope == "global" else f" --{scope}"

@@ -68,7 +68,7 @@ def collect(cwd: Path) -> dict[str, Any]:
         "package": str(Path(git_theta_ext.__file__).parent),
         "config": {
             name: _answer(cwd, "config", "--get", name)
-            for name in [*installation.settings([""]), installation.SKIP_SMUDGE]
+            for name in [*installation.settings(installation.NOBODY), installation.SKIP_SMUDGE]
         },
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from git_theta_ext import files, installation, outputs
+from git_theta_ext import files, launch, outputs
 from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.git_process import run_program
 from git_theta_ext.terminal import BOLD, CYAN, END
@@ -78,7 +78,7 @@ def sealed(root: Path) -> Iterator[None]:
     }
     try:
         # A package in the user's site folder is found through HOME; then it has to stay.
-        if installation.python_command()[1:] == ["-I"]:
+        if launch.python_command()[1:] == [launch.ISOLATED]:
             os.environ["HOME"] = str(home)
         yield
     finally:
@@ -92,7 +92,7 @@ class Session:
     def __init__(self, cwd: Path, *, color: bool) -> None:
         self.cwd = cwd
         self._color = color
-        self._theta = [*installation.python_command(), "-m", "git_theta_ext.cli.main"]
+        self._theta = [*launch.python_command(), "-m", "git_theta_ext.cli.main"]
 
     def say(self, text: str) -> None:
         """Print a sentence of the story."""

@@ -44,7 +44,7 @@ def test_install_writes_absolute_commands(plain: Repo) -> None:
     for key, module in zip(_KEYS, ("filter", "diff", "merge"), strict=True):
         words = shlex.split(config[key])
         assert Path(words[0]) == Path(sys.executable)
-        assert words[1] in ("-I", "-E", "-P")
+        assert words[1] == "-I"
         assert f"git_theta_ext.drivers.{module}" in words
     assert config["merge.theta.driver"].endswith(" %O %A %B %L %P")
 
@@ -196,13 +196,101 @@ def bare_python(tmp_path: Path) -> tuple[str, Path, str]:
     return str(folder / "bin" / "python"), library, str(Path(git.__file__).parent.parent)
 
 
-def test_a_package_on_pythonpath_is_started_with_the_weaker_flag(
-    plain: Repo, bare_python: tuple[str, Path, str]
+def test_a_package_on_pythonpath_is_found_without_it(
+    plain: Repo, bare_python: tuple[str, Path, str], tmp_path: Path
 ) -> None:
+    """Its folders stand in the command, those that are absolute; what is set later is ignored."""
     python, library, libraries = bare_python
-    env = {"PYTHONPATH": os.pathsep.join([str(library), libraries])}
-    plain.run(python, "-m", "git_theta_ext.cli.main", "install", env=env)
-    assert shlex.split(plain.git("config", "filter.theta.process"))[1] == "-P"
+    env = {"PYTHONPATH": os.pathsep.join(["", str(library), ".", libraries])}
+    plain.run(python, "-m", "git_theta_ext.cli.main", "install", "--local", env=env)
+    words = shlex.split(plain.git("config", "filter.theta.process"))
+    assert words[1:3] == ["-I", "-c"]
+    assert words[4:-2] == [str(library), libraries]
+    trap = b"open('ran', 'w').close()\n"
+    for name in ("numpy.py", "runpy.py", "site.py", "git_theta_ext/__init__.py"):
+        plain.write(name, trap)
+    plain.write(".gitattributes", b"*.safetensors filter=theta diff=theta merge=theta -text\n")
+    plain.write("m.safetensors", safetensors(model()))
+    plain.git("add", "m.safetensors", env={"PYTHONPATH": ""})
+    assert plain.blob(":m.safetensors").startswith(b"git-theta manifest v1\n")
+    hook = (plain.path / ".git/hooks/pre-push").read_text()
+    assert str(library) in hook
+    plain.git("init", "-q", "--bare", str(tmp_path / "remote.git"))
+    plain.git("commit", "-q", "-m", "m")
+    plain.git("push", "-q", str(tmp_path / "remote.git"), "main", env={"PYTHONPATH": ":/x"})
+    assert list((tmp_path / "remote.git/lfs/objects").glob("??/??/*"))
+    assert not (plain.path / "ran").exists()
+
+
+def test_a_package_in_the_user_site_is_found_wherever_that_is_later(
+    plain: Repo, bare_python: tuple[str, Path, str], sealed: Path
+) -> None:
+    """`-E` keeps PYTHONUSERBASE in force, and a relative one means the work tree."""
+    _, library, libraries = bare_python
+    base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}"
+    user = sealed / f".local/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+    (user / "site-packages").mkdir(parents=True)
+    (user / "site-packages/theta.pth").write_text(f"{library}\n{libraries}\n")
+    plain.run(str(base), "-m", "git_theta_ext.cli.main", "install")
+    words = shlex.split(plain.git("config", "filter.theta.process"))
+    assert words[1:3] == ["-I", "-c"]
+    assert words[4] == f"site:{user}/site-packages"
+    (plain.path / ".gitattributes").write_text("*.safetensors filter=theta\n")
+    inside = f"evil/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    plain.write(f"{inside}/usercustomize.py", b"open('ran', 'w').close()\n")
+    plain.write(f"{inside}/x.pth", b"import os; open('ran', 'w').close()\n")
+    plain.write("m.safetensors", safetensors(model()))
+    plain.git("add", "m.safetensors", env={"PYTHONUSERBASE": "evil"})
+    assert plain.blob(":m.safetensors").startswith(b"git-theta manifest v1\n")
+    assert not (plain.path / "ran").exists()
+
+
+@pytest.mark.parametrize("flags", ["-P", "-E -P", "-I -c 'import x' rel -m y; x"])
+def test_settings_that_start_python_otherwise_are_told(plain: Repo, flags: str) -> None:
+    plain.theta("install")
+    command = plain.git("config", "filter.theta.process").strip()
+    plain.git("config", "--global", "filter.theta.process", command.replace("-I", flags))
+    (problem,) = installation.problems(Repository.discover(plain.path))
+    assert "files of a work tree could be run" in problem
+    assert "git theta install" in plain.theta("status")
+    plain.theta("install")
+    assert installation.problems(Repository.discover(plain.path)) == []
+
+
+EVIL = ("", ".", ":/x", "/x:", "/x::/y")
+
+
+@pytest.mark.parametrize(
+    "env",
+    [*({"PYTHONPATH": value} for value in EVIL), {"PYTHONUSERBASE": "."}, {"PYTHONHOME": "."},
+     {"PYTHONSTARTUP": "git_theta_ext/__init__.py", "PYTHONINSPECT": "1"},
+     {"PYTHONSAFEPATH": ""}, {"PYTHONPLATLIBDIR": "."}, {"PYTHONPYCACHEPREFIX": "."}],
+    ids=str,
+)  # fmt: skip
+def test_no_variable_of_python_has_a_work_tree_run(
+    repo: Repo, tmp_path: Path, env: dict[str, str]
+) -> None:
+    code = f"open({str(tmp_path / 'ran')!r}, 'a').write(__file__)\n".encode()
+    for name in ("git_theta_ext/__init__.py", "sitecustomize.py", "usercustomize.py", "runpy.py",
+                 "encodings/__init__.py", "lib/python3.11/site-packages/x.pth"):  # fmt: skip
+        repo.write(name, code if name.endswith(".py") else b"import os; " + code)
+    repo.write("m.safetensors", safetensors(model()))
+    repo.git("add", "-A", env=env)
+    repo.git("commit", "-q", "-m", "m", env=env)
+    repo.git("checkout", "-q", "-b", "other", env=env)
+    repo.git("diff", "HEAD~1", "--", "m.safetensors", env=env)
+    repo.git("init", "-q", "--bare", str(tmp_path / "remote.git"))
+    repo.git("push", "-q", str(tmp_path / "remote.git"), "main", env=env)
+    assert list((tmp_path / "remote.git/lfs/objects").glob("??/??/*"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_hooks_of_earlier_versions_are_rewritten(repo: Repo) -> None:
+    hook = repo.path / ".git/hooks/pre-push"
+    hook.write_text(hook.read_text().replace("-I", "-P"))
+    repo.write("m.safetensors", safetensors(model()))
+    repo.git("add", "m.safetensors")
+    assert "-P" not in hook.read_text()
 
 
 def test_a_package_that_only_the_current_folder_offers_is_refused(
@@ -238,7 +326,7 @@ def test_the_trap_of_that_test_does_catch(repo: Repo) -> None:
     repo.write("numpy.py", f"open({str(repo.path / 'executed')!r}, 'w')\n".encode())
     command = repo.git("config", "filter.theta.process").strip()
     words = shlex.split(command)
-    open_path = [word for word in words if word not in ("-I", "-E", "-P")]
+    open_path = [word for word in words if word not in ("-I",)]
     repo.git("config", "filter.theta.process", shlex.join(open_path))
     repo.write("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      ")
     repo.git("add", "model.safetensors", ok=(0, 128))

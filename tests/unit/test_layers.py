@@ -13,9 +13,9 @@ LAYERS = [
     {"drivers", "cli", "demo"},
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
-        "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
-        "writer", "api", "beside", "terminal", "consent", "sharded", "handle", "integrations",
-        "adapters", "loading",
+        "pruning", "hooks", "hook_scripts", "launch", "left_behind", "received", "installation",
+        "integrity", "attributes", "checkpoints", "reader", "writer", "api", "beside", "terminal",
+        "consent", "sharded", "handle", "integrations", "adapters", "loading",
     },
     {"paths"},
     {
