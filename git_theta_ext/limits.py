@@ -138,7 +138,25 @@ ADAPTER_TENSOR_BYTES = 4 << 30
 """Largest tensor of an adapter: they are held in memory one at a time."""
 ADAPTER_PATTERN_CHARS = 256
 """A pattern of `alpha_pattern`."""
+ADAPTER_PATTERNS = 4096
+"""Its patterns."""
+ADAPTER_PATTERN_STEPS = 1 << 24
+"""Places that are looked at to match all of them with all modules of an adapter."""
 PATTERN_STEPS = 300_000
 """Places that are looked at to match it with one name."""
 PATTERN_DEPTH = 20
 """Its groups inside each other."""
+GLOBS = 10_000
+"""Patterns for names that go together: in `.theta.toml`, or what braces of an option stand for."""
+GLOB_CHARS = 4096
+"""One of them."""
+GLOBS_CHARS = 1 << 18
+"""All of them."""
+GLOB_WORK = 1 << 33
+"""Work of matching them with all names, in bits: 92,000 names and 1,000 patterns take at most half."""
+GLOB_STEP_WORK = 1 << 10
+"""What each new step of that counts for at least."""
+GLOB_PLACE_WORK = 1 << 8
+"""What a place that a character leads on from counts for, the first time."""
+GLOB_CLASS_WORK = 1 << 11
+"""What a class such as `[a-z]` counts for, for each character that it is asked about."""

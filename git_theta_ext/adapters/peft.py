@@ -183,6 +183,7 @@ class _Binder:
     names: Mapping[str, str]
     ranks: set[int] = field(default_factory=set)
     layouts: set[bool] = field(default_factory=set)
+    _read: tuple[list[Any], module_pattern.Patterns] | None = None
 
     def learn_layouts(self, modules: Mapping[str, _Module]) -> None:
         """Note which layouts the weights have that are not square: True for inputs × outputs."""
@@ -276,13 +277,15 @@ class _Binder:
 
     def _scaling(self, module: str, rank: int) -> float:
         alpha = self.config.get("lora_alpha")
-        patterns = self.config.get("alpha_pattern") or {}
-        if not isinstance(patterns, dict):
-            raise refuse(self.file.path, "its alpha_pattern is no table")
-        for pattern, value in patterns.items():
-            if self._matches(str(pattern), module):
-                alpha = value
-                break
+        values, patterns = self._alphas()
+        try:
+            found = patterns.first(module)
+        except UsageError as error:
+            raise refuse(
+                self.file.path, f"an alpha_pattern is not accepted: {error.message}"
+            ) from error
+        if found is not None:
+            alpha = values[found]
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
             raise refuse(
                 self.file.path,
@@ -293,15 +296,20 @@ class _Binder:
             raise refuse(self.file.path, f"module {module!r}: lora_alpha is {alpha!r}")
         return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
 
-    def _matches(self, pattern: str, module: str) -> bool:
-        """As PEFT matches: a regular expression for the end of a module's name, at a dot."""
-        if len(pattern) > limits.ADAPTER_PATTERN_CHARS:
-            raise refuse(self.file.path, f"the alpha_pattern {pattern[:80]!r} is not accepted")
+    def _alphas(self) -> tuple[list[Any], module_pattern.Patterns]:
+        """The values of `alpha_pattern`, and its regular expressions for ends of modules' names."""
+        if self._read is not None:
+            return self._read
+        table = self.config.get("alpha_pattern") or {}
+        if not isinstance(table, dict):
+            raise refuse(self.file.path, "its alpha_pattern is no table")
         try:
-            return module_pattern.matches(pattern, module)
+            patterns = module_pattern.Patterns([str(key) for key in table])
+            self._read = list(table.values()), patterns
+            return self._read
         except UsageError as error:
             raise refuse(
-                self.file.path, f"an alpha_pattern is not accepted: {error.message}"
+                self.file.path, f"its alpha_pattern is not accepted: {error.message}"
             ) from error
 
     def ia3(self, module: str, one: _Module) -> dict[str, Change]:

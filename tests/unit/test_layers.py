@@ -20,7 +20,7 @@ LAYERS = [
     {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks"},
     {"git_process", "libgit2"},
     {
-        "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
+        "manifest", "manifest_text", "manifest_rules", "names", "arrays", "globs", "patterns", "pytorch",
         "formats", "updates", "parallel",
     },
     {"tensors", "errors", "limits", "text"},
