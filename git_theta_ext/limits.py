@@ -126,6 +126,16 @@ ZSTD_WINDOW_BYTES = 1 << 27
 """Memory that a zstd frame may ask for: what the encoder uses at most."""
 RANK = 256
 """Rank of a low-rank update."""
+WORK_FREE = 30_000_000_000
+"""Computing that any command may be asked for, in nominal nanoseconds."""
+WORK_PER_VALUE = 4096
+"""The same, for each value to be made; 32 updates of rank 64 take 1,200."""
+WORK_PER_ENCODED = 512
+"""The same, for each byte of the objects that it is made of."""
+CLAIMED_FREE = 64 << 30
+"""Bytes of values that a command reads of nothing, where nobody needs the bytes themselves."""
+CLAIMED_PER_ENCODED = 4096
+"""The same, for each byte of the objects that they are made of; a block of zeros takes 3,400."""
 SHARD_INDEX_BYTES = 16 << 20
 """Index of shards; that of 671 billion parameters in 163 files has 9 MB."""
 SETTINGS_BYTES = 1 << 20
@@ -153,7 +163,7 @@ GLOB_CHARS = 4096
 GLOBS_CHARS = 1 << 18
 """All of them."""
 GLOB_WORK = 1 << 33
-"""Work of matching them with all names, in bits: 92,000 names and 1,000 patterns take at most half."""
+"""Work of matching them with all names, in bits; 92,000 names and 1,000 patterns take half."""
 GLOB_STEP_WORK = 1 << 10
 """What each new step of that counts for at least."""
 GLOB_PLACE_WORK = 1 << 8

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from git_theta_ext import limits
 from git_theta_ext.errors import UsageError
-from git_theta_ext.globs import Globs, check as check_patterns
+from git_theta_ext.globs import Globs
+from git_theta_ext.globs import check as check_patterns
 from git_theta_ext.merge.choice import CONFLICT, Choice, Setting
 from git_theta_ext.merge.strategies import check
 from git_theta_ext.repository import Repository

@@ -13,15 +13,15 @@ LAYERS = [
     {"drivers", "cli", "demo"},
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
-        "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints", "reader",
-        "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
+        "bounds", "pruning", "hooks", "installation", "integrity", "attributes", "checkpoints",
+        "reader", "writer", "api", "beside", "sharded", "handle", "integrations", "adapters",
     },
     {"paths"},
     {"repository", "store", "transport", "lfs", "endpoints", "pointers", "presence", "locks"},
     {"git_process", "libgit2"},
     {
-        "manifest", "manifest_text", "manifest_rules", "names", "arrays", "globs", "patterns", "pytorch",
-        "formats", "updates", "parallel",
+        "manifest", "manifest_text", "manifest_rules", "names", "arrays", "globs", "patterns",
+        "pytorch", "formats", "updates", "parallel", "work",
     },
     {"tensors", "errors", "limits", "text"},
 ]  # fmt: skip
