@@ -272,6 +272,7 @@ def test_room_is_known_here(tmp_path: Path) -> None:
 
 def test_git_checkout_says_that_a_file_does_not_fit(repo: Repo) -> None:
     """Before any of it is rebuilt, and with the way out."""
+    repo.theta("track", "*.npy")
     repo.write("m.npy", b"not one yet")
     repo.commit("first")
     blocks = Blocks.open(Repository.discover(repo.path))
