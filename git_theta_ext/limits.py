@@ -39,7 +39,7 @@ COREML_RECORDS = 1 << 18
 PICKLE_OPCODES = 4 << 20
 """Two and a half times the largest real pickle seen (6 MB, 1.6 million opcodes)."""
 PICKLE_MEMORY = 256 << 20
-"""Memory that its values take, by a fixed estimate for each opcode; that pickle takes half of it."""
+"""Memory that its values take, by a fixed estimate for each opcode; that pickle takes half."""
 PICKLE_INTEGER_BYTES = 1024
 """An integer, in bytes or in digits."""
 PICKLE_LINE_BYTES = 1 << 16

@@ -96,7 +96,7 @@ class _Machine:
             if self.left < 0:
                 raise self.too_large()
             action(self)
-        raise self.bound(f"more than {limits.PICKLE_OPCODES:,} opcodes")
+        raise self.bound(f"more than {limits.PICKLE_OPCODES} opcodes")
 
     def error(self, what: str) -> FormatError:
         return FormatError(f"pickle, offset {self.position}: {what}")

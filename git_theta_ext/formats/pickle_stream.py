@@ -92,7 +92,7 @@ class StreamMachine(pickle_machine._Machine):
             if self.left < 0:
                 raise self.too_large()
             action(self)
-        raise self.bound(f"more than {limits.PICKLE_OPCODES:,} opcodes")
+        raise self.bound(f"more than {limits.PICKLE_OPCODES} opcodes")
 
     def error(self, what: str) -> FormatError:
         """An error that names the offset in the file."""

@@ -75,11 +75,15 @@ class _Node:
     key: str | None
     depth: int
 
-    def child(self, key: str | None) -> _Node:
+    def check(self, key: str | None) -> None:
+        """Refuse what is too deep, or a key that is too long, for names."""
         if self.depth >= limits.NAME_DEPTH:
             raise FormatError(f"pickle: nested deeper than {limits.NAME_DEPTH}")
         if key is not None and len(key) > limits.NAME_KEY_CHARS:
             raise FormatError(f"pickle: a key of {len(key)} characters")
+
+    def child(self, key: str | None) -> _Node:
+        self.check(key)
         return _Node(self, key, self.depth + 1)
 
     def path(self) -> tuple[str, ...]:
@@ -114,11 +118,12 @@ def find_views(top: Value, prefix: tuple[str, ...] = ()) -> list[View]:
         if not isinstance(value, list | tuple | Dict | Set | Call) or id(value) in visited:
             continue
         visited[id(value)] = value
-        children = [
-            (item, node.child(key))
-            for key, item in _children(value, view is not None)
-            if _may_hold(item)
-        ]
+        children = []
+        for key, item in _children(value, view is not None):
+            if _may_hold(item):
+                children.append((item, node.child(key)))
+            else:
+                node.check(key)
         children.reverse()
         pending += children
     names = unique_names([path or (LONE_NAME,) for path, _ in found])

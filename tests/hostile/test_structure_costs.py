@@ -92,7 +92,7 @@ def test_a_real_pickle_of_many_values_stays_split() -> None:
     data = pickle.dumps({"values": values, "array": np.arange(99, dtype=np.float32)}, 4)
     assert len(data) > 5_000_000
     layout = formats.read_layout(BytesSource(data))
-    assert layout.format == "pickle" and layout.remark == ""
+    assert (layout.format, layout.remark) == ("pickle", "")
 
 
 def test_git_add_says_that_a_pickle_is_past_a_limit(repo: Repo) -> None:
