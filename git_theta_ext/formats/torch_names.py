@@ -119,11 +119,11 @@ def find_views(top: Value, prefix: tuple[str, ...] = ()) -> list[View]:
             continue
         visited[id(value)] = value
         children = []
-        for key, item in _children(value, view is not None):
+        for step, item in _children(value, view is not None):
             if _may_hold(item):
-                children.append((item, node.child(key)))
+                children.append((item, node.child(step)))
             else:
-                node.check(key)
+                node.check(step)
         children.reverse()
         pending += children
     names = unique_names([path or (LONE_NAME,) for path, _ in found])
