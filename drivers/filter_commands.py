@@ -224,7 +224,7 @@ class Commands:
         """Answer with a checkpoint, or put it off until all that is missing is fetched at once."""
         if name in self._delayed and self._listed:
             self._drain()
-            self._rebuild(name, self._delayed.pop(name))
+            self._rebuild(name, self._delayed.pop(name), True)
             return
         with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as spool:
             for payload in self._reader.content():
@@ -249,14 +249,19 @@ class Commands:
             self._listed = False
             self._writer.lines(b"status=delayed")
             return
-        self._rebuild(name, manifest)
+        self._rebuild(name, manifest, may_delay)
 
     def _all_here(self, manifest: Manifest) -> bool:
         store = self._repository.store
         return all(store.has(ref.oid, ref.size) for ref in manifest.objects())
 
-    def _rebuild(self, name: bytes, manifest: Manifest) -> None:
-        checkout = Checkout(manifest, self._blocks)
+    def _rebuild(self, name: bytes, manifest: Manifest, in_work_tree: bool) -> None:
+        """Answer with a checkpoint, which Git holds in memory before it writes it, or passes on."""
+        shown = os.fsdecode(name)
+        checkout = Checkout(manifest, self._blocks, shown)
+        top = self._repository.work_tree
+        folder = Path() if top is None else (top / shown).parent
+        checkout.check_room(shown, folder, certain=in_work_tree, in_memory=True)
         self._writer.lines(b"status=success")
         try:
             checkout.write(self._writer.write)

@@ -17,6 +17,8 @@ ATTRIBUTES = ("filter=theta", "diff=theta", "merge=theta", "-text")
 """What makes a path ours: Git starts our drivers, and converts no line ends."""
 
 _BOM = b"\xef\xbb\xbf"
+_LONGEST_LINE = 2048
+"""Git passes over lines from this length on (attr.h: ATTR_MAX_LINE_LENGTH)."""
 _BLANK = " \t\r\n"
 _WORD = re.compile(r"[^ \t\r\n]+")
 """Blanks are these four only; `str.split` would also cut at a no-break space of a name."""
@@ -54,7 +56,9 @@ def _attribute_name(word: str) -> str:
 
 
 def parse_line(raw: bytes) -> Line | None:
-    """One line, or None where it is blank, a comment or a macro definition."""
+    """One line, or None where it is blank, a comment, a macro definition, or too long for Git."""
+    if len(raw) >= _LONGEST_LINE:
+        return None
     text = os.fsdecode(raw.removeprefix(_BOM)).strip(_BLANK)
     if not text or text.startswith(("#", "[attr]")):
         return None
@@ -123,6 +127,12 @@ def check(pattern: str) -> None:
     """
     if not pattern or "\0" in pattern:
         raise UsageError("an empty pattern matches nothing")
+    if len(os.fsencode(" ".join([quote(pattern), *ATTRIBUTES]))) >= _LONGEST_LINE:
+        raise UsageError(
+            f"{pattern[:80]}… has {len(pattern)} characters: Git passes over lines of "
+            f"{_LONGEST_LINE} bytes and more",
+            hint="track a shorter pattern, such as '*.safetensors', in the files' folder",
+        )
     if pattern.startswith("!"):
         raise UsageError(
             f"Git does not allow negative patterns in .gitattributes: {pattern}",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from git_theta_ext import limits
 from git_theta_ext.errors import (
     CorruptObjectError,
     MissingObjectError,
@@ -32,8 +34,8 @@ from git_theta_ext.updates.choose import (
     is_kin,
 )
 from git_theta_ext.updates.dense import glimpse
-from git_theta_ext.updates.low_rank import LowRank
-from git_theta_ext.updates.parameter_file import parse
+from git_theta_ext.updates.parameter_file import head_settings, parse
+from git_theta_ext.work import Work, needs_settings, of_chain
 
 if TYPE_CHECKING:
     from git_theta_ext.repository import Repository
@@ -42,6 +44,8 @@ Fetch = Callable[[Iterable[UpdateRef]], None]
 """Brings objects into the store, in one batch, or raises MissingObjectError."""
 
 
+NOT_HONEST = "no program writes such a manifest: restore it from a commit that you trust"
+_HEAD_BYTES = 4096
 _GLANCE_BYTES = 1 << 20
 """Predecessors from this size on are glanced at before they are rebuilt."""
 
@@ -63,6 +67,8 @@ class Blocks:
         """`fetch` brings objects that are not in the store; without it they are errors."""
         self.store = store
         self._fetch = fetch
+        self._lock = threading.Lock()
+        self._done = Work()
 
     @classmethod
     def open(cls, repository: Repository) -> Blocks:
@@ -93,6 +99,42 @@ class Blocks:
         if missing and self._fetch is not None:
             self._fetch(missing.values())
 
+    def weigh(self, blocks: Iterable[tuple[BlockSpec, Block]]) -> Work:
+        """What it takes to rebuild some blocks, from what is at hand of their parameter files."""
+        settings: dict[str, Mapping[str, Any]] = {}
+        objects: dict[str, int] = {}
+        total = [0.0, 0, 0]
+        for spec, block in blocks:
+            for ref in needs_settings(block.chain):
+                if ref.oid not in settings:
+                    settings[ref.oid] = self._head(ref)
+            one = of_chain(spec, block.chain, [settings.get(ref.oid) for ref in block.chain])
+            total = [total[0] + one.nanoseconds, total[1] + one.values, total[2] + one.nbytes]
+            objects.update((ref.oid, ref.size) for ref in block.chain)
+        return Work(total[0], int(total[1]), int(total[2]), sum(objects.values()))
+
+    def _head(self, ref: UpdateRef) -> Mapping[str, Any]:
+        path = self.store.find(ref.oid, ref.size)
+        if path is None:
+            return {}
+        try:
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+                length = int.from_bytes(head[:8], "little") + 8
+                if _HEAD_BYTES < length <= limits.PARAMETER_HEADER_BYTES + 8:
+                    head += file.read(length - len(head))
+        except OSError:
+            return {}
+        return head_settings(head)
+
+    def _account(self, work: Work) -> None:
+        """Refuse what is out of all proportion, over all that was read so far."""
+        with self._lock:
+            self._done += work
+            problem = self._done.too_long()
+        if problem is not None:
+            raise CorruptObjectError(problem, hint=NOT_HONEST)
+
     def read(self, spec: BlockSpec, block: Block) -> Values:
         """The raw bits of a block's elements, rebuilt and verified; a fresh writable array.
 
@@ -106,11 +148,6 @@ class Blocks:
         values = self._decode(spec, block.chain)
         if sha256(values) == block.sha256:
             return values
-        if any(ref.kind == LowRank.kind for ref in block.chain):
-            # A library of linear algebra that is not exact on integers: do without it.
-            values = self._decode(spec, block.chain, careful=True)
-            if sha256(values) == block.sha256:
-                return values
         raise self._blame(block)
 
     def read_together(
@@ -303,10 +340,9 @@ class Blocks:
         spec: BlockSpec,
         chain: Sequence[UpdateRef],
         whole: bool = True,
-        careful: bool = False,
     ) -> Values:
         files = [self._parse(ref) for ref in chain]
-        return self._decode_files(spec, chain, files, whole=whole, careful=careful)
+        return self._decode_files(spec, chain, files, whole=whole)
 
     def _decode_files(
         self,
@@ -315,11 +351,11 @@ class Blocks:
         files: Sequence[Parameters],
         *,
         whole: bool = True,
-        careful: bool = False,
         base: Values | None = None,
     ) -> Values:
+        self._account(of_chain(spec, chain, [file.settings for file in files]))
         try:
-            return decode_chain(spec, files, whole=whole, careful=careful, base=base)
+            return decode_chain(spec, files, whole=whole, base=base)
         except (UnknownUpdateError, UsageError):
             raise
         except ThetaError as error:
@@ -362,14 +398,16 @@ class _Rehearsal(Blocks):
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         self._real.ensure(objects)
 
+    def _account(self, work: Work) -> None:
+        self._real._account(work)
+
     def _decode(
         self,
         spec: BlockSpec,
         chain: Sequence[UpdateRef],
         whole: bool = True,
-        careful: bool = False,
     ) -> Values:
-        return self._real._decode(spec, chain, whole, careful)
+        return self._real._decode(spec, chain, whole)
 
     def _parse(self, ref: UpdateRef) -> Parameters:
         return self._real._parse(ref)

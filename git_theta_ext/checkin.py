@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.bounds import say
 from git_theta_ext.errors import ChangedWhileReadError
 from git_theta_ext.formats import read_layout, skeleton
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
@@ -157,6 +158,16 @@ class Checkin:
 
     def _layout(self, path: str, source: Source) -> Layout:
         """How the file is made up; what describes it from outside is asked where it is needed."""
+        found = self._layout_of(path, source)
+        if found.remark:
+            say(
+                path,
+                f"stored as opaque bytes, for its structure is past a limit ({found.remark}); it "
+                "is kept byte for byte, but not by tensor",
+            )
+        return found
+
+    def _layout_of(self, path: str, source: Source) -> Layout:
         if not has_neighbour(path):
             return read_layout(source)
         # Only these files, so that no other is cleaned later for importing this.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from git_theta_ext import files
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.bounds import check_room, check_work
 from git_theta_ext.errors import (
     CorruptObjectError,
     FormatError,
@@ -57,17 +58,21 @@ class _Part:
 class Checkout:
     """One checkpoint to be rebuilt; making it checks all that can be before a byte is out."""
 
-    def __init__(self, manifest: Manifest, blocks: Blocks) -> None:
-        """Fetch what is missing and read the skeleton.
+    def __init__(self, manifest: Manifest, blocks: Blocks, name: str = "a checkpoint") -> None:
+        """Fetch what is missing, look at what it asks for, and read the skeleton.
+
+        `name` is what a sentence on stderr calls it, where it asks for unusually much.
 
         Raises:
             MissingObjectError, TransferError: an object is nowhere to be had.
             CorruptObjectError: the skeleton is damaged.
-            ManifestError: skeleton and manifest do not name the same tensors, or the header of a
-                safetensors file gives one another dtype or shape.
+            ManifestError: it asks for more than any honest checkpoint; or skeleton and manifest do
+                not name the same tensors; or the header of a safetensors file gives one another
+                dtype or shape.
         """
         self._blocks = blocks
         blocks.ensure(manifest.objects())
+        check_work(blocks, _all_blocks(manifest), name, reading=False)
         structure = skeleton.decode(blocks.read_bytes(manifest.skeleton))
         self._segments = structure.segments
         self._entries = _match(self._segments, manifest)
@@ -112,6 +117,16 @@ class Checkout:
         if isinstance(segment, SpanRef):
             return self._entries[segment.name].tensor.nbytes
         return derived_length(segment)
+
+    def check_room(
+        self, name: str, folder: Path, *, certain: bool = True, in_memory: bool = False
+    ) -> None:
+        """Refuse a file for which there is no room in a folder; see `bounds.check_room`.
+
+        Raises:
+            StoreError: it fits neither the disk, nor (`in_memory`) memory and swap space.
+        """
+        check_room(name, self.size, folder, certain=certain, in_memory=in_memory)
 
     def write(self, write: Write) -> None:
         """Rebuild the file from its first byte to its last, every block verified before it is out.
@@ -166,6 +181,12 @@ class Checkout:
         return self._checksums.value(number)
 
 
+def _all_blocks(manifest: Manifest) -> Iterator[tuple[BlockSpec, Block]]:
+    yield BlockSpec(DTYPES["U8"], (manifest.skeleton.nbytes,)), manifest.skeleton
+    for entry in manifest.entries:
+        yield from zip(entry_specs(entry), entry.blocks, strict=True)
+
+
 def _match(segments: Sequence[skeleton.SkeletonSegment], manifest: Manifest) -> Mapping[str, Entry]:
     """The entries by name; skeleton and manifest must name the same tensors, each once."""
     entries = {entry.tensor.name: entry for entry in manifest.entries}
@@ -213,7 +234,8 @@ def write_version(repository: Repository, path: str, manifest: Manifest, blocks:
     if repository.flag("theta.skipSmudge"):
         tree.replace(path, manifest.to_bytes())
         return
-    checkout = Checkout(manifest, blocks)
+    checkout = Checkout(manifest, blocks, path)
+    checkout.check_room(path, (repository.top / path).parent)
     with tree.replacing(path) as file:
         checkout.write(file.write)
 
@@ -271,7 +293,8 @@ def write_checkpoints(
     tree = WorkTree(repository.top)
     try:
         for name, manifest in manifests.items():
-            checkout = Checkout(manifest, blocks)
+            checkout = Checkout(manifest, blocks, name)
+            checkout.check_room(name, (repository.top / name).parent)
             with tree.replacing(name) as file:
                 checkout.write(file.write)
             written.append(name)

@@ -39,6 +39,13 @@ class FormatError(ThetaError):
     exit_code = 3
 
 
+class BoundError(FormatError):
+    """A file is past a limit of what is read of its structure, so it is kept as opaque bytes.
+
+    Unlike other reasons for that it is told: the file may well be whole.
+    """
+
+
 class ManifestError(ThetaError):
     """A manifest is damaged, edited by hand, or carries conflict markers; names the line."""
 

@@ -38,6 +38,8 @@ COREML_RECORDS = 1 << 18
 
 PICKLE_OPCODES = 4 << 20
 """Two and a half times the largest real pickle seen (6 MB, 1.6 million opcodes)."""
+PICKLE_MEMORY = 256 << 20
+"""Memory that its values take, by a fixed estimate for each opcode; that pickle takes half."""
 PICKLE_INTEGER_BYTES = 1024
 """An integer, in bytes or in digits."""
 PICKLE_LINE_BYTES = 1 << 16
@@ -128,6 +130,16 @@ ZSTD_WINDOW_BYTES = 1 << 27
 """Memory that a zstd frame may ask for: what the encoder uses at most."""
 RANK = 256
 """Rank of a low-rank update."""
+WORK_FREE = 30_000_000_000
+"""Computing that any command may be asked for, in nominal nanoseconds."""
+WORK_PER_VALUE = 4096
+"""The same, for each value to be made; 32 updates of rank 64 take 1,200."""
+WORK_PER_ENCODED = 512
+"""The same, for each byte of the objects that it is made of."""
+CLAIMED_FREE = 64 << 30
+"""Bytes of values that a command reads of nothing, where nobody needs the bytes themselves."""
+CLAIMED_PER_ENCODED = 4096
+"""The same, for each byte of the objects that they are made of; a block of zeros takes 3,400."""
 SHARD_INDEX_BYTES = 16 << 20
 """Index of shards; that of 671 billion parameters in 163 files has 9 MB."""
 SETTINGS_BYTES = 1 << 20
@@ -140,7 +152,25 @@ ADAPTER_TENSOR_BYTES = 4 << 30
 """Largest tensor of an adapter: they are held in memory one at a time."""
 ADAPTER_PATTERN_CHARS = 256
 """A pattern of `alpha_pattern`."""
+ADAPTER_PATTERNS = 4096
+"""Its patterns."""
+ADAPTER_PATTERN_STEPS = 1 << 24
+"""Places that are looked at to match all of them with all modules of an adapter."""
 PATTERN_STEPS = 300_000
 """Places that are looked at to match it with one name."""
 PATTERN_DEPTH = 20
 """Its groups inside each other."""
+GLOBS = 10_000
+"""Patterns for names that go together: in `.theta.toml`, or what braces of an option stand for."""
+GLOB_CHARS = 4096
+"""One of them."""
+GLOBS_CHARS = 1 << 18
+"""All of them."""
+GLOB_WORK = 1 << 33
+"""Work of matching them with all names, in bits; 92,000 names and 1,000 patterns take half."""
+GLOB_STEP_WORK = 1 << 10
+"""What each new step of that counts for at least."""
+GLOB_PLACE_WORK = 1 << 8
+"""What a place that a character leads on from counts for, the first time."""
+GLOB_CLASS_WORK = 1 << 11
+"""What a class such as `[a-z]` counts for, for each character that it is asked about."""

@@ -7,36 +7,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
+from git_theta_ext import limits
 from git_theta_ext.errors import UsageError
+from git_theta_ext.globs import WILD, Globs
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,6})\.\.(\d{1,6})")
-_MAX_PATTERNS = 10_000
-_MAX_CHARACTERS = 1 << 18
-"""Of all patterns on the way together; ten thousand short ones with a `*` take a second."""
-_WILD = re.compile(r"[*?[]")
 
 
 def select(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """The names that match one of the patterns, in their order; a plain name matches itself.
 
     Raises:
-        UsageError: braces stand for too many names.
+        UsageError: they are too many or too long, or braces stand for too many names.
     """
     wanted = dict.fromkeys(each for pattern in patterns for each in expand(pattern))
-    wild = [each for each in wanted if _WILD.search(each)]
-    return [
-        name for name in names if name in wanted or any(fnmatchcase(name, each) for each in wild)
-    ]
+    wild = Globs(each for each in wanted if WILD.search(each))
+    return [name for name in names if name in wanted or wild.matches(name)]
 
 
 def expand(pattern: str) -> list[str]:
     """The patterns that one with braces stands for.
 
     Raises:
-        UsageError: there are more than 10,000, or they are too long together.
+        UsageError: there are more than `limits.GLOBS`, or they are too long together.
     """
     found: list[str] = []
     waiting, characters = [pattern], 0
@@ -48,10 +43,13 @@ def expand(pattern: str) -> list[str]:
             continue
         choices = _choices(match[1])
         characters += len(choices) * len(one)
-        if len(found) + len(waiting) + len(choices) > _MAX_PATTERNS or characters > _MAX_CHARACTERS:
+        if (
+            len(found) + len(waiting) + len(choices) > limits.GLOBS
+            or characters > limits.GLOBS_CHARS
+        ):
             raise UsageError(
-                f"the braces of {pattern[:200]!r} stand for more than {_MAX_PATTERNS} names, or "
-                f"{_MAX_CHARACTERS} characters"
+                f"the braces of {pattern[:200]!r} stand for more than {limits.GLOBS} names, or "
+                f"{limits.GLOBS_CHARS} characters"
             )
         before, after = one[: match.start()], one[match.end() :]
         waiting += [f"{before}{choice}{after}" for choice in reversed(choices)]

@@ -15,7 +15,6 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from git_theta_ext.errors import FormatError, ManifestError, UsageError
 from git_theta_ext.formats import safetensors, skeleton
 from git_theta_ext.formats.base import Layout, Literal
 from git_theta_ext.formats.skeleton import Skeleton, SkeletonSegment, SpanRef
+from git_theta_ext.globs import Globs
 from git_theta_ext.manifest import HEAD_BYTES, Block, Entry, Manifest, is_manifest
 from git_theta_ext.names import natural_key
 from git_theta_ext.repository import Repository
@@ -168,7 +168,8 @@ def find(
                 f"{path!r} names {lacking[0]!r}, which is not in {revision or 'the index'}"
             )
     else:
-        wanted = [name for name in files if fnmatchcase(name, path)]
+        globs = Globs([path], "the path")
+        wanted = [name for name in files if globs.matches(name)]
     get = read or (lambda oid: _manifest(repository, oid))
     shards = [
         (name, manifest)

@@ -9,6 +9,7 @@ followed at once, so there is no backtracking; what still takes long is refused.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from git_theta_ext import limits
@@ -59,12 +60,51 @@ def matches(pattern: str, module: str) -> bool:
     Raises:
         UsageError: the pattern is none, has something that is not known here, or takes too long.
     """
-    parser = _Parser(pattern)
-    choice = parser.choice(0)
-    if parser.at != len(pattern):
-        raise parser.error("a bracket that was never opened")
-    starts = {0, *(place + 1 for place, char in enumerate(module) if char == ".")}
-    return len(module) in _Matcher(pattern, module).follow(choice, starts)
+    return Patterns([pattern]).first(module) is not None
+
+
+class Patterns:
+    """The patterns of one adapter, in order; each is read once, when it is first needed."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """Check the bounds.
+
+        Raises:
+            UsageError: there are too many, or one is too long.
+        """
+        if len(patterns) > limits.ADAPTER_PATTERNS:
+            raise UsageError(
+                f"{len(patterns)} patterns; at most {limits.ADAPTER_PATTERNS} are matched"
+            )
+        for number, pattern in enumerate(patterns, 1):
+            if len(pattern) > limits.ADAPTER_PATTERN_CHARS:
+                raise UsageError(
+                    f"pattern {number} ({pattern[:40]!r}…) has {len(pattern)} characters; at most "
+                    f"{limits.ADAPTER_PATTERN_CHARS} are matched"
+                )
+        self._patterns = patterns
+        self._parsed: list[_Choice] = []
+        self._steps = 0
+
+    def first(self, module: str) -> int | None:
+        """The number, from 0, of the first that matches the end of a module's name, at a dot.
+
+        Raises:
+            UsageError: one on the way is no pattern, has something that is not known here, or takes
+                too long; or all together do.
+        """
+        starts = {0, *(place + 1 for place, char in enumerate(module) if char == ".")}
+        for number, pattern in enumerate(self._patterns):
+            if number == len(self._parsed):
+                self._parsed.append(_Parser(pattern).whole())
+            matcher = _Matcher(pattern, module)
+            reached = matcher.follow(self._parsed[number], starts)
+            self._steps += matcher.steps
+            if self._steps > limits.ADAPTER_PATTERN_STEPS:
+                raise UsageError(f"{len(self._patterns)} patterns take too long to match")
+            if len(module) in reached:
+                return number
+        return None
 
 
 class _Parser:
@@ -74,6 +114,13 @@ class _Parser:
 
     def error(self, what: str) -> UsageError:
         return UsageError(f"pattern {self.pattern[:80]!r}, character {self.at}: {what}")
+
+    def whole(self) -> _Choice:
+        """The pattern from its first character to its last."""
+        found = self.choice(0)
+        if self.at != len(self.pattern):
+            raise self.error("a bracket that was never opened")
+        return found
 
     def choice(self, depth: int) -> _Choice:
         if depth > limits.PATTERN_DEPTH:
@@ -143,12 +190,12 @@ class _Parser:
 class _Matcher:
     def __init__(self, pattern: str, text: str) -> None:
         self._pattern, self._text = pattern, text
-        self._steps = 0
+        self.steps = 0
 
     def follow(self, node: _Node, places: set[int]) -> set[int]:
         """Where a node can end that begins at one of some places."""
-        self._steps += 1 + len(places)
-        if self._steps > limits.PATTERN_STEPS:
+        self.steps += 1 + len(places)
+        if self.steps > limits.PATTERN_STEPS:
             raise UsageError(f"pattern {self._pattern[:80]!r} takes too long to match")
         if isinstance(node, _One):
             text, one = self._text, node.expression

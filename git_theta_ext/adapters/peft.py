@@ -117,6 +117,10 @@ class _Binder:
     changes: dict[str, Change] = field(default_factory=dict)
     ranks: set[int] = field(default_factory=set)
     layouts: set[bool] = field(default_factory=set)
+    _scaling: Scaling = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._scaling = Scaling(self.file.path, self.config)
 
     def bind(self, kind: str, parts: Parts) -> None:
         """Make every change, and put those of one tensor together: a new base comes first."""
@@ -193,7 +197,7 @@ class _Binder:
             left, right = up, down
         rank = left.shape[1]
         self.ranks.add(rank)
-        scaling = Scaling(self.file.path, self.config).of(module, rank)
+        scaling = self._scaling.of(module, rank)
         rows, columns, turned = memory_matrix(tensor)
         if self._inputs_first(module, tensor, right.shape[1], left.shape[0], "lora_A" in one):
             left, right = right.T, left.T

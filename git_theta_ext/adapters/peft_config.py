@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,7 @@ class Scaling:
 
     path: Path
     config: Mapping[str, Any]
+    _read: dict[str, module_pattern.Patterns] = field(default_factory=dict)
 
     def of(self, module: str, rank: int) -> float:
         """What the product of a module's factors is multiplied by.
@@ -211,21 +212,16 @@ class Scaling:
         return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
 
     def _by_pattern(self, key: str, module: str, default: Any) -> Any:
-        patterns = self.config.get(key) or {}
-        if not isinstance(patterns, dict):
+        """As PEFT matches: regular expressions for the end of a module's name, at a dot."""
+        table = self.config.get(key) or {}
+        if not isinstance(table, dict):
             raise refuse(self.path, f"its {key} is no table")
-        for pattern, value in patterns.items():
-            if self._matches(key, str(pattern), module):
-                return value
-        return default
-
-    def _matches(self, key: str, pattern: str, module: str) -> bool:
-        """As PEFT matches: a regular expression for the end of a module's name, at a dot."""
-        if len(pattern) > limits.ADAPTER_PATTERN_CHARS:
-            raise refuse(self.path, f"the {key} {pattern[:80]!r} is not accepted")
         try:
-            return module_pattern.matches(pattern, module)
+            if key not in self._read:
+                self._read[key] = module_pattern.Patterns([str(name) for name in table])
+            found = self._read[key].first(module)
         except UsageError as error:
             raise refuse(
                 self.path, f"a pattern of {key} is not accepted: {error.message}"
             ) from error
+        return default if found is None else list(table.values())[found]

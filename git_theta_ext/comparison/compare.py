@@ -6,13 +6,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from git_theta_ext.blocks import Blocks
+from git_theta_ext.bounds import check_work
+from git_theta_ext.checkout import entry_specs
 from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.comparison.overlap import Pair, measure_pairs
 from git_theta_ext.comparison.sides import Side
 from git_theta_ext.comparison.structure import Note, compare_structures
 from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.names import natural_key
-from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.tensors import BlockSpec, TensorInfo
 
 Status = Literal["added", "removed", "changed", "renamed"]
 Lacking = Callable[[Sequence[Block]], str | None]
@@ -212,6 +215,7 @@ def _measured(
     then = [block for pair in pairs if pair.then is not None for block in pair.then.blocks]
     old.prepare([old.manifest.skeleton, *then])
     new.prepare([new.manifest.skeleton, *(block for pair in pairs for block in pair.now.blocks)])
+    _check_work(pairs)
     found = {one.name: measure for one, measure in zip(chosen, measure_pairs(pairs), strict=True)}
     return [
         replace(change, measure=found.get(change.name), lacking=reasons.get(change.name))
@@ -222,6 +226,24 @@ def _measured(
 def versions_of(then: Entry | None, now: Entry) -> list[Block]:
     """The blocks that are read to measure a tensor: those of both its versions."""
     return [*(then.blocks if then is not None else ()), *now.blocks]
+
+
+def _check_work(pairs: Sequence[Pair]) -> None:
+    """Refuse to read what is out of all proportion to its objects; both sides count together."""
+    wanted: dict[int, tuple[Blocks, list[tuple[BlockSpec, Block]]]] = {}
+    for pair in pairs:
+        pairs_of_blocks = zip(pair.then.blocks if pair.then else (), pair.now.blocks, strict=False)
+        both = {one.sha256 for one, two in pairs_of_blocks if one.sha256 == two.sha256}
+        for side, entry in ((pair.old, pair.then), (pair.new, pair.now)):
+            if side is None or entry is None:
+                continue
+            store = side.store_of((entry.tensor.name, 0))
+            if store is not None:
+                _, found = wanted.setdefault(id(store), (store, []))
+                whole = zip(entry_specs(entry), entry.blocks, strict=True)
+                found += [one for one in whole if one[1].sha256 not in both]
+    for store, blocks in wanted.values():
+        check_work(store, blocks, "what changed", reading=True)
 
 
 def _entries(side: Side | None) -> dict[str, Entry]:

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import cast
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError, UsageError
+from git_theta_ext.errors import BoundError, FormatError, UsageError
 from git_theta_ext.formats import opaque
 from git_theta_ext.formats.base import Crc32, Format, Layout, Literal, SerializationId, Source, Span
 from git_theta_ext.formats.settle import settle
@@ -151,25 +151,33 @@ def read_layout(source: Source) -> Layout:
         ChangedWhileReadError: the file became shorter while it was read.
     """
     head = source.read(0, min(_HEAD_BYTES, source.size))
+    remarks: list[str] = []
     for name in _FORMATS:
-        found = _try(name, get(name), head, source)
+        found = _try(name, get(name), head, source, remarks)
         if found is not None:
             return found
     for name, form in plug_ins().items():
-        found = _try(name, form, head, source)
+        found = _try(name, form, head, source, remarks)
         if found is not None:
             return found
-    return opaque.layout(source)
+    return replace(opaque.layout(source), remark="; ".join(remarks))
 
 
-def _try(name: str, form: Format, head: bytes, source: Source) -> Layout | None:
-    """The layout that a container finds, checked; None if it does not recognise the file."""
+def _try(name: str, form: Format, head: bytes, source: Source, remarks: list[str]) -> Layout | None:
+    """The layout that a container finds, checked; None if it does not recognise the file.
+
+    Where that is because of a limit, `remarks` gets a sentence.
+    """
     try:
         if form.sniff(head, source):
             found = replace(form.layout(source), format=name)
             check(found, source.size)
             return settle(found, source)
-    except (FormatError, RecursionError, MemoryError):
+    except BoundError as error:
+        remarks.append(error.message)
+    except MemoryError:
+        remarks.append(f"{name}: there is not enough memory for its structure")
+    except (FormatError, RecursionError):
         pass
     return None
 
@@ -183,7 +191,7 @@ def check(layout: Layout, size: int) -> None:
     from git_theta_ext.formats.derived import dependency_problem, derived_length
 
     if len(layout.segments) > limits.SEGMENTS:
-        raise FormatError(f"{len(layout.segments)} segments; at most {limits.SEGMENTS} are kept")
+        raise BoundError(f"{len(layout.segments)} segments; at most {limits.SEGMENTS} are kept")
     total = literal = 0
     seen: set[str] = set()
     for number, segment in enumerate(layout.segments):
@@ -203,9 +211,7 @@ def check(layout: Layout, size: int) -> None:
     if problem := dependency_problem(layout.segments):
         raise FormatError(problem)
     if literal > limits.STRUCTURE_BYTES:
-        raise FormatError(
-            f"{literal} bytes of structure; at most {limits.STRUCTURE_BYTES} are kept"
-        )
+        raise BoundError(f"{literal} bytes of structure; at most {limits.STRUCTURE_BYTES} are kept")
 
 
 def _check_ranges(segment: Crc32 | SerializationId, number: int, count: int) -> None:

@@ -87,11 +87,15 @@ Segment = Literal | Span | Crc32 | SerializationId
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file is made up. `aliases` maps further names of a tensor (ties) to its span's name."""
+    """How a file is made up. `aliases` maps further names of a tensor (ties) to its span's name.
+
+    `remark` says why a file is opaque, where that is because of a limit.
+    """
 
     format: str
     segments: tuple[Segment, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    remark: str = field(default="", compare=False)
 
 
 class Format(Protocol):

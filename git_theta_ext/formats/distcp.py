@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats import torch_zip
 from git_theta_ext.formats.base import Crc32, Layout, Segment, SerializationId, Source, Span
 from git_theta_ext.formats.source import PartSource
@@ -49,7 +49,7 @@ def layout(source: Source) -> Layout:
         aliases |= {_name(prefix, key): _name(prefix, of) for key, of in found.aliases.items()}
         start, items = end, items + 1
         if items > limits.DISTCP_ITEMS:
-            raise FormatError(f"distcp: more than {limits.DISTCP_ITEMS} items")
+            raise BoundError(f"distcp: more than {limits.DISTCP_ITEMS} items")
     if start != source.size:
         raise FormatError(f"distcp, offset {start}: not an archive of torch.save")
     return Layout(NAME, tuple(segments), aliases)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Source
 from git_theta_ext.formats.source import check_range
 
@@ -37,7 +37,7 @@ class FlatBuffer:
         """
         self._steps += 1
         if self._steps > limits.FLATBUFFER_STEPS:
-            raise FormatError(f"flatbuffer: more than {limits.FLATBUFFER_STEPS} steps")
+            raise BoundError(f"flatbuffer: more than {limits.FLATBUFFER_STEPS} steps")
         check_range(at, size, self._source.size)
         page, start = divmod(at, _PAGE_BYTES)
         if start + size > _PAGE_BYTES:

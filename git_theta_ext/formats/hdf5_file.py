@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Source
 from git_theta_ext.formats.hdf5_dense import Heap, NameTree
 from git_theta_ext.formats.window import Window
@@ -107,7 +107,7 @@ class Hdf5File:
         """Count one more step, and `length` bytes that were read for it."""
         self._steps += 1 + (length >> 6)
         if self._steps > limits.HDF5_STEPS:
-            raise FormatError(f"hdf5: more than {limits.HDF5_STEPS} steps to read the structure")
+            raise BoundError(f"hdf5: more than {limits.HDF5_STEPS} steps to read the structure")
 
     def _window(self, start: int, stop: int | None = None) -> Window:
         return Window(self.source, start, stop, _AHEAD)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Source
 from git_theta_ext.formats.crc32c import crc32c, masked
 from git_theta_ext.formats.source import BytesSource
@@ -36,11 +36,11 @@ def entries(source: Source) -> Iterator[tuple[bytes, bytes]]:
     total = 0
     for number, (_, value) in enumerate(_block(source, *index)):
         if number >= limits.TABLE_BLOCKS:
-            raise FormatError(f"table: more than {limits.TABLE_BLOCKS} blocks")
+            raise BoundError(f"table: more than {limits.TABLE_BLOCKS} blocks")
         for key, content in _block(source, *_handle(Window(BytesSource(value)))):
             total += len(key) + len(content)
             if total > limits.TABLE_BYTES:
-                raise FormatError(f"table: more than {limits.TABLE_BYTES} bytes of keys and values")
+                raise BoundError(f"table: more than {limits.TABLE_BYTES} bytes of keys and values")
             yield key, content
 
 

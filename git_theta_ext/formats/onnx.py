@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.tiles import tile, tile_with_gaps
 from git_theta_ext.formats.window import Window
@@ -104,7 +104,7 @@ class _Reader:
         while window.left:
             self._fields += 1
             if self._fields > limits.ONNX_FIELDS:
-                raise FormatError(f"onnx: more than {limits.ONNX_FIELDS} fields")
+                raise BoundError(f"onnx: more than {limits.ONNX_FIELDS} fields")
             tag = window.varint()
             number, wire = tag >> 3, tag & 7
             if not number:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 
 Value = Any
 """None, bool, int, float, str, bytes, list, tuple or one of the records below."""
@@ -78,9 +78,10 @@ class _Machine:
         self.stack: list[Value] = []
         self.marks: list[list[Value]] = []
         self.memo: dict[int, Value] = {}
+        self.left = limits.PICKLE_MEMORY
 
     def run(self) -> Value:
-        data, size, table = self.data, len(self.data), _TABLE
+        data, size, table, weights = self.data, len(self.data), _TABLE, WEIGHTS
         for _ in range(limits.PICKLE_OPCODES):
             if self.position >= size:
                 raise self.error("the pickle has no end")
@@ -91,11 +92,22 @@ class _Machine:
             action = table[opcode]
             if action is None:
                 raise self.error(f"opcode 0x{opcode:02x} is not supported")
+            self.left -= weights[opcode]
+            if self.left < 0:
+                raise self.too_large()
             action(self)
-        raise self.error(f"more than {limits.PICKLE_OPCODES} opcodes")
+        raise self.bound(f"more than {limits.PICKLE_OPCODES} opcodes")
 
     def error(self, what: str) -> FormatError:
         return FormatError(f"pickle, offset {self.position}: {what}")
+
+    def bound(self, what: str) -> BoundError:
+        """A limit that was reached, and where."""
+        return BoundError(self.error(what).message)
+
+    def too_large(self) -> BoundError:
+        """The limit on memory was reached."""
+        return self.bound(f"values that take more than {limits.PICKLE_MEMORY:,} bytes of memory")
 
     # Reading
 
@@ -119,6 +131,7 @@ class _Machine:
         return self.text(raw)
 
     def text(self, raw: bytes) -> str:
+        self.left -= len(raw)
         try:
             return raw.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
@@ -328,3 +341,20 @@ def _table() -> list[Callable[[_Machine], object] | None]:
 
 
 _TABLE = _table()
+
+
+def _weights() -> list[int]:
+    """About how many bytes of memory each opcode takes for good, on a 64-bit CPython."""
+    sizes = {
+        b"]}l": 160, b"\x8f\x91d": 200, b"RRo\x81\x92i": 240, b"c\x93": 240, b"PQ": 140,
+        b"\x85\x86\x87t": 80, b"(": 72, b"pqr\x94": 96, b"XVSUT\x8c\x8dBC\x8e\x96": 72,
+        b"JIL\x8a\x8bFGM": 40, b"KN\x88\x89)2hjg": 8, b"sub": 24, b"ae": 8,
+    }  # fmt: skip
+    found = [8] * 256
+    for codes, size in sizes.items():
+        for code in codes:
+            found[code] = size
+    return found
+
+
+WEIGHTS = _weights()

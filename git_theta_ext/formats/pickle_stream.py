@@ -76,8 +76,9 @@ class StreamMachine(pickle_machine._Machine):
         Raises:
             FormatError: damaged, not supported, or past a limit; names the offset.
         """
-        while self.budget.left:
-            self.budget.left -= 1
+        budget, weights = self.budget, pickle_machine.WEIGHTS
+        while budget.left:
+            budget.left -= 1
             if self.position >= len(self.data):
                 self._fill(1)
             opcode = self.data[self.position]
@@ -87,8 +88,11 @@ class StreamMachine(pickle_machine._Machine):
             action = _TABLE[opcode]
             if action is None:
                 raise self.error(f"opcode 0x{opcode:02x} is not supported")
+            self.left -= weights[opcode]
+            if self.left < 0:
+                raise self.too_large()
             action(self)
-        raise self.error(f"more than {limits.PICKLE_OPCODES} opcodes")
+        raise self.bound(f"more than {limits.PICKLE_OPCODES} opcodes")
 
     def error(self, what: str) -> FormatError:
         """An error that names the offset in the file."""
@@ -182,7 +186,9 @@ class StreamMachine(pickle_machine._Machine):
         if self.depth >= limits.PICKLES_NESTED:
             raise self.error(f"more than {limits.PICKLES_NESTED} pickles inside each other")
         inner = StreamMachine(self.source, self.offset, self.budget, self.depth + 1)
+        inner.left = self.left
         target.states = [inner.run()]
+        self.left = inner.left
         self.skip(inner.offset - self.offset)
         self.raws += inner.raws
         self.persistents += inner.persistents

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.pickle_machine import Call, Dict, Global, Persistent, Set, Value
 from git_theta_ext.tensors import DTYPES, DType
 
@@ -75,11 +75,15 @@ class _Node:
     key: str | None
     depth: int
 
-    def child(self, key: str | None) -> _Node:
+    def check(self, key: str | None) -> None:
+        """Refuse what is too deep, or a key that is too long, for names."""
         if self.depth >= limits.NAME_DEPTH:
             raise FormatError(f"pickle: nested deeper than {limits.NAME_DEPTH}")
         if key is not None and len(key) > limits.NAME_KEY_CHARS:
             raise FormatError(f"pickle: a key of {len(key)} characters")
+
+    def child(self, key: str | None) -> _Node:
+        self.check(key)
         return _Node(self, key, self.depth + 1)
 
     def path(self) -> tuple[str, ...]:
@@ -110,17 +114,32 @@ def find_views(top: Value, prefix: tuple[str, ...] = ()) -> list[View]:
         if view is not None:
             found.append((node.path(), view))
             if len(found) > limits.NAMES:
-                raise FormatError(f"pickle: more than {limits.NAMES} tensors")
+                raise BoundError(f"pickle: more than {limits.NAMES} tensors")
         if not isinstance(value, list | tuple | Dict | Set | Call) or id(value) in visited:
             continue
         visited[id(value)] = value
-        children = [(item, node.child(key)) for key, item in _children(value, view is not None)]
-        pending.extend(reversed(children))
+        children = []
+        for step, item in _children(value, view is not None):
+            if _may_hold(item):
+                children.append((item, node.child(step)))
+            else:
+                node.check(step)
+        children.reverse()
+        pending += children
     names = unique_names([path or (LONE_NAME,) for path, _ in found])
     return [
         View(name, view.key, view.dtype, view.offset, view.size, view.stride)
         for name, (_, view) in zip(names, found, strict=True)
     ]
+
+
+def _may_hold(value: Value) -> bool:
+    """Whether a value can be a tensor or have one below it."""
+    if isinstance(value, Dict):
+        return bool(value.pairs)
+    if isinstance(value, Set):
+        return bool(value.items)
+    return bool(value) if isinstance(value, list | tuple) else isinstance(value, Call | Persistent)
 
 
 def unique_names(paths: Iterable[tuple[str, ...]]) -> list[str]:

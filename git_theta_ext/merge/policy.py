@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from git_theta_ext import limits
 from git_theta_ext.errors import UsageError
+from git_theta_ext.globs import Globs
+from git_theta_ext.globs import check as check_patterns
 from git_theta_ext.merge.choice import CONFLICT, Choice, Setting
 from git_theta_ext.merge.strategies import check
 from git_theta_ext.repository import Repository
@@ -59,6 +60,15 @@ class Policy:
     default: Choice
     rules: tuple[Rule, ...] = ()
     source: str = "default"
+    _globs: Globs = field(init=False, repr=False, compare=False)
+    _owners: tuple[Rule, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compile the patterns of all rules at once: a merge asks for every tensor."""
+        pairs = [(pattern, rule) for rule in self.rules for pattern in rule.patterns]
+        where = f"{FILE}, [[merge.tensor]]"
+        object.__setattr__(self, "_globs", Globs((pattern for pattern, _ in pairs), where))
+        object.__setattr__(self, "_owners", tuple(rule for _, rule in pairs))
 
     @property
     def side(self) -> Literal["ours", "theirs"] | None:
@@ -69,10 +79,8 @@ class Policy:
 
     def choose(self, name: str) -> Choice:
         """The strategy for a tensor: the first rule that matches, else the default."""
-        for rule in self.rules:
-            if any(fnmatchcase(name, pattern) for pattern in rule.patterns):
-                return rule.choice
-        return self.default
+        found = self._globs.first(name)
+        return self.default if found is None else self._owners[found].choice
 
 
 def parse_choice(text: str, where: str) -> Choice:
@@ -145,8 +153,7 @@ def _from_file(settings: Settings, path: str, operation: Operation) -> Policy:
     rules = tuple(
         rule
         for rule in settings.rules
-        if operation == "merge"
-        and (not rule.paths or any(fnmatchcase(path, one) for one in rule.paths))
+        if operation == "merge" and (not rule.paths or Globs(rule.paths, FILE).matches(path))
     )
     default = dict(settings.defaults).get(operation)
     source = FILE if rules or default else "default"
@@ -206,6 +213,10 @@ def parse_file(data: bytes) -> Settings:
     if not isinstance(rules, list):
         raise UsageError(f"{FILE}: tensor rules are written [[merge.tensor]], with two brackets")
     found = tuple(_rule(rule, number) for number, rule in enumerate(rules, 1))
+    for key, lists in (("pattern", [rule.patterns for rule in found]),
+                       ("path", [rule.paths for rule in found])):  # fmt: skip
+        where = f"{FILE}, {key} of all [[merge.tensor]] together"
+        check_patterns([one for items in lists for one in items], where)
     defaults: list[tuple[Operation, Choice]] = []
     if merge:
         defaults.append(("merge", _choice(merge, f"{FILE}, [merge]")))

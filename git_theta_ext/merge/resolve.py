@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import write_version
 from git_theta_ext.errors import ManifestError, UsageError
+from git_theta_ext.globs import Globs
 from git_theta_ext.manifest import Manifest, is_manifest
 from git_theta_ext.merge import structure
 from git_theta_ext.merge.apply import Merged, carry_out
@@ -119,7 +119,8 @@ class Conflict:
             both = (one for one in self.plan().decisions if one.action in ("merge", "open"))
             chosen = {name for one in self.state.resolutions for name in one.names}
             known = {*(one.name for one in both), *self.state.open, *chosen} - {structure.NAME}
-            names = sorted(name for name in known if fnmatchcase(name, pattern))
+            globs = Globs([pattern], "--tensor")
+            names = sorted(name for name in known if globs.matches(name))
             if not names:
                 raise UsageError(f"no tensor that both sides changed matches {pattern!r}")
         resolution = Resolution(frozenset(names), choice, side)

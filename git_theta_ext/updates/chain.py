@@ -9,7 +9,6 @@ from git_theta_ext.errors import CorruptObjectError
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.updates.arithmetic import require_subnormals
 from git_theta_ext.updates.base import Parameters, Values, base_spec
-from git_theta_ext.updates.low_rank import LowRank
 
 
 def decode_chain(
@@ -17,13 +16,11 @@ def decode_chain(
     files: Sequence[Parameters],
     *,
     whole: bool = True,
-    careful: bool = False,
     base: Values | None = None,
 ) -> Values:
     """The values that a chain of parameter files stands for, in a fresh writable array.
 
     `whole` is False for the first part of a chain, which for plain bytes may be of another length.
-    `careful` takes the slow way wherever an update has one that leans on no library's arithmetic.
     `base`: what the part of the chain before `files` decodes to; it may be written to.
     The caller verifies the hash; this only promises to stay within a small multiple of the block.
 
@@ -38,11 +35,8 @@ def decode_chain(
         update = updates.get(file.kind)
         if update.needs_base != (values is not None):
             raise CorruptObjectError(f"{file.kind!r} stands at the wrong place in its chain")
-        decode = update.decode
-        if careful and isinstance(update, LowRank):
-            decode = update.decode_carefully
         try:
-            values = decode(expected, file, values)
+            values = update.decode(expected, file, values)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise CorruptObjectError(f"{file.kind}: settings are damaged: {error!r}") from error
     if values is None or (whole and values.nbytes != spec.nbytes):

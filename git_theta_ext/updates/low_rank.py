@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -97,28 +98,10 @@ class LowRank:
 
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
         """The values; writes into `base`."""
-        return self._decode(spec, parameters, base, _Product)
-
-    def decode_carefully(
-        self, spec: BlockSpec, parameters: Parameters, base: Values | None
-    ) -> Values:
-        """The values, by element-wise operations alone; for a BLAS that is not exact on integers.
-
-        Some ten times slower.
-        """
-        return self._decode(spec, parameters, base, _SlowProduct)
-
-    def _decode(
-        self,
-        spec: BlockSpec,
-        parameters: Parameters,
-        base: Values | None,
-        product: type[_Product],
-    ) -> Values:
         if base is None or spec.dtype.name not in DTYPES:
             raise CorruptObjectError(f"a low-rank change to a block of {spec.dtype.name}")
         factors = read_factors(parameters.settings, parameters.parts, len(base))
-        values = predict(spec.dtype, base, factors, product)
+        values = predict(spec.dtype, base, factors)
         correction.apply(parameters.settings, parameters.parts, values, True)
         return values
 
@@ -220,13 +203,35 @@ def exact_factors(
 # -- prediction ------------------------------------------------------------------------------------
 
 
+@cache
+def library_is_exact() -> bool:
+    """Whether NumPy's products of integers below 2^53 are exact here; tried once in a process.
+
+    They are wherever float64 is IEEE's and no library computes with fewer bits; else decoding does
+    without it, some ten times slower. The known answers come from 64-bit integers.
+    """
+    numbers = np.arange(1, 256 * 40 + 1, dtype=np.int64)
+    for rows, rank, columns in ((7, 256, 33), (33, 64, 40), (1, 256, 3), (40, 3, 40)):
+        left = (numbers[: rows * rank] * 2654435761 % (1 << 30) - (1 << 29)).reshape(rows, rank)
+        right = (numbers[: rank * columns] * 40503 % (1 << 15) - (1 << 14)).reshape(rank, columns)
+        found = np.matmul(left.astype(np.float64), right.astype(np.float64))
+        if not np.array_equal(found, np.matmul(left, right).astype(np.float64)):
+            return False
+    return True
+
+
 def predict(
     dtype: DType, values: Values, factors: Factors, product: type[_Product] | None = None
 ) -> Values:
-    """Add the change to the values, in place, rounded in the order of the factors."""
+    """Add the change to the values, in place, rounded in the order of the factors.
+
+    `product` is how to multiply; by default the quick way, if that is exact here.
+    """
+    if product is None:
+        product = _Product if library_is_exact() else _SlowProduct
     columns = factors.shape[1]
     step = max(1, _CHUNK // columns)
-    change = (product or _Product)(factors, step)
+    change = product(factors, step)
     for start in range(0, factors.shape[0], step):
         rows = slice(start, min(start + step, factors.shape[0]))
         added = change.rows(rows).ravel()

@@ -87,6 +87,16 @@ def parse(buffer: bytes | memoryview) -> Parameters:
     return Parameters(kind, settings, parts)
 
 
+def head_settings(head: bytes) -> Mapping[str, Any]:
+    """What the beginning of a parameter file says; nothing where that is damaged or cut short."""
+    try:
+        length = int.from_bytes(head[:8], "little")
+        settings = json.loads(json.loads(head[8 : 8 + length])[_METADATA][_KEY])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
 def _parts(header: Mapping[str, Any], data: memoryview) -> dict[str, memoryview]:
     """The named parts, which must tile the data in the order of their names."""
     parts = {}

@@ -13,9 +13,9 @@ LAYERS = [
     {"drivers", "cli", "demo"},
     {
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
-        "pruning", "hooks", "hook_scripts", "launch", "left_behind", "received", "installation",
-        "integrity", "attributes", "checkpoints", "reader", "writer", "api", "beside", "terminal",
-        "consent", "sharded", "handle", "integrations", "adapters", "loading",
+        "bounds", "pruning", "hooks", "hook_scripts", "launch", "left_behind", "received",
+        "installation", "integrity", "attributes", "checkpoints", "reader", "writer", "api",
+        "beside", "terminal", "consent", "sharded", "handle", "integrations", "adapters", "loading",
     },
     {"paths"},
     {
@@ -24,9 +24,8 @@ LAYERS = [
     },
     {"git_process", "libgit2", "files"},
     {
-        "manifest", "manifest_text", "manifest_rules", "names", "arrays", "patterns", "pytorch",
-        "frameworks", "torch_modules",
-        "formats", "updates", "parallel",
+        "manifest", "manifest_text", "manifest_rules", "names", "arrays", "globs", "patterns",
+        "pytorch", "frameworks", "torch_modules", "formats", "updates", "parallel", "work",
     },
     {"tensors", "errors", "limits", "text", "advice"},
 ]  # fmt: skip

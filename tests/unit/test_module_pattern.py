@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.adapters.module_pattern import matches
+from git_theta_ext import limits
+from git_theta_ext.adapters.module_pattern import Patterns, matches
 from git_theta_ext.errors import UsageError
 
 REFUSED = [
@@ -102,3 +103,23 @@ def test_no_pattern_takes_long(pattern: str) -> None:
         found = "too long" not in error.message
     assert not found
     assert time.thread_time() - start < 2
+
+
+def test_many_patterns_and_many_modules_are_bounded() -> None:
+    """Five thousand patterns of a small config, or slow ones, are an error within seconds."""
+    with pytest.raises(UsageError, match="5000 patterns"):
+        Patterns([f"q{n}" for n in range(5000)])
+    with pytest.raises(UsageError, match=r"pattern 2 .* 300 characters"):
+        Patterns(["q", "x" * 300])
+    start = time.thread_time()
+    slow = Patterns([f"(a?a?a?a?){{9}}{n}" for n in range(limits.ADAPTER_PATTERNS)])
+    modules = [f"model.layers.{number}." + "a" * 60 for number in range(10_000)]
+    with pytest.raises(UsageError, match="take too long"):
+        [slow.first(module) for module in modules]
+    assert time.thread_time() - start < 30
+
+
+def test_a_pattern_for_each_module_is_within_the_bounds() -> None:
+    modules = [f"model.layers.{n}.self_attn.{part}_proj" for n in range(64) for part in "qkvo"]
+    patterns = Patterns([re.escape(module) for module in modules])
+    assert [patterns.first(module) for module in modules] == list(range(len(modules)))

@@ -121,3 +121,10 @@ def test_a_word_further_on_that_sets_another_filter_counts() -> None:
         added = attributes.add(ours + further + b"\n", "*.pt")
         assert attributes.tracked(added) == ["*.pt"]
         assert added.endswith(b"\n" + ours + b"\n")
+
+
+def test_lines_that_git_passes_over_track_nothing() -> None:
+    long = b"x" * 2035 + b" filter=theta\n"
+    assert attributes.tracked(long + b"*.pt filter=theta\n") == ["*.pt"]
+    with pytest.raises(UsageError, match="Git passes over lines"):
+        attributes.add(b"", "x" * 400_000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from git_theta_ext.errors import UsageError
@@ -84,3 +86,24 @@ def test_mistakes_name_their_place(text: bytes, message: str) -> None:
 def test_mistakes_in_a_choice(text: str) -> None:
     with pytest.raises(UsageError, match="GIT_THETA_MERGE"):
         parse_choice(text, "GIT_THETA_MERGE")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[merge.tensor]]\npattern = [' + ",".join(f'"*[!a]x{n}"' for n in range(40_000))
+         + ']\nstrategy = "average"\n', "pattern .*40000 patterns; at most"),
+        ("".join(f'[[merge.tensor]]\npattern="*x{n}"\nstrategy="ours"\n' for n in range(10_001)),
+         "pattern .*10001 patterns; at most"),
+        ('[[merge.tensor]]\npattern="' + "*a" * 200_000 + '"\nstrategy="ours"\n',
+         "pattern 1 .* 400000 characters"),
+        ('[[merge.tensor]]\npattern="*"\npath="' + "x" * 400_000 + '"\nstrategy="ours"\n',
+         "path .*400000 characters"),
+    ],
+)  # fmt: skip
+def test_patterns_past_a_bound_are_refused_soon(text: str, message: str) -> None:
+    start = time.thread_time()
+    with pytest.raises(UsageError, match=message) as found:
+        parse_file(text.encode())
+    assert ".theta.toml" in found.value.message
+    assert time.thread_time() - start < 5

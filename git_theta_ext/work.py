@@ -1,0 +1,155 @@
+"""What a manifest asks for, known before it is done: bytes to be made, and computing time.
+
+Pure: it looks at manifests and at the headers of parameter files. Time is nominal: what the
+reference decoder takes for a step on one core of a common processor, by kind and size. A step
+counts by the block that it makes or begins with, whichever is larger, so that many small blocks cut
+out of large ones are seen for what they are.
+
+The bounds leave honest checkpoints far behind: a chain that this program writes has at most 32
+updates that are together smaller than half a dense copy. Its costliest form, 32 low-rank updates of
+rank 64, costs 1,200 ns a value, scattered lists of changes 400; the bound is 4,096 for every value
+and 512 for every byte of objects, beyond half a minute that any command may have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from git_theta_ext import limits
+from git_theta_ext.errors import CorruptObjectError
+from git_theta_ext.manifest import UpdateRef
+from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.text import size as as_size
+from git_theta_ext.updates.base import base_spec, values_dtype
+
+Settings = Mapping[str, Any]
+
+_NANOSECONDS = {"dense": 1.0, "delta": 1.0, "step": 1.0, "scale": 1.0, "cast": 2.0, "resize": 2.0,
+                "sparse": 3.0, "patch": 3.0, "permute": 4.0, "low-rank": 1.0}  # fmt: skip
+"""For each byte of a block."""
+_OTHER = 4.0
+"""For each byte, of a kind that a plug-in has."""
+_RANK = 0.5
+"""For each value and each of the ranks of a low-rank update."""
+_TELLING = frozenset({"low-rank", "cast", "resize", "patch"})
+"""Kinds whose parameter files say what they cost, or what their predecessor is."""
+_LONG, _PLAIN = 10e9, 16.0
+"""What is announced: more than ten seconds, at sixteen times what plain copies would take."""
+_LARGE, _SWOLLEN = 1 << 30, 256
+"""And more than a gibibyte, at 256 bytes for each one that is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What some blocks ask for; `encoded` counts the bytes of the objects they are made of."""
+
+    nanoseconds: float = 0.0
+    values: int = 0
+    nbytes: int = 0
+    encoded: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        """Both together."""
+        return Work(
+            self.nanoseconds + other.nanoseconds,
+            self.values + other.values,
+            self.nbytes + other.nbytes,
+            self.encoded + other.encoded,
+        )
+
+    def too_long(self) -> str | None:
+        """Why this is refused, as more computing than an honest checkpoint takes; None if not."""
+        fair = (
+            limits.WORK_PER_VALUE * self.values
+            + limits.WORK_PER_ENCODED * self.encoded
+            + limits.WORK_FREE
+        )
+        if self.nanoseconds <= fair:
+            return None
+        return (
+            f"{as_size(self.encoded)} of objects ask for about {duration(self.nanoseconds)} of "
+            f"computing to make {as_size(self.nbytes)}; at most {duration(fair)} are allowed"
+        )
+
+    def too_large(self) -> str | None:
+        """Why this is refused where nobody needs the bytes themselves; None if it is not."""
+        fair = limits.CLAIMED_FREE + limits.CLAIMED_PER_ENCODED * self.encoded
+        if self.nbytes <= fair:
+            return None
+        return (
+            f"{as_size(self.encoded)} of objects stand for {as_size(self.nbytes)} of values; at "
+            f"most {as_size(fair)} are read"
+        )
+
+    def remark(self) -> str | None:
+        """What is worth saying before it begins; None where it is as usual."""
+        if self.nanoseconds > _LONG and self.nanoseconds > _PLAIN * max(self.nbytes, 1):
+            return (
+                f"{as_size(self.encoded)} of objects ask for about {duration(self.nanoseconds)} of "
+                f"computing to make {as_size(self.nbytes)}"
+            )
+        if self.nbytes > _LARGE and self.nbytes > _SWOLLEN * self.encoded:
+            return f"{as_size(self.encoded)} of objects become {as_size(self.nbytes)}"
+        return None
+
+
+def duration(nanoseconds: float) -> str:
+    """A time as people say it."""
+    seconds = nanoseconds / 1e9
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
+
+
+def needs_settings(chain: Sequence[UpdateRef]) -> list[UpdateRef]:
+    """The parameter files of a chain whose settings say what it costs."""
+    if not any(ref.kind == "patch" for ref in chain):
+        return [ref for ref in chain if ref.kind in _TELLING]
+    return list(chain)
+
+
+def of_chain(
+    spec: BlockSpec, chain: Sequence[UpdateRef], settings: Sequence[Settings | None]
+) -> Work:
+    """What it takes to decode a chain.
+
+    Args:
+        spec: what it decodes to.
+        chain: its parameter files.
+        settings: what each of them says; None where `needs_settings` has no use for it.
+    """
+    nanoseconds = 0.0
+    after = spec
+    for ref, said in zip(reversed(chain), reversed(settings), strict=True):
+        before, nbytes = after, after.nbytes
+        if said is not None:
+            before = _before(said) or after
+            nbytes = max(nbytes, before.nbytes, _stated(said))
+        cost = _NANOSECONDS.get(ref.kind, _OTHER) * nbytes
+        if ref.kind == "low-rank":
+            cost += _RANK * _rank(said) * (after.nbytes / values_dtype(after.dtype).itemsize)
+        nanoseconds += cost
+        after = before
+    encoded = sum({ref.oid: ref.size for ref in chain}.values())
+    values = spec.nbytes // values_dtype(spec.dtype).itemsize
+    return Work(nanoseconds, values, spec.nbytes, encoded)
+
+
+def _before(said: Settings) -> BlockSpec | None:
+    try:
+        return base_spec(said)
+    except (CorruptObjectError, AttributeError, OverflowError):
+        return None  # decoding says what is wrong with it
+
+
+def _stated(said: Settings) -> int:
+    """The length that the settings of plain bytes give, as far as one is accepted."""
+    length = said.get("size", 0)
+    return min(length, limits.STRUCTURE_BYTES) if isinstance(length, int) else 0
+
+
+def _rank(said: Settings | None) -> int:
+    rank = said.get("rank") if said is not None else None
+    return rank if isinstance(rank, int) and 0 < rank <= limits.RANK else limits.RANK
