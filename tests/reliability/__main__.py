@@ -22,7 +22,7 @@ from tests.reliability.rows import Row
 
 PARTS = (
     "kills", "power", "errors", "changing", "transfers", "processes", "bitflips", "twins", "fuzz",
-    "losses",
+    "losses", "attacks",
 )  # fmt: skip
 """Every part, in the order of the table."""
 
