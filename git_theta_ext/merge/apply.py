@@ -15,7 +15,8 @@ from git_theta_ext.merge.entries import (
     measure_tensor,
     merge_tensor,
 )
-from git_theta_ext.merge.plan import Choose, Decision, Plan, entries_of, make_plan
+from git_theta_ext.merge.decisions import Choose, Decision, Plan, entries_of
+from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.tensor import COPIES, Versions
 from git_theta_ext.merge.values import Measure
 from git_theta_ext.names import natural_key
