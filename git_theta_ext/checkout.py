@@ -214,10 +214,18 @@ def write_file(path: Path, checkout: Checkout, mode: int | None = None) -> None:
             temporary.unlink()
 
 
+def skips_smudge(repository: Repository, environment: Mapping[str, str]) -> bool:
+    """Whether manifests are wanted in the work tree: the variable overrules the setting."""
+    value = environment.get("GIT_THETA_SKIP_SMUDGE")
+    if value is not None:
+        return value.lower() not in ("", "0", "false", "no", "off")
+    return repository.flag("theta.skipSmudge")
+
+
 def write_version(repository: Repository, path: str, manifest: Manifest, blocks: Blocks) -> None:
     """Write the checkpoint that a manifest stands for into the work tree, whole or not at all.
 
-    With `theta.skipSmudge` the manifest itself is written.
+    With `theta.skipSmudge`, or GIT_THETA_SKIP_SMUDGE, the manifest itself is written.
 
     Raises:
         StoreError: the file cannot be written.
@@ -229,7 +237,7 @@ def write_version(repository: Repository, path: str, manifest: Manifest, blocks:
         mode = stat.S_IMODE(target.stat().st_mode)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if repository.flag("theta.skipSmudge"):
+        if skips_smudge(repository, os.environ):
             target.write_bytes(manifest.to_bytes())
             return
     except OSError as error:

@@ -19,6 +19,7 @@ from git_theta_ext.merge.apply import measure
 from git_theta_ext.merge.between import Heads, pairs
 from git_theta_ext.merge.choice import Choice
 from git_theta_ext.merge.explain import advice, figures, notes, open_lines
+from git_theta_ext.merge.hints import common
 from git_theta_ext.merge.measured import measured_strategies, statistics_of
 from git_theta_ext.merge.models import ModelConflict, chosen_policy, reopen, resharded
 from git_theta_ext.merge.octopus import Branches
@@ -154,7 +155,8 @@ def _merge_models(
         print(f"CONFLICT (content): {plural(len(merged.open), 'part')} open, where ours stands:")
         for line in open_lines(merged.open):
             print(f"    {line}")
-        print(f"  to go on: git theta resolve {shlex.quote(name)} --strategy average (or ours, …)")
+        found = common([merged]) or ("ours",)
+        print(f"  to go on: git theta resolve {shlex.quote(name)} --strategy {found[0]}")
     unmerged = repository.git("diff", "--name-only", "--diff-filter=U").decode("utf-8", "replace")
     if left or unmerged:
         for line in unmerged.splitlines():

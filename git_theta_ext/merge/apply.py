@@ -26,6 +26,8 @@ from git_theta_ext.tensors import BLOCK_BYTES, TensorInfo
 BUDGET_BYTES = 400 << 20
 """Memory for tensors under way: three versions, the result, and what encodes it."""
 
+UNFIT = "it does not fit into the structure that stands"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -190,8 +192,7 @@ class _Work:
             held = entry is not None and self.holds.get(decision.name) == entry.tensor
             return Outcome(decision, entry if held else None, None, decision.reason)
         if decision.standing != self.holds.get(decision.name):
-            reason = "it does not fit into the structure that stands"
-            return Outcome(decision, None, None, reason)
+            return Outcome(decision, None, None, UNFIT)
         if decision.action == "merge":
             return None
         taken = {"theirs": yours, "base": old}.get(decision.action, mine)

@@ -159,7 +159,8 @@ def _training(table: _Table) -> Iterator[_Draft]:
     if names:
         first = min(names & table.changed or names, key=natural_key)
         holds: Hold = "belongs" if table.pickled else "follows"
-        yield _Draft("training", "training state", names, first, holds)
+        label = "optimizer state" if layouts.has_optimizer(names) else "training state"
+        yield _Draft("training", label, names, first, holds)
 
 
 def _sparse(table: _Table) -> Iterator[_Draft]:

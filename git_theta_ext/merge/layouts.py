@@ -144,6 +144,11 @@ def training_state(names: Iterable[str], *, pickled: bool) -> set[str]:
     return found | {name for name in names if module_of(name) in owners}
 
 
+def has_optimizer(names: Iterable[str]) -> bool:
+    """Whether some tensor of a state of training is an optimizer's."""
+    return any(_is_moment(name) or "opt" in name.lower() or _STATE.match(name) for name in names)
+
+
 def _is_moment(name: str) -> bool:
     return "." in name and last_of(name) in _MOMENTS
 

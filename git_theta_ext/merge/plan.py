@@ -80,9 +80,7 @@ def _did(old: Entry | None, now: Entry | None) -> Did:
     return "kept" if content_of(now) == content_of(old) else "changed"
 
 
-def _decide(
-    old: Entry | None, mine: Entry | None, yours: Entry | None, choose: Choose
-) -> Decision:
+def _decide(old: Entry | None, mine: Entry | None, yours: Entry | None, choose: Choose) -> Decision:
     """What would be done with a tensor if it stood alone."""
     present = mine or yours or old
     if present is None:

@@ -138,16 +138,24 @@ def lost_renames(
 
     To take the change alone would leave it under a name that nothing reads, if they are.
     """
-    for here, there, words in ((mine, yours, ("ours", "theirs")), (yours, mine, ("theirs", "ours"))):
+    for here, there, words in (
+        (mine, yours, ("ours", "theirs")),
+        (yours, mine, ("theirs", "ours")),
+    ):
         gone = [
             name for name, entry in old.items()
             if name not in here and name in there and not _same(entry, there[name])
+            and entry.tensor.nbytes >= TIE_BYTES
         ]  # fmt: skip
-        shapes = {old[name].tensor.shape for name in gone if old[name].tensor.count > 1}
+        shapes = {old[name].tensor.shape for name in gone}
         new = [
             name for name, entry in here.items()
             if name not in old and name not in there and entry.tensor.shape in shapes
         ]  # fmt: skip
+        came = {here[name].tensor.shape for name in new}
+        gone = [name for name in gone if old[name].tensor.shape in came]
         if gone and new:
-            label = f"{words[0]} removed {gone[0]} and added {new[0]}, {words[1]} changed the former"
+            label = (
+                f"{words[0]} removed {gone[0]} and added {new[0]}, {words[1]} changed the former"
+            )
             yield Group("renamed", label, (*gone, *new))

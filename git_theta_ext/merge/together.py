@@ -53,7 +53,7 @@ def settle_groups(
         kind = _KINDS.get(group.kind, "quantised")
         for name in group.members:
             decisions[name] = replace(decisions[name], kind=kind, leader=group.leader)
-        states = [_state(group, one, tables[side]) for one, side in
+        states = [state_of(group, one, tables[side]) for one, side in
                   ((base, "base"), (ours, "ours"), (theirs, "theirs"))]  # fmt: skip
         if states[1] == states[2] or (base is not None and states[0] in states[1:]):
             continue
@@ -63,7 +63,7 @@ def settle_groups(
     return forced
 
 
-def _state(
+def state_of(
     group: Group, manifest: Manifest | None, table: Mapping[str, Entry]
 ) -> tuple[object, ...]:
     """What is equal of a group in two versions exactly if all of it is."""
@@ -83,7 +83,7 @@ def _settle(
     """Decide a contested group; the side whose skeleton is to stand, or None if any may."""
     choices = {name: choose(name) for name in group.members}
     named = {one.strategy for one in choices.values()}
-    sides = [side for side in SIDES if side in named]
+    sides = named_sides(choices.values())
     if len(sides) == 1 and (sides[0] != "base" or tables["base"]):
         for name in group.members:
             decisions[name] = taken(decisions[name], sides[0], tables[sides[0]].get(name))
@@ -101,6 +101,8 @@ def _settle(
             return None
     why = reason_of(group, len(sides) > 1)
     for name in group.members:
+        if group.kind == "renamed" and decisions[name].action in ("ours", "theirs"):
+            continue  # what one side added stands while it is open what becomes of the old one
         mine = tables["ours"].get(name)
         decisions[name] = replace(
             decisions[name],
@@ -110,6 +112,12 @@ def _settle(
             reason=why if name == group.leader else "",
         )
     return "ours"
+
+
+def named_sides(choices: Iterable[Choice]) -> list[Side]:
+    """The sides that some strategies name; those that compute anything name none."""
+    named = {one.strategy for one in choices}
+    return [side for side in SIDES if side in named]
 
 
 def taken(decision: Decision, side: Side, entry: Entry | None) -> Decision:
@@ -132,10 +140,9 @@ def _reset(decisions: dict[str, Decision], group: Group) -> bool:
 
 _WHY = {
     "quantised": "both sides changed the quantised {label}: take one side for all of it",
-    "sparse": "both sides changed {label}, whose indices and values mean nothing apart: take one "
+    "sparse": "both sides changed the sparse {label}, whose indices and values mean nothing apart: take one "
     "side for all of it",
-    "training": "both sides changed the {label}, which is never blended: take one side for all of "
-    "it, or reset it (zero)",
+    "training": "{label} is never blended: take one side for all of it, or reset it (zero)",
     "factors": "both sides changed the factors of {label}, which mean something as a product only",
     "renamed": "{label}; if it is a new name, the training would be left where nothing reads it: "
     "take one side for all of it",
