@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.manifest import Entry, Manifest
-from git_theta_ext.merge import structure
+from git_theta_ext.merge import factors, structure
 from git_theta_ext.merge.choice import CONFLICT
+from git_theta_ext.merge.decisions import Choose, Decision, Plan, entries_of
 from git_theta_ext.merge.entries import (
     Statistics,
     TensorResult,
     measure_tensor,
     merge_tensor,
 )
-from git_theta_ext.merge.decisions import Choose, Decision, Plan, entries_of
 from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.tensor import COPIES, Versions
 from git_theta_ext.merge.values import Measure
@@ -33,13 +35,14 @@ UNFIT = "it does not fit into the structure that stands"
 class Outcome:
     """What became of one tensor: its entry in the result, figures where it was read.
 
-    `open` says why it is open, and is empty if it is settled.
+    `open` says why it is open, and is empty if it is settled; `note` what else is to be known.
     """
 
     decision: Decision
     entry: Entry | None
     measure: Measure | None = None
     open: str = ""
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -212,7 +215,40 @@ class _Work:
             raise ValueError(f"{decision.name!r} is not on both sides")
         return Versions(decision.standing, old, mine, yours, self.blocks)
 
+    def _factors(self, decision: Decision) -> Outcome:
+        """One factor of a product that is blended: its other factor decides with it."""
+        group = next(one for one in self.plan.groups if decision.name in one.members)
+        pair = factors.product_of(group.members)
+        old, mine, yours = self.versions
+        if pair is None:
+            raise ValueError(f"{decision.name!r} is no factor of two")
+        self.blocks.ensure(
+            ref
+            for table in self.versions
+            for name in group.members
+            if name in table
+            for block in table[name].blocks
+            for ref in block.chain
+        )
+        scales = self.statistics("adapter", decision.name) if self.statistics else None
+        leads = decision.name == group.leader
+        if scales is not None and len(scales) == 2 and not np.array_equal(*scales):
+            why = "the sides scale these factors differently (adapter_config.json): take a side"
+            return Outcome(decision, mine[decision.name], None, why if leads else "")
+        found = factors.blend(pair, (mine, yours, old), decision.choice, self.blocks)
+        if found.beyond:
+            kind = mine[decision.name].tensor.dtype.name
+            why = f"{found.beyond:,} entries would be infinite or NaN, beyond the range of {kind}"
+            return Outcome(decision, mine[decision.name], None, why if leads else "")
+        share = f"{100 * found.error:.3g} % of its length was cut off"
+        note = (
+            f"{group.label}: the product of its factors was blended by {decision.choice}; {share}"
+        )
+        return Outcome(decision, found.entries[decision.name], None, "", note if leads else "")
+
     def _merge(self, decision: Decision, *, spread: bool) -> Outcome:
+        if decision.leader and decision.choice.strategy in factors.STRATEGIES:
+            return self._factors(decision)
         versions = self.versions_of(decision)
         found: TensorResult = merge_tensor(
             decision, versions, self.statistics, BUDGET_BYTES if spread else 0

@@ -94,8 +94,9 @@ def figures(measure: Measure | None) -> str:
 def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
     """What was blended and what the user should know of it; nothing if the merge was exact."""
     blended = [one for one in merged.outcomes if _blended(one)]
+    products = [printable(one.note) for one in merged.outcomes if one.note]
     if not blended:
-        return []
+        return products
     total = sum((one.measure for one in blended if one.measure), Measure())
     names = sorted({str(one.decision.choice) for one in blended})
     lines = [
@@ -103,7 +104,7 @@ def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
         f"changed on both sides{figures(total)}"
     ]
     lines += _warnings(blended, total, reapplied)
-    return lines
+    return lines + products
 
 
 def advice(measures: Iterable[Measure]) -> list[str]:

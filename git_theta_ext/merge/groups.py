@@ -196,7 +196,8 @@ def _in_skeleton(table: _Table) -> Iterator[_Draft]:
 
 def _factors(table: _Table) -> Iterator[_Draft]:
     for module, names in layouts.factor_sets(table.entries):
-        if len(names & table.changed) and len(names) > 1:
+        # A product is linear in one factor: where the others stayed, that one merges by itself.
+        if len(names & table.changed) > 1:
             yield _Draft("factors", module, names, min(names, key=natural_key))
 
 
@@ -294,9 +295,7 @@ def _joined(drafts: Sequence[_Draft]) -> Iterator[_Draft]:
             kept, gone = sorted((kept, other), key=lambda one: -len(one.names))
             _absorb(kept, gone)
             owner.update(dict.fromkeys(gone.names, kept))
-        if draft.holds:
-            skeleton = kept
-        elif skeleton is not None and id(skeleton) in others:
+        if draft.holds or (skeleton is not None and id(skeleton) in others):
             skeleton = kept
     yield from {id(one): one for one in owner.values()}.values()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from git_theta_ext.merge.apply import UNFIT, Merged, Outcome
+from git_theta_ext.merge.together import BLENDS_PRODUCT
 from git_theta_ext.text import plural
 
 _SIDES = ("ours", "theirs")
@@ -19,6 +20,8 @@ def settling(outcome: Outcome) -> tuple[str, ...]:
     if "removed" in (one.ours, one.theirs):
         return _SIDES
     base = () if "added" in (one.ours, one.theirs) else ("base",)
+    if one.leader and BLENDS_PRODUCT in outcome.open:
+        return ("average", *_SIDES, *base)
     if one.leader:
         reset = ("zero",) if one.kind == "optimizer" else ()
         return (*_SIDES, *base, *reset)

@@ -19,8 +19,8 @@ _AFFIX = re.compile(
 )
 QUANT_WORDS = frozenset(
     {
-        "qweight", "qzeros", "qscales", "scales", "scale", "zeros", "zero", "g_idx", "scb", "biases",
-        "absmax", "quant_map", "nested_absmax", "nested_quant_map", "code", "codebook", "lut",
+        "qweight", "qzeros", "qscales", "scales", "scale", "zeros", "zero", "g_idx", "scb",
+        "biases", "absmax", "quant_map", "nested_absmax", "nested_quant_map", "code", "codebook", "lut",
         "zero_point", "zero_points", "weight_format", "w_q", "qdata", "q_data", "tensor_data",
         "perm", "invperm", "channel_scale", "group_size", "axis", "nbits", "packing", "offset",
         "offsets", "amax", "step_size", "channel_idx", "outliers", "outlier_idx",

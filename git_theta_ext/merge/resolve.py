@@ -16,8 +16,8 @@ from git_theta_ext.merge.entries import Statistics
 from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.plan import Plan, make_plan
 from git_theta_ext.merge.policy import Operation, parse_choice, policy_for
-from git_theta_ext.merge.together import whole_groups
 from git_theta_ext.merge.state import Resolution, State, key_of, load, save
+from git_theta_ext.merge.together import whole_groups
 from git_theta_ext.repository import IndexEntry, Repository
 from git_theta_ext.sharded import model_of
 

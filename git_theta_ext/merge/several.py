@@ -20,8 +20,8 @@ from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.merge import strategies, structure, values
 from git_theta_ext.merge.apply import BUDGET_BYTES, UNFIT, Merged, Outcome
 from git_theta_ext.merge.choice import CONFLICT, Choice
-from git_theta_ext.merge.entries import Statistics, seed_of
 from git_theta_ext.merge.decisions import Choose, Plan, entries_of
+from git_theta_ext.merge.entries import Statistics, seed_of
 from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.rows import Row, check_weights, plan_several
 from git_theta_ext.merge.strategies import Combine, NotPossibleError, Piece

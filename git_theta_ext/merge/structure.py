@@ -13,10 +13,10 @@ from git_theta_ext.formats.base import Layout
 from git_theta_ext.formats.base import Literal as LiteralSegment
 from git_theta_ext.formats.skeleton import Skeleton, SpanRef
 from git_theta_ext.manifest import Block, Manifest
-from git_theta_ext.merge.kinds import is_counter_name
-from git_theta_ext.merge.pickles import Contents, Verdict, contents, judge
 from git_theta_ext.merge.decisions import Plan
 from git_theta_ext.merge.decisions import Side as Version
+from git_theta_ext.merge.kinds import is_counter_name
+from git_theta_ext.merge.pickles import Contents, Verdict, contents, judge
 from git_theta_ext.tensors import TensorInfo
 
 Side = Literal["ours", "theirs"]

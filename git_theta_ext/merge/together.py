@@ -22,6 +22,8 @@ from git_theta_ext.names import natural_key
 SIDES: tuple[Side, ...] = ("ours", "theirs", "base")
 _KINDS: Mapping[str, Kind] = {"training": "optimizer", "factors": "weights", "renamed": "weights"}
 _SHOWN = 3
+BLENDS_PRODUCT = "; average blends the product and cuts it to its rank"
+"""Ends the reason of factors that strategies can settle which are a weighted sum."""
 
 Versions = Mapping[Side, Mapping[str, Entry]]
 
@@ -90,9 +92,10 @@ def _settle(
         return sides[0]
     if group.kind == "training" and named == {"zero"} and _reset(decisions, group):
         return None
+    versions = [tables[side] for side in SIDES]
     if group.kind == "factors" and len(set(choices.values())) == 1:
         choice = choices[group.leader]
-        if factors.can_blend(group.members, [tables[side] for side in SIDES], choice):
+        if factors.can_blend(group.members, versions, choice):
             for name in group.members:
                 entry = tables["ours"][name]
                 decisions[name] = replace(
@@ -100,6 +103,8 @@ def _settle(
                 )
             return None
     why = reason_of(group, len(sides) > 1)
+    if group.kind == "factors" and factors.can_blend(group.members, versions, Choice("average")):
+        why += BLENDS_PRODUCT
     for name in group.members:
         if group.kind == "renamed" and decisions[name].action in ("ours", "theirs"):
             continue  # what one side added stands while it is open what becomes of the old one
@@ -140,10 +145,11 @@ def _reset(decisions: dict[str, Decision], group: Group) -> bool:
 
 _WHY = {
     "quantised": "both sides changed the quantised {label}: take one side for all of it",
-    "sparse": "both sides changed the sparse {label}, whose indices and values mean nothing apart: take one "
+    "sparse": "both sides changed the sparse {label}, whose parts mean nothing apart: take one "
     "side for all of it",
     "training": "{label} is never blended: take one side for all of it, or reset it (zero)",
-    "factors": "both sides changed the factors of {label}, which mean something as a product only",
+    "factors": "both sides changed the factors of {label}, of which only the product means "
+    "something: take one side for all of it",
     "renamed": "{label}; if it is a new name, the training would be left where nothing reads it: "
     "take one side for all of it",
 }
