@@ -20,10 +20,10 @@ _AFFIX = re.compile(
 QUANT_WORDS = frozenset(
     {
         "qweight", "qzeros", "qscales", "scales", "scale", "zeros", "zero", "g_idx", "scb",
-        "biases", "absmax", "quant_map", "nested_absmax", "nested_quant_map", "code", "codebook", "lut",
-        "zero_point", "zero_points", "weight_format", "w_q", "qdata", "q_data", "tensor_data",
-        "perm", "invperm", "channel_scale", "group_size", "axis", "nbits", "packing", "offset",
-        "offsets", "amax", "step_size", "channel_idx", "outliers", "outlier_idx",
+        "biases", "absmax", "quant_map", "nested_absmax", "nested_quant_map", "code", "codebook",
+        "lut", "zero_point", "zero_points", "weight_format", "w_q", "qdata", "q_data", "perm",
+        "tensor_data", "invperm", "channel_scale", "group_size", "axis", "nbits", "packing",
+        "offset", "offsets", "amax", "step_size", "channel_idx", "outliers", "outlier_idx",
     }
 )  # fmt: skip
 """Last parts of names, in lower case, that only quantised modules have, and no stem."""

@@ -1,4 +1,4 @@
-"""Which tensors are coupled, told from manifests alone: the layouts of libraries in use, and others."""
+"""Which tensors are coupled, told from manifests alone: layouts of libraries in use, and others."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ LAYOUTS: dict[str, tuple[Types, str, str]] = {
         {"l.weight_packed": ("I32", (8, 8)), "l.weight_scale": (H, (8, 1)),
          "l.weight_zero_point": (I8, (8,))},
         "l.weight_packed", "l.weight_zero_point"),
-    "MXFP4": ({f"{E}_blocks": (U8, (8, 8, 16)), f"{E}_scales": (U8, (8, 8)), f"{E}_bias": (F, (8,))},
+    "MXFP4": ({f"{E}_blocks": (U8, (8, 8, 4)), f"{E}_scales": (U8, (8, 8)), f"{E}_bias": (F, (8,))},
               f"{E}_blocks", f"{E}_scales"),
     "quanto": ({"l.weight._data": (I8, (8, 8)), "l.weight._scale": (F, (8, 1))},
                "l.weight._data", "l.weight._scale"),
