@@ -144,7 +144,10 @@ def _merge_models(
         conflict = ModelConflict.between(repository, pattern, heads, chosen)
         merged = conflict.finish(blocks)
         name = printable(pattern)
-        print(f"{name}: tensors moved between shards, so all shards are merged as one model")
+        print(
+            f"{name}: tensors moved between shards, or coupled ones lie in several, so all shards "
+            "are merged as one model"
+        )
         for line in notes(merged):
             print(line)
         if not merged.open:
@@ -209,6 +212,8 @@ def _tuned(
     memory = Memory.of(repository.git_dir / "theta-merge", contest, words)
     for trial in tune(contest, blocks, evaluator(words, repository.top), memory):
         again = "  (evaluated before)" if trial.remembered else ""
+        parts = plural(trial.left, "part")
+        again += f"  ({parts} stay open, ours stood for them)" if trial.left else ""
         print(f"  {printable(trial.label)}: {_score(trial)}{again}", flush=True)
         trials.append(trial)
     verdict = judge(trials)
@@ -228,7 +233,7 @@ def _contests(
     models = resharded(repository, heads)
     if models:
         raise UsageError(
-            f"tensors of {models[0]} moved between shards, so no shard can be evaluated by itself",
+            f"{models[0]} must be merged as one model: no shard can be evaluated by itself",
             hint=f"choose a strategy: git theta merge {args.other} --strategy average",
         )
     sides = (heads.ours, heads.theirs)

@@ -123,11 +123,15 @@ def contests(repository: Repository, branches: Branches, blocks: Blocks) -> list
 
 
 def _contest(repository: Repository, branches: Branches, group: Group, blocks: Blocks) -> Contest:
+    left: dict[str, int] = {}
+
     def make(choice: Choice) -> Manifest:
-        return merge_group(repository, branches, group, fixed(choice), blocks).manifest
+        merged = merge_group(repository, branches, group, fixed(choice), blocks)
+        left[str(choice)] = len(merged.open)
+        return merged.manifest
 
     names = [branches.names[number] for number in group.numbers]
     commits = [branches.commits[number] for number in group.numbers]
     measured = measured_strategies(repository, group.path, commits)
     sides = dict(zip(names, group.sides, strict=True))
-    return Contest(group.path, group.base, sides, make, measured)
+    return Contest(group.path, group.base, sides, make, measured, left)
