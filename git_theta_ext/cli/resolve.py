@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from typing import Any
 
 from git_theta_ext.blocks import Blocks
@@ -79,6 +80,12 @@ def _resolve(
     if not conflict.state.open:
         # Nothing is remembered of it: find out what is open.
         conflict = conflict.with_open(conflict.merged(blocks).open)
+    if not conflict.state.open and args.tensor is None and choice is not None:
+        print(
+            f"nothing was open, so {choice} settles nothing; --tensor '*' settles anew what both "
+            "sides changed, --undo takes the last resolve back",
+            file=sys.stderr,
+        )
     side: structure.Side | None = args.structure
     if side is None and args.tensor is None and structure.NAME in conflict.state.open:
         side = "ours" if choice == "ours" else "theirs" if choice == "theirs" else None

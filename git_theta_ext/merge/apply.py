@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.merge import factors, structure
@@ -232,7 +230,7 @@ class _Work:
         )
         scales = self.statistics("adapter", decision.name) if self.statistics else None
         leads = decision.name == group.leader
-        if scales is not None and len(scales) == 2 and not np.array_equal(*scales):
+        if scales is not None and len({None if one is None else one.item() for one in scales}) > 1:
             why = "the sides scale these factors differently (adapter_config.json): take a side"
             return Outcome(decision, mine[decision.name], None, why if leads else "")
         found = factors.blend(pair, (mine, yours, old), decision.choice, self.blocks)

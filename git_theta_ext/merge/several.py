@@ -20,7 +20,7 @@ from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.merge import strategies, structure, values
 from git_theta_ext.merge.apply import BUDGET_BYTES, UNFIT, Merged, Outcome
 from git_theta_ext.merge.choice import CONFLICT, Choice
-from git_theta_ext.merge.decisions import Choose, Plan, entries_of
+from git_theta_ext.merge.decisions import Choose, Plan, Side, entries_of
 from git_theta_ext.merge.entries import Statistics, seed_of
 from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.rows import Row, check_weights, plan_several
@@ -99,7 +99,7 @@ def _structures(
     for number, side in enumerate(sides[1:], 1):
         plan: Plan = make_plan(base, current, side, lambda _: Choice("ours"), ())
         if stands is not None and stands <= number:
-            version: structure.Version = "theirs" if stands == number else "ours"
+            version: Side = "theirs" if stands == number else "ours"
             plan = replace(plan, side="base" if stands < 0 else version)
             reasons = [] if stands == number else reasons
         holder = structure.settle(plan, blocks, prefer if plan.side is None else None)

@@ -152,12 +152,10 @@ def _build(
     """
     manifests = (plan.base, plan.ours, plan.theirs)
     skeletons = [_read(one, blocks) if one is not None else None for one in manifests]
-    ours, theirs = (
-        _order(found, plan.followed.get(side, {}))
-        for found, side in ((skeletons[1], "ours"), (skeletons[2], "theirs"))
-    )
-    names = [name for name in merge_order(ours, theirs) if name in wanted]
-    names += [name for name in wanted if name not in set(names)]
+    ours = _order(skeletons[1], plan.followed.get("ours", {}))
+    theirs = _order(skeletons[2], plan.followed.get("theirs", {}))
+    names = list(dict.fromkeys((*merge_order(ours, theirs), *wanted)))
+    names = [name for name in names if name in wanted]
     found = [_metadata(one) for one in skeletons]
     merged, clashes = merge_metadata(found[0], found[1], found[2], prefer)
     if whole is not None:

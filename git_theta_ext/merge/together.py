@@ -55,8 +55,11 @@ def settle_groups(
         kind = _KINDS.get(group.kind, "quantised")
         for name in group.members:
             decisions[name] = replace(decisions[name], kind=kind, leader=group.leader)
-        states = [state_of(group, one, tables[side]) for one, side in
-                  ((base, "base"), (ours, "ours"), (theirs, "theirs"))]  # fmt: skip
+        states = [
+            state_of(group, base, tables["base"]),
+            state_of(group, ours, tables["ours"]),
+            state_of(group, theirs, tables["theirs"]),
+        ]
         if states[1] == states[2] or (base is not None and states[0] in states[1:]):
             continue
         side = _settle(decisions, group, tables, choose)
