@@ -193,11 +193,22 @@ class _Work:
             held = entry is not None and self.holds.get(decision.name) == entry.tensor
             return Outcome(decision, entry if held else None, None, decision.reason)
         if decision.standing != self.holds.get(decision.name):
-            return Outcome(decision, None, None, UNFIT)
+            fitting = self._fitting(decision)
+            return fitting or Outcome(decision, None, None, UNFIT)
         if decision.action == "merge":
             return None
         taken = {"theirs": yours, "base": old}.get(decision.action, mine)
         return Outcome(decision, taken)
+
+    def _fitting(self, decision: Decision) -> Outcome | None:
+        """A tensor that has no place in the structure, as the side has it that was chosen."""
+        sides = dict(zip(("base", "ours", "theirs"), self.versions, strict=True))
+        table = sides.get(decision.choice.strategy)
+        if table is None:
+            return None
+        entry, held = table.get(decision.name), self.holds.get(decision.name)
+        fits = (entry.tensor if entry is not None else None) == held
+        return Outcome(decision, entry) if fits else None
 
     def fetch(self, decisions: Iterable[Decision]) -> None:
         """Everything that will be read, in one batch."""

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.merge import layouts
 from git_theta_ext.names import natural_key
 
-Kind = Literal["quantised", "sparse", "training", "factors", "renamed"]
+Kind = Literal["quantised", "sparse", "training", "factors", "renamed", "integers"]
 Hold = Literal["", "follows", "belongs"]
 """How a group holds the skeleton: not at all; it goes with the side that is taken; it is a member,
 so that a side that changed only the skeleton changed the group."""
@@ -220,36 +219,59 @@ def _flat_codes(name: str, table: _Table) -> bool:
 def _codes_of(
     module: str, names: Sequence[str], codes: Sequence[str], table: _Table
 ) -> Iterator[_Draft]:
-    key = partial(layouts.key_of, root=not module)
-    keys = {key(name) for name in codes}
-    loose = [name for name in names if key(name) not in keys or _apart(name, codes)]
-    for one in sorted(keys):
-        mine = [name for name in codes if key(name) == one]
-        alike = {name for name in names if key(name) == one and not _apart(name, codes)}
-        for name in mine:
-            alike |= table.below.get(name, set())
-        if len(keys) == 1:
-            alike |= table.below.get(f"{module}.", set())
-        named = alike | {name for name in loose if layouts.is_scale(name)}
-        scaled = any(_is_partner(name, mine, table) for name in named)
-        # A place that too many share ties nothing to codes that have found their scales.
-        shared = not module or len(keys) > 1
-        near = _near(loose, mine, table, everyone=not shared or not scaled)
-        members = {*alike, *near}
-        if not set(mine) & table.changed:
-            members = {name for name in members if _scaling(name, mine, table)}
-        if "gguf" in table.formats:
-            members = {name for name in members if name in mine or layouts.is_scale(name)}
-        narrow = all(table.narrow(name) for name in mine)
-        within = narrow and not scaled and table.skeleton_moved and "gguf" not in table.formats
-        label = module if one == "" or not module else layouts.joined(module, one)
-        first = min(mine, key=natural_key)
-        yield _Draft("quantised", label or first, members, first, "belongs" if within else "")
+    """The groups of one module: one for each stem that codes in it have."""
+    by_key: dict[str, list[str]] = {}
+    for name in codes:
+        by_key.setdefault(layouts.key_of(name, root=not module), []).append(name)
+    alike: dict[str, set[str]] = {key: set(mine) for key, mine in by_key.items()}
+    loose: list[str] = []
+    every = set(codes)
+    for name in names:
+        key = layouts.key_of(name, root=not module)
+        # A bias of a code's own stem means something by itself.
+        if key in alike and (name in every or not layouts.is_plain(name)):
+            alike[key].add(name)
+        elif name not in every:
+            loose.append(name)
+    scales = [name for name in loose if layouts.is_scale(name)]
+    for key in sorted(by_key):
+        lone = len(by_key) == 1
+        near = _Near(module, loose, scales, crowded=not module or not lone)
+        below = table.below.get(f"{module}.", set()) if lone else set()
+        yield _module_group(key, by_key[key], alike[key] | below, near, table)
 
 
-def _apart(name: str, codes: Sequence[str]) -> bool:
-    """Whether a name of a code's own stem is one of a tensor that means something by itself."""
-    return name not in codes and layouts.is_plain(name)
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Tensors of a module that have no stem of codes; `crowded`: too many share that place."""
+
+    module: str
+    loose: Sequence[str]
+    scales: Sequence[str]
+    crowded: bool
+
+
+def _module_group(
+    key: str, codes: Sequence[str], alike: set[str], near: _Near, table: _Table
+) -> _Draft:
+    for name in codes:
+        alike |= table.below.get(name, set())
+    found = any(_is_partner(name, codes, table) for name in alike)
+    # A place that many share ties nothing to codes that have found their scales.
+    close = [] if near.crowded and found else near.loose
+    scales = [] if near.crowded and found else near.scales
+    scaled = found or bool(scales)
+    members = {*alike, *scales, *_by_place(close, codes, table)}
+    if not table.changed.intersection(codes):
+        members = {name for name in members if _scaling(name, codes, table)}
+    if "gguf" in table.formats:
+        members = {name for name in members if name in codes or layouts.is_scale(name)}
+    narrow = all(table.narrow(name) for name in codes)
+    within = narrow and not scaled and table.skeleton_moved and "gguf" not in table.formats
+    label = near.module if not key or not near.module else layouts.joined(near.module, key)
+    first = min(codes, key=natural_key)
+    kind: Kind = "quantised" if narrow or scaled else "integers"
+    return _Draft(kind, label or first, members, first, "belongs" if within else "")
 
 
 def _is_partner(name: str, codes: Sequence[str], table: _Table) -> bool:
@@ -258,19 +280,14 @@ def _is_partner(name: str, codes: Sequence[str], table: _Table) -> bool:
     return layouts.is_scale(name) or real
 
 
-def _near(
-    loose: Iterable[str], codes: Sequence[str], table: _Table, *, everyone: bool
-) -> Iterator[str]:
+def _by_place(loose: Iterable[str], codes: Sequence[str], table: _Table) -> Iterator[str]:
     """Tensors of the codes' module that nothing but their place and time ties to them."""
     movers = frozenset[int]().union(*(table.changed_by[name] for name in codes))
     narrow = any(table.narrow(name) for name in codes)
-    root = not layouts.module_of(codes[0])
+    if not narrow and not layouts.module_of(codes[0]):
+        return
     for name in loose:
-        if layouts.is_scale(name):
-            yield name
-        elif not everyone or (root and not narrow):
-            continue
-        elif movers & table.changed_by[name] or (narrow and not layouts.is_plain(name)):
+        if movers & table.changed_by[name] or (narrow and not layouts.is_plain(name)):
             yield name
 
 
@@ -300,7 +317,7 @@ def _joined(drafts: Sequence[_Draft]) -> Iterator[_Draft]:
     yield from {id(one): one for one in owner.values()}.values()
 
 
-_TELLING: tuple[Kind, ...] = ("training", "sparse", "factors", "quantised", "renamed")
+_TELLING: tuple[Kind, ...] = ("training", "sparse", "factors", "quantised", "renamed", "integers")
 """Kinds, that which says most of a group first."""
 
 

@@ -15,9 +15,7 @@ _BLENDS = ("average", "ours", "theirs", "ties", "…")
 def settling(outcome: Outcome) -> tuple[str, ...]:
     """The strategies that settle an open tensor, the likeliest first; none if no strategy does."""
     one = outcome.decision
-    if outcome.open == UNFIT:
-        return ()
-    if "removed" in (one.ours, one.theirs):
+    if outcome.open == UNFIT or "removed" in (one.ours, one.theirs):
         return _SIDES
     base = () if "added" in (one.ours, one.theirs) else ("base",)
     if one.leader and BLENDS_PRODUCT in outcome.open:

@@ -81,7 +81,19 @@ class Conflict:
 
     def plan(self) -> Plan:
         """What would be done with what was chosen so far."""
-        return make_plan(*self.versions, self.state.choose)
+        plan = make_plan(*self.versions, self.state.choose)
+        if not self.state.resolutions:
+            return plan
+        # A tensor of one side that was open all the same, for want of a place: see `apply`.
+        return replace(
+            plan,
+            decisions=tuple(
+                replace(one, choice=self.state.resolved(one.name) or one.choice)
+                if one.action in ("ours", "theirs", "drop")
+                else one
+                for one in plan.decisions
+            ),
+        )
 
     def statistics(self, blocks: Blocks) -> Statistics:
         """What Fisher and RegMean need, of both sides."""

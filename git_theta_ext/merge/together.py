@@ -148,6 +148,7 @@ def _reset(decisions: dict[str, Decision], group: Group) -> bool:
 
 _WHY = {
     "quantised": "both sides changed the quantised {label}: take one side for all of it",
+    "integers": "both sides changed the integers of {label}: take one side for all of it",
     "sparse": "both sides changed the sparse {label}, whose parts mean nothing apart: take one "
     "side for all of it",
     "training": "{label} is never blended: take one side for all of it, or reset it (zero)",
