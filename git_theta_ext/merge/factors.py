@@ -51,6 +51,11 @@ def product_of(members: Sequence[str]) -> Product | None:
     return Product(left[0], right[0])
 
 
+def is_linear(members: Sequence[str], choice: Choice) -> bool:
+    """Whether a strategy on the one factor that changed is the same as on the product."""
+    return len(members) == 1 and choice.strategy in STRATEGIES
+
+
 def can_blend(
     members: Sequence[str], tables: Sequence[Mapping[str, Entry]], choice: Choice
 ) -> bool:

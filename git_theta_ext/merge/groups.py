@@ -195,8 +195,7 @@ def _in_skeleton(table: _Table) -> Iterator[_Draft]:
 
 def _factors(table: _Table) -> Iterator[_Draft]:
     for module, names in layouts.factor_sets(table.entries):
-        # A product is linear in one factor: where the others stayed, that one merges by itself.
-        if len(names & table.changed) > 1:
+        if len(names) > 1:
             yield _Draft("factors", module, names, min(names, key=natural_key))
 
 

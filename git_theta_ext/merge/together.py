@@ -98,6 +98,10 @@ def _settle(
     versions = [tables[side] for side in SIDES]
     if group.kind == "factors" and len(set(choices.values())) == 1:
         choice = choices[group.leader]
+        name = group.leader
+        if factors.is_linear(group.members, choice) and decisions[name].action == "merge":
+            decisions[name] = replace(decisions[name], leader="")
+            return None
         if factors.can_blend(group.members, versions, choice):
             for name in group.members:
                 entry = tables["ours"][name]
@@ -106,7 +110,9 @@ def _settle(
                 )
             return None
     why = reason_of(group, len(sides) > 1)
-    if group.kind == "factors" and factors.can_blend(group.members, versions, Choice("average")):
+    mean = Choice("average")
+    linear = factors.is_linear(group.members, mean)
+    if group.kind == "factors" and (linear or factors.can_blend(group.members, versions, mean)):
         why += BLENDS_PRODUCT
     for name in group.members:
         if group.kind == "renamed" and decisions[name].action in ("ours", "theirs"):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge.choice import Choice
 from git_theta_ext.merge.decisions import Plan, content_of, entries_of
+from git_theta_ext.merge.factors import STRATEGIES
 from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.rows import plan_several
 from git_theta_ext.merge.strategies import TABLE
@@ -15,7 +16,7 @@ from tests.unit.merge.test_groups import LAYOUTS, Types, version
 
 CONTAINERS = ("safetensors", "torch-zip", "torch-legacy", "gguf", "onnx", "npz", "hdf5")
 COMPUTED = [one.name for one in TABLE if one.name not in ("ours", "theirs", "base")]
-FACTORS = ("LoRA", "LoRA of an embedding")
+FACTORS = ("LoRA", "LoRA of an embedding", "DoRA", "LoHa", "LoKr", "VeRA", "kohya")
 """Groups that some strategies blend as what they are: products."""
 
 
@@ -79,6 +80,7 @@ def test_a_group_is_never_made_of_two_versions(data: st.DataObject) -> None:
     for layout, names in groups.items():
         made = outcome(plan, names)
         if made is None:
+            assert strategy in STRATEGIES
             assert layout.split(" ", 1)[1] in FACTORS
             continue
         coupled = {one for group in plan.groups for one in group.members} & names
