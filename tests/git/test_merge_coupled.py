@@ -103,8 +103,8 @@ def test_the_mergetool_shows_a_group_as_one_row(repo: Repo) -> None:
 
 def test_a_block_of_gguf_has_the_bytes_of_one_side(repo: Repo) -> None:
     def file(seed: int) -> bytes:
-        data = np.random.default_rng(seed).integers(0, 256, 4 * 2 * 34, np.uint8).tobytes()
-        return gguf({"blk.0.attn_q.weight": (8, (4, 64), data)})
+        data = np.random.default_rng(seed).integers(0, 256, 16 * 2 * 34, np.uint8).tobytes()
+        return gguf({"blk.0.attn_q.weight": (8, (16, 64), data)})
 
     base, ours, theirs = file(0), bytearray(file(0)), bytearray(file(0))
     ours[-34] ^= 1  # the scale of the last block, and one of its codes
