@@ -33,7 +33,7 @@ from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Manifest, 
 from git_theta_ext.manifest_text import has_conflict_markers
 from git_theta_ext.memo import Memo
 from git_theta_ext.references import References
-from git_theta_ext.repository import Repository, git_hash
+from git_theta_ext.repository import Repository, git_hash, skips_smudge
 from git_theta_ext.text import paragraph, printable
 
 _WORTH_REMEMBERING = 8 << 20
@@ -330,10 +330,7 @@ class Commands:
         return ours and self._repository.attribute("diff", path) == "theta"
 
     def _skips_smudge(self) -> bool:
-        value = os.environ.get("GIT_THETA_SKIP_SMUDGE")
-        if value is not None:
-            return value.lower() not in ("", "0", "false", "no", "off")
-        return self._repository.flag("theta.skipSmudge")
+        return skips_smudge(self._repository, os.environ)
 
     def _send(self, data: bytes) -> None:
         self._writer.lines(b"status=success")

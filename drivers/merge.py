@@ -22,6 +22,7 @@ from git_theta_ext.merge.apply import Merged, merge
 from git_theta_ext.merge.explain import conflict_lines, notes
 from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.policy import Operation, policy_for
+from git_theta_ext.merge.resolve import POINTER
 from git_theta_ext.merge.state import State, key_of, load, save
 from git_theta_ext.repository import Repository
 from git_theta_ext.terminal import harmless_streams
@@ -93,6 +94,11 @@ def _tell(path: str, merged: Merged, doing: Operation, replayed: bool) -> None:
 
 
 def _parse(data: bytes) -> Manifest | None:
+    if data.startswith(POINTER):
+        raise ManifestError(
+            "a side is a Git LFS pointer: on that branch the file is stored by git-lfs",
+            hint="take a side: git checkout --ours -- FILE (or --theirs), then: git add FILE",
+        )
     if data and not is_manifest(data):
         raise ManifestError(
             "a side holds a raw checkpoint, committed without git-theta-ext",

@@ -17,8 +17,12 @@ from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.plan import Plan, make_plan
 from git_theta_ext.merge.policy import Operation, parse_choice, policy_for
 from git_theta_ext.merge.state import Resolution, State, key_of, load, save
+from git_theta_ext.merge.together import whole_groups
 from git_theta_ext.repository import IndexEntry, Repository
 from git_theta_ext.sharded import model_of
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the text begins that git-lfs commits in place of a file."""
 
 _PICKING = ("CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
 _OTHER_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD")
@@ -77,7 +81,19 @@ class Conflict:
 
     def plan(self) -> Plan:
         """What would be done with what was chosen so far."""
-        return make_plan(*self.versions, self.state.choose)
+        plan = make_plan(*self.versions, self.state.choose)
+        if not self.state.resolutions:
+            return plan
+        # A tensor of one side that was open all the same, for want of a place: see `apply`.
+        return replace(
+            plan,
+            decisions=tuple(
+                replace(one, choice=self.state.resolved(one.name) or one.choice)
+                if one.action in ("ours", "theirs", "drop")
+                else one
+                for one in plan.decisions
+            ),
+        )
 
     def statistics(self, blocks: Blocks) -> Statistics:
         """What Fisher and RegMean need, of both sides."""
@@ -123,17 +139,19 @@ class Conflict:
             names = sorted(name for name in known if globs.matches(name))
             if not names:
                 raise UsageError(f"no tensor that both sides changed matches {pattern!r}")
+        names = whole_groups(names, self.plan().groups)
         resolution = Resolution(frozenset(names), choice, side)
         return self._with((*self.state.resolutions, resolution))
 
     def only(self, names: Iterable[str], choice: str) -> Conflict:
-        """Use a strategy for some tensors, by their names.
+        """Use a strategy for some tensors, by their names, and what is coupled with them.
 
         Raises:
             UsageError: there is no such strategy.
         """
         parse_choice(choice, "strategy")
-        return self._with((*self.state.resolutions, Resolution(frozenset(names), choice)))
+        whole = whole_groups(names, self.plan().groups)
+        return self._with((*self.state.resolutions, Resolution(frozenset(whole), choice)))
 
     def undo(self) -> Conflict:
         """Take the last resolution back.
@@ -173,8 +191,11 @@ def _parse(text: bytes | None, path: str, number: int) -> Manifest | None:
         return None
     if not is_manifest(text):
         side = ("the base", "ours", "theirs")[number]
+        what = "a raw checkpoint, committed without git-theta-ext"
+        if text.startswith(POINTER):
+            what = "a Git LFS pointer: there the file is stored by git-lfs"
         raise ManifestError(
-            f"{path}: {side} is a raw checkpoint, committed without git-theta-ext",
+            f"{path}: {side} is {what}",
             hint=f"take a side: git checkout --ours -- {path} (or --theirs), then: git add {path}",
         )
     return Manifest.parse(text)
