@@ -66,7 +66,7 @@ class Checkin:
 
     def __init__(self, blocks: Blocks, references: References, memo: Memo) -> None:
         """`memo` remembers what has been seen; `references` what is stored already."""
-        self._blocks = blocks
+        self._blocks = blocks.passing_on()  # the file is at hand in full
         self._references = references
         self._memo = memo
         self._changing = False

@@ -140,6 +140,8 @@ CLAIMED_FREE = 64 << 30
 """Bytes of values that a command reads of nothing, where nobody needs the bytes themselves."""
 CLAIMED_PER_ENCODED = 4096
 """The same, for each byte of the objects that they are made of; a block of zeros takes 3,400."""
+WHOLE_BLOCK_BYTES = 256 << 20
+"""A block: a tensor's have 32 MiB, a structure at most this with all its names."""
 SHARD_INDEX_BYTES = 16 << 20
 """Index of shards; that of 671 billion parameters in 163 files has 9 MB."""
 SETTINGS_BYTES = 1 << 20

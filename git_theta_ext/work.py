@@ -13,8 +13,9 @@ and 512 for every byte of objects, beyond half a minute that any command may hav
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from git_theta_ext import limits
@@ -93,6 +94,33 @@ class Work:
         if self.nbytes > _LARGE and self.nbytes > _SWOLLEN * self.encoded:
             return f"{as_size(self.encoded)} of objects become {as_size(self.nbytes)}"
         return None
+
+
+class Ledger:
+    """What one command has read so far; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._lock = threading.Lock()
+        self._done = Work()
+        self._counted: set[str] = set()
+
+    def add(self, work: Work, chain: Sequence[UpdateRef], *, bounded: bool) -> str | None:
+        """Count a block; why no more is read, or None.
+
+        An object counts once, however many blocks are made of it.
+
+        Args:
+            work: what the block takes.
+            chain: what it is made of.
+            bounded: nobody needs the bytes themselves; else their number is not counted.
+        """
+        with self._lock:
+            fresh = {ref.oid: ref.size for ref in chain if ref.oid not in self._counted}
+            self._counted.update(fresh)
+            nbytes = work.nbytes if bounded else 0
+            self._done += replace(work, nbytes=nbytes, encoded=sum(fresh.values()))
+            return self._done.too_long() or (self._done.too_large() if bounded else None)
 
 
 def duration(nanoseconds: float) -> str:
