@@ -23,14 +23,16 @@ JSON_HEADER_BYTES = 16 << 20
 """Header of a safetensors file: 200,000 tensors; parsed, JSON may take thirty times that."""
 NPY_HEADER_BYTES = 1 << 20
 """Header of a NumPy array."""
-ZIP_ENTRIES = 1 << 18
-"""Entries of a zip archive."""
+ZIP_ENTRIES = 1 << 17
+"""Entries of a zip archive; a model of 92,000 tensors has as many."""
 ZIP_DIRECTORY_BYTES = 48 << 20
 """Central directory of a zip archive."""
 DISTCP_ITEMS = 1 << 16
 """Archives in a distributed checkpoint."""
 DISTCP_MISSES = 64
 """Places in it that only look like the end of an archive: bytes of a tensor may."""
+DISTCP_ENTRIES_MISSED = 1 << 16
+"""Entries of archives that end at such places."""
 COREML_RECORDS = 1 << 18
 """Records of a Core ML weight file."""
 
@@ -85,7 +87,7 @@ GGUF_TENSORS = 1 << 20
 """Tensors."""
 GGUF_PAIRS = 1 << 20
 """Key-value pairs."""
-GGUF_ITEMS = 1 << 24
+GGUF_ITEMS = 1 << 22
 """Items of all arrays among their values."""
 GGUF_TEXT_BYTES = 1 << 26
 """A text."""

@@ -51,7 +51,7 @@ def _handle(window: Window) -> tuple[int, int]:
 
 def _block(source: Source, offset: int, length: int) -> Iterator[tuple[bytes, bytes]]:
     if length > limits.TABLE_BLOCK_BYTES:
-        raise FormatError(f"table: a block of {length} bytes at offset {offset}")
+        raise BoundError(f"table: a block of {length} bytes at offset {offset}")
     trailer = source.read(offset + length, _TRAILER_BYTES)
     if trailer[0]:
         raise FormatError(f"table: the block at offset {offset} is compressed")

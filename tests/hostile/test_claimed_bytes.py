@@ -12,6 +12,7 @@ import pytest
 
 from git_theta_ext import bounds, limits
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.drivers import room_ahead
 from git_theta_ext.errors import CorruptObjectError, ManifestError, StoreError
 from git_theta_ext.formats import skeleton
 from git_theta_ext.formats.skeleton import Skeleton, SpanRef
@@ -206,6 +207,33 @@ def test_files_that_do_not_fit_together_are_announced(
     (tmp_path / "a").write_bytes(bytes(200))
     bounds.check_together({"a": 600, "b": 500}, tmp_path)
     assert capsys.readouterr().err == ""
+
+
+def test_the_filter_looks_at_the_whole_tree_once_room_gets_scarce(
+    tracked: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Git asks it for one file after another; the first that matters tells of all."""
+    manifests = {f"m{n}.npy": claim(of(tracked), 2 * BLOCK, n) for n in range(4)}
+    committed(tracked, manifests)
+    tracked.git("rm", "-q", *manifests)
+    tree = tracked.git("rev-parse", "HEAD").strip()
+    repository = Repository.discover(tracked.path)
+
+    def look(free: int, done: set[str]) -> str:
+        monkeypatch.setattr(room_ahead, "free_space", lambda folder: free)
+        monkeypatch.setattr(bounds, "free_space", lambda folder: free)
+        ahead = room_ahead.RoomAhead(repository)
+        ahead.look(None, 2 * BLOCK, set())
+        ahead.look(tree, 2 * BLOCK, done)
+        ahead.look(tree, 2 * BLOCK, done)
+        return capsys.readouterr().err
+
+    said = look(7 * BLOCK, set())
+    assert said.count("4 files: together they need 268.4 MB more than now; 234.9 MB are free") == 1
+    assert look(7 * BLOCK, {"m1.npy"}) == ""
+    assert look(8 * BLOCK, set()) == ""
+    (tracked.path / "m1.npy").write_bytes(bytes(BLOCK))
+    assert look(7 * BLOCK, set()) == ""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the limit is that of a process on Unix")
