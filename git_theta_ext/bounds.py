@@ -82,7 +82,8 @@ def check_room(name: str, nbytes: int, folder: Path, *, certain: bool, in_memory
         say(
             name,
             f"Git holds all {size(nbytes)} in memory before it writes them; at most "
-            f"{size(available)} are free (git theta pull writes block by block, after GIT_THETA_SKIP_SMUDGE=1)",
+            f"{size(available)} are free (git theta pull writes block by block, after "
+            "GIT_THETA_SKIP_SMUDGE=1)",
         )
 
 

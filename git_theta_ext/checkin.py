@@ -160,7 +160,9 @@ class Checkin:
         """How the file is made up; what describes it from outside is asked where it is needed."""
         found = self._layout_of(path, source)
         if found.remark:
-            how = "stored as opaque bytes" if found.format == opaque.NAME else "stored without names"
+            how = (
+                "stored as opaque bytes" if found.format == opaque.NAME else "stored without names"
+            )
             kept = "but not by tensor" if found.format == opaque.NAME else "by storage"
             say(
                 path,

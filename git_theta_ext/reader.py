@@ -173,7 +173,9 @@ class Checkpoint(Mapping[str, Array]):
             StoreError: memory and swap space together do not have as many bytes.
         """
         entries = [self.entry(name) for name in names]
-        what = f"tensor {entries[0].tensor.name!r}" if len(entries) == 1 else f"{len(entries)} tensors"
+        what = (
+            f"tensor {entries[0].tensor.name!r}" if len(entries) == 1 else f"{len(entries)} tensors"
+        )
         nbytes = sum(entry.tensor.nbytes for entry in entries)
         blocks = [block for entry in entries for block in entry.blocks]
         check_held(f"{self.name}: {what}", nbytes, blocks, more)

@@ -101,9 +101,7 @@ def _walk(reader: _Reader) -> Iterator[_Array]:
         kind, length = reader.tag()
         if kind in ("map", "array"):
             if len(frames) >= limits.MSGPACK_DEPTH:
-                raise BoundError(
-                    reader.error(f"nested deeper than {limits.MSGPACK_DEPTH}").message
-                )
+                raise BoundError(reader.error(f"nested deeper than {limits.MSGPACK_DEPTH}").message)
             frames.append(_Frame(length, kind == "map"))
         elif kind == "ext":
             yield from _extension(reader, length, tuple(item.key for item in frames))

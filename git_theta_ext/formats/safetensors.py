@@ -32,9 +32,7 @@ def sniff(head: bytes, source: Source) -> bool:
     """Whether the file begins with a plausible length and a JSON object."""
     length = int.from_bytes(head[:8], "little")
     return (
-        len(head) > 9
-        and 2 <= length <= source.size - 8
-        and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
+        len(head) > 9 and 2 <= length <= source.size - 8 and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
     )
 
 
