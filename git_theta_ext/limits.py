@@ -114,7 +114,7 @@ TABLE_KEY_BYTES = 1 << 16
 TABLE_BLOCKS = 1 << 18
 """Its blocks."""
 TABLE_BYTES = 256 << 20
-"""All its keys together; prefixes that keys share would else multiply."""
+"""All its blocks and keys together; prefixes that keys share would else multiply."""
 
 # -- Manifests, parameter files, settings ----------------------------------------------------------
 

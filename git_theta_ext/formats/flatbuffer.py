@@ -104,6 +104,6 @@ class FlatBuffer:
         """A text; empty where it is not there."""
         start, count = self.vector(table, number)
         if count > limits.FLATBUFFER_TEXT_BYTES:
-            raise FormatError(f"flatbuffer: a text of {count} bytes at offset {start}")
-        self._steps += count >> 6
+            raise BoundError(f"flatbuffer: a text of {count} bytes at offset {start}")
+        self._steps += count >> 4  # a byte that is no UTF-8 becomes four characters
         return self._source.read(start, count).decode("utf-8", "backslashreplace")

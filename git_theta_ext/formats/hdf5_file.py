@@ -102,7 +102,7 @@ class Hdf5File:
             prefix = f"{path}/" if path else ""
             for name, target in sorted(self._links(messages), reverse=True):
                 # Groups inside each other would else multiply what their names take.
-                self._spend(len(prefix))
+                self._spend(2 * len(prefix + name))
                 pending.append((prefix + name, target, depth + 1))
 
     def _spend(self, length: int = 0) -> None:

@@ -37,7 +37,12 @@ def entries(source: Source) -> Iterator[tuple[bytes, bytes]]:
     for number, (_, value) in enumerate(_block(source, *index)):
         if number >= limits.TABLE_BLOCKS:
             raise BoundError(f"table: more than {limits.TABLE_BLOCKS} blocks")
-        for key, content in _block(source, *_handle(Window(BytesSource(value)))):
+        handle = _handle(Window(BytesSource(value)))
+        # A block may be named again and again, and be long without holding anything.
+        total += handle[1]
+        if total > limits.TABLE_BYTES:
+            raise BoundError(f"table: more than {limits.TABLE_BYTES} bytes of blocks")
+        for key, content in _block(source, *handle):
             total += len(key) + len(content)
             if total > limits.TABLE_BYTES:
                 raise BoundError(f"table: more than {limits.TABLE_BYTES} bytes of keys and values")
