@@ -286,8 +286,10 @@ def export(
         StoreError: the file cannot be written, or not there; see `outputs`.
     """
     layout = _export_layout(checkpoint, names, container)
-    nbytes = sum(_length(segment) for segment in layout.segments)
-    check_room(str(path), nbytes, path.parent, certain=path.parent.is_dir(), in_memory=False)
+    if path.is_file() or not path.exists():  # a pipe has room
+        nbytes = sum(_length(segment) for segment in layout.segments)
+        folder = Path(os.path.realpath(path)).parent
+        check_room(str(path), nbytes, folder, certain=True, in_memory=False)
     checkpoint.fetch(names)
     with outputs.writing(path, work_tree) as file:
         write_layout(layout, checkpoint, file)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from git_theta_ext.store import Store
 from git_theta_ext.tensors import DTYPES, BlockSpec, TensorInfo, cut
 from git_theta_ext.updates.coders import compress
 from git_theta_ext.updates.parameter_file import build
+from git_theta_ext.writer import export
 from tests.conftest import Repo
 
 BLOCK = 32 << 20
@@ -152,6 +155,36 @@ def test_commands_refuse_a_terabyte(tracked: Repo, tmp_path: Path) -> None:
         assert result.stdout == b""
     assert not (tmp_path / "m.safetensors").exists()
     assert tracked.theta("show", "m.npy").count("1.1 TB") == 1
+
+
+def test_an_export_looks_at_the_disk_and_not_at_a_pipe(
+    blocks: Blocks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Checkpoint(claim(blocks, 2 * BLOCK), blocks, "HEAD:m.npy")
+    folders = []
+
+    def free(folder: Path) -> int:
+        folders.append(folder)
+        return BLOCK
+
+    monkeypatch.setattr(bounds, "free_space", free)
+    with pytest.raises(StoreError, match="are free on its disk"):
+        export(checkpoint, ["w"], tmp_path / "m.safetensors", "safetensors")
+    assert folders == [tmp_path]
+    assert not (tmp_path / "m.safetensors").exists()
+    if sys.platform != "win32":
+        read, write = os.pipe()
+        thread = threading.Thread(target=lambda: _drain(read))
+        thread.start()
+        assert export(checkpoint, ["w"], Path(f"/dev/fd/{write}"), "safetensors") > 2 * BLOCK
+        os.close(write)
+        thread.join()
+
+
+def _drain(read: int) -> None:
+    while os.read(read, 1 << 20):
+        pass
+    os.close(read)
 
 
 @pytest.mark.usefixtures("quick")
