@@ -141,6 +141,21 @@ def test_whoever_reads_block_by_block_stops_at_the_bound(
         blocks.passing_on().read(spec, entry.blocks[0])
 
 
+def test_computing_counts_for_all_files_of_a_command(
+    blocks: Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file of a checkout has blocks that pass bytes on; what they compute is one account."""
+    monkeypatch.setattr(limits, "WORK_FREE", 2 * BLOCK)
+    monkeypatch.setattr(limits, "WORK_PER_VALUE", 0)
+    monkeypatch.setattr(limits, "WORK_PER_ENCODED", 0)
+    (entry,) = claim(blocks, BLOCK).entries
+    spec = BlockSpec(DTYPES["F32"], (8192, 1024))
+    blocks.passing_on().read(spec, entry.blocks[0])
+    blocks.read(spec, entry.blocks[0])
+    with pytest.raises(CorruptObjectError, match="of computing"):
+        blocks.passing_on().read(spec, entry.blocks[0])
+
+
 @pytest.mark.usefixtures("quick")
 def test_commands_refuse_a_terabyte(tracked: Repo, tmp_path: Path) -> None:
     committed(tracked, {"m.npy": claim(of(tracked), TERABYTE)})
