@@ -83,7 +83,7 @@ ONNX_FIELDS = 4 << 20
 """Fields of all messages."""
 ONNX_TEXT_BYTES = 1 << 16
 """A name or a path."""
-GGUF_TENSORS = 1 << 20
+GGUF_TENSORS = 1 << 18
 """Tensors."""
 GGUF_PAIRS = 1 << 20
 """Key-value pairs."""
