@@ -14,7 +14,7 @@ import numpy as np
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.bounds import say
 from git_theta_ext.errors import ChangedWhileReadError
-from git_theta_ext.formats import read_layout, skeleton
+from git_theta_ext.formats import opaque, read_layout, skeleton
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.formats.chunks import chunk_lengths
 from git_theta_ext.formats.derived import derived_length
@@ -66,7 +66,7 @@ class Checkin:
 
     def __init__(self, blocks: Blocks, references: References, memo: Memo) -> None:
         """`memo` remembers what has been seen; `references` what is stored already."""
-        self._blocks = blocks
+        self._blocks = blocks.passing_on()  # the file is at hand in full
         self._references = references
         self._memo = memo
         self._changing = False
@@ -160,10 +160,14 @@ class Checkin:
         """How the file is made up; what describes it from outside is asked where it is needed."""
         found = self._layout_of(path, source)
         if found.remark:
+            how = (
+                "stored as opaque bytes" if found.format == opaque.NAME else "stored without names"
+            )
+            kept = "but not by tensor" if found.format == opaque.NAME else "by storage"
             say(
                 path,
-                f"stored as opaque bytes, for its structure is past a limit ({found.remark}); it "
-                "is kept byte for byte, but not by tensor",
+                f"{how}, for its structure is past a limit ({found.remark}); it is kept byte for "
+                f"byte, {kept}",
             )
         return found
 

@@ -22,7 +22,7 @@ LAYERS = [
         "repository", "store", "transport", "lfs", "lfsconfig", "endpoints", "pointers", "presence",
         "locks", "worktree", "outputs", "verified",
     },
-    {"git_process", "libgit2", "files"},
+    {"git_process", "libgit2", "files", "memory"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "globs", "patterns",
         "pytorch", "frameworks", "torch_modules", "formats", "updates", "parallel", "work",
