@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from git_theta_ext import endpoints, files, lfs, lfsconfig, pointers
+from git_theta_ext import endpoints, lfs, lfsconfig, pointers
+from git_theta_ext.durable import Durable
 from git_theta_ext.endpoints import Confirmed, Endpoint
 from git_theta_ext.errors import (
     CorruptObjectError,
@@ -74,6 +74,16 @@ def fetch(
         TransferError: git-lfs is needed and not installed.
         StoreError: the disk is full.
     """
+    with repository.store.gathering():
+        return _fetch(repository, objects, remote, progress)
+
+
+def _fetch(
+    repository: Repository,
+    objects: Iterable[UpdateRef],
+    remote: str | None,
+    progress: Progress | None,
+) -> list[str]:
     store = repository.store
     wanted = {item.oid: item for item in objects if not store.has(item.oid, item.size)}
     if not wanted:
@@ -327,39 +337,38 @@ def _push_to_folder(
     folder, moved = endpoints.lfs_folder_to_fill(repository, endpoint)
     fetch(repository, items, remote=endpoint.remote)
     repository.store.share()
+    try:
+        # Permissions follow the Git object folder there, so that shared repositories work.
+        mode = (common / "objects").stat().st_mode & 0o7777
+        target = Durable(str(folder / "tmp"), folders_above, _maker(folder, mode), "theta-")
 
-    def copy(item: UpdateRef) -> int:
-        source = repository.store.find(item.oid, item.size)
-        if source is None:
-            raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
-        _copy(source, folder, item, common / "objects")
-        return item.size
+        def copy(item: UpdateRef) -> int:
+            source = repository.store.find(item.oid, item.size)
+            if source is None:
+                raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
+            kept = None if os.name == "nt" else mode & 0o666
+            with target.writing(str(object_path(folder, item.oid)), kept=kept) as written:
+                _write_verified(source, written, item)
+            return item.size
 
-    for size in ordered_map(copy, items, lambda _: _COPY_BYTES):
-        advance(size)
-    # The names as well, before Git moves the ref that relies on them.
-    paths = (object_path(folder, item.oid) for item in items)
-    files.sync_folders(above for path in paths for above in folders_above(path))
+        with target.gathering():
+            for size in ordered_map(copy, items, lambda _: _COPY_BYTES):
+                advance(size)
+            target.settle()  # the names as well, before Git moves the ref that relies on them
+    except OSError as error:
+        raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
     return moved
 
 
-def _copy(source: Path, folder: Path, item: UpdateRef, model: Path) -> None:
-    """Copy an object, verified, to another repository; it has its name only once it is whole.
+def _maker(folder: Path, mode: int) -> Callable[[str], None]:
+    """What makes the folders of another repository, with permissions, and refuses links there."""
 
-    Permissions follow `model`, the Git object folder there, so that shared repositories work.
-    """
-    target = object_path(folder, item.oid)
-    temporary = folder / "tmp" / f"theta-{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        mode = model.stat().st_mode & 0o7777
-        for place in (temporary.parent, target.parent):
-            _make_folders(place, mode)
-        _refuse_links(folder, target.parent)
-        kept = None if os.name == "nt" else mode & 0o666
-        with files.replacing(target, kept=kept, durable=True, temporary=str(temporary)) as copy:
-            _write_verified(source, copy, item)
-    except OSError as error:
-        raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
+    def make(place: str) -> None:
+        _make_folders(Path(place), mode)
+        if os.path.basename(place) != "tmp":
+            _refuse_links(folder, Path(place))
+
+    return make
 
 
 def _refuse_links(folder: Path, place: Path) -> None:
