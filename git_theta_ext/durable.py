@@ -281,7 +281,7 @@ def _file_system(folder: str) -> int | None:
     if libc is None:
         return None
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = files.folder_to_sync(folder)
     except OSError:
         return None
     if _kind(libc, descriptor) in _FLUSHED:

@@ -94,9 +94,7 @@ def permissions(path: StrPath, folder: int | None = None) -> int | None:
 
 
 @contextmanager
-def new_file(
-    path: StrPath, *, mode: int = 0o666, kept: int | None = None
-) -> Iterator[BinaryIO]:
+def new_file(path: StrPath, *, mode: int = 0o666, kept: int | None = None) -> Iterator[BinaryIO]:
     """A file that was not there before, in a folder of our own; removed if the block fails.
 
     Permissions as for `replacing`.
@@ -223,13 +221,22 @@ def remove_quietly(path: StrPath) -> None:
     _unlink_quietly(path, None)
 
 
+def folder_to_sync(path: StrPath) -> int:
+    """A descriptor of a folder, to sync its entries or all of its file system; not on Windows.
+
+    Raises:
+        OSError: there is no such folder, or it cannot be read.
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def sync_folders(folders: Iterable[StrPath]) -> None:
     """Flush the entries of folders, each once; Windows has no such call and does not need one."""
     if os.name == "nt":
         return
     for folder in sorted({os.fspath(folder) for folder in folders}):
         with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
+            descriptor = folder_to_sync(folder)
             try:
                 os.fsync(descriptor)
             finally:
