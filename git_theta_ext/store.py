@@ -64,6 +64,7 @@ class Store:
         self._verified = Verified(verified)
         self._wrong: set[Path] = set()
         self._roots = (root, *alternates)
+        self._top, self._tops = str(root), [str(one) for one in self._roots]
         self._durable = Durable(os.fspath(root / "tmp"), folders_above)
         self._new: dict[str, str] = {}
         """Objects that were written and not noted as verified yet, by their path."""
@@ -80,21 +81,23 @@ class Store:
 
     def find(self, oid: str, size: int | None = None) -> Path | None:
         """The file that holds an object, or None; one of another size than promised is not it."""
+        found = self._find(oid, size)
+        return None if found is None else Path(found)
+
+    def _find(self, oid: str, size: int | None) -> str | None:
+        """As `find`, for each object of a checkpoint: without the cost of a Path."""
         name = _name(oid)
-        for root in self._roots:
+        waiting = self._durable.waiting(f"{self._top}{name}")
+        if waiting is not None and size in (None, waiting[1]) and os.path.exists(waiting[0]):
+            return waiting[0]  # else it has just been given its name
+        for root in self._tops:
             path = f"{root}{name}"
-            waiting = self._durable.waiting(path) if root is self.root else None
-            if waiting is not None and size in (None, waiting[1]):
-                path = waiting[0]
-                if os.path.exists(path):
-                    return Path(path)
-                path = f"{root}{name}"  # it has just been given its name
             try:
                 found = os.stat(path).st_size
             except OSError:
                 continue
             if (size is None or found == size) and not (self._wrong and Path(path) in self._wrong):
-                return Path(path)
+                return path
         return None
 
     def sound(self, oid: str, size: int) -> bool:
@@ -112,7 +115,7 @@ class Store:
     def _weed(self, oid: str, size: int) -> bool:
         """Set aside what has the name of an object and is not that; whether there was anything."""
         name, found = _name(oid), False
-        for root in self._roots:
+        for root in self._tops:
             plain = f"{root}{name}"
             if self._durable.waiting(plain) is not None:
                 found = True
@@ -194,7 +197,7 @@ class Store:
 
     def has(self, oid: str, size: int | None = None) -> bool:
         """Whether an object is here, with the size that was promised."""
-        return self.find(oid, size) is not None
+        return self._find(oid, size) is not None
 
     def keep(self, oid: str, size: int) -> bool:
         """Whether an object is here and right, to be named by a new manifest: made young if so.
@@ -208,7 +211,7 @@ class Store:
             return False
         if not path.is_relative_to(self.root):
             return True  # in a store that is only read, and never pruned from here
-        if self._durable.waiting(f"{self.root}{_name(oid)}") is not None:
+        if self._durable.waiting(f"{self._top}{_name(oid)}") is not None:
             return True  # this process has just written it, and flushes it with the others
         self.share()  # and then see whether it is still there
         try:
@@ -282,7 +285,7 @@ class Store:
             StoreError: it cannot be read.
         """
         for last in (False, True):
-            path = self.find(oid, size)
+            path = self._find(oid, size)
             if path is None:
                 break
             try:
@@ -412,7 +415,8 @@ class Store:
 
     def _written(self, oid: str, target: Path) -> None:
         """Note that an object was written; it has its final times once it has its name."""
-        self._wrong.discard(target)
+        if self._wrong:
+            self._wrong.discard(target)
         with self._lock:
             self._new[os.fspath(target)] = oid
 

@@ -227,7 +227,7 @@ def _is_readable(path: Path) -> bool:
 
 def object_path(folder: Path, oid: str) -> Path:
     """Where an object lies below git-lfs's folder, and below ours."""
-    return folder / "objects" / oid[:2] / oid[2:4] / oid
+    return Path(os.path.join(folder, "objects", oid[:2], oid[2:4], oid))
 
 
 def push(
@@ -362,23 +362,33 @@ def _push_to_folder(
 
 def _maker(folder: Path, mode: int) -> Callable[[str], None]:
     """What makes the folders of another repository, with permissions, and refuses links there."""
+    objects = str(folder / "objects")
+    real = os.path.realpath(objects)
+
+    def refuse_link(place: str) -> None:
+        if _leads_away(place, objects, real):
+            raise TransferError(
+                f"{place} leads out of {real}: a link stands in its way, and nothing was written"
+                " there",
+                hint="put a folder in the place of the link",
+            )
 
     def make(place: str) -> None:
-        _make_folders(Path(place), mode)
-        if os.path.basename(place) != "tmp":
-            _refuse_links(folder, Path(place))
+        if not place.startswith(objects + os.sep):
+            _make_folders(place, mode)
+            return
+        refuse_link(os.path.dirname(place))
+        _make_folders(place, mode)
+        refuse_link(place)
 
     return make
 
 
-def _refuse_links(folder: Path, place: Path) -> None:
-    """Raise TransferError where a folder of objects is a link, which may lead anywhere."""
-    real = Path(os.path.realpath(folder / "objects"))
-    if Path(os.path.realpath(place)) != real / place.relative_to(folder / "objects"):
-        raise TransferError(
-            f"{place} leads out of {real}: a link stands in its way, and nothing was written there",
-            hint="put a folder in the place of the link",
-        )
+def _leads_away(place: str, objects: str, real: str) -> bool:
+    """Whether a folder of objects is a link, which may lead anywhere."""
+    if os.name == "nt":  # where junctions lead away as well
+        return os.path.realpath(place) != os.path.join(real, os.path.relpath(place, objects))
+    return os.path.islink(place)
 
 
 def _write_verified(source: Path, copy: BinaryIO, item: UpdateRef) -> None:
@@ -395,16 +405,17 @@ def _write_verified(source: Path, copy: BinaryIO, item: UpdateRef) -> None:
         )
 
 
-def _make_folders(folder: Path, mode: int) -> None:
+def _make_folders(folder: str, mode: int) -> None:
     missing = []
-    while not folder.is_dir():
+    while not os.path.isdir(folder):
         missing.append(folder)
-        folder = folder.parent
+        folder = os.path.dirname(folder)
     for place in reversed(missing):
-        place.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(place)
         if os.name != "nt":
             with suppress(PermissionError):
-                place.chmod(mode)
+                os.chmod(place, mode)
 
 
 def manifests_in(
