@@ -331,8 +331,8 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 def _link(source: Path, target: Path) -> None:
     """Show an object to git-lfs, which only reads it: a hard link where possible, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        os.makedirs(target.parent, exist_ok=True)
         files.link_or_copy(source, target)
     except OSError as error:
         raise TransferError(f"cannot write {target}: {error.strerror or error}") from error

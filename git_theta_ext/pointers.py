@@ -129,7 +129,8 @@ def _publish_once(
             url,
             f"+{ref}:{known}",
         )
-    lacking = [item for path, item in wanted.items() if path not in _paths(repository, tip)]
+    there = _paths(repository, tip)
+    lacking = [item for path, item in wanted.items() if path not in there]
     if lacking:
         tip = _commit(repository, tip, lacking)
         # Not the hooks, which would call this again.

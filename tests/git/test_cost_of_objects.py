@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from git_theta_ext import durable, lfs, transport
+from git_theta_ext import durable, lfs, pointers, transport
 from git_theta_ext.pointer_files import read_pointer, scratch_commit
 from git_theta_ext.repository import Repository, scratch_objects
 from tests.checkpoints import safetensors
@@ -136,3 +136,30 @@ def test_a_scratch_commit_names_every_object_once(sealed: Path, tmp_path: Path, 
     assert None not in found
     assert not list((place / ".git/objects").rglob("??/*"))
     assert repo.git("for-each-ref") == ""
+
+
+def test_pointer_files_are_added_with_as_many_git_commands_for_many_objects(
+    sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, remote = tmp_path / "repo", tmp_path / "remote.git"
+    place.mkdir()
+    Repo(place).git("init", "-q")
+    Repo(place).git("init", "-q", "--bare", str(remote))
+    repository = Repository.discover(place)
+    started: list[str] = []
+    git = Repository.git
+
+    def counting(self: Repository, *arguments: str, **options: Any) -> bytes:
+        started.append(arguments[0])
+        return git(self, *arguments, **options)
+
+    monkeypatch.setattr(Repository, "git", counting)
+    counts = []
+    for count in (1, 5, 50):  # the first makes the ref
+        started.clear()
+        refs = put(repository, *(f"{count} {number}".encode() for number in range(count)))
+        assert pointers.publish(repository, str(remote), refs, lambda: []) is None
+        counts.append(len(started))
+    assert counts[1] == counts[2]
+    listed = Repo(remote).git("ls-tree", "-r", "--name-only", pointers.REF).split()
+    assert len(listed) == 1 + 5 + 50 + 1
