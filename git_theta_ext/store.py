@@ -363,14 +363,14 @@ class Store:
 
     def _move(self, source: Path, oid: str, size: int) -> bool:
         """Take a file over by giving it another name; False where that cannot be done."""
-        target, check = self.path(oid), _Check(oid, size)
+        target, check = f"{self._top}{_name(oid)}", _Check(oid, size)
         try:
             with files.editing(source) as file:
                 while chunk := file.read(_COPY_BYTES):
                     check.feed(chunk)
                 check.finish(source)
             os.chmod(source, os.stat(source).st_mode & _MODE)
-            self._durable.take(os.fspath(source), os.fspath(target))
+            self._durable.take(os.fspath(source), target)
         except OSError:  # another file system, or a file that is not ours
             return False
         self._written(oid, target)
@@ -385,6 +385,7 @@ class Store:
         try:
             self._durable.settle()
         except OSError as error:
+            self._new.clear()
             raise StoreError(_explain(error, self.root)) from error
         self.let_go()
         self.save_verified()
@@ -413,12 +414,12 @@ class Store:
                 self._note_written(oid, path)
         self._verified.keep()
 
-    def _written(self, oid: str, target: Path) -> None:
+    def _written(self, oid: str, target: str) -> None:
         """Note that an object was written; it has its final times once it has its name."""
         if self._wrong:
-            self._wrong.discard(target)
+            self._wrong.discard(Path(target))
         with self._lock:
-            self._new[os.fspath(target)] = oid
+            self._new[target] = oid
 
     def _note_written(self, oid: str, path: str | Path, inode: int | None = None) -> None:
         """Remember an object that was just written, or verified under its former times."""
@@ -448,10 +449,10 @@ class Store:
     @contextmanager
     def _writing(self, oid: str) -> Iterator[IO[bytes]]:
         """A new file that becomes the object when the block ends, and vanishes if it fails."""
-        target = self.path(oid)
+        target = f"{self._top}{_name(oid)}"
         self.share()
         try:
-            with self._durable.writing(os.fspath(target), mode=_MODE) as file:
+            with self._durable.writing(target, mode=_MODE) as file:
                 yield file
         except OSError as error:
             raise StoreError(_explain(error, self.root)) from error
@@ -511,7 +512,8 @@ def _explain(error: OSError, root: Path) -> str:
 
 def folders_above(path: str | Path) -> list[str]:
     """The folders that an object's name needs: bb, aa, objects, the root, and what holds it."""
-    found = [os.path.dirname(path)]
-    for _ in range(4):
-        found.append(os.path.dirname(found[-1]))
+    found, rest = [], os.fspath(path)
+    for _ in range(5):
+        rest = rest[: rest.rfind(os.sep)]
+        found.append(rest)
     return found
