@@ -399,11 +399,12 @@ class Store:
         Raises:
             StoreError: the disk did not take them.
         """
-        try:
-            with self._durable.gathering():
-                yield
-        except OSError as error:
-            raise StoreError(_explain(error, self.root)) from error
+        with self._durable.gathering():
+            yield
+            try:
+                self._durable.settle(names=False)
+            except OSError as error:
+                raise StoreError(_explain(error, self.root)) from error
 
     def save_verified(self) -> None:
         """Remember beyond this process which objects were hashed."""

@@ -180,6 +180,17 @@ def test_whoever_tries_again_finds_what_was_whole(store: Store, calls: list[str]
 
 
 @only_posix
+def test_what_else_fails_is_not_called_a_fault_of_the_store(store: Store, calls: list[str]) -> None:
+    def work() -> None:
+        with store.gathering():
+            store.put([b"one"])
+            raise PermissionError("the checkpoint cannot be read")
+
+    with pytest.raises(PermissionError, match="checkpoint"):
+        work()
+
+
+@only_posix
 def test_threads_that_write_and_read_at_once(
     store: Store, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
