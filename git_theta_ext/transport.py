@@ -191,17 +191,18 @@ def _take_all(
 
     `remove` takes the source away, be it whole or damaged (so that a retry downloads it anew).
     """
+    top = str(folder)
     # Another process may have brought some meanwhile: git-lfs's folder of a store is shared.
     for item in [item for item in wanted.values() if store.has(item.oid, item.size)]:
         del wanted[item.oid]
         if remove:
-            object_path(folder, item.oid).unlink(missing_ok=True)
-    there = [item for item in wanted.values() if _is_readable(object_path(folder, item.oid))]
+            Path(_place(top, item.oid)).unlink(missing_ok=True)
+    there = [item for item in wanted.values() if _is_readable(_place(top, item.oid))]
     damaged = []
 
     def take(item: UpdateRef) -> tuple[UpdateRef, str | None]:
         try:
-            store.take(object_path(folder, item.oid), item.oid, item.size, move=remove)
+            store.take(Path(_place(top, item.oid)), item.oid, item.size, move=remove)
         except CorruptObjectError as error:
             return item, error.message
         except StoreError:  # the source is gone: another process took it first
@@ -216,18 +217,23 @@ def _take_all(
         else:
             damaged.append(complaint)
         if remove:
-            object_path(folder, item.oid).unlink(missing_ok=True)
+            Path(_place(top, item.oid)).unlink(missing_ok=True)
     return damaged
 
 
-def _is_readable(path: Path) -> bool:
+def _is_readable(path: str) -> bool:
     """Whether a file can be read to its end; a pipe or a device, which may have none, can not."""
-    return path.is_file() and os.access(path, os.R_OK)
+    return os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def object_path(folder: Path, oid: str) -> Path:
     """Where an object lies below git-lfs's folder, and below ours."""
-    return Path(os.path.join(folder, "objects", oid[:2], oid[2:4], oid))
+    return Path(_place(str(folder), oid))
+
+
+def _place(folder: str, oid: str) -> str:
+    """As `object_path`, without the cost of a Path."""
+    return f"{folder}{os.sep}objects{os.sep}{oid[:2]}{os.sep}{oid[2:4]}{os.sep}{oid}"
 
 
 def push(
@@ -347,7 +353,7 @@ def _push_to_folder(
             if source is None:
                 raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
             kept = None if os.name == "nt" else mode & 0o666
-            with target.writing(str(object_path(folder, item.oid)), kept=kept) as written:
+            with target.writing(_place(str(folder), item.oid), kept=kept) as written:
                 _write_verified(source, written, item)
             return item.size
 
