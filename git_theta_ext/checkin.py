@@ -130,6 +130,12 @@ class Checkin:
             StoreError: the store cannot be written.
             ChangedWhileReadError: the file became shorter while it was read.
         """
+        with self._blocks.store.gathering():
+            manifest = self._clean(path, source, cancelled)
+            self._blocks.store.flush()
+        return manifest.to_bytes()
+
+    def _clean(self, path: str, source: Source, cancelled: threading.Event | None) -> Manifest:
         layout = self._layout(path, source)
         tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
         references = self._references.for_path(path, tensors)
@@ -153,8 +159,7 @@ class Checkin:
         ]
         entries.sort(key=lambda entry: natural_key(entry.tensor.name))
         structure = self._skeleton(layout, references)
-        self._blocks.store.flush()
-        return Manifest(layout.format, structure, tuple(entries)).to_bytes()
+        return Manifest(layout.format, structure, tuple(entries))
 
     def _layout(self, path: str, source: Source) -> Layout:
         """How the file is made up; what describes it from outside is asked where it is needed."""

@@ -110,6 +110,19 @@ def carry_out(
 
     `holder` is what holds the tensors, where that is settled already.
     """
+    with blocks.store.gathering():
+        merged = _carried_out(plan, blocks, prefer, statistics, holder)
+        blocks.store.flush()
+    return merged
+
+
+def _carried_out(
+    plan: Plan,
+    blocks: Blocks,
+    prefer: structure.Side | None,
+    statistics: Statistics | None,
+    holder: structure.Structure | None,
+) -> Merged:
     holder = holder or structure.settle(plan, blocks, prefer)
     versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
     work = _Work(plan, versions, blocks, holder.tensors, statistics)
@@ -119,7 +132,6 @@ def carry_out(
         entry = outcomes[name].entry
         entries.append(entry if entry is not None else _standing(name, tensor, versions))
     entries.sort(key=lambda entry: natural_key(entry.tensor.name))
-    blocks.store.flush()
     manifest = Manifest(holder.format, holder.block, tuple(entries))
     ordered = tuple(outcomes[one.name] for one in plan.decisions)
     return Merged(manifest, ordered, holder.reason)
