@@ -19,7 +19,8 @@ LAYERS = [
     },
     {"paths"},
     {
-        "repository", "store", "transport", "lfs", "lfsconfig", "endpoints", "pointers", "presence",
+        "repository", "store", "transport", "lfs", "lfs_watch", "lfsconfig", "endpoints", "pointers",
+        "presence",
         "locks", "worktree", "outputs", "verified",
     },
     {"git_process", "libgit2", "files"},
