@@ -484,4 +484,3 @@ def _timeout(repository: Repository) -> float:
         raise UsageError(
             f"git config theta.transferTimeout is {value!r}, not a number of seconds"
         ) from error
-

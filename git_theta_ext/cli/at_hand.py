@@ -109,9 +109,7 @@ class AtHand:
         """Nothing can be fetched, for a reason."""
         self._trouble = reason
 
-    def lacking(
-        self, known: Mapping[str, UpdateRef], author: Callable[[], str | None]
-    ) -> Lacking:
+    def lacking(self, known: Mapping[str, UpdateRef], author: Callable[[], str | None]) -> Lacking:
         """Tells why blocks cannot be read.
 
         Args:

@@ -250,9 +250,18 @@ class _Changes:
             return True
         paths = [row.path for row in self.units[unit]]
         return bool(versions) and any(
-            path in self._named or self._repository.attribute("filter", path) == "theta"
-            for path in paths
+            path in self._named or path in self._tracked for path in paths
         )
+
+    @cached_property
+    def _tracked(self) -> frozenset[str]:
+        """Those of all paths whose `filter` attribute is `theta`: in one process.
+
+        A pull request may have a hundred thousand files that are no checkpoints.
+        """
+        paths = [row.path for rows in self.units.values() for row in rows]
+        found = self._repository.attributes("filter", paths)
+        return frozenset(path for path, value in found.items() if value == "theta")
 
     @cached_property
     def renames(self) -> dict[str, str]:
