@@ -99,8 +99,8 @@ def fetch(
         try:
             status, said, _ = _run(
                 repository,
-                # Settings that would have git-lfs fetch less or more than the commit names and still
-                # report success.
+                # Settings that would have git-lfs fetch less or more than the commit names and
+                # still report success.
                 ["-c", "lfs.fetchinclude=", "-c", "lfs.fetchexclude=",
                  "-c", "lfs.fetchrecentalways=false", "-c", f"lfs.storage={folder}",
                  "lfs", "fetch", "--", remote, commit],
@@ -116,10 +116,11 @@ def fetch(
 
 def _drop_overlong(folder: Path, objects: Iterable[UpdateRef]) -> None:
     """Remove what git-lfs keeps of downloads in order to go on with them, if it is too much."""
-    for item in objects:
-        partial = folder / "incomplete" / f"{item.oid}.part"
-        with suppress(OSError):
-            if partial.stat().st_size > item.size:
+    sizes = {item.oid: item.size for item in objects}
+    with suppress(OSError):
+        for partial in (folder / "incomplete").iterdir():
+            size = sizes.get(partial.name[:64])
+            if size is not None and partial.stat().st_size > size:
                 partial.unlink()
 
 

@@ -191,7 +191,7 @@ def _paths(repository: Repository, commit: str | None, wanted: Iterable[str]) ->
 
 
 def _names(tree: bytes, id_bytes: int) -> Iterator[str]:
-    """The names in a tree as Git stores it: mode, blank, name, NUL, id, without anything between."""
+    """The names in a tree as Git stores it: mode, blank, name, NUL, id, and so on."""
     at = 0
     while (end := tree.find(b"\0", at)) >= 0:
         yield tree[at:end].partition(b" ")[2].decode("utf-8", "replace")

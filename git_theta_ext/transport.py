@@ -43,7 +43,8 @@ _COPY_BYTES = 1 << 20
 class Pushed:
     """What a push sent: number of objects and their size in bytes.
 
-    `claimed` are objects that a server did not take, for it says that it has them. `warning` is something that the user should know and that did not stop the push.
+    `claimed` are objects that a server did not take, for it says that it has them. `warning` is
+    something that the user should know and that did not stop the push.
     """
 
     count: int

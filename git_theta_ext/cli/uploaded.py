@@ -25,7 +25,7 @@ from git_theta_ext.manifest import UpdateRef
 
 _BATCH = 100
 _TYPE = "application/vnd.git-lfs+json"
-_MAX_ANSWER = 4 << 20
+_MAX_ANSWER = 2 << 20
 """Bytes of the answer about a hundred objects: signed links take a few hundred kilobytes."""
 _GONE = (404, 410)
 
@@ -34,8 +34,9 @@ class Server:
     """One LFS server, which is asked nothing more after it has refused or failed once."""
 
     def __init__(self, url: str, token: str) -> None:
-        """`url` is such as `https://github.com/owner/name.git/info/lfs`; `token` may be empty. A user
-        and password in the URL are sent in place of it, and not shown.
+        """`url` is such as `https://github.com/owner/name.git/info/lfs`; `token` may be empty.
+
+        A user and password in the URL are sent in place of the token, and not shown.
 
         Raises:
             TransferError: it is no URL of HTTP.

@@ -121,7 +121,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     max_redirections = 5
 
-    def redirect_request(
+    def redirect_request(  # noqa: PLR0917  (urllib's own signature)
         self,
         req: urllib.request.Request,
         fp: IO[bytes],

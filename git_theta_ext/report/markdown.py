@@ -98,8 +98,8 @@ def _lacking(found: Comparison) -> list[str]:
     if not unread:
         return []
     rows = [
-        f"- {_code(change.name)}: values not available: {markdown_text((change.lacking or '')[:_SHOWN])}"
-        for change in unread[:_MAX_UNREAD]
+        f"- {_code(change.name)}: values not available: {markdown_text(reason[:_SHOWN])}"
+        for change, reason in ((one, one.lacking or "") for one in unread[:_MAX_UNREAD])
     ]
     if len(unread) > _MAX_UNREAD:
         rows.append(f"- … and {len(unread) - _MAX_UNREAD:,} more tensors")
