@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
+import shutil
+import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -21,12 +24,12 @@ from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.repository import Repository
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
+from tests.git.pull_request_fixtures import GitHub, github, pull, report  # noqa: F401
 from tests.git.transport_fixtures import lfs_server, put
 from tests.hostile.attacks.sites import Asked, Site, offers, reply, serve
 
 NewRepo = Callable[..., Repo]
 ABSENT = UpdateRef("dense", "ab" * 32, 100)
-THETA_CACHE = "theta/confirmed"
 
 
 def connected(new_repo: NewRepo, url: str) -> Repository:
@@ -273,8 +276,6 @@ def test_a_file_of_this_machine_as_an_object(new_repo: NewRepo, tmp_path: Path) 
             row["actions"]["download"]["href"] = secret.as_uri()
         reply(handler, 200, answer)
 
-    import hashlib
-
     oid = hashlib.sha256(b"s" * 100).hexdigest()  # it even has the right hash
     with serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -301,8 +302,6 @@ def test_messages_that_act_on_a_terminal(new_repo: NewRepo) -> None:
         repo = Repo(repository.top)
         repo.write("m.safetensors", safetensors(model()))
         repo.commit()
-        import shutil
-
         shutil.rmtree(repo.path / ".git/theta")
         done = repo.run(
             "git", "theta", "fetch", ok=(6,), env={"GITHUB_ACTIONS": "true"}
@@ -550,12 +549,12 @@ def test_refs_with_line_ends_in_their_names(new_repo: NewRepo, tmp_path: Path, n
 
 
 @pytest.fixture
-def folder(sealed: Path, tmp_path: Path) -> Iterator[Path]:
+def folder(sealed: Path, tmp_path: Path) -> Path:
     """A bare repository that somebody else may write."""
     path = tmp_path / "there.git"
     path.mkdir()
     Repo(path).git("init", "-q", "--bare")
-    yield path
+    return path
 
 
 def test_a_file_as_long_as_the_disk_in_place_of_a_repository(tmp_path: Path) -> None:
@@ -584,8 +583,6 @@ def test_pipes_in_a_remote_folder(folder: Path, new_repo: NewRepo) -> None:
         "r = Repository.discover(); p = pathlib.Path(sys.argv[1]);"
         "print(endpoints.lfs_folder(r, endpoints.common_dir_of(p)))"
     )
-    import sys
-
     done = repo.run("timeout", "60", sys.executable, "-c", script, str(folder))
     assert done.stdout.decode().strip() == str(folder.resolve() / "lfs")
 
@@ -612,6 +609,25 @@ def test_settings_of_a_remote_folder(folder: Path, new_repo: NewRepo, tmp_path: 
         file.write("[lfs]\n\tstorage = ~nobody-of-this-name/x\n")
     with pytest.raises(TransferError, match="no such user"):
         transport.push(repository, "there", str(folder), put(repository, b"y"))
+
+
+def test_a_report_on_what_is_there_already(pull: Repo, github: GitHub) -> None:  # noqa: F811
+    """A server says of every object that it has it, so that the check of a pull request passes."""
+
+    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        if asked.path.endswith("/objects/batch"):
+            reply(handler, 200, offers(asked.objects, site.url))
+        else:
+            reply(handler, 404)
+
+    with serve(answer) as site:
+        out, folder = report(pull, github, ok=9, THETA_LFS_URL=f"{site.url}/lfs")
+        assert "objects=unknown" in (folder / "output").read_text()
+        assert "made up" in out
+        assert not site.secrets  # it is not the one that the token is for
+        shutil.rmtree(pull.path / ".git/theta")
+        out, folder = report(pull, github, ok=1, THETA_LFS_URL=f"{site.url}/lfs")
+        assert "objects=missing" in (folder / "output").read_text()
 
 
 def test_an_honest_server_is_served(new_repo: NewRepo) -> None:
