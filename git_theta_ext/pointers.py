@@ -181,11 +181,10 @@ def _paths(repository: Repository, commit: str | None, wanted: Iterable[str]) ->
     found: set[str] = set()
     at = 0
     for folder in trees:
-        line = answer.index(b"\n", at)
-        end = line + 1 + int(answer[at:line].rpartition(b" ")[2])
-        found.update(
-            f"{folder}/{name}" for name in _names(answer[line + 1 : end], len(commit) // 2)
-        )
+        start = answer.index(b"\n", at) + 1
+        end = start + int(answer[at:start].rpartition(b" ")[2])
+        names = _names(answer[start:end], len(commit) // 2)
+        found.update(f"{folder}/{name}" for name in names)
         at = end + 1
     return found
 

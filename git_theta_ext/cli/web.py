@@ -13,9 +13,8 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from email.message import Message
 from functools import lru_cache
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -127,7 +126,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         fp: IO[bytes],
         code: int,
         msg: str,
-        headers: Message,
+        headers: HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
         """The request for the other place.

@@ -34,6 +34,8 @@ from tests.git.pull_request_fixtures import (
     report,
     upload,
 )
+from tests.git.test_hooks import bare, history
+from tests.git.test_receive_check import guard, push
 from tests.hostile.test_names_everywhere import reading
 
 TOP = Path(__file__).parents[3]
@@ -257,9 +259,9 @@ def test_names_that_crowd_out_other_checkpoints(pull: Repo, github: GitHub) -> N
 
 
 def test_an_author_who_mentions(
-    pull: Repo,
-    github: GitHub,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    pull: Repo,  # noqa: F811
+    github: GitHub,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Author, subject and object names of a commit mention people and refer to issues."""
     name = "@octocat #1 GH-2 www.e.org " * 400
@@ -402,6 +404,23 @@ def test_events_that_are_no_json(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError):
         events.read_event({"GITHUB_EVENT_PATH": str(path), "GITHUB_REPOSITORY": "o/r"})
+
+
+def test_manifests_that_no_commit_holds(repo: Repo) -> None:
+    """A push to a checking server names manifests without objects by tags of blobs and trees."""
+    remote = bare(repo)
+    guard(remote)
+    history(repo, 1)
+    blob = repo.git("rev-parse", f"HEAD:{NAME}").strip()
+    outer = repo.git("mktree", stdin=f"100755 blob {blob}\t::x\n".encode()).strip()
+    deep = repo.git("mktree", stdin=f"040000 tree {outer}\ta\n".encode()).strip()
+    for number, target in enumerate((blob, outer, deep)):
+        repo.git("tag", f"plain{number}", target)
+        repo.git("tag", "-a", "-m", "t", f"signed{number}", target)
+        repo.git("tag", "-a", "-m", "t", f"twice{number}", f"signed{number}")
+        for name in ("plain", "signed", "twice"):
+            push(repo, "origin", f"refs/tags/{name}{number}", ok=1)
+    assert repo.git("ls-remote", str(remote)) == ""
 
 
 def test_an_honest_pull_request(pull: Repo, github: GitHub) -> None:  # noqa: F811

@@ -168,7 +168,7 @@ def test_everything_is_there_already(new_repo: NewRepo, offered: bool) -> None:
     with serve(answer) as site:
         repository = connected(new_repo, site.url)
         (item,) = put(repository, b"x" * 1000)
-        with pytest.raises(TransferError, match="made up|did not take"):
+        with pytest.raises(TransferError, match=r"made up|did not take"):
             transport.push(repository, "origin", f"{site.url}/r", [item])
         endpoint = endpoints.for_push(repository, "origin", f"{site.url}/r")
         assert item.oid not in endpoints.Confirmed(repository, endpoint).read()
@@ -469,7 +469,7 @@ def test_headers_that_say_where_a_request_ends() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 500])
 def test_errors_that_quote_a_password(status: int) -> None:
-    """What the log says of a refusal, or of a URL that is none, quotes its password or signature."""
+    """What is said of a refusal, or of a URL that is none, quotes its password or signature."""
 
     def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
         if asked.path.endswith("/objects/batch") and status != 401:
