@@ -32,7 +32,6 @@ from tests.git.pull_request_fixtures import (
     github,  # noqa: F401
     pull,  # noqa: F401
     report,
-    upload,
 )
 from tests.git.test_hooks import bare, history
 from tests.git.test_receive_check import guard, push
@@ -421,12 +420,3 @@ def test_manifests_that_no_commit_holds(repo: Repo) -> None:
         for name in ("plain", "signed", "twice"):
             push(repo, "origin", f"refs/tags/{name}{number}", ok=1)
     assert repo.git("ls-remote", str(remote)) == ""
-
-
-def test_an_honest_pull_request(pull: Repo, github: GitHub) -> None:  # noqa: F811
-    """(An honest one has its report, and the check passes: these tests can fail.)"""
-    shutil.rmtree(pull.path / ".git/theta")
-    upload(pull, github)
-    _, folder = report(pull, github)
-    assert TENSOR in github.comments[-1]["body"]
-    assert outputs(folder)["objects"] == "complete"
