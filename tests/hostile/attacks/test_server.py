@@ -388,7 +388,7 @@ def test_a_batch_of_a_million_strangers() -> None:
     """The answer to a batch lists objects without number, all to be remembered."""
 
     def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        more = [{"oid": f"{n:064x}", "size": 1} for n in range(10_000)]
+        more = [{"oid": f"{n:064x}", "size": 1} for n in range(4000)]
         reply(handler, 200, offers([*more, *asked.objects], site.url))
 
     with serve(answer) as site:
