@@ -135,17 +135,8 @@ def run_git_into(file: BinaryIO, arguments: Sequence[str], cwd: Path) -> None:
     Raises:
         RepositoryError: git cannot be started, or fails.
     """
-    from git.exc import GitCommandNotFound
-
-    try:
-        started: Any = _runner(cwd).execute(
-            ["git", *arguments], as_process=True, istream=_PIPE, env=_QUIET
-        )
-    except GitCommandNotFound as error:
-        raise RepositoryError(
-            "git was not found on PATH", hint="install Git 2.30 or newer"
-        ) from error
-    process = started.proc
+    started = _start([git_program(), *arguments], cwd, None)
+    process = started.proc  # (not without the handle, which ends the process when it goes)
     try:
         process.stdin.close()
         shutil.copyfileobj(process.stdout, file, 1 << 20)

@@ -81,10 +81,12 @@ class Store:
         for root in self._roots:
             path = _object_path(root, oid)
             try:
-                found = path.stat().st_size
+                found = path.stat()
             except OSError:
                 continue
-            if (size is None or found == size) and path not in self._wrong:
+            if not stat.S_ISREG(found.st_mode) or path in self._wrong:
+                continue
+            if size is None or found.st_size == size:
                 return path
         return None
 
@@ -149,7 +151,7 @@ class Store:
             return
         aside = self.root / "damaged" / oid
         try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(aside.parent)
             files.move(path, aside)
             if self._right(aside, oid, size):  # another process has just mended it
                 files.move(aside, path)
@@ -326,7 +328,7 @@ class Store:
         if move and self._move(source, oid, size):
             return
         check = _Check(oid, size)
-        with self._writing(oid) as file, source.open("rb") as original:
+        with self._writing(oid) as file, files.plain(source, follow=True) as original:
             while chunk := original.read(_COPY_BYTES):
                 check.feed(chunk)
                 file.write(chunk)
@@ -341,7 +343,7 @@ class Store:
                     check.feed(chunk)
                 check.finish(source)
                 os.fsync(file.fileno())
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(target.parent)
             source.chmod(source.stat().st_mode & _MODE)
             files.move(source, target)
         except OSError:  # another file system, or a file that is not ours
@@ -387,6 +389,18 @@ class Store:
         for path in (self.root / "objects").glob("??/??/*"):
             yield path.name
 
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder of the store; a link in its place, which others may have put, is refused.
+
+        `objects` itself may be one: people move it to a larger disk.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in (folder, *folder.parents):
+            if one == self.root or one == self.root / "objects":
+                break
+            if one.is_symlink():
+                raise OSError(errno.ELOOP, f"{one} is a link", os.fspath(one))
+
     @contextmanager
     def _writing(self, oid: str) -> Iterator[IO[bytes]]:
         """A new file that becomes the object when the block ends, and vanishes if it fails."""
@@ -395,10 +409,10 @@ class Store:
         temporary = f"{folder}{os.sep}{os.getpid()}-{secrets.token_hex(8)}"
         self.share()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder(folder)
             with files.replacing(target, mode=_MODE, durable=True, temporary=temporary) as file:
                 yield file
-                target.parent.mkdir(parents=True, exist_ok=True)
+                self._make_folder(target.parent)
             self._wrong.discard(target)
             self._note_written(oid, target)
         except OSError as error:
@@ -437,7 +451,7 @@ def sha256_of(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with files.plain(path, follow=True) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
