@@ -394,12 +394,10 @@ class Store:
 
         `objects` itself may be one: people move it to a larger disk.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        for one in (folder, *folder.parents):
-            if one == self.root or one == self.root / "objects":
-                break
-            if one.is_symlink():
+        for one in (folder.parent, folder):
+            if one.is_symlink() and one not in (self.root, self.root / "objects"):
                 raise OSError(errno.ELOOP, f"{one} is a link", os.fspath(one))
+            one.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def _writing(self, oid: str) -> Iterator[IO[bytes]]:
