@@ -2,7 +2,7 @@
 
 What another user can do here is what the system lets them do: write to a store that is shared
 (`theta.storage`), to folders that were made too open, to `/tmp`. Files that are "another user's"
-belong to nobody where the tests run as root; elsewhere they have a second name, which tells as much.
+belong to nobody where the tests run as root; elsewhere they have a second name, which shows it too.
 """
 
 from __future__ import annotations
