@@ -15,6 +15,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from typing import BinaryIO, TypeAlias
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -201,7 +202,7 @@ def lock_file(path: StrPath) -> int:
         return os.open(path, os.O_RDONLY | flags)  # another user's; it can be locked all the same
 
 
-def plain(path: StrPath, *, follow: bool = False) -> BinaryIO:
+def plain(path: StrPath, *, follow: bool = False) -> BufferedReader:
     """A regular file, opened to be read; nothing that a reader would wait for, or never end with.
 
     Raises:
@@ -216,7 +217,7 @@ def plain(path: StrPath, *, follow: bool = False) -> BinaryIO:
     raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
 
 
-def own(path: StrPath) -> BinaryIO:
+def own(path: StrPath) -> BufferedReader:
     """As `plain`, a file of this user's: one that is believed, where others may write beside it.
 
     Raises:
