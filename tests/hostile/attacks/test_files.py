@@ -276,7 +276,10 @@ def test_output(repo: Repo, out: str) -> None:
         (repo.path / name).symlink_to(outside)
     (repo.path / "pipe").symlink_to(outside / "made")
     versions(repo)
-    for words in (["export", NAME, "-o", out], ["diff", "--format", "html", "-o", out, "HEAD~1"]):
+    for words in (
+        ["export", NAME, "--to", "npz", "-o", out],
+        ["diff", "--format", "html", "-o", out, "HEAD~1"],
+    ):
         done = repo.run(*THETA, *words, ok=ANY)
         assert (done.returncode == 0) == (out == "pipe")
         assert not list(outside.iterdir())
