@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -109,13 +110,20 @@ def test_folder_swapped_meanwhile(repo: Repo, trap: Trap) -> None:
     trick.symlink_to(trap.outside)
     stop = threading.Event()
 
+    def place(source: Path) -> None:
+        try:
+            os.rename(source, sub)
+        except OSError:  # it was made anew in between
+            shutil.rmtree(sub, ignore_errors=True)
+            place(source)
+
     def swap() -> None:
         while not stop.is_set():
             os.rename(sub, aside)
-            os.rename(trick, sub)
+            place(trick)
             time.sleep(0.0002)
             os.rename(sub, trick)
-            os.rename(aside, sub)
+            place(aside)
             time.sleep(0.0002)
 
     thread = threading.Thread(target=swap)
