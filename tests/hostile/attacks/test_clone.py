@@ -379,7 +379,7 @@ def test_branch_names(repo: Repo) -> None:
         run_all(repo, [
             ["merge", branch], ["merge", "--", branch], ["merge", branch, "--plan"], ["pull"],
             ["log", branch, "--", NAME], ["show", f"{branch}:{NAME}"], ["du", branch],
-            ["diff", branch, "main"], ["diff", "--", branch], ["fsck", branch], ["push"],
+            ["diff", f"heads/{branch}", "main"], ["diff", "--", branch], ["fsck", branch], ["push"],
             ["fetch", "origin", branch], ["push", "origin", branch], ["pull", "origin", branch],
         ])  # fmt: skip
     repo.run("git", "push", "origin", "--all", ok=(0, 1))
