@@ -15,9 +15,10 @@ from pathlib import Path
 
 from git_theta_ext import files
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.converted import manifest_of
 from git_theta_ext.drivers.operation import merged_head, operation
 from git_theta_ext.errors import ManifestError, ThetaError
-from git_theta_ext.manifest import Manifest, is_manifest
+from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge.apply import Merged, merge
 from git_theta_ext.merge.explain import conflict_lines, notes
 from git_theta_ext.merge.measured import statistics_of
@@ -64,7 +65,7 @@ def _merge(files: Sequence[Path], path: str, nested: bool) -> tuple[Merged, bool
     repository = Repository.discover()
     blocks = Blocks.open(repository)
     texts = [file.read_bytes() for file in files]
-    base, ours, theirs = (_parse(text) for text in texts)
+    base, ours, theirs = (_parse(text, path, repository, blocks) for text in texts)
     if ours is None or theirs is None:
         raise ManifestError("a side is empty")
     doing = operation(repository, os.environ)
@@ -92,13 +93,8 @@ def _tell(path: str, merged: Merged, doing: Operation, replayed: bool) -> None:
         print(f"git-theta: {printable(path)}: {line}", file=sys.stderr)
 
 
-def _parse(data: bytes) -> Manifest | None:
-    if data and not is_manifest(data):
-        raise ManifestError(
-            "a side holds a raw checkpoint, committed without git-theta-ext",
-            hint="on that branch: git add --renormalize FILE && git commit",
-        )
-    return Manifest.parse(data) if data else None
+def _parse(data: bytes, path: str, repository: Repository, blocks: Blocks) -> Manifest | None:
+    return manifest_of(data, path, repository, blocks) if data else None
 
 
 if __name__ == "__main__":

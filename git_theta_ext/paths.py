@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from git_theta_ext import advice
 from git_theta_ext.errors import UsageError
 from git_theta_ext.repository import Repository
 
@@ -20,3 +21,18 @@ def from_top(repository: Repository, name: str) -> str:
     if found.startswith(".."):
         raise UsageError(f"{name} is outside the work tree {top}")
     return found.replace(os.sep, "/")
+
+
+def from_here(repository: Repository, path: str) -> str:
+    """A path from the top of the work tree as one types it in the folder of the command."""
+    if repository.work_tree is None:
+        return path
+    top = os.path.realpath(repository.top)
+    return os.path.relpath(os.path.join(top, path), os.path.realpath(repository.cwd)).replace(
+        os.sep, "/"
+    )
+
+
+def advise(repository: Repository, text: str, path: str, placeholder: str = "FILE") -> str:
+    """`advice.with_name` of a path from the top of the work tree."""
+    return advice.with_name(text, from_here(repository, path), placeholder)

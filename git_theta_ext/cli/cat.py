@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from git_theta_ext import advice
 from git_theta_ext.errors import UsageError
 from git_theta_ext.reader import open_checkpoint
 from git_theta_ext.repository import Repository
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tensor not in checkpoint:
         raise UsageError(
             f"{args.file} has no tensor {args.tensor!r}",
-            hint=f"git theta show {args.file}   lists them",
+            hint=advice.with_name("git theta show FILE   lists them", args.file),
         )
     if sys.stdout.isatty():
         raise UsageError("not writing binary data to a terminal", hint="add: > tensor.npy")

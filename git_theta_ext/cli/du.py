@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from git_theta_ext import checkpoints, formats, patterns, sharded
+from git_theta_ext import advice, checkpoints, formats, patterns, sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.contents import Content, Contents, objects_in
 from git_theta_ext.errors import UsageError
@@ -200,7 +200,7 @@ def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
     if not names:
         raise UsageError(
             f"{checkpoint.name} has no tensor {args.tensors!r}",
-            hint=f"git theta show {checkpoint.name}   lists them",
+            hint=advice.with_name("git theta show FILE   lists them", checkpoint.name),
         )
     rows = [_tensor_row(checkpoint, name) for name in names]
     entries = checkpoint.manifest.entries

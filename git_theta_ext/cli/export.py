@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import patterns
+from git_theta_ext import advice, patterns
 from git_theta_ext.errors import UsageError
 from git_theta_ext.formats import BUILDERS
 from git_theta_ext.reader import open_checkpoint
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tensors and not names:
         raise UsageError(
             f"no tensor of {args.file} matches {' '.join(args.tensors)}",
-            hint=f"git theta show {args.file}   lists them",
+            hint=advice.with_name("git theta show FILE   lists them", args.file),
         )
     length = export(checkpoint, names, target, container, repository.work_tree)
     print(f"{printable(args.output)}: {plural(len(names), 'tensor')}, {size(length)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from git_theta_ext import patterns
+from git_theta_ext import advice, patterns
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.contents import Content, objects_in
 from git_theta_ext.comparison.history import History, Version, changes
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if not matched:
         raise UsageError(
             f"no version of {path!r} has a tensor {args.tensors[0]!r}",
-            hint=f"git theta show {revision}:{path}   lists them",
+            hint=advice.about_version("git theta show VERSION   lists them", revision, path),
         )
     if args.json:
         print(to_json({"file": path, "commits": rows}))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from git_theta_ext import patterns
+from git_theta_ext import advice, patterns
 from git_theta_ext.errors import UsageError
 from git_theta_ext.reader import Checkpoint, open_checkpoint
 from git_theta_ext.repository import Repository
@@ -69,7 +69,7 @@ def _show_tensors(checkpoint: Checkpoint, wanted: list[str], as_json: bool) -> i
     if not names:
         raise UsageError(
             f"{checkpoint.name} has no tensor {wanted[0]!r}",
-            hint=f"git theta show {checkpoint.name}   lists them",
+            hint=advice.with_name("git theta show FILE   lists them", checkpoint.name),
         )
     checkpoint.fetch(names)
     found = [_describe(checkpoint, name) for name in names]
