@@ -53,6 +53,14 @@ def renormalizes() -> bool:
     return command is not None and asks_to_renormalize(command)
 
 
+def only_looks() -> bool:
+    """Whether the nearest Git above this process certainly only looks whether files changed."""
+    command = git_command(_told_by_ps)
+    return command is not None and (
+        shows_diffs(command) or command_of(command)[:1] in (["status"], ["describe"])
+    )
+
+
 def asks_to_renormalize(arguments: Sequence[str]) -> bool:
     """Whether `git …` is `add --renormalize`, or with a beginning of that option."""
     rest = command_of(arguments)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from git_theta_ext import files, hooks, launch
+from git_theta_ext import files, formats, hooks, launch
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkin import Cancelled, Checkin
 from git_theta_ext.checkout import Checkout
@@ -24,20 +24,23 @@ from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.drivers.reminders import remind
 from git_theta_ext.errors import (
     ChangedWhileReadError,
+    FormatError,
     ProtocolError,
     ThetaError,
 )
 from git_theta_ext.formats.source import FileSource, check_unchanged
-from git_theta_ext.manifest import HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
+from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest_text import has_conflict_markers
 from git_theta_ext.memo import Memo
 from git_theta_ext.references import References
-from git_theta_ext.repository import Repository, git_hash
+from git_theta_ext.repository import Repository, git_hash, skips_smudge
 from git_theta_ext.text import paragraph, printable
 
 _WORTH_REMEMBERING = 8 << 20
 """A smaller checkpoint is cleaned again sooner than Git tells what it wrote."""
 _IN_MEMORY_BYTES = 8 << 20
+_OPAQUE = FIRST_LINE + b"format opaque\n"
+"""How the manifest of a file of no known container begins."""
 _WAY_BACK = (
     "Git may have removed files of the work tree; once the cause is mended, bring them back with\n"
     "        git restore --source=HEAD :/      (after git clone: git checkout -f)"
@@ -174,6 +177,7 @@ class Commands:
                 return
             _check_unchanged(path, found)
             if not self._pass_raw(path, source):
+                self._require_whole(path, source, manifest)
                 if answer is None:
                     self._checkin.remember(path, source, manifest)
                 self._staged = True
@@ -195,8 +199,28 @@ class Commands:
                 if not self._pass_raw(path, source):
                     manifest = self._checkin.clean(path, source)
                     _check_unchanged(path, found)
+                    self._require_whole(path, source, manifest)
                     self._staged = True
                     self._send(manifest)
+
+    def _require_whole(self, path: str, source: FileSource, manifest: bytes) -> None:
+        """Say, or with `theta.strict` refuse, that a file is not what its extension promises.
+
+        A command that only looks whether something changed is not refused anything.
+        """
+        if not manifest.startswith(_OPAQUE) or not formats.promises(path):
+            return
+        from git_theta_ext.lfs import read_pointer  # with all that moves objects, rarely needed
+
+        if read_pointer(source.read(0, min(source.size, 1024))) is not None:
+            reason, way = "it is a pointer of Git LFS", "git lfs pull   brings the file itself"
+        else:
+            reason = formats.broken_promise(path, source) or "its structure is past a limit"
+            way = "if it was cut short or damaged, write it again; then: git add FILE"
+        text = f"{path!r} is no {os.path.splitext(path)[1][1:]} file: {reason}"
+        if self._repository.flag("theta.strict") and not ancestry.only_looks():
+            raise FormatError(f"{text}; theta.strict refuses it", hint=way)
+        print(f"git-theta: {printable(text)}\n  hint: {way}", file=sys.stderr)
 
     def _pass_raw(self, path: str, source: FileSource) -> bool:
         """Send a file unchanged if the index holds it raw, as someone without this filter left it.
@@ -306,10 +330,7 @@ class Commands:
         return ours and self._repository.attribute("diff", path) == "theta"
 
     def _skips_smudge(self) -> bool:
-        value = os.environ.get("GIT_THETA_SKIP_SMUDGE")
-        if value is not None:
-            return value.lower() not in ("", "0", "false", "no", "off")
-        return self._repository.flag("theta.skipSmudge")
+        return skips_smudge(self._repository, os.environ)
 
     def _send(self, data: bytes) -> None:
         self._writer.lines(b"status=success")

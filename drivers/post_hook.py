@@ -16,7 +16,7 @@ from pathlib import Path
 from git_theta_ext import hook_scripts, hooks
 from git_theta_ext.errors import ThetaError
 from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, is_manifest
-from git_theta_ext.repository import Repository
+from git_theta_ext.repository import Repository, skips_smudge
 from git_theta_ext.terminal import harmless_streams
 from git_theta_ext.text import paragraph
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     try:
         repository = Repository.discover()
-        if repository.work_tree is None or skips_smudge(repository):
+        if repository.work_tree is None or skips_smudge(repository, os.environ):
             return 0
         # Started by a file, though Git 2.54 or newer has started it from git config, too.
         if arguments[:1] != [hook_scripts.CONFIGURED] and any(
@@ -52,14 +52,6 @@ def _run(arguments: Sequence[str]) -> int:
         )
         return error.exit_code
     return 0
-
-
-def skips_smudge(repository: Repository) -> bool:
-    """Whether manifests are wanted in the work tree."""
-    value = os.environ.get("GIT_THETA_SKIP_SMUDGE")
-    if value is not None:
-        return value.lower() not in ("", "0", "false", "no", "off")
-    return repository.flag("theta.skipSmudge")
 
 
 def manifests_left(repository: Repository) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from git_theta_ext.formats.skeleton import SpanRef
 from git_theta_ext.manifest import Block, Entry, Manifest, is_manifest
 from git_theta_ext.names import quote
 from git_theta_ext.parallel import ordered_map
-from git_theta_ext.repository import Repository
+from git_theta_ext.repository import Repository, skips_smudge
 from git_theta_ext.tensors import DTYPES, BlockSpec, cut
 from git_theta_ext.updates.base import raw_bytes
 from git_theta_ext.worktree import WorkTree
@@ -223,15 +224,15 @@ def write_file(path: Path, checkout: Checkout) -> None:
 def write_version(repository: Repository, path: str, manifest: Manifest, blocks: Blocks) -> None:
     """Write the checkpoint that a manifest stands for into the work tree, whole or not at all.
 
-    With `theta.skipSmudge` the manifest itself is written. A file that was there gives its
-    permissions; a link is replaced.
+    With `theta.skipSmudge`, or GIT_THETA_SKIP_SMUDGE, the manifest itself is written. A file that
+    was there gives its permissions; a link is replaced.
 
     Raises:
         StoreError: the file cannot be written, or not there; see `WorkTree`.
         CorruptObjectError, MissingObjectError, TransferError: see `Checkout`.
     """
     tree = WorkTree(repository.top)
-    if repository.flag("theta.skipSmudge"):
+    if skips_smudge(repository, os.environ):
         tree.replace(path, manifest.to_bytes())
         return
     checkout = Checkout(manifest, blocks, path)

@@ -352,6 +352,14 @@ class Repository:
                 yield oid, data
 
 
+def skips_smudge(repository: Repository, environment: Mapping[str, str]) -> bool:
+    """Whether manifests are wanted in the work tree: the variable overrules the setting."""
+    value = environment.get("GIT_THETA_SKIP_SMUDGE")
+    if value is not None:
+        return value.lower() not in ("", "0", "false", "no", "off")
+    return repository.flag("theta.skipSmudge")
+
+
 _DEBUG_ENTRY = re.compile(
     rb"[0-7]+ ([0-9a-f]+) 0\t([^\0]+)\0"
     rb"  ctime: (\d+):(\d+)\n  mtime: (\d+):(\d+)\n"

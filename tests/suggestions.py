@@ -34,7 +34,9 @@ def _text(node: ast.AST) -> str | None:
         return "".join(
             str(part.value)
             if isinstance(part, ast.Constant)
-            else "{" + ast.unparse(part.value if isinstance(part, ast.FormattedValue) else part) + "}"
+            else "{"
+            + ast.unparse(part.value if isinstance(part, ast.FormattedValue) else part)
+            + "}"
             for part in node.values
         )
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):

@@ -21,6 +21,7 @@ from git_theta_ext.merge.apply import measure
 from git_theta_ext.merge.between import Heads, pairs
 from git_theta_ext.merge.choice import Choice
 from git_theta_ext.merge.explain import advice, figures, notes, open_lines
+from git_theta_ext.merge.hints import common
 from git_theta_ext.merge.measured import measured_strategies, statistics_of
 from git_theta_ext.merge.models import ModelConflict, chosen_policy, reopen, resharded
 from git_theta_ext.merge.octopus import Branches
@@ -150,7 +151,10 @@ def _merge_models(
         conflict = ModelConflict.between(repository, pattern, heads, chosen)
         merged = conflict.finish(blocks)
         name = printable(pattern)
-        print(f"{name}: tensors moved between shards, so all shards are merged as one model")
+        print(
+            f"{name}: tensors moved between shards, or coupled ones lie in several, so all shards "
+            "are merged as one model"
+        )
         for line in notes(merged):
             print(line)
         if not merged.open:
@@ -161,7 +165,8 @@ def _merge_models(
         print(f"CONFLICT (content): {plural(len(merged.open), 'part')} open, where ours stands:")
         for line in open_lines(merged.open):
             print(f"    {line}")
-        print(f"  to go on: git theta resolve {shlex.quote(name)} --strategy average (or ours, …)")
+        found = common([merged]) or ("ours",)
+        print(f"  to go on: git theta resolve {shlex.quote(name)} --strategy {found[0]}")
     unmerged = os.fsdecode(repository.git("diff", "--name-only", "-z", "--diff-filter=U"))
     if left or unmerged:
         for line in unmerged.split("\0")[:-1]:
@@ -214,6 +219,8 @@ def _tuned(
     memory = Memory.of(repository.git_dir / "theta-merge", contest, words)
     for trial in tune(contest, blocks, evaluator(words, repository.top), memory):
         again = "  (evaluated before)" if trial.remembered else ""
+        parts = plural(trial.left, "part")
+        again += f"  ({parts} stay open, ours stood for them)" if trial.left else ""
         print(f"  {printable(trial.label)}: {_score(trial)}{again}", flush=True)
         trials.append(trial)
     verdict = judge(trials)
@@ -259,7 +266,7 @@ def _contests(
     models = resharded(repository, heads)
     if models:
         raise UsageError(
-            f"tensors of {models[0]} moved between shards, so no shard can be evaluated by itself",
+            f"{models[0]} must be merged as one model: no shard can be evaluated by itself",
             hint=f"choose a strategy: git theta merge {args.other} --strategy average",
         )
     sides = (heads.ours, heads.theirs)

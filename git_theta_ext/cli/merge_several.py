@@ -13,6 +13,7 @@ from git_theta_ext.merge import policy
 from git_theta_ext.merge.between import Group
 from git_theta_ext.merge.choice import CONFLICT, Choice
 from git_theta_ext.merge.explain import notes, open_lines
+from git_theta_ext.merge.hints import common
 from git_theta_ext.merge.measured import measured_strategies
 from git_theta_ext.merge.octopus import (
     Branches,
@@ -58,10 +59,13 @@ def merge(
         for one in results:
             for line in open_lines(one.merged.open):
                 print(f"open in {printable(one.group.path)}: {line}", file=sys.stderr)
+        found = common([one.merged for one in results if one.merged.open])
+        chosen_by = (
+            f"Choose a strategy (--strategy {found[0]}, or .theta.toml), or m" if found else "M"
+        )
         print(
             "Nothing was changed: several branches at once are merged only if everything is "
-            "settled.\n  Choose a strategy (--strategy average, or .theta.toml), or merge one at a "
-            "time: git theta merge BRANCH",
+            f"settled.\n  {chosen_by}erge one at a time: git theta merge BRANCH",
             file=sys.stderr,
         )
         return 1
@@ -102,7 +106,7 @@ def plan(repository: Repository, branches: Branches, choice: Choice | None) -> i
 
 def _will(row: Row) -> str:
     if row.decision.action == "open":
-        return f"open: {row.decision.reason}"
+        return f"open: {row.decision.reason or f'with {printable(row.decision.leader)}'}"
     if row.movers:
         after = "open" if row.decision.choice == CONFLICT else str(row.decision.choice)
         return f"entry by entry; where several changed: {after}"
@@ -119,11 +123,15 @@ def contests(repository: Repository, branches: Branches, blocks: Blocks) -> list
 
 
 def _contest(repository: Repository, branches: Branches, group: Group, blocks: Blocks) -> Contest:
+    left: dict[str, int] = {}
+
     def make(choice: Choice) -> Manifest:
-        return merge_group(repository, branches, group, fixed(choice), blocks).manifest
+        merged = merge_group(repository, branches, group, fixed(choice), blocks)
+        left[str(choice)] = len(merged.open)
+        return merged.manifest
 
     names = [branches.names[number] for number in group.numbers]
     commits = [branches.commits[number] for number in group.numbers]
     measured = measured_strategies(repository, group.path, commits)
     sides = dict(zip(names, group.sides, strict=True))
-    return Contest(group.path, group.base, sides, make, measured)
+    return Contest(group.path, group.base, sides, make, measured, left)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from typing import Any
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.choices import add_options, choice_of
 from git_theta_ext.errors import UsageError
 from git_theta_ext.merge import structure
-from git_theta_ext.merge.apply import Merged
+from git_theta_ext.merge.apply import UNFIT, Merged
 from git_theta_ext.merge.explain import notes, open_lines
 from git_theta_ext.merge.models import ModelConflict
 from git_theta_ext.merge.resolve import Conflict
@@ -79,10 +80,24 @@ def _resolve(
     if not conflict.state.open:
         # Nothing is remembered of it: find out what is open.
         conflict = conflict.with_open(conflict.merged(blocks).open)
+    if not conflict.state.open and args.tensor is None and choice is not None:
+        print(
+            f"nothing was open, so {choice} settles nothing; --tensor '*' settles anew what both "
+            "sides changed, --undo takes the last resolve back",
+            file=sys.stderr,
+        )
     side: structure.Side | None = args.structure
     if side is None and args.tensor is None and structure.NAME in conflict.state.open:
         side = "ours" if choice == "ours" else "theirs" if choice == "theirs" else None
-    return conflict.resolve(args.tensor, choice, side).finish(blocks)
+    merged = conflict.resolve(args.tensor, choice, side).finish(blocks)
+    unfit = {name: reason for name, reason in merged.open.items() if reason == UNFIT}
+    if not unfit or args.tensor is not None or choice not in ("ours", "theirs"):
+        return merged
+    # Tensors that only the other side has, and for which the chosen structure has no place.
+    for name in unfit:
+        print(f"{printable(name)}: as in {choice}, whose structure stands", file=sys.stderr)
+    more = conflict.with_open({**conflict.state.open, **unfit})
+    return more.resolve(None, choice, side).finish(blocks)
 
 
 def _report(conflict: Conflict, merged: Merged, json: bool) -> int:

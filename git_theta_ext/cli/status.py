@@ -16,7 +16,7 @@ from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.merge.explain import open_lines
 from git_theta_ext.merge.state import key_of, load
 from git_theta_ext.paths import advise
-from git_theta_ext.repository import IndexEntry, Repository
+from git_theta_ext.repository import IndexEntry, Repository, skips_smudge
 from git_theta_ext.text import paragraph, plural, printable, size, table, to_json
 
 
@@ -55,7 +55,7 @@ def collect(repository: Repository) -> dict[str, Any]:
         "problems": installation.problems(repository),
         "scopes": [scope for scope, _ in installation.scopes(repository.cwd)],
         "command": repository.setting("filter.theta.process"),
-        "skip_smudge": repository.flag(installation.SKIP_SMUDGE),
+        "skip_smudge": skips_smudge(repository, os.environ),
         "hooks": _hooks(repository),
         "patterns": patterns,
         "links": links.tracked(repository),
@@ -159,7 +159,10 @@ def _show(repository: Repository, report: dict[str, Any]) -> None:
         for problem in report["problems"]:
             print(f"  {printable(problem)}")
     if report["skip_smudge"]:
-        print("theta.skipSmudge is on: checkouts leave manifests; git theta pull writes them.")
+        print(
+            "Smudging is off (theta.skipSmudge or its variable): checkouts leave manifests;"
+            " git theta pull writes the checkpoints."
+        )
     _show_hooks(report["hooks"])
     names = ", ".join(printable(row["pattern"]) for row in report["patterns"])
     print(f"Tracked patterns: {names or 'none (git theta track PATTERN)'}")

@@ -138,6 +138,27 @@ def promises(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in _EXTENSIONS
 
 
+def broken_promise(path: str, source: Source) -> str | None:
+    """Why a file is not what its extension promises; None where it promises nothing, or keeps it.
+
+    Such a file was most likely cut short or damaged; it is kept as the bytes that it is.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    reasons = []
+    for name in _EXTENSIONS.get(ending, ()):
+        form = get(name)
+        try:
+            if not form.sniff(source.read(0, min(_HEAD_BYTES, source.size)), source):
+                reasons.append(f"it does not begin as {name} does")
+                continue
+            check(form.layout(source), source.size)
+        except (FormatError, RecursionError, MemoryError) as error:
+            reasons.append(str(error) or f"{name}: its structure cannot be read")
+        else:
+            return None
+    return "; ".join(reasons) or None
+
+
 def sniff(source: Source) -> str:
     """The container that a file begins like: quick, and not yet read any further."""
     head = source.read(0, min(_HEAD_BYTES, source.size))

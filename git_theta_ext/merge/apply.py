@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.manifest import Entry, Manifest
-from git_theta_ext.merge import structure
+from git_theta_ext.merge import factors, structure
 from git_theta_ext.merge.choice import CONFLICT
+from git_theta_ext.merge.decisions import Choose, Decision, Plan, entries_of
 from git_theta_ext.merge.entries import (
     Statistics,
     TensorResult,
     measure_tensor,
     merge_tensor,
 )
-from git_theta_ext.merge.plan import Choose, Decision, Plan, entries_of, make_plan
+from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.tensor import COPIES, Versions
 from git_theta_ext.merge.values import Measure
 from git_theta_ext.names import natural_key
@@ -25,18 +26,21 @@ from git_theta_ext.tensors import BLOCK_BYTES, TensorInfo
 BUDGET_BYTES = 400 << 20
 """Memory for tensors under way: three versions, the result, and what encodes it."""
 
+UNFIT = "it does not fit into the structure that stands"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one tensor: its entry in the result, figures where it was read.
 
-    `open` says why it is open, and is empty if it is settled.
+    `open` says why it is open, and is empty if it is settled; `note` what else is to be known.
     """
 
     decision: Decision
     entry: Entry | None
     measure: Measure | None = None
     open: str = ""
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -189,12 +193,22 @@ class _Work:
             held = entry is not None and self.holds.get(decision.name) == entry.tensor
             return Outcome(decision, entry if held else None, None, decision.reason)
         if decision.standing != self.holds.get(decision.name):
-            reason = "it does not fit into the structure that stands"
-            return Outcome(decision, None, None, reason)
+            fitting = self._fitting(decision)
+            return fitting or Outcome(decision, None, None, UNFIT)
         if decision.action == "merge":
             return None
         taken = {"theirs": yours, "base": old}.get(decision.action, mine)
         return Outcome(decision, taken)
+
+    def _fitting(self, decision: Decision) -> Outcome | None:
+        """A tensor that has no place in the structure, as the side has it that was chosen."""
+        sides = dict(zip(("base", "ours", "theirs"), self.versions, strict=True))
+        table = sides.get(decision.choice.strategy)
+        if table is None:
+            return None
+        entry, held = table.get(decision.name), self.holds.get(decision.name)
+        fits = (entry.tensor if entry is not None else None) == held
+        return Outcome(decision, entry) if fits else None
 
     def fetch(self, decisions: Iterable[Decision]) -> None:
         """Everything that will be read, in one batch."""
@@ -210,7 +224,40 @@ class _Work:
             raise ValueError(f"{decision.name!r} is not on both sides")
         return Versions(decision.standing, old, mine, yours, self.blocks)
 
+    def _factors(self, decision: Decision) -> Outcome:
+        """One factor of a product that is blended: its other factor decides with it."""
+        group = next(one for one in self.plan.groups if decision.name in one.members)
+        pair = factors.product_of(group.members)
+        old, mine, yours = self.versions
+        if pair is None:
+            raise ValueError(f"{decision.name!r} is no factor of two")
+        self.blocks.ensure(
+            ref
+            for table in self.versions
+            for name in group.members
+            if name in table
+            for block in table[name].blocks
+            for ref in block.chain
+        )
+        scales = self.statistics("adapter", decision.name) if self.statistics else None
+        leads = decision.name == group.leader
+        if scales is not None and len({None if one is None else one.item() for one in scales}) > 1:
+            why = "the sides scale these factors differently (adapter_config.json): take a side"
+            return Outcome(decision, mine[decision.name], None, why if leads else "")
+        found = factors.blend(pair, (mine, yours, old), decision.choice, self.blocks)
+        if found.beyond:
+            kind = mine[decision.name].tensor.dtype.name
+            why = f"{found.beyond:,} entries would be infinite or NaN, beyond the range of {kind}"
+            return Outcome(decision, mine[decision.name], None, why if leads else "")
+        share = f"{100 * found.error:.3g} % of its length was cut off"
+        note = (
+            f"{group.label}: the product of its factors was blended by {decision.choice}; {share}"
+        )
+        return Outcome(decision, found.entries[decision.name], None, "", note if leads else "")
+
     def _merge(self, decision: Decision, *, spread: bool) -> Outcome:
+        if decision.leader and decision.choice.strategy in factors.STRATEGIES:
+            return self._factors(decision)
         versions = self.versions_of(decision)
         found: TensorResult = merge_tensor(
             decision, versions, self.statistics, BUDGET_BYTES if spread else 0

@@ -101,7 +101,12 @@ class Board:
         self._weigh = weigh
         self._reason = structure_reason
         self._sure = False
-        names = [one.name for one in conflict.plan().decisions if one.action in _CHANGED_BY_BOTH]
+        # A coupled group is settled under the name of its first tensor, in one row.
+        names = [
+            one.name
+            for one in conflict.plan().decisions
+            if one.action in _CHANGED_BY_BOTH and one.leader in ("", one.name)
+        ]
         self.rows = [self._row(name) for name in names]
         if structure_reason:
             self.rows.insert(0, self._structure())

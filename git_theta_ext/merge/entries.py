@@ -26,6 +26,7 @@ Statistics = Callable[[str, str], "tuple[NDArray[Any] | None, ...] | None"]
 """Gives the statistics (`fisher`, `gram`) of a tensor, by its name, for ours and theirs; None if a
 side has no such statistics at all."""
 
+_SIDES = frozenset({"ours", "theirs", "base"})
 _SHORT = 16_384
 """Entries compared at once: in float64 a dozen such arrays stay in the cache of a processor. What
 is random is drawn for slices of another length, and these strategies do not see shorter ones."""
@@ -45,7 +46,10 @@ class TensorResult:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """One block: stored; `left` entries stay open, of which `bad` because they are no numbers."""
+    """One block: stored; `left` entries stay open, of which `bad` because they are no numbers.
+
+    `beyond` entries would be infinite or NaN, though they are made of finite numbers.
+    """
 
     block: Block
     measure: Measure
@@ -53,6 +57,7 @@ class _Done:
     bad: int = 0
     negative: int = 0
     rows: int = 0
+    beyond: int = 0
 
 
 def merge_tensor(
@@ -188,22 +193,35 @@ class _Merger:
     def _block_by_entry(self, part: Part, choice: Choice, combine: Combine | None) -> _Done:
         read = self._versions.read(part)
         result = np.empty(part.stop - part.start, read.mine.dtype)
-        total, left, bad = Measure(), 0, 0
+        total, left, bad, beyond = Measure(), 0, 0, 0
         for start in range(0, self._common(part), _SHORT):
             where = slice(start, min(start + _SHORT, self._common(part)))
             found = _compare(self._versions, read, where)
             total += found.measure
             if found.split.count:
-                lost, wrong = self._collisions(part, read, where, found, choice, combine, result)
-                left, bad = left + lost, bad + wrong
+                lost, wrong, high = self._collisions(
+                    part, read, where, found, choice, combine, result
+                )
+                left, bad, beyond = left + lost, bad + wrong, beyond + high
             else:
                 result[where] = found.split.exact
         rows = self._added_rows(part, read, result)
         if choice.strategy == "zero":
             result[:] = 0
-            left = rows = 0
+            left = rows = beyond = 0
+        elif choice.strategy not in _SIDES:
+            beyond += self._cast_beyond(result)
         negative = self._negative(result, read)
-        return _Done(self._versions.write(part, result, read), total, left, bad, negative, rows)
+        block = self._versions.write(part, result, read)
+        return _Done(block, total, left, bad, negative, rows, beyond)
+
+    def _cast_beyond(self, result: Values) -> int:
+        """Entries of a result that a cast made infinite or NaN."""
+        readers = (self._versions.mine, self._versions.yours)
+        if not any(reader.overflowed for reader in readers):
+            return 0
+        found = values.beyond_range(self._versions.dtype, result)
+        return 0 if found is None else int(np.count_nonzero(found))
 
     def _collisions(  # noqa: PLR0917
         self,
@@ -214,12 +232,15 @@ class _Merger:
         choice: Choice,
         combine: Combine | None,
         result: Values,
-    ) -> tuple[int, int]:
-        """Settle the entries of a slice that collide; how many stay open, and no numbers."""
+    ) -> tuple[int, int, int]:
+        """Settle the entries of a slice that collide.
+
+        How many stay open, and of these how many are no numbers, and how many would be none.
+        """
         split = found.split
         result[where] = split.exact
         if choice == CONFLICT:
-            return split.count, 0
+            return split.count, 0, 0
         mine, yours = read.mine[where], read.yours[where]
         old = None if read.old is None else read.old[where]
         plain = {"ours": mine, "theirs": yours, "base": old}.get(choice.strategy)
@@ -227,22 +248,25 @@ class _Merger:
             plain = values.larger(self._versions.dtype, mine, yours)
         if plain is not None:
             np.copyto(result[where], plain, where=split.collide)
-            return 0, 0
+            return 0, 0, 0
         if combine is None:
-            return split.count, 0
+            return split.count, 0, 0
         if found.floats is not None:
             base, a, b = found.floats
             piece, wrong = Piece(part.start + where.start, base, (a, b)), None
         else:
             piece, wrong = self._piece(part, read, where)
         blended = from_floats(self._versions.dtype, combine(piece))
-        if wrong is None and split.count == len(mine):
+        high = values.beyond_range(self._versions.dtype, blended)
+        if wrong is None and high is None and split.count == len(mine):
             result[where] = blended
-            return 0, 0
-        settled = split.collide if wrong is None else split.collide & ~wrong
+            return 0, 0, 0
+        numbers = split.collide if wrong is None else split.collide & ~wrong
+        settled = numbers if high is None else numbers & ~high
         np.copyto(result[where], blended, where=settled)
+        bad = split.count - int(np.count_nonzero(numbers))
         left = split.count - int(np.count_nonzero(settled))
-        return left, left
+        return left, bad, left - bad
 
     def by_tensor(self, combine: Combine, measured: Measure) -> TensorResult:
         """Every entry by the strategy, but for those that are equal on both sides."""
@@ -251,7 +275,7 @@ class _Merger:
             read = self._versions.read(part)
             mine, yours = read.mine, read.yours
             result = np.empty(part.stop - part.start, mine.dtype)
-            bad = 0
+            bad = beyond = 0
             for start in range(0, self._common(part), SLICE):
                 where = slice(start, min(start + SLICE, self._common(part)))
                 piece, wrong = self._piece(part, read, where)
@@ -259,9 +283,15 @@ class _Merger:
                 differ = mine[where] != yours[where]
                 if wrong is not None:
                     bad += int(np.count_nonzero(differ & wrong))
+                high = values.beyond_range(self._versions.dtype, blended)
+                if high is not None:
+                    beyond += int(
+                        np.count_nonzero(high & differ & (True if wrong is None else ~wrong))
+                    )
                 result[where] = np.where(differ, blended, mine[where])
             rows = self._added_rows(part, read, result)
-            return _Done(self._versions.write(part, result, read), Measure(), bad, bad, 0, rows)
+            block = self._versions.write(part, result, read)
+            return _Done(block, Measure(), bad + beyond, bad, 0, rows, beyond)
 
         found = self._gather(self._map(work, self._versions.parts()))
         if found.reason:
@@ -302,12 +332,12 @@ class _Merger:
         return int(np.count_nonzero(to_floats(dtype, result) < 0))
 
     def _gather(self, done: Iterable[_Done]) -> TensorResult:
-        blocks, total, left, bad, negative, rows = [], Measure(), 0, 0, 0, 0
+        blocks, total, left, bad, negative, rows, beyond = [], Measure(), 0, 0, 0, 0, 0
         for one in done:
             blocks.append(one.block)
             total += one.measure
             left, bad = left + one.left, bad + one.bad
-            negative, rows = negative + one.negative, rows + one.rows
+            negative, rows, beyond = negative + one.negative, rows + one.rows, beyond + one.beyond
         versions = self._versions
         if versions.mine.count != versions.yours.count and not rows and not versions.stacked:
             both = versions.mine.count > versions.common < versions.yours.count
@@ -318,6 +348,11 @@ class _Merger:
                 f"both sides added rows, {versions.mine.entry.tensor.shape[0]} in ours and "
                 f"{versions.yours.entry.tensor.shape[0]} in theirs; those of ours stand "
                 "(stack keeps both)"
+            )
+        elif beyond:
+            reason = (
+                f"{beyond:,} entries would be infinite or NaN, beyond the range of "
+                f"{versions.tensor.dtype.name}"
             )
         elif left or negative:
             reason = _reason(total, left, bad, negative)

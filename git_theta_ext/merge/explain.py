@@ -13,7 +13,7 @@ from git_theta_ext.text import printable
 
 if TYPE_CHECKING:
     from git_theta_ext.merge.apply import Merged, Outcome
-    from git_theta_ext.merge.plan import Decision, Plan
+    from git_theta_ext.merge.decisions import Decision, Plan
 
 MAX_LINES = 20
 _ALIKE = 0.5
@@ -44,7 +44,7 @@ def _tensors(count: int) -> str:
 
 def _will(decision: Decision) -> str:
     if decision.action == "open":
-        return f"open: {decision.reason}"
+        return f"open: {decision.reason or f'with {printable(decision.leader)}'}"
     if decision.action == "merge":
         after = "open" if decision.choice == CONFLICT else str(decision.choice)
         return f"entry by entry; where both changed: {after}"
@@ -67,9 +67,10 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
     if len(found) > MAX_LINES:
         lines.append(f"    … and {len(found) - MAX_LINES} more: git theta status")
     lines.append("  ours stands there for now; what does not collide is merged. To go on:")
+    from git_theta_ext.merge.hints import commands
+
     name = shlex.quote(path)
-    lines.append(f"    git theta resolve {name} --strategy average   (or ours, theirs, ties, …)")
-    lines.append(f"    git add {name}")
+    lines += commands(name, merged)
     model = model_of(path)
     if model is not None and any(map(_moved, merged.outcomes)):
         lines.append("  if tensors moved to other shards, settle all shards together:")
@@ -93,8 +94,9 @@ def figures(measure: Measure | None) -> str:
 def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
     """What was blended and what the user should know of it; nothing if the merge was exact."""
     blended = [one for one in merged.outcomes if _blended(one)]
+    products = [printable(one.note) for one in merged.outcomes if one.note]
     if not blended:
-        return []
+        return products
     total = sum((one.measure for one in blended if one.measure), Measure())
     names = sorted({str(one.decision.choice) for one in blended})
     lines = [
@@ -102,7 +104,7 @@ def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
         f"changed on both sides{figures(total)}"
     ]
     lines += _warnings(blended, total, reapplied)
-    return lines
+    return lines + products
 
 
 def advice(measures: Iterable[Measure]) -> list[str]:

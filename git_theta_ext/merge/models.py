@@ -24,12 +24,15 @@ from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.merge.apply import Merged, carry_out
 from git_theta_ext.merge.between import Heads
 from git_theta_ext.merge.choice import Choice
+from git_theta_ext.merge.decisions import content_of, entries_of
 from git_theta_ext.merge.entries import Statistics
+from git_theta_ext.merge.groups import find_groups
 from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.policy import Policy, policy_for
 from git_theta_ext.merge.resolve import Conflict, operation_under_way
 from git_theta_ext.merge.state import State, key_of, load, save
 from git_theta_ext.merge.structure import Side, Structure, merge_metadata, merge_order
+from git_theta_ext.merge.together import whole_groups
 from git_theta_ext.names import natural_key
 from git_theta_ext.repository import Repository, is_file_at
 from git_theta_ext.sharded import Model
@@ -90,8 +93,33 @@ def heads_under_way(repository: Repository) -> Heads:
     return Heads(repository.resolve(base), own, found)
 
 
+def torn(base: Model | None, ours: Model, theirs: Model) -> bool:
+    """Whether coupled tensors that both sides changed lie in several shards.
+
+    Git merges each shard by itself, and would take codes from one side and scales from the other.
+    """
+    old = base.manifest if base is not None else None
+    versions = [entries_of(one) for one in (old, ours.manifest, theirs.manifest)]
+    places = {**places_of(theirs), **places_of(ours)}
+    for group in find_groups(old, (ours.manifest, theirs.manifest)):
+        if len({places.get(name) for name in group.members} - {None}) < 2:
+            continue
+        states = [
+            tuple(None if (one := table.get(name)) is None else content_of(one)
+                  for name in group.members)
+            for table in versions
+        ]  # fmt: skip
+        if states[1] != states[2] and (old is None or states[0] not in states[1:]):
+            return True
+    return False
+
+
 def resharded(repository: Repository, heads: Heads) -> list[str]:
-    """The patterns of the models that both sides changed and in which one moved tensors."""
+    """The patterns of the models that must be merged as one.
+
+    Both sides changed them, and one moved tensors to another shard, or both changed coupled
+    tensors that lie in several shards.
+    """
     if heads.ours in (heads.base, heads.theirs) or heads.theirs == heads.base:
         return []
     trees = [
@@ -105,7 +133,14 @@ def resharded(repository: Repository, heads: Heads) -> list[str]:
         base, ours, theirs = (
             _model(repository, commit, pattern) for commit in (heads.base, heads.ours, heads.theirs)
         )
-        if ours and theirs and (moved(base, ours) or moved(base, theirs) or moved(ours, theirs)):
+        if ours is None or theirs is None:
+            continue
+        if (
+            moved(base, ours)
+            or moved(base, theirs)
+            or moved(ours, theirs)
+            or torn(base, ours, theirs)
+        ):
             found.append(pattern)
     return found
 
@@ -395,7 +430,8 @@ def reopen(conflict: ModelConflict, names: Sequence[str]) -> None:
     places = places_of(model)
     first = model.shards[0][0]
     lines = []
-    for path in sorted({places.get(name, first) for name in names}):
+    parts = whole_groups(names, conflict.plan().groups)
+    for path in sorted({places.get(name, first) for name in parts}):
         stages = {entry.stage for entry in repository.index(f":(top,literal){path}")}
         if stages - {0}:
             continue

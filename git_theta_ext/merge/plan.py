@@ -7,76 +7,42 @@ strategy that was chosen, or left open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import replace
 
 from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.merge.choice import CONFLICT, Choice
-from git_theta_ext.merge.kinds import NEVER_BLENDED, WHOLE, Kind, kind_of, quantised_group
+from git_theta_ext.merge.decisions import (
+    PLAIN,
+    TIE_BYTES,
+    Action,
+    Choose,
+    Decision,
+    Did,
+    Plan,
+    Side,
+    content_of,
+    entries_of,
+    type_of,
+)
+from git_theta_ext.merge.groups import Group, find_groups, joined_groups
+from git_theta_ext.merge.kinds import NEVER_BLENDED, WHOLE, Kind, kind_of
+from git_theta_ext.merge.renames import follow, lost_renames
+from git_theta_ext.merge.together import settle_groups
 from git_theta_ext.names import natural_key
 from git_theta_ext.tensors import DType, TensorInfo
 
-Did = Literal["-", "kept", "changed", "retyped", "added", "removed"]
-"""What a side did to a tensor; `-`: it never had it."""
-
-Action = Literal["same", "ours", "theirs", "base", "drop", "merge", "open"]
-"""What is done: nothing (the sides agree), a side or the base is taken, the tensor goes, its
-entries are merged, or it is left open."""
-
-PLAIN = frozenset({"ours", "theirs", "base", "zero"})
-"""Strategies that compute nothing, and so may be used on anything."""
-
-_TIE_BYTES = 1024
-"""Smaller tensors with equal bytes (zero biases) are a coincidence, not a tie."""
-
-Choose = Callable[[str], Choice]
-"""The strategy for a tensor, by its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One tensor: what each side did, what is done, with which strategy where entries collide.
-
-    `standing` is the type that the tensor has in the result: None if it is not in it. `reason`
-    says why a tensor is open. `seed_name` is the name that random strategies are seeded by: the
-    first one of tied tensors, so that they stay equal.
-    """
-
-    name: str
-    kind: Kind
-    ours: Did
-    theirs: Did
-    action: Action
-    standing: TensorInfo | None
-    choice: Choice = CONFLICT
-    reason: str = ""
-    seed_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All decisions, in natural order of the tensors' names."""
-
-    base: Manifest | None
-    ours: Manifest
-    theirs: Manifest
-    decisions: tuple[Decision, ...]
-
-    def lines(self) -> Iterator[str]:
-        """The plan for a terminal: a line for each tensor that a side changed."""
-        from git_theta_ext.merge.explain import plan_lines
-
-        return plan_lines(self)
-
-
-def entries_of(manifest: Manifest | None) -> dict[str, Entry]:
-    """The tensors of a manifest by name; none without a manifest."""
-    return {} if manifest is None else {entry.tensor.name: entry for entry in manifest.entries}
+__all__ = [
+    "PLAIN", "Choose", "Decision", "Did", "Plan", "content_of", "entries_of", "make_plan", "type_of"
+]  # fmt: skip
 
 
 def make_plan(
-    base: Manifest | None, ours: Manifest, theirs: Manifest, choose: Choose = lambda _: CONFLICT
+    base: Manifest | None,
+    ours: Manifest,
+    theirs: Manifest,
+    choose: Choose = lambda _: CONFLICT,
+    groups: tuple[Group, ...] | None = None,
 ) -> Plan:
     """Decide for every tensor of three versions of a checkpoint.
 
@@ -84,35 +50,24 @@ def make_plan(
         base: the version that both come from; None where both added the file.
         ours, theirs: the two sides.
         choose: gives the strategy for entries that collide.
+        groups: the coupled groups, where more sides than these two are merged; no renames are
+            followed then.
     """
+    followed: Mapping[Side, Mapping[str, str]] = {}
+    if groups is None:
+        base, ours, theirs, followed = follow(base, ours, theirs)
     old, mine, yours = entries_of(base), entries_of(ours), entries_of(theirs)
-    types = {
-        name: entry.tensor.dtype for side in (old, yours, mine) for name, entry in side.items()
+    names = sorted({*old, *yours, *mine}, key=natural_key)
+    decisions = {
+        name: _decide(old.get(name), mine.get(name), yours.get(name), choose) for name in names
     }
-    decisions = {}
-    for name in sorted(types, key=natural_key):
-        present = mine.get(name) or yours.get(name) or old[name]
-        decisions[name] = _decide(
-            present, kind_of(present, types), old.get(name), mine.get(name), yours.get(name), choose
-        )
-    _check_groups(decisions, types, (mine, yours), choose)
+    if groups is None:
+        groups = joined_groups(find_groups(base, (ours, theirs)), lost_renames(old, mine, yours))
     _check_ties(decisions, old, mine, yours)
     for side, other, label in ((mine, yours, "theirs"), (yours, mine, "ours")):
         _check_copies(decisions, old, side, (other, label), choose)
-    return Plan(base, ours, theirs, tuple(decisions.values()))
-
-
-def type_of(entry: Entry | None) -> tuple[object, ...] | None:
-    """What must be equal for two versions of a tensor to be compared entry by entry."""
-    if entry is None:
-        return None
-    tensor = entry.tensor
-    return tensor.dtype.name, tensor.shape, tensor.order, entry.opaque
-
-
-def content_of(entry: Entry) -> tuple[object, ...]:
-    """What is equal exactly if two versions of a tensor are."""
-    return (type_of(entry), *(block.sha256 for block in entry.blocks))
+    forced = settle_groups(decisions, groups, (base, ours, theirs), choose)
+    return Plan(base, ours, theirs, tuple(decisions.values()), groups, followed, *forced)
 
 
 def _did(old: Entry | None, now: Entry | None) -> Did:
@@ -125,15 +80,12 @@ def _did(old: Entry | None, now: Entry | None) -> Did:
     return "kept" if content_of(now) == content_of(old) else "changed"
 
 
-def _decide(  # noqa: PLR0917
-    present: Entry,
-    kind: Kind,
-    old: Entry | None,
-    mine: Entry | None,
-    yours: Entry | None,
-    choose: Choose,
-) -> Decision:
-    name = present.tensor.name
+def _decide(old: Entry | None, mine: Entry | None, yours: Entry | None, choose: Choose) -> Decision:
+    """What would be done with a tensor if it stood alone."""
+    present = mine or yours or old
+    if present is None:
+        raise ValueError("a tensor that no version has")
+    name, kind = present.tensor.name, kind_of(present)
     did = _did(old, mine), _did(old, yours)
     made = Decision(name, kind, *did, "open", mine.tensor if mine else None, seed_name=name)
     if mine is None and yours is None:
@@ -183,7 +135,7 @@ def _both_changed(
     if target is None:
         return replace(made, reason=_unlike(mine, yours))
     if made.kind in WHOLE and choice.strategy != "zero":
-        return replace(made, reason=_TOGETHER[made.kind])
+        return replace(made, reason=_OPAQUE)
     return replace(made, action="merge", standing=target, choice=_fit(made.kind, choice))
 
 
@@ -201,11 +153,7 @@ def _stacked(old: Entry | None, mine: Entry, yours: Entry) -> TensorInfo | None:
     return replace(target, shape=(mine.tensor.shape[0] + added, *target.shape[1:]))
 
 
-_TOGETHER = {
-    "optimizer": "optimizer state is never blended: take ours, or reset it (zero)",
-    "quantised": "quantised codes and scales belong together: take a side",
-    "opaque": "bytes of unknown meaning, changed on both sides",
-}
+_OPAQUE = "bytes of unknown meaning, changed on both sides"
 
 
 def _fit(kind: Kind, choice: Choice) -> Choice:
@@ -267,45 +215,6 @@ def _unlike(mine: Entry, yours: Entry) -> str:
     )
 
 
-def _check_groups(
-    decisions: dict[str, Decision],
-    types: Mapping[str, DType],
-    sides: tuple[Mapping[str, Entry], Mapping[str, Entry]],
-    choose: Choose,
-) -> None:
-    """Codes of one side with scales of the other are neither's weights: such groups stay open."""
-    groups: dict[str, list[Decision]] = {}
-    for decision in decisions.values():
-        if decision.kind == "quantised":
-            group = quantised_group(decision.name, types)
-            groups.setdefault(group or decision.name, []).append(decision)
-    for group, members in groups.items():
-        moved = [one for one in members if one.action not in ("same", "drop")]
-        if len({side for one in moved for side in _moved_by(one)}) < 2:
-            continue
-        for one in moved:
-            strategy = choose(one.name).strategy
-            if strategy in ("ours", "theirs"):
-                entry = sides[strategy == "theirs"].get(one.name)
-                action: Action = "ours" if strategy == "ours" else "theirs"
-                decisions[one.name] = replace(
-                    one,
-                    action=action if entry else "drop",
-                    standing=entry.tensor if entry else None,
-                    choice=Choice(strategy),
-                    reason="",
-                )
-            elif strategy not in PLAIN:
-                reason = f"both sides changed the quantised {group}: take one side for all of it"
-                decisions[one.name] = replace(one, action="open", reason=reason)
-
-
-def _moved_by(decision: Decision) -> list[str]:
-    still = ("-", "kept")
-    sides = (("ours", decision.ours), ("theirs", decision.theirs))
-    return [side for side, did in sides if did not in still]
-
-
 def _check_ties(
     decisions: dict[str, Decision],
     old: Mapping[str, Entry],
@@ -315,7 +224,7 @@ def _check_ties(
     """Tensors that are equal in the base are tied: they stay equal, or it is a conflict."""
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, entry in old.items():
-        if entry.tensor.nbytes >= _TIE_BYTES and not entry.opaque:
+        if entry.tensor.nbytes >= TIE_BYTES and not entry.opaque:
             groups.setdefault(content_of(entry), []).append(name)
     for names in groups.values():
         if len(names) < 2:
@@ -351,7 +260,7 @@ def _check_copies(
     for name, entry in old.items() if added else ():
         now = entries.get(name)
         moved = now is not None and content_of(now) != content_of(entry)
-        if moved and entry.tensor.nbytes >= _TIE_BYTES:
+        if moved and entry.tensor.nbytes >= TIE_BYTES:
             copied[content_of(entry)] = name
     for name in added:
         source = copied.get(content_of(side[name]))

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import write_version
+from git_theta_ext.converted import manifest_of
 from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.globs import Globs
-from git_theta_ext.manifest import Manifest, is_manifest
+from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge import structure
 from git_theta_ext.merge.apply import Merged, carry_out
 from git_theta_ext.merge.entries import Statistics
@@ -17,6 +18,7 @@ from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.plan import Plan, make_plan
 from git_theta_ext.merge.policy import Operation, parse_choice, policy_for
 from git_theta_ext.merge.state import Resolution, State, key_of, load, save
+from git_theta_ext.merge.together import whole_groups
 from git_theta_ext.repository import IndexEntry, Repository
 from git_theta_ext.sharded import model_of
 
@@ -64,7 +66,8 @@ class Conflict:
                 hint = f"git theta resolve '{model}'   settles all shards of the model together"
             raise UsageError(f"{path} was deleted in {gone} and changed in the other", hint=hint)
         texts = [_text(repository, stages.get(number)) for number in (1, 2, 3)]
-        versions = [_parse(text, path, number) for number, text in enumerate(texts)]
+        blocks = Blocks.open(repository)
+        versions = [manifest_of(text, path, repository, blocks) if text else None for text in texts]
         key = key_of(texts)
         state = load(repository, key)
         if state is None:
@@ -77,7 +80,19 @@ class Conflict:
 
     def plan(self) -> Plan:
         """What would be done with what was chosen so far."""
-        return make_plan(*self.versions, self.state.choose)
+        plan = make_plan(*self.versions, self.state.choose)
+        if not self.state.resolutions:
+            return plan
+        # A tensor of one side that was open all the same, for want of a place: see `apply`.
+        return replace(
+            plan,
+            decisions=tuple(
+                replace(one, choice=self.state.resolved(one.name) or one.choice)
+                if one.action in ("ours", "theirs", "drop")
+                else one
+                for one in plan.decisions
+            ),
+        )
 
     def statistics(self, blocks: Blocks) -> Statistics:
         """What Fisher and RegMean need, of both sides."""
@@ -123,17 +138,19 @@ class Conflict:
             names = sorted(name for name in known if globs.matches(name))
             if not names:
                 raise UsageError(f"no tensor that both sides changed matches {pattern!r}")
+        names = whole_groups(names, self.plan().groups)
         resolution = Resolution(frozenset(names), choice, side)
         return self._with((*self.state.resolutions, resolution))
 
     def only(self, names: Iterable[str], choice: str) -> Conflict:
-        """Use a strategy for some tensors, by their names.
+        """Use a strategy for some tensors, by their names, and what is coupled with them.
 
         Raises:
             UsageError: there is no such strategy.
         """
         parse_choice(choice, "strategy")
-        return self._with((*self.state.resolutions, Resolution(frozenset(names), choice)))
+        whole = whole_groups(names, self.plan().groups)
+        return self._with((*self.state.resolutions, Resolution(frozenset(whole), choice)))
 
     def undo(self) -> Conflict:
         """Take the last resolution back.
@@ -166,15 +183,3 @@ class Conflict:
 
 def _text(repository: Repository, entry: IndexEntry | None) -> bytes | None:
     return None if entry is None else repository.blob(entry.oid)
-
-
-def _parse(text: bytes | None, path: str, number: int) -> Manifest | None:
-    if not text:
-        return None
-    if not is_manifest(text):
-        side = ("the base", "ours", "theirs")[number]
-        raise ManifestError(
-            f"{path}: {side} is a raw checkpoint, committed without git-theta-ext",
-            hint=f"take a side: git checkout --ours -- {path} (or --theirs), then: git add {path}",
-        )
-    return Manifest.parse(text)

@@ -13,15 +13,18 @@ from itertools import combinations
 from git_theta_ext.errors import UsageError
 from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.merge.choice import CONFLICT, Choice
-from git_theta_ext.merge.plan import (
+from git_theta_ext.merge.decisions import (
     Choose,
     Decision,
     Did,
     content_of,
     entries_of,
-    make_plan,
     type_of,
 )
+from git_theta_ext.merge.groups import Group, find_groups, joined_groups
+from git_theta_ext.merge.plan import make_plan
+from git_theta_ext.merge.renames import lost_renames
+from git_theta_ext.merge.together import named_sides, reason_of, state_of
 from git_theta_ext.names import natural_key
 
 _STILL = ("-", "kept")
@@ -32,7 +35,8 @@ class Row:
     """One tensor: what each side did, and what is done.
 
     `entry` is what is taken as it is; `movers` are the sides, by number, whose versions are merged
-    by `decision.choice`; neither, where the tensor goes or is open (`decision.reason`).
+    by `decision.choice`; neither, where the tensor goes or is open (`decision.reason`). `stands`
+    is the side whose skeleton must stand because a coupled group has a part in it; -1: the base's.
     """
 
     decision: Decision
@@ -40,6 +44,7 @@ class Row:
     old: Entry | None = None
     entry: Entry | None = None
     movers: tuple[int, ...] = ()
+    stands: int | None = None
 
 
 def check_weights(choice: Choice, count: int) -> None:
@@ -63,14 +68,56 @@ def plan_several(base: Manifest | None, sides: Sequence[Manifest], choose: Choos
         sides: in the order that `ours` (the first one that changed) and `theirs` (the last) mean.
         choose: gives the strategy for entries that collide.
     """
-    pairs = {
-        (a, b): {one.name: one for one in make_plan(base, sides[a], sides[b], choose).decisions}
-        for a, b in combinations(range(len(sides)), 2)
-    }
     old = entries_of(base)
     tables = [entries_of(side) for side in sides]
+    groups = find_groups(base, sides)
+    for a, b in combinations(tables, 2):
+        groups = joined_groups(groups, lost_renames(old, a, b))
+    pairs = {
+        (a, b): {
+            one.name: one for one in make_plan(base, sides[a], sides[b], choose, groups).decisions
+        }
+        for a, b in combinations(range(len(sides)), 2)
+    }
     names = sorted({*old, *(name for table in tables for name in table)}, key=natural_key)
-    return [_row(name, old.get(name), [one.get(name) for one in tables], pairs) for name in names]
+    rows = {
+        name: _row(name, old.get(name), [one.get(name) for one in tables], pairs) for name in names
+    }
+    for group in groups:
+        rows.update(_together(group, rows, base, sides, choose))
+    return list(rows.values())
+
+
+def _together(
+    group: Group,
+    rows: Mapping[str, Row],
+    base: Manifest | None,
+    sides: Sequence[Manifest],
+    choose: Choose,
+) -> dict[str, Row]:
+    """The rows of a group that several sides changed: all from one side, or all open."""
+    tables = [entries_of(side) for side in sides]
+    states = [state_of(group, *pair) for pair in zip(sides, tables, strict=True)]
+    before = state_of(group, base, entries_of(base))
+    movers = [n for n, one in enumerate(states) if base is None or one != before]
+    if len({states[n] for n in movers}) < 2:
+        return {}
+    named = named_sides(choose(name) for name in group.members)
+    made: dict[str, Row] = {}
+    for name in group.members:
+        row = rows[name]
+        if len(named) == 1 and (named[0] != "base" or base is not None):
+            number = {"ours": movers[0], "theirs": movers[-1], "base": -1}[named[0]]
+            table = entries_of(base) if number < 0 else tables[number]
+            same = replace(row.decision, action="same", choice=CONFLICT, reason="")
+            stands = number if group.holds else None
+            made[name] = Row(same, row.did, row.old, table.get(name), (), stands)
+        elif group.kind != "renamed" or row.decision.action == "open":
+            reason = reason_of(group, len(named) > 1) if name == group.leader else ""
+            reason = reason.replace("both sides changed", "several sides changed")
+            left = replace(row.decision, action="open", reason=reason, leader=group.leader)
+            made[name] = Row(left, row.did, row.old)
+    return made
 
 
 def _row(

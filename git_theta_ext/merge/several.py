@@ -18,15 +18,11 @@ from git_theta_ext.blocks import Blocks, sha256
 from git_theta_ext.errors import UsageError
 from git_theta_ext.manifest import Block, Entry, Manifest
 from git_theta_ext.merge import strategies, structure, values
-from git_theta_ext.merge.apply import BUDGET_BYTES, Merged, Outcome
+from git_theta_ext.merge.apply import BUDGET_BYTES, UNFIT, Merged, Outcome
 from git_theta_ext.merge.choice import CONFLICT, Choice
+from git_theta_ext.merge.decisions import Choose, Plan, Side, entries_of
 from git_theta_ext.merge.entries import Statistics, seed_of
-from git_theta_ext.merge.plan import (
-    Choose,
-    Plan,
-    entries_of,
-    make_plan,
-)
+from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.rows import Row, check_weights, plan_several
 from git_theta_ext.merge.strategies import Combine, NotPossibleError, Piece
 from git_theta_ext.merge.values import Measure, from_floats, not_finite, to_floats
@@ -57,7 +53,8 @@ def merge_several(
     if len(sides) > MAX_SIDES:
         raise UsageError(f"at most {MAX_SIDES} versions can be merged at once, not {len(sides)}")
     rows = plan_several(base, sides, choose)
-    manifest, reason = _structures(base, sides, blocks, prefer)
+    stands = next((row.stands for row in rows if row.stands is not None), None)
+    manifest, reason = _structures(base, sides, blocks, prefer, stands)
     holds = {entry.tensor.name: entry for entry in manifest.entries}
     tables = [entries_of(side) for side in sides]
     blocks.ensure(
@@ -88,13 +85,24 @@ def _cost(count: int) -> Callable[[Row], int]:
 
 
 def _structures(
-    base: Manifest | None, sides: Sequence[Manifest], blocks: Blocks, prefer: structure.Side | None
+    base: Manifest | None,
+    sides: Sequence[Manifest],
+    blocks: Blocks,
+    prefer: structure.Side | None,
+    stands: int | None,
 ) -> tuple[Manifest, str]:
-    """What holds the result, side after side merged into it; some version's entries stand in it."""
-    current, reasons = sides[0], []
-    for side in sides[1:]:
-        plan: Plan = make_plan(base, current, side, lambda _: Choice("ours"))
-        holder = structure.settle(plan, blocks, prefer)
+    """What holds the result, side after side merged into it; some version's entries stand in it.
+
+    `stands` is the side whose skeleton must, if one must; -1 for the base.
+    """
+    current, reasons = sides[0], list[str]()
+    for number, side in enumerate(sides[1:], 1):
+        plan: Plan = make_plan(base, current, side, lambda _: Choice("ours"), ())
+        if stands is not None and stands <= number:
+            version: Side = "theirs" if stands == number else "ours"
+            plan = replace(plan, side="base" if stands < 0 else version)
+            reasons = [] if stands == number else reasons
+        holder = structure.settle(plan, blocks, prefer if plan.side is None else None)
         reasons.append(holder.reason)
         versions = [entries_of(one) for one in (current, side, base)]
         theirs = {one.name for one in plan.decisions if one.action == "theirs"}
@@ -131,7 +139,7 @@ def _settle(
     if (held is None) != (outcome.entry is None) or (
         held is not None and outcome.entry is not None and held.tensor != outcome.entry.tensor
     ):
-        return Outcome(decision, None, None, "it does not fit into the structure that stands")
+        return Outcome(decision, None, None, UNFIT)
     return outcome
 
 
@@ -157,6 +165,7 @@ class _Merger:
         self.count = sum(_length(spec) for spec in self.specs)
         self.seeds = tuple(seed_of(row.decision.seed_name, one, row.old) for one in entries)
         self._held: list[Values] | None = None
+        self._beyond = 0
 
     def statistic(self, kind: str) -> tuple[NDArray[Any], ...]:
         """Statistics of the sides that changed the tensor; see `strategies.Sides.statistic`."""
@@ -250,6 +259,11 @@ class _Merger:
         reason = f"several sides changed {left:,} of {total.entries:,} entries" if left else ""
         if left and total.nan_ours:
             reason = f"{total.nan_ours:,} NaN on some sides only"
+        if self._beyond:
+            kind = self.tensor.dtype.name
+            reason = (
+                f"{self._beyond:,} entries would be infinite or NaN, beyond the range of {kind}"
+            )
         return Outcome(self._row.decision, Entry(self.tensor, tuple(blocks)), total, reason)
 
     def _write(self, number: int, merged: Values) -> Block:
@@ -271,7 +285,14 @@ class _Merger:
             blended = from_floats(self.dtype, combine(self._piece(found, where, start)))
             differ = np.logical_or.reduce([one[where] != sides[0][where] for one in sides[1:]])
             np.copyto(result[where], blended, where=differ)
+            self._note_beyond(blended, differ)
         return result, Measure(length, length), 0
+
+    def _note_beyond(self, blended: Values, where: NDArray[np.bool_] | None = None) -> None:
+        """Count the entries that finite numbers of all sides made infinite or NaN."""
+        high = values.beyond_range(self.dtype, blended)
+        if high is not None:
+            self._beyond += int(np.count_nonzero(high if where is None else high & where))
 
     def _by_entry(
         self, choice: Choice, found: list[Values], start: int, length: int
@@ -311,7 +332,9 @@ class _Merger:
             places = np.flatnonzero(settled & (split.movers == code))
             piece = self._piece(found, places, 0)
             piece = Piece(0, piece.base, tuple(piece.sides[n] for n in movers))
-            result[places] = from_floats(self.dtype, self._combine(choice, movers)(piece))
+            blended = from_floats(self.dtype, self._combine(choice, movers)(piece))
+            self._note_beyond(blended)
+            result[places] = blended
         return left
 
     def _plain(self, choice: Choice, found: list[Values], split: _Split, result: Values) -> int:

@@ -45,10 +45,14 @@ class State:
 
     def choose(self, name: str) -> Choice:
         """The strategy for a tensor: of the last resolution that names it, else the policy's."""
+        return self.resolved(name) or self.policy.choose(name)
+
+    def resolved(self, name: str) -> Choice | None:
+        """The strategy of the last resolution that names a tensor, if one does."""
         for resolution in reversed(self.resolutions):
             if name in resolution.names:
                 return parse_choice(resolution.choice, "resolution")
-        return self.policy.choose(name)
+        return None
 
     @property
     def structure(self) -> Literal["ours", "theirs"] | None:

@@ -13,9 +13,10 @@ from git_theta_ext.formats.base import Layout
 from git_theta_ext.formats.base import Literal as LiteralSegment
 from git_theta_ext.formats.skeleton import Skeleton, SpanRef
 from git_theta_ext.manifest import Block, Manifest
+from git_theta_ext.merge.decisions import Plan
+from git_theta_ext.merge.decisions import Side as Version
 from git_theta_ext.merge.kinds import is_counter_name
 from git_theta_ext.merge.pickles import Contents, Verdict, contents, judge
-from git_theta_ext.merge.plan import Plan
 from git_theta_ext.tensors import TensorInfo
 
 Side = Literal["ours", "theirs"]
@@ -28,14 +29,14 @@ NAME = "structure (header or pickle)"
 class Structure:
     """The skeleton of the result and the tensors that fit into it.
 
-    `side` is the side whose skeleton it is, None for one that was built; `reason` says why it is
+    `side` is the version whose skeleton it is, None for one that was built; `reason` says why it is
     open (then ours stands); `tensors` are the types that the skeleton holds, by name.
     """
 
     format: str
     block: Block
     tensors: Mapping[str, TensorInfo]
-    side: Side | None
+    side: Version | None
     reason: str = ""
 
 
@@ -48,9 +49,14 @@ def settle(plan: Plan, blocks: Blocks, prefer: Side | None = None) -> Structure:
         prefer: the side that is to win where both sides changed the structure differently.
     """
     wanted = {one.name: one.standing for one in plan.decisions if one.standing is not None}
+    if plan.side is not None:
+        return _coupled(plan, wanted, blocks, plan.side, prefer)
     base = plan.base.skeleton.sha256 if plan.base else None
     ours, theirs = plan.ours.skeleton.sha256, plan.theirs.skeleton.sha256
-    fits = [_fits(wanted, plan.ours), _fits(wanted, plan.theirs)]
+    fits = [
+        one not in plan.followed and _fits(wanted, manifest)
+        for one, manifest in (("ours", plan.ours), ("theirs", plan.theirs))
+    ]
     if fits[0] and theirs in (base, ours):
         return _taken(plan, "ours")
     if fits[1] and ours == base:
@@ -61,17 +67,41 @@ def settle(plan: Plan, blocks: Blocks, prefer: Side | None = None) -> Structure:
     verdict = _verdict(plan, fits, blocks)
     if verdict.side is not None:
         return _taken(plan, verdict.side)
-    return _taken(plan, prefer) if prefer else replace(_taken(plan, "ours"), reason=verdict.reason)
+    if prefer in plan.followed:
+        other: Side = "theirs" if prefer == "ours" else "ours"
+        return replace(_taken(plan, other), reason=f"{prefer} has old names of renamed tensors")
+    standing: Side = "theirs" if "ours" in plan.followed else "ours"
+    return _taken(plan, prefer or standing, "" if prefer else verdict.reason)
+
+
+def _coupled(
+    plan: Plan,
+    wanted: Mapping[str, TensorInfo],
+    blocks: Blocks,
+    side: Version,
+    prefer: Side | None,
+) -> Structure:
+    """What must come from one version, because tensors that were taken from it need it."""
+    manifest = {"ours": plan.ours, "theirs": plan.theirs, "base": plan.base}[side]
+    torn = prefer is not None and prefer != side and not plan.open_group
+    reason = f"{plan.coupled} comes from {side}, and needs its structure" if torn else ""
+    if manifest is None or side in plan.followed:
+        return _taken(plan, "ours", f"{plan.coupled} needs what has other names for its tensors")
+    if manifest.format == safetensors.NAME and not _fits(wanted, manifest):
+        return replace(_build(plan, wanted, blocks, prefer, side), reason=reason)
+    return _taken(plan, side, reason)
 
 
 def _fits(wanted: Mapping[str, TensorInfo], manifest: Manifest) -> bool:
     return wanted == {entry.tensor.name: entry.tensor for entry in manifest.entries}
 
 
-def _taken(plan: Plan, side: Side) -> Structure:
-    manifest = plan.ours if side == "ours" else plan.theirs
+def _taken(plan: Plan, side: Version, reason: str = "") -> Structure:
+    manifest = plan.base if side == "base" else plan.theirs if side == "theirs" else plan.ours
+    if manifest is None:
+        raise ValueError("there is no base")
     tensors = {entry.tensor.name: entry.tensor for entry in manifest.entries}
-    return Structure(manifest.format, manifest.skeleton, tensors, side)
+    return Structure(manifest.format, manifest.skeleton, tensors, side, reason)
 
 
 def _verdict(plan: Plan, fits: Sequence[bool], blocks: Blocks) -> Verdict:
@@ -85,7 +115,10 @@ def _verdict(plan: Plan, fits: Sequence[bool], blocks: Blocks) -> Verdict:
     if plan.ours.format != "torch-zip" or plan.base.format != "torch-zip":
         return Verdict(None, "both sides changed it")
     try:
-        sides = [_contents(manifest, blocks) for manifest in (plan.base, plan.ours, plan.theirs)]
+        versions: tuple[tuple[Version, Manifest], ...] = (
+            ("base", plan.base), ("ours", plan.ours), ("theirs", plan.theirs)
+        )  # fmt: skip
+        sides = [_contents(one, plan.followed.get(side, {}), blocks) for side, one in versions]
     except FormatError as error:
         return Verdict(None, f"both sides changed it ({error.message})")
     verdict = judge(*sides)
@@ -94,8 +127,11 @@ def _verdict(plan: Plan, fits: Sequence[bool], blocks: Blocks) -> Verdict:
     return verdict
 
 
-def _contents(manifest: Manifest, blocks: Blocks) -> Contents:
-    lengths = {entry.tensor.name: entry.tensor.nbytes for entry in manifest.entries}
+def _contents(manifest: Manifest, names: Mapping[str, str], blocks: Blocks) -> Contents:
+    lengths = {
+        names.get(entry.tensor.name, entry.tensor.name): entry.tensor.nbytes
+        for entry in manifest.entries
+    }
     return contents(_read(manifest, blocks), lengths)
 
 
@@ -104,15 +140,26 @@ def _read(manifest: Manifest, blocks: Blocks) -> Skeleton:
 
 
 def _build(
-    plan: Plan, wanted: Mapping[str, TensorInfo], blocks: Blocks, prefer: Side | None
+    plan: Plan,
+    wanted: Mapping[str, TensorInfo],
+    blocks: Blocks,
+    prefer: Side | None,
+    whole: Version | None = None,
 ) -> Structure:
-    """A new safetensors header: the tensors in the order of both sides, the metadata merged."""
+    """A new safetensors header: the tensors in the order of both sides, the metadata merged.
+
+    `whole` is the version whose metadata stands as it is, where not to be merged.
+    """
     manifests = (plan.base, plan.ours, plan.theirs)
     skeletons = [_read(one, blocks) if one is not None else None for one in manifests]
-    orders = [_order(found) for found in skeletons]
-    names = [name for name in merge_order(orders[1], orders[2]) if name in wanted]
+    ours = _order(skeletons[1], plan.followed.get("ours", {}))
+    theirs = _order(skeletons[2], plan.followed.get("theirs", {}))
+    names = list(dict.fromkeys((*merge_order(ours, theirs), *wanted)))
+    names = [name for name in names if name in wanted]
     found = [_metadata(one) for one in skeletons]
     merged, clashes = merge_metadata(found[0], found[1], found[2], prefer)
+    if whole is not None:
+        merged, clashes = found[("base", "ours", "theirs").index(whole)], []
     layout = safetensors.build({name: wanted[name] for name in names}, None, merged)
     data = skeleton.encode(layout)
     block = blocks.write_bytes(data, reference=plan.ours.skeleton)
@@ -123,9 +170,12 @@ def _build(
     return Structure(safetensors.NAME, block, dict(wanted), None, reason)
 
 
-def _order(found: Skeleton | None) -> list[str]:
+def _order(found: Skeleton | None, followed: Mapping[str, str]) -> list[str]:
+    new = {old: name for name, old in followed.items()}
     segments = () if found is None else found.segments
-    return [segment.name for segment in segments if isinstance(segment, SpanRef)]
+    return [
+        new.get(segment.name, segment.name) for segment in segments if isinstance(segment, SpanRef)
+    ]
 
 
 def _metadata(found: Skeleton | None) -> dict[str, str]:

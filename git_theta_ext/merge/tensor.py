@@ -11,7 +11,7 @@ from git_theta_ext.blocks import Blocks, Shared, sha256
 from git_theta_ext.checkout import entry_specs
 from git_theta_ext.manifest import Block, Entry
 from git_theta_ext.merge.encoding import encode_merged
-from git_theta_ext.merge.values import from_floats, to_floats
+from git_theta_ext.merge.values import beyond_range, from_floats, to_floats
 from git_theta_ext.tensors import BlockSpec, DType, TensorInfo, cut
 from git_theta_ext.updates.base import Values, values_dtype
 from git_theta_ext.updates.residual import SLICE
@@ -24,6 +24,7 @@ class Reader:
     """Runs of values of one version of a tensor, converted to the dtype of the result.
 
     Positions count values: elements, or bytes of packed ones, or halves of complex ones.
+    `overflowed` says whether a finite number that was read is none in the result's dtype.
     """
 
     def __init__(self, entry: Entry, dtype: DType, blocks: Blocks) -> None:
@@ -34,6 +35,7 @@ class Reader:
         self._specs = entry_specs(entry)
         self._lengths = [_values_in(spec) for spec in self._specs]
         self.count = sum(self._lengths)
+        self.overflowed = False
 
     def read(self, start: int, stop: int) -> Values:
         """The raw bits of values `start` to `stop`; a fresh array."""
@@ -57,7 +59,11 @@ class Reader:
         result = np.empty(len(values), values_dtype(self._dtype))
         for start in range(0, len(values), SLICE):
             piece = slice(start, start + SLICE)
-            result[piece] = from_floats(self._dtype, to_floats(dtype, values[piece]))
+            numbers = to_floats(dtype, values[piece])
+            result[piece] = from_floats(self._dtype, numbers)
+            beyond = beyond_range(self._dtype, result[piece])
+            if beyond is not None and np.isfinite(numbers[beyond]).any():
+                self.overflowed = True
         return result
 
 

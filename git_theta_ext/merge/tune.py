@@ -14,7 +14,7 @@ import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from git_theta_ext import files
@@ -52,13 +52,15 @@ class Score:
 class Trial:
     """A candidate and its score; `choice` is None for the versions that are there already.
 
-    `remembered`: an earlier run, which was interrupted, has evaluated it.
+    `remembered`: an earlier run, which was interrupted, has evaluated it. `left` parts of it stay
+    open, and ours stood for them.
     """
 
     label: str
     choice: Choice | None
     score: Score
     remembered: bool = False
+    left: int = 0
 
 
 Evaluate = Callable[[Path], Score]
@@ -124,7 +126,8 @@ class Contest:
     """What is to be merged: the versions by label, the ancestor's not among them, and how.
 
     `make` gives the merge by a strategy; `path` is the checkpoint's: the evaluation sees its name.
-    `measured` names the strategies (`regmean`, `fisher`) whose statistics all sides have.
+    `measured` names the strategies (`regmean`, `fisher`) whose statistics all sides have. `left`
+    says how many parts a merge that was made left open, by its strategy.
     """
 
     path: str
@@ -132,6 +135,7 @@ class Contest:
     sides: Mapping[str, Manifest]
     make: Callable[[Choice], Manifest]
     measured: tuple[str, ...] = ()
+    left: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -143,13 +147,17 @@ class Contest:
     ) -> Contest:
         """The contest of two sides."""
 
+        left: dict[str, int] = {}
+
         def make(choice: Choice) -> Manifest:
-            return merge(
+            merged = merge(
                 pair.base, pair.ours, pair.theirs, blocks, lambda _: choice, statistics=statistics
-            ).manifest
+            )
+            left[str(choice)] = len(merged.open)
+            return merged.manifest
 
         sides = {"ours": pair.ours, "theirs": pair.theirs}
-        return cls(pair.path, pair.base, sides, make, measured)
+        return cls(pair.path, pair.base, sides, make, measured, left)
 
 
 def tune(
@@ -171,7 +179,7 @@ def tune(
             if known is not None:
                 return Trial(label, choice, known, remembered=True)
             write_file(place, Checkout(make(), blocks))
-            found = Trial(label, choice, evaluate(place))
+            found = Trial(label, choice, evaluate(place), left=contest.left.get(label, 0))
             if memory is not None:
                 memory.put(label, found.score)
             return found

@@ -72,6 +72,15 @@ def not_finite(versions: Sequence[Floats]) -> Mask | None:
     return wrong if wrong.any() else None
 
 
+def beyond_range(dtype: DType, values: Values) -> Mask | None:
+    """Which entries, made of finite numbers, are infinite or NaN in a dtype; None if none are."""
+    floats = as_floats(dtype, values)
+    if floats is None:
+        return None
+    finite: Mask = np.isfinite(floats)
+    return None if finite.all() else ~finite
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Three versions compared entry by entry.

@@ -185,3 +185,29 @@ def test_mistakes(repo: Repo) -> None:
     repo.run("git", "merge", "side", ok=(1,))
     done = repo.run("git-theta", "resolve", "llm/other-*-of-*.safetensors", ok=(2,))
     assert b"matches no tracked shards in HEAD" in done.stderr
+
+
+def test_coupled_tensors_in_two_shards_are_one_conflict(repo: Repo) -> None:
+    codes, scale = np.ones((20, 30), np.int8), np.ones((20, 1), np.float32)
+    base = {"l.weight": codes, "l.weight_scale": scale, "norm": np.zeros(300, np.float32)}
+    versions = {
+        "base": base,
+        "side": {**base, "l.weight_scale": scale * 2},
+        "main": {**base, "l.weight": codes * 3},
+    }
+    for branch, tensors in versions.items():
+        if branch == "side":
+            repo.git("checkout", "-q", "-b", "side")
+        if branch == "main":
+            repo.git("checkout", "-q", "main")
+        write(repo, tensors, 0, 1)
+        repo.commit(branch)
+    done = repo.run("git", "theta", "merge", "side", ok=(0, 1))
+    assert done.returncode == 1
+    assert b"the quantised l: take one side" in done.stdout
+    shards = sorted((repo.path / "llm").glob("model-*.safetensors"))
+    for side in ("theirs", "ours"):
+        repo.git("theta", "resolve", PATTERN, "-t", "l.*", "--strategy", side)
+        found = {name: value for path in shards for name, value in load_file(path).items()}
+        wanted = versions["side" if side == "theirs" else "main"]
+        assert all(np.array_equal(found[name], value) for name, value in wanted.items())

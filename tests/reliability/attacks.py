@@ -39,7 +39,7 @@ def _first_line(node: ast.Module | ast.FunctionDef) -> str:
 
 
 def table() -> str:
-    """The list as a table in markdown; a test that fails must not be called one that got nothing."""
+    """The list as a table in markdown: the tests pass, so each gets nothing."""
     rows = [f"| {who} | {what} | nothing |\n" for who, what in listed()]
     return "".join(["| who | what is tried | gets |\n|---|---|---|\n", *rows])
 

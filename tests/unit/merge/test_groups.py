@@ -1,0 +1,240 @@
+"""Which tensors are coupled, told from manifests alone: layouts of libraries in use, and others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import pytest
+
+from git_theta_ext.manifest import Block, Entry, Manifest
+from git_theta_ext.merge.choice import Choice
+from git_theta_ext.merge.groups import Group, find_groups
+from git_theta_ext.merge.plan import Plan, make_plan
+from git_theta_ext.names import natural_key
+from git_theta_ext.tensors import DTYPES, TensorInfo, cut
+
+Types = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def version(
+    types: Types, values: Mapping[str, int], container: str = "safetensors", skeleton: int = 0
+) -> Manifest:
+    """A manifest whose tensors' contents are told apart by a number each; 0 if not given."""
+
+    def digest(*parts: object) -> str:
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    entries = []
+    for name in sorted(types, key=natural_key):
+        dtype, shape = types[name]
+        info = TensorInfo(name, DTYPES[dtype], shape)
+        blocks = [
+            Block(spec.nbytes, digest(name, values.get(name, 0), place))
+            for place, spec in enumerate(cut(info))
+        ]
+        entries.append(Entry(info, tuple(blocks)))
+    return Manifest(container, Block(1, digest("skeleton", skeleton)), tuple(entries))
+
+
+def groups_of(types: Types, ours: set[str], theirs: set[str], **given: object) -> list[Group]:
+    container = str(given.get("container", "safetensors"))
+    moved = given.get("skeletons", (0, 0))
+    assert isinstance(moved, tuple)
+    sides = [
+        version(types, dict.fromkeys(names, number), container, skeleton)
+        for number, (names, skeleton) in enumerate(zip((ours, theirs), moved, strict=True), 1)
+    ]
+    return list(find_groups(version(types, {}, container), sides))
+
+
+E = "l.mlp.experts.gate_up_proj"
+F, H, I8, U8 = "F32", "F16", "I8", "U8"
+LAYOUTS: dict[str, tuple[Types, str, str]] = {
+    "compressed-tensors": (
+        {"l.weight_packed": ("I32", (8, 8)), "l.weight_scale": (H, (8, 1)),
+         "l.weight_zero_point": ("I32", (1, 1)), "l.weight_shape": ("I64", (2,))},
+        "l.weight_packed", "l.weight_scale"),
+    "compressed-tensors, zero points": (
+        {"l.weight_packed": ("I32", (8, 8)), "l.weight_scale": (H, (8, 1)),
+         "l.weight_zero_point": (I8, (8,))},
+        "l.weight_packed", "l.weight_zero_point"),
+    "MXFP4": ({f"{E}_blocks": (U8, (8, 8, 4)), f"{E}_scales": (U8, (8, 8)), f"{E}_bias": (F, (8,))},
+              f"{E}_blocks", f"{E}_scales"),
+    "quanto": ({"l.weight._data": (I8, (8, 8)), "l.weight._scale": (F, (8, 1))},
+               "l.weight._data", "l.weight._scale"),
+    "torchao": ({"l.weight_qdata": (I8, (8, 8)), "l.weight_scale": (F, (8, 1))},
+                "l.weight_qdata", "l.weight_scale"),
+    "torchao, a subclass": ({"l.weight.qdata": (I8, (8, 8)), "l.weight.scale": (F, (8, 1))},
+                            "l.weight.qdata", "l.weight.scale"),
+    "HQQ": ({"l.W_q": (U8, (8, 8)), "l.scale": (H, (64, 1)), "l.zero": (H, (64, 1))},
+            "l.W_q", "l.zero"),
+    "HQQ, its own file": ({"l.W_q": (U8, (8, 8)), "l.meta.scale": (H, (64, 1))},
+                          "l.W_q", "l.meta.scale"),
+    "EETQ": ({"l.weight": (I8, (8, 8)), "l.weight_scales": (H, (8,))},
+             "l.weight", "l.weight_scales"),
+    "ComfyUI": ({"l.weight": ("F8_E4M3", (8, 8)), "l.scale_weight": (F, ())},
+                "l.weight", "l.scale_weight"),
+    "DeepSeek": ({"l.weight": ("F8_E4M3", (8, 8)), "l.weight_scale_inv": (F, (1, 1))},
+                 "l.weight", "l.weight_scale_inv"),
+    "experts": ({E: ("F8_E4M3", (4, 8, 8)), f"{E}_scale_inv": (F, (4, 1, 1))},
+                E, f"{E}_scale_inv"),
+    "GPTQ": ({"l.qweight": ("I32", (8, 8)), "l.qzeros": ("I32", (1, 8)), "l.scales": (H, (1, 8)),
+              "l.g_idx": ("I32", (64,))}, "l.qweight", "l.g_idx"),
+    "AWQ": ({"l.qweight": ("I32", (8, 8)), "l.qzeros": ("I32", (1, 8)), "l.scales": (H, (1, 8))},
+            "l.qzeros", "l.scales"),
+    "bitsandbytes, 4 bits": (
+        {"l.weight": (U8, (32, 1)), "l.weight.absmax": (U8, (1,)), "l.weight.quant_map": (F, (16,)),
+         "l.weight.nested_absmax": (F, (1,)),
+         "l.weight.quant_state.bitsandbytes__nf4": (U8, (80,))},
+        "l.weight", "l.weight.nested_absmax"),
+    "bitsandbytes, 8 bits": ({"l.weight": (I8, (8, 8)), "l.SCB": (F, (8,))}, "l.weight", "l.SCB"),
+    "MLX": ({"l.weight": ("U32", (8, 8)), "l.scales": (H, (8, 4)), "l.biases": (H, (8, 4))},
+            "l.weight", "l.biases"),
+    "ONNX": ({"W_quantized": (I8, (8, 8)), "W_scale": (F, ()), "W_zero_point": (I8, ())},
+             "W_quantized", "W_scale"),
+    "nobody's": ({"l.stuff": (U8, (8, 8)), "l.steps": (F, (8,))}, "l.stuff", "l.steps"),
+    "nobody's, at the top": ({"stuff": (U8, (8, 8)), "steps": (F, (8,))}, "stuff", "steps"),
+    "sparse": ({"w.indices": ("I64", (2, 9)), "w.values": (F, (9,))}, "w.indices", "w.values"),
+    "SciPy": ({"indices": ("I32", (9,)), "indptr": ("I32", (4,)), "data": (F, (9,))},
+              "indptr", "data"),
+    "nested": ({"w.buffer": (F, (9,)), "w.sizes": ("I64", (2, 2)), "w.strides": ("I64", (2, 2)),
+                "w.offsets": ("I64", (2,))}, "w.buffer", "w.offsets"),
+    "LoRA": ({"l.lora_A.weight": (F, (4, 8)), "l.lora_B.weight": (F, (8, 4))},
+             "l.lora_A.weight", "l.lora_B.weight"),
+    "LoRA of an embedding": ({"l.lora_embedding_A": (F, (4, 8)), "l.lora_embedding_B": (F, (8, 4))},
+                             "l.lora_embedding_A", "l.lora_embedding_B"),
+    "DoRA": ({"l.lora_A.weight": (F, (4, 8)), "l.lora_magnitude_vector.weight": (F, (8,))},
+             "l.lora_A.weight", "l.lora_magnitude_vector.weight"),
+    "LoHa": ({"l.hada_w1_a": (F, (8, 4)), "l.hada_w2_b": (F, (4, 8))},
+             "l.hada_w1_a", "l.hada_w2_b"),
+    "LoKr": ({"l.lokr_w1": (F, (4, 4)), "l.lokr_w2_a": (F, (8, 4))}, "l.lokr_w1", "l.lokr_w2_a"),
+    "VeRA": ({"l.vera_lambda_b": (F, (8,)), "l.vera_lambda_d": (F, (4,))},
+             "l.vera_lambda_b", "l.vera_lambda_d"),
+    "kohya": ({"l.lora_down.weight": (F, (4, 8)), "l.lora_up.weight": (F, (8, 4)),
+               "l.alpha": (F, ())}, "l.lora_down.weight", "l.alpha"),
+    "Adam": ({"state.0.exp_avg": (F, (8,)), "state.0.step": (F, ())},
+             "state.0.exp_avg", "state.0.step"),
+    "Adam, two parameters": ({"state.0.exp_avg": (F, (8,)), "state.1.exp_avg": (F, (9,))},
+                             "state.0.exp_avg", "state.1.exp_avg"),
+    "Adam, by names": ({"optimizer.m.weight.exp_avg": (F, (8,)), "rng_state": (U8, (5056,))},
+                       "optimizer.m.weight.exp_avg", "rng_state"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_part_on_each_side_is_one_conflict(layout: str) -> None:
+    types, first, second = LAYOUTS[layout]
+    (group,) = groups_of(types, {first}, {second})
+    assert set(group.members) == {first, second}
+    assert group.holds in ("", "follows")
+    blended = ("LoRA", "LoRA of an embedding")  # a product has a mean
+    for strategy in ("conflict", "ties", *(() if layout in blended else ("average", "reapply"))):
+        plan = plan_of(types, {first}, {second}, strategy)
+        assert [one.action for one in plan.decisions if one.name in (first, second)] == [
+            "open", "open"
+        ], strategy  # fmt: skip
+        assert [bool(one.reason) for one in plan.decisions if one.leader] in (
+            [True, False], [False, True]
+        )  # fmt: skip
+
+
+def plan_of(types: Types, ours: set[str], theirs: set[str], strategy: str) -> Plan:
+    versions = [
+        version(types, dict.fromkeys(names, n)) for n, names in enumerate((ours, theirs), 1)
+    ]
+    return make_plan(version(types, {}), *versions, lambda _: Choice(strategy))
+
+
+APART: dict[str, tuple[Types, str, str]] = {
+    "BatchNorm": ({"bn.running_mean": (F, (8,)), "bn.num_batches_tracked": ("I64", ())},
+                  "bn.running_mean", "bn.num_batches_tracked"),
+    "a bias beside codes": ({"l.weight": (I8, (8, 8)), "l.weight_scale": (F, (8,)),
+                             "l.bias": (F, (8,))}, "l.weight", "l.bias"),
+    "other modules": ({"a.weight": (I8, (8, 8)), "a.scales": (F, (8,)), "b.weight": (I8, (8, 8)),
+                       "b.scales": (F, (8,))}, "a.weight", "b.scales"),
+    "other experts": ({f"{E}_blocks": (U8, (8, 8)), f"{E}_scales": (U8, (8, 8)),
+                       "l.mlp.experts.down_proj_blocks": (U8, (8, 8)),
+                       "l.mlp.experts.down_proj_scales": (U8, (8, 8))},
+                      f"{E}_blocks", "l.mlp.experts.down_proj_scales"),
+    "a table of ids": ({"e.ids": ("I64", (8, 8)), "e.weight": (F, (8, 8))}, "e.ids", "e.weight"),
+    "a mask": ({"a.mask": ("BOOL", (8, 8)), "a.weight": (F, (8, 8))}, "a.mask", "a.weight"),
+    "layers of GGUF": ({"blk.0.attn_q.weight": (U8, (8, 2, 34)), "blk.1.attn_q.weight":
+                        (U8, (8, 2, 34))}, "blk.0.attn_q.weight", "blk.1.attn_q.weight"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", APART)
+def test_what_is_not_coupled_merges_by_itself(case: str) -> None:
+    types, first, second = APART[case]
+    container = "gguf" if "GGUF" in case else "safetensors"
+    for group in groups_of(types, {first}, {second}, container=container):
+        assert len({first, second} & set(group.members)) < 2
+    if container == "safetensors":
+        plan = plan_of(types, {first}, {second}, "conflict")
+        found = {one.name: one.action for one in plan.decisions}
+        assert (found[first], found[second]) == ("ours", "theirs")
+
+
+@pytest.mark.parametrize(
+    ("types", "container"),
+    [
+        ({"w": ("QI8", (8, 8)), "b": (F, (8,))}, "torch-zip"),
+        ({"w": ("QU8", (8, 8)), "b": (F, (8,))}, "tflite"),
+        ({"W_quantized": (I8, (8, 8)), "b": (F, (8,))}, "onnx"),
+        ({"l.codes": (I8, (8, 8)), "l.bias": (F, (8,))}, "safetensors"),
+        ({"w.indices": ("I64", (2, 9)), "w.values": (F, (9,))}, "torch-zip"),
+        ({"cpu": (U8, (5056,))}, "torch-zip"),
+        ({"state.0.momentum": (F, (8, 8))}, "torch-zip"),
+    ],
+)
+def test_what_the_skeleton_says_of_codes_is_a_member(types: Types, container: str) -> None:
+    first = next(iter(types))
+    (group,) = groups_of(types, {first}, set(), container=container, skeletons=(0, 1))
+    assert group.holds == "belongs"
+    versions = [version(types, {}, container), version(types, {first: 1}, container),
+                version(types, {}, container, 1)]  # fmt: skip
+    plan = make_plan(*versions)
+    assert {one.name: one.action for one in plan.decisions}[first] == "open"
+    for side in ("ours", "theirs", "base"):
+        plan = make_plan(*versions, lambda _, side=side: Choice(side))
+        assert (plan.side, {one.name: one.action for one in plan.decisions}[first]) == (side, side)
+
+
+def test_a_skeleton_that_says_nothing_of_codes_is_left_alone() -> None:
+    types: Types = {"l.weight": (I8, (8, 8)), "l.weight_scale": (F, (8,))}
+    (group,) = groups_of(types, {"l.weight"}, set(), skeletons=(0, 1))
+    assert group.holds == ""
+
+
+@pytest.mark.parametrize("side", ["ours", "theirs", "base"])
+def test_one_name_of_a_group_decides_all_of_it(side: str) -> None:
+    types, first, second = LAYOUTS["GPTQ"]
+    rules = {first: Choice(side)}
+    plan = make_plan(
+        version(types, {}),
+        version(types, {first: 1}),
+        version(types, {second: 2}),
+        lambda name: rules.get(name, Choice("average")),
+    )
+    assert {one.action for one in plan.decisions if one.leader} == {side}
+
+
+def test_rules_that_name_two_sides_for_a_group_leave_it_open() -> None:
+    types, first, second = LAYOUTS["GPTQ"]
+    rules = {first: Choice("ours"), second: Choice("theirs")}
+    versions = (version(types, {}), version(types, {first: 1}), version(types, {second: 2}))
+    plan = make_plan(*versions, lambda name: rules.get(name, Choice("average")))
+    (reason,) = (one.reason for one in plan.decisions if one.reason)
+    assert "from different sides" in reason
+
+
+def test_members_that_a_side_added_or_removed_go_with_the_group() -> None:
+    types = LAYOUTS["GPTQ"][0]
+    fewer = {name: kind for name, kind in types.items() if name != "l.g_idx"}
+    base, ours = version(types, {}), version(fewer, {"l.qweight": 1})
+    theirs = version({**types, "l.bias": (F, (8,))}, {"l.scales": 2})
+    for side, there in (("ours", set(fewer)), ("theirs", {*types}), ("base", {*types})):
+        plan = make_plan(base, ours, theirs, lambda _, side=side: Choice(side))
+        kept = {one.name for one in plan.decisions if one.standing is not None}
+        assert kept - {"l.bias"} == there
