@@ -42,8 +42,8 @@ _IN_MEMORY_BYTES = 8 << 20
 _OPAQUE = FIRST_LINE + b"format opaque\n"
 """How the manifest of a file of no known container begins."""
 _WAY_BACK = (
-    "Git may have removed files of the work tree; once the cause is mended, bring them back with\n"
-    "        git restore --source=HEAD :/      (after git clone: git checkout -f)"
+    "Git may have removed files of the work tree: git status   lists them; to have them again,\n"
+    "        once the cause is mended: git restore FILE   (after git clone: git checkout -f)"
 )
 
 

@@ -36,3 +36,24 @@ def from_here(repository: Repository, path: str) -> str:
 def advise(repository: Repository, text: str, path: str, placeholder: str = "FILE") -> str:
     """`advice.with_name` of a path from the top of the work tree."""
     return advice.with_name(text, from_here(repository, path), placeholder)
+
+
+def version_typed(repository: Repository, name: str) -> str:
+    """`[REV:]FILE` as the user typed it, as `REV:PATH` with the path from the top.
+
+    A FILE alone is one of HEAD, from the folder that the user stands in; where there is none, one
+    from the top. With a revision Git's own rule holds: from the top, unless it begins with a dot.
+    """
+    revision, colon, path = name.partition(":")
+    if not colon:
+        revision, path = "HEAD", name
+    if repository.work_tree is None or (colon and not path.startswith(("./", "../"))):
+        return f"{revision}:{path}"
+    try:
+        here = from_top(repository, path)
+    except UsageError:
+        return f"{revision}:{path}"
+    missing = repository.resolve(f"{revision}:{here}") is None
+    if missing and repository.resolve(f"{revision}:{path}") is not None:
+        return f"{revision}:{path}"
+    return f"{revision}:{here}"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _COMMAND = re.compile(
-    r"\bgit (?:theta |lfs )?(?:[a-z]|-[a-z]|\{)|\bpip install\b|(?:^|[ :])(?:cp|rm|chmod|mv) [-+A-Z{]"
+    r"\bgit (?:theta |lfs )?(?:[a-z]|-[a-z]|\{)|\bpip install\b"
+    r"|(?:^|[ :])(?:cp|rm|chmod|mv) [-+A-Z{]"
 )
 _OURS = re.compile(r"\bgit theta: ")
 
@@ -34,9 +35,7 @@ def _text(node: ast.AST) -> str | None:
         return "".join(
             str(part.value)
             if isinstance(part, ast.Constant)
-            else "{"
-            + ast.unparse(part.value if isinstance(part, ast.FormattedValue) else part)
-            + "}"
+            else f"{{{ast.unparse(getattr(part, 'value', part))}}}"
             for part in node.values
         )
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         UsageError: there is no such checkpoint or tensor, or its values are not here.
     """
     repository = Repository.discover()
-    revision, path = split(args.file)
+    revision, path = split(repository, args.file)
     history = History(repository, revision, path)
     content = history.content(history.newest)
     entries = entries_of(None if content is None else content.manifest)

@@ -11,6 +11,7 @@ import numpy as np
 
 from git_theta_ext import advice
 from git_theta_ext.errors import UsageError
+from git_theta_ext.paths import version_typed
 from git_theta_ext.reader import open_checkpoint
 from git_theta_ext.repository import Repository
 
@@ -32,7 +33,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write."""
-    checkpoint = open_checkpoint(Repository.discover(), args.file)
+    repository = Repository.discover()
+    checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
     if args.tensor not in checkpoint:
         raise UsageError(
             f"{args.file} has no tensor {args.tensor!r}",

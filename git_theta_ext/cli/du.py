@@ -15,6 +15,7 @@ from git_theta_ext.comparison.contents import Content, Contents, objects_in
 from git_theta_ext.errors import UsageError
 from git_theta_ext.lfs import read_pointer
 from git_theta_ext.manifest import Manifest, UpdateRef
+from git_theta_ext.paths import version_typed
 from git_theta_ext.reader import Checkpoint, open_checkpoint
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable, size, table, to_json
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Show it."""
     repository = Repository.discover()
     if not _is_range(repository, args.what):
-        return _show_file(open_checkpoint(repository, args.what), args)
+        return _show_file(open_checkpoint(repository, version_typed(repository, args.what)), args)
     rows = list(versions(repository, args.what))
     stored, raw = sum(row["stored"] for row in rows), sum(row["raw"] for row in rows)
     if args.json:

@@ -9,6 +9,7 @@ import numpy as np
 
 from git_theta_ext import advice, patterns
 from git_theta_ext.errors import UsageError
+from git_theta_ext.paths import version_typed
 from git_theta_ext.reader import Checkpoint, open_checkpoint
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable, size, table, to_json
@@ -32,7 +33,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show."""
-    checkpoint = open_checkpoint(Repository.discover(), args.file)
+    repository = Repository.discover()
+    checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
     if args.tensors:
         return _show_tensors(checkpoint, args.tensors, args.json)
     records = checkpoint.to_records()

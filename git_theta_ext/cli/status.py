@@ -161,7 +161,7 @@ def _show(repository: Repository, report: dict[str, Any]) -> None:
     if report["skip_smudge"]:
         print(
             "Smudging is off (theta.skipSmudge or its variable): checkouts leave manifests;"
-            " git theta pull writes the checkpoints."
+            " git theta pull   writes the checkpoints"
         )
     _show_hooks(report["hooks"])
     names = ", ".join(printable(row["pattern"]) for row in report["patterns"])
@@ -221,7 +221,7 @@ def _advice(repository: Repository, rows: list[dict[str, Any]]) -> list[str]:
     if any(row.get("missing_objects") for row in rows):
         lines.append("missing objects: git theta fetch")
     if any(row["work_tree"] == "manifest" for row in rows):
-        lines.append("manifests in the work tree: git theta pull writes the checkpoints")
+        lines.append("manifests in the work tree: git theta pull   writes the checkpoints")
     plain = [row["path"] for row in rows if row["stored_as"] == "plain blob"]
     if plain:
         command = advise(repository, advice.STORE_BY_TENSOR, plain[0])

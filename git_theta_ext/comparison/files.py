@@ -19,6 +19,8 @@ from git_theta_ext.manifest import Manifest
 from git_theta_ext.names import natural_key
 from git_theta_ext.repository import Repository
 
+TWO_VERSIONS = "to compare two versions of a model: git theta diff REV REV -- PATH"
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -347,7 +349,7 @@ def two_blobs(repository: Repository, old: str, new: str) -> Pair:
         if sharded.names_model(path):
             raise UsageError(
                 f"{name!r} stands for several files",
-                hint="to compare two versions of a model: git theta diff REV REV -- PATH",
+                hint=TWO_VERSIONS,
             )
         content = contents.get(repository.resolve(name), path)
         if content is None:
