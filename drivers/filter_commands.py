@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import tempfile
 import threading
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from git_theta_ext import files, formats, hooks, launch
+from git_theta_ext import advice, files, formats, hooks, launch
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkin import Cancelled, Checkin
 from git_theta_ext.checkout import Checkout
@@ -90,7 +89,7 @@ class Commands:
         if self._staged:
             remind(self._repository)
         for path in self._conflicted:
-            name = shlex.quote(printable(path))
+            name = advice.word(advice.where_git_was_started(path))
             print(
                 f"git-theta: {path!r} was merged as text and holds conflict markers\n"
                 f"  hint: git theta resolve {name} --strategy S   (git theta help resolve)",

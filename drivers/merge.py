@@ -56,7 +56,7 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"git-theta: {printable(path)}: cannot merge: {why}", file=sys.stderr)
         return _FAILED
     if merged.open and not nested:
-        print("\n".join(conflict_lines(printable(path), merged)), file=sys.stderr)
+        print("\n".join(conflict_lines(path, merged)), file=sys.stderr)
     return 1 if merged.open or unadded else 0
 
 

@@ -37,9 +37,21 @@ def with_name(text: str, name: str, placeholder: str = "FILE") -> str:
     """
     if printable(name) != name:
         return f"{text}   {_HIDDEN}"
+    return text.replace(placeholder, word(name))
+
+
+def word(name: str) -> str:
+    """A file's name as a word of the shell; FILE where the name cannot be shown as it is."""
+    if printable(name) != name:
+        return "FILE"
     # A dash would begin an option, and a colon what Git calls the magic of a pathspec.
-    word = f"./{name}" if name.startswith(("-", ":")) else name
-    return text.replace(placeholder, shlex.quote(word))
+    return shlex.quote(f"./{name}" if name.startswith(("-", ":")) else name)
+
+
+def where_git_was_started(path: str) -> str:
+    """A path from the top as one types it there: Git runs drivers at the top, and tells them."""
+    prefix = os.environ.get("GIT_PREFIX", "")
+    return os.path.relpath(path, prefix or ".").replace(os.sep, "/") if prefix else path
 
 
 def about_version(text: str, revision: str, path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from git_theta_ext import advice
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import write_version
 from git_theta_ext.converted import manifest_of
@@ -19,6 +20,7 @@ from git_theta_ext.merge.plan import Plan, make_plan
 from git_theta_ext.merge.policy import Operation, parse_choice, policy_for
 from git_theta_ext.merge.state import Resolution, State, key_of, load, save
 from git_theta_ext.merge.together import whole_groups
+from git_theta_ext.paths import advise, from_here
 from git_theta_ext.repository import IndexEntry, Repository
 from git_theta_ext.sharded import model_of
 
@@ -55,15 +57,15 @@ class Conflict:
         """
         stages = {one.stage: one for one in repository.index(f":(top,literal){path}")}
         if not stages or 0 in stages:
-            raise UsageError(
-                f"{path} is not in conflict", hint="git status   shows what is; git theta status"
-            )
+            raise UsageError(f"{path} is not in conflict", hint="git status   shows what is")
         if 2 not in stages or 3 not in stages:
             gone = "ours" if 2 not in stages else "theirs"
             model = model_of(path)
-            hint = f"git add {path}   keeps it; git rm {path}   deletes it"
+            name = advice.word(from_here(repository, path))
+            hint = f"to keep it: git add {name}   to delete it: git rm {name}"
             if model is not None:
-                hint = f"git theta resolve '{model}'   settles all shards of the model together"
+                hint = "to settle all shards of the model together: git theta resolve MODEL"
+                hint = advise(repository, hint, model, "MODEL")
             raise UsageError(f"{path} was deleted in {gone} and changed in the other", hint=hint)
         texts = [_text(repository, stages.get(number)) for number in (1, 2, 3)]
         blocks = Blocks.open(repository)
