@@ -71,9 +71,8 @@ def run(args: argparse.Namespace) -> int:
     if merged.open:
         print(f"{printable(path)}: written; {plural(len(merged.open), 'part')} open, ours stands")
         return 1
-    print(
-        f"{printable(path)}: written; to take it: git add {advice.word(from_here(repository, path))}"
-    )
+    name = advice.word(from_here(repository, path))
+    print(f"{printable(path)}: written; to take it: git add {name}")
     return 0
 
 

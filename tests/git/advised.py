@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tests.conftest import Repo
 
-_BEGINS = re.compile(r"(?:^|(?<=[\s(:]))((?:git|cp|rm|chmod|mv|python) .*|\S*python\S* -m pip .*)")
+_BEGINS = re.compile(
+    r"(?:^|(?<=[\s(:]))((?:git(?! config[:.])|cp|rm|chmod|mv|python) .*|\S*python\S* -m pip .*)"
+)
 _ENDS = re.compile(
     r"\s{2,}| \((?!or --theirs)|\)$|, (?=then|or|and|git|to )|; (?!git )| (?:and|or) (?=git )"
     r"|, (?=or: )|   "

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from git_theta_ext import advice, attributes, hooks, lfsconfig
@@ -165,7 +166,7 @@ def test_the_package_is_installed_from_its_source(tmp_path: Path) -> None:
     if not (here.path / "pyproject.toml").is_file():
         here = Repo(Path(__file__).parents[2])
     quiet = {"PIP_NO_INDEX": "1", "PIP_DRY_RUN": "1", "PIP_NO_DEPS": "1",
-             "PIP_NO_BUILD_ISOLATION": "1"}  # fmt: skip
+             "PIP_NO_BUILD_ISOLATION": "0"}  # fmt: skip
     done = here.run("sh", "-c", command, env=quiet, ok=(0, 1))
     assert b"Would install git-theta-ext" in done.stdout, done.stderr
 
@@ -258,3 +259,54 @@ def test_names_of_options_and_magic_are_not_taken_for_that(repo: Repo) -> None:
         repo.write(name, safetensors(model()))
         do(repo, advice.with_name("git add FILE", name))
         assert repo.blob(f":./{name}").startswith(b"git-theta ")
+
+
+def test_statistics_are_tracked_and_added(repo: Repo, tmp_path: Path) -> None:
+    from tests.git.test_merge_stats import SCRIPT
+
+    script = tmp_path / "stats.py"
+    script.write_text(f"BATCHES = [[[1.0, 2.0]]]\n{SCRIPT}")
+    layer = {"layer.weight": np.ones((3, 2), np.float32)}
+    repo.write("sub folder/my model.gguf.st", safetensors(layer))
+    words = f'cd "sub folder" && git theta stats "my model.gguf.st" --with {script}'
+    said = repo.run("sh", "-c", words).stdout.decode()
+    for command in advised(said):
+        do(repo, command.replace("git commit", "git commit -q -m x"), "sub folder")
+    (name,) = repo.git("-c", "core.quotePath=false", "ls-files", "sub folder").splitlines()
+    assert repo.git("check-attr", "filter", name).endswith(": theta\n")
+    assert repo.blob(f"HEAD:{name}").startswith(b"git-theta ")
+
+
+def test_a_pointer_that_is_staged_by_mistake(repo: Repo, tmp_path: Path) -> None:
+    """Its file comes where git-lfs still tracks it; then it is stored by tensor."""
+    content = safetensors(model())
+    repo.git("lfs", "install", "--local", "--skip-repo")
+    kept = (repo.path / ".gitattributes").read_bytes()
+    (repo.path / ".gitattributes").unlink()
+    repo.git("lfs", "track", "*.safetensors")
+    repo.write(LAST, content)
+    repo.commit("with git-lfs")
+    bare = tmp_path / "bare.git"
+    repo.git("init", "-q", "--bare", str(bare))
+    repo.git("remote", "add", "origin", bare.as_uri())
+    repo.git("push", "-q", "origin", "main")
+    repo.git("lfs", "push", "--all", "origin")
+    repo.write(LAST, repo.blob(f"HEAD:{LAST}"))
+    shutil.rmtree(repo.path / ".git/lfs")
+    tracked = repo.write(".gitattributes", kept).read_bytes()
+    said = repo.run("git", "add", "--renormalize", LAST).stderr.decode()
+    command = only(said, "lfs pull")
+    repo.git("checkout", "-q", "HEAD", "--", ".gitattributes")
+    repo.git("reset", "-q")
+    do(repo, command)
+    assert (repo.path / LAST).read_bytes() == content
+    assert tracked
+
+
+def test_a_damaged_checkpoint_is_written_again(repo: Repo) -> None:
+    content = safetensors(model())
+    repo.write(LAST, content[:-100])
+    said = repo.run("git", "add", LAST).stderr.decode()
+    repo.write(LAST, content)
+    do(repo, next(one for one in advised(said) if one == "git add FILE"), FILE=f'"{LAST}"')
+    assert b"safetensors" in repo.blob(f":{LAST}").splitlines()[1]
