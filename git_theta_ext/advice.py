@@ -60,15 +60,18 @@ def about_version(text: str, revision: str, path: str) -> str:
 
 
 def install_package() -> str:
-    """How to install this package for the Python that runs it; it may run from its sources."""
+    """How to install this package for the Python that runs it; it may run from its sources.
+
+    With `-I`: a `pip.py` of the folder that the user stands in would be run otherwise.
+    """
     python = shlex.quote(sys.executable.replace("\\", "/") if os.name == "nt" else sys.executable)
     source = Path(__file__).resolve().parent.parent
     if (source / "pyproject.toml").is_file():
         place = shlex.quote(source.as_posix())
-        return f"install the package first: {python} -m pip install {place}"
-    return f"in the folder of its source, install the package first: {python} -m pip install ."
+        return f"install the package first: {python} -I -m pip install {place}"
+    return f"in the folder of its source, install the package first: {python} -I -m pip install ."
 
 
 def install_other(package: str) -> str:
     """How to install a package that is needed for a part only."""
-    return f"python -m pip install {package}"
+    return f"python -I -m pip install {package}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.conftest import Repo
 
 _BEGINS = re.compile(
-    r"(?:^|(?<=[\s(:]))((?:git(?! config[:.])|cp|rm|chmod|mv|python) .*|\S*python\S* -m pip .*)"
+    r"(?:^|(?<=[\s(:]))((?:git(?! config[:.])|cp|rm|chmod|mv|python) .*|\S*python\S* -I -m pip .*)"
 )
 _ENDS = re.compile(
     r"\s{2,}| \((?!or --theirs)|\)$|, (?=then|or|and|git|to )|; (?!git )| (?:and|or) (?=git )"

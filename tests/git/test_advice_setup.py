@@ -161,7 +161,7 @@ def test_a_server_that_lfsconfig_names(repo: Repo) -> None:
 def test_the_package_is_installed_from_its_source(tmp_path: Path) -> None:
     """Pip reads its source where the advice says; nothing is fetched, and nothing installed."""
     said = advice.install_package()
-    command = next(part for part in [said.partition(": ")[2]] if "-m pip install" in part)
+    command = next(part for part in [said.partition(": ")[2]] if "-I -m pip install" in part)
     here = Repo(Path(advice.__file__).parents[1])
     if not (here.path / "pyproject.toml").is_file():
         here = Repo(Path(__file__).parents[2])
