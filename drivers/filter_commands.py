@@ -31,6 +31,7 @@ from git_theta_ext.formats.source import FileSource, check_unchanged
 from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest_text import has_conflict_markers
 from git_theta_ext.memo import Memo
+from git_theta_ext.paths import where_git_was_started
 from git_theta_ext.references import References
 from git_theta_ext.repository import Repository, git_hash, skips_smudge
 from git_theta_ext.text import paragraph, printable
@@ -89,7 +90,7 @@ class Commands:
         if self._staged:
             remind(self._repository)
         for path in self._conflicted:
-            name = advice.word(advice.where_git_was_started(path))
+            name = advice.word(where_git_was_started(path))
             print(
                 f"git-theta: {path!r} was merged as text and holds conflict markers\n"
                 f"  hint: git theta resolve {name} --strategy S   (git theta help resolve)",

@@ -48,12 +48,6 @@ def word(name: str) -> str:
     return shlex.quote(f"./{name}" if name.startswith(("-", ":")) else name)
 
 
-def where_git_was_started(path: str) -> str:
-    """A path from the top as one types it there: Git runs drivers at the top, and tells them."""
-    prefix = os.environ.get("GIT_PREFIX", "")
-    return os.path.relpath(path, prefix or ".").replace(os.sep, "/") if prefix else path
-
-
 def about_version(text: str, revision: str, path: str) -> str:
     """Advice about `VERSION`, which is a path from the top of the work tree in a revision."""
     return with_name(text, f"{revision}:{path}", "VERSION")

@@ -57,3 +57,9 @@ def version_typed(repository: Repository, name: str) -> str:
     if missing and repository.resolve(f"{revision}:{path}") is not None:
         return f"{revision}:{path}"
     return f"{revision}:{here}"
+
+
+def where_git_was_started(path: str) -> str:
+    """A path from the top as one types it there: Git runs drivers at the top, and tells them."""
+    prefix = os.environ.get("GIT_PREFIX", "")
+    return os.path.relpath(path, prefix or ".").replace(os.sep, "/") if prefix else path

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from git_theta_ext.advice import where_git_was_started, word
+from git_theta_ext.advice import word
 from git_theta_ext.merge.choice import CONFLICT
 from git_theta_ext.merge.values import Measure
+from git_theta_ext.paths import where_git_was_started
 from git_theta_ext.sharded import model_of
 from git_theta_ext.text import printable
 
