@@ -21,6 +21,7 @@ from git_theta_ext.drivers import ancestry
 from git_theta_ext.drivers.content import WINDOW_BYTES, Content
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.drivers.reminders import remind
+from git_theta_ext.drivers.room_ahead import RoomAhead
 from git_theta_ext.errors import (
     ChangedWhileReadError,
     FormatError,
@@ -61,6 +62,7 @@ class Commands:
         self._passed: dict[str, None] = {}
         self._conflicted: dict[str, None] = {}
         self._staged = False
+        self._tree: str | None = None
 
     @cached_property
     def _repository(self) -> Repository:
@@ -74,6 +76,10 @@ class Commands:
     @cached_property
     def _blocks(self) -> Blocks:
         return Blocks.open(self._repository)
+
+    @cached_property
+    def _room(self) -> RoomAhead:
+        return RoomAhead(self._repository)
 
     @cached_property
     def _memo(self) -> Memo:
@@ -268,6 +274,7 @@ class Commands:
             manifest = Manifest.parse(text)
         # Git crashes on a delayed answer for an unmerged path, for which it sends no tree.
         may_delay = request.get("can-delay") == b"1" and "treeish" in request
+        self._tree = os.fsdecode(request["treeish"]) if may_delay else self._tree
         if may_delay and not self._all_here(manifest):
             self._delayed[name] = manifest
             self._listed = False
@@ -285,6 +292,8 @@ class Commands:
         checkout = Checkout(manifest, self._blocks, shown)
         top = self._repository.work_tree
         folder = Path() if top is None else (top / shown).parent
+        if in_work_tree:
+            self._room.look(self._tree, checkout.size, self._written)
         checkout.check_room(shown, folder, certain=in_work_tree, in_memory=True)
         self._writer.lines(b"status=success")
         try:

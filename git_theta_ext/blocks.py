@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ from git_theta_ext.updates.choose import (
 )
 from git_theta_ext.updates.dense import glimpse
 from git_theta_ext.updates.parameter_file import head_settings, parse
-from git_theta_ext.work import Work, needs_settings, of_chain
+from git_theta_ext.work import Ledger, Work, needs_settings, of_chain
 
 if TYPE_CHECKING:
     from git_theta_ext.repository import Repository
@@ -67,8 +67,8 @@ class Blocks:
         """`fetch` brings objects that are not in the store; without it they are errors."""
         self.store = store
         self._fetch = fetch
-        self._lock = threading.Lock()
-        self._done = Work()
+        self._ledger = Ledger()
+        self._bounded = True
 
     @classmethod
     def open(cls, repository: Repository) -> Blocks:
@@ -88,6 +88,15 @@ class Blocks:
     def above(self, folder: Path) -> Blocks:
         """The same blocks, but what is written goes into a folder; it can be read there too."""
         return Blocks(self.store.above(folder), self._fetch)
+
+    def passing_on(self) -> Blocks:
+        """The same blocks, for one who needs every byte: how many there are is not bounded here.
+
+        For a checkpoint that is written to the disk, whose room is looked at, or read from it.
+        """
+        same = copy.copy(self)
+        same._bounded = False
+        return same
 
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         """Have all these objects in the store; what is missing is fetched in one batch.
@@ -127,11 +136,17 @@ class Blocks:
             return {}
         return head_settings(head)
 
-    def _account(self, work: Work) -> None:
-        """Refuse what is out of all proportion, over all that was read so far."""
-        with self._lock:
-            self._done += work
-            problem = self._done.too_long()
+    def _account(self, work: Work, chain: Sequence[UpdateRef], *, bounded: bool) -> None:
+        """Refuse what is out of all proportion, over all that was read so far.
+
+        An object counts once, however many blocks are made of it.
+        """
+        if work.nbytes > limits.WHOLE_BLOCK_BYTES:
+            raise CorruptObjectError(
+                f"a block of {work.nbytes} bytes; at most {limits.WHOLE_BLOCK_BYTES} are rebuilt",
+                hint=NOT_HONEST,
+            )
+        problem = self._ledger.add(work, chain, bounded=bounded)
         if problem is not None:
             raise CorruptObjectError(problem, hint=NOT_HONEST)
 
@@ -144,7 +159,8 @@ class Blocks:
         """
         if block.inline is not None:
             return np.frombuffer(block.inline, values_dtype(spec.dtype)).copy()
-        self.ensure(block.chain)
+        if len(block.chain) > 1:  # a single one is fetched where it is found to be missing
+            self.ensure(block.chain)
         values = self._decode(spec, block.chain)
         if sha256(values) == block.sha256:
             return values
@@ -353,7 +369,8 @@ class Blocks:
         whole: bool = True,
         base: Values | None = None,
     ) -> Values:
-        self._account(of_chain(spec, chain, [file.settings for file in files]))
+        work = of_chain(spec, chain, [file.settings for file in files])
+        self._account(work, chain, bounded=self._bounded)
         try:
             return decode_chain(spec, files, whole=whole, base=base)
         except (UnknownUpdateError, UsageError):
@@ -395,11 +412,14 @@ class _Rehearsal(Blocks):
         super().__init__(scratch)
         self._real = real
 
+    def passing_on(self) -> Blocks:
+        return _Rehearsal(self._real.passing_on(), self.store)
+
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         self._real.ensure(objects)
 
-    def _account(self, work: Work) -> None:
-        self._real._account(work)
+    def _account(self, work: Work, chain: Sequence[UpdateRef], *, bounded: bool) -> None:
+        self._real._account(work, chain, bounded=bounded)
 
     def _decode(
         self,

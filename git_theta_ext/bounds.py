@@ -5,18 +5,21 @@ What is out of all proportion is refused, what is unusual is said on stderr befo
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from git_theta_ext.blocks import NOT_HONEST, Blocks
 from git_theta_ext.errors import ManifestError, StoreError
-from git_theta_ext.manifest import Block
+from git_theta_ext.manifest import Block, Manifest
+from git_theta_ext.memory import memory
 from git_theta_ext.tensors import BlockSpec
 from git_theta_ext.text import printable, size
+from git_theta_ext.work import Work
 
+_SMALL_BYTES = 64 << 20
+"""Values up to this size are made without a look at the memory."""
 _SKIP = (
     "make room, or keep the manifest in the work tree for now: set GIT_THETA_SKIP_SMUDGE=1 in the "
     "environment, repeat the command, and run git theta pull FILE where there is room"
@@ -78,9 +81,70 @@ def check_room(name: str, nbytes: int, folder: Path, *, certain: bool, in_memory
     if available is not None and nbytes > available:
         say(
             name,
-            f"Git holds all {size(nbytes)} in memory before it writes them; {size(available)} are "
-            "free (git theta pull writes block by block, after GIT_THETA_SKIP_SMUDGE=1)",
+            f"Git holds all {size(nbytes)} in memory before it writes them; at most "
+            f"{size(available)} are free (git theta pull writes block by block, after "
+            "GIT_THETA_SKIP_SMUDGE=1)",
         )
+
+
+def check_together(sizes: Mapping[str, int], top: Path) -> None:
+    """Say it where files that are about to be written do not fit on the disk together.
+
+    Args:
+        sizes: their sizes by path.
+        top: what the paths count from. Files that stand there give their room back.
+    """
+    if len(sizes) < 2:
+        return
+    free = free_space(top)
+    needed = sum(sizes.values()) - sum(_length(top / path) for path in sizes)
+    if free is not None and needed > free:
+        say(
+            f"{len(sizes)} files",
+            f"together they need {size(needed)} more than now; {size(free)} are free on the disk",
+        )
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def claimed(manifest: Manifest) -> int:
+    """The size of the file that a manifest stands for, or a little less: padding is not counted."""
+    return sum(entry.tensor.nbytes for entry in manifest.entries)
+
+
+def check_held(name: str, nbytes: int, blocks: Iterable[Block], more: int = 0) -> None:
+    """Look whether values can be held in memory whole, before they are made.
+
+    Args:
+        name: what messages call them.
+        nbytes: what they take.
+        blocks: what they are made of.
+        more: bytes that are needed beside them.
+
+    Raises:
+        ManifestError: no honest checkpoint stands for as much.
+        StoreError: they fit not into memory and swap space together.
+    """
+    if nbytes < _SMALL_BYTES:
+        return
+    encoded = {ref.oid: ref.size for block in blocks for ref in block.chain}
+    problem = Work(nbytes=nbytes, encoded=sum(encoded.values())).too_large()
+    if problem is not None:
+        raise ManifestError(f"{name}: {problem}", hint=NOT_HONEST)
+    available, most = memory()
+    nbytes += more
+    if most is not None and nbytes > most:
+        raise StoreError(
+            f"{name} takes {size(nbytes)}; memory and swap space together have {size(most)}",
+            hint="read a part: rows(name, start, stop) of theta.open(...), or check the file out",
+        )
+    if available is not None and nbytes > available:
+        say(name, f"takes {size(nbytes)} of memory; at most {size(available)} are free")
 
 
 def say(name: str, text: str) -> None:
@@ -98,39 +162,3 @@ def free_space(folder: Path) -> int | None:
         except OSError:
             return None
     return None
-
-
-def memory() -> tuple[int | None, int | None]:
-    """Bytes of memory that are free, and those of memory and swap space; None if not known."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            rows = dict(line.split(":", 1) for line in file if ":" in line)
-        found = {key: int(value.split()[0]) << 10 for key, value in rows.items()}
-        return found.get("MemAvailable"), found["MemTotal"] + found.get("SwapTotal", 0)
-    except (OSError, ValueError, KeyError, IndexError):
-        pass
-    if sys.platform == "win32":
-        return _windows_memory()
-    try:
-        # Swap space grows as it is needed (macOS), so there is no bound to tell.
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
-    except (AttributeError, OSError, ValueError):
-        return None, None
-
-
-def _windows_memory() -> tuple[int | None, int | None]:
-    """From GlobalMemoryStatusEx: free memory, and the bound on what all processes may have."""
-    import ctypes
-
-    class Status(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_uint32), ("load", ctypes.c_uint32)] + [
-            (name, ctypes.c_uint64)
-            for name in ("total", "free", "most", "left", "virtual", "space", "extended")
-        ]
-
-    status = Status()
-    status.length = ctypes.sizeof(Status)
-    library = getattr(ctypes, "windll", None)
-    if library is None or not library.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-        return None, None
-    return int(status.free), int(status.most)

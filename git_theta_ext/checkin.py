@@ -14,7 +14,7 @@ import numpy as np
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.bounds import say
 from git_theta_ext.errors import ChangedWhileReadError
-from git_theta_ext.formats import read_layout, skeleton
+from git_theta_ext.formats import opaque, read_layout, skeleton
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.formats.chunks import chunk_lengths
 from git_theta_ext.formats.derived import derived_length
@@ -66,7 +66,7 @@ class Checkin:
 
     def __init__(self, blocks: Blocks, references: References, memo: Memo) -> None:
         """`memo` remembers what has been seen; `references` what is stored already."""
-        self._blocks = blocks
+        self._blocks = blocks.passing_on()  # the file is at hand in full
         self._references = references
         self._memo = memo
         self._changing = False
@@ -130,6 +130,12 @@ class Checkin:
             StoreError: the store cannot be written.
             ChangedWhileReadError: the file became shorter while it was read.
         """
+        with self._blocks.store.gathering():
+            manifest = self._clean(path, source, cancelled)
+            self._blocks.store.flush()
+        return manifest.to_bytes()
+
+    def _clean(self, path: str, source: Source, cancelled: threading.Event | None) -> Manifest:
         layout = self._layout(path, source)
         tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
         references = self._references.for_path(path, tensors)
@@ -153,17 +159,20 @@ class Checkin:
         ]
         entries.sort(key=lambda entry: natural_key(entry.tensor.name))
         structure = self._skeleton(layout, references)
-        self._blocks.store.flush()
-        return Manifest(layout.format, structure, tuple(entries)).to_bytes()
+        return Manifest(layout.format, structure, tuple(entries))
 
     def _layout(self, path: str, source: Source) -> Layout:
         """How the file is made up; what describes it from outside is asked where it is needed."""
         found = self._layout_of(path, source)
         if found.remark:
+            how = (
+                "stored as opaque bytes" if found.format == opaque.NAME else "stored without names"
+            )
+            kept = "but not by tensor" if found.format == opaque.NAME else "by storage"
             say(
                 path,
-                f"stored as opaque bytes, for its structure is past a limit ({found.remark}); it "
-                "is kept byte for byte, but not by tensor",
+                f"{how}, for its structure is past a limit ({found.remark}); it is kept byte for "
+                f"byte, {kept}",
             )
         return found
 

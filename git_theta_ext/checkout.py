@@ -10,7 +10,7 @@ from pathlib import Path
 
 from git_theta_ext import advice, files
 from git_theta_ext.blocks import Blocks
-from git_theta_ext.bounds import check_room, check_work
+from git_theta_ext.bounds import check_room, check_together, check_work, claimed
 from git_theta_ext.errors import (
     CorruptObjectError,
     FormatError,
@@ -39,6 +39,16 @@ def entry_specs(entry: Entry) -> list[BlockSpec]:
     if entry.opaque:
         return [BlockSpec(DTYPES["U8"], (block.nbytes,)) for block in entry.blocks]
     return list(cut(entry.tensor))
+
+
+def differing(versions: Sequence[Entry | None]) -> Iterator[tuple[BlockSpec, Block]]:
+    """The blocks of several versions of a tensor, without those that stand in all of them."""
+    there = [entry for entry in versions if entry is not None]
+    for entry in there:
+        for at, pair in enumerate(zip(entry_specs(entry), entry.blocks, strict=True)):
+            others = (one.blocks[at].sha256 if at < len(one.blocks) else "" for one in there)
+            if len(there) < 2 or any(other != pair[1].sha256 for other in others):
+                yield pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +81,7 @@ class Checkout:
                 not name the same tensors; or the header of a safetensors file gives one another
                 dtype or shape.
         """
-        self._blocks = blocks
+        self._blocks = blocks.passing_on()
         blocks.ensure(manifest.objects())
         check_work(blocks, _all_blocks(manifest), name, reading=False)
         structure = skeleton.decode(blocks.read_bytes(manifest.skeleton))
@@ -290,6 +300,7 @@ def write_checkpoints(
             raise ManifestError(f"{name}: {error.message}", hint=error.hint) from error
     blocks = Blocks.open(repository)
     blocks.ensure(ref for manifest in manifests.values() for ref in manifest.objects())
+    check_together({name: claimed(one) for name, one in manifests.items()}, repository.top)
     written: list[str] = []
     tree = WorkTree(repository.top)
     try:

@@ -15,9 +15,9 @@ from git_theta_ext.checkin import Checkin
 from git_theta_ext.comparison.contents import lfs_object
 from git_theta_ext.errors import MissingObjectError
 from git_theta_ext.formats.source import FileSource
-from git_theta_ext.lfs import read_pointer
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.memo import Memo
+from git_theta_ext.pointer_files import read_pointer
 from git_theta_ext.references import References
 from git_theta_ext.repository import Repository
 

@@ -94,13 +94,15 @@ def permissions(path: StrPath, folder: int | None = None) -> int | None:
 
 
 @contextmanager
-def new_file(path: StrPath, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+def new_file(path: StrPath, *, mode: int = 0o666, kept: int | None = None) -> Iterator[BinaryIO]:
     """A file that was not there before, in a folder of our own; removed if the block fails.
+
+    Permissions as for `replacing`.
 
     Raises:
         OSError: there is something at `path`, be it a link, or it cannot be written.
     """
-    file = _create(os.fspath(path), mode, None, None)
+    file = _create(os.fspath(path), mode, kept, None)
     try:
         with file:
             yield file
@@ -200,13 +202,41 @@ def open_folder(path: StrPath, above: int | None = None) -> int:
     return os.open(path, flags, dir_fd=above)
 
 
+def sync_file(path: StrPath) -> None:
+    """Have a file's bytes on disk.
+
+    Raises:
+        OSError: they did not get there, or the path is a link.
+    """
+    flags = os.O_RDWR if os.name == "nt" else os.O_RDONLY  # objects cannot be written to
+    descriptor = os.open(path, flags | _NO_LINK | _BINARY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_quietly(path: StrPath) -> None:
+    """Remove a file of our own, if it is there and can be removed."""
+    _unlink_quietly(path, None)
+
+
+def folder_to_sync(path: StrPath) -> int:
+    """A descriptor of a folder, to sync its entries or all of its file system; not on Windows.
+
+    Raises:
+        OSError: there is no such folder, or it cannot be read.
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def sync_folders(folders: Iterable[StrPath]) -> None:
     """Flush the entries of folders, each once; Windows has no such call and does not need one."""
     if os.name == "nt":
         return
     for folder in sorted({os.fspath(folder) for folder in folders}):
         with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
+            descriptor = folder_to_sync(folder)
             try:
                 os.fsync(descriptor)
             finally:

@@ -75,6 +75,7 @@ class Handle:
             MissingObjectError, TransferError, CorruptObjectError: one cannot be had.
         """
         names = self.offset_keys()
+        self._checkpoint.check_held(names)
         self._checkpoint.fetch(names)
         return {name: self.get_tensor(name) for name in names}
 

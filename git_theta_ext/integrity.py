@@ -15,6 +15,7 @@ from typing import Literal
 
 from git_theta_ext import checkpoints, files, transport
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.bounds import check_work
 from git_theta_ext.checkout import Checkout, entry_specs
 from git_theta_ext.errors import (
     CorruptObjectError,
@@ -140,13 +141,20 @@ def check(
         if isinstance(manifest, ManifestError):
             report.findings.append(Finding("manifest", blob, manifest.message))
             continue
-        whole.append((blob, manifest))
         needed.update((ref.oid, ref) for ref in manifest.objects())
+        fresh: dict[str, tuple[str, str, BlockSpec, Block]] = {}
         for entry in manifest.entries:
             for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
-                if block.chain:
-                    key = _key(store, spec, block)
-                    jobs.setdefault(key, (blob, entry.tensor.name, spec, block))
+                if block.chain and (key := _key(store, spec, block)) not in jobs:
+                    fresh[key] = blob, entry.tensor.name, spec, block
+        try:
+            pairs = ((job[2], job[3]) for job in fresh.values())
+            check_work(Blocks(store), pairs, f"manifest {blob}", reading=True)
+        except ManifestError as error:
+            report.findings.append(Finding("manifest", blob, error.message))
+            continue
+        whole.append((blob, manifest))
+        jobs.update(fresh)
     report.objects, report.blocks = len(needed), len(jobs)
     report.bytes = sum(ref.size for ref in needed.values())
     progress = Progress(store.root, resume=resume)
@@ -208,7 +216,7 @@ def _check_blocks(
     progress: Progress,
     advance: Callable[[int], object] | None,
 ) -> None:
-    blocks = Blocks(store)
+    blocks = Blocks(store).passing_on()  # what each manifest asks for has been looked at
 
     def look(item: tuple[str, tuple[str, str, BlockSpec, Block]]) -> tuple[str, Finding | None]:
         key, (blob, name, spec, block) = item

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from git_theta_ext.endpoints import Endpoint
 from git_theta_ext.errors import TransferError, UsageError
 from git_theta_ext.git_process import run_watched
 from git_theta_ext.manifest import UpdateRef
+from git_theta_ext.pointer_files import object_format, scratch_commit
 from git_theta_ext.repository import Repository, scratch_objects
 
 GUARD = "GIT_THETA_NO_PRE_PUSH"
@@ -44,11 +45,6 @@ too, and when they verify an upload that they do not have."""
 
 _SIGNED = re.compile(r"(https?://[^\s\"'?]+)\?[^\s\"']+")
 """A link with a query, which often is a signature that lets whoever reads it in."""
-
-_POINTER = re.compile(
-    rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]+\n)*"
-    rb"oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
-)
 
 _BUSY = ": the server limits the rate of requests (429); wait a while, then try again"
 """All that git-lfs says after a 429 is "Error" (errors/errors.go, retriableLaterError)."""
@@ -88,7 +84,7 @@ def fetch(
     folder = repository.store.root / "lfs"
     with _scratch(folder) as scratch:
         environment = scratch_objects(repository, scratch / "git")
-        commit = _pointer_commit(repository, scratch, objects, environment)
+        commit = scratch_commit(repository, scratch / "pointers", objects, environment)
         remote = endpoint.remote
         if endpoint.anonymous:
             remote = _ASKED
@@ -147,7 +143,7 @@ def _nobody(
     (git_dir / "objects").mkdir()
     files.replace_file(git_dir / "HEAD", b"ref: refs/heads/none\n")
     settings = [
-        *_format(sha256=sha256),
+        *object_format(sha256=sha256),
         *((name, value) for name in _HARMLESS if (value := repository.setting(name)) is not None),
         ("lfs.url", endpoint.url),
         (f"remote.{_ASKED}.url", endpoint.url),
@@ -164,13 +160,6 @@ def _nobody(
         "HOME": nowhere, "USERPROFILE": nowhere, "XDG_CONFIG_HOME": nowhere,
         "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "",
     }  # fmt: skip
-
-
-def _format(*, sha256: bool) -> list[tuple[str, str]]:
-    """The settings that tell Git how a repository names its objects."""
-    if not sha256:
-        return [("core.repositoryformatversion", "0")]
-    return [("core.repositoryformatversion", "1"), ("extensions.objectformat", "sha256")]
 
 
 def ask(repository: Repository, endpoint: Endpoint, objects: list[UpdateRef]) -> set[str]:
@@ -263,7 +252,7 @@ def _scratch_repository(
         (git_dir / "refs" / "remotes" / _ASKED).mkdir(parents=True)
         (git_dir / "objects").mkdir()
         environment = scratch_objects(repository, git_dir / "objects")
-        commit = _pointer_commit(repository, scratch, objects, environment)
+        commit = scratch_commit(repository, scratch / "pointers", objects, environment)
         tree = repository.git("mktree", env=environment, stdin=b"").decode().strip()
         empty = repository.git("commit-tree", tree, "-m", "none", env={**environment, **_IDENTITY})
         files.replace_file(git_dir / "HEAD", empty.strip() + b"\n")
@@ -271,7 +260,7 @@ def _scratch_repository(
         files.replace_file(asked, f"{commit}\n".encode("ascii"))
         config = str(git_dir / "config")
         for name, value in (
-            *_format(sha256=len(commit) == 64),
+            *object_format(sha256=len(commit) == 64),
             ("include.path", str(repository.common_dir / "config")),
             (f"remote.{_ASKED}.url", url),
         ):
@@ -340,53 +329,10 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _pointer_commit(
-    repository: Repository, scratch: Path, objects: Iterable[UpdateRef], env: dict[str, str]
-) -> str:
-    """A commit, in the scratch object folder, whose tree holds a pointer file per object."""
-    folder = scratch / "pointers"
-    folder.mkdir()
-    oids = []
-    for item in objects:
-        with files.new_file(folder / item.oid) as file:
-            file.write(pointer_text(item).encode("ascii"))
-        oids.append(item.oid)
-    paths = "".join(f"{_quoted(str(folder / oid))}\n" for oid in oids)
-    blobs = repository.git(
-        "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=os.fsencode(paths), env=env
-    )
-    lines = "".join(
-        f"100644 blob {blob}\t{oid}\n"
-        for blob, oid in zip(blobs.decode().split(), oids, strict=True)
-    )
-    tree = repository.git("mktree", stdin=lines.encode(), env=env).decode().strip()
-    commit = repository.git("commit-tree", tree, "-m", "pointers", env={**env, **_IDENTITY})
-    return commit.decode().strip()
-
-
-def pointer_text(item: UpdateRef) -> str:
-    """The canonical LFS pointer file of an object (git-lfs, `docs/spec.md`)."""
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{item.oid}\nsize {item.size}\n"
-
-
-def read_pointer(text: bytes) -> UpdateRef | None:
-    """The object that a pointer file names; None for any other file (git-lfs, `docs/spec.md`)."""
-    match = _POINTER.fullmatch(text)
-    return None if match is None else UpdateRef("lfs", match[1].decode(), int(match[2]))
-
-
-def _quoted(path: str) -> str:
-    """A path as `--stdin-paths` reads it: quoted if it starts with a quote or breaks a line."""
-    if not path.startswith('"') and "\n" not in path:
-        return path
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
-
-
 def _link(source: Path, target: Path) -> None:
     """Show an object to git-lfs, which only reads it: a hard link where possible, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        os.makedirs(target.parent, exist_ok=True)
         files.link_or_copy(source, target)
     except OSError as error:
         raise TransferError(f"cannot write {target}: {error.strerror or error}") from error

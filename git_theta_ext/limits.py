@@ -23,14 +23,16 @@ JSON_HEADER_BYTES = 16 << 20
 """Header of a safetensors file: 200,000 tensors; parsed, JSON may take thirty times that."""
 NPY_HEADER_BYTES = 1 << 20
 """Header of a NumPy array."""
-ZIP_ENTRIES = 1 << 18
-"""Entries of a zip archive."""
+ZIP_ENTRIES = 1 << 17
+"""Entries of a zip archive; a model of 92,000 tensors has as many."""
 ZIP_DIRECTORY_BYTES = 48 << 20
 """Central directory of a zip archive."""
 DISTCP_ITEMS = 1 << 16
 """Archives in a distributed checkpoint."""
 DISTCP_MISSES = 64
 """Places in it that only look like the end of an archive: bytes of a tensor may."""
+DISTCP_ENTRIES_MISSED = 1 << 16
+"""Entries of archives that end at such places."""
 COREML_RECORDS = 1 << 18
 """Records of a Core ML weight file."""
 
@@ -81,11 +83,11 @@ ONNX_FIELDS = 4 << 20
 """Fields of all messages."""
 ONNX_TEXT_BYTES = 1 << 16
 """A name or a path."""
-GGUF_TENSORS = 1 << 20
+GGUF_TENSORS = 1 << 18
 """Tensors."""
 GGUF_PAIRS = 1 << 20
 """Key-value pairs."""
-GGUF_ITEMS = 1 << 24
+GGUF_ITEMS = 1 << 22
 """Items of all arrays among their values."""
 GGUF_TEXT_BYTES = 1 << 26
 """A text."""
@@ -112,7 +114,7 @@ TABLE_KEY_BYTES = 1 << 16
 TABLE_BLOCKS = 1 << 18
 """Its blocks."""
 TABLE_BYTES = 256 << 20
-"""All its keys together; prefixes that keys share would else multiply."""
+"""All its blocks and keys together; prefixes that keys share would else multiply."""
 
 # -- Manifests, parameter files, settings ----------------------------------------------------------
 
@@ -133,13 +135,15 @@ RANK = 256
 WORK_FREE = 30_000_000_000
 """Computing that any command may be asked for, in nominal nanoseconds."""
 WORK_PER_VALUE = 4096
-"""The same, for each value to be made; 32 updates of rank 64 take 1,200."""
+"""The same, for each value to be made; 32 updates of rank 64 take 1,400."""
 WORK_PER_ENCODED = 512
 """The same, for each byte of the objects that it is made of."""
 CLAIMED_FREE = 64 << 30
 """Bytes of values that a command reads of nothing, where nobody needs the bytes themselves."""
 CLAIMED_PER_ENCODED = 4096
 """The same, for each byte of the objects that they are made of; a block of zeros takes 3,400."""
+WHOLE_BLOCK_BYTES = 256 << 20
+"""A block: a tensor's have 32 MiB, a structure at most this with all its names."""
 SHARD_INDEX_BYTES = 16 << 20
 """Index of shards; that of 671 billion parameters in 163 files has 9 MB."""
 SETTINGS_BYTES = 1 << 20

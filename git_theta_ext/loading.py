@@ -217,6 +217,7 @@ def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _copy(module: Any, checkpoint: Checkpoint, filled: list[_Filled]) -> None:
+    checkpoint.check_held(one.source for one in filled if one.target.is_meta)
     checkpoint.fetch([one.source for one in filled])
     made: dict[int, Any] = {}
     for one in filled:

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from git_theta_ext import files
 from git_theta_ext.errors import RepositoryError
-from git_theta_ext.lfs import GUARD, pointer_text
+from git_theta_ext.lfs import GUARD
 from git_theta_ext.manifest import UpdateRef
+from git_theta_ext.pointer_files import commands, pointer_path, pointer_text
 from git_theta_ext.repository import Repository
 
 REF = "refs/theta/pointers"
@@ -72,12 +73,12 @@ def publish(
     refusal = _refusal_file(repository, url)
     if not repository.flag(SETTING, True) or _is_recent(refusal):
         return None
-    wanted = {_path(item): item for item in objects}
+    wanted = {pointer_path(item): item for item in objects}
     ref = next((name for name in REFS if name not in moved), None)
     if ref is None:
         return None
     if any(name in moved for name in REFS):
-        wanted = {_path(item): item for item in all_sent()} | wanted
+        wanted = {pointer_path(item): item for item in all_sent()} | wanted
     problem = ""
     for _ in range(_ATTEMPTS):
         try:
@@ -117,7 +118,7 @@ def _publish_once(
     tip = _remote_tip(repository, url, ref)
     known = f"refs/theta/known/{_digest(url)[:16]}"
     if tip is None:
-        wanted = {_path(item): item for item in all_sent()} | wanted
+        wanted = {pointer_path(item): item for item in all_sent()} | wanted
     elif repository.resolve(f"{tip}^{{commit}}") is None:
         repository.git(
             "fetch",
@@ -128,7 +129,8 @@ def _publish_once(
             url,
             f"+{ref}:{known}",
         )
-    lacking = [item for path, item in wanted.items() if path not in _paths(repository, tip)]
+    there = _paths(repository, tip)
+    lacking = [item for path, item in wanted.items() if path not in there]
     if lacking:
         tip = _commit(repository, tip, lacking)
         # Not the hooks, which would call this again.
@@ -154,25 +156,14 @@ def _paths(repository: Repository, commit: str | None) -> set[str]:
     return set(names.decode("utf-8", "replace").split("\0"))
 
 
-def _path(item: UpdateRef) -> str:
-    return f"{item.oid[:2]}/{item.oid}"
-
-
 def _commit(repository: Repository, parent: str | None, items: Iterable[UpdateRef]) -> str:
     """A commit whose tree holds its parent's files and the pointer files of `items`."""
     scratch = f"refs/theta/scratch-{secrets.token_hex(8)}"
-    files = {"README": _README} | {_path(item): pointer_text(item).encode() for item in items}
-    lines = [
-        f"commit {scratch}\ncommitter theta <theta@localhost> 0 +0000\n".encode(),
-        b"data %d\n%s" % (len(_MESSAGE), _MESSAGE),
-        f"from {parent}\n".encode() if parent else b"",
-        *(
-            b"M 100644 inline %s\ndata %d\n%s\n" % (path.encode(), len(data), data)
-            for path, data in sorted(files.items())
-        ),
-    ]
+    contents = {"README": _README}
+    contents |= {pointer_path(item): pointer_text(item).encode("ascii") for item in items}
+    stream = commands(scratch, _MESSAGE, contents, parent)
     try:
-        repository.git("fast-import", "--quiet", "--date-format=raw", stdin=b"".join(lines))
+        repository.git("fast-import", "--quiet", "--date-format=raw", stdin=stream)
         commit = repository.resolve(scratch)
     finally:
         with suppress(RepositoryError):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from git_theta_ext import advice, patterns, sharded
 from git_theta_ext.arrays import as_array
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.bounds import check_held
 from git_theta_ext.checkout import entry_specs
 from git_theta_ext.comparison.sides import Side, StoredSide
 from git_theta_ext.errors import RepositoryError, UsageError
@@ -76,6 +77,7 @@ class Checkpoint(Mapping[str, Array]):
             KeyError: there is none.
             MissingObjectError, TransferError: its objects cannot be had.
             CorruptObjectError: they are damaged.
+            ManifestError, StoreError: it is too large; see `check_held`.
         """
         return self._read(self.entry(name))
 
@@ -138,6 +140,7 @@ class Checkpoint(Mapping[str, Array]):
             UsageError: torch is not installed.
         """
         names = patterns.select(self, wanted) if wanted else list(self)
+        self.check_held(names)
         self.fetch(names)
         convert = to_torch if framework == "torch" else None
         found = {}
@@ -154,6 +157,28 @@ class Checkpoint(Mapping[str, Array]):
         """
         entries = [self.entry(name) for name in (self if names is None else names)]
         self._blocks.ensure(ref for e in entries for block in e.blocks for ref in block.chain)
+
+    def check_held(self, names: Iterable[str], more: int = 0) -> None:
+        """Look whether these tensors can be held in memory at once, before one is made.
+
+        What is unusual is said on stderr.
+
+        Args:
+            names: the tensors.
+            more: bytes that the caller needs beside them.
+
+        Raises:
+            KeyError: there is no tensor of that name.
+            ManifestError: no honest checkpoint stands for as many values.
+            StoreError: memory and swap space together do not have as many bytes.
+        """
+        entries = [self.entry(name) for name in names]
+        what = (
+            f"tensor {entries[0].tensor.name!r}" if len(entries) == 1 else f"{len(entries)} tensors"
+        )
+        nbytes = sum(entry.tensor.nbytes for entry in entries)
+        blocks = [block for entry in entries for block in entry.blocks]
+        check_held(f"{self.name}: {what}", nbytes, blocks, more)
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         """The rows from `start` to `stop` (not included) of a tensor's first axis.
@@ -176,6 +201,8 @@ class Checkpoint(Mapping[str, Array]):
         )
         if not by_rows or len(specs) == 1:
             return self._read(entry)[start:stop]
+        nbytes = (stop - start) * (info.nbytes // info.shape[0])
+        check_held(f"{self.name}: rows of tensor {name!r}", nbytes, entry.blocks)
         pieces, first = [], 0
         for spec, block in zip(specs, entry.blocks, strict=True):
             last = first + spec.shape[0]
@@ -237,6 +264,7 @@ class Checkpoint(Mapping[str, Array]):
         return as_array(entry.tensor, self._bytes(entry))
 
     def _bytes(self, entry: Entry) -> NDArray[np.uint8]:
+        self.check_held([entry.tensor.name])
         specs = entry_specs(entry)
         self._blocks.ensure(ref for block in entry.blocks for ref in block.chain)
         if len(specs) == 1:

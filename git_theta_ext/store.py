@@ -1,13 +1,13 @@
 """The local store: parameter files named by their SHA-256, written once, never changed.
 
 Objects live in `theta/objects/aa/bb/<oid>` under Git's common directory, where `git lfs prune`
-does not look. A file gets its name only after its bytes are on disk (write, fsync, rename), so an
-object that has a name is whole, after a crash too. What is found under a name may still be another
-user's work, or damaged: it is hashed before a new manifest relies on it. Readers need no lock:
-names never change their content, and two writers of one object write the same bytes. Writers share
-a lock, from their first object to `flush`, which `git theta prune` owns alone while it removes
-objects; and an object that is found rather than written is made young, so that it is not taken for
-garbage.
+does not look. A file gets its name only after its bytes are on disk (write, flush, rename; see
+`durable`), so an object that has a name is whole, after a crash too. What is found under a name
+may still be another user's work, or damaged: it is hashed before a new manifest relies on it.
+Readers need no lock: names never change their content, and two writers of one object write the same
+bytes. Writers share a lock, from their first object to `flush`, which `git theta prune` owns alone
+while it removes objects; and an object that is found rather than written is made young, so that it
+is not taken for garbage.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import stat
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from git_theta_ext import files
+from git_theta_ext.durable import Durable
 from git_theta_ext.errors import CorruptObjectError, MissingObjectError, StoreError
 from git_theta_ext.locks import Busy, Lock
 from git_theta_ext.text import printable
@@ -64,7 +64,10 @@ class Store:
         self._verified = Verified(verified)
         self._wrong: set[Path] = set()
         self._roots = (root, *alternates)
-        self._unsynced: set[Path] = set()
+        self._top, self._tops = str(root), [str(one) for one in self._roots]
+        self._durable = Durable(os.fspath(root / "tmp"), folders_above)
+        self._new: dict[str, str] = {}
+        """Objects that were written and not noted as verified yet, by their path."""
         self._lock = threading.Lock()
         self._shared: Lock | None = None
 
@@ -78,13 +81,22 @@ class Store:
 
     def find(self, oid: str, size: int | None = None) -> Path | None:
         """The file that holds an object, or None; one of another size than promised is not it."""
-        for root in self._roots:
-            path = _object_path(root, oid)
+        found = self._find(oid, size)
+        return None if found is None else Path(found)
+
+    def _find(self, oid: str, size: int | None) -> str | None:
+        """As `find`, for each object of a checkpoint: without the cost of a Path."""
+        name = _name(oid)
+        waiting = self._durable.waiting(f"{self._top}{name}")
+        if waiting is not None and size in (None, waiting[1]) and os.path.exists(waiting[0]):
+            return waiting[0]  # else it has just been given its name
+        for root in self._tops:
+            path = f"{root}{name}"
             try:
-                found = path.stat().st_size
+                found = os.stat(path).st_size
             except OSError:
                 continue
-            if (size is None or found == size) and path not in self._wrong:
+            if (size is None or found == size) and not (self._wrong and Path(path) in self._wrong):
                 return path
         return None
 
@@ -95,16 +107,28 @@ class Store:
         one is moved to the folder `damaged` of the store, or passed over where it lies in a store
         that is only read; stderr tells. Afterwards it is absent, and not sound until it is back.
         """
-        for path in (_object_path(root, oid) for root in self._roots):
-            if path not in self._wrong and path.exists() and not self._right(path, oid, size):
-                self._set_aside(path, oid, size)
-        if self.has(oid, size):
+        if self._weed(oid, size) and self.has(oid, size):
             return True
         wrong = any(_object_path(root, oid) in self._wrong for root in self._roots)
         return not wrong and not (self.root / "damaged" / oid).exists()
 
+    def _weed(self, oid: str, size: int) -> bool:
+        """Set aside what has the name of an object and is not that; whether there was anything."""
+        name, found = _name(oid), False
+        for root in self._tops:
+            plain = f"{root}{name}"
+            if self._durable.waiting(plain) is not None:
+                found = True
+            elif os.path.exists(plain):
+                path, found = Path(plain), True
+                if path not in self._wrong and not self._right(path, oid, size):
+                    self._set_aside(path, oid, size)
+        return found
+
     def right_elsewhere(self, path: Path, oid: str, size: int) -> bool:
         """Whether a file that is none of this store's holds an object; hashed once, as its own."""
+        if not os.path.exists(path):
+            return False
         key = hashlib.sha256(os.fsencode(path.parent.resolve())).hexdigest()[:16]
         private = path.parent.exists() and only_ours(path.parent.stat())
         return self._right(path, oid, size, key=f"{oid}@{key}", private=private)
@@ -173,35 +197,33 @@ class Store:
 
     def has(self, oid: str, size: int | None = None) -> bool:
         """Whether an object is here, with the size that was promised."""
-        return self.find(oid, size) is not None
+        return self._find(oid, size) is not None
 
     def keep(self, oid: str, size: int) -> bool:
         """Whether an object is here and right, to be named by a new manifest: made young if so.
 
         False, too, where its time cannot be set (it belongs to another user): write it again.
         """
-        self.sound(oid, size)
+        if not self._weed(oid, size):
+            return False
         path = self.find(oid, size)
-        if path is not None and not path.is_relative_to(self.root):
-            return True  # in a store that is only read, and never pruned from here
         if path is None:
             return False
+        if not path.is_relative_to(self.root):
+            return True  # in a store that is only read, and never pruned from here
+        if self._durable.waiting(f"{self._top}{_name(oid)}") is not None:
+            return True  # this process has just written it, and flushes it with the others
         self.share()  # and then see whether it is still there
         try:
             before = path.stat()
             if abs(time.time() - before.st_mtime) > _FRESH_SECONDS:
                 os.utime(path)
                 self._note_written(oid, path, before.st_ino)
-            else:
-                self._note_unsynced(path)  # whoever wrote it may not have flushed yet
+            else:  # whoever wrote it may not have flushed yet
+                self._durable.need(folders_above(path))
         except OSError:
             return False
         return True
-
-    def _note_unsynced(self, path: Path) -> None:
-        """Have `flush` sync the folders above an object: each may have been made a moment ago."""
-        with self._lock:
-            self._unsynced.update(folders_above(path))
 
     def share(self) -> None:
         """Share the store's lock until `flush`, `let_go` or the end of this process.
@@ -262,16 +284,22 @@ class Store:
             MissingObjectError: no store has it.
             StoreError: it cannot be read.
         """
-        path = self.find(oid, size)
-        if path is None:
-            raise MissingObjectError(
-                f"object {oid} is not in {self.root / 'objects'}",
-                hint="git theta fetch   (or: git theta fsck, to see what else is missing)",
-            )
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        for last in (False, True):
+            path = self._find(oid, size)
+            if path is None:
+                break
+            try:
+                with open(path, "rb") as file:
+                    return file.read()
+            except FileNotFoundError as error:  # it may have been given its name meanwhile
+                if last:
+                    raise StoreError(f"cannot read {path}: {error.strerror}") from error
+            except OSError as error:
+                raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        raise MissingObjectError(
+            f"object {oid} is not in {self.root / 'objects'}",
+            hint="git theta fetch   (or: git theta fsck, to see what else is missing)",
+        )
 
     def verify(self, oid: str, size: int | None = None) -> None:
         """Check that an object's bytes have the hash that names it.
@@ -292,7 +320,8 @@ class Store:
     def put(self, pieces: Iterable[bytes | memoryview]) -> tuple[str, int]:
         """Store the concatenation of `pieces`; its object id and size in bytes.
 
-        The bytes are on disk when this returns; the name is after the next `flush`.
+        It is on disk, with its name, after the next `flush`; without `gathering` the bytes are when
+        this returns.
 
         Raises:
             StoreError: the disk is full, the folder cannot be written.
@@ -334,39 +363,70 @@ class Store:
 
     def _move(self, source: Path, oid: str, size: int) -> bool:
         """Take a file over by giving it another name; False where that cannot be done."""
-        target, check = self.path(oid), _Check(oid, size)
+        target, check = f"{self._top}{_name(oid)}", _Check(oid, size)
         try:
             with files.editing(source) as file:
                 while chunk := file.read(_COPY_BYTES):
                     check.feed(chunk)
                 check.finish(source)
-                os.fsync(file.fileno())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.chmod(source.stat().st_mode & _MODE)
-            files.move(source, target)
+            os.chmod(source, os.stat(source).st_mode & _MODE)
+            self._durable.take(os.fspath(source), target)
         except OSError:  # another file system, or a file that is not ours
             return False
-        self._note_written(oid, target)
-        self._note_unsynced(target)
+        self._written(oid, target)
         return True
 
     def flush(self) -> None:
-        """Make the names of all objects put so far survive a power failure; let go of the lock."""
-        with self._lock:
-            folders, self._unsynced = self._unsynced, set()
-        files.sync_folders(folders)
+        """Make all objects put so far survive a power failure; let go of the lock.
+
+        Raises:
+            StoreError: the disk did not take them.
+        """
+        try:
+            self._durable.settle()
+        except OSError as error:
+            self._new.clear()
+            raise StoreError(_explain(error, self.root)) from error
         self.let_go()
         self.save_verified()
 
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Objects that are put inside are flushed together, by `flush` or at the latest at the end.
+
+        Until then they are found in this process alone. Nothing may name them before.
+
+        Raises:
+            StoreError: the disk did not take them.
+        """
+        with self._durable.gathering():
+            yield
+            try:
+                self._durable.settle(names=False)
+            except OSError as error:
+                raise StoreError(_explain(error, self.root)) from error
+
     def save_verified(self) -> None:
         """Remember beyond this process which objects were hashed."""
+        with self._lock:
+            new, self._new = self._new, {}
+        if new and self._private:
+            for path, oid in new.items():
+                self._note_written(oid, path)
         self._verified.keep()
 
-    def _note_written(self, oid: str, path: Path, inode: int | None = None) -> None:
+    def _written(self, oid: str, target: str) -> None:
+        """Note that an object was written; it has its final times once it has its name."""
+        if self._wrong:
+            self._wrong.discard(Path(target))
+        with self._lock:
+            self._new[target] = oid
+
+    def _note_written(self, oid: str, path: str | Path, inode: int | None = None) -> None:
         """Remember an object that was just written, or verified under its former times."""
         with suppress(OSError):
-            found = path.stat()
-            if inode in (None, found.st_ino) and self._private and only_ours(found):
+            found = os.stat(path)
+            if inode in (None, found.st_ino) and only_ours(found) and self._private:
                 self._verified.note(oid, found)
 
     def remove_stale(self, now: float | None = None) -> None:
@@ -390,20 +450,14 @@ class Store:
     @contextmanager
     def _writing(self, oid: str) -> Iterator[IO[bytes]]:
         """A new file that becomes the object when the block ends, and vanishes if it fails."""
-        target = self.path(oid)
-        folder = self.root / "tmp"
-        temporary = f"{folder}{os.sep}{os.getpid()}-{secrets.token_hex(8)}"
+        target = f"{self._top}{_name(oid)}"
         self.share()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with files.replacing(target, mode=_MODE, durable=True, temporary=temporary) as file:
+            with self._durable.writing(target, mode=_MODE) as file:
                 yield file
-                target.parent.mkdir(parents=True, exist_ok=True)
-            self._wrong.discard(target)
-            self._note_written(oid, target)
         except OSError as error:
             raise StoreError(_explain(error, self.root)) from error
-        self._note_unsynced(target)
+        self._written(oid, target)
 
 
 class _Check:
@@ -427,8 +481,13 @@ class _Check:
             )
 
 
+def _name(oid: str) -> str:
+    """Where an object lies below a store."""
+    return f"{os.sep}objects{os.sep}{oid[:2]}{os.sep}{oid[2:4]}{os.sep}{oid}"
+
+
 def _object_path(root: Path, oid: str) -> Path:
-    return root / "objects" / oid[:2] / oid[2:4] / oid
+    return Path(f"{root}{_name(oid)}")
 
 
 def sha256_of(path: Path) -> str:
@@ -452,6 +511,10 @@ def _explain(error: OSError, root: Path) -> str:
     return f"cannot write to the object store {root}: {error.strerror or error}"
 
 
-def folders_above(path: Path) -> Sequence[Path]:
+def folders_above(path: str | Path) -> list[str]:
     """The folders that an object's name needs: bb, aa, objects, the root, and what holds it."""
-    return path.parents[:5]
+    found, rest = [], os.fspath(path)
+    for _ in range(5):
+        rest = rest[: rest.rfind(os.sep)]
+        found.append(rest)
+    return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from git_theta_ext import endpoints, files, lfs, lfsconfig, pointers
+from git_theta_ext import endpoints, lfs, lfsconfig, pointers
+from git_theta_ext.durable import Durable
 from git_theta_ext.endpoints import Confirmed, Endpoint
 from git_theta_ext.errors import (
     CorruptObjectError,
@@ -74,6 +74,16 @@ def fetch(
         TransferError: git-lfs is needed and not installed.
         StoreError: the disk is full.
     """
+    with repository.store.gathering():
+        return _fetch(repository, objects, remote, progress)
+
+
+def _fetch(
+    repository: Repository,
+    objects: Iterable[UpdateRef],
+    remote: str | None,
+    progress: Progress | None,
+) -> list[str]:
     store = repository.store
     wanted = {item.oid: item for item in objects if not store.has(item.oid, item.size)}
     if not wanted:
@@ -181,17 +191,18 @@ def _take_all(
 
     `remove` takes the source away, be it whole or damaged (so that a retry downloads it anew).
     """
+    top = str(folder)
     # Another process may have brought some meanwhile: git-lfs's folder of a store is shared.
     for item in [item for item in wanted.values() if store.has(item.oid, item.size)]:
         del wanted[item.oid]
         if remove:
-            object_path(folder, item.oid).unlink(missing_ok=True)
-    there = [item for item in wanted.values() if _is_readable(object_path(folder, item.oid))]
+            Path(_place(top, item.oid)).unlink(missing_ok=True)
+    there = [item for item in wanted.values() if _is_readable(_place(top, item.oid))]
     damaged = []
 
     def take(item: UpdateRef) -> tuple[UpdateRef, str | None]:
         try:
-            store.take(object_path(folder, item.oid), item.oid, item.size, move=remove)
+            store.take(Path(_place(top, item.oid)), item.oid, item.size, move=remove)
         except CorruptObjectError as error:
             return item, error.message
         except StoreError:  # the source is gone: another process took it first
@@ -206,18 +217,23 @@ def _take_all(
         else:
             damaged.append(complaint)
         if remove:
-            object_path(folder, item.oid).unlink(missing_ok=True)
+            Path(_place(top, item.oid)).unlink(missing_ok=True)
     return damaged
 
 
-def _is_readable(path: Path) -> bool:
+def _is_readable(path: str) -> bool:
     """Whether a file can be read to its end; a pipe or a device, which may have none, can not."""
-    return path.is_file() and os.access(path, os.R_OK)
+    return os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def object_path(folder: Path, oid: str) -> Path:
     """Where an object lies below git-lfs's folder, and below ours."""
-    return folder / "objects" / oid[:2] / oid[2:4] / oid
+    return Path(_place(str(folder), oid))
+
+
+def _place(folder: str, oid: str) -> str:
+    """As `object_path`, without the cost of a Path."""
+    return f"{folder}{os.sep}objects{os.sep}{oid[:2]}{os.sep}{oid[2:4]}{os.sep}{oid}"
 
 
 def push(
@@ -327,49 +343,58 @@ def _push_to_folder(
     folder, moved = endpoints.lfs_folder_to_fill(repository, endpoint)
     fetch(repository, items, remote=endpoint.remote)
     repository.store.share()
+    try:
+        # Permissions follow the Git object folder there, so that shared repositories work.
+        mode = (common / "objects").stat().st_mode & 0o7777
+        target = Durable(str(folder / "tmp"), folders_above, _maker(folder, mode), "theta-")
 
-    def copy(item: UpdateRef) -> int:
-        source = repository.store.find(item.oid, item.size)
-        if source is None:
-            raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
-        _copy(source, folder, item, common / "objects")
-        return item.size
+        def copy(item: UpdateRef) -> int:
+            source = repository.store.find(item.oid, item.size)
+            if source is None:
+                raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
+            kept = None if os.name == "nt" else mode & 0o666
+            with target.writing(_place(str(folder), item.oid), kept=kept) as written:
+                _write_verified(source, written, item)
+            return item.size
 
-    for size in ordered_map(copy, items, lambda _: _COPY_BYTES):
-        advance(size)
-    # The names as well, before Git moves the ref that relies on them.
-    paths = (object_path(folder, item.oid) for item in items)
-    files.sync_folders(above for path in paths for above in folders_above(path))
+        with target.gathering():
+            for size in ordered_map(copy, items, lambda _: _COPY_BYTES):
+                advance(size)
+            target.settle()  # the names as well, before Git moves the ref that relies on them
+    except OSError as error:
+        raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
     return moved
 
 
-def _copy(source: Path, folder: Path, item: UpdateRef, model: Path) -> None:
-    """Copy an object, verified, to another repository; it has its name only once it is whole.
+def _maker(folder: Path, mode: int) -> Callable[[str], None]:
+    """What makes the folders of another repository, with permissions, and refuses links there."""
+    objects = str(folder / "objects")
+    real = os.path.realpath(objects)
 
-    Permissions follow `model`, the Git object folder there, so that shared repositories work.
-    """
-    target = object_path(folder, item.oid)
-    temporary = folder / "tmp" / f"theta-{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        mode = model.stat().st_mode & 0o7777
-        for place in (temporary.parent, target.parent):
+    def refuse_link(place: str) -> None:
+        if _leads_away(place, objects, real):
+            raise TransferError(
+                f"{place} leads out of {real}: a link stands in its way, and nothing was written"
+                " there",
+                hint="put a folder in the place of the link",
+            )
+
+    def make(place: str) -> None:
+        if not place.startswith(objects + os.sep):
             _make_folders(place, mode)
-        _refuse_links(folder, target.parent)
-        kept = None if os.name == "nt" else mode & 0o666
-        with files.replacing(target, kept=kept, durable=True, temporary=str(temporary)) as copy:
-            _write_verified(source, copy, item)
-    except OSError as error:
-        raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
+            return
+        refuse_link(os.path.dirname(place))
+        _make_folders(place, mode)
+        refuse_link(place)
+
+    return make
 
 
-def _refuse_links(folder: Path, place: Path) -> None:
-    """Raise TransferError where a folder of objects is a link, which may lead anywhere."""
-    real = Path(os.path.realpath(folder / "objects"))
-    if Path(os.path.realpath(place)) != real / place.relative_to(folder / "objects"):
-        raise TransferError(
-            f"{place} leads out of {real}: a link stands in its way, and nothing was written there",
-            hint="put a folder in the place of the link",
-        )
+def _leads_away(place: str, objects: str, real: str) -> bool:
+    """Whether a folder of objects is a link, which may lead anywhere."""
+    if os.name == "nt":  # where junctions lead away as well
+        return os.path.realpath(place) != os.path.join(real, os.path.relpath(place, objects))
+    return os.path.islink(place)
 
 
 def _write_verified(source: Path, copy: BinaryIO, item: UpdateRef) -> None:
@@ -386,16 +411,17 @@ def _write_verified(source: Path, copy: BinaryIO, item: UpdateRef) -> None:
         )
 
 
-def _make_folders(folder: Path, mode: int) -> None:
+def _make_folders(folder: str, mode: int) -> None:
     missing = []
-    while not folder.is_dir():
+    while not os.path.isdir(folder):
         missing.append(folder)
-        folder = folder.parent
+        folder = os.path.dirname(folder)
     for place in reversed(missing):
-        place.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(place)
         if os.name != "nt":
             with suppress(PermissionError):
-                place.chmod(mode)
+                os.chmod(place, mode)
 
 
 def manifests_in(

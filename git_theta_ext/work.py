@@ -7,14 +7,15 @@ out of large ones are seen for what they are.
 
 The bounds leave honest checkpoints far behind: a chain that this program writes has at most 32
 updates that are together smaller than half a dense copy. Its costliest form, 32 low-rank updates of
-rank 64, costs 1,200 ns a value, scattered lists of changes 400; the bound is 4,096 for every value
+rank 64, costs 1,400 ns a value, scattered lists of changes 400; the bound is 4,096 for every value
 and 512 for every byte of objects, beyond half a minute that any command may have.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from git_theta_ext import limits
@@ -26,14 +27,16 @@ from git_theta_ext.updates.base import base_spec, values_dtype
 
 Settings = Mapping[str, Any]
 
-_NANOSECONDS = {"dense": 1.0, "delta": 1.0, "step": 1.0, "scale": 1.0, "cast": 2.0, "resize": 2.0,
-                "sparse": 3.0, "patch": 3.0, "permute": 4.0, "low-rank": 1.0}  # fmt: skip
-"""For each byte of a block."""
+_NANOSECONDS = {"dense": 1.0, "delta": 1.0, "step": 2.0, "scale": 2.0, "cast": 2.0, "resize": 2.0,
+                "sparse": 3.0, "patch": 3.0, "permute": 2.0, "low-rank": 3.0}  # fmt: skip
+"""For each byte of a block; `benchmarks/costs.py` measures them, values of one byte cost most."""
 _OTHER = 4.0
 """For each byte, of a kind that a plug-in has."""
 _RANK = 0.5
 """For each value and each of the ranks of a low-rank update."""
-_TELLING = frozenset({"low-rank", "cast", "resize", "patch"})
+_ROW = 60.0
+"""For each row that a permutation moves: one of a single value costs as much as one of sixteen."""
+_TELLING = frozenset({"low-rank", "permute", "cast", "resize", "patch"})
 """Kinds whose parameter files say what they cost, or what their predecessor is."""
 _LONG, _PLAIN = 10e9, 16.0
 """What is announced: more than ten seconds, at sixteen times what plain copies would take."""
@@ -95,6 +98,33 @@ class Work:
         return None
 
 
+class Ledger:
+    """What one command has read so far; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._lock = threading.Lock()
+        self._done = Work()
+        self._counted: set[str] = set()
+
+    def add(self, work: Work, chain: Sequence[UpdateRef], *, bounded: bool) -> str | None:
+        """Count a block; why no more is read, or None.
+
+        An object counts once, however many blocks are made of it.
+
+        Args:
+            work: what the block takes.
+            chain: what it is made of.
+            bounded: nobody needs the bytes themselves; else their number is not counted.
+        """
+        with self._lock:
+            fresh = {ref.oid: ref.size for ref in chain if ref.oid not in self._counted}
+            self._counted.update(fresh)
+            nbytes = work.nbytes if bounded else 0
+            self._done += replace(work, nbytes=nbytes, encoded=sum(fresh.values()))
+            return self._done.too_long() or (self._done.too_large() if bounded else None)
+
+
 def duration(nanoseconds: float) -> str:
     """A time as people say it."""
     seconds = nanoseconds / 1e9
@@ -128,13 +158,16 @@ def of_chain(
             before = _before(said) or after
             nbytes = max(nbytes, before.nbytes, _stated(said))
         cost = _NANOSECONDS.get(ref.kind, _OTHER) * nbytes
+        values = after.nbytes / values_dtype(after.dtype).itemsize
         if ref.kind == "low-rank":
-            cost += _RANK * _rank(said) * (after.nbytes / values_dtype(after.dtype).itemsize)
+            cost += _RANK * _rank(said) * values
+        elif ref.kind == "permute":
+            cost += _ROW * values / _row(said)
         nanoseconds += cost
         after = before
     encoded = sum({ref.oid: ref.size for ref in chain}.values())
-    values = spec.nbytes // values_dtype(spec.dtype).itemsize
-    return Work(nanoseconds, values, spec.nbytes, encoded)
+    count = spec.nbytes // values_dtype(spec.dtype).itemsize
+    return Work(nanoseconds, count, spec.nbytes, encoded)
 
 
 def _before(said: Settings) -> BlockSpec | None:
@@ -153,3 +186,9 @@ def _stated(said: Settings) -> int:
 def _rank(said: Settings | None) -> int:
     rank = said.get("rank") if said is not None else None
     return rank if isinstance(rank, int) and 0 < rank <= limits.RANK else limits.RANK
+
+
+def _row(said: Settings | None) -> int:
+    """Values in a row that is moved; one where that is not known."""
+    row = said.get("row") if said is not None else None
+    return row if isinstance(row, int) and row > 1 else 1

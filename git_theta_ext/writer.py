@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from git_theta_ext import checkpoints, formats, outputs
 from git_theta_ext.arrays import dtype_of
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.bounds import check_room
 from git_theta_ext.checkin import Checkin
 from git_theta_ext.errors import FormatError, UsageError
 from git_theta_ext.formats import safetensors
@@ -285,6 +286,10 @@ def export(
         StoreError: the file cannot be written, or not there; see `outputs`.
     """
     layout = _export_layout(checkpoint, names, container)
+    if path.is_file() or not path.exists():  # a pipe has room
+        nbytes = sum(_length(segment) for segment in layout.segments)
+        folder = Path(os.path.realpath(path)).parent
+        check_room(str(path), nbytes, folder, certain=True, in_memory=False)
     checkpoint.fetch(names)
     with outputs.writing(path, work_tree) as file:
         write_layout(layout, checkpoint, file)

@@ -41,7 +41,7 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/bounds.py": {
         "make room, or keep the manifest in the work tree for now: set GIT_THETA_SKIP_SMUDGE=1 in the environment, repeat the command, and run git theta pull FILE where there is room": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
         "set GIT_THETA_SKIP_SMUDGE=1 in the environment, repeat the command, then run git theta pull FILE, which writes block by block": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
-        "Git holds all {size(nbytes)} in memory before it writes them; {size(available)} are free (git theta pull writes block by block, after GIT_THETA_SKIP_SMUDGE=1)": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
+        "Git holds all {size(nbytes)} in memory before it writes them; at most {size(available)} are free (git theta pull writes block by block, after GIT_THETA_SKIP_SMUDGE=1)": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
     },
     "git_theta_ext/checkout.py": {
         "{advice.OTHER_VERSION}, or add the whole file: git add FILE": "test_advice_objects.test_a_version_that_does_not_fit_together",

@@ -137,16 +137,17 @@ def updated_tensors(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> Ite
 
     found = ordered_map(update, pieces, lambda piece: _COPIES * piece.spec.nbytes)
     made = iter(found)
-    for entry in entries:
-        change = adapter.changes[entry.tensor.name]
-        new = tuple(next(made) for _ in entry.blocks)
-        stored = sum(
-            block.chain[-1].size if block.chain else block.nbytes
-            for block, old in zip(new, entry.blocks, strict=True)
-            if block != old
-        )
-        yield Updated(replace(entry, blocks=new), change, stored)
-    blocks.store.flush()
+    with blocks.store.gathering():
+        for entry in entries:
+            change = adapter.changes[entry.tensor.name]
+            new = tuple(next(made) for _ in entry.blocks)
+            stored = sum(
+                block.chain[-1].size if block.chain else block.nbytes
+                for block, old in zip(new, entry.blocks, strict=True)
+                if block != old
+            )
+            yield Updated(replace(entry, blocks=new), change, stored)
+        blocks.store.flush()
 
 
 def next_version(manifest: Manifest, updated: Iterable[Updated]) -> Manifest:

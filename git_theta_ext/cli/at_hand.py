@@ -89,11 +89,12 @@ class AtHand:
             return item.oid, server.download(item)
 
         try:
-            for oid, data in ordered_map(bring, self.wanted, lambda item: item.size):
-                if data is None:
-                    self._gone.add(oid)
-                else:
-                    self.store.put([data])
+            with self.store.gathering():
+                for oid, data in ordered_map(bring, self.wanted, lambda item: item.size):
+                    if data is None:
+                        self._gone.add(oid)
+                    else:
+                        self.store.put([data])
         except TransferError as error:
             self._trouble = error.message
         self.store.flush()

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if sys.stdout.isatty():
         raise UsageError("not writing binary data to a terminal", hint="add: > tensor.npy")
+    checkpoint.check_held([args.tensor], checkpoint.info(args.tensor).nbytes)  # written from a copy
     info, array = checkpoint.info(args.tensor), checkpoint[args.tensor]
     if args.raw:
         stored = array if info.order is None else array.transpose(info.order)

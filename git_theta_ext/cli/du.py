@@ -13,9 +13,9 @@ from git_theta_ext import advice, checkpoints, formats, patterns, sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.contents import Content, Contents, objects_in
 from git_theta_ext.errors import UsageError
-from git_theta_ext.lfs import read_pointer
 from git_theta_ext.manifest import Manifest, UpdateRef
 from git_theta_ext.paths import version_typed
+from git_theta_ext.pointer_files import read_pointer
 from git_theta_ext.reader import Checkpoint, open_checkpoint
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable, size, table, to_json

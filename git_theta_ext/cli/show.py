@@ -16,6 +16,9 @@ from git_theta_ext.text import plural, printable, size, table, to_json
 from git_theta_ext.updates.base import values_dtype
 from git_theta_ext.updates.statistics import as_floats
 
+_BYTES_FOR_VALUE = 17
+"""What the numbers of a value take: as float64, those that are finite, and which are."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the parser of `show`."""
@@ -122,6 +125,7 @@ def _describe(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
 def _numbers(checkpoint: Checkpoint, name: str) -> dict[str, float] | None:
     """Mean, deviation and extremes of the finite values; None where there are no numbers."""
     info = checkpoint.info(name)
+    checkpoint.check_held([name], _BYTES_FOR_VALUE * info.count)
     array = np.ascontiguousarray(checkpoint[name]).reshape(-1)
     if info.dtype.kind in ("int", "uint") and array.dtype.kind in "iu":
         floats = array.astype(np.float64)

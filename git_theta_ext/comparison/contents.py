@@ -22,8 +22,8 @@ from git_theta_ext.comparison.sides import FileSide, Side, StoredSide, open_side
 from git_theta_ext.endpoints import lfs_folder
 from git_theta_ext.errors import ManifestError, RepositoryError
 from git_theta_ext.formats import opaque
-from git_theta_ext.lfs import read_pointer
 from git_theta_ext.manifest import HEAD_BYTES, MAX_BYTES, Manifest, UpdateRef, is_manifest
+from git_theta_ext.pointer_files import read_pointer
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import size
 from git_theta_ext.worktree import WorkTree

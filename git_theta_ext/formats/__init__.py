@@ -195,7 +195,8 @@ def _try(name: str, form: Format, head: bytes, source: Source, remarks: list[str
             check(found, source.size)
             return settle(found, source)
     except BoundError as error:
-        remarks.append(error.message)
+        if error.message not in remarks:
+            remarks.append(error.message)
     except MemoryError:
         remarks.append(f"{name}: there is not enough memory for its structure")
     except (FormatError, RecursionError):

@@ -89,7 +89,7 @@ Segment = Literal | Span | Crc32 | SerializationId
 class Layout:
     """How a file is made up. `aliases` maps further names of a tensor (ties) to its span's name.
 
-    `remark` says why a file is opaque, where that is because of a limit.
+    `remark` says what limit is why a file is opaque, or why tensors are without their names.
     """
 
     format: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.tiles import assemble
 from git_theta_ext.formats.torch_storages import Piece
@@ -41,8 +41,10 @@ def layout(source: Source) -> Layout:
         FormatError: a record is damaged or not where the one before it ends.
     """
     count = int.from_bytes(source.read(0, 4), "little")
-    if count > min(limits.COREML_RECORDS, source.size // _ALIGNMENT):
+    if count > source.size // _ALIGNMENT:
         raise FormatError(f"coreml-weights: {count} records in {source.size} bytes")
+    if count > limits.COREML_RECORDS:
+        raise BoundError(f"coreml-weights: more than {limits.COREML_RECORDS} records")
     pieces = []
     at = _ALIGNMENT
     for number in range(count):

@@ -15,6 +15,7 @@ from git_theta_ext.formats import torch_zip
 from git_theta_ext.formats.base import Crc32, Layout, Segment, SerializationId, Source, Span
 from git_theta_ext.formats.source import PartSource
 from git_theta_ext.formats.torch_names import LONE_NAME
+from git_theta_ext.formats.zip import count_entries
 
 NAME = "distcp"
 _END_MAGIC = b"PK\x05\x06"
@@ -35,15 +36,19 @@ def layout(source: Source) -> Layout:
     """
     segments: list[Segment] = []
     aliases: dict[str, str] = {}
-    start = misses = items = 0
+    start = misses = lost = items = 0
+    remark = ""
     for end in _ends(source):
         try:
             found = torch_zip.layout(PartSource(source, start, end))
         except FormatError:
+            # Whatever was read of it was read in vain, and may be read again from here.
             misses += 1
-            if misses > limits.DISTCP_MISSES:
+            lost += _entries(PartSource(source, start, end))
+            if misses > limits.DISTCP_MISSES or lost > limits.DISTCP_ENTRIES_MISSED:
                 raise
             continue
+        remark = remark or found.remark
         first, prefix = len(segments), f"item.{items}"
         segments += [_moved(segment, first, prefix) for segment in found.segments]
         aliases |= {_name(prefix, key): _name(prefix, of) for key, of in found.aliases.items()}
@@ -52,7 +57,7 @@ def layout(source: Source) -> Layout:
             raise BoundError(f"distcp: more than {limits.DISTCP_ITEMS} items")
     if start != source.size:
         raise FormatError(f"distcp, offset {start}: not an archive of torch.save")
-    return Layout(NAME, tuple(segments), aliases)
+    return Layout(NAME, tuple(segments), aliases, remark)
 
 
 def _ends(source: Source) -> Iterator[int]:
@@ -64,6 +69,13 @@ def _ends(source: Source) -> Iterator[int]:
         while (at := window.find(_END_MAGIC, at + 1)) >= 0:
             if start + at + _END_BYTES <= source.size:
                 yield start + at + _END_BYTES
+
+
+def _entries(source: Source) -> int:
+    try:
+        return count_entries(source)
+    except FormatError:
+        return 0
 
 
 def _name(prefix: str, name: str) -> str:

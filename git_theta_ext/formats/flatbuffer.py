@@ -13,6 +13,8 @@ from git_theta_ext.formats.base import Source
 from git_theta_ext.formats.source import check_range
 
 _PAGE_BYTES = 1 << 14
+_STEPS_OF_PAGE = 4
+"""What reading a page counts for: offsets may lead to and fro."""
 
 
 class FlatBuffer:
@@ -46,6 +48,7 @@ class FlatBuffer:
             if len(self._pages) >= limits.FLATBUFFER_PAGES:
                 self._pages.clear()
             length = min(_PAGE_BYTES, self._source.size - page * _PAGE_BYTES)
+            self._steps += _STEPS_OF_PAGE
             self._pages[page] = self._source.read(page * _PAGE_BYTES, length)
         return int.from_bytes(self._pages[page][start : start + size], "little", signed=signed)
 
@@ -101,6 +104,6 @@ class FlatBuffer:
         """A text; empty where it is not there."""
         start, count = self.vector(table, number)
         if count > limits.FLATBUFFER_TEXT_BYTES:
-            raise FormatError(f"flatbuffer: a text of {count} bytes at offset {start}")
-        self._steps += count >> 6
+            raise BoundError(f"flatbuffer: a text of {count} bytes at offset {start}")
+        self._steps += count >> 4  # a byte that is no UTF-8 becomes four characters
         return self._source.read(start, count).decode("utf-8", "backslashreplace")

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
 from git_theta_ext.formats.source import BytesSource
 from git_theta_ext.formats.tiles import tile
@@ -74,12 +74,13 @@ def layout(source: Source) -> Layout:
         raise FormatError(f"gguf: version {version} at offset 4; expected 2 or 3, little-endian")
     tensors, pairs = window.number(8), window.number(8)
     if tensors > limits.GGUF_TENSORS or pairs > limits.GGUF_PAIRS:
-        raise FormatError(f"gguf: {tensors} tensors and {pairs} key-values are too many")
+        raise BoundError(f"gguf: {tensors} tensors and {pairs} key-values are too many")
     alignment = 32
+    items = _Items()
     for _ in range(pairs):
         key = _text(window)
         kind = window.number(4)
-        value = _skip(window, kind, 0)
+        value = _skip(window, kind, 0, items)
         if key == "general.alignment" and value is not None:
             alignment = value
     if not 0 < alignment <= 1 << 20:
@@ -92,11 +93,24 @@ def layout(source: Source) -> Layout:
 def _text(window: Window) -> str:
     length = window.number(8)
     if length > limits.GGUF_TEXT_BYTES:
-        raise FormatError(f"gguf: a text of {length} bytes at offset {window.position}")
+        raise BoundError(f"gguf: a text of {length} bytes at offset {window.position}")
     return window.take(length).decode("utf-8", "backslashreplace")
 
 
-def _skip(window: Window, kind: int, depth: int) -> int | None:
+class _Items:
+    """How many items of arrays were met."""
+
+    def __init__(self) -> None:
+        self._left = limits.GGUF_ITEMS
+
+    def spend(self, count: int) -> None:
+        """Count some more; BoundError if they are too many."""
+        self._left -= count
+        if self._left < 0:
+            raise BoundError(f"gguf: more than {limits.GGUF_ITEMS} items of arrays")
+
+
+def _skip(window: Window, kind: int, depth: int, items: _Items) -> int | None:
     """Step over a value; an unsigned 32-bit one is returned."""
     if kind in _SIZES:
         data = window.take(_SIZES[kind])
@@ -110,10 +124,9 @@ def _skip(window: Window, kind: int, depth: int) -> int | None:
     if inner in _SIZES:
         window.skip(count * _SIZES[inner])
         return None
-    if count > limits.GGUF_ITEMS:
-        raise FormatError(f"gguf: an array of {count} values at offset {window.position}")
+    items.spend(count)
     for _ in range(count):
-        _skip(window, inner, depth + 1)
+        _skip(window, inner, depth + 1, items)
     return None
 
 
@@ -197,11 +210,11 @@ def _taken(model: Layout | None) -> tuple[list[bytes], _Kinds]:
         return [], {}
     window = Window(BytesSource(first.data), 8)
     count, pairs = window.number(8), window.number(8)
-    kept = []
+    kept, items = [], _Items()
     for _ in range(pairs):
         start = window.position
         key = _text(window)
-        _skip(window, window.number(4), 0)
+        _skip(window, window.number(4), 0, items)
         if key != "general.alignment":
             kept.append(first.data[start : window.position])
     kinds: _Kinds = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.window import Window
 
 Open = Callable[[int], Window]
@@ -20,6 +20,8 @@ Spend = Callable[[int], None]
 _NAMES = 5
 _HASH_BYTES = 4
 _NODE_BYTES = 10
+_STEP_BYTES, _ROWS_A_STEP = 64, 16
+"""What a level of a heap counts for: a step, and one more for each sixteen rows looked at."""
 
 
 def _width(limit: int) -> int:
@@ -90,13 +92,13 @@ class NameTree:
 class Heap:
     """A fractal heap: a doubling table of blocks that hold the objects."""
 
-    def __init__(self, opened: Open, address: int, offset: int, length: int) -> None:
+    def __init__(self, opened: Open, spend: Spend, address: int, offset: int, length: int) -> None:
         """Read the header; `offset` and `length` are the sizes of addresses and lengths.
 
         Raises:
             FormatError: it is damaged, or its blocks are compressed.
         """
-        self._open, self._offset = opened, offset
+        self._open, self._spend, self._offset = opened, spend, offset
         window = opened(address)
         if window.take(4) != b"FRHP" or window.number(1):
             raise FormatError(f"hdf5: no fractal heap at offset {address}")
@@ -137,6 +139,7 @@ class Heap:
             if not rows:
                 return block + offset
             row, column, offset = self._cell(offset, rows)
+            self._spend(_STEP_BYTES * (1 + row // _ROWS_A_STEP))
             window = self._open(block)
             if window.take(4) != b"FHIB":
                 raise FormatError(f"hdf5: no block of a heap at offset {block}")
@@ -146,7 +149,7 @@ class Heap:
             if row >= self._direct:
                 size = self._first << row - 1
                 rows = (size // (self._first * self._columns)).bit_length()
-        raise FormatError(f"hdf5: blocks of a heap nested deeper than {limits.HDF5_DENSE_DEPTH}")
+        raise BoundError(f"hdf5: blocks of a heap nested deeper than {limits.HDF5_DENSE_DEPTH}")
 
     def _cell(self, offset: int, rows: int) -> tuple[int, int, int]:
         """Row and column of the block that has a byte, and where in it."""

@@ -87,9 +87,9 @@ class Hdf5File:
         entered: set[int] = set()
         while pending:
             path, address, depth = pending.pop()
-            self._spend(len(path))
+            self._spend()
             if depth > limits.HDF5_DEPTH:
-                raise FormatError(
+                raise BoundError(
                     f"hdf5: more than {limits.HDF5_DEPTH} groups deep, at {path[:200]!r}"
                 )
             messages = self.messages(address)
@@ -100,8 +100,10 @@ class Hdf5File:
                 continue
             entered.add(address)
             prefix = f"{path}/" if path else ""
-            links = sorted(self._links(messages), reverse=True)
-            pending += [(prefix + name, target, depth + 1) for name, target in links]
+            for name, target in sorted(self._links(messages), reverse=True):
+                # Groups inside each other would else multiply what their names take.
+                self._spend(2 * len(prefix + name))
+                pending.append((prefix + name, target, depth + 1))
 
     def _spend(self, length: int = 0) -> None:
         """Count one more step, and `length` bytes that were read for it."""
@@ -147,7 +149,11 @@ class Hdf5File:
         while at < len(blocks):
             start, size = blocks[at]
             at += 1
-            if size > self.source.size - start or at > limits.HDF5_HEADER_BLOCKS:
+            if at > limits.HDF5_HEADER_BLOCKS:
+                raise BoundError(
+                    f"hdf5: an object header of more than {limits.HDF5_HEADER_BLOCKS} blocks"
+                )
+            if size > self.source.size - start:
                 raise FormatError(f"hdf5: an object header of {size} bytes at offset {start}")
             window = self._window(start, start + size)
             if version == 2 and at > 1:
@@ -215,7 +221,7 @@ class Hdf5File:
             return
         sizes = (self.offset_size, self.length_size)
         names = NameTree(self._window, self._spend, tree, *sizes)
-        store = Heap(self._window, heap, *sizes)
+        store = Heap(self._window, self._spend, heap, *sizes)
         for place in names.places():
             message = store.read(place)
             self._spend(len(message))
@@ -295,7 +301,7 @@ class Hdf5File:
             raise FormatError(f"hdf5: no B-tree node of type {kind} at offset {address}")
         level, count = window.number(1), window.number(2)
         if level > limits.HDF5_DEPTH:
-            raise FormatError(f"hdf5: a B-tree of {level} levels at offset {address}")
+            raise BoundError(f"hdf5: a B-tree of {level} levels at offset {address}")
         window.skip(2 * self.offset_size)
         self._spend(64 * count)
         children = tuple(

@@ -37,7 +37,12 @@ def entries(source: Source) -> Iterator[tuple[bytes, bytes]]:
     for number, (_, value) in enumerate(_block(source, *index)):
         if number >= limits.TABLE_BLOCKS:
             raise BoundError(f"table: more than {limits.TABLE_BLOCKS} blocks")
-        for key, content in _block(source, *_handle(Window(BytesSource(value)))):
+        handle = _handle(Window(BytesSource(value)))
+        # A block may be named again and again, and be long without holding anything.
+        total += handle[1]
+        if total > limits.TABLE_BYTES:
+            raise BoundError(f"table: more than {limits.TABLE_BYTES} bytes of blocks")
+        for key, content in _block(source, *handle):
             total += len(key) + len(content)
             if total > limits.TABLE_BYTES:
                 raise BoundError(f"table: more than {limits.TABLE_BYTES} bytes of keys and values")
@@ -51,7 +56,7 @@ def _handle(window: Window) -> tuple[int, int]:
 
 def _block(source: Source, offset: int, length: int) -> Iterator[tuple[bytes, bytes]]:
     if length > limits.TABLE_BLOCK_BYTES:
-        raise FormatError(f"table: a block of {length} bytes at offset {offset}")
+        raise BoundError(f"table: a block of {length} bytes at offset {offset}")
     trailer = source.read(offset + length, _TRAILER_BYTES)
     if trailer[0]:
         raise FormatError(f"table: the block at offset {offset} is compressed")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.tiles import assemble
 from git_theta_ext.formats.torch_names import _DTYPES, unique_names
@@ -101,7 +101,7 @@ def _walk(reader: _Reader) -> Iterator[_Array]:
         kind, length = reader.tag()
         if kind in ("map", "array"):
             if len(frames) >= limits.MSGPACK_DEPTH:
-                raise reader.error(f"nested deeper than {limits.MSGPACK_DEPTH}")
+                raise BoundError(reader.error(f"nested deeper than {limits.MSGPACK_DEPTH}").message)
             frames.append(_Frame(length, kind == "map"))
         elif kind == "ext":
             yield from _extension(reader, length, tuple(item.key for item in frames))
@@ -111,7 +111,7 @@ def _walk(reader: _Reader) -> Iterator[_Array]:
             frames.pop()
         if not frames:
             return
-    raise reader.error(f"more than {limits.MSGPACK_VALUES} values")
+    raise BoundError(reader.error(f"more than {limits.MSGPACK_VALUES} values").message)
 
 
 def _extension(reader: _Reader, length: int, path: tuple[str, ...]) -> Iterator[_Array]:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from git_theta_ext import limits
-from git_theta_ext.errors import ChangedWhileReadError, FormatError
-from git_theta_ext.formats import check, onnx, tensorflow
+from git_theta_ext.errors import BoundError, ChangedWhileReadError, FormatError
+from git_theta_ext.formats import check, onnx, opaque, tensorflow
 from git_theta_ext.formats.base import Layout, Source
 
 _KINDS = (
@@ -36,7 +36,11 @@ def has_neighbour(path: str) -> bool:
 
 
 def read_layout(source: Source, path: str, opened: Open) -> Layout | None:
-    """The layout of a data file by the file beside it, checked; None where that does not fit."""
+    """The layout of a data file by the file beside it, checked; None where that does not fit.
+
+    An opaque one with a remark where that is past a limit.
+    """
+    remark = ""
     for name, find, read in _KINDS:
         wanted = find(path)
         other = opened(wanted) if wanted is not None else None
@@ -45,7 +49,10 @@ def read_layout(source: Source, path: str, opened: Open) -> Layout | None:
         try:
             found = replace(read(source, path, other), format=name)
             check(found, source.size)
+        except BoundError as error:
+            remark = error.message
+            continue
         except (FormatError, ChangedWhileReadError, RecursionError, MemoryError):
             continue
         return found
-    return None
+    return replace(opaque.layout(source), remark=remark) if remark else None

@@ -11,7 +11,7 @@ import ast
 import re
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.tiles import tile
 from git_theta_ext.tensors import DTYPES, TensorInfo
@@ -55,8 +55,10 @@ def read_header(source: Source, start: int, stop: int, name: str) -> tuple[int, 
     width = 2 if lead[6] == 1 else 4
     length = int.from_bytes(lead[8 : 8 + width], "little")
     values = start + 8 + width + length
-    if length > limits.NPY_HEADER_BYTES or values > stop:
+    if values > stop:
         raise FormatError(f"npy: a header of {length} bytes at offset {start}")
+    if length > limits.NPY_HEADER_BYTES:
+        raise BoundError(f"npy: a header of {length} bytes at offset {start}")
     text = source.read(start + 8 + width, length)
     try:
         header = ast.literal_eval(text.decode("latin-1" if lead[6] < 3 else "utf-8").strip())

@@ -32,6 +32,8 @@ _DTYPES = {
     18: "F8_E4M3FNUZ", 19: "F8_E5M2", 20: "F8_E5M2FNUZ",
 }  # fmt: skip
 _RAW, _FLOATS, _DOUBLES = 9, 4, 10
+_FIELDS_OF_TENSOR = 8
+"""What a tensor counts for beside its fields."""
 _PACKED = {_FLOATS: {1: "F32", 14: "C64"}, _DOUBLES: {11: "F64", 15: "C128"}}
 _GRAPHS = {
     "model": {7: "graph", 25: "function", 20: "training"},
@@ -75,7 +77,7 @@ class _Reader:
     def message(self, kind: str, start: int, stop: int, owner: str, depth: int) -> None:
         """Read a message; `owner` names a tensor that has no name of its own."""
         if depth > limits.ONNX_DEPTH:
-            raise FormatError(
+            raise BoundError(
                 f"onnx: messages nested deeper than {limits.ONNX_DEPTH} at offset {start}"
             )
         inner = _GRAPHS[kind]
@@ -84,6 +86,7 @@ class _Reader:
         for number, wire, at, length in self._walk(start, stop):
             if (
                 kind == "node"
+                and not outputs
                 and number == 2
                 and wire == _BYTES
                 and length <= limits.ONNX_TEXT_BYTES
@@ -126,11 +129,12 @@ class _Reader:
 
     def _tensor(self, start: int, stop: int, owner: str) -> None:
         tensor = _Tensor()
+        self._fields += _FIELDS_OF_TENSOR
         for number, wire, at, length in self._walk(start, stop):
             if number == 1:
                 tensor.dims += self._numbers(wire, at, length)
             elif number == 2 and wire == _VARINT:
-                tensor.kind = Window(self._source, at).varint()
+                tensor.kind = Window(self._source, at, at + length).varint()
             elif number == 8 and wire == _BYTES and length <= limits.ONNX_TEXT_BYTES:
                 tensor.name = self._text(at, length)
             elif number == 13 and wire == _BYTES and length <= limits.ONNX_TEXT_BYTES:

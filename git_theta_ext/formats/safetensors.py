@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.tensors import DTYPES, TensorInfo
 
@@ -32,17 +32,17 @@ def sniff(head: bytes, source: Source) -> bool:
     """Whether the file begins with a plausible length and a JSON object."""
     length = int.from_bytes(head[:8], "little")
     return (
-        len(head) > 9
-        and 2 <= length <= min(limits.JSON_HEADER_BYTES, source.size - 8)
-        and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
+        len(head) > 9 and 2 <= length <= source.size - 8 and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
     )
 
 
 def layout(source: Source) -> Layout:
     """The header as a literal, then every tensor in the order in which it lies in the file."""
     length = int.from_bytes(source.read(0, 8), "little")
-    if length > min(limits.JSON_HEADER_BYTES, source.size - 8):
+    if length > source.size - 8:
         raise FormatError(f"offset 0: a header of {length} bytes in a file of {source.size}")
+    if length > limits.JSON_HEADER_BYTES:
+        raise BoundError(f"safetensors: a header of more than {limits.JSON_HEADER_BYTES} bytes")
     header = source.read(0, 8 + length)
     return Layout(NAME, (Literal(header), *map(Span, tensors(header, source.size))))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.flatbuffer import FlatBuffer
 from git_theta_ext.formats.tiles import Names, tile_with_gaps
@@ -43,7 +43,7 @@ def layout(source: Source) -> Layout:
     root = reader.root
     buffers = [_extent(reader, table) for table in reader.tables(root, _BUFFERS)]
     if len(buffers) > limits.TFLITE_BUFFERS:
-        raise FormatError(f"tflite: {len(buffers)} buffers are too many")
+        raise BoundError(f"tflite: {len(buffers)} buffers are too many")
     found: dict[int, tuple[int, TensorInfo]] = {}
     further: list[tuple[str, int]] = []
     for graph in reader.tables(root, _SUBGRAPHS):

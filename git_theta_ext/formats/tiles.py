@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
 from git_theta_ext.formats.torch_storages import Piece
 from git_theta_ext.tensors import DTYPES, TensorInfo
@@ -68,7 +68,7 @@ def assemble(source: Source, pieces: Iterable[Piece]) -> tuple[Segment, ...]:
     ordered = sorted(pieces, key=lambda piece: (piece.offset, piece.length))
     literal = source.size - sum(piece.length for piece in ordered)
     if literal > limits.STRUCTURE_BYTES:
-        raise FormatError(
+        raise BoundError(
             f"{literal} bytes lie outside all tensors; at most {limits.STRUCTURE_BYTES} are kept"
         )
     segments: list[Segment] = []

@@ -78,9 +78,9 @@ class _Node:
     def check(self, key: str | None) -> None:
         """Refuse what is too deep, or a key that is too long, for names."""
         if self.depth >= limits.NAME_DEPTH:
-            raise FormatError(f"pickle: nested deeper than {limits.NAME_DEPTH}")
+            raise BoundError(f"pickle: nested deeper than {limits.NAME_DEPTH}")
         if key is not None and len(key) > limits.NAME_KEY_CHARS:
-            raise FormatError(f"pickle: a key of {len(key)} characters")
+            raise BoundError(f"pickle: a key of {len(key)} characters")
 
     def child(self, key: str | None) -> _Node:
         self.check(key)

@@ -8,7 +8,7 @@ Sources: torch/serialization.py and caffe2/serialize/inline_container.cc of PyTo
 from __future__ import annotations
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats import pickle_machine
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.torch_names import View, find_views
@@ -41,10 +41,11 @@ def layout(source: Source) -> Layout:
     order = members.get("byteorder")
     if order is not None and _content(source, order) != b"little":
         raise FormatError("torch-zip: the tensors are not little-endian")
-    storages, views = _storages(source, members)
+    remarks: list[str] = []
+    storages, views = _storages(source, members, remarks)
     pieces, aliases = tile(storages, views)
     segments = Assembly(source, entries, pieces, members.get(_SERIALIZATION_ID)).segments()
-    return Layout(NAME, tuple(segments), aliases)
+    return Layout(NAME, tuple(segments), aliases, "; ".join(remarks))
 
 
 def _content(source: Source, entry: Entry) -> bytes:
@@ -53,12 +54,14 @@ def _content(source: Source, entry: Entry) -> bytes:
     return source.read(entry.data_offset, entry.size)
 
 
-def _storages(source: Source, members: dict[str, Entry]) -> tuple[list[Storage], list[list[View]]]:
-    """The storages in the order of the file, and the views of each."""
+def _storages(
+    source: Source, members: dict[str, Entry], remarks: list[str]
+) -> tuple[list[Storage], list[list[View]]]:
+    """The storages in the order of the file, and the views of each; remarks on limits."""
     storages: list[Storage] = []
     views: list[list[View]] = []
     for pickle, folder, prefix in _PICKLES:
-        named = _views(source, members.get(pickle), prefix)
+        named = _views(source, members.get(pickle), prefix, remarks)
         for name, entry in members.items():
             key = name.removeprefix(folder)
             if not name.startswith(folder) or not key or "/" in key:
@@ -71,10 +74,12 @@ def _storages(source: Source, members: dict[str, Entry]) -> tuple[list[Storage],
     return storages, views
 
 
-def _views(source: Source, entry: Entry | None, prefix: tuple[str, ...]) -> dict[str, list[View]]:
+def _views(
+    source: Source, entry: Entry | None, prefix: tuple[str, ...], remarks: list[str]
+) -> dict[str, list[View]]:
     """The views that a pickle describes, by storage; none if it is past the machine's limits.
 
-    Its storages are then still split, only without the names of their tensors.
+    Its storages are then still split, only without the names of their tensors; `remarks` says so.
     """
     if entry is None:
         return {}
@@ -82,6 +87,9 @@ def _views(source: Source, entry: Entry | None, prefix: tuple[str, ...]) -> dict
     try:
         for view in find_views(pickle_machine.load(_content(source, entry)), prefix):
             by_key.setdefault(view.key, []).append(view)
+    except BoundError as error:
+        remarks.append(error.message)
+        return {}
     except FormatError:
         return {}
     return by_key

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Source
 
 STORED = 0
@@ -72,7 +72,7 @@ def read_entries(source: Source) -> list[Entry]:
     """
     start, size, count = _find_directory(source)
     if count > limits.ZIP_ENTRIES or size > limits.ZIP_DIRECTORY_BYTES:
-        raise FormatError(f"zip: {count} entries in {size} bytes of directory are too many")
+        raise BoundError(f"zip: {count} entries in {size} bytes of directory are too many")
     records = _read_directory(source.read(start, size), start, count)
     records.sort(key=lambda record: record.header_offset)
     entries: list[Entry] = []
@@ -92,6 +92,15 @@ def read_entries(source: Source) -> list[Entry]:
         position = entry.end
         entries.append(entry)
     return entries
+
+
+def count_entries(source: Source) -> int:
+    """How many entries an archive claims to have; quick.
+
+    Raises:
+        FormatError: it is no archive.
+    """
+    return _find_directory(source)[2]
 
 
 def _find_directory(source: Source) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 from git_theta_ext import limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Crc32, Literal, Segment, SerializationId, Source
 from git_theta_ext.formats.derived import CRC_BYTES, ID_BYTES
 from git_theta_ext.formats.torch_storages import Piece
@@ -59,7 +59,7 @@ class Assembly:
         size = self.source.size
         literal = size - sum(item.length for item in self.items)
         if literal > limits.STRUCTURE_BYTES:
-            raise FormatError(
+            raise BoundError(
                 f"zip: {literal} bytes lie outside all tensors; at most "
                 f"{limits.STRUCTURE_BYTES} are allowed"
             )

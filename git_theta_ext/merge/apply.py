@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.bounds import check_work
+from git_theta_ext.checkout import differing
 from git_theta_ext.manifest import Entry, Manifest
 from git_theta_ext.merge import factors, structure
 from git_theta_ext.merge.choice import CONFLICT
@@ -108,6 +110,19 @@ def carry_out(
 
     `holder` is what holds the tensors, where that is settled already.
     """
+    with blocks.store.gathering():
+        merged = _carried_out(plan, blocks, prefer, statistics, holder)
+        blocks.store.flush()
+    return merged
+
+
+def _carried_out(
+    plan: Plan,
+    blocks: Blocks,
+    prefer: structure.Side | None,
+    statistics: Statistics | None,
+    holder: structure.Structure | None,
+) -> Merged:
     holder = holder or structure.settle(plan, blocks, prefer)
     versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
     work = _Work(plan, versions, blocks, holder.tensors, statistics)
@@ -117,7 +132,6 @@ def carry_out(
         entry = outcomes[name].entry
         entries.append(entry if entry is not None else _standing(name, tensor, versions))
     entries.sort(key=lambda entry: natural_key(entry.tensor.name))
-    blocks.store.flush()
     manifest = Manifest(holder.format, holder.block, tuple(entries))
     ordered = tuple(outcomes[one.name] for one in plan.decisions)
     return Merged(manifest, ordered, holder.reason)
@@ -210,11 +224,21 @@ class _Work:
         fits = (entry.tensor if entry is not None else None) == held
         return Outcome(decision, entry) if fits else None
 
-    def fetch(self, decisions: Iterable[Decision]) -> None:
-        """Everything that will be read, in one batch."""
+    def fetch(self, decisions: Sequence[Decision]) -> None:
+        """Everything that will be read, in one batch; refused where it is out of proportion."""
         entries = (version.get(one.name) for one in decisions for version in self.versions)
         self.blocks.ensure(
             ref for entry in entries if entry for block in entry.blocks for ref in block.chain
+        )
+        check_work(
+            self.blocks,
+            (
+                pair
+                for one in decisions
+                for pair in differing([version.get(one.name) for version in self.versions])
+            ),
+            "what both sides changed",
+            reading=True,
         )
 
     def versions_of(self, decision: Decision) -> Versions:

@@ -69,10 +69,11 @@ def merge_several(
     def settle(row: Row) -> Outcome:
         return _settle(row, tables, holds.get(row.decision.name), blocks, statistics)
 
-    outcomes = tuple(ordered_map(settle, rows, _cost(len(sides)), budget=BUDGET_BYTES))
+    with blocks.store.gathering():
+        outcomes = tuple(ordered_map(settle, rows, _cost(len(sides)), budget=BUDGET_BYTES))
+        blocks.store.flush()
     made = {one.name: one.entry for one in outcomes}
     entries = tuple(made.get(name) or holds[name] for name in sorted(holds, key=natural_key))
-    blocks.store.flush()
     return Merged(Manifest(manifest.format, manifest.skeleton, entries), outcomes, reason)
 
 

@@ -30,9 +30,11 @@ from tests.checkpoints import safetensors
 
 NAME = "model.safetensors"
 VERSIONS = 4
+MANY = 200
+"""Versions from here on have six more tensors of their own: more than are synced one by one."""
 CALLS = (
-    "write", "pwrite64", "writev", "fsync", "fdatasync", "ftruncate", "rename", "renameat",
-    "renameat2", "link", "linkat", "symlink", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir",
+    "write", "pwrite64", "writev", "fsync", "fdatasync", "syncfs", "ftruncate", "rename",
+    "renameat", "renameat2", "link", "linkat", "symlink", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir",
     "chmod", "fchmod", "utimensat", "copy_file_range", "sendfile",
 )  # fmt: skip
 """Whatever changes the file system; a file that is opened anew shows at its first write."""
@@ -61,8 +63,10 @@ def theta(*arguments: str) -> tuple[str, ...]:
 
 SCENARIOS = (
     Scenario("add", ("git", "add", NAME), edit=9),
+    Scenario("add many", ("git", "add", NAME), edit=MANY + 1),
     Scenario("checkout", ("git", "checkout", "-q", "-f", "v2")),
     Scenario("push", ("git", "push", "-q", "origin", "side")),
+    Scenario("push many", ("git", "push", "-q", "origin", "many")),
     Scenario("theta push", theta("push", "origin", "--all")),
     Scenario("pull", ("git", "pull", "-q", "--ff-only", "origin", "main"),
              (theta("push", "origin", "--all"), ("git", "reset", "-q", "--hard", "v1"),
@@ -83,6 +87,10 @@ def tensors(version: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(7)
     found = {name: random.normal(0, 1, (24, 16)).astype(np.float32) for name in ("a", "b", "c")}
     found["c" if 20 <= version < 100 else "b"][version % 24] += version
+    if version >= MANY:
+        random = np.random.default_rng(version)
+        for number in range(6):
+            found[f"more.{number}"] = random.normal(0, 1, (24, 16)).astype(np.float32)
     return found
 
 
@@ -147,7 +155,7 @@ class Bench:
         self.run(repo, "git", "init", "-q", "--bare", "../remote.git")
         self.run(repo, "git", "remote", "add", "origin", "../remote.git")
         self.run(repo, "git", "push", "-q", "-u", "origin", "main", "--tags")
-        for branch, version in (("side", 21), ("clash", 100)):
+        for branch, version in (("side", 21), ("clash", 100), ("many", MANY)):
             self.run(repo, "git", "checkout", "-q", "-b", branch, "v3")
             self._commit(repo, version)
         self.run(repo, "git", "checkout", "-q", "main")

@@ -2,7 +2,8 @@
 
 strace records, in order, the writes, syncs, renames and removals that a command makes in the store
 and in the remote's. The model of the disk is POSIX's: a file's bytes are sure after its own fsync,
-a folder's entries after the folder's; until then each may be there or not. A rename may reach the
+a folder's entries after the folder's, and both after a syncfs of the file system, with which it has
+begun after them; until then each may be there or not. A rename may reach the
 disk before the bytes of the file that it names. After every recorded call each such state is made,
 in the worst order: names without bytes (empty or half), and names that are gone.
 
@@ -23,15 +24,17 @@ from git_theta_ext.manifest import Manifest
 from tests.reliability.faults import NAME, SCENARIOS, Bench, Scenario
 from tests.reliability.rows import Row
 
-_CALLS = "openat,write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,mkdir"
+_CALLS = (
+    "openat,write,writev,pwrite64,fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,mkdir"
+)
 _CALL = re.compile(r"^(\d+)\s+(\w+)\((.*)\)\s+= (-?\d+)")
 _FILE = re.compile(r"^\d+<([^>]*)>")
 _PATHS = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _OBJECT = re.compile(r"/objects/[0-9a-f]{2}/[0-9a-f]{2}/([0-9a-f]{64})$")
 _OBJECTS = "objects/??/??/" + "?" * 64
-_WITH_RESULT = ("add", "merge", "blend")
+_WITH_RESULT = ("add", "add many", "merge", "blend")
 """Commands that hand a manifest to Git."""
-_SENDING = ("push", "theta push")
+_SENDING = ("push", "push many", "theta push")
 _ADDS = 12
 
 
@@ -64,6 +67,10 @@ class Disk:
                 self.files[target[1]].synced = self.files[target[1]].written
             else:
                 self.unsure = {n: f for n, f in self.unsure.items() if f != target[1]}
+        elif call == "syncfs":
+            for file in self.files.values():
+                file.synced = file.written
+            self.unsure = {}
         elif call == "openat" and "O_CREAT" in rest and paths:
             self.files.setdefault(paths[0], File())
         elif call.startswith("rename") and len(paths) == 2 and paths[0] in self.files:

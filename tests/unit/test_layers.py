@@ -20,10 +20,12 @@ LAYERS = [
     },
     {"paths"},
     {
-        "repository", "store", "transport", "lfs", "lfsconfig", "endpoints", "pointers", "presence",
+        "repository", "store", "transport", "lfs", "lfsconfig", "endpoints", "pointers",
+        "pointer_files", "presence",
         "locks", "worktree", "outputs", "verified",
     },
-    {"git_process", "libgit2", "files"},
+    {"git_process", "libgit2", "durable", "memory"},
+    {"files"},
     {
         "manifest", "manifest_text", "manifest_rules", "names", "arrays", "globs", "patterns",
         "pytorch", "frameworks", "torch_modules", "formats", "updates", "parallel", "work",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from git_theta_ext import formats, limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext.errors import BoundError, FormatError
 from git_theta_ext.formats import crc32c, leveldb_table, neighbours, tensorflow, tflite
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.source import BytesSource
@@ -209,3 +209,25 @@ def test_a_damaged_model_beside_external_data(draw: st.DataObject) -> None:
     layout = beside(data, "model.onnx.data", {"model.onnx": bytes(model_file)})
     if layout is not None:
         formats.check(layout, len(data))
+
+
+def test_a_block_that_is_named_again_and_again_is_read_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be megabytes long, hold nothing, and be checked each time."""
+    table = sorted_table({b"key%03d" % n: b"value" for n in range(100)}, per_block=1)
+    monkeypatch.setattr(limits, "TABLE_BYTES", 5000)
+    assert len(dict(leveldb_table.entries(BytesSource(table)))) == 100
+    monkeypatch.setattr(limits, "TABLE_BYTES", 2000)
+    with pytest.raises(BoundError, match="more than 2000 bytes of"):
+        list(leveldb_table.entries(BytesSource(table)))
+
+
+def test_an_index_past_a_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = sorted_table({b"key%03d" % n: b"" for n in range(100)})
+    monkeypatch.setattr(limits, "TABLE_BYTES", 99)
+    found = neighbours.read_layout(
+        BytesSource(bytes(8)), "m.data-00000-of-00001", lambda name: BytesSource(table)
+    )
+    assert found is not None
+    assert (found.format, "more than 99 bytes of" in found.remark) == ("opaque", True)
