@@ -216,7 +216,7 @@ class Commands:
         """
         if not manifest.startswith(_OPAQUE) or not formats.promises(path):
             return
-        from git_theta_ext.lfs import read_pointer  # with all that moves objects, rarely needed
+        from git_theta_ext.pointer_files import read_pointer  # rarely needed
 
         if read_pointer(source.read(0, min(source.size, 1024))) is not None:
             reason, way = "it is a pointer of Git LFS", "git lfs pull   brings the file itself"

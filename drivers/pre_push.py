@@ -89,7 +89,10 @@ def parse(text: bytes) -> list[PushedRef]:
         ProtocolError: a line does not have four fields.
     """
     refs = []
-    for line in text.decode("utf-8", "surrogateescape").splitlines():
+    # Not `splitlines`: a name may have U+2028 in it, or U+0085.
+    for line in text.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n"):
+        if not line:
+            continue
         # The first field may be anything that was typed, spaces included (`HEAD^{/some words}`).
         fields = line.rsplit(" ", 3)
         if len(fields) != 4:
@@ -190,10 +193,10 @@ def _deleted_by_mirror(repository: Repository, remote: str, url: str) -> set[str
     if not (repository.flag(f"remote.{remote}.mirror") or mirrors(ancestry.git_command() or ())):
         return set()
     try:
-        there = repository.git("ls-remote", "--", url, f"{pointers.REF}*").decode().splitlines()
+        there = repository.git("ls-remote", "--", url, f"{pointers.REF}*").split(b"\n")
     except RepositoryError:
         return set()
-    names = {line.split("\t")[1] for line in there}
+    names = {os.fsdecode(line.partition(b"\t")[2]) for line in there if line}
     return {name for name in names if repository.resolve(name) is None}
 
 

@@ -29,6 +29,9 @@ _ODD = re.compile(r"^-|^[^/]*://(?:[^/]*@)?-|^[^/@:]*@-|[\x00-\x1f\x7f]|%0[0ad]"
 """What a program may take for an option, of git or ssh (`-...`, `ssh://-...`), or for a further
 line of what a credential helper is asked (`%0a`), which would name another host."""
 
+_GITFILE_BYTES = 1 << 20
+"""Git itself reads no longer file that says where a repository is."""
+
 _SECRET = re.compile(r"(://)[^/@]*@")
 
 
@@ -203,24 +206,28 @@ def common_dir_of(folder: Path) -> Path:
     for candidate in (folder / ".git", folder, Path(f"{folder}.git")):
         git_dir = _follow_gitfile(candidate)
         if (git_dir / "HEAD").is_file():
-            try:
-                common = (git_dir / "commondir").read_text("utf-8").strip()
-            except OSError:
-                return git_dir.resolve()
-            return (git_dir / common).resolve()
+            common = _little(git_dir / "commondir")
+            return (git_dir / common.strip() if common else git_dir).resolve()
     raise TransferError(
         f"there is no repository at {folder}", hint="git remote -v   (is the disk mounted?)"
     )
 
 
 def _follow_gitfile(candidate: Path) -> Path:
-    try:
-        text = candidate.read_text("utf-8") if candidate.is_file() else ""
-    except (OSError, UnicodeDecodeError):
-        return candidate
+    text = _little(candidate)
     if not text.startswith("gitdir: "):
         return candidate
     return candidate.parent / text.removeprefix("gitdir: ").strip()
+
+
+def _little(path: Path) -> str:
+    """The text of a small file, else nothing: it may be a pipe, or as long as the disk is."""
+    try:
+        if not path.is_file() or path.stat().st_size > _GITFILE_BYTES:
+            return ""
+        return path.read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def lfs_folder(repository: Repository, common_dir: Path) -> Path:
@@ -231,7 +238,12 @@ def lfs_folder(repository: Repository, common_dir: Path) -> Path:
             "config", "--file", str(common_dir / "config"), "lfs.storage", ok=(0, 1)
         )
     name = os.fsdecode(configured).rstrip("\n")
-    return common_dir / Path(name or "lfs").expanduser()
+    try:
+        return common_dir / Path(name or "lfs").expanduser()
+    except RuntimeError as error:
+        raise TransferError(
+            f"lfs.storage in {common_dir / 'config'} is {printable(name)}: there is no such user"
+        ) from error
 
 
 def lfs_folder_to_fill(repository: Repository, endpoint: Endpoint) -> tuple[Path, str | None]:

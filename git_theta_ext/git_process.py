@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -148,7 +147,8 @@ def run_git_into(file: BinaryIO, arguments: Sequence[str], cwd: Path) -> None:
     process = started.proc
     try:
         process.stdin.close()
-        shutil.copyfileobj(process.stdout, file, 1 << 20)
+        while data := process.stdout.read(1 << 20):
+            file.write(data)
         errors = process.stderr.read()
     except BaseException:
         process.kill()

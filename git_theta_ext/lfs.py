@@ -26,6 +26,7 @@ from git_theta_ext import files, lfsconfig
 from git_theta_ext.endpoints import Endpoint
 from git_theta_ext.errors import TransferError, UsageError
 from git_theta_ext.git_process import run_watched
+from git_theta_ext.lfs_watch import Watch
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.pointer_files import object_format, scratch_commit
 from git_theta_ext.repository import Repository, scratch_objects
@@ -91,19 +92,32 @@ def fetch(
             environment |= _nobody(repository, scratch, endpoint, sha256=len(commit) == 64)
         else:
             environment |= _own_work_tree(repository, scratch, endpoint)
-        status, said = _run(
-            repository,
-            # Settings that would have git-lfs fetch less or more than the commit names and still
-            # report success.
-            ["-c", "lfs.fetchinclude=", "-c", "lfs.fetchexclude=",
-             "-c", "lfs.fetchrecentalways=false", "-c", f"lfs.storage={folder}",
-             "lfs", "fetch", "--", remote, commit],
-            stdin=b"", env={**environment, GUARD: "1"}, advance=advance,
-        )  # fmt: skip
+        try:
+            status, said, _ = _run(
+                repository,
+                # Settings that would have git-lfs fetch less or more than the commit names and
+                # still report success.
+                ["-c", "lfs.fetchinclude=", "-c", "lfs.fetchexclude=",
+                 "-c", "lfs.fetchrecentalways=false", "-c", f"lfs.storage={folder}",
+                 "lfs", "fetch", "--", remote, commit],
+                stdin=b"", env={**environment, GUARD: "1"}, advance=advance, objects=objects,
+            )  # fmt: skip
+        finally:
+            _drop_overlong(folder, objects)
     found = any((folder / "objects" / o.oid[:2] / o.oid[2:4] / o.oid).exists() for o in objects)
     if status != 0 and not found:
         raise TransferError(f"git lfs fetch failed: {said}")
     return folder
+
+
+def _drop_overlong(folder: Path, objects: Iterable[UpdateRef]) -> None:
+    """Remove what git-lfs keeps of downloads in order to go on with them, if it is too much."""
+    sizes = {item.oid: item.size for item in objects}
+    with suppress(OSError):
+        for partial in (folder / "incomplete").iterdir():
+            size = sizes.get(partial.name[:64])
+            if size is not None and partial.stat().st_size > size:
+                partial.unlink()
 
 
 def _own_work_tree(
@@ -183,7 +197,7 @@ def ask(repository: Repository, endpoint: Endpoint, objects: list[UpdateRef]) ->
         )
         environment |= _own_work_tree(repository, scratch, None)
         setting = "lfs.url" if endpoint.setting else f"remote.{_ASKED}.url"
-        status, said = _run(
+        status, said, _ = _run(
             repository,
             ["-c", f"lfs.storage={scratch}", "-c", f"{setting}={endpoint.url}",
              "-c", f"lfs.pruneremotetocheck={_ASKED}",
@@ -280,8 +294,14 @@ def push(
     endpoint: Endpoint,
     objects: list[UpdateRef],
     advance: Callable[[int], object],
-) -> None:
+) -> list[UpdateRef]:
     """Let git-lfs upload objects that are here; it leaves out those that the server has.
+
+    The server's word for that is believed only where it does not say the same of objects that
+    nobody has, and offers for download what it says that it has.
+
+    Returns:
+        The objects that were not sent, for the server says that it has them.
 
     Raises:
         LfsNotInstalledError: there is no git-lfs.
@@ -292,12 +312,13 @@ def push(
             source = repository.store.find(item.oid, item.size)
             if source is not None:
                 _link(source, scratch / "objects" / item.oid[:2] / item.oid[2:4] / item.oid)
-        status, said = _run(
+        status, said, moved = _run(
             repository,
             ["-c", f"lfs.storage={scratch}", "lfs", "push", "--object-id", "--stdin", "--",
              endpoint.remote],
             stdin="".join(f"{item.oid}\n" for item in objects).encode(),
             env={**_own_work_tree(repository, scratch, endpoint), GUARD: "1"}, advance=advance,
+            objects=objects,
         )  # fmt: skip
     if status == 0 and _UNPROCESSABLE in said:
         status, said = 1, (
@@ -308,6 +329,23 @@ def push(
         raise TransferError(
             f"git lfs push to {endpoint.remote} failed: {said}",
             hint="nothing is lost: put right what it says, then push again",
+        )
+    claimed = [item for item in objects if item.size and item.oid not in moved]
+    # (An agent of the user's own need not tell of its progress, and asks nobody.)
+    if claimed and not repository.setting("lfs.standalonetransferagent"):
+        _doubt(repository, endpoint, claimed)
+    return claimed
+
+
+def _doubt(repository: Repository, endpoint: Endpoint, claimed: list[UpdateRef]) -> None:
+    """Raise TransferError where a server that took no bytes of some objects has them not."""
+    there = ask(repository, endpoint, claimed)
+    lacking = [item for item in claimed if item.oid not in there]
+    if lacking:
+        raise TransferError(
+            f"{endpoint.remote} ({endpoint}) did not take object {lacking[0].oid}, as if it had"
+            f" it, and does not offer it ({len(lacking):,} such objects)",
+            hint="nothing is lost here: tell those who run the server",
         )
 
 
@@ -345,10 +383,16 @@ def _run(
     stdin: bytes,
     env: dict[str, str],
     advance: Callable[[int], object],
-) -> tuple[int, str]:
-    """Run git-lfs, reporting its progress, until it ends or has made none for too long."""
+    objects: Iterable[UpdateRef] = (),
+) -> tuple[int, str, set[str]]:
+    """Run git-lfs, reporting its progress, until it ends, has made none for too long, or too much.
+
+    Returns:
+        Its status, what it said, and the ids of the objects that something moved of.
+    """
+    sizes = {item.oid: item.size for item in objects}
     with tempfile.TemporaryDirectory(prefix="git-theta-", dir=_memory_folder()) as folder:
-        watch = _Watch(Path(folder) / "progress", _timeout(repository), advance)
+        watch = Watch(Path(folder) / "progress", _timeout(repository), advance, sizes)
         status, said = run_watched(
             arguments, repository.cwd, stdin=stdin, tick=watch.tick,
             env={**env, "GIT_LFS_PROGRESS": str(watch.path)},
@@ -362,7 +406,7 @@ def _run(
         for line in said.splitlines()
         if line.strip() and not _is_of_log(line)
     ]
-    return status, "\n".join(dict.fromkeys(lines)) or f"exit status {status}"
+    return status, "\n".join(dict.fromkeys(lines)) or f"exit status {status}", watch.moved
 
 
 def _is_of_log(line: str) -> bool:
@@ -387,49 +431,3 @@ def _timeout(repository: Repository) -> float:
         raise UsageError(
             f"git config theta.transferTimeout is {value!r}, not a number of seconds"
         ) from error
-
-
-class _Watch:
-    """Reads the progress file of git-lfs: lines of `direction n/total bytes/total name`."""
-
-    def __init__(self, path: Path, timeout: float, advance: Callable[[int], object]) -> None:
-        self.path = path
-        self._timeout = timeout
-        self._advance = advance
-        self._offset = 0
-        self._done: dict[bytes, int] = {}
-        self._last = time.monotonic()
-
-    def tick(self) -> None:
-        """Report progress.
-
-        Raises:
-            TransferError: there was none for as long as `theta.transferTimeout` allows.
-        """
-        now = time.monotonic()
-        if self.report():
-            self._last = now
-        elif self._timeout and now - self._last > self._timeout:
-            raise TransferError(
-                f"git-lfs made no progress for {self._timeout:g} seconds and was stopped",
-                hint="does it wait for a password? try: git lfs fetch   (to wait longer: git config"
-                " theta.transferTimeout SECONDS, 0 for ever)",
-            )
-
-    def report(self) -> bool:
-        """Pass on what was done since the last call; whether there was anything new."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                text = file.read()
-        except OSError:
-            return False
-        whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.splitlines():
-            fields = line.split(b" ", 3)
-            done = fields[2].partition(b"/")[0] if len(fields) == 4 else b""
-            if done.isdigit():
-                self._advance(int(done) - self._done.get(fields[3], 0))
-                self._done[fields[3]] = int(done)
-        return bool(whole)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -33,6 +33,8 @@ So a push that moves or deletes the first by itself, as `git push --mirror` does
 published under the next one. With three of them, one is always free."""
 SETTING = "theta.pointerRef"
 _ATTEMPTS = 5
+_TREE_BYTES = 64 << 20
+"""Of the folders of pointers that are read: half a million files."""
 _REFUSED_SECONDS = 24 * 3600
 """For how long a server that refused the ref is not asked again."""
 
@@ -129,7 +131,7 @@ def _publish_once(
             url,
             f"+{ref}:{known}",
         )
-    there = _paths(repository, tip)
+    there = _paths(repository, tip, wanted)
     lacking = [item for path, item in wanted.items() if path not in there]
     if lacking:
         tip = _commit(repository, tip, lacking)
@@ -149,11 +151,51 @@ def _remote_tip(repository: Repository, url: str, ref: str) -> str | None:
     return tips[0] if tips else None
 
 
-def _paths(repository: Repository, commit: str | None) -> set[str]:
+def _paths(repository: Repository, commit: str | None, wanted: Iterable[str]) -> set[str]:
+    """The files of those folders that the wanted paths lie in.
+
+    The tree is a server's. Listed as a whole, one that holds itself over and over in a few hundred
+    bytes would have no end; so only these folders are read, and only so far as they are ours.
+
+    Raises:
+        RepositoryError: they are longer than this clone's share of pointers can make them.
+    """
     if commit is None:
         return set()
-    names = repository.git("ls-tree", "-r", "-z", "--name-only", commit)
-    return set(names.decode("utf-8", "replace").split("\0"))
+    folders = sorted({path.partition("/")[0] for path in wanted})
+    request = "".join(f"{commit}:{folder}\n" for folder in folders).encode()
+    described = repository.git("cat-file", "--batch-check", stdin=request).split(b"\n")
+    trees: dict[str, str] = {}
+    room = _TREE_BYTES
+    for folder, line in zip(folders, described, strict=False):
+        fields = line.split()
+        if len(fields) == 3 and fields[1] == b"tree":
+            trees[folder] = fields[0].decode()
+            room -= int(fields[2])
+    if room < 0:
+        raise RepositoryError("it holds more than pointers of objects: its folders are too long")
+    if not trees:
+        return set()
+    # All of them from one process: there may be 256.
+    request = "".join(f"{tree}\n" for tree in trees.values()).encode()
+    answer = repository.git("cat-file", "--batch", stdin=request)
+    found: set[str] = set()
+    at = 0
+    for folder in trees:
+        start = answer.index(b"\n", at) + 1
+        end = start + int(answer[at:start].rpartition(b" ")[2])
+        names = _names(answer[start:end], len(commit) // 2)
+        found.update(f"{folder}/{name}" for name in names)
+        at = end + 1
+    return found
+
+
+def _names(tree: bytes, id_bytes: int) -> Iterator[str]:
+    """The names in a tree as Git stores it: mode, blank, name, NUL, id, and so on."""
+    at = 0
+    while (end := tree.find(b"\0", at)) >= 0:
+        yield tree[at:end].partition(b" ")[2].decode("utf-8", "replace")
+        at = end + 1 + id_bytes
 
 
 def _commit(repository: Repository, parent: str | None, items: Iterable[UpdateRef]) -> str:

@@ -107,7 +107,7 @@ def markdown_escaped(text: str) -> str:
 
 def annotation(text: str) -> str:
     """A text for one line of a GitHub workflow command (`::error::…`), which it cannot end."""
-    return printable(text.replace("\n", " ")).replace("%", "%25")
+    return no_workflow_command(printable(text.replace("\n", " "))).replace("%", "%25")
 
 
 def annotation_property(text: str) -> str:

@@ -43,8 +43,8 @@ _COPY_BYTES = 1 << 20
 class Pushed:
     """What a push sent: number of objects and their size in bytes.
 
-    For an endpoint that git-lfs serves, what was handed to git-lfs, which sends what is lacking.
-    `warning` is something that the user should know and that did not stop the push.
+    `claimed` are objects that a server did not take, for it says that it has them. `warning` is
+    something that the user should know and that did not stop the push.
     """
 
     count: int
@@ -52,6 +52,7 @@ class Pushed:
     warning: str | None = None
     place: str | None = None
     """The server that they went to, where a `.lfsconfig` named it."""
+    claimed: int = 0
 
 
 def fetch(
@@ -264,6 +265,7 @@ def push(
     if not items and not renamed:
         return Pushed(0, 0)
     warning = None
+    claimed: list[UpdateRef] = []
     store = repository.store
     store.share()  # what is about to be sent must not be pruned
     if endpoint.folder is not None:
@@ -276,7 +278,7 @@ def push(
             fetch(repository, items, remote=remote_name)
             store.share()
             _verify_all(store, items)
-            lfs.push(repository, endpoint, items, advance)
+            claimed = lfs.push(repository, endpoint, items, advance)
             confirmed.add(item.oid for item in items)
 
         def all_sent() -> Iterator[UpdateRef]:
@@ -288,7 +290,9 @@ def push(
         warning = pointers.publish(repository, remote_url, items, all_sent, moved_refs)
     store.let_go()
     place = f"{endpoint.remote} ({endpoint})" if endpoint.named is not None else None
-    return Pushed(len(items), sum(item.size for item in items), warning, place)
+    count, size = len(items) - len(claimed), sum(item.size for item in items)
+    size -= sum(item.size for item in claimed)
+    return Pushed(count, size, warning, place, len(claimed))
 
 
 def unconfirmed(

@@ -383,7 +383,8 @@ NAMED: dict[str, list[str]] = {
 NOT_RUN: dict[str, str] = {
     "it cannot be merged into the weights: track its own folder beside the model, with git add": "a folder is added as any file is",
     "name one shard alone: git theta add SHARD --update ADAPTER": "two shards with different tensors of one name: no writer makes them; `git theta add SHARD` itself runs in test_a_shard_is_not_the_model",
-    "{plural(len(absent), 'object')} ({total}) missing on the server: {names}{more}. Whoever has them runs: git theta push": "the job of a pull request cannot run it; `git theta push` runs in test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
+    "{plural(len(gone), 'object')} that the server says it has cannot be had from it, or is damaged there: {_names(gone)}. Whoever has them runs: git theta push --no-cache": "the job of a pull request cannot run it; `git theta push` runs in test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
+    "{plural(len(absent), 'object')} ({total}) missing on the server: {_names(absent)}. Whoever has them runs: git theta push": "the job of a pull request cannot run it; `git theta push` runs in test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
     "git theta help receive-check": "prints help, as every verb does in test_every_verb_has_help",
     "git theta help stats shows what it needs": "prints help, as every verb does in test_every_verb_has_help",
     "ask the owner of the repository; or, to send the objects elsewhere: git config remote.{printable(endpoint.remote)}.lfsurl URL": "needs a folder of another user; the setting it names counts in test_transport",

@@ -7,7 +7,7 @@ listed with the reason, and the report is made without its values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from git_theta_ext.cli.uploaded import Server
@@ -39,6 +39,7 @@ class AtHand:
     _beyond: dict[tuple[str, ...], str] = field(init=False, default_factory=dict)
     _wanted: dict[str, UpdateRef] = field(init=False, default_factory=dict)
     _gone: set[str] = field(init=False, default_factory=set)
+    _damaged: set[str] = field(init=False, default_factory=set)
     _trouble: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -82,8 +83,12 @@ class AtHand:
         """The objects that have to be fetched for what was chosen."""
         return list(self._wanted.values())
 
-    def fetch(self, server: Server) -> None:
-        """Bring those that a server has; it was asked about them before. Stops when it refuses."""
+    def fetch(self, server: Server) -> set[str]:
+        """Bring those that a server has; it was asked about them before. Stops when it refuses.
+
+        Returns:
+            The ids of those that it does not have, whatever it says.
+        """
 
         def bring(item: UpdateRef) -> tuple[str, bytes | None]:
             return item.oid, server.download(item)
@@ -98,17 +103,19 @@ class AtHand:
         except TransferError as error:
             self._trouble = error.message
         self.store.flush()
+        self._damaged = server.damaged
+        return self._gone
 
     def give_up(self, reason: str) -> None:
         """Nothing can be fetched, for a reason."""
         self._trouble = reason
 
-    def lacking(self, known: Mapping[str, UpdateRef], author: str | None) -> Lacking:
+    def lacking(self, known: Mapping[str, UpdateRef], author: Callable[[], str | None]) -> Lacking:
         """Tells why blocks cannot be read.
 
         Args:
             known: objects that the old version needs too.
-            author: whose commit brought the new ones.
+            author: tells whose commit brought the new ones.
         """
 
         def why(blocks: Sequence[Block]) -> str | None:
@@ -119,9 +126,11 @@ class AtHand:
                     continue
                 if ref.oid not in self._gone and self._trouble is not None:
                     return f"object {ref.oid[:12]} could not be fetched: {self._trouble}"
-                if ref.oid in known or author is None:
+                if ref.oid in self._damaged:
+                    return f"object {ref.oid[:12]} is damaged on the server"
+                if ref.oid in known or (who := author()) is None:
                     return f"object {ref.oid[:12]} is not on the server"
-                return f"object {ref.oid[:12]} was never uploaded by {author}"
+                return f"object {ref.oid[:12]} was never uploaded by {who}"
             return None
 
         return why

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.versions import Version
 from git_theta_ext.errors import ThetaError
 from git_theta_ext.text import markdown_text
+
+_NOTE_CHARS = 600
+_MAX_NOTES = 20
+_NOTES_CHARS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,28 @@ class Findings:
 
 def note(warning: Warn) -> str:
     """A remark as a line of markdown."""
-    text = warning.text[:2000].replace("\n", " ")
-    return f"{'❌' if warning.fatal else '⚠️'} {markdown_text(text)}"
+    text = warning.text.replace("\n", " ")
+    shown = text if len(text) <= _NOTE_CHARS else f"{text[:_NOTE_CHARS]}…"
+    return f"{'❌' if warning.fatal else '⚠️'} {markdown_text(shown)}"
+
+
+def notes(warnings: Sequence[Warn]) -> list[str]:
+    """The remarks that a report begins with, what stops the merge first; the rest is counted.
+
+    Names in them, escaped, may take fifteen times their length. Together they leave half of a
+    comment to the tensors, so that nobody's names keep a report from being taken.
+    """
+    found: list[str] = []
+    left = _NOTES_CHARS
+    for warning in sorted(warnings, key=lambda one: not one.fatal):
+        line = note(warning)
+        left -= len(line)
+        if len(found) == _MAX_NOTES or left < 0:
+            break
+        found.append(line)
+    if len(found) < len(warnings):
+        found.append(f"… and {len(warnings) - len(found):,} more remarks")
+    return found
 
 
 def failure(error: ThetaError) -> str:

@@ -1,34 +1,22 @@
 """The few calls of GitHub's REST API that the report on a pull request needs.
 
-Source: docs.github.com/rest/issues/comments, version 2022-11-28. Answers are read up to a limit,
-and the token is never sent on to where a redirect leads.
+Source: docs.github.com/rest/issues/comments, version 2022-11-28.
 """
 
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPException
 from typing import Any
 
+from git_theta_ext.cli import web
+from git_theta_ext.cli.web import RefusedError
 from git_theta_ext.errors import TransferError, UsageError
 
-TIMEOUT_SECONDS = 30
 _MAX_ANSWER = 32 << 20
 _PAGE = 100
 _MAX_PAGES = 50
 _BOT = "github-actions[bot]"
-
-
-class RefusedError(TransferError):
-    """The API does not let this token do that; `status` is the HTTP status."""
-
-    def __init__(self, message: str, status: int) -> None:
-        """`status` is 401, 403, 404 or 410."""
-        super().__init__(message)
-        self.status = status
 
 
 class Api:
@@ -117,54 +105,23 @@ class Api:
         )
 
 
-def send(method: str, url: str, data: dict[str, Any] | None, headers: dict[str, str]) -> Any:
+def send(
+    method: str,
+    url: str,
+    data: dict[str, Any] | None,
+    headers: dict[str, str],
+    limit: int = _MAX_ANSWER,
+) -> Any:
     """Send JSON and parse the JSON that comes back; see `Api.call`."""
     content = None if data is None else json.dumps(data).encode("ascii")
     sent = dict(headers)
     if content is not None:
         kind = headers.get("Accept", "application/json")
         sent["Content-Type"] = kind if "git-lfs" in kind else "application/json"
-    text = _open(method, url, content, sent, _MAX_ANSWER)
+    text = web.read(method, url, content, sent, limit)
     if not text.strip():
         return None
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise TransferError(f"{method} {_shown(url)}: the answer is not JSON") from error
-
-
-def receive(url: str, headers: dict[str, str], length: int) -> bytes:
-    """The bytes at a URL; of a longer answer one byte more than `length`, and no further ones.
-
-    Raises:
-        RefusedError, TransferError: as `Api.call`.
-    """
-    return _open("GET", url, None, headers, length + 1)
-
-
-def _open(
-    method: str, url: str, content: bytes | None, headers: dict[str, str], limit: int
-) -> bytes:
-    request = urllib.request.Request(url, content, method=method)  # http only: checked by callers
-    request.add_header("User-Agent", "git-theta-ext")
-    for name, value in headers.items():
-        if name.lower() == "authorization":
-            request.add_unredirected_header(name, value)
-        else:
-            request.add_header(name, value)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            return bytes(answer.read(limit))
-    except urllib.error.HTTPError as error:
-        with error:
-            message = f"{method} {_shown(url)}: {error.code} {error.reason}"
-        if error.code in (401, 403, 404, 410):
-            raise RefusedError(message, error.code) from error
-        raise TransferError(message) from error
-    except (OSError, ValueError, HTTPException) as error:
-        raise TransferError(f"{method} {_shown(url)}: {error}") from error
-
-
-def _shown(url: str) -> str:
-    """A URL without its query, which may be a signature that lets whoever reads it in."""
-    return url.partition("?")[0]
+        raise TransferError(f"{method} {web.shown(url)}: the answer is not JSON") from error

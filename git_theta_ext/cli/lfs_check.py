@@ -62,12 +62,32 @@ def ask(report: Findings, job: Job, at_hand: AtHand) -> None:
             error.exit_code if job.checks else 0,
         )
         return
-    at_hand.fetch(server)
+    gone = at_hand.fetch(server) - {ref.oid for ref in lost}
     if lost:
         report.objects = "missing"
         report.warn(_missing(lost), 1)
+    if job.checks:
+        _doubt(report, server, [ref for oid, ref in needed.items() if oid in gone])
     if server.trouble is not None:
         report.warn(f"Not all values could be fetched: {server.trouble}")
+
+
+def _doubt(report: Findings, server: Server, gone: list[UpdateRef]) -> None:
+    """Take back what was believed of a server that was found out."""
+    if gone:
+        report.objects = "missing"
+        report.warn(
+            f"{plural(len(gone), 'object')} that the server says it has cannot be had from it, or"
+            f" is damaged there: {_names(gone)}. Whoever has them runs: git theta push --no-cache",
+            1,
+        )
+    if server.lies:
+        report.objects = "unknown" if report.objects == "complete" else report.objects
+        report.warn(
+            "It is not known whether all objects are on the server: it says of objects that were"
+            " made up that it has them",
+            TransferError.exit_code,
+        )
 
 
 def _needed(report: Findings, job: Job) -> dict[str, UpdateRef]:
@@ -97,12 +117,16 @@ def _is_partial(repository: Repository) -> bool:
 
 def _missing(absent: list[UpdateRef]) -> str:
     total = size(sum(item.size for item in absent))
-    names = ", ".join(item.oid[:12] for item in absent[:_MAX_LISTED])
-    more = f" and {len(absent) - _MAX_LISTED} more" if len(absent) > _MAX_LISTED else ""
     return (
-        f"{plural(len(absent), 'object')} ({total}) missing on the server: {names}{more}. "
+        f"{plural(len(absent), 'object')} ({total}) missing on the server: {_names(absent)}. "
         "Whoever has them runs: git theta push"
     )
+
+
+def _names(objects: list[UpdateRef]) -> str:
+    names = ", ".join(item.oid[:12] for item in objects[:_MAX_LISTED])
+    more = f" and {len(objects) - _MAX_LISTED} more" if len(objects) > _MAX_LISTED else ""
+    return f"{names}{more}"
 
 
 def _server(job: Job) -> Server:

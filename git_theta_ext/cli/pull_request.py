@@ -11,10 +11,13 @@ Source of the variables: docs.github.com/actions, "Variables".
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
+from typing import TextIO, cast
 
 from git_theta_ext import advice, files, sharded
 from git_theta_ext.blocks import Blocks
@@ -33,12 +36,14 @@ from git_theta_ext.errors import ManifestError, ThetaError, TransferError, Usage
 from git_theta_ext.report import html, markdown
 from git_theta_ext.report.words import is_training_state
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import annotation, paragraph
+from git_theta_ext.terminal import HarmlessStream
+from git_theta_ext.text import annotation, no_workflow_command, paragraph
 
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
 """How our comment begins; by it, it is found again."""
 _MAX_LISTED = 20
-_OURS = ("GITHUB_TOKEN", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")
+_NAME_CHARS = 100
+_OURS = re.compile(r"GITHUB_|ACTIONS_|INPUT_|THETA_|RUNNER_|.*(TOKEN|SECRET|PASSWORD)", re.I)
 """Variables that are for this process, and not for what it starts."""
 
 
@@ -57,13 +62,14 @@ def main(environment: Mapping[str, str] | None = None) -> int:
         _append(environment.get("GITHUB_STEP_SUMMARY"), findings.failure(error))
         print(f"::error::{annotation(error.message)}")
         if error.hint is not None:
-            print(f"  hint: {paragraph(error.hint, '        ')}", file=sys.stderr)
+            hint = no_workflow_command(f"  hint: {paragraph(error.hint, '        ')}")
+            print(hint, file=sys.stderr)
         return error.exit_code
 
 
 def _keep_apart(variables: dict[str, str] | os._Environ[str]) -> None:
     """Give git no token, no file of the runner, and no settings that start a program."""
-    for name in _OURS:
+    for name in [name for name in variables if _OURS.match(name)]:
         variables.pop(name, None)
     first = int(variables.get("GIT_CONFIG_COUNT") or 0)
     settings = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "diff.external": ""}
@@ -71,6 +77,8 @@ def _keep_apart(variables: dict[str, str] | os._Environ[str]) -> None:
         variables[f"GIT_CONFIG_KEY_{at}"], variables[f"GIT_CONFIG_VALUE_{at}"] = name, value
     variables["GIT_CONFIG_COUNT"] = str(first + len(settings))
     variables["GIT_TERMINAL_PROMPT"] = "0"
+    # What is compared is what the event names, not what a ref says to take in place of it.
+    variables["GIT_NO_REPLACE_OBJECTS"] = "1"
 
 
 def _run(environment: Mapping[str, str]) -> int:
@@ -132,7 +140,7 @@ def _compared(
 ) -> Comparison:
     """A comparison with what is at hand; without all values where they are not what they claim."""
     known = {} if pair.old is None else {ref.oid: ref for ref in pair.old.manifest.objects()}
-    lacking = at_hand.lacking(known, _author(repository, pair.path, between))
+    lacking = at_hand.lacking(known, cache(lambda: _author(repository, pair.path, between)))
     try:
         found = pair.compare(lacking=lacking)
         return with_spectra(found, pair.old, pair.new)
@@ -148,7 +156,7 @@ def _author(repository: Repository, path: str, between: Ends) -> str | None:
         "log", "-1", "--no-show-signature", "--format=%an", between.new, f"^{between.old}",
         "--", place, ok=(0, 128),
     )  # fmt: skip
-    return answer.decode("utf-8", "replace").strip() or None
+    return answer.decode("utf-8", "replace").strip()[:_NAME_CHARS] or None
 
 
 def _limit(environment: Mapping[str, str]) -> int:
@@ -160,9 +168,7 @@ def _limit(environment: Mapping[str, str]) -> int:
 
 def _write(report: Findings, event: Event, env: Mapping[str, str]) -> None:
     """Summary, outputs and page, then the comment, then the findings."""
-    notes = [findings.note(warning) for warning in report.warnings[:_MAX_LISTED]]
-    if len(report.warnings) > _MAX_LISTED:
-        notes.append(f"… and {len(report.warnings) - _MAX_LISTED:,} more remarks")
+    notes = findings.notes(report.warnings)
     limit = markdown.LIMIT - len(MARKER) - 1
     text = markdown.render(report.found, limit, report.between, notes)
     page = Path(env.get("RUNNER_TEMP") or ".") / "git-theta-report.html"
@@ -202,4 +208,6 @@ def _append(path: str | None, text: str) -> None:
 
 
 if __name__ == "__main__":
+    # Whatever else is printed, a traceback that quotes a name among it, commands no runner.
+    sys.stderr = cast(TextIO, HarmlessStream(sys.stderr, in_workflow=True))
     sys.exit(main())

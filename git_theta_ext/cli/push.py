@@ -65,10 +65,14 @@ def run(args: argparse.Namespace) -> int:
         print(f"warning: {paragraph(done.warning)}", file=sys.stderr)
     if args.json:
         counts = {"needed": len(objects), "sent": done.count, "bytes": done.bytes}
+        counts["claimed"] = done.claimed
         print(to_json({"remote": remote, "dry_run": args.dry_run, **counts}))
-    elif done.count:
+        return 0
+    if done.claimed:
+        print(f"{place} says that it has {plural(done.claimed, 'object')} already")
+    if done.count:
         verb = "Would send" if args.dry_run else "Sent"
         print(f"{verb} {plural(done.count, 'object')} ({size(done.bytes)}) to {place}")
-    else:
+    elif not done.claimed:
         print(f"{place} has all {plural(len(objects), 'object')}")
     return 0

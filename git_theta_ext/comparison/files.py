@@ -11,7 +11,13 @@ from pathlib import Path
 from git_theta_ext import sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.compare import Comparison, Lacking, compare
-from git_theta_ext.comparison.contents import LFS_FETCH, Content, Contents, objects_in
+from git_theta_ext.comparison.contents import (
+    LFS_FETCH,
+    Content,
+    Contents,
+    not_plain,
+    objects_in,
+)
 from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.comparison.sides import Side, open_side
 from git_theta_ext.errors import ManifestError, RepositoryError, UsageError
@@ -199,6 +205,8 @@ class _Changes:
 
     def pair(self, unit: str) -> Pair | None:
         """Both versions; None where neither is a checkpoint."""
+        if not self._may_concern(unit):
+            return None
         old_unit = self.renames.get(unit)
         old, new = self._old(old_unit or unit), self._new(unit)
         if not self._concern(unit, [*old.values(), *new.values()]):
@@ -238,6 +246,21 @@ class _Changes:
             return self._contents.get(row.new, row.path)
         return self._contents.in_work_tree(row.path)
 
+    def _may_concern(self, unit: str) -> bool:
+        """Whether `_concern` has to look: asked of all units at once, in few processes."""
+        return unit in self._same or any(
+            row.path in self._named or row.path in self._tracked
+            or row.old in self._not_plain or row.new in self._not_plain
+            or (row.status != "D" and not set(row.new) - {"0"})
+            for row in self.units[unit]
+        )  # fmt: skip
+
+    @cached_property
+    def _not_plain(self) -> set[str]:
+        rows = [row for rows in self.units.values() for row in rows]
+        oids = {oid for row in rows for oid in (row.old, row.new) if set(oid) - {"0"}}
+        return not_plain(self._repository, oids)
+
     def _concern(self, unit: str, versions: Sequence[Content]) -> bool:
         """Whether some versions are those of a checkpoint.
 
@@ -250,15 +273,25 @@ class _Changes:
             return True
         paths = [row.path for row in self.units[unit]]
         return bool(versions) and any(
-            path in self._named or self._repository.attribute("filter", path) == "theta"
-            for path in paths
+            path in self._named or path in self._tracked for path in paths
         )
+
+    @cached_property
+    def _tracked(self) -> frozenset[str]:
+        """Those of all paths whose `filter` attribute is `theta`: in one process.
+
+        A pull request may have a hundred thousand files that are no checkpoints.
+        """
+        paths = [row.path for rows in self.units.values() for row in rows]
+        found = self._repository.attributes("filter", paths)
+        return frozenset(path for path, value in found.items() if value == "theta")
 
     @cached_property
     def renames(self) -> dict[str, str]:
         """New units and the old ones that they were, among those that came and went."""
-        gone = [unit for unit, rows in self.units.items() if {r.status for r in rows} == {"D"}]
-        came = [unit for unit, rows in self.units.items() if {r.status for r in rows} == {"A"}]
+        units = [(unit, rows) for unit, rows in self.units.items() if self._may_concern(unit)]
+        gone = [unit for unit, rows in units if {r.status for r in rows} == {"D"}]
+        came = [unit for unit, rows in units if {r.status for r in rows} == {"A"}]
         if not gone or not came:
             return {}
         before = {unit: _manifest(self._old(unit)) for unit in gone}

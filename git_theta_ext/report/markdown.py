@@ -52,7 +52,7 @@ def render(
         keep = min(keep - 1, keep * limit // len(text))
     if len(text) <= limit:
         return text
-    rows = [f"- {markdown_code(path)}: {_summary(found)}" for path, found in comparisons]
+    rows = [f"- {_path(path)}: {_summary(found)}" for path, found in comparisons]
     while rows and len(head) + sum(len(row) + 1 for row in rows) + 40 > limit:
         rows.pop()
     left = len(comparisons) - len(rows)
@@ -75,7 +75,7 @@ def _between(between: tuple[Version, Version] | None) -> str:
 def _file(path: str, found: Comparison, keep: int) -> str:
     groups = sorted(group(found.changes), key=weight)
     rows = [_row(one) for one in groups[:keep]]
-    parts = [f"**{markdown_code(path)}** — {_summary(found)}\n"]
+    parts = [f"**{_path(path)}** — {_summary(found)}\n"]
     if rows:
         parts.append("\n".join([_HEAD, *rows[:_OPEN_ROWS]]) + "\n")
     if rows[_OPEN_ROWS:]:
@@ -98,8 +98,8 @@ def _lacking(found: Comparison) -> list[str]:
     if not unread:
         return []
     rows = [
-        f"- {_code(change.name)}: values not available: {markdown_text(change.lacking or '')}"
-        for change in unread[:_MAX_UNREAD]
+        f"- {_code(change.name)}: values not available: {markdown_text(reason[:_SHOWN])}"
+        for change, reason in ((one, one.lacking or "") for one in unread[:_MAX_UNREAD])
     ]
     if len(unread) > _MAX_UNREAD:
         rows.append(f"- … and {len(unread) - _MAX_UNREAD:,} more tensors")
@@ -107,7 +107,7 @@ def _lacking(found: Comparison) -> list[str]:
 
 
 def _summary(found: Comparison) -> str:
-    was = [] if found.renamed_from is None else [f"was {markdown_code(found.renamed_from)}"]
+    was = [] if found.renamed_from is None else [f"was {_path(found.renamed_from)}"]
     counted = [_counts(found)] if found.compared else []
     return ", ".join([*was, *counted, *(markdown_text(remark) for remark in found.remarks)])
 
@@ -189,6 +189,12 @@ def _outside(found: Comparison) -> list[str]:
         return [*container, table + "\n"]
     head = f"<details><summary>{len(found.notes):,} changes outside the tensors</summary>\n\n"
     return [*container, f"{head}{table}{more}\n\n</details>\n"]
+
+
+def _path(text: str) -> str:
+    """A path as code, its middle left out where it is so long that it would crowd out others."""
+    half = _SHOWN // 2
+    return markdown_code(text if len(text) <= _SHOWN else f"{text[:half]}…{text[-half:]}")
 
 
 def _code(text: str | None) -> str:

@@ -68,7 +68,7 @@ def test_what_is_missing_is_named_and_the_rest_is_reported(
     body, page = github.comments[-1]["body"], (folder / "git-theta-report.html").read_text("utf-8")
     reason = "was never uploaded by Ada" if lost == "new" else "is not on the server"
     for text in (body, (folder / "summary.md").read_text("utf-8")):
-        assert f"values not available: object {gone[:12]} {reason}" in text
+        assert f"values not available: object <code>{gone[:12]}</code> {reason}" in text
         assert other in text
         assert "200" in text  # the other tensor's change in percent: it was measured
     assert f"object {gone[:12]}" in page
@@ -110,8 +110,11 @@ def test_a_refused_download_ends_the_downloads(pull: Repo, github: GitHub) -> No
 def test_a_damaged_download_is_not_believed(pull: Repo, github: GitHub) -> None:
     empty_store(pull)
     github.contents = {oid: b"\0" * len(data) for oid, data in github.contents.items()}
-    report(pull, github)
+    out, folder = report(pull, github, ok=1)
     assert "values not available" in github.comments[-1]["body"]
+    assert "is damaged on the server" in github.comments[-1]["body"]
+    assert outputs(folder)["objects"] == "missing"
+    assert "that the server says it has" in out
     assert not [path for path in (pull.path / ".git/theta").rglob("*") if len(path.name) == 64]
 
 

@@ -34,7 +34,8 @@ MANY = 200
 """Versions from here on have six more tensors of their own: more than are synced one by one."""
 CALLS = (
     "write", "pwrite64", "writev", "fsync", "fdatasync", "syncfs", "ftruncate", "rename",
-    "renameat", "renameat2", "link", "linkat", "symlink", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir",
+    "renameat", "renameat2", "link", "linkat", "symlink", "unlink", "unlinkat", "mkdir", "mkdirat",
+    "rmdir",
     "chmod", "fchmod", "utimensat", "copy_file_range", "sendfile",
 )  # fmt: skip
 """Whatever changes the file system; a file that is opened anew shows at its first write."""

@@ -20,9 +20,8 @@ LAYERS = [
     },
     {"paths"},
     {
-        "repository", "store", "transport", "lfs", "lfsconfig", "endpoints", "pointers",
-        "pointer_files", "presence",
-        "locks", "worktree", "outputs", "verified",
+        "repository", "store", "transport", "lfs", "lfs_watch", "lfsconfig", "endpoints",
+        "pointers", "pointer_files", "presence", "locks", "worktree", "outputs", "verified",
     },
     {"git_process", "libgit2", "durable", "memory"},
     {"files"},
