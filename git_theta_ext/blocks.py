@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,10 +245,33 @@ class Blocks:
         if spec.nbytes <= INLINE_BYTES:
             return Block(spec.nbytes, digest, (), values.tobytes())
         base = self._reference(reference_spec or spec, reference)
-        choice = encode_block(spec, values, base, supplied)
-        if reference is not None and not self.sound(reference.chain[: choice.keep]):
-            choice, reference = encode_block(spec, values, None), None
+        choice, reference = self._chosen(
+            lambda base: encode_block(spec, values, base, supplied if base else None),
+            base,
+            reference,
+        )
         return Block(spec.nbytes, digest, self._store(choice, reference))
+
+    def _chosen(
+        self,
+        encode: Callable[[Reference | None], Choice],
+        base: Reference | None,
+        reference: Block | None,
+    ) -> tuple[Choice, Block | None]:
+        """How a block is encoded, and against what: nothing, where its predecessor is damaged.
+
+        Whoever can damage or plant an object must not keep others from storing what they have.
+        """
+        if base is None or reference is None:
+            return encode(None), None
+        try:
+            choice = encode(base)
+        except CorruptObjectError:
+            self.sound(reference.chain)  # says which object it is, and moves it away
+        else:
+            if self.sound(reference.chain[: choice.keep]):
+                return choice, reference
+        return encode(None), None
 
     def write_chunk(self, values: Values, *, digest: str, reference: Block) -> Block:
         """Encode and store a chunk of bytes against the one that stood in its place.
@@ -259,12 +283,14 @@ class Blocks:
         """
         spec = _bytes_spec(values.nbytes)
         base = self._reference(_bytes_spec(reference.nbytes), reference)
-        if base is None:
-            return self.write(spec, values, digest=digest)
-        choice = encode_chunk(spec, values, base)
-        if not self.sound(reference.chain[: choice.keep]):
-            return self.write(spec, values, digest=digest)
-        return Block(spec.nbytes, digest, self._store(choice, reference))
+        choice, found = self._chosen(
+            lambda base: (
+                encode_chunk(spec, values, base) if base else encode_block(spec, values, None)
+            ),
+            base,
+            reference,
+        )
+        return Block(spec.nbytes, digest, self._store(choice, found))
 
     def sound(self, chain: Iterable[UpdateRef]) -> bool:
         """Whether no object of a chain is damaged, as far as they are on this machine.
@@ -308,8 +334,9 @@ class Blocks:
             if not all(self.store.has(ref.oid, ref.size) for ref in block.chain):
                 continue
             reference = self._reference(spec, block)
-            if reference is not None and is_kin(spec, values, reference):
-                return block
+            with suppress(CorruptObjectError):  # a guess that is damaged is none
+                if reference is not None and is_kin(spec, values, reference):
+                    return block
         return None
 
     def write_bytes(self, data: bytes, *, reference: Block | None = None) -> Block:
@@ -318,9 +345,9 @@ class Blocks:
         if len(data) <= INLINE_BYTES:
             return Block(len(data), digest, (), data)
         spec = _bytes_spec(0 if reference is None else reference.nbytes)
-        choice = encode_bytes(data, self._reference(spec, reference))
-        if reference is not None and not self.sound(reference.chain[: choice.keep]):
-            choice, reference = encode_bytes(data, None), None
+        choice, reference = self._chosen(
+            lambda base: encode_bytes(data, base), self._reference(spec, reference), reference
+        )
         return Block(len(data), digest, self._store(choice, reference))
 
     def _reference(self, spec: BlockSpec, block: Block | None) -> Reference | None:

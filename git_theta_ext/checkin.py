@@ -258,7 +258,7 @@ class Checkin:
         like = predecessor is not None and predecessor[0] == spec
         if digest is not None:
             stored = references.stored(name, piece.position, digest, spec.dtype.name)
-            if stored is not None and stored.nbytes == spec.nbytes:
+            if stored is not None and stored.nbytes == spec.nbytes and self._relied_on(stored):
                 return stored
         elif spec.nbytes > _SLICE_BYTES and like and not self._changing:
             # Most blocks have not changed: those are hashed in the cache and never held whole.

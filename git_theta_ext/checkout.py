@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta_ext import advice, files
+from git_theta_ext import advice, files, limits
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.bounds import check_room, check_together, check_work, claimed
 from git_theta_ext.errors import (
@@ -262,10 +262,11 @@ def manifests_in_work_tree(repository: Repository, paths: Iterable[str]) -> dict
         try:
             if not tree.has_file(name):
                 continue
-            with (repository.top / name).open("rb") as file:
-                head = file.read(64)
-                if is_manifest(head):
-                    found[name] = head + file.read()
+            with files.plain(repository.top / name) as file:
+                text = file.read(64)
+                if is_manifest(text):
+                    text += file.read(limits.MANIFEST_BYTES)
+                    found[name] = text
         except OSError:
             continue
     return found

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from git_theta_ext import files
 from git_theta_ext.errors import StoreError, UsageError
+from git_theta_ext.launch import shell_word
 from git_theta_ext.repository import Repository
 from git_theta_ext.verified import only_ours
 
@@ -63,7 +64,7 @@ class Consent:
 
     def given(self, wanted: Allowed) -> bool:
         """Whether this command was allowed for this repository."""
-        return self._read(self._folder / wanted.name) == wanted
+        return self._is_ours() and self._read(self._folder / wanted.name) == wanted
 
     def give(self, wanted: Allowed) -> None:
         """Allow a command.
@@ -74,14 +75,21 @@ class Consent:
         path = self._folder / wanted.name
         row = {"repository": wanted.repository, "command": wanted.command}
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._folder.mkdir(exist_ok=True, mode=0o700)
+            if not self._is_ours():
+                raise StoreError(
+                    f"others can write to {self._folder}, and could allow in your name",
+                    hint=f"chmod go-w {shell_word(str(self._folder))} "
+                    f"{shell_word(str(self._folder.parent))}   (both must be yours)",
+                )
             files.replace_file(path, json.dumps(row).encode("ascii"), mode=0o600)
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
     def all(self) -> Iterator[Allowed]:
         """Everything that was allowed, by repository."""
-        found = [self._read(path) for path in self._folder.glob("*")]
+        found = [self._read(path) for path in self._folder.glob("*")] if self._is_ours() else []
         rows = [one for one in found if one is not None]
         yield from sorted(rows, key=lambda one: (one.repository, one.command))
 
@@ -97,10 +105,16 @@ class Consent:
         except OSError as error:
             raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
 
+    def _is_ours(self) -> bool:
+        """Whether nobody else can put files there, or another folder in its place."""
+        with suppress(OSError):
+            return all(only_ours(os.stat(one)) for one in (self._folder, self._folder.parent))
+        return False
+
     def _read(self, path: Path) -> Allowed | None:
         """What a file allows; nothing if it is another user's, or is not named by what it says."""
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            with path.open("rb") as file:
+            with files.own(path) as file:
                 if not only_ours(os.fstat(file.fileno())):
                     return None
                 row = json.loads(file.read(_MAX_BYTES))

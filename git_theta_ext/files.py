@@ -8,18 +8,21 @@ module opens a file for writing; `worktree` adds what is to be refused inside a 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from typing import BinaryIO, TypeAlias
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0) | getattr(os, "O_CLOEXEC", 0)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY
 _PERMISSIONS = 0o777
@@ -165,10 +168,18 @@ def appending(
         follow: the path is a file that the user or the system named, which may be a link.
 
     Raises:
-        OSError: it cannot be opened, or is a link.
+        OSError: it cannot be opened, or is a link, a pipe, or another user's.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY | (0 if follow else _NO_LINK)
-    return os.fdopen(os.open(path, flags | (os.O_TRUNC if fresh else 0), mode), "ab")
+    if follow:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY | (os.O_TRUNC if fresh else 0)
+        return os.fdopen(os.open(path, flags, mode), "ab")
+    if fresh:  # not emptied: what has this name may have another one, too
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+    with suppress(FileExistsError):
+        return os.fdopen(os.open(path, _NEW | os.O_APPEND, mode), "ab")
+    own(path).close()
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | _NO_WAIT | _NO_LINK | _BINARY), "ab")
 
 
 def streaming(path: StrPath) -> BinaryIO:
@@ -184,12 +195,42 @@ def lock_file(path: StrPath) -> int:
     """A descriptor of a file that is there to be locked, made if need be; it stays empty.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is a link, which would have a file made elsewhere.
     """
+    flags = _BINARY | _NO_LINK | _NO_WAIT
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
     except PermissionError:
-        return os.open(path, os.O_RDONLY | _BINARY)  # another user's; it can be locked all the same
+        return os.open(path, os.O_RDONLY | flags)  # another user's; it can be locked all the same
+
+
+def plain(path: StrPath, *, follow: bool = False) -> BufferedReader:
+    """A regular file, opened to be read; nothing that a reader would wait for, or never end with.
+
+    Raises:
+        OSError: there is none: a pipe, a device, a folder, or a link unless that is followed.
+    """
+    file = os.fdopen(
+        os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT | (0 if follow else _NO_LINK)), "rb"
+    )
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+
+
+def own(path: StrPath) -> BufferedReader:
+    """As `plain`, a file of this user's: one that is believed, where others may write beside it.
+
+    Raises:
+        OSError: there is none, or it is another user's, or has further names.
+    """
+    file = plain(path)
+    found = os.fstat(file.fileno())
+    if not hasattr(os, "geteuid") or (found.st_uid == os.geteuid() and found.st_nlink == 1):
+        return file
+    file.close()
+    raise PermissionError(errno.EPERM, "it is another user's", os.fspath(path))
 
 
 def open_folder(path: StrPath, above: int | None = None) -> int:

@@ -54,6 +54,14 @@ def _on_path(name: str, folders: str, endings: str | None) -> str | None:
     return None
 
 
+def _only_absolute() -> dict[str, str]:
+    """PATH for git, which looks there for git-lfs and others: without relative folders, if any."""
+    path = os.environ.get("PATH", os.defpath)
+    folders = [one for one in path.split(os.pathsep) if os.path.isabs(one.strip('"'))]
+    kept = os.pathsep.join(folders)
+    return {} if kept == path else {"PATH": kept}
+
+
 def git_program() -> str:
     """The path of git.
 
@@ -101,7 +109,10 @@ def _start(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None) -> 
     """Start git; GitPython's handle of the process."""
     try:
         return _runner(cwd).execute(
-            list(command), as_process=True, istream=_PIPE, env={**_QUIET, **(env or {})}
+            list(command),
+            as_process=True,
+            istream=_PIPE,
+            env={**_QUIET, **_only_absolute(), **(env or {})},
         )
     except _gitpython().GitCommandNotFound as error:
         raise RepositoryError(f"cannot start {command[0]} in {cwd}") from error
@@ -134,17 +145,8 @@ def run_git_into(file: BinaryIO, arguments: Sequence[str], cwd: Path) -> None:
     Raises:
         RepositoryError: git cannot be started, or fails.
     """
-    from git.exc import GitCommandNotFound
-
-    try:
-        started: Any = _runner(cwd).execute(
-            ["git", *arguments], as_process=True, istream=_PIPE, env=_QUIET
-        )
-    except GitCommandNotFound as error:
-        raise RepositoryError(
-            "git was not found on PATH", hint="install Git 2.30 or newer"
-        ) from error
-    process = started.proc
+    started = _start([git_program(), *arguments], cwd, None)
+    process = started.proc  # (not without the handle, which ends the process when it goes)
     try:
         process.stdin.close()
         while data := process.stdout.read(1 << 20):
@@ -207,7 +209,10 @@ def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
     if program is None:
         raise RepositoryError(f"{command[0]} was not found on PATH")
     try:
-        process: Any = _runner(cwd).execute([program, *command[1:]], as_process=True, istream=_PIPE)
+        env = _only_absolute() if command[0] == "git" else None
+        process: Any = _runner(cwd).execute(
+            [program, *command[1:]], as_process=True, istream=_PIPE, env=env
+        )
     except (_gitpython().GitCommandNotFound, OSError) as error:
         raise RepositoryError(f"cannot start {command[0]}") from error
     try:

@@ -72,9 +72,11 @@ theta_chained() {
 
 # The guard: another tool may have chained this very file under a new name, and be chained by it.
 _PRE_PUSH = """\
+# A hash, for thousands of refs would be longer than a variable of the environment may be.
 theta_refs=$(cat)
-test "$GIT_THETA_IN_PRE_PUSH" = "$*|$theta_refs" && exit 0
-export GIT_THETA_IN_PRE_PUSH="$*|$theta_refs"
+theta_guard=$(printf '%s|%s' "$*" "$theta_refs" | git hash-object --stdin) || exit
+test "$GIT_THETA_IN_PRE_PUSH" = "$theta_guard" && exit 0
+export GIT_THETA_IN_PRE_PUSH="$theta_guard"
 theta_stdin() {
   test -z "$theta_refs" || printf '%s\\n' "$theta_refs"
 }

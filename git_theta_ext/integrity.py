@@ -73,9 +73,10 @@ class Progress:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if resume and self._path.exists():
-                lines = self._path.read_text("ascii", "replace").split("\n")[:-1]
+                with files.own(self._path) as file:  # else others could have blocks passed over
+                    lines = file.read().decode("ascii", "replace").split("\n")[:-1]
                 self.known = {line for line in lines if len(line) == 64}
-            self._file = files.appending(self._path, fresh=not resume)
+            self._file = files.appending(self._path, mode=0o600, fresh=not resume)
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
 

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from git_theta_ext.lfs_watch import Watch
 from git_theta_ext.manifest import UpdateRef
 from git_theta_ext.pointer_files import object_format, scratch_commit
 from git_theta_ext.repository import Repository, scratch_objects
+from git_theta_ext.verified import only_ours
 
 GUARD = "GIT_THETA_NO_PRE_PUSH"
 """Set in the environment of what a transfer starts; the pre-push hook then does nothing."""
@@ -83,7 +84,7 @@ def fetch(
         TransferError: it failed and brought nothing; carries what it said.
     """
     folder = repository.store.root / "lfs"
-    with _scratch(folder) as scratch:
+    with _scratch(repository) as scratch:
         environment = scratch_objects(repository, scratch / "git")
         commit = scratch_commit(repository, scratch / "pointers", objects, environment)
         remote = endpoint.remote
@@ -190,7 +191,7 @@ def ask(repository: Repository, endpoint: Endpoint, objects: list[UpdateRef]) ->
         TransferError: the server did not answer, or says of everything that it has it.
     """
     decoys = _decoys(objects)
-    with _scratch(repository.store.root / "lfs") as scratch:
+    with _scratch(repository) as scratch:
         git_dir = scratch / "git"
         environment = _scratch_repository(
             repository, git_dir, endpoint.url, scratch, [*objects, *decoys]
@@ -307,7 +308,7 @@ def push(
         LfsNotInstalledError: there is no git-lfs.
         TransferError: it failed; carries what it said.
     """
-    with _scratch(repository.store.root / "lfs") as scratch:
+    with _scratch(repository) as scratch:
         for item in objects:
             source = repository.store.find(item.oid, item.size)
             if source is not None:
@@ -350,15 +351,23 @@ def _doubt(repository: Repository, endpoint: Endpoint, claimed: list[UpdateRef])
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A private folder for one run; those that killed processes left a day ago are removed."""
+def _scratch(repository: Repository) -> Iterator[Path]:
+    """A private folder for one run; those that killed processes left a day ago are removed.
+
+    It lies in the store, so that objects can be linked, but never in one that others write to:
+    whoever put another folder in its place could have git-lfs run commands, by its settings.
+    """
+    folder = repository.store.root / "lfs"
+    if not all(only_ours(one.lstat()) for one in (folder.parent, folder) if os.path.lexists(one)):
+        folder = repository.common_dir / "theta" / "lfs"
     scratch = folder / f"run-{os.getpid()}-{secrets.token_hex(8)}"
     try:
         for old in folder.glob("run-*"):
             with suppress(OSError):
                 if old.stat().st_mtime < time.time() - _STALE_SECONDS:
                     shutil.rmtree(old, ignore_errors=True)
-        scratch.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(mode=0o700)
     except OSError as error:
         raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
     try:

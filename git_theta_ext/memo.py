@@ -3,7 +3,8 @@
 Git runs the clean filter five times for a `git stash` and again for every `git status` on a
 modified checkpoint. Answers are kept in small files under `theta/memo`, each named by a hash of
 everything that the answer depends on, so that a stale one is simply never asked for. Each begins
-with the SHA-256 of its answer: what a disk damaged is no answer, for it would be committed.
+with a SHA-256 of its name and answer: what a disk damaged is no answer, for it would be committed.
+Nor is what another user put there, who may write to the store (`theta.storage`).
 """
 
 from __future__ import annotations
@@ -35,19 +36,21 @@ class Memo:
 
     def get(self, *key: str) -> bytes | None:
         """The answer kept under a key, or None where there is none, or it is damaged."""
+        path = self._path(key)
         try:
-            kept = self._path(key).read_bytes()
+            with files.own(path) as file:
+                kept = file.read()
         except OSError:
             return None
         answer = kept[_DIGEST_BYTES:]
-        return answer if hashlib.sha256(answer).digest() == kept[:_DIGEST_BYTES] else None
+        return answer if _digest(path, answer) == kept[:_DIGEST_BYTES] else None
 
     def put(self, answer: bytes, *key: str) -> None:
         """Keep an answer; readers see all of it or nothing."""
         path = self._path(key)
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.replace_file(path, hashlib.sha256(answer).digest() + answer)
+            files.replace_file(path, _digest(path, answer) + answer, mode=0o600)
 
     def get_chain(self, *key: str) -> tuple[UpdateRef, ...] | None:
         """A block's chain kept under a key, or None."""
@@ -91,6 +94,11 @@ class Memo:
         text = "\0".join((__version__, *key))
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
         return self._folder / digest
+
+
+def _digest(path: Path, answer: bytes) -> bytes:
+    """Of an answer and its name: what another one was moved to is no answer."""
+    return hashlib.sha256(path.name.encode("ascii") + answer).digest()
 
 
 def _files(folder: str | Path) -> list[tuple[str, os.stat_result]]:

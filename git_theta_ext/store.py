@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from git_theta_ext import files
-from git_theta_ext.durable import Durable
+from git_theta_ext.durable import Durable, make_folder
 from git_theta_ext.errors import CorruptObjectError, MissingObjectError, StoreError
 from git_theta_ext.locks import Busy, Lock
 from git_theta_ext.text import printable
@@ -65,7 +65,8 @@ class Store:
         self._wrong: set[Path] = set()
         self._roots = (root, *alternates)
         self._top, self._tops = str(root), [str(one) for one in self._roots]
-        self._durable = Durable(os.fspath(root / "tmp"), folders_above)
+        self._may_be_links = {os.fspath(root), os.fspath(root / "objects")}
+        self._durable = Durable(os.fspath(root / "tmp"), folders_above, self._make_folder)
         self._new: dict[str, str] = {}
         """Objects that were written and not noted as verified yet, by their path."""
         self._lock = threading.Lock()
@@ -93,10 +94,13 @@ class Store:
         for root in self._tops:
             path = f"{root}{name}"
             try:
-                found = os.stat(path).st_size
+                status = os.stat(path)
             except OSError:
                 continue
-            if (size is None or found == size) and not (self._wrong and Path(path) in self._wrong):
+            if not stat.S_ISREG(status.st_mode):
+                continue  # a pipe or a device that somebody put there
+            right = size is None or status.st_size == size
+            if right and not (self._wrong and Path(path) in self._wrong):
                 return path
         return None
 
@@ -173,7 +177,7 @@ class Store:
             return
         aside = self.root / "damaged" / oid
         try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(os.fspath(aside.parent))
             files.move(path, aside)
             if self._right(aside, oid, size):  # another process has just mended it
                 files.move(aside, path)
@@ -355,7 +359,7 @@ class Store:
         if move and self._move(source, oid, size):
             return
         check = _Check(oid, size)
-        with self._writing(oid) as file, source.open("rb") as original:
+        with self._writing(oid) as file, files.plain(source, follow=True) as original:
             while chunk := original.read(_COPY_BYTES):
                 check.feed(chunk)
                 file.write(chunk)
@@ -447,6 +451,16 @@ class Store:
         for path in (self.root / "objects").glob("??/??/*"):
             yield path.name
 
+    def _make_folder(self, folder: str) -> None:
+        """Make a folder of the store; a link in its place, which others may have put, is refused.
+
+        `objects` itself may be one: people move it to a larger disk.
+        """
+        for one in (os.path.dirname(folder), folder):
+            if os.path.islink(one) and one not in self._may_be_links:
+                raise OSError(errno.ELOOP, f"{one} is a link", one)
+        make_folder(folder)
+
     @contextmanager
     def _writing(self, oid: str) -> Iterator[IO[bytes]]:
         """A new file that becomes the object when the block ends, and vanishes if it fails."""
@@ -496,7 +510,7 @@ def sha256_of(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with files.plain(path, follow=True) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -70,8 +70,8 @@ class Verified:
         if self._known is None:
             self._known = {}
             if self._path is not None:
-                with suppress(OSError, ValueError):
-                    for line in self._path.read_bytes().decode("ascii").splitlines():
+                with suppress(OSError, ValueError), files.own(self._path) as file:
+                    for line in file.read().decode("ascii").splitlines():
                         oid, _, identity = line.partition(" ")
                         if identity.count(" ") == _FIELDS - 2:
                             self._known[oid] = identity

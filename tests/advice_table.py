@@ -336,6 +336,7 @@ NAMED: dict[str, list[str]] = {
         "theta_filter=$(git config filter.theta.process)",
         "git grep -q filter=theta HEAD -- .gitattributes '*/.gitattributes' 2>/dev/null && echo >&2 \\",
         '"git theta: warning: git-theta is not set up here, and does nothing: git theta install"',
+        'theta_guard=$(printf \'%s|%s\' "$*" "$theta_refs" | git hash-object --stdin) || exit',
         'if test -d "$(git rev-parse --git-common-dir)/lfs" || git config lfs.storage >/dev/null; then',
         'chmod +x "$theta_seen/git-lfs"',
         'rm -rf "$theta_seen"',

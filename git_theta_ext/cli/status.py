@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import advice, checkpoints, formats, hooks, installation, launch
+from git_theta_ext import advice, checkpoints, files, formats, hooks, installation, launch
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli import links
 from git_theta_ext.cli.track import tracked_patterns
@@ -132,7 +132,7 @@ def _open(repository: Repository, entries: list[IndexEntry]) -> dict[str, str]:
 def _work_tree(path: Path) -> str:
     """What is in the work tree: `checkpoint`, `manifest`, `absent` or `unreadable`."""
     try:
-        with path.open("rb") as file:
+        with files.plain(path) as file:
             return "manifest" if is_manifest(file.read(HEAD_BYTES)) else "checkpoint"
     except (FileNotFoundError, NotADirectoryError):
         return "absent"

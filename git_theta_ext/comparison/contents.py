@@ -114,7 +114,7 @@ class Contents:
         if not WorkTree(self.repository.top).has_file(path):
             return None
         try:
-            with (self.repository.top / path).open("rb") as file:
+            with files.plain(self.repository.top / path) as file:
                 pointer = read_pointer(file.read(_POINTER_BYTES + 1))
         except OSError:
             return None
@@ -189,7 +189,7 @@ def lfs_object(repository: Repository, pointer: UpdateRef) -> Path | None:
         if path.stat().st_size != pointer.size:
             return None
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with files.plain(path, follow=True) as file:
             while data := file.read(_SLICE_BYTES):
                 digest.update(data)
     except OSError:

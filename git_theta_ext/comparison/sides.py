@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from git_theta_ext import checkpoints
+from git_theta_ext import checkpoints, files, limits
 from git_theta_ext.beside import read_layout
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import ChangedWhileReadError
@@ -225,10 +225,10 @@ def open_side(path: Path, blocks: Blocks | None) -> Side | None:
         ManifestError: it begins like a manifest but is none.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with files.plain(path, follow=True) as file:
         head = file.read(64)
-    if not head:
-        return None
-    if is_manifest(head) and blocks is not None:
-        return StoredSide(Manifest.parse(path.read_bytes()), blocks)
+        if not head:
+            return None
+        if is_manifest(head) and blocks is not None:
+            return StoredSide(Manifest.parse(head + file.read(limits.MANIFEST_BYTES)), blocks)
     return FileSide(path)

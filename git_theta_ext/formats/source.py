@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -32,9 +34,12 @@ class FileSource:
         """Open a regular file.
 
         Raises:
-            OSError: it is not there or cannot be read.
+            OSError: it is not there or cannot be read, or is no regular file: a pipe's reader
+                would wait for ever.
         """
         self.path = path
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
         self._file = path.open("rb", buffering=0)
         self._identity = _identity(os.fstat(self._file.fileno()))
         self._lock = threading.Lock()

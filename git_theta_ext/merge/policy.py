@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from git_theta_ext import limits
+from git_theta_ext import files, limits
 from git_theta_ext.errors import UsageError
 from git_theta_ext.globs import Globs
 from git_theta_ext.globs import check as check_patterns
@@ -174,7 +174,7 @@ def committed(repository: Repository) -> Settings:
                 hint=f"put the file itself in its place: rm {FILE}",
             )
         try:
-            with (repository.top / FILE).open("rb") as file:
+            with files.plain(repository.top / FILE) as file:
                 data = file.read(limits.SETTINGS_BYTES + 1)
         except FileNotFoundError:
             data = None
