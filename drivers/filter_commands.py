@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import tempfile
 import threading
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from git_theta_ext import files, formats, hooks, launch
+from git_theta_ext import advice, files, formats, hooks, launch
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkin import Cancelled, Checkin
 from git_theta_ext.checkout import Checkout
@@ -33,6 +32,7 @@ from git_theta_ext.formats.source import FileSource, check_unchanged
 from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest_text import has_conflict_markers
 from git_theta_ext.memo import Memo
+from git_theta_ext.paths import where_git_was_started
 from git_theta_ext.references import References
 from git_theta_ext.repository import Repository, git_hash, skips_smudge
 from git_theta_ext.text import paragraph, printable
@@ -43,8 +43,8 @@ _IN_MEMORY_BYTES = 8 << 20
 _OPAQUE = FIRST_LINE + b"format opaque\n"
 """How the manifest of a file of no known container begins."""
 _WAY_BACK = (
-    "Git may have removed files of the work tree; once the cause is mended, bring them back with\n"
-    "        git restore --source=HEAD :/      (after git clone: git checkout -f)"
+    "Git may have removed files of the work tree: git status   lists them; to have them again,\n"
+    "        once the cause is mended: git restore FILE   (after git clone: git checkout -f)"
 )
 
 
@@ -96,7 +96,7 @@ class Commands:
         if self._staged:
             remind(self._repository)
         for path in self._conflicted:
-            name = shlex.quote(printable(path))
+            name = advice.word(where_git_was_started(path))
             print(
                 f"git-theta: {path!r} was merged as text and holds conflict markers\n"
                 f"  hint: git theta resolve {name} --strategy S   (git theta help resolve)",

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from git_theta_ext import files
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.converted import manifest_of
 from git_theta_ext.drivers.operation import merged_head, operation
 from git_theta_ext.errors import ManifestError, ThetaError
-from git_theta_ext.manifest import Manifest, is_manifest
+from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge.apply import Merged, merge
 from git_theta_ext.merge.explain import conflict_lines, notes
 from git_theta_ext.merge.measured import statistics_of
 from git_theta_ext.merge.policy import Operation, policy_for
-from git_theta_ext.merge.resolve import POINTER
 from git_theta_ext.merge.state import State, key_of, load, save
 from git_theta_ext.repository import Repository
 from git_theta_ext.terminal import harmless_streams
@@ -56,7 +56,7 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"git-theta: {printable(path)}: cannot merge: {why}", file=sys.stderr)
         return _FAILED
     if merged.open and not nested:
-        print("\n".join(conflict_lines(printable(path), merged)), file=sys.stderr)
+        print("\n".join(conflict_lines(path, merged)), file=sys.stderr)
     return 1 if merged.open or unadded else 0
 
 
@@ -65,7 +65,7 @@ def _merge(files: Sequence[Path], path: str, nested: bool) -> tuple[Merged, bool
     repository = Repository.discover()
     blocks = Blocks.open(repository)
     texts = [file.read_bytes() for file in files]
-    base, ours, theirs = (_parse(text) for text in texts)
+    base, ours, theirs = (_parse(text, path, repository, blocks) for text in texts)
     if ours is None or theirs is None:
         raise ManifestError("a side is empty")
     doing = operation(repository, os.environ)
@@ -93,18 +93,8 @@ def _tell(path: str, merged: Merged, doing: Operation, replayed: bool) -> None:
         print(f"git-theta: {printable(path)}: {line}", file=sys.stderr)
 
 
-def _parse(data: bytes) -> Manifest | None:
-    if data.startswith(POINTER):
-        raise ManifestError(
-            "a side is a Git LFS pointer: on that branch the file is stored by git-lfs",
-            hint="take a side: git checkout --ours -- FILE (or --theirs), then: git add FILE",
-        )
-    if data and not is_manifest(data):
-        raise ManifestError(
-            "a side holds a raw checkpoint, committed without git-theta-ext",
-            hint="on that branch: git add --renormalize FILE && git commit",
-        )
-    return Manifest.parse(data) if data else None
+def _parse(data: bytes, path: str, repository: Repository, blocks: Blocks) -> Manifest | None:
+    return manifest_of(data, path, repository, blocks) if data else None
 
 
 if __name__ == "__main__":

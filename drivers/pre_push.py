@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from git_theta_ext import hook_scripts, hooks, left_behind, pointers, transport
+from git_theta_ext import advice, hook_scripts, hooks, left_behind, pointers, transport
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.drivers import ancestry
 from git_theta_ext.errors import (
@@ -240,7 +240,7 @@ def _warn_of_raw_checkpoints(repository: Repository, include: Sequence[str]) -> 
             print(
                 f"git theta: warning: {plural(len(raw), 'tracked file')} committed as a plain blob,"
                 f" such as {printable(raw[0])};\n  to store the next version tensor by tensor:"
-                " git add --renormalize .",
+                f" {advice.with_name(advice.STORE_BY_TENSOR, raw[0])}",
                 file=sys.stderr,
             )
 

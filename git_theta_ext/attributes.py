@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from git_theta_ext import advice
 from git_theta_ext.errors import UsageError
 
 ATTRIBUTES = ("filter=theta", "diff=theta", "merge=theta", "-text")
@@ -143,7 +144,7 @@ def check(pattern: str) -> None:
     if pattern.endswith("/"):
         raise UsageError(
             f"{pattern} would match nothing: attributes belong to files, not to folders",
-            hint=f"git theta track '{pattern}**'",
+            hint=advice.with_name("git theta track FILE", f"{pattern}**"),
         )
     if ".." in pattern.split("/"):
         raise UsageError(

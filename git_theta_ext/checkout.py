@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta_ext import files, limits
+from git_theta_ext import advice, files, limits
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.bounds import check_room, check_together, check_work, claimed
 from git_theta_ext.errors import (
@@ -119,7 +119,7 @@ class Checkout:
             )
         raise ManifestError(
             f"the file's header does not belong to the manifest's tensors: {problem}",
-            hint="git checkout HEAD~1 -- FILE   (a version before; then add the whole file)",
+            hint=f"{advice.OTHER_VERSION}, or add the whole file: git add FILE",
         )
 
     def _length(self, segment: skeleton.SkeletonSegment) -> int:
@@ -206,13 +206,13 @@ def _match(segments: Sequence[skeleton.SkeletonSegment], manifest: Manifest) -> 
         if name not in entries:
             raise ManifestError(
                 f"the file's structure has a tensor {name!r} that the manifest does not list",
-                hint="restore the manifest from a commit: git checkout HEAD -- FILE",
+                hint=advice.OTHER_VERSION,
             )
     if len(spans) != len(entries):
         extra = sorted(set(entries) - set(spans))[0]
         raise ManifestError(
             f"the manifest lists a tensor {extra!r} that the file's structure does not have",
-            hint="restore the manifest from a commit: git checkout HEAD -- FILE",
+            hint=advice.OTHER_VERSION,
         )
     return entries
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from git_theta_ext import advice
 from git_theta_ext.errors import UsageError
 from git_theta_ext.pytorch import to_torch
 from git_theta_ext.tensors import TensorInfo
@@ -46,7 +47,9 @@ def converter(framework: str, device: Any) -> Convert:
     try:
         return makers[package]()
     except ImportError as error:
-        raise UsageError(f"{package} is not installed", hint=f"pip install {package}") from error
+        raise UsageError(
+            f"{package} is not installed", hint=advice.install_other(package)
+        ) from error
 
 
 def _numpy() -> Convert:

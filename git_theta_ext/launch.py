@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from git_theta_ext import advice
 from git_theta_ext.errors import UsageError
 from git_theta_ext.git_process import run_program
 
@@ -54,7 +55,7 @@ def python_command() -> list[str]:
     raise UsageError(
         f"{sys.executable} cannot import git_theta_ext from another folder, "
         "so Git could not start its filter",
-        hint="install the package first: python -m pip install git-theta-ext",
+        hint=advice.install_package(),
     )
 
 

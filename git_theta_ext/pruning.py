@@ -160,7 +160,7 @@ def refuse_shared(repository: Repository) -> None:
         raise UsageError(
             f"theta.storage is set: {repository.store.root} may be shared by clones that are not"
             " known here, so nothing is removed from it",
-            hint="if it is not shared: git -c theta.storage= theta prune, after moving the store"
+            hint="if it is not shared: git -c theta.storage= theta prune   after moving the store"
             " to .git/theta",
         )
 

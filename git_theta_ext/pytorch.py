@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from git_theta_ext import advice
 from git_theta_ext.arrays import EXTENDED, numpy_dtype
 from git_theta_ext.errors import UsageError
 from git_theta_ext.tensors import DTYPES, TensorInfo
@@ -25,9 +26,7 @@ def _torch() -> Any:
     try:
         import torch  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise UsageError(
-            "torch is not installed", hint="pip install 'git-theta-ext[torch]'"
-        ) from error
+        raise UsageError("torch is not installed", hint=advice.install_other("torch")) from error
     return torch
 
 

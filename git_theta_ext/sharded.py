@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from git_theta_ext import limits
+from git_theta_ext import advice, limits
 from git_theta_ext.errors import FormatError, ManifestError, UsageError
 from git_theta_ext.formats import safetensors, skeleton
 from git_theta_ext.formats.base import Layout, Literal
@@ -84,7 +84,7 @@ class Model:
         if self.others:
             raise UsageError(
                 f"{self.others[0]!r}, a shard of {self.path!r}, is not stored tensor by tensor",
-                hint="git theta track PATTERN, then: git add --renormalize .",
+                hint=advice.TRACK_FIRST,
             )
 
     @cached_property

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from git_theta_ext import files
+from git_theta_ext import advice, files
 from git_theta_ext.errors import StoreError
 from git_theta_ext.text import printable
 
@@ -237,12 +237,12 @@ def _folded(name: str) -> str:
 def _linked(shown: str) -> StoreError:
     return StoreError(
         f"{printable(shown)} is a symbolic link: nothing is written or read through it",
-        hint=f"remove the link, or put a folder in its place: rm {printable(shown)}",
+        hint=advice.with_name("remove the link, or put a folder in its place: rm FILE", shown),
     )
 
 
 def _refused(shown: str, why: str) -> StoreError:
     return StoreError(
         f"{shown} {why}: it is not written",
-        hint="name another file; a commit that has this one: git mv",
+        hint="name another file; where a commit has this one, rename it: git mv FILE NEW",
     )

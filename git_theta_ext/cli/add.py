@@ -25,7 +25,7 @@ from git_theta_ext.checkout import write_version
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.errors import ThetaError, UsageError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
-from git_theta_ext.paths import from_top
+from git_theta_ext.paths import advise, from_top
 from git_theta_ext.repository import Repository, file_mode_at
 from git_theta_ext.store import Store
 from git_theta_ext.text import plural, printable, size, table, to_json
@@ -129,13 +129,13 @@ def _committed(repository: Repository, path: str) -> Files:
     if oid is None:
         raise UsageError(
             f"{printable(path)} is not in HEAD: an update needs a committed checkpoint",
-            hint=f"git add {printable(path)}, git commit, then try again",
+            hint=advise(repository, "git add FILE && git commit, then try again", path),
         )
     text = repository.blob(oid)
     if not is_manifest(text[:HEAD_BYTES]):
         raise UsageError(
             f"{printable(path)} is not stored tensor by tensor in HEAD",
-            hint=f"{advice.TRACK_FIRST}, git commit, then try again",
+            hint=f"{advice.TRACK_FIRST} && git commit, then try again",
         )
     return {path: Manifest.parse(text)}
 
@@ -166,7 +166,9 @@ def _of_one_shard(repository: Repository, path: str, error: UsageError) -> Usage
         return error
     return UsageError(
         f"{error.message}; {printable(path)} is one shard of a model",
-        hint=f"name all its shards: git theta add '{printable(model)}' --update ADAPTER",
+        hint=advise(
+            repository, "name all its shards: git theta add MODEL --update ADAPTER", model, "MODEL"
+        ),
     )
 
 
@@ -180,7 +182,9 @@ def _require_clean(repository: Repository, path: str) -> None:
     if repository.git("status", "--porcelain", "-z", "--untracked-files=no", "--", pathspec):
         raise UsageError(
             f"{printable(path)} has changes that are not committed; they would be lost",
-            hint=f"git commit, or git checkout HEAD -- {printable(path)}, then try again",
+            hint=advise(
+                repository, "git commit -a, or: git checkout HEAD -- FILE   then try again", path
+            ),
         )
 
 

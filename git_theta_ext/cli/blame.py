@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from git_theta_ext import patterns
+from git_theta_ext import advice, patterns
 from git_theta_ext.cli.log import split
-from git_theta_ext.comparison.contents import Content
+from git_theta_ext.comparison.contents import LFS_FETCH, Content
 from git_theta_ext.comparison.history import Blame, History, blame, entries_of, first_versions
 from git_theta_ext.comparison.overlap import Pair, measure_pairs
 from git_theta_ext.comparison.sides import Side
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         UsageError: there is no such checkpoint or tensor, or its values are not here.
     """
     repository = Repository.discover()
-    revision, path = split(args.file)
+    revision, path = split(repository, args.file)
     history = History(repository, revision, path)
     content = history.content(history.newest)
     entries = entries_of(None if content is None else content.manifest)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if not names:
         raise UsageError(
             f"{path!r} has no tensor {args.tensors[0]!r} in {revision}",
-            hint=f"git theta show {revision}:{path}   lists them",
+            hint=advice.about_version("git theta show VERSION   lists them", revision, path),
         )
     drift = _drift(history, content, entries, names) if args.drift else {}
     rows = [_row(entries[name], found[name], content, drift.get(name)) for name in names]
@@ -84,7 +84,7 @@ def _tell_of_doubts(rows: list[dict[str, Any]]) -> None:
     if any(row["boundary"] for row in doubtful):
         why, way = "the history of this clone ends there (shallow)", "git fetch --unshallow"
     else:
-        why, way = "the version before is not on this machine", "git lfs fetch --all"
+        why, way = "the version before is not on this machine", LFS_FETCH
     count = plural(len(doubtful), "tensor")
     print(
         f"git theta: ^: {count} may have been changed earlier: {why}\n  hint: {way}",

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from git_theta_ext import advice
 from git_theta_ext.errors import UsageError
+from git_theta_ext.paths import version_typed
 from git_theta_ext.reader import open_checkpoint
 from git_theta_ext.repository import Repository
 
@@ -31,11 +33,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write."""
-    checkpoint = open_checkpoint(Repository.discover(), args.file)
+    repository = Repository.discover()
+    checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
     if args.tensor not in checkpoint:
         raise UsageError(
             f"{args.file} has no tensor {args.tensor!r}",
-            hint=f"git theta show {args.file}   lists them",
+            hint=advice.with_name("git theta show FILE   lists them", args.file),
         )
     if sys.stdout.isatty():
         raise UsageError("not writing binary data to a terminal", hint="add: > tensor.npy")

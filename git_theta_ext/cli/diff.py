@@ -10,11 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from git_theta_ext import checkpoints, outputs, patterns
+from git_theta_ext import checkpoints, outputs, patterns, sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli import colours
 from git_theta_ext.comparison.compare import Change, Comparison
-from git_theta_ext.comparison.files import Pair, changed_checkpoints, two_blobs, two_files
+from git_theta_ext.comparison.files import (
+    TWO_VERSIONS,
+    Pair,
+    changed_checkpoints,
+    two_blobs,
+    two_files,
+)
 from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.comparison.versions import Version, between
 from git_theta_ext.errors import RepositoryError, UsageError
@@ -193,6 +199,9 @@ def _check_paths(repository: Repository, words: list[str], revisions: list[str])
         UsageError: there is one.
     """
     for word in words:
+        named = word.partition(":")
+        if ":" in word and sharded.names_model(named[2]) and repository.resolve(named[0] or "HEAD"):
+            raise UsageError(f"{word!r} stands for several files", hint=TWO_VERSIONS)
         if Path(word).exists() or any(char in word for char in "*?["):
             continue
         if ":" in word and not word.startswith(":("):

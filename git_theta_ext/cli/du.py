@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from git_theta_ext import checkpoints, formats, patterns, sharded
+from git_theta_ext import advice, checkpoints, formats, patterns, sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.contents import Content, Contents, objects_in
 from git_theta_ext.errors import UsageError
 from git_theta_ext.manifest import Manifest, UpdateRef
+from git_theta_ext.paths import version_typed
 from git_theta_ext.pointer_files import read_pointer
 from git_theta_ext.reader import Checkpoint, open_checkpoint
 from git_theta_ext.repository import Repository
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Show it."""
     repository = Repository.discover()
     if not _is_range(repository, args.what):
-        return _show_file(open_checkpoint(repository, args.what), args)
+        return _show_file(open_checkpoint(repository, version_typed(repository, args.what)), args)
     rows = list(versions(repository, args.what))
     stored, raw = sum(row["stored"] for row in rows), sum(row["raw"] for row in rows)
     if args.json:
@@ -200,7 +201,7 @@ def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
     if not names:
         raise UsageError(
             f"{checkpoint.name} has no tensor {args.tensors!r}",
-            hint=f"git theta show {checkpoint.name}   lists them",
+            hint=advice.with_name("git theta show FILE   lists them", checkpoint.name),
         )
     rows = [_tensor_row(checkpoint, name) for name in names]
     entries = checkpoint.manifest.entries

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import patterns
+from git_theta_ext import advice, patterns
 from git_theta_ext.errors import UsageError
 from git_theta_ext.formats import BUILDERS
+from git_theta_ext.paths import version_typed
 from git_theta_ext.reader import open_checkpoint
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable, size
@@ -41,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
     if container is None:
         raise UsageError(f"{args.output} does not tell which container is meant", hint="add: --to")
     repository = Repository.discover()
-    checkpoint = open_checkpoint(repository, args.file)
+    checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
     names = patterns.select(checkpoint, args.tensors) if args.tensors else list(checkpoint)
     if args.tensors and not names:
         raise UsageError(
             f"no tensor of {args.file} matches {' '.join(args.tensors)}",
-            hint=f"git theta show {args.file}   lists them",
+            hint=advice.with_name("git theta show FILE   lists them", args.file),
         )
     length = export(checkpoint, names, target, container, repository.work_tree)
     print(f"{printable(args.output)}: {plural(len(names), 'tensor')}, {size(length)}")

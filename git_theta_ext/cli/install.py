@@ -98,7 +98,9 @@ def tell_of_manifests(cwd: Path) -> None:
     paths = [entry.path for entry in repository.tracked()]
     count = len(manifests_in_work_tree(repository, paths))
     if count:
-        print(f"{plural(count, 'manifest')} in the work tree: git theta pull writes checkpoints.")
+        print(
+            f"{plural(count, 'manifest')} in the work tree: git theta pull   writes the checkpoints"
+        )
 
 
 def warn_of_missing_lfs(cwd: Path) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from git_theta_ext import patterns
+from git_theta_ext import advice, patterns
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.contents import Content, objects_in
 from git_theta_ext.comparison.history import History, Version, changes
 from git_theta_ext.comparison.sides import StoredSide
 from git_theta_ext.errors import UsageError
+from git_theta_ext.paths import version_typed
 from git_theta_ext.report.groups import group
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable, size, to_json
@@ -37,10 +38,10 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def split(name: str) -> tuple[str, str]:
-    """Revision and path of `REV:FILE`; HEAD where there is no revision."""
-    revision, colon, path = name.partition(":")
-    return (revision or "HEAD", path) if colon else ("HEAD", name)
+def split(repository: Repository, name: str) -> tuple[str, str]:
+    """Revision and path, from the top, of `[REV:]FILE`; HEAD where there is no revision."""
+    revision, _, path = version_typed(repository, name).partition(":")
+    return revision or "HEAD", path
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         UsageError: there is no such checkpoint, or no version of it has such a tensor.
     """
     repository = Repository.discover()
-    revision, path = split(args.file)
+    revision, path = split(repository, args.file)
     history = History(repository, revision, path)
     rows: list[dict[str, Any]] = []
     matched = not args.tensors
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if not matched:
         raise UsageError(
             f"no version of {path!r} has a tensor {args.tensors[0]!r}",
-            hint=f"git theta show {revision}:{path}   lists them",
+            hint=advice.about_version("git theta show VERSION   lists them", revision, path),
         )
     if args.json:
         print(to_json({"file": path, "commits": rows}))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from git_theta_ext.advice import word
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli import merge_several
 from git_theta_ext.cli.allow import shown
@@ -36,6 +36,7 @@ from git_theta_ext.merge.tune import (
     judge,
     tune,
 )
+from git_theta_ext.paths import from_here
 from git_theta_ext.repository import Repository
 from git_theta_ext.terminal import ask
 from git_theta_ext.text import from_program, plural, printable, table
@@ -166,7 +167,8 @@ def _merge_models(
         for line in open_lines(merged.open):
             print(f"    {line}")
         found = common([merged]) or ("ours",)
-        print(f"  to go on: git theta resolve {shlex.quote(name)} --strategy {found[0]}")
+        place = word(from_here(repository, name))
+        print(f"  to go on: git theta resolve {place} --strategy {found[0]}")
     unmerged = os.fsdecode(repository.git("diff", "--name-only", "-z", "--diff-filter=U"))
     if left or unmerged:
         for line in unmerged.split("\0")[:-1]:

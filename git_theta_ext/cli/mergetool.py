@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import shlex
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
+from git_theta_ext import advice
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import UsageError
 from git_theta_ext.merge import distance
 from git_theta_ext.merge.board import Board, Leave, Settling
 from git_theta_ext.merge.models import ModelConflict
 from git_theta_ext.merge.resolve import Conflict
-from git_theta_ext.paths import from_top
+from git_theta_ext.paths import from_here, from_top
 from git_theta_ext.repository import Repository
 from git_theta_ext.sharded import names_model
 from git_theta_ext.text import plural, printable
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     if merged.open:
         print(f"{printable(path)}: written; {plural(len(merged.open), 'part')} open, ours stands")
         return 1
-    print(f"{printable(path)}: written; to take it: git add {shlex.quote(printable(path))}")
+    name = advice.word(from_here(repository, path))
+    print(f"{printable(path)}: written; to take it: git add {name}")
     return 0
 
 

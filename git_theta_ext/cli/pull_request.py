@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO, cast
 
-from git_theta_ext import files, sharded
+from git_theta_ext import advice, files, sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli import findings, lfs_check
 from git_theta_ext.cli.at_hand import AtHand, without_values
@@ -126,8 +126,8 @@ def _fill(
         report.warn(f"{len(whole):,} checkpoints were committed whole, without git-theta")
     for path in whole[:_MAX_LISTED]:
         report.warn(
-            f"{path} was committed whole, without git-theta: git theta install, then "
-            "git add --renormalize ."
+            f"{path} was committed whole, without git-theta: "
+            f"git theta install --local && {advice.STORE_BY_TENSOR}"
         )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from typing import Any
 
+from git_theta_ext import advice
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.choices import add_options, choice_of
 from git_theta_ext.errors import UsageError
@@ -16,7 +16,7 @@ from git_theta_ext.merge.apply import UNFIT, Merged
 from git_theta_ext.merge.explain import notes, open_lines
 from git_theta_ext.merge.models import ModelConflict
 from git_theta_ext.merge.resolve import Conflict
-from git_theta_ext.paths import from_top
+from git_theta_ext.paths import from_here, from_top
 from git_theta_ext.repository import Repository
 from git_theta_ext.sharded import names_model
 from git_theta_ext.text import plural, printable, to_json
@@ -119,5 +119,6 @@ def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
 def _to_add(conflict: Conflict) -> str:
     """What `git add` is to be told, as words of a shell."""
     if isinstance(conflict, ModelConflict):
-        return "-A -- " + " ".join(shlex.quote(printable(one)) for one in conflict.paths)
-    return shlex.quote(printable(conflict.path))
+        names = (advice.word(from_here(conflict.repository, one)) for one in conflict.paths)
+        return "-A -- " + " ".join(names)
+    return advice.word(from_here(conflict.repository, conflict.path))

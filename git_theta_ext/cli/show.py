@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from git_theta_ext import patterns
+from git_theta_ext import advice, patterns
 from git_theta_ext.errors import UsageError
+from git_theta_ext.paths import version_typed
 from git_theta_ext.reader import Checkpoint, open_checkpoint
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable, size, table, to_json
@@ -35,7 +36,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show."""
-    checkpoint = open_checkpoint(Repository.discover(), args.file)
+    repository = Repository.discover()
+    checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
     if args.tensors:
         return _show_tensors(checkpoint, args.tensors, args.json)
     records = checkpoint.to_records()
@@ -72,7 +74,7 @@ def _show_tensors(checkpoint: Checkpoint, wanted: list[str], as_json: bool) -> i
     if not names:
         raise UsageError(
             f"{checkpoint.name} has no tensor {wanted[0]!r}",
-            hint=f"git theta show {checkpoint.name}   lists them",
+            hint=advice.with_name("git theta show FILE   lists them", checkpoint.name),
         )
     checkpoint.fetch(names)
     found = [_describe(checkpoint, name) for name in names]

@@ -11,7 +11,7 @@ from typing import Any
 from git_theta_ext.errors import UsageError
 from git_theta_ext.merge import collect
 from git_theta_ext.merge.measured import statistics_path
-from git_theta_ext.paths import from_top
+from git_theta_ext.paths import advise, from_top
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable
 from git_theta_ext.worktree import WorkTree
@@ -59,8 +59,14 @@ def run(args: argparse.Namespace) -> int:
         ArraysSource(dict(sorted(found.items())), {}).write(file)
     print(f"{printable(target)}: {args.kind} statistics of {plural(len(found), 'tensor')}")
     if repository.attribute("filter", target) != "theta":
-        print(f"  it is not tracked: git theta track {printable(target)}")
-    print(f"  to use them in merges: git add {printable(target)}, and commit them on each branch")
+        print(advise(repository, "  it is not tracked: git theta track --filename FILE", target))
+    print(
+        advise(
+            repository,
+            "  to use them in merges, on each branch: git add FILE && git commit",
+            target,
+        )
+    )
     return 0
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from git_theta_ext import advice, checkpoints, files, formats, hooks, installation, launch
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.cli import links
 from git_theta_ext.cli.track import tracked_patterns
 from git_theta_ext.errors import ManifestError
 from git_theta_ext.manifest import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.merge.explain import open_lines
 from git_theta_ext.merge.state import key_of, load
+from git_theta_ext.paths import advise
 from git_theta_ext.repository import IndexEntry, Repository, skips_smudge
 from git_theta_ext.text import paragraph, plural, printable, size, table, to_json
 
@@ -37,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(report))
     else:
-        _show(report)
+        _show(repository, report)
     return 0
 
 
@@ -56,6 +58,7 @@ def collect(repository: Repository) -> dict[str, Any]:
         "skip_smudge": skips_smudge(repository, os.environ),
         "hooks": _hooks(repository),
         "patterns": patterns,
+        "links": links.tracked(repository),
         "files": _files(repository),
     }
 
@@ -148,7 +151,7 @@ def _changes(repository: Repository) -> dict[str, tuple[bool, bool]]:
     return changes
 
 
-def _show(report: dict[str, Any]) -> None:
+def _show(repository: Repository, report: dict[str, Any]) -> None:
     if report["installed"]:
         print(f"Set up in the {report['scopes'][-1]} git config.")
     else:
@@ -158,11 +161,13 @@ def _show(report: dict[str, Any]) -> None:
     if report["skip_smudge"]:
         print(
             "Smudging is off (theta.skipSmudge or its variable): checkouts leave manifests;"
-            " git theta pull writes the checkpoints."
+            " git theta pull   writes the checkpoints"
         )
     _show_hooks(report["hooks"])
     names = ", ".join(printable(row["pattern"]) for row in report["patterns"])
     print(f"Tracked patterns: {names or 'none (git theta track PATTERN)'}")
+    for line in links.sentences(repository, report["links"]):
+        print(line)
     if not report["files"]:
         print("No tracked files in the index.")
         return
@@ -173,9 +178,10 @@ def _show(report: dict[str, Any]) -> None:
     for row in report["files"]:
         if row["open"]:
             print(f"\nOpen in {printable(row['path'])}, where ours stands:")
-            for line in open_lines(row["open"]):
+            # All of them: messages that name some end with "and N more: git theta status".
+            for line in open_lines(row["open"], len(row["open"])):
                 print(f"  {line}")
-    for line in _advice(report["files"]):
+    for line in _advice(repository, report["files"]):
         print(line)
 
 
@@ -208,14 +214,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [*cells, ", ".join(remarks) or "up to date"]
 
 
-def _advice(rows: list[dict[str, Any]]) -> list[str]:
+def _advice(repository: Repository, rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     if any(row["conflict"] for row in rows):
         lines.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
     if any(row.get("missing_objects") for row in rows):
         lines.append("missing objects: git theta fetch")
     if any(row["work_tree"] == "manifest" for row in rows):
-        lines.append("manifests in the work tree: git theta pull writes the checkpoints")
-    if any(row["stored_as"] == "plain blob" for row in rows):
-        lines.append(f"plain blobs: {advice.STORE_BY_TENSOR}   stores them tensor by tensor")
+        lines.append("manifests in the work tree: git theta pull   writes the checkpoints")
+    plain = [row["path"] for row in rows if row["stored_as"] == "plain blob"]
+    if plain:
+        command = advise(repository, advice.STORE_BY_TENSOR, plain[0])
+        lines.append(f"plain blobs: {command}   stores them tensor by tensor")
     return ["", *(f"  {line}" for line in lines)] if lines else []

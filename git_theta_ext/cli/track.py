@@ -11,10 +11,12 @@ from typing import Any
 
 from git_theta_ext import advice, attributes, formats, hooks, installation
 from git_theta_ext.checkpoints import is_raw
+from git_theta_ext.cli import links
 from git_theta_ext.cli.install import ensure_hooks, warn_of_missing_hooks
 from git_theta_ext.errors import StoreError, ThetaError, UsageError
 from git_theta_ext.formats.source import FileSource
 from git_theta_ext.manifest import HEAD_BYTES, is_manifest
+from git_theta_ext.paths import advise
 from git_theta_ext.repository import Repository
 from git_theta_ext.text import plural, printable, to_json
 from git_theta_ext.worktree import WorkTree, is_link
@@ -61,12 +63,15 @@ def run(args: argparse.Namespace) -> int:
     for path, found, promised in misnamed(repository):
         what = "kept exactly, not split by tensor" if found == "opaque" else f"split as {found}"
         print(f"{printable(path)}: its content is not {promised}; it will be {what}")
+    for line in links.sentences(repository, links.tracked(repository)):
+        print(line)
     after = [entry.path for entry in raw_entries(repository) if entry.oid not in before]
     if after:
         print(
             f"{plural(len(after), 'checkpoint')} already committed as a plain blob, such as "
             f"{printable(after[0])}.\n"
-            f"To store them tensor by tensor: {advice.STORE_BY_TENSOR}"
+            f"To store them tensor by tensor: "
+            f"{advise(repository, advice.STORE_BY_TENSOR, after[0])}"
         )
     return 0
 
@@ -82,7 +87,7 @@ def _track(repository: Repository, patterns: list[str]) -> None:
         if "lfs" in filters and longer != content:
             print(
                 "  its line with filter=lfs stays and no longer counts, for later lines win;\n"
-                f"  git lfs untrack '{shown}' removes it"
+                + advice.with_name("  git lfs untrack PATTERN   removes it", pattern, "PATTERN")
             )
         content = longer
     if content != before:
@@ -180,7 +185,7 @@ def normalise(pattern: str, repository: Repository) -> str:
     if "/" not in pattern.strip("/") and (repository.cwd / pattern).is_dir():
         raise UsageError(
             f"{pattern} is a folder; attributes belong to files",
-            hint=f"git theta track '{pattern.rstrip('/')}/**'",
+            hint=advice.with_name("git theta track FILE", f"{pattern.rstrip('/')}/**"),
         )
     return pattern
 

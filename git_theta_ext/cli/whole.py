@@ -12,13 +12,13 @@ def committed_whole(repository: Repository, base: str, head: str) -> list[str]:
     """The tracked paths whose blob is new in `head` and no manifest."""
     before = set(blobs_of(repository, base))
     fresh = [item for item in blobs_of(repository, head) if item not in before]
-    tracked = _tracked(repository, [path for path, _ in fresh])
+    tracked = with_filter(repository, [path for path, _ in fresh])
     fresh = [(path, oid) for path, oid in fresh if path in tracked]
     raw = is_raw(repository, [oid for _, oid in fresh])
     return [path for path, oid in fresh if oid in raw]
 
 
-def _tracked(repository: Repository, paths: list[str]) -> set[str]:
+def with_filter(repository: Repository, paths: list[str]) -> set[str]:
     """Those of some paths, from the top, whose `filter` attribute is `theta`: in one process."""
     if not paths:
         return set()

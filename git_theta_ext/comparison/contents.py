@@ -35,6 +35,8 @@ _POINTER_BYTES = 1024
 _KEPT = 8
 """Contents whose manifests are held at a time: those of a version and of its parents."""
 _SLICE_BYTES = 1 << 20
+LFS_FETCH = "git lfs fetch --all"
+"""Brings the objects of pointers: of every version, for which one is lacking is not known."""
 _BATCH_BYTES = 64 << 20
 """How much of blobs is held at a time, to tell which are plain."""
 
@@ -139,7 +141,7 @@ class Contents:
 
     def _pointed(self, oid: str, name: str, pointer: UpdateRef) -> Content:
         content = Content("git-lfs", oid, name, pointer.size, None, formats.promises(name), pointer)
-        return self._read(content) if self._object(pointer) is not None else content
+        return content if lfs_object(self.repository, pointer) is None else self._read(content)
 
     def _read(self, content: Content) -> Content:
         """A content with the manifest that its bytes give."""
@@ -169,29 +171,30 @@ class Contents:
 
     def _open_bytes(self, content: Content) -> FileSide:
         if content.pointer is not None:
-            path = self._object(content.pointer)
+            path = lfs_object(self.repository, content.pointer)
             if path is None:
                 raise RepositoryError(
                     f"the object of git-lfs that {content.name!r} points to has gone",
-                    hint="git lfs fetch --all",
+                    hint=LFS_FETCH,
                 )
             return FileSide(path)
         return _BlobSide(self.repository, content.oid, content.name)
 
-    def _object(self, pointer: UpdateRef) -> Path | None:
-        """git-lfs's copy of an object, if it is here and has the bytes that its name says."""
-        folder = lfs_folder(self.repository, self.repository.common_dir)
-        path = folder / "objects" / pointer.oid[:2] / pointer.oid[2:4] / pointer.oid
-        try:
-            if path.stat().st_size != pointer.size:
-                return None
-            digest = hashlib.sha256()
-            with files.plain(path, follow=True) as file:
-                while data := file.read(_SLICE_BYTES):
-                    digest.update(data)
-        except OSError:
+
+def lfs_object(repository: Repository, pointer: UpdateRef) -> Path | None:
+    """git-lfs's copy of an object, if it is here and has the bytes that its name says."""
+    folder = lfs_folder(repository, repository.common_dir)
+    path = folder / "objects" / pointer.oid[:2] / pointer.oid[2:4] / pointer.oid
+    try:
+        if path.stat().st_size != pointer.size:
             return None
-        return path if digest.hexdigest() == pointer.oid else None
+        digest = hashlib.sha256()
+        with files.plain(path, follow=True) as file:
+            while data := file.read(_SLICE_BYTES):
+                digest.update(data)
+    except OSError:
+        return None
+    return path if digest.hexdigest() == pointer.oid else None
 
 
 def not_plain(repository: Repository, oids: Iterable[str]) -> set[str]:

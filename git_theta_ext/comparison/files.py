@@ -11,7 +11,13 @@ from pathlib import Path
 from git_theta_ext import sharded
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.comparison.compare import Comparison, Lacking, compare
-from git_theta_ext.comparison.contents import Content, Contents, not_plain, objects_in
+from git_theta_ext.comparison.contents import (
+    LFS_FETCH,
+    Content,
+    Contents,
+    not_plain,
+    objects_in,
+)
 from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.comparison.sides import Side, open_side
 from git_theta_ext.errors import ManifestError, RepositoryError, UsageError
@@ -19,7 +25,7 @@ from git_theta_ext.manifest import Manifest
 from git_theta_ext.names import natural_key
 from git_theta_ext.repository import Repository
 
-_BRING = "git lfs fetch --all"
+TWO_VERSIONS = "to compare two versions of a model: git theta diff REV REV -- PATH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +358,7 @@ def _remarks(old: Sequence[Content], new: Sequence[Content]) -> Iterator[str]:
     for name, versions in (("old", old), ("new", new)):
         for one in versions:
             if not one.is_here:
-                yield f"not compared: the {name} version is {one.words} ({_BRING})"
+                yield f"not compared: the {name} version is {one.words} ({LFS_FETCH})"
                 return
     before = next((one for one in old if one.storage in ("git-lfs", "whole")), None)
     after = next((one for one in new if one.storage in ("git-lfs", "whole")), None)
@@ -376,7 +382,7 @@ def two_blobs(repository: Repository, old: str, new: str) -> Pair:
         if sharded.names_model(path):
             raise UsageError(
                 f"{name!r} stands for several files",
-                hint="to compare two versions of a model: git theta diff REV REV -- PATH",
+                hint=TWO_VERSIONS,
             )
         content = contents.get(repository.resolve(name), path)
         if content is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from git_theta_ext.advice import word
 from git_theta_ext.merge.choice import CONFLICT
 from git_theta_ext.merge.values import Measure
+from git_theta_ext.paths import where_git_was_started
 from git_theta_ext.sharded import model_of
 from git_theta_ext.text import printable
 
@@ -58,8 +59,8 @@ def _will(decision: Decision) -> str:
 
 
 def conflict_lines(path: str, merged: Merged) -> list[str]:
-    """What to tell of a merge that is not clean, in Git's manner."""
-    lines = [f"CONFLICT (content): Merge conflict in {path}"]
+    """What to tell of a merge that is not clean, in Git's manner; `path` is from the top."""
+    lines = [f"CONFLICT (content): Merge conflict in {printable(path)}"]
     found = list(merged.open.items())
     measures = {one.name: one.measure for one in merged.outcomes}
     for name, reason in found[:MAX_LINES]:
@@ -69,12 +70,12 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
     lines.append("  ours stands there for now; what does not collide is merged. To go on:")
     from git_theta_ext.merge.hints import commands
 
-    name = shlex.quote(path)
+    name = word(where_git_was_started(path))
     lines += commands(name, merged)
     model = model_of(path)
     if model is not None and any(map(_moved, merged.outcomes)):
         lines.append("  if tensors moved to other shards, settle all shards together:")
-        lines.append(f"    git theta resolve {shlex.quote(model)}")
+        lines.append(f"    git theta resolve {word(where_git_was_started(model))}")
     return lines
 
 

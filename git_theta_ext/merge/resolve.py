@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from git_theta_ext import advice
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.checkout import write_version
+from git_theta_ext.converted import manifest_of
 from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.globs import Globs
-from git_theta_ext.manifest import Manifest, is_manifest
+from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge import structure
 from git_theta_ext.merge.apply import Merged, carry_out
 from git_theta_ext.merge.entries import Statistics
@@ -18,11 +20,9 @@ from git_theta_ext.merge.plan import Plan, make_plan
 from git_theta_ext.merge.policy import Operation, parse_choice, policy_for
 from git_theta_ext.merge.state import Resolution, State, key_of, load, save
 from git_theta_ext.merge.together import whole_groups
+from git_theta_ext.paths import advise, from_here
 from git_theta_ext.repository import IndexEntry, Repository
 from git_theta_ext.sharded import model_of
-
-POINTER = b"version https://git-lfs.github.com/spec/"
-"""How the text begins that git-lfs commits in place of a file."""
 
 _PICKING = ("CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
 _OTHER_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD")
@@ -57,18 +57,19 @@ class Conflict:
         """
         stages = {one.stage: one for one in repository.index(f":(top,literal){path}")}
         if not stages or 0 in stages:
-            raise UsageError(
-                f"{path} is not in conflict", hint="git status   shows what is; git theta status"
-            )
+            raise UsageError(f"{path} is not in conflict", hint="git status   shows what is")
         if 2 not in stages or 3 not in stages:
             gone = "ours" if 2 not in stages else "theirs"
             model = model_of(path)
-            hint = f"git add {path}   keeps it; git rm {path}   deletes it"
+            name = advice.word(from_here(repository, path))
+            hint = f"to keep it: git add {name}   to delete it: git rm {name}"
             if model is not None:
-                hint = f"git theta resolve '{model}'   settles all shards of the model together"
+                hint = "to settle all shards of the model together: git theta resolve MODEL"
+                hint = advise(repository, hint, model, "MODEL")
             raise UsageError(f"{path} was deleted in {gone} and changed in the other", hint=hint)
         texts = [_text(repository, stages.get(number)) for number in (1, 2, 3)]
-        versions = [_parse(text, path, number) for number, text in enumerate(texts)]
+        blocks = Blocks.open(repository)
+        versions = [manifest_of(text, path, repository, blocks) if text else None for text in texts]
         key = key_of(texts)
         state = load(repository, key)
         if state is None:
@@ -184,18 +185,3 @@ class Conflict:
 
 def _text(repository: Repository, entry: IndexEntry | None) -> bytes | None:
     return None if entry is None else repository.blob(entry.oid)
-
-
-def _parse(text: bytes | None, path: str, number: int) -> Manifest | None:
-    if not text:
-        return None
-    if not is_manifest(text):
-        side = ("the base", "ours", "theirs")[number]
-        what = "a raw checkpoint, committed without git-theta-ext"
-        if text.startswith(POINTER):
-            what = "a Git LFS pointer: there the file is stored by git-lfs"
-        raise ManifestError(
-            f"{path}: {side} is {what}",
-            hint=f"take a side: git checkout --ours -- {path} (or --theirs), then: git add {path}",
-        )
-    return Manifest.parse(text)

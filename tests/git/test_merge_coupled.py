@@ -289,7 +289,7 @@ def test_every_hint_settles_what_it_is_given_for(repo: Repo, scene: str) -> None
         repo.git("theta", "resolve", NAME, "--strategy", strategy)
 
 
-def test_a_pointer_of_git_lfs_on_a_side_is_called_so(repo: Repo) -> None:
+def test_a_pointer_of_git_lfs_whose_object_is_nowhere_is_called_so(repo: Repo) -> None:
     branches(repo, BASE, OURS, THEIRS)
     repo.git("checkout", "-q", "side")
     text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'1' * 64}\nsize 4242\n"
@@ -299,7 +299,7 @@ def test_a_pointer_of_git_lfs_on_a_side_is_called_so(repo: Repo) -> None:
     repo.git("checkout", "-q", "-f", "main")
     done = repo.run("git", "merge", "side", ok=(0, 1))
     assert done.returncode == 1
-    assert b"a side is a Git LFS pointer" in done.stderr
-    (hint,) = re.findall(r"(git checkout --ours -- FILE)", done.stderr.decode())
-    repo.run(*shlex.split(hint.replace("FILE", NAME)))
+    assert b"is stored by git-lfs, and its object sha256:1111" in done.stderr
+    (hint,) = re.findall(r"git merge --abort", done.stderr.decode())
+    repo.run(*shlex.split(hint))
     assert content(repo) == OURS

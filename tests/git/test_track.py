@@ -92,7 +92,7 @@ def test_checkpoints_that_are_plain_blobs_are_named(plain: Repo) -> None:
     plain.commit("Before")
     shown = plain.theta("track", "*.pt")
     assert "1 checkpoint already committed as a plain blob, such as old.pt" in shown
-    assert "git add --renormalize ." in shown
+    assert "git add --renormalize :/" in shown
 
 
 def test_permissions_of_the_file_stay(plain: Repo) -> None:

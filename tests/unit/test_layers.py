@@ -15,7 +15,8 @@ LAYERS = [
         "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
         "bounds", "pruning", "hooks", "hook_scripts", "launch", "left_behind", "received",
         "installation", "integrity", "attributes", "checkpoints", "reader", "writer", "api",
-        "beside", "terminal", "consent", "sharded", "handle", "integrations", "adapters", "loading",
+        "beside", "converted", "terminal", "consent", "sharded", "handle", "integrations",
+        "adapters", "loading",
     },
     {"paths"},
     {

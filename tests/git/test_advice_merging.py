@@ -1,0 +1,93 @@
+"""What a merge that stopped advises, from the folder that the user stands in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import safetensors
+from tests.conftest import Repo
+from tests.git.advised import advised, do, only
+from tests.git.diverged import BASE, OURS, THEIRS
+from tests.git.test_merge_exact import branches, st
+
+NAME = "sub folder/it's mine.safetensors"
+LAST = "it's mine.safetensors"
+
+
+@pytest.fixture
+def stopped(repo: Repo) -> Repo:
+    """Both branches changed one tensor of a checkpoint in a subfolder."""
+    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS), NAME)
+    return repo
+
+
+@pytest.mark.parametrize("folder", [".", "sub folder"])
+def test_a_conflict(stopped: Repo, folder: str) -> None:
+    words = ("sh", "-c", f'cd "{folder}" && git merge side')
+    said = stopped.run(*words, ok=(1,)).stderr.decode()
+    resolve, add = [one for one in advised(said) if "resolve" in one or "git add" in one]
+    printed = do(stopped, resolve, folder)
+    assert add in printed.replace("written", "")
+    do(stopped, add, folder)
+    stopped.git("commit", "-q", "-m", "merge")
+    assert stopped.status() == ""
+
+
+def test_what_is_open_is_listed_to_the_end(repo: Repo) -> None:
+    names = [f"layer.{number}.weight" for number in range(40)]
+    versions = [{name: np.full(300, float(n), np.float32) for name in names} for n in range(3)]
+    base, ours, theirs = (safetensors(one) for one in versions)
+    branches(repo, base, ours, theirs, NAME)
+    said = repo.run("git", "merge", "side", ok=(1,)).stderr.decode()
+    assert names[-1] + ":" not in said
+    listed = do(repo, only(said, "theta status"))
+    for name in names:
+        assert f"{name}: " in listed
+
+
+def test_resolve_without_a_strategy_says_how_to_take_it(stopped: Repo) -> None:
+    stopped.run("git", "merge", "side", ok=(1,))
+    stopped.theta("resolve", NAME, "--strategy", "theirs")
+    said = stopped.run("sh", "-c", f'cd "sub folder" && git theta resolve "{LAST}"').stdout
+    do(stopped, only(said.decode(), "git add"), "sub folder")
+    assert (stopped.path / NAME).read_bytes() == st(BASE, THEIRS)
+    assert "UU" not in stopped.status()
+    words = ("git", "theta", "resolve", NAME, "--strategy", "ours")
+    said = stopped.run(*words, ok=(2,)).stderr
+    assert "Changes to be committed" in do(stopped, only(said.decode(), "git status"))
+
+
+@pytest.mark.parametrize("way", ["git add", "git rm"])
+def test_deleted_on_one_side(repo: Repo, way: str) -> None:
+    repo.write(NAME, st(BASE))
+    repo.commit("base")
+    repo.git("checkout", "-q", "-b", "side")
+    repo.git("rm", "-q", NAME)
+    repo.git("commit", "-q", "-m", "deleted")
+    repo.git("checkout", "-q", "main")
+    repo.write(NAME, st(BASE, OURS))
+    repo.commit("ours")
+    repo.run("git", "merge", "side", ok=(1,))
+    words = ("sh", "-c", f'cd "sub folder" && git theta resolve "{LAST}" --strategy ours')
+    said = repo.run(*words, ok=(2,)).stderr.decode()
+    start = said.index(way)
+    do(repo, said[start:].splitlines()[0].partition("   ")[0], "sub folder")
+    repo.git("commit", "-q", "-m", "merge")
+    assert (repo.path / NAME).exists() == (way == "git add")
+
+
+def test_markers_of_a_merge_as_text(repo: Repo) -> None:
+    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS), NAME)
+    repo.git("config", "merge.theta.driver", "git merge-file --marker-size=7 %A %O %B")
+    said = repo.run("sh", "-c", 'cd "sub folder" && git merge side', ok=(1,)).stderr
+    command = next(one for one in advised(said.decode()) if "--strategy S" in one)
+    do(repo, command.replace("--strategy S", "--strategy theirs"), "sub folder")
+    repo.git("add", NAME)
+    assert (repo.path / NAME).read_bytes() == st(BASE, THEIRS)
+
+
+def test_a_branch_that_is_none(stopped: Repo) -> None:
+    for words in (["nope"], ["nope", "side"]):
+        said = stopped.run("git", "theta", "merge", *words, ok=(2,)).stderr.decode()
+        assert "side" in do(stopped, only(said, "git branch"))

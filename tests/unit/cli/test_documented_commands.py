@@ -1,0 +1,75 @@
+"""Every `git theta …` of the documents is one that the verb's own parser knows."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+
+from git_theta_ext.cli.main import VERBS
+from tests.suggestions import ROOT
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
+             *sorted((ROOT / "docs/commands").glob("*.md"))]  # fmt: skip
+_LINE = re.compile(r"^ {4,}(?:\$ )?(?:\S+=\S+ )*git theta (.+)$", re.MULTILINE)
+_INLINE = re.compile(r"`git theta ([^`\n]+)`")
+_GRAMMAR = re.compile(r"[\[\]…]|\.\.\.|\||<")
+
+
+@cache
+def parser(verb: str) -> argparse.ArgumentParser:
+    """The parser of a verb."""
+    top = argparse.ArgumentParser(exit_on_error=False)
+    subparsers = top.add_subparsers(dest="verb")
+    importlib.import_module(f"git_theta_ext.cli.{VERBS[verb][0]}").add_parser(subparsers)
+    return top
+
+
+def options(verb: str) -> set[str]:
+    """What a verb takes that begins with a dash."""
+    (subparsers,) = (a for a in parser(verb)._actions if isinstance(a.choices, dict))
+    found = subparsers.choices[verb]._option_string_actions  # type: ignore[index]
+    return {*found, "-h", "--help"}
+
+
+def commands(text: str) -> Iterator[str]:
+    """The commands of a document, without the remarks that follow them."""
+    for pattern in (_LINE, _INLINE):
+        for match in pattern.finditer(text):
+            # A second command of the line is git's own, or the shell's.
+            yield re.split(r"\s#|\s&&|;\s|\s>\s", match[1])[0].strip()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_verbs_and_options_are_there(document: object) -> None:
+    text = document.read_text("utf-8")  # type: ignore[attr-defined]
+    for command in commands(text):
+        verb, *words = command.split()
+        if verb in ("VERB", "-h", "--help", "--version", "help", "…", "..."):
+            continue
+        assert verb in VERBS, command
+        named = {re.split("[=\\]]", word.strip("[](),.'"))[0] for word in words}
+        named = {word for word in named if re.fullmatch(r"--?[a-z][a-z-]*", word)}
+        assert named <= options(verb), command
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_examples_are_parsed(document: object) -> None:
+    text = document.read_text("utf-8")  # type: ignore[attr-defined]
+    for match in _LINE.finditer(text):
+        command = re.split(r"\s#|\s&&|;\s|\s>\s", match[1])[0].strip()
+        if _GRAMMAR.search(re.sub(r"(?<=\w)\.\.\.?(?=\w)", "", command.replace("'", ""))):
+            continue  # a line of the synopsis: its options are looked at above
+        words = shlex.split(command)
+        if words[0] in VERBS:
+            parser(words[0]).parse_args(words)
+
+
+def test_it_does_catch_what_is_not_there() -> None:
+    assert "--nope" not in options("diff")
+    assert list(commands("    git theta diff --nope   # x\n")) == ["diff --nope"]
