@@ -41,6 +41,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show it."""
     repository = Repository.discover()
+    if args.what == "HEAD" and repository.resolve("HEAD") is None:
+        raise UsageError("there is no commit here yet")
     if not _is_range(repository, args.what):
         return _show_file(open_checkpoint(repository, args.what), args)
     rows = list(versions(repository, args.what))

@@ -31,7 +31,9 @@ def add_parser(subparsers: Any) -> None:
         "that was renamed is followed. Reads manifests only.",
     )
     parser.add_argument("file", metavar="[REV:]FILE", help="without REV, from HEAD")
-    parser.add_argument("tensors", nargs="*", metavar="TENSOR", help="names or patterns")
+    parser.add_argument(
+        "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
+    )
     parser.add_argument("-n", "--max-count", type=int, metavar="N", help="at most N commits")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

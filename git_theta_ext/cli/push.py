@@ -70,5 +70,6 @@ def run(args: argparse.Namespace) -> int:
         verb = "Would send" if args.dry_run else "Sent"
         print(f"{verb} {plural(done.count, 'object')} ({size(done.bytes)}) to {place}")
     else:
-        print(f"{place} has all {plural(len(objects), 'object')}")
+        what = plural(len(objects), "object")
+        print(f"{place} has {'the object' if len(objects) == 1 else f'all {what}'}")
     return 0
