@@ -70,6 +70,8 @@ def trees(repository: Repository, revisions: Sequence[str]) -> list[str]:
 
 
 def _unknown(word: str) -> UsageError:
+    if word == "HEAD":
+        return UsageError("there is no commit here yet")
     return UsageError(f"{printable(word)} is neither a remote nor a revision here")
 
 

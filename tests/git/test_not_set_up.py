@@ -122,3 +122,40 @@ def test_one_of_a_kind_is_counted_as_one(repo: Repo) -> None:
     listed = repo.theta("ls-files")
     assert "  1 tensor  1 parameter\n" in listed
     assert "The checkpoint is in the work tree" in repo.theta("pull")
+
+
+@pytest.mark.usefixtures("sealed")
+def test_push_without_a_commit_says_so(tmp_path: Path) -> None:
+    empty = Repo(tmp_path)
+    empty.git("init", "-q")
+    empty.git("remote", "add", "origin", "elsewhere")
+    done = empty.run("git", "theta", "push", ok=(2,))
+    assert b"error: there is no commit here yet\n" in done.stderr
+
+
+@pytest.mark.usefixtures("sealed")
+def test_outside_a_repository_the_folder_is_named(tmp_path: Path) -> None:
+    error = Repo(tmp_path).run("git", "theta", "status", ok=(10,)).stderr.decode()
+    assert f"error: {tmp_path} is not in a Git repository\n" in error
+    assert "fatal" not in error
+
+
+@pytest.mark.parametrize(("number", "commits"), [("-1", 1), ("0", 0), ("1", 1)])
+def test_a_negative_count_is_no_limit(repo: Repo, number: str, commits: int) -> None:
+    repo.write(NAME, version(1))
+    repo.commit("base")
+    assert repo.theta("log", "-n", number, NAME).count("base") == commits
+
+
+@pytest.mark.usefixtures("sealed")
+def test_install_prints_no_scripts(tmp_path: Path) -> None:
+    printed = Repo(tmp_path).theta("install")
+    assert max(map(len, printed.splitlines())) < 400
+    assert "hook.theta-pre-push.command = theta() {" in printed
+    assert "filter.theta.required = true\n" in printed
+
+
+def test_uninstall_counts_paths(repo: Repo) -> None:
+    repo.write(NAME, version(1))
+    repo.commit("base")
+    assert "1 path here still has filter=theta" in repo.theta("uninstall", "--local")
