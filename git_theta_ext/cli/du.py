@@ -63,8 +63,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_range(repository: Repository, what: str) -> bool:
-    return ":" not in what and (
-        ".." in what or repository.resolve(f"{what}^{{commit}}") is not None
+    # The way to a file through the folder above has two dots as well.
+    return (
+        ":" not in what
+        and "/../" not in f"/{what}"
+        and (".." in what or repository.resolve(f"{what}^{{commit}}") is not None)
     )
 
 

@@ -159,3 +159,12 @@ def test_uninstall_counts_paths(repo: Repo) -> None:
     repo.write(NAME, version(1))
     repo.commit("base")
     assert "1 path here still has filter=theta" in repo.theta("uninstall", "--local")
+
+
+def test_du_tells_a_way_through_the_folder_above_from_a_range(repo: Repo) -> None:
+    repo.write(NAME, version(1))
+    repo.commit("base")
+    (repo.path / "below").mkdir()
+    below = Repo(repo.path / "below")
+    assert WEIGHT in below.theta("du", f"../{NAME}")
+    assert WEIGHT in below.theta("du", f"./../{NAME}")
