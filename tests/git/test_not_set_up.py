@@ -168,3 +168,19 @@ def test_du_tells_a_way_through_the_folder_above_from_a_range(repo: Repo) -> Non
     below = Repo(repo.path / "below")
     assert WEIGHT in below.theta("du", f"../{NAME}")
     assert WEIGHT in below.theta("du", f"./../{NAME}")
+
+
+def test_an_empty_pattern_is_called_so(repo: Repo) -> None:
+    before = repo.blob("HEAD:.gitattributes")
+    for pattern in ("", " ", "./"):
+        error = repo.run("git", "theta", "track", pattern, ok=(2,)).stderr.decode()
+        assert "error: an empty pattern matches no file" in error
+    assert (repo.path / ".gitattributes").read_bytes() == before
+
+
+def test_track_promises_to_split_what_is_whole(repo: Repo) -> None:
+    repo.write("cut.npy", version(1)[:-100])
+    said = repo.theta("track", "*.npy")
+    assert "cut.npy: its content is not npy; it will be split as safetensors if whole" in said
+    repo.git("add", "cut.npy")
+    assert b"format opaque" in repo.blob(":cut.npy")
