@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from git_theta_ext import hook_scripts, launch
-from git_theta_ext.errors import RepositoryError
+from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.git_process import run_git
 from git_theta_ext.repository import Repository
 
@@ -102,6 +102,29 @@ def problems(repository: Repository) -> list[str]:
         elif "git_theta_ext" in value and not _is_isolated(value):
             found.append(f"{name} starts Python so that files of a work tree could be run: {value}")
     return found
+
+
+def require(repository: Repository, *names: str) -> None:
+    """Refuse a command whose result Git would store whole, or merge as text, without our drivers.
+
+    Args:
+        repository: whose settings count.
+        names: the settings that the command needs; an empty one is switched off, so not there.
+
+    Raises:
+        UsageError: one of them is not set.
+    """
+    for name in names or ("filter.theta.process",):
+        if not repository.setting(name):
+            what = (
+                "merge checkpoints as text"
+                if name.startswith("merge.")
+                else "store checkpoints whole"
+            )
+            raise UsageError(
+                f"git-theta is not set up here ({name} is not set): Git would {what}",
+                hint="git theta install   (then the same again)",
+            )
 
 
 def scopes(cwd: Path) -> list[tuple[str, str]]:

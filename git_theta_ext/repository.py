@@ -65,13 +65,18 @@ class Repository:
             RepositoryError: there is none, or Git refuses it (safe.directory).
         """
         folder = Path(cwd) if cwd is not None else Path.cwd()
-        answer = run_git(
-            ["rev-parse", "--is-inside-work-tree", "--absolute-git-dir", "--git-common-dir"], folder
-        )
+        asked = ("--is-inside-work-tree", "--absolute-git-dir", "--git-common-dir")
+        try:
+            answer = run_git(["rev-parse", *asked], folder)
+        except RepositoryError as error:
+            if "fatal: not a git repository (or any" not in error.message:
+                raise
+            raise RepositoryError(
+                f"{folder} is not in a Git repository", hint="cd to one, or make one: git init"
+            ) from error
         lines = os.fsdecode(answer)[:-1].split("\n")
         if len(lines) != 3:
             # A path with a newline in it: ask for one at a time.
-            asked = ("--is-inside-work-tree", "--absolute-git-dir", "--git-common-dir")
             lines = [os.fsdecode(run_git(["rev-parse", one], folder)[:-1]) for one in asked]
         inside, git_dir, common = lines
         top = None

@@ -146,6 +146,11 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def all_here(count: int, noun: str) -> str:
+    """`All 3 objects are`, `The object is`: the beginning of a sentence on where they are."""
+    return f"The {noun} is" if count == 1 else f"All {plural(count, noun)} are"
+
+
 def to_json(value: Any) -> str:
     """`value` as indented ASCII JSON, keys in the order in which they were put.
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import advice, sharded
+from git_theta_ext import advice, installation, sharded
 from git_theta_ext.adapters.base import Adapter
 from git_theta_ext.adapters.supply import (
     TYPES,
@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     path = from_top(repository, args.file)
     files = _committed(repository, path)
     if not args.dry_run:
+        installation.require(repository)
         for one in files:
             _require_clean(repository, one)
     joined = _joined(files)

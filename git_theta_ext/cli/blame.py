@@ -32,7 +32,9 @@ def add_parser(subparsers: Any) -> None:
         "Reads manifests only, unless --drift is given.",
     )
     parser.add_argument("file", metavar="[REV:]FILE", help="without REV, of HEAD")
-    parser.add_argument("tensors", nargs="*", metavar="TENSOR", help="names or patterns")
+    parser.add_argument(
+        "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
+    )
     parser.add_argument(
         "--drift", action="store_true",
         help="also how far each moved since its first version (reads both)",

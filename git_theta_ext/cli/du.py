@@ -42,6 +42,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show it."""
     repository = Repository.discover()
+    if args.what == "HEAD" and repository.resolve("HEAD") is None:
+        raise UsageError("there is no commit here yet")
     if not _is_range(repository, args.what):
         return _show_file(open_checkpoint(repository, version_typed(repository, args.what)), args)
     rows = list(versions(repository, args.what))
@@ -62,8 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_range(repository: Repository, what: str) -> bool:
-    return ":" not in what and (
-        ".." in what or repository.resolve(f"{what}^{{commit}}") is not None
+    # The way to a file through the folder above has two dots as well.
+    return (
+        ":" not in what
+        and "/../" not in f"/{what}"
+        and (".." in what or repository.resolve(f"{what}^{{commit}}") is not None)
     )
 
 

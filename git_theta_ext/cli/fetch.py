@@ -10,7 +10,7 @@ from git_theta_ext.cli import transfers
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.errors import UsageError
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import plural, size, to_json
+from git_theta_ext.text import all_here, plural, size, to_json
 
 
 def add_parser(subparsers: Any) -> None:
@@ -56,5 +56,5 @@ def run(args: argparse.Namespace) -> int:
     elif missing:
         print(f"Fetched {plural(len(missing), 'object')} ({size(total)}){transfers.source(places)}")
     else:
-        print(f"All {plural(len(objects), 'object')} are here")
+        print(f"{all_here(len(objects), 'object')} here")
     return 0

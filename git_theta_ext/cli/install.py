@@ -37,6 +37,10 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+_LONGEST, _CUT = 300, 60
+"""Characters of a setting that are printed as they are; of a longer one, what is shown."""
+
+
 def add_scope(parser: argparse.ArgumentParser) -> None:
     """Add --local and --system, which say whose configuration is meant."""
     group = parser.add_mutually_exclusive_group()
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     cwd = Path.cwd()
     changes = installation.install(args.scope, cwd, skip_smudge=args.skip_smudge)
     for change in changes:
-        value = "(unset)" if change.after is None else printable(change.after)
+        value = "(unset)" if change.after is None else _shortened(change.after)
         print(f"{change.name} = {value}")
     where = printable(installation.config_file(args.scope, cwd))
     print(f"git-theta was already set up in {where}." if not changes else f"Set up in {where}.")
@@ -69,6 +73,11 @@ def run(args: argparse.Namespace) -> int:
     warn_of_missing_lfs(cwd)
     tell_of_manifests(cwd)
     return 0
+
+
+def _shortened(value: str) -> str:
+    """A setting as one line: those of hooks are scripts, which `git config` shows whole."""
+    return printable(value) if len(value) <= _LONGEST else printable(value[:_CUT]) + " …"
 
 
 def warn_of_missing_hooks(cwd: Path) -> None:

@@ -32,8 +32,16 @@ def add_parser(subparsers: Any) -> None:
         "that was renamed is followed. Reads manifests only.",
     )
     parser.add_argument("file", metavar="[REV:]FILE", help="without REV, from HEAD")
-    parser.add_argument("tensors", nargs="*", metavar="TENSOR", help="names or patterns")
-    parser.add_argument("-n", "--max-count", type=int, metavar="N", help="at most N commits")
+    parser.add_argument(
+        "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
+    )
+    parser.add_argument(
+        "-n",
+        "--max-count",
+        type=int,
+        metavar="N",
+        help="at most N commits (as in Git: a negative N is no limit)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -67,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     matched = not args.tensors
     for step in _steps(repository, history):
-        if args.max_count is not None and len(rows) >= args.max_count:
+        if args.max_count is not None and 0 <= args.max_count <= len(rows):
             matched = True  # the rest is not looked at
             break
         matched = matched or _has(step.content, args.tensors)

@@ -9,7 +9,7 @@ from git_theta_ext import checkpoints
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.errors import ManifestError, UsageError
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import printable, size, table, to_json
+from git_theta_ext.text import plural, printable, size, table, to_json
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             lines.append(["!", printable(row["path"]), "(damaged manifest)"])
             continue
         line = ["-" if row["missing"] else "*", printable(row["path"]), row["format"]]
-        line += [f"{row['tensors']:,} tensors", f"{row['parameters']:,} parameters"]
+        line += [plural(row["tensors"], "tensor"), plural(row["parameters"], "parameter")]
         if args.size:
             about = "" if row["raw_exact"] else "about "
             line += [about + size(row["raw_bytes"]), f"stored in {size(row['stored_bytes'])}"]

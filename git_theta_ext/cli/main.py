@@ -119,9 +119,13 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     parser = argparse.ArgumentParser(prog="git theta", allow_abbrev=False)
     module = importlib.import_module(f"git_theta_ext.cli.{_module_of(verb)}")
-    module.add_parser(parser.add_subparsers(metavar="VERB"))
+    subparsers = parser.add_subparsers(metavar="VERB")
+    module.add_parser(subparsers)
     try:
-        args = parser.parse_args(arguments)
+        args, unknown = parser.parse_known_args(arguments)
+        if unknown:  # the verb's own parser says so, with the verb's usage
+            words = " ".join(map(printable, unknown))
+            subparsers.choices[verb].error(f"unrecognized arguments: {words}")
     except SystemExit as stop:  # argparse has printed its message, or the help
         return stop.code if isinstance(stop.code, int) else 0
     return int(args.run(args))

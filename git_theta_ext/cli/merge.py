@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from git_theta_ext import installation
 from git_theta_ext.advice import word
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli import merge_several
@@ -81,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     """Merge, plan or tune."""
     repository = Repository.discover()
     choice = choice_of(args)
+    if not args.plan:
+        installation.require(repository, "filter.theta.process", "merge.theta.driver")
     branches = Branches.find(repository, args.others) if len(args.others) > 1 else None
     if branches is not None and len(branches.commits) < 3 and "HEAD" in branches.names:
         # Of several names one branch is left that HEAD does not contain, if any: Git's own merge.

@@ -6,12 +6,12 @@ import argparse
 import os
 from typing import Any
 
-from git_theta_ext import transport
+from git_theta_ext import installation, transport
 from git_theta_ext.cli import transfers
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.errors import UsageError
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import plural, printable, size, to_json
+from git_theta_ext.text import all_here, plural, printable, size, to_json
 
 
 def add_parser(subparsers: Any) -> None:
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch, write, and print which files were written."""
-    from git_theta_ext.checkout import write_checkpoints
+    from git_theta_ext.checkout import manifests_in_work_tree, write_checkpoints
 
     repository = Repository.discover()
     remotes = os.fsdecode(repository.git("remote")).splitlines()
@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
         if not entries:
             shown = " ".join(printable(word) for word in pathspecs)
             raise UsageError(f"no tracked checkpoint matches {shown}", hint="git theta ls-files")
+    if manifests_in_work_tree(repository, [entry.path for entry in entries]):
+        # The index is told of what is written; without the filter it would take the files whole.
+        installation.require(repository)
     objects = transport.objects_in(
         repository, [entry.oid for entry in entries], (), transfers.warn_of_damage
     )
@@ -67,5 +70,5 @@ def run(args: argparse.Namespace) -> int:
         for path in written:
             print(f"Wrote {printable(path)}")
         if not written:
-            print(f"All {plural(len(entries), 'checkpoint')} are in the work tree")
+            print(f"{all_here(len(entries), 'checkpoint')} in the work tree")
     return 0

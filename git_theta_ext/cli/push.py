@@ -74,5 +74,7 @@ def run(args: argparse.Namespace) -> int:
         verb = "Would send" if args.dry_run else "Sent"
         print(f"{verb} {plural(done.count, 'object')} ({size(done.bytes)}) to {place}")
     elif not done.claimed:
-        print(f"{place} has all {plural(len(objects), 'object')}")
+        what = plural(len(objects), "object")
+        which = "the object" if len(objects) == 1 else f"all {what}"
+        print(f"{place} has {which}")
     return 0

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from git_theta_ext import advice
+from git_theta_ext import advice, installation
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli.choices import add_options, choice_of
 from git_theta_ext.errors import UsageError
@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     kind = ModelConflict if names_model(path) else Conflict
     conflict = kind.find(repository, path, os.environ)
     choice = choice_of(args)
+    if choice is not None or args.structure or args.undo or args.abort:
+        installation.require(repository)
     blocks = Blocks.open(repository)
     if args.undo or args.abort:
         if choice is not None or args.structure or args.tensor:

@@ -29,7 +29,9 @@ def add_parser(subparsers: Any) -> None:
         "is stored. With TENSOR, show each tensor that matches with the numbers of its values.",
     )
     parser.add_argument("file", metavar="[REV:]FILE", help="without REV, of HEAD")
-    parser.add_argument("tensors", nargs="*", metavar="TENSOR", help="names or patterns")
+    parser.add_argument(
+        "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

@@ -61,7 +61,11 @@ def run(args: argparse.Namespace) -> int:
     _install_here(repository)
     warn_of_missing_hooks(repository.cwd)
     for path, found, promised in misnamed(repository):
-        what = "kept exactly, not split by tensor" if found == "opaque" else f"split as {found}"
+        what = (
+            "kept exactly, not split by tensor"
+            if found == "opaque"
+            else f"split as {found} if whole"
+        )
         print(f"{printable(path)}: its content is not {promised}; it will be {what}")
     for line in links.sentences(repository, links.tracked(repository)):
         print(line)
@@ -173,6 +177,8 @@ def normalise(pattern: str, repository: Repository) -> str:
         pattern = pattern.replace("\\", "/")
     while pattern.startswith("./"):
         pattern = pattern[2:].lstrip("/")
+    if not pattern.strip():
+        raise UsageError("an empty pattern matches no file", hint="git theta track '*.safetensors'")
     drive = os.path.splitdrive(pattern)[0]
     here = repository.cwd.resolve().as_posix()
     if pattern.startswith(here + "/"):

@@ -50,7 +50,7 @@ def commits(repository: Repository, revisions: Sequence[str], *, every: bool) ->
     for revision in revisions:
         oid = repository.resolve(revision)
         if oid is None:
-            raise UsageError(f"{printable(revision)} is neither a remote nor a revision here")
+            raise _unknown(revision)
         found.append(oid)
     return found
 
@@ -61,7 +61,18 @@ def trees(repository: Repository, revisions: Sequence[str]) -> list[str]:
     Raises:
         UsageError: a revision is not one, or names a blob.
     """
-    return commits(repository, [f"{revision}^{{tree}}" for revision in revisions], every=False)
+    found = []
+    for revision in revisions:
+        if (tree := repository.resolve(f"{revision}^{{tree}}")) is None:
+            raise _unknown(revision)
+        found.append(tree)
+    return found
+
+
+def _unknown(word: str) -> UsageError:
+    if word == "HEAD":
+        return UsageError("there is no commit here yet")
+    return UsageError(f"{printable(word)} is neither a remote nor a revision here")
 
 
 def current(repository: Repository) -> list[str]:

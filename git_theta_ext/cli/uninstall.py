@@ -10,7 +10,7 @@ from git_theta_ext import installation
 from git_theta_ext.cli.install import add_scope
 from git_theta_ext.errors import RepositoryError
 from git_theta_ext.repository import Repository
-from git_theta_ext.text import printable
+from git_theta_ext.text import plural, printable
 
 
 def add_parser(subparsers: Any) -> None:
@@ -60,7 +60,8 @@ def _explain_attributes(repository: Repository) -> None:
     if not paths:
         return
     print(
-        f"{len(paths)} tracked path(s) here still have filter=theta in .gitattributes, "
+        f"{plural(len(paths), 'path')} here still {'has' if len(paths) == 1 else 'have'} "
+        "filter=theta in .gitattributes, "
         f"such as {printable(paths[0])}.\n"
         "Without the filter Git checks out their manifests instead of checkpoints. To keep the\n"
         "checkpoints as plain blobs: git theta untrack PATTERN; git add --renormalize .; git commit"

@@ -259,7 +259,8 @@ def _choice(table: Mapping[str, Any], where: str) -> Choice:
     settings = dict(table)
     strategy = settings.pop("strategy", None)
     if not isinstance(strategy, str):
-        raise UsageError(f'{where}: it has no strategy, such as strategy = "average"')
+        given = f" (only {', '.join(map(repr, list(settings)[:3]))})" if settings else ""
+        raise UsageError(f'{where}: it has no strategy{given}, such as strategy = "average"')
     values = {key: _value(value, f"{where}: {key}") for key, value in settings.items()}
     return checked(strategy, values, where)
 

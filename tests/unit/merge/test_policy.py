@@ -66,6 +66,7 @@ def test_choices_as_text_come_back() -> None:
         (b"merge = 3\n", "merge is a table, not 3"),
         (b"[merge]\nevaluate = 3\n", "evaluate is a command in quotes, not 3"),
         (b"[merge]\ndensity = 0.2\n", "it has no strategy"),
+        (b'[merge]\nstrateg = "ties"\n', "it has no strategy \\(only 'strateg'\\), such as"),
         (b'[merge]\nstrategy = "ties"\ndensty = 0.2\n', "has no parameter 'densty'"),
         (b'[merge]\nstrategy = "ties"\ndensity = "x"\n', "density is a number or a list"),
         (b'[merge]\nstrategy = "ties"\ndensity = true\n', "density is a number or a list"),
