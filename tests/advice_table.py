@@ -9,6 +9,12 @@ test_advice_table.py` fails. The lines are as `tests/suggestions.py` reads them.
 from __future__ import annotations
 
 RUN: dict[str, dict[str, str]] = {
+    "git_theta_ext/repository.py": {
+        "cd to one, or make one: git init": "test_not_set_up.test_outside_a_repository_the_folder_is_named",
+    },
+    "git_theta_ext/installation.py": {
+        "git theta install (then the same again)": "test_not_set_up.test_pull_does_not_stage_checkpoints_whole",
+    },
     "git_theta_ext/adapters/base.py": {
         "merge it with the tool that made it, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
@@ -141,6 +147,7 @@ RUN: dict[str, dict[str, str]] = {
         "manifests in the work tree: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
     },
     "git_theta_ext/cli/track.py": {
+        "git theta track '*.safetensors'": "test_not_set_up.test_an_empty_pattern_is_called_so",
         "Now run: git add .gitattributes": "test_advice_moving_in.test_track_advises_what_stages_the_patterns",
         "run git theta track in the folder that holds the checkpoints": "test_advice_setup.test_a_pattern_of_another_folder",
         "git theta track FILE": "test_advice_setup.test_a_folder_is_tracked_by_what_is_in_it",
@@ -266,6 +273,9 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
+    "git_theta_ext/repository.py": [
+        "fatal: not a git repository (or any",
+    ],
     "git_theta_ext/cli/add.py": [
         "Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage it. The store keeps the adapter's own factors. Checkpoints without an adapter are added by git add.",
     ],

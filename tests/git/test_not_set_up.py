@@ -8,6 +8,7 @@ import pytest
 
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
+from tests.git.advised import do, only, take
 
 NAME = "model.safetensors"
 WEIGHT = "encoder.layer.1.attention.query.weight"
@@ -48,7 +49,7 @@ def refused(clone: Repo, *arguments: str) -> None:
 
 def test_pull_does_not_stage_checkpoints_whole(clone: Repo) -> None:
     refused(clone, "pull")
-    clone.theta("install", "--local")
+    do(clone, take(clone, "git", "theta", "pull", has="install"))
     clone.theta("pull")
     assert (clone.path / NAME).read_bytes() == version(3)
     assert clone.status() == ""
@@ -138,6 +139,8 @@ def test_outside_a_repository_the_folder_is_named(tmp_path: Path) -> None:
     error = Repo(tmp_path).run("git", "theta", "status", ok=(10,)).stderr.decode()
     assert f"error: {tmp_path} is not in a Git repository\n" in error
     assert "fatal" not in error
+    do(Repo(tmp_path), take(Repo(tmp_path), "git", "theta", "status"))
+    Repo(tmp_path).theta("status")
 
 
 @pytest.mark.parametrize(("number", "commits"), [("-1", 1), ("0", 0), ("1", 1)])
@@ -175,7 +178,9 @@ def test_an_empty_pattern_is_called_so(repo: Repo) -> None:
     for pattern in ("", " ", "./"):
         error = repo.run("git", "theta", "track", pattern, ok=(2,)).stderr.decode()
         assert "error: an empty pattern matches no file" in error
+        assert only(error) == "git theta track '*.safetensors'"
     assert (repo.path / ".gitattributes").read_bytes() == before
+    do(repo, only(error))
 
 
 def test_track_promises_to_split_what_is_whole(repo: Repo) -> None:
