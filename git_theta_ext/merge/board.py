@@ -280,11 +280,18 @@ class Board:
         foot = self._foot(cells, kept, body, width, max(0, spare))
         room = max(1, height - 2 - len(foot) - len(keys))
         first = max(0, min(self.cursor - room // 2, len(body) - room))
-        title = f"{printable(self.conflict.path)}: {self.left} of {len(self.rows)} parts open"
-        lines = [title, head, *body[first : first + room]]
+        lines = [self._title(), head, *body[first : first + room]]
         lines += [""] * (height - len(foot) - len(keys) - len(lines))
         lines += [*foot, *keys]
         return [line[: max(0, width - 1)] for line in lines], 2 + self.cursor - first
+
+    def _title(self) -> str:
+        return f"{printable(self.conflict.path)}: {self.left} of {len(self.rows)} parts open"
+
+    def listing(self, width: int) -> list[str]:
+        """The whole table without a cursor: a title, the head, and a line for each line."""
+        cells = self._table()
+        return [self._title(), *board_table.body(cells, board_table.columns(cells, width), width)]
 
     def _foot(
         self,

@@ -50,9 +50,13 @@ def folded(rows: Sequence[Row]) -> list[Line]:
         if row.name != structure.NAME:
             kind = (row.ours, row.theirs, row.chosen, str(row.open))
             alike.setdefault(kind, []).append(row.name)
-    lines = [Line(name, found) for names in alike.values() for name, found in fold(names)]
-    lines += [Line(row.name, (row.name,)) for row in rows if row.name == structure.NAME]
     places = {row.name: number for number, row in enumerate(rows)}
+    lines = [
+        Line(name, tuple(sorted(found, key=places.__getitem__)))
+        for names in alike.values()
+        for name, found in fold(names)
+    ]
+    lines += [Line(row.name, (row.name,)) for row in rows if row.name == structure.NAME]
     return sorted(lines, key=lambda line: min(places[name] for name in line.rows))
 
 

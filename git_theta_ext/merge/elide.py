@@ -81,7 +81,7 @@ def _distinct(names: list[str], made: list[str], width: int) -> list[str]:
         first = _first_difference([names[number] for number in numbers])
         for number in numbers:
             cut = f"{_MARK}{names[number][max(0, first - 3) :]}"
-            made[number] = cut if len(cut) <= width else cut[: max(0, width - 1)] + _MARK
+            made[number] = cut if len(cut) <= width else cut[: width - 1] + _MARK
     return _numbered(made, width)
 
 
