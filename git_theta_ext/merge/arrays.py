@@ -85,8 +85,8 @@ def merge_arrays(
         beyond = int(np.count_nonzero(finite & ~_fits(merged, result)))
     if beyond:
         raise NotPossibleError(
-            f"{name or 'the result'}: {beyond:,} entries would be infinite or NaN, beyond the range "
-            f"of {sides[0].dtype}"
+            f"{name or 'the result'}: {beyond:,} entries would be infinite or NaN, beyond the "
+            f"range of {sides[0].dtype}"
         )
     return result.reshape(arrays.shape)
 

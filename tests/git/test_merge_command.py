@@ -99,9 +99,7 @@ def test_the_evaluation_may_stand_in_the_committed_file(scalar: Repo) -> None:
     scalar.write(".theta.toml", f'[merge]\nstrategy = "average"\nevaluate = "{command}"\n'.encode())
     scalar.commit("how to evaluate")
     scalar.theta("allow")
-    assert "task-arithmetic,lambda=0.5: 1 ± 0" in scalar.theta(
-        "merge", "side", "--tune", ok=(1,)
-    )
+    assert "task-arithmetic,lambda=0.5: 1 ± 0" in scalar.theta("merge", "side", "--tune", ok=(1,))
 
 
 @pytest.mark.parametrize(

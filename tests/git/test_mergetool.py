@@ -287,8 +287,14 @@ def test_a_mistyped_strategy_stays_to_be_corrected(conflicted: Repo, tool: Termi
     assert "strategy: theirz_" in shown
     tool.type("\x7fs\r")
     tool.until(lambda text: row(text, 0)[2:] == ["theirs", "1.000", "0.000"])
-    done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"1 avrage\nacept\n9 ours\n", ok=(1,))
-    for words in (b"did you mean: average", b"did you mean: accept", b"there is no line 9: the table"):
+    done = conflicted.run(
+        "git-theta", "mergetool", NAME, stdin=b"1 avrage\nacept\n9 ours\n", ok=(1,)
+    )
+    for words in (
+        b"did you mean: average",
+        b"did you mean: accept",
+        b"there is no line 9: the table",
+    ):
         assert words in done.stdout
 
 

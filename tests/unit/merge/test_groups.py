@@ -95,6 +95,9 @@ LAYOUTS: dict[str, tuple[Types, str, str]] = {
              "W_quantized", "W_scale"),
     "nobody's": ({"l.stuff": (U8, (8, 8)), "l.steps": (F, (8,))}, "l.stuff", "l.steps"),
     "nobody's, at the top": ({"stuff": (U8, (8, 8)), "steps": (F, (8,))}, "stuff", "steps"),
+    "nobody's, of one axis": ({"l.q": (U8, (128,)), "l.scale": (F, (4,))}, "l.q", "l.scale"),
+    "nobody's, of one axis, at the top": ({"stuff": (I8, (128,)), "stuff.absmax": (F, (4,))},
+                                          "stuff", "stuff.absmax"),
     "sparse": ({"w.indices": ("I64", (2, 9)), "w.values": (F, (9,))}, "w.indices", "w.values"),
     "SciPy": ({"indices": ("I32", (9,)), "indptr": ("I32", (4,)), "data": (F, (9,))},
               "indptr", "data"),
@@ -158,6 +161,8 @@ APART: dict[str, tuple[Types, str, str]] = {
                        "l.mlp.experts.down_proj_scales": (U8, (8, 8))},
                       f"{E}_blocks", "l.mlp.experts.down_proj_scales"),
     "a table of ids": ({"e.ids": ("I64", (8, 8)), "e.weight": (F, (8, 8))}, "e.ids", "e.weight"),
+    "bytes without a scale": ({"a.types": (U8, (8,)), "a.weight": (F, (8, 8))},
+                              "a.types", "a.weight"),
     "a mask": ({"a.mask": ("BOOL", (8, 8)), "a.weight": (F, (8, 8))}, "a.mask", "a.weight"),
     "layers of GGUF": ({"blk.0.attn_q.weight": (U8, (8, 2, 34)), "blk.1.attn_q.weight":
                         (U8, (8, 2, 34))}, "blk.0.attn_q.weight", "blk.1.attn_q.weight"),
