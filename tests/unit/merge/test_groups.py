@@ -120,6 +120,8 @@ LAYOUTS: dict[str, tuple[Types, str, str]] = {
              "state.0.exp_avg", "state.0.step"),
     "Adam, two parameters": ({"state.0.exp_avg": (F, (8,)), "state.1.exp_avg": (F, (9,))},
                              "state.0.exp_avg", "state.1.exp_avg"),
+    "Adam, written by hand": ({"opt.m": (F, (8,)), "opt.v": (F, (8,)), "opt.t": ("I64", ())},
+                              "opt.m", "opt.t"),
     "Adam, by names": ({"optimizer.m.weight.exp_avg": (F, (8,)), "rng_state": (U8, (5056,))},
                        "optimizer.m.weight.exp_avg", "rng_state"),
 }  # fmt: skip
@@ -161,6 +163,8 @@ APART: dict[str, tuple[Types, str, str]] = {
                        "l.mlp.experts.down_proj_scales": (U8, (8, 8))},
                       f"{E}_blocks", "l.mlp.experts.down_proj_scales"),
     "a table of ids": ({"e.ids": ("I64", (8, 8)), "e.weight": (F, (8, 8))}, "e.ids", "e.weight"),
+    "a model called OPT": ({"opt.q.weight": (F, (8, 8)), "opt.k.weight": (F, (8, 8))},
+                           "opt.q.weight", "opt.k.weight"),
     "bytes without a scale": ({"a.types": (U8, (8,)), "a.weight": (F, (8, 8))},
                               "a.types", "a.weight"),
     "a mask": ({"a.mask": ("BOOL", (8, 8)), "a.weight": (F, (8, 8))}, "a.mask", "a.weight"),
