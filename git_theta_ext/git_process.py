@@ -197,6 +197,21 @@ def run_watched(
         raise
 
 
+def run_in_terminal(arguments: Sequence[str]) -> int:
+    """Run `git ARGUMENTS` in the current folder, with this process's terminal; its exit status.
+
+    Raises:
+        RepositoryError: it cannot be started.
+    """
+    words = ["git", *arguments]
+    if os.name == "nt":  # there words are put together to one line, which is taken apart again
+        words = [subprocess.list2cmdline([word]) for word in words]
+    try:
+        return os.spawnv(os.P_WAIT, git_program(), words)
+    except OSError as error:
+        raise RepositoryError("cannot start git") from error
+
+
 def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
     """The exit status, standard output and standard error of a program that is run in `cwd`.
 

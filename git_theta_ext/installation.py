@@ -25,6 +25,9 @@ from git_theta_ext.repository import Repository
 Scope = Literal["global", "local", "system"]
 
 SKIP_SMUDGE = "theta.skipSmudge"
+TOOL, TOOL_NAME = "merge.tool", "theta"
+"""What `git mergetool` starts when it is not told: set where nothing is, taken away if ours."""
+
 NOBODY = ["", launch.ISOLATED]
 """No Python, where only the names of the settings matter."""
 
@@ -44,7 +47,7 @@ def settings(python: list[str]) -> dict[str, str]:
     # Git expands %O and its like in the merge command, so a % of the path itself is doubled.
     merge = command.replace("%", "%%") + "merge %O %A %B %L %P"
     tool = command.replace(
-        "git_theta_ext.drivers.", 'git_theta_ext.cli.main mergetool -- "$MERGED"'
+        "git_theta_ext.drivers.", 'git_theta_ext.cli.main mergetool --backup "$BACKUP" -- "$MERGED"'
     )
     return {
         "filter.theta.process": command + "filter",
@@ -67,6 +70,8 @@ def install(scope: Scope, cwd: Path, *, skip_smudge: bool = False) -> list[Chang
     """
     wanted: dict[str, str | None] = {**settings(launch.python_command())}
     wanted[SKIP_SMUDGE] = "true" if skip_smudge else None
+    if not _has_tool(scope, cwd):
+        wanted[TOOL] = TOOL_NAME
     return _apply(scope, cwd, wanted)
 
 
@@ -80,7 +85,19 @@ def uninstall(scope: Scope, cwd: Path) -> list[Change]:
     """
     # The other way about: Git 2.54 refuses to work with a hook's event without its command.
     names = [SKIP_SMUDGE, *reversed(settings(NOBODY))]
+    if _values(scope, cwd, TOOL) == [TOOL_NAME]:
+        names.append(TOOL)
     return _apply(scope, cwd, dict.fromkeys(names))
+
+
+def _has_tool(scope: Scope, cwd: Path) -> bool:
+    """Whether somebody chose a tool for `git mergetool`, where this scope's would count or stand.
+
+    Ours hands on what is no checkpoint, but whoever chose another one for all files has chosen.
+    """
+    scopes: dict[Scope, list[Scope]] = {"local": ["global", "system"], "global": ["system"]}
+    found = [_values(one, cwd, TOOL, ok=(0, 1, 128)) for one in scopes.get(scope, [])]
+    return any(values != [TOOL_NAME] for values in (*found, _values(scope, cwd, TOOL)) if values)
 
 
 def is_installed(repository: Repository) -> bool:
@@ -155,10 +172,14 @@ def _apply(scope: Scope, cwd: Path, wanted: dict[str, str | None]) -> list[Chang
 
 def _differences(scope: Scope, cwd: Path, wanted: dict[str, str | None]) -> Iterator[Change]:
     for name, after in wanted.items():
-        answer = _config(scope, cwd, "-z", "--get-all", name, ok=(0, 1))
-        values = os.fsdecode(answer).split("\0")[:-1]
+        values = _values(scope, cwd, name)
         if values != ([] if after is None else [after]):
             yield Change(name, values[-1] if values else None, after)
+
+
+def _values(scope: Scope, cwd: Path, name: str, ok: tuple[int, ...] = (0, 1)) -> list[str]:
+    answer = _config(scope, cwd, "-z", "--get-all", name, ok=ok)
+    return os.fsdecode(answer).split("\0")[:-1]
 
 
 def _config(scope: Scope, cwd: Path, *arguments: str, ok: tuple[int, ...] = (0,)) -> bytes:

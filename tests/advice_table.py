@@ -273,9 +273,6 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
-    "git_theta_ext/repository.py": [
-        "fatal: not a git repository (or any",
-    ],
     "git_theta_ext/cli/add.py": [
         "Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage it. The store keeps the adapter's own factors. Checkpoints without an adapter are added by git add.",
     ],
@@ -380,6 +377,7 @@ NAMED: dict[str, list[str]] = {
         "git fast-import made no commit",
     ],
     "git_theta_ext/repository.py": [
+        "fatal: not a git repository (or any",
         "git config {name} is {value}, not true or false",
     ],
     "drivers/diff.py": [

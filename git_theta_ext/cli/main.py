@@ -10,14 +10,14 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
 from git_theta_ext import __version__
 from git_theta_ext.errors import ThetaError, UsageError
 from git_theta_ext.terminal import harmless_streams
-from git_theta_ext.text import paragraph, printable
+from git_theta_ext.text import nearest, paragraph, printable
 
 VERBS: dict[str, tuple[str, str]] = {
     "install": ("install", "set up Git to use git-theta for tracked checkpoints"),
@@ -143,36 +143,6 @@ def _module_of(verb: str) -> str:
         if near is None
         else f"did you mean: git theta {near}",
     )
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was most likely meant; None where none is near.
-
-    By the letters to swap with the next (1), add (2), replace or leave out (3), which Git weighs in
-    this order for its commands too; the beginning of a word counts as near.
-    """
-    if len(word) > 40:
-        return None
-    away = {each: _distance(word, each) for each in known}
-    best = min(away, key=lambda each: (away[each], not each.startswith(word[:1]), each))
-    begun = sorted(each for each in away if len(word) > 1 and each.startswith(word))
-    if away[best] <= 3 * max(1, len(word) // 3):
-        return best
-    return begun[0] if begun else None
-
-
-def _distance(one: str, other: str) -> int:
-    """The distance of Damerau and Levenshtein, with weights; letters are swapped once at most."""
-    rows = [[2 * j for j in range(len(other) + 1)]]
-    for i, a in enumerate(one, 1):
-        row = [3 * i]
-        for j, b in enumerate(other, 1):
-            least = min(rows[-1][j] + 3, row[-1] + 2, rows[-1][j - 1] + 3 * (a != b))
-            if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2]:
-                least = min(least, rows[-2][j - 2] + 1)
-            row.append(least)
-        rows.append(row)
-    return rows[-1][-1]
 
 
 def _overview() -> str:

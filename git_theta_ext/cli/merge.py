@@ -15,7 +15,7 @@ from git_theta_ext.cli import merge_several
 from git_theta_ext.cli.allow import shown
 from git_theta_ext.cli.choices import add_options, choice_of
 from git_theta_ext.consent import Consent, evaluation_of
-from git_theta_ext.errors import UsageError
+from git_theta_ext.errors import RepositoryError, UsageError
 from git_theta_ext.git_process import run_program
 from git_theta_ext.merge import policy
 from git_theta_ext.merge.apply import measure
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError("--tune finds the strategy itself: leave out --strategy and --plan")
         choice = _tuned(repository, args, branches)
         if choice is None:
-            return 0
+            return 1
     if branches is not None:
         if args.plan:
             return merge_several.plan(repository, branches, choice)
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | None) -> int:
-    """Run git merge; its exit code."""
+    """Run git merge; see `_code`."""
     if choice is not None:
         os.environ[policy.VARIABLE] = str(choice)
     message = ["-m", args.message] if args.message else ["--no-edit"]
@@ -120,7 +120,14 @@ def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | No
         message = ["--no-commit", *message]
     status, output, errors = _git(repository, "merge", *message, "--", args.other)
     _pass_on(output, errors)
-    return status
+    return _code(repository, status)
+
+
+def _code(repository: Repository, status: int) -> int:
+    """Our exit code for git merge's: 1 where something is left in conflict, 10 where it failed."""
+    if status == 0:
+        return 0
+    return 1 if repository.git("ls-files", "--unmerged", "-z") else RepositoryError.exit_code
 
 
 def _git(repository: Repository, *arguments: str) -> tuple[int, bytes, bytes]:
@@ -147,7 +154,7 @@ def _merge_models(
     status, output, errors = _git(repository, "merge", "--no-commit", *message, "--", args.other)
     if not (repository.git_dir / "MERGE_HEAD").exists():
         _pass_on(output, errors)
-        return status
+        return _code(repository, status)
     blocks = Blocks.open(repository)
     left = 0
     for pattern in models:
@@ -181,7 +188,7 @@ def _merge_models(
         return 0
     status, output, errors = _git(repository, "commit", "--no-edit")
     _pass_on(output, errors)
-    return status
+    return RepositoryError.exit_code if status else 0
 
 
 def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:

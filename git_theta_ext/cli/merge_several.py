@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.errors import RepositoryError
 from git_theta_ext.manifest import Manifest
 from git_theta_ext.merge import policy
 from git_theta_ext.merge.between import Group
@@ -75,7 +76,7 @@ def merge(
     sys.stderr.write(from_program(errors))
     if not status and args.no_commit:
         print("Merged, but not committed: git commit concludes it, git merge --abort takes it back")
-    return status
+    return RepositoryError.exit_code if status else 0
 
 
 def plan(repository: Repository, branches: Branches, choice: Choice | None) -> int:

@@ -5,30 +5,33 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal
 
-from git_theta_ext import advice
 from git_theta_ext.blocks import Blocks
+from git_theta_ext.cli import mergetool_git
+from git_theta_ext.cli.mergetool_lines import by_lines
+from git_theta_ext.cli.resolve import to_add
 from git_theta_ext.errors import UsageError
-from git_theta_ext.merge import distance
+from git_theta_ext.merge import distance, drafts
 from git_theta_ext.merge.board import Board, Leave, Settling
 from git_theta_ext.merge.models import ModelConflict
 from git_theta_ext.merge.resolve import Conflict
-from git_theta_ext.paths import from_here, from_top
+from git_theta_ext.paths import from_top
 from git_theta_ext.repository import Repository
 from git_theta_ext.sharded import names_model
 from git_theta_ext.text import plural, printable
 
 _FAILURES = 100
 """Reads without a key, one after the other, before the terminal is taken to be gone."""
-_HELP = (
-    "NUMBER STRATEGY   settle a tensor        all STRATEGY   settle all that is open\n"
-    "list              show the table         undo           take the last choice back\n"
-    "accept            write the result       quit           leave all as it was"
-)
+_INTERRUPTED = 130
+Left = Leave | Literal["interrupted"]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -43,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--plain", action="store_true", help="lines and commands in place of a full screen"
     )
+    parser.add_argument("--backup", metavar="FILE", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
@@ -50,8 +54,11 @@ def run(args: argparse.Namespace) -> int:
     """Let the user settle; 0 when accepted and nothing is open, else 1."""
     repository = Repository.discover()
     path = from_top(repository, args.file)
+    if args.backup is not None and not mergetool_git.is_checkpoint(repository, path):
+        return mergetool_git.hand_on(args.file)
     kind = ModelConflict if names_model(path) else Conflict
-    conflict = kind.find(repository, path, os.environ)
+    before = kind.find(repository, path, os.environ)
+    conflict, kept = drafts.resumed(before)
     blocks = Blocks.open(repository)
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         scratch = blocks.above(Path(folder))
@@ -62,18 +69,68 @@ def run(args: argparse.Namespace) -> int:
                 raise UsageError("another conflict")
             return distance.weigh(settling, name, scratch)
 
-        board = Board(conflict, weigh, _structure_reason(conflict, scratch))
-        left = _interact(board, plain=args.plain)
-    if left != "accept" or not isinstance(board.conflict, Conflict):
-        print(f"{printable(path)}: left as it was")
-        return 1
-    merged = board.conflict.finish(blocks)
+        reason = _structure_reason(conflict, scratch)
+        board = Board(conflict, weigh, reason, partly=args.backup is None)
+        if kept:
+            board.message = f"{plural(kept, 'choice')} kept from the last start; u takes them back"
+        left = _until_left(board, plain=args.plain)
+    whole = args.backup is None or not board.left
+    if left != "accept" or not whole:
+        return _leave(before, board, left, args)
+    settled = _conflict(board)
+    merged = settled.finish(blocks)
+    drafts.drop(before)
+    name = printable(path)
     if merged.open:
-        print(f"{printable(path)}: written; {plural(len(merged.open), 'part')} open, ours stands")
+        print(f"{name}: written; {plural(len(merged.open), 'part')} open, ours stands")
         return 1
-    name = advice.word(from_here(repository, path))
-    print(f"{printable(path)}: written; to take it: git add {name}")
+    if args.backup is None:
+        print(f"{name}: written; to take it: git add {to_add(settled)}")
+        return 0
+    _tell_under_git(settled, args.backup)
     return 0
+
+
+def _until_left(board: Board, *, plain: bool) -> Left:
+    """The user's way out; Ctrl-C, a closed terminal and `kill` are ways out too."""
+    try:
+        with _signals_interrupt():
+            return _interact(board, plain=plain)
+    except KeyboardInterrupt:
+        return "interrupted"
+
+
+def _leave(before: Conflict, board: Board, left: Left, args: argparse.Namespace) -> int:
+    """Keep what was chosen, and say so; the exit code."""
+    count = drafts.keep(before, _conflict(board))
+    name = printable(before.path)
+    told = f"{name}: left as it was"
+    if count:
+        told += (
+            f"; {plural(count, 'choice')} {'is' if count == 1 else 'are'} kept for the next start: "
+            f"git theta mergetool {shlex.quote(name)}"
+        )
+    elif _conflict(board).state.resolutions != before.state.resolutions:
+        told += f"; what was written stays: git theta resolve {shlex.quote(name)} --undo"
+    with suppress(OSError):  # a terminal that is gone
+        print(told, flush=True)
+    return _INTERRUPTED if left == "interrupted" else 1
+
+
+def _tell_under_git(conflict: Conflict, backup: str) -> None:
+    """The last lines under git mergetool, which adds the file that it asked for itself."""
+    name = printable(conflict.path)
+    print(f"{name}: written; git mergetool adds it now")
+    if isinstance(conflict, ModelConflict):
+        print(f"  the model's shards are written too; to take them: git add {to_add(conflict)}")
+    for line in mergetool_git.backup_lines(conflict.repository, conflict.path, backup):
+        print(line)
+
+
+def _conflict(board: Board) -> Conflict:
+    if not isinstance(board.conflict, Conflict):
+        raise UsageError("another conflict")
+    return board.conflict
 
 
 def _structure_reason(conflict: Conflict, blocks: Blocks) -> str:
@@ -91,13 +148,48 @@ def _interact(board: Board, *, plain: bool) -> Leave:
         except ImportError:  # Python for Windows has none
             return by_lines(board, sys.stdin)
         os.environ.setdefault("ESCDELAY", "25")
-        left: Leave = curses.wrapper(lambda window: full_screen(board, window, curses))
+        with _interrupt_is_a_key():
+            left: Leave = curses.wrapper(lambda window: full_screen(board, window, curses))
         return left
     return by_lines(board, sys.stdin)
 
 
+@contextmanager
+def _interrupt_is_a_key() -> Iterator[None]:
+    """Let Ctrl-C be read as a key: as a signal it would end git mergetool too, in the middle.
+
+    Its copies of the file, as large as the checkpoint, would stay in the work tree.
+    """
+    termios: Any = importlib.import_module("termios")
+    before = termios.tcgetattr(sys.stdin)
+    without = termios.tcgetattr(sys.stdin)
+    without[6][termios.VINTR] = without[6][termios.VQUIT] = b"\0"
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, without)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # a terminal that is gone
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Make what would end this process interrupt it as Ctrl-C does, so that choices are kept."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGHUP", "SIGTERM") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
 def full_screen(board: Board, window: Any, curses: Any) -> Leave:
-    """Draw the board and pass it keys until it is left."""
+    """Draw the board and pass it keys until it is left; Ctrl-C and Ctrl-D are keys here."""
     curses.curs_set(0)
     named = {
         curses.KEY_UP: "up", curses.KEY_DOWN: "down", curses.KEY_PPAGE: "pgup",
@@ -134,59 +226,3 @@ def _draw(board: Board, window: Any, curses: Any) -> None:
         except curses.error:
             continue  # a window that shrank while it was drawn
     window.refresh()
-
-
-def by_lines(board: Board, stream: TextIO) -> Leave:
-    """The same board with typed commands; the end of the input leaves all as it was."""
-    _list(board)
-    print(_HELP)
-    while True:
-        print("mergetool> ", end="", flush=True)
-        text = stream.readline()
-        words = text.split(None, 1)
-        if not text or words[:1] in (["quit"], ["q"]):
-            print()
-            return "quit"
-        left = _obey(board, words)
-        if left:
-            return left
-
-
-def _obey(board: Board, words: list[str]) -> Leave:
-    left: Leave = ""
-    if words[:1] == ["accept"]:
-        left = board.press("w")
-    elif words == ["undo"]:
-        board.undo()
-        _list(board)
-    elif words == ["list"]:
-        _list(board)
-    elif len(words) == 2 and _aim(board, words[0]):
-        board.use(words[1].strip())
-        _list(board)
-    elif words:
-        print(_HELP)
-    if board.message:
-        print(printable(board.message.replace("w again writes", "accept again writes")))
-    if not left and words[:1] != ["accept"]:
-        board.message = ""
-    return left
-
-
-def _aim(board: Board, word: str) -> bool:
-    """Set the scope that a word names: `all`, or the number of a row."""
-    if word == "all":
-        board.everything = True
-        return True
-    if not word.isascii() or not word.isdigit() or not 1 <= int(word) <= len(board.rows):
-        return False
-    board.everything, board.cursor = False, int(word) - 1
-    return True
-
-
-def _list(board: Board) -> None:
-    lines, _ = board.screen(100, len(board.rows) + 6)
-    print(lines[0])
-    print(f"     {lines[1]}")
-    for number, line in enumerate(lines[2 : 2 + len(board.rows)], 1):
-        print(f"{number:>3}. {line}")

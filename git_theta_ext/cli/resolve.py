@@ -110,7 +110,7 @@ def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
     for line in notes(merged):
         print(line)
     if not merged.open:
-        print(f"{printable(path)}: nothing is open; to take it: git add {_to_add(conflict)}")
+        print(f"{printable(path)}: nothing is open; to take it: git add {to_add(conflict)}")
         return 0
     print(f"{printable(path)}: {plural(len(merged.open), 'part')} open, where ours stands:")
     for line in open_lines(merged.open):
@@ -118,7 +118,7 @@ def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
     return 1
 
 
-def _to_add(conflict: Conflict) -> str:
+def to_add(conflict: Conflict) -> str:
     """What `git add` is to be told, as words of a shell."""
     if isinstance(conflict, ModelConflict):
         names = (advice.word(from_here(conflict.repository, one)) for one in conflict.paths)

@@ -66,7 +66,8 @@ def merge_arrays(
 
     Raises:
         UsageError: no such strategy or setting.
-        NotPossibleError: it cannot be used on these arrays.
+        NotPossibleError: it cannot be used on these arrays, or would make infinite or NaN values of
+            finite ones.
     """
     arrays = Arrays(base, sides, name, statistics)
     strategy = get(choice.strategy)
@@ -77,5 +78,24 @@ def merge_arrays(
     merged = np.concatenate(found) if found else np.zeros(0)
     equal = np.logical_and.reduce([side == arrays.sides[0] for side in arrays.sides])
     merged = np.where(equal, arrays.sides[0], merged)
-    result: NDArray[Any] = merged.reshape(arrays.shape).astype(sides[0].dtype)
-    return result
+    with np.errstate(over="ignore", invalid="ignore"):
+        result: NDArray[Any] = merged.astype(sides[0].dtype)
+        known = arrays.sides if arrays.base is None else [arrays.base, *arrays.sides]
+        finite = np.logical_and.reduce([np.isfinite(one) for one in known])
+        beyond = int(np.count_nonzero(finite & ~_fits(merged, result)))
+    if beyond:
+        raise NotPossibleError(
+            f"{name or 'the result'}: {beyond:,} entries would be infinite or NaN, beyond the "
+            f"range of {sides[0].dtype}"
+        )
+    return result.reshape(arrays.shape)
+
+
+def _fits(merged: NDArray[Any], result: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where what was computed has a place in the dtype of the result."""
+    if result.dtype.kind in "iu":
+        limits = np.iinfo(result.dtype)
+        inside: NDArray[np.bool_] = (merged >= limits.min) & (merged <= limits.max)
+        return inside
+    finite: NDArray[np.bool_] = np.isfinite(result.astype(np.float64))
+    return finite

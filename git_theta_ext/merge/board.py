@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from git_theta_ext.errors import ThetaError, UsageError
-from git_theta_ext.merge import structure
+from git_theta_ext.merge import board_rows, board_table, structure
+from git_theta_ext.merge.board_rows import Line, Row
 from git_theta_ext.merge.choice import CONFLICT, Choice
 from git_theta_ext.merge.distance import Weighed
 from git_theta_ext.merge.plan import Decision, Plan
 from git_theta_ext.text import printable
 
 Leave = Literal["", "accept", "quit"]
-"""Whether to go on (empty), to write the result, or to leave all as it was."""
+"""Whether to go on (empty), to write the result, or to leave without writing."""
 
 QUICK = {"o": "ours", "t": "theirs", "b": "base", "v": "average"}
-_KEYS = ("↑↓ move", "a scope", "o ours", "t theirs", "v average", "b base", "s strategy",
-         "u undo", "w accept", "q quit")  # fmt: skip
 _CHANGED_BY_BOTH = ("merge", "open")
+_LEAVING = ("q", "esc", "\x03", "\x04")
+"""Ctrl-C and Ctrl-D among them."""
 
 
 class State(Protocol):
@@ -67,22 +67,6 @@ class Settling(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One tensor that both sides changed, or the structure: what each did, and what is chosen."""
-
-    name: str
-    ours: str
-    theirs: str
-    chosen: str
-    weighed: Weighed
-
-    @property
-    def open(self) -> bool:
-        """Whether it is still to be settled."""
-        return bool(self.weighed.open)
-
-
 class Board:
     """The table, the cursor, a prompt at the bottom, and the conflict as it is settled so far."""
 
@@ -91,8 +75,13 @@ class Board:
         conflict: Settling,
         weigh: Callable[[Settling, str], Weighed],
         structure_reason: str = "",
+        *,
+        partly: bool = True,
     ) -> None:
-        """`weigh` merges one tensor; `structure_reason` says why the structure is open, if so."""
+        """`weigh` merges one tensor; `structure_reason` says why the structure is open, if so.
+
+        `partly`: what is settled can be written while something is open.
+        """
         self.conflict = conflict
         self.cursor = 0
         self.message = ""
@@ -100,6 +89,7 @@ class Board:
         self.everything = False
         self._weigh = weigh
         self._reason = structure_reason
+        self._partly = partly
         self._sure = False
         # A coupled group is settled under the name of its first tensor, in one row.
         names = [
@@ -110,6 +100,30 @@ class Board:
         self.rows = [self._row(name) for name in names]
         if structure_reason:
             self.rows.insert(0, self._structure())
+        self._folds = board_rows.folded(self.rows)
+
+    @property
+    def lines(self) -> list[Line]:
+        """The lines of the table; the rows of one that was unfolded stand by themselves."""
+        return [
+            one
+            for line in self._folds
+            for one in ([line] if line.folded else [Line(name, (name,)) for name in line.rows])
+        ]
+
+    def turn(self) -> None:
+        """Unfold the line under the cursor, or fold again what it was part of."""
+        if not self.rows:
+            return
+        names = self.lines[self.cursor].rows
+        line = next(one for one in self._folds if names[0] in one.rows)
+        if len(line.rows) == 1:
+            self.message = "this line stands for one tensor"
+            return
+        line.folded = not line.folded
+        self.cursor = next(
+            number for number, one in enumerate(self.lines) if line.rows[0] in one.rows
+        )
 
     def _row(self, name: str) -> Row:
         one = self._decision(name)
@@ -133,6 +147,8 @@ class Board:
         """Do what a key asks for: a character, or `up down pgup pgdn home end enter esc back`."""
         sure, self._sure = self._sure, False
         if self.prompt is not None:
+            if key in ("\x03", "\x04"):
+                return "quit"
             self._type(key)
             return ""
         self.message = ""
@@ -140,7 +156,9 @@ class Board:
         far = {"home": -len(self.rows), "end": len(self.rows)}
         if key in steps or key in far:
             place = self.cursor + (steps.get(key) or far.get(key, 0))
-            self.cursor = max(0, min(place, len(self.rows) - 1))
+            self.cursor = max(0, min(place, len(self.lines) - 1))
+        elif key in ("f", " "):
+            self.turn()
         elif key == "a":
             self.everything = not self.everything
         elif key in QUICK:
@@ -149,7 +167,7 @@ class Board:
             self.prompt = ""
         elif key == "u":
             self.undo()
-        elif key in ("q", "esc"):
+        elif key in _LEAVING:
             return "quit"
         elif key == "w":
             return self._accept(sure)
@@ -159,10 +177,12 @@ class Board:
         text = self.prompt or ""
         if key == "esc":
             self.prompt = None
+            self.message = ""
         elif key == "enter":
-            self.prompt = None
-            if text.strip():
-                self.use(text.strip())
+            # What was typed stays, to be corrected, until it is a strategy that can be used.
+            self.message = ""
+            if not text.strip() or self.use(text.strip()):
+                self.prompt = None
         elif key == "back":
             self.prompt = text[:-1]
         elif len(key) == 1 and key.isprintable():
@@ -174,16 +194,26 @@ class Board:
         self._sure = True
         self.message = (
             f"{self.left} open, where ours stands; w again writes it and leaves them open"
+            if self._partly
+            else f"{self.left} open: git mergetool takes a file whole, so nothing is written until "
+            "all is settled; w again leaves, and keeps your choices for the next start"
         )
         return ""
 
-    def use(self, choice: str) -> None:
-        """Settle what the scope says, this row or all that is open, by a strategy."""
-        if not self.rows:
-            return
-        rows = (
-            [row for row in self.rows if row.open] if self.everything else [self.rows[self.cursor]]
-        )
+    @property
+    def aimed(self) -> list[Row]:
+        """The rows that the scope says: those of the line under the cursor, or all that is open."""
+        if self.everything or not self.rows:
+            return [row for row in self.rows if row.open]
+        names = frozenset(self.lines[self.cursor].rows)
+        return [row for row in self.rows if row.name in names]
+
+    def use(self, choice: str) -> bool:
+        """Settle what the scope says by a strategy; False, with a message, where it cannot be."""
+        rows = self.aimed
+        if not rows:
+            self.message = "nothing is open" if self.rows else ""
+            return True
         names = [row.name for row in rows if row.name != structure.NAME]
         sided: structure.Side | None = (
             "ours" if choice == "ours" else "theirs" if choice == "theirs" else None
@@ -202,7 +232,10 @@ class Board:
             if header:
                 self._renew_structure()
         except ThetaError as error:
-            self.message = error.message
+            # What to type comes first: the end of a long line may not be seen.
+            self.message = f"{error.hint}   ({error.message})" if error.hint else error.message
+            return False
+        return True
 
     def _refresh(self, names: Sequence[str], before: Settling) -> None:
         """Merge some tensors anew; as it was, where that fails."""
@@ -238,59 +271,60 @@ class Board:
 
     def screen(self, width: int, height: int) -> tuple[list[str], int]:
         """What to show, line by line, and the number of the line under the cursor."""
-        keys = _keys(width)[: max(1, height - 6)]
-        room = max(1, height - 5 - len(keys))
-        first = max(0, min(self.cursor - room // 2, len(self.rows) - room))
-        seen = self.rows[first : first + room]
-        cells = [_HEAD, *(_cells(row) for row in seen)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(_HEAD))]
-        widths[0] = max(6, min(widths[0], width - sum(widths[1:]) - 2 * len(_HEAD)))
-        head, *body = [_line(row, widths) for row in cells]
-        title = f"{printable(self.conflict.path)}: {self.left} of {len(self.rows)} parts open"
-        lines = [title, head, *body]
-        lines += [""] * (height - 3 - len(keys) - len(lines))
-        scope = "all that is open" if self.everything else "this tensor"
-        reason = self.rows[self.cursor].weighed.open if self.rows else ""
-        prompt = self.message if self.prompt is None else f"strategy: {self.prompt}_"
-        lines += [
-            f"why: {printable(reason)}" if reason else "",
-            f"scope: {scope}",
-            printable(prompt),
-            *keys,
-        ]
+        keys = board_rows.keys(width, folds=any(len(one.rows) > 1 for one in self._folds))
+        keys = keys[: max(1, height - 6)]
+        cells = self._table()
+        kept = board_table.columns(cells, width)
+        head, *body = board_table.body(cells, kept, width)
+        spare = height - 5 - len(keys) - min(len(body), 4)
+        foot = self._foot(cells, kept, body, width, max(0, spare))
+        room = max(1, height - 2 - len(foot) - len(keys))
+        first = max(0, min(self.cursor - room // 2, len(body) - room))
+        lines = [self._title(), head, *body[first : first + room]]
+        lines += [""] * (height - len(foot) - len(keys) - len(lines))
+        lines += [*foot, *keys]
         return [line[: max(0, width - 1)] for line in lines], 2 + self.cursor - first
 
+    def _title(self) -> str:
+        return f"{printable(self.conflict.path)}: {self.left} of {len(self.rows)} parts open"
 
-_HEAD = ["tensor", "ours", "theirs", "result", "to ours", "to theirs"]
+    def listing(self, width: int) -> list[str]:
+        """The whole table without a cursor: a title, the head, and a line for each line."""
+        cells = self._table()
+        return [self._title(), *board_table.body(cells, board_table.columns(cells, width), width)]
 
+    def _foot(
+        self,
+        cells: Sequence[board_table.Cells],
+        kept: Sequence[int],
+        body: Sequence[str],
+        width: int,
+        spare: int,
+    ) -> list[str]:
+        """What is said below the table in three lines, and in `spare` more where it needs them."""
+        here = self._rows_of(self.lines[self.cursor]) if cells else []
+        reason = next((row.weighed.open for row in here if row.weighed.open), "")
+        said = [] if self.prompt is None else [printable(f"strategy: {self.prompt}_")]
+        if self.message and said and not spare:
+            said = [f"{said[0]}  {printable(self.message)}"]
+        elif self.message:
+            said += board_table.wrapped(self.message, width, spare + 1 - len(said))
+        spare -= max(0, len(said) - 1)
+        told = board_table.below(cells[self.cursor], kept, width, body[self.cursor]) if here else []
+        why = board_table.wrapped(f"why: {reason}", width, min(3, spare + 1)) if reason else [""]
+        told = told[: max(0, spare + 1 - len(why))]
+        aimed = len(self.aimed)
+        parts = f"these {aimed} parts" if aimed > 1 else "this tensor"
+        scope = f"scope: {'all that is open' if self.everything else parts}"
+        return [*told, *why, scope, *(said or [""])]
 
-def _keys(width: int) -> list[str]:
-    """What the keys do, in as many lines as it takes."""
-    lines = [""]
-    for key in _KEYS:
-        longer = f"{lines[-1]}  {key}" if lines[-1] else key
-        if lines[-1] and len(longer) >= width:
-            lines.append(key)
-        else:
-            lines[-1] = longer
-    return lines
+    def _rows_of(self, line: Line) -> list[Row]:
+        names = frozenset(line.rows)
+        return [row for row in self.rows if row.name in names]
 
-
-def _cells(row: Row) -> list[str]:
-    chosen = f"{row.chosen}: open" if row.open and row.chosen else row.chosen or "by itself"
-    result = "open" if row.open and not row.chosen else chosen
-    gaps = [_gap(row.weighed.ours), _gap(row.weighed.theirs)]
-    return [printable(row.name), row.ours, row.theirs, result, *gaps]
-
-
-def _gap(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    name = cells[0]
-    if len(name) > widths[0]:
-        half = (widths[0] - 1) // 2
-        name = f"{name[:half]}…{name[len(name) - (widths[0] - 1 - half) :]}"
-    fitted = [name, *cells[1:]]
-    return "  ".join(cell.ljust(width) for cell, width in zip(fitted, widths, strict=True)).rstrip()
+    def _table(self) -> list[list[str]]:
+        """The cells of each line."""
+        found = {row.name: row for row in self.rows}
+        return [
+            board_rows.cells(line.name, [found[name] for name in line.rows]) for line in self.lines
+        ]

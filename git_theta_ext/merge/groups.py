@@ -101,7 +101,8 @@ class _Table:
         for name in self.entries:
             self.modules.setdefault(layouts.module_of(name), []).append(name)
         self.codes = {name for name, entry in self.entries.items() if is_codes(entry)}
-        owners = self.codes | {f"{layouts.module_of(name)}." for name in self.codes}
+        owners = self.codes | set(filter(self._is_flat, self.entries))
+        owners |= {f"{layouts.module_of(name)}." for name in self.codes}
         self.below: dict[str, set[str]] = {}
         for name in self.entries:
             for owner in layouts.owners_of(name):
@@ -111,6 +112,12 @@ class _Table:
     @property
     def pickled(self) -> bool:
         return bool(self.formats & _PICKLES)
+
+    def _is_flat(self, name: str) -> bool:
+        """Whether a tensor is bytes, or less, of one axis."""
+        tensor = self.entries[name].tensor
+        whole = tensor.dtype.kind in ("int", "uint", "bits")
+        return whole and len(tensor.shape) < 2 and tensor.count > 1 and self.narrow(name)
 
     def narrow(self, name: str) -> bool:
         return self.entries[name].tensor.dtype.bits <= 8
@@ -203,16 +210,20 @@ def _codes(table: _Table) -> Iterator[_Draft]:
     """Codes of every module, with what belongs to them there."""
     for module, names in table.modules.items():
         codes = [name for name in names if name in table.codes]
-        flat = [name for name in names if _flat_codes(name, table)]
+        flat = [name for name in names if _flat_codes(name, module, names, table)]
         if codes or flat:
             yield from _codes_of(module, names, [*codes, *flat], table)
 
 
-def _flat_codes(name: str, table: _Table) -> bool:
-    """Codes of one axis, or of none: they are told by their names alone."""
+def _flat_codes(name: str, module: str, names: Sequence[str], table: _Table) -> bool:
+    """Codes of one axis, or of none: told by their names; narrow ones also by a scale nearby."""
     tensor = table.entries[name].tensor
     number = tensor.dtype.kind in ("int", "uint", "bits") and len(tensor.shape) < 2
-    return number and tensor.count > 1 and layouts.last_of(name) in layouts.CODE_WORDS
+    if not number or tensor.count < 2:
+        return False
+    beside = {*(names if module else ()), *table.below.get(name, ())} - {name}
+    scaled = any(layouts.is_scale(one) for one in beside)
+    return layouts.last_of(name) in layouts.CODE_WORDS or (scaled and table.narrow(name))
 
 
 def _codes_of(

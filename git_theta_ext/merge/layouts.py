@@ -58,6 +58,11 @@ _MOMENTS = (
     "grad_avg", "exp_avg_sq_row", "exp_avg_sq_col", "exp_inf", "exp_avg_diff", "state1", "state2",
 )  # fmt: skip
 _STEPS = (*_MOMENTS, "step", "prev", "sum", "step_size")
+_OPT = re.compile(
+    r"^(?P<top>(?:.*?[./])?opt)[./](?:m|v|mu|nu|t|step|count)(?:[./]|$)", re.IGNORECASE
+)
+"""Moments and their count below `opt`, which is also how a model is called."""
+
 _STATE = re.compile(r"^(?P<before>.*?(?:^|[./]))state[./]\d+[./]")
 _FACTOR = re.compile(
     r"^(?P<module>.*?)(?:(?<=[./])|^)"
@@ -139,6 +144,9 @@ def training_state(names: Iterable[str], *, pickled: bool) -> set[str]:
     numbered = [(name, match["before"]) for name in names if (match := _STATE.match(name))]
     known = {top for name, top in numbered if pickled or last_of(name) in _STEPS}
     found |= {name for name, top in numbered if top in known}
+    tops = {match["top"] for name in names if (match := _OPT.match(name))}
+    below = tuple(f"{top}{dot}" for top in tops for dot in "./")
+    found |= {name for name in names if name.startswith(below)}
     # What stands beside a moment (its step, a row's norm) belongs to it.
     owners = {module_of(name) for name in found if _is_moment(name)}
     return found | {name for name in names if module_of(name) in owners}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from git_theta_ext import limits
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.manifest import Entry, Manifest, is_manifest
 from git_theta_ext.merge.entries import Statistics
@@ -77,6 +78,9 @@ def _scales(
     texts = []
     for revision in revisions:
         oid = repository.blob_at(revision, beside) if revision else None
+        if oid is not None and repository.blob_size(oid) > limits.ADAPTER_CONFIG_BYTES:
+            texts.append(oid)  # no settings of an adapter: equal only where the whole file is
+            continue
         data = b"" if oid is None else repository.blob(oid)
         try:
             document = json.loads(data) if data else {}

@@ -82,6 +82,12 @@ def load(repository: Repository, key: str) -> State | None:
         return None
 
 
+def forget(repository: Repository, key: str) -> None:
+    """Remove what is kept of a merge, if there is something."""
+    with suppress(OSError):
+        (_folder(repository) / f"{key}.json").unlink()
+
+
 def save(repository: Repository, key: str, state: State) -> None:
     """Keep a state.
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from git_theta_ext.errors import ThetaError, UsageError
 from git_theta_ext.merge.choice import Choice, Setting
+from git_theta_ext.text import nearest
 
 Floats = NDArray[np.float64]
 
@@ -261,7 +262,11 @@ def get(name: str) -> Strategy:
     """
     found = _by_name().get(name)
     if found is None:
-        raise UsageError(f"unknown merge strategy {name!r}; known: {', '.join(_by_name())}")
+        near = nearest(name, _by_name())
+        raise UsageError(
+            f"unknown merge strategy {name!r}; known: {', '.join(_by_name())}",
+            hint=None if near is None else f"did you mean: {near}",
+        )
     return found
 
 

@@ -33,7 +33,10 @@ def group(changes: Iterable[Change]) -> list[Group]:
     alike: dict[Hashable, list[Change]] = {}
     for change in changes:
         alike.setdefault(_key(change), []).append(change)
-    groups = [found for members in alike.values() for found in _by_name(members)]
+    groups = []
+    for members in alike.values():
+        named = {change.name: change for change in members}
+        groups += [Group(name, tuple(named[one] for one in found)) for name, found in fold(named)]
     return sorted(groups, key=lambda one: natural_key(one.changes[0].name))
 
 
@@ -64,19 +67,22 @@ def _key(change: Change) -> Hashable:
     return change.status, tensors, change.kind, alarm, alone, unread, tuple(relation(change))
 
 
-def _by_name(changes: Sequence[Change]) -> list[Group]:
-    """Merge names that agree in all parts but one, part by part, until none do."""
-    found: dict[Parts, list[Change]] = {
-        tuple(frozenset([part]) for part in change.name.split(".")): [change] for change in changes
+def fold(names: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Names under fewer names with braces: merged where they agree in all parts but one.
+
+    Part by part, until none do. Each name with braces stands for exactly those behind it.
+    """
+    found: dict[Parts, list[str]] = {
+        tuple(frozenset([part]) for part in name.split(".")): [name] for name in names
     }
     depth = max((len(parts) for parts in found), default=0)
     for position in range(depth):
         found = _merged(found, position)
-    return [Group(_shown(parts), tuple(members)) for parts, members in found.items()]
+    return [(_shown(parts), tuple(members)) for parts, members in found.items()]
 
 
-def _merged(found: dict[Parts, list[Change]], position: int) -> dict[Parts, list[Change]]:
-    buckets: dict[tuple[Parts, Parts, int], tuple[set[str], list[Change]]] = {}
+def _merged(found: dict[Parts, list[str]], position: int) -> dict[Parts, list[str]]:
+    buckets: dict[tuple[Parts, Parts, int], tuple[set[str], list[str]]] = {}
     for parts, members in found.items():
         if position >= len(parts):
             buckets[parts, (), len(parts)] = (set(), members)

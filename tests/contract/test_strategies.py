@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import permutations
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -341,3 +342,21 @@ def test_regmean_is_the_same_whatever_the_slices() -> None:
         found.append(np.concatenate([combine(piece) for piece in arrays]))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [(np.float16, (0, 6e4, 5e4)), (np.float32, (0, 3e38, 2e38)), (np.uint8, (100, 200, 210))],
+)
+def test_arrays_beyond_the_range_of_their_dtype_are_refused(
+    dtype: Any, values: tuple[float, float, float]
+) -> None:
+    base, ours, theirs = (np.array([1, value], dtype) for value in values)
+    choice = Choice("task-arithmetic", (("lambda", 1.5),))
+    with pytest.raises(NotPossibleError, match="w: 1 entries would be infinite or NaN"):
+        merge_arrays(choice, base, [ours, theirs], name="w")
+    # What a side holds already is not made here.
+    ours[1] = theirs[1]
+    if dtype != np.uint8:
+        ours[1] = theirs[1] = np.inf
+        assert np.isinf(merge_arrays(choice, base, [ours, theirs])[1])

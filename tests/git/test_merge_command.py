@@ -75,7 +75,7 @@ def test_the_plan_says_what_would_be_done_and_does_nothing(repo: Repo) -> None:
 
 def test_tuning_finds_the_length_and_merges_when_told(scalar: Repo) -> None:
     command = evaluation(scalar, 5.1)
-    text = scalar.theta("merge", "side", "--tune", command)
+    text = scalar.theta("merge", "side", "--tune", command, ok=(1,))
     assert "ours: 0.69 ± 0.023" in text
     assert "To take it: git theta merge side --strategy task-arithmetic,lambda=0.85" in text
     assert content(scalar) == st({"w": np.full(300, 2, np.float32)})
@@ -86,7 +86,7 @@ def test_tuning_finds_the_length_and_merges_when_told(scalar: Repo) -> None:
 
 
 def test_tuning_says_when_no_merge_is_better(scalar: Repo) -> None:
-    text = scalar.theta("merge", "side", "--yes", "--tune", evaluation(scalar, 2, 20))
+    text = scalar.theta("merge", "side", "--yes", "--tune", evaluation(scalar, 2, 20), ok=(1,))
     assert "no merge beats ours" in text
     assert "the base is better" not in text
     assert "20 examples say little; take at least 100" in text
@@ -99,7 +99,7 @@ def test_the_evaluation_may_stand_in_the_committed_file(scalar: Repo) -> None:
     scalar.write(".theta.toml", f'[merge]\nstrategy = "average"\nevaluate = "{command}"\n'.encode())
     scalar.commit("how to evaluate")
     scalar.theta("allow")
-    assert "task-arithmetic,lambda=0.5: 1 ± 0" in scalar.theta("merge", "side", "--tune")
+    assert "task-arithmetic,lambda=0.5: 1 ± 0" in scalar.theta("merge", "side", "--tune", ok=(1,))
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,17 @@ def test_an_interrupted_tuning_goes_on_where_it_was(scalar: Repo) -> None:
     assert b"the evaluation exited with 3" in done.stderr
     assert scalar.status() == ""
     stop.unlink()
-    text = scalar.run(*words).stdout.decode()
+    text = scalar.run(*words, ok=(1,)).stdout.decode()
     assert text.count("(evaluated before)") == 4
     assert len(log.read_text()) == 10
     # A run that was completed is not remembered: the next one evaluates anew.
-    assert "(evaluated before)" not in scalar.run(*words).stdout.decode()
+    assert "(evaluated before)" not in scalar.run(*words, ok=(1,)).stdout.decode()
+
+
+def test_what_git_refuses_is_not_a_conflict(scalar: Repo) -> None:
+    scalar.git("branch", "elsewhere", scalar.git("commit-tree", "HEAD^{tree}", "-m", "x").strip())
+    done = scalar.run("git-theta", "merge", "elsewhere", ok=(10,))
+    assert b"unrelated histories" in done.stderr
+    scalar.write(NAME, st({"w": np.full(300, 9, np.float32)}))
+    done = scalar.run("git-theta", "merge", "side", "-s", "average", ok=(10,))
+    assert b"would be overwritten" in done.stderr

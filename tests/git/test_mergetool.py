@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -187,3 +188,151 @@ def test_a_terminal_that_is_gone_ends_it() -> None:
     board = SimpleNamespace(screen=lambda width, height: ([], 0), press=lambda key: "")
     fake = SimpleNamespace(**{**vars(curses), "curs_set": lambda visible: None})
     assert full_screen(cast(Any, board), Gone(), fake) == "quit"
+
+
+def settle_all(terminal: Terminal, keys: str) -> None:
+    """Settle all that is open and accept."""
+    terminal.until(lambda text: "w accept" in text)
+    terminal.type(keys)
+    terminal.until(lambda text: "0 of 2 parts open" in text)
+    terminal.type("w")
+
+
+@pytest.fixture
+def chosen(conflicted: Repo) -> Iterator[Terminal]:
+    """Git's mergetool without a word of which tool."""
+    terminal = Terminal(conflicted, "git", "mergetool", NAME)
+    yield terminal
+    terminal.close()
+
+
+def test_git_picks_it_and_its_last_line_is_true(conflicted: Repo, chosen: Terminal) -> None:
+    settle_all(chosen, "at")
+    assert chosen.wait() == 0
+    shown = chosen.until(lambda text: "keepBackup" in text)
+    assert f"{NAME}: written; git mergetool adds it now" in shown
+    assert "to take it" not in shown
+    assert f"{NAME}.orig will be what stood there before" in " ".join(shown.split())
+    assert conflicted.git("ls-files", "-u") == ""
+    assert (conflicted.path / f"{NAME}.orig").exists()
+    conflicted.git("add", "-A")
+    assert f"{NAME}.orig" not in conflicted.git("ls-files")
+    assert conflicted.status() == f"M  {NAME}\n"
+
+
+def test_without_backups_nothing_is_said_of_them(conflicted: Repo) -> None:
+    conflicted.git("config", "mergetool.keepBackup", "false")
+    terminal = Terminal(conflicted, "git", "mergetool", NAME)
+    settle_all(terminal, "at")
+    assert terminal.wait() == 0
+    assert ".orig" not in terminal.text
+    terminal.close()
+    assert not (conflicted.path / f"{NAME}.orig").exists()
+    assert "orig" not in (conflicted.path / ".git/info/exclude").read_text()
+
+
+@pytest.mark.parametrize("key", ["q", "\x1b", "\x03", "\x04"])
+def test_leaving_keeps_the_choices_for_the_next_start(
+    conflicted: Repo, tool: Terminal, key: str
+) -> None:
+    tool.until(lambda text: "w accept" in text)
+    tool.type("t\x1b[Bv")
+    tool.until(lambda text: "0 of 2 parts open" in text)
+    tool.type(key)
+    assert tool.wait() == 1
+    shown = " ".join(tool.until(lambda text: "mergetool " + NAME in text).split())
+    assert "2 choices are kept for the next start" in shown
+    # No copies of the file are left behind.
+    assert sorted(one.name for one in conflicted.path.iterdir() if NAME[:5] in one.name) == [NAME]
+    done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"accept\n")
+    assert b"2 choices kept from the last start; undo takes them back" in done.stdout
+    assert b"written; to take it: git add" in done.stdout
+    assert content(conflicted) == st(BASE, {QUERY: THEIRS[QUERY], VALUE: mean(VALUE)})
+    done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"quit\n", ok=(1,))
+    assert b"kept from" not in done.stdout
+
+
+def test_a_terminal_that_closes_keeps_the_choices(conflicted: Repo) -> None:
+    terminal = Terminal(conflicted, "git-theta", "mergetool", NAME)
+    terminal.until(lambda text: "w accept" in text)
+    terminal.type("at")
+    terminal.until(lambda text: "0 of 2 parts open" in text)
+    terminal.process.send_signal(signal.SIGHUP)
+    terminal.wait()
+    terminal.close()
+    done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"", ok=(1,))
+    assert b"1 choice kept from the last start" in done.stdout
+    assert b"0 of 2 parts open" in done.stdout
+
+
+def test_a_part_is_not_written_where_git_would_put_the_old_file_back(
+    conflicted: Repo, tool: Terminal
+) -> None:
+    tool.until(lambda text: "w accept" in text)
+    tool.type("tw")
+    shown = tool.until(lambda text: "keeps your choices" in " ".join(text.split()))
+    assert "1 open: git mergetool takes a file whole" in " ".join(shown.split())
+    tool.type("w")
+    assert tool.wait() == 1
+    assert content(conflicted) == st(BASE, OURS)
+    done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"accept\naccept\n", ok=(1,))
+    assert b"1 of 2 parts open" in done.stdout
+    assert content(conflicted) == st(BASE, {QUERY: THEIRS[QUERY], VALUE: OURS[VALUE]})
+
+
+def test_a_mistyped_strategy_stays_to_be_corrected(conflicted: Repo, tool: Terminal) -> None:
+    tool.until(lambda text: "w accept" in text)
+    tool.type("stheirz\r")
+    shown = tool.until(lambda text: "did you mean: theirs" in text)
+    assert "strategy: theirz_" in shown
+    tool.type("\x7fs\r")
+    tool.until(lambda text: row(text, 0)[2:] == ["theirs", "1.000", "0.000"])
+    done = conflicted.run(
+        "git-theta", "mergetool", NAME, stdin=b"1 avrage\nacept\n9 ours\n", ok=(1,)
+    )
+    for words in (
+        b"did you mean: average",
+        b"did you mean: accept",
+        b"there is no line 9: the table",
+    ):
+        assert words in done.stdout
+
+
+def test_other_files_go_to_the_tool_that_git_would_take(repo: Repo) -> None:
+    repo.write("notes.txt", b"base\n")
+    repo.commit("base")
+    repo.git("checkout", "-q", "-b", "side")
+    repo.write("notes.txt", b"theirs\n")
+    repo.commit("theirs")
+    repo.git("checkout", "-q", "main")
+    repo.write("notes.txt", b"ours\n")
+    repo.commit("ours")
+    repo.run("git", "merge", "side", ok=(1,))
+    programs = repo.path.parent / "programs"
+    programs.mkdir()
+    # The first of the tools that Git tries: it is given the four files.
+    fake = programs / "tortoisemerge"
+    fake.write_text('#!/bin/sh\nfor last; do :; done\nprintf "merged\\n" > "$MERGED_FILE"\n')
+    fake.chmod(0o755)
+    env = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+           "MERGED_FILE": str(repo.path / "notes.txt")}  # fmt: skip
+    done = repo.run("git", "mergetool", "notes.txt", stdin=b"\ny\n", env=env)
+    assert (repo.path / "notes.txt").read_bytes() == b"merged\n"
+    assert b"tortoisemerge" in done.stdout
+    assert repo.git("ls-files", "-u") == ""
+
+
+def test_other_peoples_tool_stays(new_repo: Callable[..., Repo]) -> None:
+    repo = new_repo("other", install=False)
+    repo.git("config", "--global", "merge.tool", "meld")
+    assert "merge.tool" not in repo.theta("install")
+    assert repo.git("config", "--global", "merge.tool").strip() == "meld"
+    repo.theta("uninstall")
+    assert repo.git("config", "--global", "merge.tool").strip() == "meld"
+    repo.git("config", "--global", "--unset", "merge.tool")
+    assert "merge.tool = theta" in repo.theta("install")
+    repo.git("config", "--global", "merge.tool", "vimdiff")
+    assert "already set up" in repo.theta("install")
+    repo.git("config", "--global", "merge.tool", "theta")
+    repo.theta("uninstall")
+    assert repo.git("config", "--global", "merge.tool", ok=(1,)) == ""

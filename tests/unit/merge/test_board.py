@@ -33,12 +33,13 @@ class FakeState:
 class FakeConflict:
     path: str = "model.safetensors"
     state: FakeState = field(default_factory=FakeState)
+    names: tuple[str, ...] = NAMES
 
     def plan(self) -> Plan:
-        some = manifest(*(entry(name) for name in NAMES))
+        some = manifest(*(entry(name) for name in self.names))
         decisions = [
             Decision(n, "weights", "changed", "changed", "merge", None, self.state.choose(n))
-            for n in NAMES
+            for n in self.names
         ]
         kept = Decision("d", "weights", "kept", "changed", "theirs", None)
         return Plan(some, some, some, (*decisions, kept))
@@ -128,8 +129,70 @@ def test_a_mistake_is_told_and_changes_nothing(typed: str, message: str) -> None
     assert message in text(made)
     assert made.rows[0].open
     assert made.conflict == FakeConflict()
-    press(made, "u")
+    assert made.prompt == typed
+    assert f"strategy: {typed}_" in text(made)
+    press(made, "esc", "u")
     assert made.message == "nothing was resolved yet"
+
+
+def test_a_mistyped_strategy_is_corrected_where_it_stands() -> None:
+    made = board()
+    press(made, "down", "s", *"tis,density=0.3", "enter")
+    assert "did you mean: ties" in text(made)
+    press(made, *["back"] * len("is,density=0.3"), *"ies", "enter")
+    assert made.prompt is None
+    assert [row.chosen for row in made.rows] == ["", "ties", ""]
+
+
+def test_all_that_is_known_is_said_in_a_narrow_terminal() -> None:
+    made = board()
+    press(made, "s", *"tis", "enter")
+    shown = " ".join(" ".join(made.screen(60, 24)[0]).split())
+    assert "did you mean: ties" in shown
+    for name in ("ours", "average", "task-arithmetic"):
+        assert name in shown
+
+
+def test_control_characters_leave_from_the_prompt_too() -> None:
+    for key in ("\x03", "\x04"):
+        assert press(board(), key) == "quit"
+        assert press(board(), "s", *"aver", key) == "quit"
+
+
+LAYERS = [f"base_model.model.layers.{n}.self_attn.{p}.weight" for n in range(12) for p in "qv"]
+
+
+def many(names: Sequence[str]) -> Board:
+    return Board(FakeConflict(names=tuple(names)), weigh)
+
+
+def test_names_are_told_apart_in_sixty_columns() -> None:
+    names = [f"base_model.model.model.layers.{n}.self_attn.q_proj.lora_A.default.weight"
+             for n in range(10)]  # fmt: skip
+    made = many(names)
+    lines, _ = made.screen(60, 30)
+    assert all(len(line) < 60 for line in lines)
+    rows = lines[2:12]
+    assert len({row.split("  ")[0] for row in rows}) == 10
+    assert all(str(n) in row for n, row in enumerate(rows))
+    # The whole name of the row under the cursor stands below.
+    assert names[0] in "".join(lines[12:])
+
+
+def test_many_that_changed_alike_are_one_line() -> None:
+    made = many(LAYERS)
+    shown = text(made)
+    assert "model.safetensors: 24 of 24 parts open" in shown
+    assert "base_model.model.layers.{0..11}.self_attn.{q,v}.weight" in shown
+    assert len(made.lines) == 1
+    press(made, "t")
+    assert made.left == 0
+    press(made, "u", "f", "down", "o")
+    assert [row.chosen for row in made.rows[:3]] == ["", "ours", ""]
+    assert len(made.lines) == 24
+    press(made, "f")
+    assert len(made.lines) == 1
+    assert "several, 23 open" in text(made)
 
 
 def test_accepting_with_something_open_is_asked_twice() -> None:
