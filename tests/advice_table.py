@@ -112,8 +112,13 @@ RUN: dict[str, dict[str, str]] = {
         "{chosen_by}erge one at a time: git theta merge BRANCH": "test_merge_several.test_what_stays_open_changes_nothing",
         "Merged, but not committed: git commit concludes it, git merge --abort takes it back": "test_merge_several.test_stopping_before_the_commit",
     },
+    "git_theta_ext/cli/mergetool_git.py": {
+        "(git config mergetool.keepBackup false leaves none)": "test_mergetool.test_without_backups_nothing_is_said_of_them",
+    },
     "git_theta_ext/cli/mergetool.py": {
-        "{printable(path)}: written; to take it: git add {name}": "test_mergetool.test_settled_with_the_keyboard_alone",
+        "{name}: written; to take it: git add {to_add(settled)}": "test_mergetool.test_settled_with_the_keyboard_alone",
+        "git theta mergetool {name}": "test_mergetool.test_leaving_keeps_the_choices_for_the_next_start",
+        "; what was written stays; to take it back: git theta resolve {name} --undo": "test_mergetool.test_what_was_written_can_be_taken_back",
     },
     "git_theta_ext/cli/prune.py": {
         "hint: git theta push {shown} --all": "test_advice_objects.test_prune_of_what_the_remote_lacks",
@@ -129,7 +134,7 @@ RUN: dict[str, dict[str, str]] = {
         "So that git push does it by itself: git theta install --local": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
     },
     "git_theta_ext/cli/resolve.py": {
-        "{printable(path)}: nothing is open; to take it: git add {_to_add(conflict)}": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
+        "{printable(path)}: nothing is open; to take it: git add {to_add(conflict)}": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
     },
     "git_theta_ext/cli/show.py": {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
@@ -273,6 +278,12 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
+    "git_theta_ext/cli/mergetool_git.py": [
+        "which git add ignores here",
+    ],
+    "git_theta_ext/merge/board.py": [
+        "{self.left} open: git mergetool takes a file whole, so nothing is written until all is settled; w again leaves, and keeps your choices for the next start",
+    ],
     "git_theta_ext/cli/add.py": [
         "Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage it. The store keeps the adapter's own factors. Checkpoints without an adapter are added by git add.",
     ],
@@ -301,6 +312,7 @@ NAMED: dict[str, list[str]] = {
         "no checkpoint was changed on both sides: git merge needs no strategy",
     ],
     "git_theta_ext/cli/mergetool.py": [
+        "{name}: written; git mergetool adds it now",
         "Show the tensors that both sides changed, try strategies, see how far the result is from each side, and accept it. git mergetool --tool=theta starts this.",
     ],
     "git_theta_ext/cli/pull.py": [
@@ -390,6 +402,7 @@ NAMED: dict[str, list[str]] = {
 """Module -> lines that name a command and suggest none."""
 
 NOT_RUN: dict[str, str] = {
+    "the model's shards are written too; to take them: git add {to_add(conflict)}": "the words of resolve, which test_merge_sharded runs; under git mergetool the same function makes them",
     "it cannot be merged into the weights: track its own folder beside the model, with git add": "a folder is added as any file is",
     "name one shard alone: git theta add SHARD --update ADAPTER": "two shards with different tensors of one name: no writer makes them; `git theta add SHARD` itself runs in test_a_shard_is_not_the_model",
     "{plural(len(gone), 'object')} that the server says it has cannot be had from it, or is damaged there: {_names(gone)}. Whoever has them runs: git theta push --no-cache": "the job of a pull request cannot run it; `git theta push` runs in test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from git_theta_ext import advice
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.cli import mergetool_git
 from git_theta_ext.cli.mergetool_lines import by_lines
@@ -23,7 +23,7 @@ from git_theta_ext.merge import distance, drafts
 from git_theta_ext.merge.board import Board, Leave, Settling
 from git_theta_ext.merge.models import ModelConflict
 from git_theta_ext.merge.resolve import Conflict
-from git_theta_ext.paths import from_top
+from git_theta_ext.paths import from_here, from_top
 from git_theta_ext.repository import Repository
 from git_theta_ext.sharded import names_model
 from git_theta_ext.text import plural, printable
@@ -103,15 +103,14 @@ def _until_left(board: Board, *, plain: bool) -> Left:
 def _leave(before: Conflict, board: Board, left: Left, args: argparse.Namespace) -> int:
     """Keep what was chosen, and say so; the exit code."""
     count = drafts.keep(before, _conflict(board))
-    name = printable(before.path)
-    told = f"{name}: left as it was"
+    name = advice.word(from_here(before.repository, before.path))
+    told = f"{printable(before.path)}: left as it was"
     if count:
-        told += (
-            f"; {plural(count, 'choice')} {'is' if count == 1 else 'are'} kept for the next start: "
-            f"git theta mergetool {shlex.quote(name)}"
-        )
+        are = "is" if count == 1 else "are"
+        told += f"; {plural(count, 'choice')} {are} kept for the next start: "
+        told += f"git theta mergetool {name}"
     elif _conflict(board).state.resolutions != before.state.resolutions:
-        told += f"; what was written stays: git theta resolve {shlex.quote(name)} --undo"
+        told += f"; what was written stays; to take it back: git theta resolve {name} --undo"
     with suppress(OSError):  # a terminal that is gone
         print(told, flush=True)
     return _INTERRUPTED if left == "interrupted" else 1

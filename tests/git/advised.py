@@ -49,7 +49,14 @@ def at(folder: str, command: tuple[str, ...]) -> tuple[str, ...]:
     return ("sh", "-c", f'cd "{folder}" && exec "$@"', "sh", *command) if folder != "." else command
 
 
-def do(repo: Repo, command: str, folder: str = ".", /, **placeholders: str) -> str:
+def do(
+    repo: Repo,
+    command: str,
+    folder: str = ".",
+    /,
+    ok: tuple[int, ...] = (0,),
+    **placeholders: str,
+) -> str:
     """Run an advised command in a shell, with what a user puts in the place of words in capitals.
 
     Returns what it printed; fails the test where it fails.
@@ -57,7 +64,7 @@ def do(repo: Repo, command: str, folder: str = ".", /, **placeholders: str) -> s
     for word, value in placeholders.items():
         assert re.search(rf"\b{word}\b", command), (word, command)
         command = re.sub(rf"\b{word}\b", lambda _, value=value: value, command)
-    done = repo.run(*at(folder, ("sh", "-c", command)))
+    done = repo.run(*at(folder, ("sh", "-c", command)), ok=ok)
     return (done.stdout + done.stderr).decode("utf-8", "replace")
 
 

@@ -21,6 +21,7 @@ import pytest
 
 from git_theta_ext.cli.mergetool import full_screen
 from tests.conftest import Repo
+from tests.git.advised import do, only
 from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st
 from tests.git.test_merge_resolve import BASE, OURS, THEIRS, content, mean
 
@@ -163,6 +164,15 @@ def test_accepting_a_part_leaves_the_rest_in_conflict(conflicted: Repo) -> None:
     assert conflicted.git("ls-files", "-u").count(NAME) == 3
     done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"all ours\n", ok=(1,))
     assert b"left as it was" in done.stdout
+
+
+def test_what_was_written_can_be_taken_back(conflicted: Repo) -> None:
+    typed = b"1 theirs\naccept\naccept\n"
+    conflicted.run("git-theta", "mergetool", NAME, stdin=typed, ok=(1,))
+    done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"undo\nquit\n", ok=(1,))
+    do(conflicted, only(done.stdout.decode(), "--undo"), ok=(0, 1))
+    assert content(conflicted) == st(BASE, OURS)
+    assert "2 parts open" in conflicted.theta("resolve", NAME, ok=(1,))
 
 
 def test_a_file_that_is_not_in_conflict(repo: Repo) -> None:
