@@ -18,6 +18,7 @@ from git_theta_ext.errors import (
     CorruptObjectError,
     MissingObjectError,
     ThetaError,
+    TransferError,
     UnknownUpdateError,
     UsageError,
 )
@@ -268,6 +269,9 @@ class Blocks:
             choice = encode(base)
         except CorruptObjectError:
             self.sound(reference.chain)  # says which object it is, and moves it away
+        except (MissingObjectError, TransferError):
+            if self.sound(reference.chain):
+                raise  # absent, and not because it was moved away
         else:
             if self.sound(reference.chain[: choice.keep]):
                 return choice, reference

@@ -13,7 +13,7 @@ import numpy as np
 
 from git_theta_ext.blocks import Blocks
 from git_theta_ext.bounds import say
-from git_theta_ext.errors import ChangedWhileReadError
+from git_theta_ext.errors import ChangedWhileReadError, MissingObjectError, TransferError
 from git_theta_ext.formats import opaque, read_layout, skeleton
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.formats.chunks import chunk_lengths
@@ -245,7 +245,12 @@ class Checkin:
 
         answers = ordered_map(changed, absent, lambda item: item[0].spec.nbytes)
         needed = [block for (_, block), yes in zip(absent, answers, strict=True) if yes]
-        self._blocks.ensure(ref for block in needed for ref in block.chain)
+        try:
+            self._blocks.ensure(ref for block in needed for ref in block.chain)
+        except (MissingObjectError, TransferError):
+            # One that was damaged and set aside must not keep the next version from being added.
+            if any(self._blocks.sound(block.chain) for block in needed):
+                raise
 
     def _block(self, piece: _Piece, source: Source, references: PathReferences) -> Block:
         """One block's entry: copied if it is stored already, else encoded and stored."""

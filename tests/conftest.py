@@ -21,6 +21,33 @@ settings.load_profile("theta")
 T = TypeVar("T")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """All cases of the tests that are marked with `sample`, not one in so many."""
+    parser.addoption("--all-cases", action="store_true", help="also those that `sample` leaves out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test marked `sample(n)`, with many cases that take seconds, run one in n.
+
+    The others are counted as deselected; `python -m tests.reliability` runs all.
+    """
+    if config.getoption("--all-cases"):
+        return
+    seen: dict[str, int] = {}
+    left_out = []
+    for item in items:
+        mark = item.get_closest_marker("sample")
+        if mark is not None:
+            name = item.nodeid.partition("[")[0]
+            seen[name] = number = seen.get(name, -1) + 1
+            if number % mark.args[0]:
+                left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def needed_programs() -> None:
     """git and git-lfs must be there: a missing one is a failure, never a silent skip."""

@@ -113,6 +113,7 @@ def resharded(repo: Repo, text: str, linked: str, target: str, *, collide: bool)
     repo.commit("ours")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("linked", ["ours", "theirs"])
 @pytest.mark.parametrize(
     ("what", "target", "collide"),
@@ -143,6 +144,7 @@ def test_an_index_that_is_a_link(
         assert json.loads((repo.path / INDEX).read_text()) == json.loads(index_of(moved=True))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("settle", ["resolve", "abort"])
 def test_shards_whose_folder_has_become_a_link(repo: Repo, trap: Trap, settle: str) -> None:
     def at(folder: str) -> Repo:
@@ -177,6 +179,7 @@ def in_conflict(repo: Repo, name: str = FILE) -> None:
     repo.run("git", "merge", "theirs", ok=(1,))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("target", ["../outside/victim", ".git/config", "../outside/made"])
 def test_resolve_replaces_a_link(repo: Repo, trap: Trap, skip: bool, target: str) -> None:
@@ -189,6 +192,7 @@ def test_resolve_replaces_a_link(repo: Repo, trap: Trap, skip: bool, target: str
     assert (repo.path / FILE).read_bytes()[:9].startswith(b"git-theta") == skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("skip", [False, True])
 def test_resolve_writes_nothing_behind_a_linked_folder(repo: Repo, trap: Trap, skip: bool) -> None:
     in_conflict(repo, f"sub/{FILE}")
@@ -200,6 +204,7 @@ def test_resolve_writes_nothing_behind_a_linked_folder(repo: Repo, trap: Trap, s
     assert done.returncode != 0
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("command", [("pull",), ("fetch",), ("install", "--local")])
 def test_manifests_behind_a_linked_folder_are_let_be(
     repo: Repo, trap: Trap, command: tuple[str, ...]
@@ -215,6 +220,7 @@ def test_manifests_behind_a_linked_folder_are_let_be(
     repo.run("git", "theta", *command, ok=(0, 1, 2, 10))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", ["gram", "fisher"])
 @pytest.mark.parametrize("target", ["../outside/victim", ".git/config"])
 def test_statistics_replace_a_link(repo: Repo, trap: Trap, kind: str, target: str) -> None:
@@ -228,6 +234,7 @@ def test_statistics_replace_a_link(repo: Repo, trap: Trap, kind: str, target: st
     assert not (repo.path / name).is_symlink()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("command", ["track", "untrack"])
 @pytest.mark.parametrize("target", ["../outside/victim", ".git/config", ".git/info/attributes"])
 def test_linked_attributes_are_not_written(
@@ -266,6 +273,7 @@ REFUSED = (
 )  # fmt: skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "words", [["diff", "HEAD~1", "HEAD", "--format", "html"], ["export", FILE, "--to", "npz"]]
 )

@@ -12,7 +12,7 @@ from git_theta_ext.merge.factors import STRATEGIES
 from git_theta_ext.merge.plan import make_plan
 from git_theta_ext.merge.rows import plan_several
 from git_theta_ext.merge.strategies import TABLE
-from tests.unit.merge.test_groups import LAYOUTS, Types, version
+from tests.unit.merge.test_coupled_layouts import LAYOUTS, Types, version
 
 CONTAINERS = ("safetensors", "torch-zip", "torch-legacy", "gguf", "onnx", "npz", "hdf5")
 COMPUTED = [one.name for one in TABLE if one.name not in ("ours", "theirs", "base")]

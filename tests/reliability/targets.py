@@ -154,7 +154,7 @@ def _container(name: str, data: bytes) -> None:
     """One container's reader: refuses, or the layout rebuilds the file; then all who read it."""
     source = BytesSource(data)
     try:
-        found = formats._try(name, formats.get(name), data[:512], source)
+        found = formats._try(name, formats.get(name), data[:512], source, [])
     except UsageError as error:
         raise BrokenLawError(str(error)) from error
     if found is not None:

@@ -25,7 +25,7 @@ from git_theta_ext.errors import StoreError
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.containers import npy
-from tests.hostile.attacks.test_clone import run_all
+from tests.hostile.attacks.test_by_clone import run_all
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes and such names need POSIX")
 
@@ -43,6 +43,7 @@ def versions(repo: Repo, name: str = NAME) -> None:
         repo.commit(f"version {seed}")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
 @pytest.mark.parametrize(
     "place", [NAME, INDEX, ".theta.toml", ".lfsconfig", "model.gram.safetensors"]
@@ -265,6 +266,7 @@ def test_manifests(repo: Repo) -> None:
     assert time.monotonic() - start < 200
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("out", ["pipe", "link/x", ".git/x", "data/.GIT/x", "sub/link/x"])
 def test_output(repo: Repo, out: str) -> None:
     """A place for a report that the work tree has laid a trap with; no refusal exits with 0"""
@@ -277,7 +279,7 @@ def test_output(repo: Repo, out: str) -> None:
     (repo.path / "pipe").symlink_to(outside / "made")
     versions(repo)
     for words in (
-        ["export", NAME, "--to", "npz", "-o", out],
+        ["export", NAME, "--to", "safetensors", "-o", out],
         ["diff", "--format", "html", "-o", out, "HEAD~1"],
     ):
         done = repo.run(*THETA, *words, ok=ANY)

@@ -83,6 +83,7 @@ def evil_answer(repo: Repo, folder: Path) -> bytes:
     return next(one for one in answers(folder) if evil in one.read_bytes()).read_bytes()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", ["rewritten", "renamed"])
 def test_memory(repo: Repo, shared: Path, how: str) -> None:
     """An answer planted in the memory of a shared store, so that another model is committed"""
@@ -155,6 +156,7 @@ def test_swapped_object(repo: Repo, shared: Path) -> None:
     assert checked_out(repo) == DATA
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link", "device", "terabyte"])
 def test_no_object(repo: Repo, shared: Path, kind: str) -> None:
     """Pipes, folders, devices, links to nothing and sparse terabytes in the place of objects"""
@@ -206,6 +208,7 @@ def test_lock_that_is_a_pipe(tmp_path: Path) -> None:
         assert stat.S_ISFIFO((tmp_path / "lock").lstat().st_mode)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("which", ["tmp", "objects/??", "objects/??/??"])
 def test_linked_folders_of_the_store(repo: Repo, shared: Path, which: str) -> None:
     """Links in the place of a shared store's folders, so that files are made elsewhere"""
@@ -273,6 +276,7 @@ def command_of(repo: Repo) -> Allowed:
     return Allowed(os.fspath((repo.path / ".git").resolve()), "touch ran {checkpoint}")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", ["file", "link", "pipe", "folder of others", "open folder"])
 def test_planted_consent(repo: Repo, sealed: Path, how: str) -> None:
     """A consent that the user did not give: planted, or brought by the clone and linked to"""
@@ -317,6 +321,7 @@ def test_consent_in_an_open_folder(tmp_path: Path) -> None:
         assert not consent.given(wanted)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", ["planted", "linked", "second name"])
 def test_progress_of_a_check(repo: Repo, shared: Path, how: str) -> None:
     """A record of an interrupted check that passes damage over, or leads to a file to empty"""
@@ -363,6 +368,7 @@ def test_borrowed_objects(repo: Repo) -> None:
     assert checked_out(clone) == second
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("words", [["status"], ["ls-files"], ["diff"], ["show", NAME], ["pull"]])
 def test_repository_of_another_user(repo: Repo, words: list[str]) -> None:
     """A repository that is another user's, whose configuration would count"""
@@ -392,6 +398,7 @@ def test_repository_of_another_user_in_python(repo: Repo) -> None:
     assert Repository.__name__.encode() in done.stderr
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("which", ["first", "all"])
 def test_chunks_of_an_opaque_file(repo: Repo, shared: Path, which: str) -> None:
     """Planted chunks of a file that is kept as opaque bytes, before a new version is added"""

@@ -194,6 +194,7 @@ def test_refs_that_stand_for_other_commits(pull: Repo, github: GitHub) -> None: 
     assert TENSOR in github.comments[-1]["body"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("what", ["whole", "link", "pointer", "submodule", "empty", "deleted"])
 def test_a_checkpoint_that_is_none_any_more(pull: Repo, github: GitHub, what: str) -> None:  # noqa: F811
     """The attributes are removed, and a checkpoint becomes a blob, a link, a pointer or nothing."""
@@ -313,6 +314,7 @@ def test_commands_to_the_runner(pull: Repo, github: GitHub) -> None:  # noqa: F8
     assert set(outputs(folder)) == {"changed", "objects", "html"}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("text", ["##[set-env]x", "a\r\n::add-mask::x", "%0a::error::", "\x85::x"])
 def test_commands_inside_of_annotations(text: str) -> None:
     """What an annotation quotes ends it, and begins another command."""
@@ -332,6 +334,7 @@ LFSCONFIGS = (
 )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("event", ["pull_request", "merge_group"])
 def test_a_server_that_the_head_names(pull: Repo, github: GitHub, event: str) -> None:  # noqa: F811
     """The head brings, changes and deletes .lfsconfig and .gitmodules to have its server asked."""
@@ -387,6 +390,7 @@ EVENTS: list[object] = [
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("number", range(len(EVENTS)))
 def test_forged_events(tmp_path: Path, number: int) -> None:
     """An event names options, paths and refs where there should be commits and numbers."""
@@ -396,6 +400,7 @@ def test_forged_events(tmp_path: Path, number: int) -> None:
         events.read_event({"GITHUB_EVENT_PATH": str(path), "GITHUB_REPOSITORY": "o/r"})
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("text", ["[" * 3_000_000, "9" * 3_000_000, "", '{"a": ' * 100_000])
 def test_events_that_are_no_json(tmp_path: Path, text: str) -> None:
     """An event is nested, or long, beyond what a parser takes."""

@@ -83,6 +83,7 @@ def ways(*names: str) -> Iterator[list[str]]:
 # -- links -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("depth", "target"), [(1, "outside"), (2, ".git"), (3, ".git/hooks")])
 def test_linked_folder(repo: Repo, trap: Trap, depth: int, target: str) -> None:
     """A linked folder at each depth on the way to a checkpoint in conflict"""
@@ -149,6 +150,7 @@ def test_folder_swapped_meanwhile(repo: Repo, trap: Trap) -> None:
     assert sorted(os.listdir(trap.outside)) == ["deep", NAME, "victim"]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "folder",
     [".g\u200cit", ".GIT\ufeff", "\u206f.git", "git~1", ".git .", ".git::$INDEX_ALLOCATION"],
@@ -177,6 +179,7 @@ def planted(folder: Path, mark: Path, *names: str) -> None:
         path.chmod(0o755)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("first", ["", ".", "./bin", "bin"])
 def test_programs_of_the_clone(repo: Repo, tmp_path: Path, first: str) -> None:
     """git, git-lfs, ssh and pagers in the clone, where PATH begins with a relative folder"""
@@ -452,6 +455,7 @@ def test_consent_elsewhere(repo: Repo, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "trick", ["\\u200b", "\\u202e", "\\u0000x", "\\r", "\\u3164", "\\u001b[8m", "\\n"]
 )

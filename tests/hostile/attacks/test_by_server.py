@@ -149,6 +149,7 @@ def test_objects_that_nobody_asked_for(new_repo: NewRepo) -> None:
 # -- lies about what is there ----------------------------------------------------------------------
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("offered", [True, False])
 def test_everything_is_there_already(new_repo: NewRepo, offered: bool) -> None:
     """A server says of a whole push that it has the objects, so that nothing is sent to it."""
@@ -202,6 +203,7 @@ def test_an_upload_to_nowhere(new_repo: NewRepo) -> None:
 # -- secrets ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_redirects_to_another_host(new_repo: NewRepo, status: int) -> None:
     """A redirect of a batch or of an object leads the credential of one host to another."""
@@ -358,6 +360,7 @@ def test_a_redirect_of_what_is_written() -> None:
         assert len(site.asked) == 1
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("target", ["ftp://{}/x", "file:///etc/hostname", "http://u:p@{}/x"])
 def test_a_redirect_to_what_is_no_web(target: str) -> None:
     """A redirect of an object leads to FTP, to a file, or to a place with a password."""
@@ -372,6 +375,7 @@ def test_a_redirect_to_what_is_no_web(target: str) -> None:
         assert len(site.asked) == 1
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::1]", "0.0.0.0"])
 def test_addresses_inside_the_runner(host: str) -> None:
     """The batch, or a redirect, leads to a server that only the runner reaches."""
@@ -397,6 +401,7 @@ def test_a_batch_of_a_million_strangers() -> None:
         assert len(server._places) <= 2
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "body",
     [
@@ -467,6 +472,7 @@ def test_headers_that_say_where_a_request_ends() -> None:
             server.download(ABSENT)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("status", [400, 401, 500])
 def test_errors_that_quote_a_password(status: int) -> None:
     """What is said of a refusal, or of a URL that is none, quotes its password or signature."""
@@ -528,6 +534,7 @@ def test_a_tree_of_pointers_without_end(new_repo: NewRepo, tmp_path: Path) -> No
     assert after.ru_utime - used.ru_utime + time.process_time() - start < 10
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["x\u2028y", "x\u0085y", "x\udcffy"])
 def test_refs_with_line_ends_in_their_names(new_repo: NewRepo, tmp_path: Path, name: str) -> None:
     """Names of refs have what Unicode calls a line end, or no text at all, to stop every push."""
