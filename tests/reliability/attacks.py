@@ -47,7 +47,8 @@ def table() -> str:
 def measure(scale: float) -> list[Row]:
     """Try all of them, whatever the scale."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--all-cases", str(FOLDER)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--all-cases",
+         str(FOLDER)],
         cwd=_ROOT, capture_output=True, check=False, text=True,
     )  # fmt: skip
     counts = {
