@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 import zstandard
 
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.updates import get
 from git_theta_ext.updates.base import Values, values_dtype
 from git_theta_ext.updates.low_rank import Factors, LowRank

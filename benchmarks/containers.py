@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from git_theta_ext import beside
-from git_theta_ext.formats import skeleton
+from git_theta_ext.checkpoints import companions
+from git_theta_ext.checkpoints.write import ArraysSource
 from git_theta_ext.formats.base import Span
-from git_theta_ext.formats.source import FileSource
-from git_theta_ext.writer import ArraysSource
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.source import FileSource
 from tests.containers import hdf5, keras
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -217,7 +217,7 @@ def real_files(weights: Path) -> None:
     print("\n| file | container | MB | in tensors | structure, compressed |\n|---|---|---|---|---|")
     for path in checkpoints(weights):
         with FileSource(path) as source:
-            layout = beside.read_layout(source, path.name, path.parent, (), None)
+            layout = companions.read_layout(source, path.name, path.parent, (), None)
             named = sum(
                 s.tensor.nbytes for s in layout.segments if isinstance(s, Span) and not s.opaque
             )

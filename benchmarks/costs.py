@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from git_theta_ext.manifest import UpdateRef
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects.work import of_chain
 from git_theta_ext.updates.base import values_dtype
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.coders import compress, compress_numbers
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build, parse
-from git_theta_ext.work import of_chain
 
 SIDE = 2048
 DTYPES_MEASURED = ("F32", "BF16", "F8_E4M3", "I8")

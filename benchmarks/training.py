@@ -33,17 +33,18 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.formats import safetensors, skeleton
-from git_theta_ext.manifest import Entry, Manifest
-from git_theta_ext.merge import collect
-from git_theta_ext.merge.apply import Merged, merge
-from git_theta_ext.merge.choice import Choice
-from git_theta_ext.merge.several import merge_several
-from git_theta_ext.merge.tune import Contest, Score, judge, tune
-from git_theta_ext.names import natural_key
-from git_theta_ext.store import Store
-from git_theta_ext.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.core.names import natural_key
+from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.formats import safetensors
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.merge.branches.tune import Contest, Score, judge, tune
+from git_theta_ext.merge.combine.apply import Merged, merge
+from git_theta_ext.merge.combine.several import merge_several
+from git_theta_ext.merge.strategies import collect_statistics
+from git_theta_ext.merge.strategies.choice import Choice
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates.base import values_dtype
 
 Arrays = dict[str, NDArray[Any]]
@@ -282,7 +283,7 @@ def cases(world: World) -> tuple[Arrays, list[Case]]:
 
 
 def _gram(world: World, arrays: Arrays, data: Batch) -> Arrays:
-    return collect.gram(world.load(arrays), [data[0][:500]], lambda model, x: model(x))
+    return collect_statistics.gram(world.load(arrays), [data[0][:500]], lambda model, x: model(x))
 
 
 def _fisher(world: World, arrays: Arrays, data: Batch) -> Arrays:
@@ -291,7 +292,7 @@ def _fisher(world: World, arrays: Arrays, data: Batch) -> Arrays:
     def loss(model: Any, batch: Any) -> Tensor:
         return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-    return collect.fisher(world.load(arrays), batches, loss)
+    return collect_statistics.fisher(world.load(arrays), batches, loss)
 
 
 # -- merging by this package -----------------------------------------------------------------------

@@ -24,8 +24,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from git_theta_ext.manifest import UpdateRef
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.updates.base import Encoded, Values, values_dtype
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Reference, encode_block

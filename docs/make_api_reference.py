@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext import api, errors, integrations
-from git_theta_ext.comparison import compare, measure
-from git_theta_ext.handle import Handle, Slice
-from git_theta_ext.reader import Checkpoint
+from git_theta_ext.api import functions, integrations
+from git_theta_ext.api.handle import Handle, Slice
+from git_theta_ext.checkpoints.read import Checkpoint
+from git_theta_ext.core import errors
+from git_theta_ext.diff import compare, measure
 
 TARGET = Path(__file__).with_name("api-reference.md")
-FUNCTIONS = [api.open, api.safe_open, api.load_into, api.commit, api.diff]
+FUNCTIONS = [
+    functions.open, functions.safe_open, functions.load_into, functions.commit, functions.diff,
+]  # fmt: skip
 CLASSES = [
     Checkpoint, Handle, Slice, compare.Comparison, compare.Change, measure.Measure,
     integrations.CommitCallback,
@@ -38,7 +41,7 @@ def reference() -> str:
         for name, member in _members(kind):
             lines += _entry(f"### `{kind.__name__}.{name}`", name, member)
     lines += [
-        "## Errors (`git_theta_ext.errors`)",
+        "## Errors (`git_theta_ext.core.errors`)",
         "",
         "| class | exit code | when |",
         "|---|---|---|",

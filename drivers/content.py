@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.drivers.pktline import MAX_PAYLOAD, PacketReader
-from git_theta_ext.errors import ManifestError
-from git_theta_ext.formats.source import FileSource
-from git_theta_ext.manifest import HEAD_BYTES
+from git_theta_ext.formats.layout.source import FileSource
+from git_theta_ext.manifest.model import HEAD_BYTES
 
 WINDOW_BYTES = 256 << 10
 """Content compared at once: it and its mirror stay in the processor's cache."""

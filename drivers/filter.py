@@ -11,9 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import BinaryIO
 
+from git_theta_ext.core.errors import ProtocolError
+from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
-from git_theta_ext.errors import ProtocolError
-from git_theta_ext.terminal import harmless_streams
 
 _CAPABILITIES = (b"clean", b"smudge", b"delay")
 

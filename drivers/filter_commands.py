@@ -13,29 +13,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from git_theta_ext import advice, files, formats, hooks, launch
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.checkin import Cancelled, Checkin
-from git_theta_ext.checkout import Checkout
-from git_theta_ext.drivers import ancestry
+from git_theta_ext import formats
+from git_theta_ext.checkpoints.clean import Cancelled, Checkin
+from git_theta_ext.checkpoints.memo import Memo
+from git_theta_ext.checkpoints.predecessors import References
+from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.core import advice, files
+from git_theta_ext.core.errors import ChangedWhileReadError, FormatError, ProtocolError, ThetaError
+from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.drivers.content import WINDOW_BYTES, Content
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
-from git_theta_ext.drivers.reminders import remind
 from git_theta_ext.drivers.room_ahead import RoomAhead
-from git_theta_ext.errors import (
-    ChangedWhileReadError,
-    FormatError,
-    ProtocolError,
-    ThetaError,
-)
-from git_theta_ext.formats.source import FileSource, check_unchanged
-from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
-from git_theta_ext.manifest_text import has_conflict_markers
-from git_theta_ext.memo import Memo
-from git_theta_ext.paths import where_git_was_started
-from git_theta_ext.references import References
-from git_theta_ext.repository import Repository, git_hash, skips_smudge
-from git_theta_ext.text import paragraph, printable
+from git_theta_ext.formats.layout.source import FileSource, check_unchanged
+from git_theta_ext.git import ancestry, hooks, launch
+from git_theta_ext.git.paths import where_git_was_started
+from git_theta_ext.git.repository import Repository, git_hash, skips_smudge
+from git_theta_ext.manifest.model import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
+from git_theta_ext.manifest.text import has_conflict_markers
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.reminders import remind
 
 _WORTH_REMEMBERING = 8 << 20
 """A smaller checkpoint is cleaned again sooner than Git tells what it wrote."""
@@ -216,7 +212,7 @@ class Commands:
         """
         if not manifest.startswith(_OPAQUE) or not formats.promises(path):
             return
-        from git_theta_ext.pointer_files import read_pointer  # rarely needed
+        from git_theta_ext.objects.transfer.pointer_files import read_pointer  # rarely needed
 
         if read_pointer(source.read(0, min(source.size, 1024))) is not None:
             reason, way = "it is a pointer of Git LFS", "git lfs pull   brings the file itself"

@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from git_theta_ext import files
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.converted import manifest_of
+from git_theta_ext.checkpoints.converted import manifest_of
+from git_theta_ext.core import files
+from git_theta_ext.core.errors import ManifestError, ThetaError
+from git_theta_ext.core.terminal import harmless_streams
+from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.drivers.operation import merged_head, operation
-from git_theta_ext.errors import ManifestError, ThetaError
-from git_theta_ext.manifest import Manifest
-from git_theta_ext.merge.apply import Merged, merge
-from git_theta_ext.merge.explain import conflict_lines, notes
-from git_theta_ext.merge.measured import statistics_of
-from git_theta_ext.merge.policy import Operation, policy_for
-from git_theta_ext.merge.state import State, key_of, load, save
-from git_theta_ext.repository import Repository
-from git_theta_ext.terminal import harmless_streams
-from git_theta_ext.text import paragraph, printable
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.merge.combine.apply import Merged, merge
+from git_theta_ext.merge.combine.statistics import statistics_of
+from git_theta_ext.merge.conflicts.explain import conflict_lines, notes
+from git_theta_ext.merge.conflicts.state import State, key_of, load, save
+from git_theta_ext.merge.strategies.policy import Operation, policy_for
+from git_theta_ext.objects.blocks import Blocks
 
 _FAILED = 2
 _MARKER = 7

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from git_theta_ext.drivers.ancestry import command_of, git_command
-from git_theta_ext.merge.policy import Operation
-from git_theta_ext.merge.resolve import operation_under_way
-from git_theta_ext.repository import Repository
+from git_theta_ext.git.ancestry import command_of, git_command
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.merge.conflicts.resolve import operation_under_way
+from git_theta_ext.merge.strategies.policy import Operation
 
 _HEAD = "GITHEAD_"
 _COMMANDS = ("cherry-pick", "revert", "rebase", "am")

@@ -9,7 +9,7 @@ from binascii import unhexlify
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from git_theta_ext.errors import ProtocolError
+from git_theta_ext.core.errors import ProtocolError
 
 MAX_PAYLOAD = 65516
 """Bytes of payload that one packet may carry."""

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from git_theta_ext import hook_scripts, hooks
-from git_theta_ext.errors import ThetaError
-from git_theta_ext.manifest import FIRST_LINE, HEAD_BYTES, MAX_BYTES, is_manifest
-from git_theta_ext.repository import Repository, skips_smudge
-from git_theta_ext.terminal import harmless_streams
-from git_theta_ext.text import paragraph
+from git_theta_ext.core.errors import ThetaError
+from git_theta_ext.core.terminal import harmless_streams
+from git_theta_ext.core.text import paragraph
+from git_theta_ext.git import hook_scripts, hooks
+from git_theta_ext.git.repository import Repository, skips_smudge
+from git_theta_ext.manifest.model import FIRST_LINE, HEAD_BYTES, MAX_BYTES, is_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def _run(arguments: Sequence[str]) -> int:
             return 0
         paths = manifests_left(repository)
         if paths:
-            from git_theta_ext.checkout import write_checkpoints
+            from git_theta_ext.checkpoints.smudge import write_checkpoints
 
             write_checkpoints(repository, paths)
     except ThetaError as error:

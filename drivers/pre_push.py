@@ -16,20 +16,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from git_theta_ext import advice, hook_scripts, hooks, left_behind, pointers, transport
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.drivers import ancestry
-from git_theta_ext.errors import (
+from git_theta_ext.core import advice
+from git_theta_ext.core.errors import (
     ManifestError,
     ProtocolError,
     RepositoryError,
     ThetaError,
     TransferError,
 )
-from git_theta_ext.lfs import GUARD
-from git_theta_ext.repository import Repository, any_commit_here
-from git_theta_ext.terminal import harmless_streams
-from git_theta_ext.text import paragraph, plural, printable
+from git_theta_ext.core.terminal import harmless_streams
+from git_theta_ext.core.text import paragraph, plural, printable
+from git_theta_ext.git import ancestry, hook_scripts, hooks
+from git_theta_ext.git.repository import Repository, any_commit_here
+from git_theta_ext.objects import left_behind
+from git_theta_ext.objects.transfer import pointers, transport
+from git_theta_ext.objects.transfer.lfs import GUARD
 
 
 @dataclass(frozen=True, slots=True)

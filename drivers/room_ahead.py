@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from git_theta_ext import checkpoints
-from git_theta_ext.bounds import check_together, claimed, free_space
-from git_theta_ext.errors import ThetaError
-from git_theta_ext.manifest import Manifest
-from git_theta_ext.repository import Repository
+from git_theta_ext.core.errors import ThetaError
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.objects import reachable
+from git_theta_ext.objects.bounds import check_together, claimed, free_space
 
 _SHARE = 16
 """The whole tree is looked at, once, when a sixteenth of the free space has been asked for."""
@@ -50,10 +50,10 @@ class RoomAhead:
         before = {entry.path: entry.oid for entry in self._repository.index()}
         coming = {
             path: oid
-            for path, oid in checkpoints.blobs_of(self._repository, tree)
+            for path, oid in reachable.blobs_of(self._repository, tree)
             if path not in done and (before.get(path) != oid or not (top / path).is_file())
         }
-        texts = checkpoints.manifest_texts(self._repository, dict.fromkeys(coming.values()))
+        texts = reachable.manifest_texts(self._repository, dict.fromkeys(coming.values()))
         sizes: dict[str, int] = {}
         for oid, text in texts:
             try:

@@ -9,13 +9,13 @@ __all__ = ["CommitCallback", "commit", "diff", "load_into", "open", "safe_open"]
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of `git_theta_ext.api`, imported when they are first asked for."""
+    """The functions of `git_theta_ext.api.functions`, imported when they are first asked for."""
     if name == "CommitCallback":
-        from git_theta_ext.integrations import CommitCallback
+        from git_theta_ext.api.integrations import CommitCallback
 
         return CommitCallback
     if name in __all__:
-        from git_theta_ext import api
+        from git_theta_ext.api import functions
 
-        return getattr(api, name)
+        return getattr(functions, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

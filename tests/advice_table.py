@@ -9,26 +9,26 @@ test_advice_table.py` fails. The lines are as `tests/suggestions.py` reads them.
 from __future__ import annotations
 
 RUN: dict[str, dict[str, str]] = {
-    "git_theta_ext/repository.py": {
+    "git_theta_ext/git/repository.py": {
         "cd to one, or make one: git init": "test_not_set_up.test_outside_a_repository_the_folder_is_named",
     },
-    "git_theta_ext/installation.py": {
+    "git_theta_ext/git/installation.py": {
         "git theta install (then the same again)": "test_not_set_up.test_pull_does_not_stage_checkpoints_whole",
     },
-    "git_theta_ext/adapters/base.py": {
+    "git_theta_ext/checkpoints/adapters/base.py": {
         "merge it with the tool that made it, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
-    "git_theta_ext/adapters/peft.py": {
+    "git_theta_ext/checkpoints/adapters/peft.py": {
         "write the merged checkpoint with its own tool, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
-    "git_theta_ext/adapters/peft_config.py": {
+    "git_theta_ext/checkpoints/adapters/peft_config.py": {
         "merge it with PEFT (merge_and_unload), save the model, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
-    "git_theta_ext/adapters/supply.py": {
+    "git_theta_ext/checkpoints/adapters/supply.py": {
         "merge it with the tool that made it, save the model, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
         "a whole checkpoint is added with: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
-    "git_theta_ext/advice.py": {
+    "git_theta_ext/core/advice.py": {
         "git rm -q --cached FILE && git add FILE": "test_advice.test_the_other_way_to_store_by_tensor",
         "git add --renormalize :/": "test_advice.test_status_advises_how_to_store_a_plain_blob_by_tensor",
         "git theta track PATTERN, then: {STORE_BY_TENSOR}": "test_advice.test_open_advises_how_to_have_it_stored_by_tensor",
@@ -37,61 +37,61 @@ RUN: dict[str, dict[str, str]] = {
         "in the folder of its source, install the package first: {python} -I -m pip install .": "test_advice_setup.test_the_package_is_installed_from_its_source",
         "python -I -m pip install {package}": "test_advice_setup.test_a_package_for_a_part_is_named_as_its_index_does",
     },
-    "git_theta_ext/attributes.py": {
+    "git_theta_ext/git/attributes.py": {
         "git theta track FILE": "test_advice_setup.test_a_folder_is_tracked_by_what_is_in_it",
         "run git theta track in the folder that holds the checkpoints": "test_advice_setup.test_a_pattern_of_another_folder",
     },
-    "git_theta_ext/blocks.py": {
+    "git_theta_ext/objects/blocks.py": {
         "git theta fsck --repair fetches it again, where a remote has it": "test_advice_objects.test_building_on_a_damaged_object",
     },
-    "git_theta_ext/bounds.py": {
+    "git_theta_ext/objects/bounds.py": {
         "make room, or keep the manifest in the work tree for now: set GIT_THETA_SKIP_SMUDGE=1 in the environment, repeat the command, and run git theta pull FILE where there is room": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
         "set GIT_THETA_SKIP_SMUDGE=1 in the environment, repeat the command, then run git theta pull FILE, which writes block by block": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
         "Git holds all {size(nbytes)} in memory before it writes them; at most {size(available)} are free (git theta pull writes block by block, after GIT_THETA_SKIP_SMUDGE=1)": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
     },
-    "git_theta_ext/checkout.py": {
+    "git_theta_ext/checkpoints/smudge.py": {
         "{advice.OTHER_VERSION}, or add the whole file: git add FILE": "test_advice_objects.test_a_version_that_does_not_fit_together",
     },
-    "git_theta_ext/cli/add.py": {
+    "git_theta_ext/cli/verbs/add.py": {
         "git add FILE && git commit, then try again": "test_advice_setup.test_an_update_of_what_is_not_committed",
         "{advice.TRACK_FIRST} && git commit, then try again": "test_advice_setup.test_an_update_of_what_is_stored_whole",
         "name all its shards: git theta add MODEL --update ADAPTER": "test_advice_setup.test_a_shard_is_not_the_model",
         "git commit -a, or: git checkout HEAD -- FILE then try again": "test_advice_setup.test_an_update_of_what_is_not_committed",
         "staged; git commit records it": "test_advice_setup.test_an_update_of_what_is_not_committed",
     },
-    "git_theta_ext/cli/allow.py": {
+    "git_theta_ext/cli/verbs/allow.py": {
         "git theta allow --list": "test_allow.test_it_is_listed_and_revoked",
     },
-    "git_theta_ext/cli/blame.py": {
+    "git_theta_ext/cli/verbs/blame.py": {
         "git theta show VERSION lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
         "git fetch --unshallow": "test_advice.test_a_mark_of_blame_advises_what_takes_it_away",
     },
-    "git_theta_ext/cli/cat.py": {
+    "git_theta_ext/cli/verbs/cat.py": {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
-    "git_theta_ext/cli/diff.py": {
+    "git_theta_ext/cli/verbs/diff.py": {
         "git theta diff --name-only lists some": "test_advice_reading.test_diff_of_a_tensor_that_is_not_there",
         "outside a repository: git theta diff FILE FILE": "test_advice_reading.test_diff_outside_of_a_repository",
         "git theta diff REV:FILE REV:FILE compares two files of two revisions": "test_advice_reading.test_diff_of_what_is_neither_a_revision_nor_a_file",
         "git theta diff [REV [REV]] FILE": "test_advice_reading.test_diff_of_what_is_neither_a_revision_nor_a_file",
     },
-    "git_theta_ext/cli/du.py": {
+    "git_theta_ext/cli/verbs/du.py": {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
-    "git_theta_ext/cli/export.py": {
+    "git_theta_ext/cli/verbs/export.py": {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
-    "git_theta_ext/cli/fsck.py": {
+    "git_theta_ext/cli/verbs/fsck.py": {
         "hint: git theta fsck --repair fetches what is missing or wrong": "test_advice_objects.test_fsck",
     },
-    "git_theta_ext/cli/install.py": {
+    "git_theta_ext/cli/verbs/install.py": {
         "{plural(count, 'manifest')} in the work tree: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
     },
     "git_theta_ext/cli/links.py": {
         "cp -L FILE FILE.whole && mv FILE.whole FILE && git add FILE": "test_advice_moving_in.test_a_link_becomes_the_checkpoint",
         "(a whole folder: cp -rL FOLDER COPY makes files of all links in it)": "test_advice_moving_in.test_a_folder_of_links_becomes_files",
     },
-    "git_theta_ext/cli/log.py": {
+    "git_theta_ext/cli/verbs/log.py": {
         "history ends here in this clone: what came before is not known (git fetch --unshallow)": "test_advice_reading.test_the_history_of_a_shallow_clone",
         "git theta show VERSION lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
@@ -101,49 +101,49 @@ RUN: dict[str, dict[str, str]] = {
         "did you mean: git theta {near}": "test_advice_reading.test_verbs_that_are_none",
         "git theta help VERB shows the options of a command.": "test_advice_reading.test_verbs_that_are_none",
     },
-    "git_theta_ext/cli/merge.py": {
+    "git_theta_ext/cli/verbs/merge.py": {
         "to go on: git theta resolve {place} --strategy {found[0]}": "test_merge_sharded.test_a_conflict_is_resolved_for_the_whole_model",
         "git theta merge {args.other} --tune 'python evaluate.py {checkpoint}'": "test_merge_command.test_tuning_finds_the_length_and_merges_when_told",
         "git theta allow (or, this once: --allow-evaluation)": "test_allow.test_it_does_not_run_before_it_was_allowed",
         "choose a strategy: git theta merge {args.other} --strategy average": "test_merge_sharded.test_what_collides_is_settled_by_a_strategy",
         "To take it: git theta merge {printable(args.other)} --strategy {best.label}": "test_merge_command.test_tuning_finds_the_length_and_merges_when_told",
     },
-    "git_theta_ext/cli/merge_several.py": {
+    "git_theta_ext/cli/verbs/merge_several.py": {
         "{chosen_by}erge one at a time: git theta merge BRANCH": "test_merge_several.test_what_stays_open_changes_nothing",
         "Merged, but not committed: git commit concludes it, git merge --abort takes it back": "test_merge_several.test_stopping_before_the_commit",
     },
-    "git_theta_ext/cli/mergetool_git.py": {
+    "git_theta_ext/cli/verbs/mergetool_git.py": {
         "(git config mergetool.keepBackup false leaves none)": "test_mergetool.test_without_backups_nothing_is_said_of_them",
     },
-    "git_theta_ext/cli/mergetool.py": {
+    "git_theta_ext/cli/verbs/mergetool.py": {
         "{name}: written; to take it: git add {to_add(settled)}": "test_mergetool.test_settled_with_the_keyboard_alone",
         "git theta mergetool {name}": "test_mergetool.test_leaving_keeps_the_choices_for_the_next_start",
         "; what was written stays; to take it back: git theta resolve {name} --undo": "test_mergetool.test_what_was_written_can_be_taken_back",
     },
-    "git_theta_ext/cli/prune.py": {
+    "git_theta_ext/cli/verbs/prune.py": {
         "hint: git theta push {shown} --all": "test_advice_objects.test_prune_of_what_the_remote_lacks",
     },
-    "git_theta_ext/cli/pull.py": {
+    "git_theta_ext/cli/verbs/pull.py": {
         "git theta ls-files": "test_advice_reading.test_pull_of_what_is_not_tracked",
     },
     "git_theta_ext/cli/pull_request.py": {
         "{path} was committed whole, without git-theta: git theta install --local && {advice.STORE_BY_TENSOR}": "test_pull_request.test_a_checkpoint_committed_whole",
     },
-    "git_theta_ext/cli/receive_check.py": {
+    "git_theta_ext/cli/verbs/receive_check.py": {
         "git theta push REMOTE {printable(refs)} uploads them (REMOTE as in your git push); then push again.": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
         "So that git push does it by itself: git theta install --local": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
     },
-    "git_theta_ext/cli/resolve.py": {
+    "git_theta_ext/cli/verbs/resolve.py": {
         "{printable(path)}: nothing is open; to take it: git add {to_add(conflict)}": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
     },
-    "git_theta_ext/cli/show.py": {
+    "git_theta_ext/cli/verbs/show.py": {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
-    "git_theta_ext/cli/stats.py": {
+    "git_theta_ext/cli/verbs/stats.py": {
         "it is not tracked: git theta track --filename FILE": "test_advice_setup.test_statistics_are_tracked_and_added",
         "to use them in merges, on each branch: git add FILE && git commit": "test_advice_setup.test_statistics_are_tracked_and_added",
     },
-    "git_theta_ext/cli/status.py": {
+    "git_theta_ext/cli/verbs/status.py": {
         "git-theta is not set up here: git theta install": "test_advice_setup.test_setting_up_as_status_says",
         "Smudging is off (theta.skipSmudge or its variable): checkouts leave manifests; git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
         "Tracked patterns: {names or 'none (git theta track PATTERN)'}": "test_advice_setup.test_setting_up_as_status_says",
@@ -151,7 +151,7 @@ RUN: dict[str, dict[str, str]] = {
         "missing objects: git theta fetch": "test_advice_objects.test_status_of_missing_objects",
         "manifests in the work tree: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
     },
-    "git_theta_ext/cli/track.py": {
+    "git_theta_ext/cli/verbs/track.py": {
         "git theta track '*.safetensors'": "test_not_set_up.test_an_empty_pattern_is_called_so",
         "Now run: git add .gitattributes": "test_advice_moving_in.test_track_advises_what_stages_the_patterns",
         "run git theta track in the folder that holds the checkpoints": "test_advice_setup.test_a_pattern_of_another_folder",
@@ -160,36 +160,36 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/transfers.py": {
         "git remote add origin URL": "test_advice_objects.test_a_push_where_there_is_no_remote",
     },
-    "git_theta_ext/cli/uninstall.py": {
+    "git_theta_ext/cli/verbs/uninstall.py": {
         "checkpoints as plain blobs: git theta untrack PATTERN; git add --renormalize .; git commit": "test_advice_setup.test_taking_it_away",
     },
-    "git_theta_ext/cli/untrack.py": {
+    "git_theta_ext/cli/verbs/untrack.py": {
         "Now run: git add .gitattributes": "test_advice_moving_in.test_track_advises_what_stages_the_patterns",
         "To store the files themselves in Git again: git add --renormalize .": "test_advice.test_untrack_advises_how_to_store_the_file_itself_again",
     },
-    "git_theta_ext/comparison/contents.py": {
+    "git_theta_ext/checkpoints/contents.py": {
         "git lfs fetch --all": "test_advice_reading.test_what_git_lfs_has_elsewhere_is_fetched_for_blame",
     },
-    "git_theta_ext/comparison/files.py": {
+    "git_theta_ext/diff/files.py": {
         "to compare two versions of a model: git theta diff REV REV -- PATH": "test_advice_reading.test_diff_of_two_versions_of_a_sharded_model",
     },
-    "git_theta_ext/converted.py": {
+    "git_theta_ext/checkpoints/converted.py": {
         "git lfs fetch --all then begin again, after: git merge --abort (or the like)": "test_advice_moving_in.test_it_is_merged_once_its_objects_are_here",
     },
-    "git_theta_ext/demo/story.py": {
+    "git_theta_ext/cli/demo/story.py": {
         "In your own repository: git theta install; git theta track '*.safetensors'; git add, commit, push as ever.": "test_advice_setup.test_the_demo_ends_with_what_to_type",
     },
-    "git_theta_ext/endpoints.py": {
+    "git_theta_ext/objects/transfer/endpoints.py": {
         "git config --show-origin --get-regexp url tells where it stands": "test_advice_objects.test_a_url_that_is_not_used",
         "git remote -v (is the disk mounted?)": "test_advice_objects.test_a_remote_that_is_not_mounted",
     },
-    "git_theta_ext/hook_scripts.py": {
+    "git_theta_ext/git/hook_scripts.py": {
         'echo >&2 " git theta install (or, to do without it: git theta uninstall, or remove $0)"': "test_hooks.test_a_python_that_is_gone_stops_a_push_and_warns_elsewhere",
         'echo >&2 " The push was stopped; nothing is lost. Install it again and type: git theta install"': "test_hooks.test_a_python_that_is_gone_stops_a_push_and_warns_elsewhere",
         'echo >&2 " (or, to do without it: git theta uninstall, or remove $0)"': "test_hooks.test_a_python_that_is_gone_stops_a_push_and_warns_elsewhere",
         'echo >&2 "git theta: warning: $theta_program is gone; type: git theta install"': "test_hooks.test_a_python_that_is_gone_stops_a_push_and_warns_elsewhere",
     },
-    "git_theta_ext/hooks.py": {
+    "git_theta_ext/git/hooks.py": {
         "cannot write the hook {folder / name}: {error.strerror or error}; without it, push checkpoints with: git theta push": "test_advice_setup.test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
         "without it, push the objects of checkpoints with: git theta push": "test_advice_setup.test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
         "the hooks in {place} stay: git theta uninstall --hooks removes them": "test_advice_setup.test_hooks_of_a_shared_folder_are_taken_away",
@@ -199,59 +199,59 @@ RUN: dict[str, dict[str, str]] = {
         "git theta install --hooks (adds the hooks to that folder; those there run first)": "test_advice_setup.test_hooks_of_a_shared_folder_are_taken_away",
         "{_why(repository, folder)} and git theta does not change that folder unless told to: git theta install --hooks. Or add to each file:": "test_advice_setup.test_hooks_of_a_shared_folder_are_taken_away",
     },
-    "git_theta_ext/left_behind.py": {
+    "git_theta_ext/objects/left_behind.py": {
         "git theta push {' '.join(words)}": "test_left_behind.test_a_push_to_a_folder_is_found_and_mended",
     },
-    "git_theta_ext/lfsconfig.py": {
+    "git_theta_ext/objects/transfer/lfsconfig.py": {
         "to use another one: git config lfs.url URL": "test_advice_setup.test_a_server_that_lfsconfig_names",
         "if it is right: git config --add {TRUSTED} {self.url}": "test_advice_setup.test_a_server_that_lfsconfig_names",
     },
-    "git_theta_ext/manifest_text.py": {
+    "git_theta_ext/manifest/text.py": {
         "git theta resolve FILE, or git checkout --ours|--theirs -- FILE": "test_merge_resolve.test_a_text_merge_with_markers_is_resolved_from_the_index",
     },
-    "git_theta_ext/merge/between.py": {
+    "git_theta_ext/merge/branches/changed_on_both.py": {
         "git branch -a": "test_advice_merging.test_a_branch_that_is_none",
     },
-    "git_theta_ext/merge/explain.py": {
+    "git_theta_ext/merge/conflicts/explain.py": {
         "… and {len(found) - MAX_LINES} more: git theta status": "test_advice_merging.test_what_is_open_is_listed_to_the_end",
         "git theta resolve {word(where_git_was_started(model))}": "test_merge_sharded.test_gits_own_merge_says_what_to_do_and_is_resolved",
     },
-    "git_theta_ext/merge/hints.py": {
+    "git_theta_ext/merge/conflicts/hints.py": {
         "git checkout --ours -- {name} (or --theirs: no strategy fits all of it)": "test_merge_coupled.test_every_hint_settles_what_it_is_given_for",
         "git add {name}": "test_advice_merging.test_a_conflict",
         "git theta resolve {name} --strategy {names[0]}{others}": "test_advice_merging.test_a_conflict",
     },
-    "git_theta_ext/merge/octopus.py": {
+    "git_theta_ext/merge/branches/octopus.py": {
         "git branch -a": "test_advice_merging.test_a_branch_that_is_none",
         "merge these branches one at a time: git theta merge BRANCH": "test_merge_several.test_mistakes",
         "merge them one at a time: git theta merge BRANCH": "test_merge_several.test_mistakes",
         "merge it by itself first: git merge {name}": "test_merge_several.test_mistakes",
     },
-    "git_theta_ext/merge/resolve.py": {
+    "git_theta_ext/merge/conflicts/resolve.py": {
         "git status shows what is": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
         "to keep it: git add {name} to delete it: git rm {name}": "test_advice_merging.test_deleted_on_one_side",
         "to settle all shards of the model together: git theta resolve MODEL": "test_merge_sharded.test_gits_own_merge_says_what_to_do_and_is_resolved",
     },
-    "git_theta_ext/pointers.py": {
+    "git_theta_ext/objects/transfer/pointers.py": {
         "To silence this: git config {SETTING} false": "test_pointer_ref.test_it_can_be_switched_off",
     },
-    "git_theta_ext/pruning.py": {
+    "git_theta_ext/objects/prune.py": {
         "if it is not shared: git -c theta.storage= theta prune after moving the store to .git/theta": "test_advice_objects.test_prune_of_a_store_that_may_be_shared",
         "git theta fsck tells more": "test_advice_objects.test_prune_beside_a_manifest_that_is_damaged",
     },
-    "git_theta_ext/store.py": {
+    "git_theta_ext/objects/store/store.py": {
         "git theta fetch (or: git theta fsck, to see what else is missing)": "test_advice_objects.test_reading_what_is_not_here",
         "remove that file, then: git theta fetch": "test_advice_objects.test_an_object_that_is_damaged",
     },
-    "git_theta_ext/transport.py": {
+    "git_theta_ext/objects/transfer/transport.py": {
         "where the objects are, type: git theta push REMOTE --all then here: git theta fetch REMOTE": "test_advice_objects.test_what_no_remote_has",
         "put right what it says, then type: git theta fetch": "test_advice_objects.test_a_remote_that_is_not_mounted",
         "remove that file, then: git theta fetch": "test_advice_objects.test_an_object_that_is_damaged",
     },
-    "git_theta_ext/worktree.py": {
+    "git_theta_ext/git/work_tree.py": {
         "remove the link, or put a folder in its place: rm FILE": "test_advice_setup.test_a_link_in_the_way",
     },
-    "git_theta_ext/writer.py": {
+    "git_theta_ext/checkpoints/write.py": {
         "git theta track PATTERN, commit .gitattributes, then try again": "test_advice_objects.test_a_checkpoint_that_is_committed_from_python_must_be_tracked",
     },
     "drivers/diff.py": {
@@ -278,26 +278,26 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
-    "git_theta_ext/cli/mergetool_git.py": [
+    "git_theta_ext/cli/verbs/mergetool_git.py": [
         "which git add ignores here",
     ],
-    "git_theta_ext/merge/board.py": [
+    "git_theta_ext/merge/conflicts/board.py": [
         "{self.left} open: git mergetool takes a file whole, so nothing is written until all is settled; w again leaves, and keeps your choices for the next start",
     ],
-    "git_theta_ext/cli/add.py": [
+    "git_theta_ext/cli/verbs/add.py": [
         "Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage it. The store keeps the adapter's own factors. Checkpoints without an adapter are added by git add.",
     ],
-    "git_theta_ext/cli/allow.py": [
+    "git_theta_ext/cli/verbs/allow.py": [
         "Show the command that .theta.toml names for git theta merge --tune, and let it run from now on. A command that changes must be allowed again.",
         "{'Allowed already' if before else 'Allowed'}, for git theta merge --tune here:",
     ],
-    "git_theta_ext/cli/demo.py": [
+    "git_theta_ext/cli/verbs/demo.py": [
         "Train a small network, then version, fine-tune, diff, merge, push and clone it with real git commands, each printed as typed. Needs no network connection; nothing outside a temporary folder is touched, and that is removed at the end.",
     ],
-    "git_theta_ext/cli/export.py": [
+    "git_theta_ext/cli/verbs/export.py": [
         "Write the tensors of a version, or some of them, to a file, without a checkout and without torch. For the very bytes that were committed, use git archive or git worktree.",
     ],
-    "git_theta_ext/cli/install.py": [
+    "git_theta_ext/cli/verbs/install.py": [
         "Write the filter, diff and merge drivers into git config. Run once per user.",
         "leave manifests in the work tree on checkout; `git theta pull` writes checkpoints",
     ],
@@ -307,50 +307,50 @@ NAMED: dict[str, list[str]] = {
         "usage: git theta [-h] [--version] VERB ...",
         "Everyday work needs none of them: git add, commit, diff, merge, push do it.",
     ],
-    "git_theta_ext/cli/merge.py": [
+    "git_theta_ext/cli/verbs/merge.py": [
         "git merge, with a strategy for the tensors that both sides changed. With --plan nothing is merged: say what would be done. With --tune, evaluate candidates and merge with the best.",
         "no checkpoint was changed on both sides: git merge needs no strategy",
     ],
-    "git_theta_ext/cli/mergetool.py": [
+    "git_theta_ext/cli/verbs/mergetool.py": [
         "{name}: written; git mergetool adds it now",
         "Show the tensors that both sides changed, try strategies, see how far the result is from each side, and accept it. git mergetool --tool=theta starts this.",
     ],
-    "git_theta_ext/cli/pull.py": [
+    "git_theta_ext/cli/verbs/pull.py": [
         "Download the objects of the checkpoints in the index and write the checkpoints wherever the work tree holds a manifest, as after a clone without smudge. No commits are fetched or merged: git pull does that.",
     ],
-    "git_theta_ext/cli/push.py": [
+    "git_theta_ext/cli/verbs/push.py": [
         "Upload the objects that the checkpoints in the history of HEAD, or of the revisions, need. `git push` does this by itself; use this to fill a new or damaged remote. No ref moves.",
     ],
-    "git_theta_ext/cli/resolve.py": [
+    "git_theta_ext/cli/verbs/resolve.py": [
         "Settle the tensors that both sides changed, all or some of them, with a merge strategy; as often as needed. The result is written into the work tree; git add takes it. Without a strategy: list what is open.",
     ],
-    "git_theta_ext/cli/status.py": [
+    "git_theta_ext/cli/verbs/status.py": [
         "Set up in the {report['scopes'][-1]} git config.",
     ],
-    "git_theta_ext/cli/track.py": [
+    "git_theta_ext/cli/verbs/track.py": [
         "git-theta was not set up: did `git theta install --local` for this repository.",
     ],
-    "git_theta_ext/cli/uninstall.py": [
+    "git_theta_ext/cli/verbs/uninstall.py": [
         "Remove the drivers from git config and the hooks from this repository.",
         "It is still set up in the {scope} git config: git theta uninstall{option}",
     ],
-    "git_theta_ext/cli/untrack.py": [
+    "git_theta_ext/cli/verbs/untrack.py": [
         "as git theta track lists it",
     ],
-    "git_theta_ext/demo/story.py": [
+    "git_theta_ext/cli/demo/story.py": [
         "Kept in {printable(str(root))}; its git config is home/.gitconfig.",
         "5. Two people change different tensors, and git merges them",
         "{size(raw)} file, .git grew by {size(grown)} ({grown / raw})",
     ],
-    "git_theta_ext/endpoints.py": [
+    "git_theta_ext/objects/transfer/endpoints.py": [
         "{shown}, from {self.named.where if self.named else 'git config'} {self.setting}",
     ],
-    "git_theta_ext/git_process.py": [
+    "git_theta_ext/git/process.py": [
         "git was not found on PATH",
         "git {arguments[0]} failed: {text}",
         "git {arguments[0]} failed: {os.fsdecode(errors).strip()}",
     ],
-    "git_theta_ext/hook_scripts.py": [
+    "git_theta_ext/git/hook_scripts.py": [
         "{mark}: put here by `git theta install`, taken away by `git theta uninstall`.",
         "theta_filter=$(git config filter.theta.process)",
         "git grep -q filter=theta HEAD -- .gitattributes '*/.gitattributes' 2>/dev/null && echo >&2 \\",
@@ -364,31 +364,31 @@ NAMED: dict[str, list[str]] = {
         'git lfs {name} "$@"',
         "test -d \"$(git rev-parse --git-common-dir)/theta\" || git config theta.storage >/dev/null || git grep -q filter=theta HEAD -- .gitattributes '*/.gitattributes' 2>/dev/null",
     ],
-    "git_theta_ext/hooks.py": [
+    "git_theta_ext/git/hooks.py": [
         "{path} is not executable, so Git does not run it, and git push leaves the objects of checkpoints behind",
         "{_why(repository, folder)} and its pre-push hook does not call git theta, so git push leaves the objects of checkpoints behind",
     ],
-    "git_theta_ext/installation.py": [
+    "git_theta_ext/git/installation.py": [
         "the {scope} git config",
         "is the file that `git config --global -e` opens writable?",
     ],
-    "git_theta_ext/left_behind.py": [
+    "git_theta_ext/objects/left_behind.py": [
         "{count} of checkpoints that {self.ref} needs {what}: it was pushed without git theta's pre-push hook, and others cannot check it out",
     ],
-    "git_theta_ext/lfs.py": [
+    "git_theta_ext/objects/transfer/lfs.py": [
         "git lfs fetch failed: {said}",
         "git lfs push to {endpoint.remote} failed: {said}",
         "is not a git command",
         "git lfs logs last",
         "git config theta.transferTimeout is {value}, not a number of seconds",
     ],
-    "git_theta_ext/merge/policy.py": [
+    "git_theta_ext/merge/strategies/policy.py": [
         "git config {name}",
     ],
-    "git_theta_ext/pointers.py": [
+    "git_theta_ext/objects/transfer/pointers.py": [
         "git fast-import made no commit",
     ],
-    "git_theta_ext/repository.py": [
+    "git_theta_ext/git/repository.py": [
         "fatal: not a git repository (or any",
         "git config {name} is {value}, not true or false",
     ],

@@ -6,10 +6,10 @@ from hashlib import sha256
 
 from hypothesis import strategies as st
 
-from git_theta_ext.formats.chunks import MAX_BYTES as CHUNK_MAX
-from git_theta_ext.manifest import Block, Entry, Manifest, UpdateRef
-from git_theta_ext.names import natural_key
-from git_theta_ext.tensors import DTYPES, INLINE_BYTES, TensorInfo, cut
+from git_theta_ext.core.names import natural_key
+from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, TensorInfo, cut
+from git_theta_ext.formats.layout.chunks import MAX_BYTES as CHUNK_MAX
+from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 
 
 def hexdigest(label: object) -> str:

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from git_theta_ext.errors import UsageError
-from git_theta_ext.merge.choice import Choice
-from git_theta_ext.merge.policy import checked, parse_choice, parse_value
-from git_theta_ext.merge.strategies import TABLE
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.merge.strategies.choice import Choice
+from git_theta_ext.merge.strategies.policy import checked, parse_choice, parse_value
+from git_theta_ext.merge.strategies.table import TABLE
 
 
 def add_options(parser: Any) -> None:

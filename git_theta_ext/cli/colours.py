@@ -7,9 +7,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from git_theta_ext.errors import RepositoryError
-from git_theta_ext.git_process import run_git
-from git_theta_ext.terminal import allow_colour, wants_colour
+from git_theta_ext.core.errors import RepositoryError
+from git_theta_ext.core.terminal import allow_colour, wants_colour
+from git_theta_ext.git.process import run_git
 
 
 def decide(option: str = "auto", *, to_file: bool = False) -> bool:

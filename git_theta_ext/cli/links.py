@@ -9,10 +9,10 @@ import os
 from collections.abc import Sequence
 
 from git_theta_ext.cli.whole import with_filter
-from git_theta_ext.paths import advise
-from git_theta_ext.repository import Repository
-from git_theta_ext.text import plural, printable
-from git_theta_ext.worktree import is_link
+from git_theta_ext.core.text import plural, printable
+from git_theta_ext.git.paths import advise
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.work_tree import is_link
 
 _LINK = "120000"
 

@@ -15,9 +15,9 @@ from contextlib import suppress
 from typing import TextIO
 
 from git_theta_ext import __version__
-from git_theta_ext.errors import ThetaError, UsageError
-from git_theta_ext.terminal import harmless_streams
-from git_theta_ext.text import nearest, paragraph, printable
+from git_theta_ext.core.errors import ThetaError, UsageError
+from git_theta_ext.core.terminal import harmless_streams
+from git_theta_ext.core.text import nearest, paragraph, printable
 
 VERBS: dict[str, tuple[str, str]] = {
     "install": ("install", "set up Git to use git-theta for tracked checkpoints"),
@@ -48,7 +48,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "show everything at work on a small model, in a temporary folder"),
     "version": ("version", "show the versions of git-theta-ext and of what it uses"),
 }
-"""Verb -> module of `git_theta_ext.cli`, help. Imported only when the verb is used."""
+"""Verb -> module of `git_theta_ext.cli.verbs`, help. Imported only when the verb is used."""
 
 _NOT_REMINDING = {"demo", "install", "receive-check", "uninstall", "version"}
 
@@ -90,8 +90,8 @@ def _remind(arguments: list[str]) -> None:
     verb = arguments[0] if arguments else ""
     if verb not in VERBS or verb in _NOT_REMINDING or {"-h", "--help"} & set(arguments):
         return
-    from git_theta_ext.drivers.reminders import tell_of_left_behind
-    from git_theta_ext.repository import Repository
+    from git_theta_ext.git.repository import Repository
+    from git_theta_ext.objects.reminders import tell_of_left_behind
 
     with suppress(ThetaError, OSError):
         tell_of_left_behind(Repository.discover())
@@ -118,7 +118,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"git-theta-ext {__version__}")
         return 0
     parser = argparse.ArgumentParser(prog="git theta", allow_abbrev=False)
-    module = importlib.import_module(f"git_theta_ext.cli.{_module_of(verb)}")
+    module = importlib.import_module(f"git_theta_ext.cli.verbs.{_module_of(verb)}")
     subparsers = parser.add_subparsers(metavar="VERB")
     module.add_parser(subparsers)
     try:

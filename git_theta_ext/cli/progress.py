@@ -6,8 +6,8 @@ import sys
 import time
 from types import TracebackType
 
-from git_theta_ext.terminal import redraw
-from git_theta_ext.text import printable, size
+from git_theta_ext.core.terminal import redraw
+from git_theta_ext.core.text import printable, size
 
 _INTERVAL_SECONDS = 0.1
 

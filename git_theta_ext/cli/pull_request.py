@@ -19,25 +19,26 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO, cast
 
-from git_theta_ext import advice, files, sharded
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.cli import findings, lfs_check
-from git_theta_ext.cli.at_hand import AtHand, without_values
-from git_theta_ext.cli.event import Ends, Event, ends, read_event
-from git_theta_ext.cli.findings import Findings
-from git_theta_ext.cli.github import Api
-from git_theta_ext.cli.lfs_check import Job
+from git_theta_ext.checkpoints import shards
+from git_theta_ext.cli.github import findings, lfs_check
+from git_theta_ext.cli.github.at_hand import AtHand, without_values
+from git_theta_ext.cli.github.event import Ends, Event, ends, read_event
+from git_theta_ext.cli.github.findings import Findings
+from git_theta_ext.cli.github.github import Api
+from git_theta_ext.cli.github.lfs_check import Job
 from git_theta_ext.cli.whole import committed_whole
-from git_theta_ext.comparison.compare import Comparison
-from git_theta_ext.comparison.files import OnDamage, Pair, changed_checkpoints
-from git_theta_ext.comparison.spectrum import with_spectra
-from git_theta_ext.comparison.versions import version_of
-from git_theta_ext.errors import ManifestError, ThetaError, TransferError, UsageError
-from git_theta_ext.report import html, markdown
-from git_theta_ext.report.words import is_training_state
-from git_theta_ext.repository import Repository
-from git_theta_ext.terminal import HarmlessStream
-from git_theta_ext.text import annotation, no_workflow_command, paragraph
+from git_theta_ext.core import advice, files
+from git_theta_ext.core.errors import ManifestError, ThetaError, TransferError, UsageError
+from git_theta_ext.core.terminal import HarmlessStream
+from git_theta_ext.core.text import annotation, no_workflow_command, paragraph
+from git_theta_ext.diff.compare import Comparison
+from git_theta_ext.diff.files import OnDamage, Pair, changed_checkpoints
+from git_theta_ext.diff.named import version_of
+from git_theta_ext.diff.report import html, markdown
+from git_theta_ext.diff.report.words import is_training_state
+from git_theta_ext.diff.spectrum import with_spectra
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.blocks import Blocks
 
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
 """How our comment begins; by it, it is found again."""
@@ -151,7 +152,7 @@ def _compared(
 
 def _author(repository: Repository, path: str, between: Ends) -> str | None:
     """Whose commit is the last one to change a checkpoint."""
-    place = sharded.pathspec_of(path) if sharded.names_model(path) else f":(top,literal){path}"
+    place = shards.pathspec_of(path) if shards.names_model(path) else f":(top,literal){path}"
     answer = repository.git(
         "log", "-1", "--no-show-signature", "--format=%an", between.new, f"^{between.old}",
         "--", place, ok=(0, 128),

@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from git_theta_ext import endpoints
-from git_theta_ext.errors import ManifestError, UsageError
-from git_theta_ext.repository import Repository
-from git_theta_ext.text import paragraph, printable
+from git_theta_ext.core.errors import ManifestError, UsageError
+from git_theta_ext.core.text import paragraph, printable
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.transfer import endpoints
 
 
 def split_remote(repository: Repository, words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -13,25 +13,25 @@ from functools import cache
 from importlib import import_module
 from typing import cast
 
-from git_theta_ext import limits
-from git_theta_ext.errors import BoundError, FormatError, UsageError
-from git_theta_ext.formats import opaque
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import BoundError, FormatError, UsageError
+from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.formats.base import Crc32, Format, Layout, Literal, SerializationId, Source, Span
-from git_theta_ext.formats.settle import settle
-from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.formats.layout import opaque
+from git_theta_ext.formats.layout.settle import settle
 
 _FORMATS = {
     "safetensors": "git_theta_ext.formats.safetensors",
     "npz": "git_theta_ext.formats.npz",
     "keras": "git_theta_ext.formats.keras",
-    "torch-zip": "git_theta_ext.formats.torch_zip",
+    "torch-zip": "git_theta_ext.formats.torch.zipped",
     "npy": "git_theta_ext.formats.npy",
     "gguf": "git_theta_ext.formats.gguf",
-    "hdf5": "git_theta_ext.formats.hdf5",
-    "tflite": "git_theta_ext.formats.tflite",
+    "hdf5": "git_theta_ext.formats.hdf5.container",
+    "tflite": "git_theta_ext.formats.tensorflow.tflite",
     "onnx": "git_theta_ext.formats.onnx",
     "distcp": "git_theta_ext.formats.distcp",
-    "torch-legacy": "git_theta_ext.formats.torch_legacy",
+    "torch-legacy": "git_theta_ext.formats.torch.legacy",
     "pickle": "git_theta_ext.formats.pickle",
     "msgpack": "git_theta_ext.formats.msgpack",
     "coreml-weights": "git_theta_ext.formats.coreml",
@@ -41,7 +41,7 @@ _HEAD_BYTES = 512
 
 BUILDERS = {
     "safetensors": "git_theta_ext.formats.safetensors",
-    "pt": "git_theta_ext.formats.torch_build",
+    "pt": "git_theta_ext.formats.torch.build",
     "npz": "git_theta_ext.formats.npz",
     "gguf": "git_theta_ext.formats.gguf",
 }
@@ -210,7 +210,7 @@ def check(layout: Layout, size: int) -> None:
     Raises:
         FormatError: it does not; the mistake is the format's or the file's.
     """
-    from git_theta_ext.formats.derived import dependency_problem, derived_length
+    from git_theta_ext.formats.layout.derived import dependency_problem, derived_length
 
     if len(layout.segments) > limits.SEGMENTS:
         raise BoundError(f"{len(layout.segments)} segments; at most {limits.SEGMENTS} are kept")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.core.tensors import TensorInfo
 
 
 class Source(Protocol):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import struct
 
-from git_theta_ext import limits
-from git_theta_ext.errors import BoundError, FormatError
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import BoundError, FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Source, Span
-from git_theta_ext.formats.tiles import assemble
-from git_theta_ext.formats.torch_storages import Piece
-from git_theta_ext.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats.layout.storages import Piece
+from git_theta_ext.formats.layout.tiles import assemble
 
 NAME = "coreml-weights"
 _ALIGNMENT = 64

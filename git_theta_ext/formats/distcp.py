@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from git_theta_ext import limits
-from git_theta_ext.errors import BoundError, FormatError
-from git_theta_ext.formats import torch_zip
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Crc32, Layout, Segment, SerializationId, Source, Span
-from git_theta_ext.formats.source import PartSource
-from git_theta_ext.formats.torch_names import LONE_NAME
-from git_theta_ext.formats.zip import count_entries
+from git_theta_ext.formats.layout.source import PartSource
+from git_theta_ext.formats.torch import zipped
+from git_theta_ext.formats.torch.names import LONE_NAME
+from git_theta_ext.formats.zips.archive import count_entries
 
 NAME = "distcp"
 _END_MAGIC = b"PK\x05\x06"
@@ -25,7 +25,7 @@ _WINDOW_BYTES = 4 << 20
 
 def sniff(head: bytes, source: Source) -> bool:
     """The beginning of an archive by `torch.save`."""
-    return torch_zip.sniff(head, source)
+    return zipped.sniff(head, source)
 
 
 def layout(source: Source) -> Layout:
@@ -40,7 +40,7 @@ def layout(source: Source) -> Layout:
     remark = ""
     for end in _ends(source):
         try:
-            found = torch_zip.layout(PartSource(source, start, end))
+            found = zipped.layout(PartSource(source, start, end))
         except FormatError:
             # Whatever was read of it was read in vain, and may be read again from here.
             misses += 1

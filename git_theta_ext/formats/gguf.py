@@ -10,13 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-from git_theta_ext import limits
-from git_theta_ext.errors import BoundError, FormatError
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import BoundError, FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
-from git_theta_ext.formats.source import BytesSource
-from git_theta_ext.formats.tiles import tile
-from git_theta_ext.formats.window import Window
-from git_theta_ext.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.formats.layout.tiles import tile
+from git_theta_ext.formats.layout.window import Window
 
 NAME = "gguf"
 _MAGIC = b"GGUF"

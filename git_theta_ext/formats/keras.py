@@ -6,15 +6,15 @@ deflated one is kept in chunks cut by content. Source: keras/src/saving/saving_l
 
 from __future__ import annotations
 
-from git_theta_ext.errors import FormatError
-from git_theta_ext.formats import hdf5
+from git_theta_ext.core.errors import FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Source, Span
-from git_theta_ext.formats.source import PartSource
-from git_theta_ext.formats.tiles import assemble
-from git_theta_ext.formats.torch_storages import Piece
-from git_theta_ext.formats.zip import STORED, Entry, read_entries
-from git_theta_ext.formats.zip_layout import Assembly
-from git_theta_ext.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats.hdf5 import container
+from git_theta_ext.formats.layout.source import PartSource
+from git_theta_ext.formats.layout.storages import Piece
+from git_theta_ext.formats.layout.tiles import assemble
+from git_theta_ext.formats.zips.archive import STORED, Entry, read_entries
+from git_theta_ext.formats.zips.layout import Assembly
 
 NAME = "keras"
 _LOCAL_MAGIC = b"PK\x03\x04"
@@ -53,7 +53,7 @@ def _pieces(source: Source, entry: Entry, prefix: str) -> tuple[list[Piece], dic
     if entry.method == STORED:
         part = PartSource(source, entry.data_offset, entry.data_offset + entry.size)
         try:
-            found, names = hdf5.read_pieces(part, prefix)
+            found, names = container.read_pieces(part, prefix)
             assemble(part, found)
         except FormatError:
             pass

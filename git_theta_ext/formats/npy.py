@@ -10,11 +10,11 @@ from __future__ import annotations
 import ast
 import re
 
-from git_theta_ext import limits
-from git_theta_ext.errors import BoundError, FormatError
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import BoundError, FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Source
-from git_theta_ext.formats.tiles import tile
-from git_theta_ext.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats.layout.tiles import tile
 
 NAME = "npy"
 MAGIC = b"\x93NUMPY"

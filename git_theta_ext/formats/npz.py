@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from git_theta_ext.errors import FormatError
+from git_theta_ext.core.errors import FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats import npy
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
-from git_theta_ext.formats.tiles import Names
-from git_theta_ext.formats.torch_storages import Piece
-from git_theta_ext.formats.zip import STORED, Entry, read_entries
-from git_theta_ext.formats.zip_build import Member, archive
-from git_theta_ext.formats.zip_layout import Assembly
-from git_theta_ext.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats.layout.storages import Piece
+from git_theta_ext.formats.layout.tiles import Names
+from git_theta_ext.formats.zips.archive import STORED, Entry, read_entries
+from git_theta_ext.formats.zips.build import Member, archive
+from git_theta_ext.formats.zips.layout import Assembly
 
 NAME = "npz"
 _LOCAL_MAGIC = b"PK\x03\x04"

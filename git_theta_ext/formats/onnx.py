@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 
-from git_theta_ext import limits
-from git_theta_ext.errors import BoundError, FormatError
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import BoundError, FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Source
-from git_theta_ext.formats.tiles import tile, tile_with_gaps
-from git_theta_ext.formats.window import Window
-from git_theta_ext.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats.layout.tiles import tile, tile_with_gaps
+from git_theta_ext.formats.layout.window import Window
 
 NAME = "onnx"
 EXTERNAL = "onnx-data"

@@ -6,12 +6,12 @@ the file is opaque. Big-endian and structured arrays, and long byte strings, are
 
 from __future__ import annotations
 
-from git_theta_ext.errors import FormatError
+from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source
-from git_theta_ext.formats.pickle_stream import StreamMachine
-from git_theta_ext.formats.tiles import assemble
-from git_theta_ext.formats.torch_names import View, find_views
-from git_theta_ext.formats.torch_storages import Storage, tile
+from git_theta_ext.formats.layout.storages import Storage, tile
+from git_theta_ext.formats.layout.tiles import assemble
+from git_theta_ext.formats.pickles.stream import StreamMachine
+from git_theta_ext.formats.torch.names import View, find_views
 
 NAME = "pickle"
 OPAQUE_BYTES = 1 << 16

@@ -11,10 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from git_theta_ext import limits
-from git_theta_ext.errors import BoundError, FormatError
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import BoundError, FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
-from git_theta_ext.tensors import DTYPES, TensorInfo
 
 NAME = "safetensors"
 _METADATA = "__metadata__"

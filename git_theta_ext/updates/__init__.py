@@ -10,7 +10,7 @@ import typing
 from functools import cache
 from importlib import import_module
 
-from git_theta_ext.errors import UnknownUpdateError
+from git_theta_ext.core.errors import UnknownUpdateError
 from git_theta_ext.updates.base import Update
 
 _KINDS = {

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.errors import UsageError
-from git_theta_ext.tensors import DTYPES, DType
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.tensors import DTYPES, DType
 from git_theta_ext.updates.base import Values
 from git_theta_ext.updates.residual import SLICE
 from git_theta_ext.updates.statistics import as_floats

@@ -27,8 +27,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import BLOCK_BYTES, DTYPES, BlockSpec, DType
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import BLOCK_BYTES, DTYPES, BlockSpec, DType
 
 Values = NDArray[np.unsignedinteger[Any]]
 """Flat raw bits of a block's elements."""

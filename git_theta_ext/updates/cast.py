@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import BlockSpec, DType
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import BlockSpec, DType
 from git_theta_ext.updates import correction
 from git_theta_ext.updates.arithmetic import first_special, mantissa_bits, narrow, pieces, widen
 from git_theta_ext.updates.base import Encoded, Parameters, Values, base_spec, values_dtype

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from git_theta_ext import updates
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.updates.arithmetic import require_subnormals
 from git_theta_ext.updates.base import Parameters, Values, base_spec
 

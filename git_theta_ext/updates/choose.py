@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.manifest import UpdateRef
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.updates.arithmetic import require_subnormals
 from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.dense import Dense, encode_dense_bytes

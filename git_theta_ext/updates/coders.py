@@ -16,8 +16,8 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from git_theta_ext import limits
-from git_theta_ext.errors import CorruptObjectError
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.updates.base import Values, raw_bytes
 from git_theta_ext.updates.residual import SLICE
 

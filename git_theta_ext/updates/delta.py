@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.updates.base import Encoded, Parameters, Values
 from git_theta_ext.updates.correction import apply_slices, encode_slices
 from git_theta_ext.updates.parameter_file import build

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext import limits
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.updates import coders
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
 from git_theta_ext.updates.parameter_file import build

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.updates.arithmetic import mantissa_bits, widen
 from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.cast import Cast

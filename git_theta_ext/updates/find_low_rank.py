@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext import limits
-from git_theta_ext.tensors import BlockSpec, DType
+from git_theta_ext.core import limits
+from git_theta_ext.core.tensors import BlockSpec, DType
 from git_theta_ext.updates.arithmetic import mantissa_bits, widen
 from git_theta_ext.updates.base import Values
 from git_theta_ext.updates.low_rank import DTYPES, Factors, add

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from git_theta_ext import limits
-from git_theta_ext.errors import CorruptObjectError
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.updates.base import Parameters, Part, raw_bytes
 
 _VERSION = 1

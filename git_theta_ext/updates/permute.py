@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.updates import correction
 from git_theta_ext.updates.base import Encoded, Parameters, Values
 from git_theta_ext.updates.coders import compress_numbers, decompress_numbers

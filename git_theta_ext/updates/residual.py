@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.tensors import DType
+from git_theta_ext.core.tensors import DType
 from git_theta_ext.updates.base import Values
 
 SLICE = 65_536

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import BlockSpec, DType
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import BlockSpec, DType
 from git_theta_ext.updates import correction
 from git_theta_ext.updates.arithmetic import mantissa_bits, narrow, pieces, widen
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import BlockSpec
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.updates.base import Encoded, Parameters, Values
 from git_theta_ext.updates.correction import apply_list, encode_list
 from git_theta_ext.updates.parameter_file import build

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.tensors import DType
+from git_theta_ext.core.tensors import DType
 from git_theta_ext.updates.base import Values
 from git_theta_ext.updates.residual import SLICE
 

@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import BlockSpec, DType
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import BlockSpec, DType
 from git_theta_ext.updates import coders, correction
 from git_theta_ext.updates.arithmetic import first_special, mantissa_bits
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes

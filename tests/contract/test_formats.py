@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.formats import check, names, read_layout, skeleton
+from git_theta_ext.formats import check, names, read_layout
 from git_theta_ext.formats.base import Layout, Literal, Span
-from git_theta_ext.formats.chunks import MAX_BYTES, chunk_lengths
-from git_theta_ext.formats.derived import Checksums, derived_length
-from git_theta_ext.formats.source import BytesSource
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.chunks import MAX_BYTES, chunk_lengths
+from git_theta_ext.formats.layout.derived import Checksums, derived_length
+from git_theta_ext.formats.layout.source import BytesSource
 from tests.checkpoints import awkward, model, safetensors
 from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
 from tests.torchzip import Storage, legacy, save, state_dict, tensor

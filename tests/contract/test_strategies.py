@@ -12,18 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.errors import UsageError
-from git_theta_ext.merge.arrays import Arrays, merge_arrays
-from git_theta_ext.merge.choice import Choice
-from git_theta_ext.merge.strategies import (
-    TABLE,
-    NotPossibleError,
-    Strategy,
-    check,
-    get,
-)
-from git_theta_ext.merge.values import from_floats
-from git_theta_ext.tensors import DTYPES
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.tensors import DTYPES
+from git_theta_ext.merge.combine.values import from_floats
+from git_theta_ext.merge.strategies.arrays import Arrays, merge_arrays
+from git_theta_ext.merge.strategies.choice import Choice
+from git_theta_ext.merge.strategies.table import TABLE, NotPossibleError, Strategy, check, get
 
 NAMES = [strategy.name for strategy in TABLE]
 WITH_LAMBDA = [s.name for s in TABLE if any(p.name == "lambda" for p in s.parameters)]

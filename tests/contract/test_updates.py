@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from safetensors.numpy import load as load_safetensors
 
 from git_theta_ext import updates
-from git_theta_ext.manifest import UpdateRef
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.updates.base import Encoded, Parameters, Values, values_dtype
 from git_theta_ext.updates.cast import Cast
 from git_theta_ext.updates.chain import decode_chain

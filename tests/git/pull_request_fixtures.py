@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 

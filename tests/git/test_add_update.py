@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests import torchzip
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo

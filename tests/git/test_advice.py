@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext import advice
+from git_theta_ext.core import advice
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 

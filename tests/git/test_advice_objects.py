@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext import endpoints, transport
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.errors import MissingObjectError, ThetaError, TransferError, UsageError
-from git_theta_ext.manifest import Manifest, UpdateRef
-from git_theta_ext.repository import Repository
+from git_theta_ext.core.errors import MissingObjectError, ThetaError, TransferError, UsageError
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.transfer import endpoints, transport
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.advised import advised, clone, do, only, take
@@ -157,7 +157,7 @@ def test_manifests_in_the_work_tree(manifests: Repo, who: str) -> None:
 
 def test_without_room_the_manifest_is_kept_and_written_later(pushed: Repo) -> None:
     """What a checkout advises where disk or memory are too small (`bounds`)."""
-    from git_theta_ext import bounds
+    from git_theta_ext.objects import bounds
 
     (command,) = [one for one in advised(bounds._SKIP) if "theta pull" in one]
     assert "GIT_THETA_SKIP_SMUDGE=1" in bounds._SKIP

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext import advice, attributes, hooks, lfsconfig
-from git_theta_ext.endpoints import for_push
-from git_theta_ext.errors import StoreError, ThetaError, TransferError, UsageError
-from git_theta_ext.repository import Repository
-from git_theta_ext.worktree import WorkTree
+from git_theta_ext.core import advice
+from git_theta_ext.core.errors import StoreError, ThetaError, TransferError, UsageError
+from git_theta_ext.git import attributes, hooks
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.work_tree import WorkTree
+from git_theta_ext.objects.transfer import lfsconfig
+from git_theta_ext.objects.transfer.endpoints import for_push
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.advised import advised, do, only, take

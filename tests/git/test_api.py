@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 import git_theta_ext as theta
-from git_theta_ext.errors import RepositoryError, UsageError
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.manifest.model import Manifest
 from tests.checkpoints import awkward, changed, model, safetensors
 from tests.conftest import Repo
 
@@ -216,7 +216,7 @@ def test_a_commit_needs_a_parent(versions: Repo) -> None:
 def test_a_commit_that_would_lose_a_race_does_not_move_the_branch(
     versions: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from git_theta_ext.repository import Repository
+    from git_theta_ext.git.repository import Repository
 
     real = Repository.branch
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import git_theta_ext as theta
-from git_theta_ext import repository as repositories
-from git_theta_ext.errors import RepositoryError, UsageError
-from git_theta_ext.integrations import CommitCallback, latest_metrics
-from git_theta_ext.repository import Repository
+from git_theta_ext.api.integrations import CommitCallback, latest_metrics
+from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.git import repository as repositories
+from git_theta_ext.git.repository import Repository
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import git_theta_ext as theta
-from git_theta_ext.errors import UsageError
+from git_theta_ext.core.errors import UsageError
 from tests.checkpoints import safetensors
 from tests.conftest import Repo
 from tests.stand_ins import DataParallel, Module, Tensor, torch

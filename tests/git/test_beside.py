@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.conftest import Repo
 from tests.containers import tensorflow
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from git_theta_ext.writer import ArraysSource
+from git_theta_ext.checkpoints.write import ArraysSource
 from tests.conftest import Repo
 from tests.containers import hdf5, keras
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from git_theta_ext import durable, lfs, pointers, transport
-from git_theta_ext.pointer_files import read_pointer, scratch_commit
-from git_theta_ext.repository import Repository, scratch_objects
+from git_theta_ext.git.repository import Repository, scratch_objects
+from git_theta_ext.objects.store import durable
+from git_theta_ext.objects.transfer import lfs, pointers, transport
+from git_theta_ext.objects.transfer.pointer_files import read_pointer, scratch_commit
 from tests.checkpoints import safetensors
 from tests.conftest import Repo
 from tests.git.transport_fixtures import LfsServer, lfs_server, put

@@ -14,10 +14,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from git_theta_ext.demo import subjects
-from git_theta_ext.demo.session import folder, sealed
-from git_theta_ext.errors import UsageError
-from git_theta_ext.store import sha256_of
+from git_theta_ext.cli.demo import subjects
+from git_theta_ext.cli.demo.session import folder, sealed
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.objects.store.store import sha256_of
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 

@@ -83,7 +83,7 @@ def test_without_the_driver_the_manifest_reads_well(versions: Repo) -> None:
 
 
 def test_only_the_objects_of_changed_tensors_are_read(versions: Repo) -> None:
-    from git_theta_ext.manifest import Manifest
+    from git_theta_ext.manifest.model import Manifest
 
     old, new = (Manifest.parse(versions.blob(f"HEAD{at}:{NAME}")) for at in ("~1", ""))
     needed = {ref.oid for found in (old, new) for ref in found.skeleton.chain}
@@ -192,7 +192,7 @@ def test_hostile_names_on_a_terminal(repo: Repo) -> None:
 
 def test_a_compared_file_is_let_go(versions: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     from git_theta_ext.cli.main import main as theta
-    from git_theta_ext.formats.source import FileSource
+    from git_theta_ext.formats.layout.source import FileSource
 
     monkeypatch.chdir(versions.path)
     opened: list[FileSource] = []

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from git_theta_ext import integrity
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.manifest import Manifest
-from git_theta_ext.repository import Repository
+from git_theta_ext.checkpoints import fsck as integrity
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.objects.blocks import Blocks
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext import hooks, transport
-from git_theta_ext.manifest import Manifest, UpdateRef
-from git_theta_ext.repository import Repository
+from git_theta_ext.git import hooks
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.objects.transfer import transport
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 from tests.git.transport_fixtures import LfsServer, damage, lfs_server

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext import hook_scripts, hooks, installation, launch
-from git_theta_ext.repository import Repository
+from git_theta_ext.git import hook_scripts, hooks, installation, launch
+from git_theta_ext.git.repository import Repository
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 from tests.git.test_hooks import NAME, are_at, bare, objects_of

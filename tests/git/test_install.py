@@ -16,8 +16,9 @@ from pathlib import Path
 import git
 import pytest
 
-from git_theta_ext import drivers, installation
-from git_theta_ext.repository import Repository
+from git_theta_ext import drivers
+from git_theta_ext.git import installation
+from git_theta_ext.git.repository import Repository
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 

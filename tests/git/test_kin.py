@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.checkpoints import safetensors
 from tests.conftest import Repo
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from git_theta_ext import left_behind
-from git_theta_ext.repository import Repository
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects import left_behind
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.test_hooks import NAME, are_at, bare, history, objects_of

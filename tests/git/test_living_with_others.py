@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest import Manifest, is_manifest
+from git_theta_ext.manifest.model import Manifest, is_manifest
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 

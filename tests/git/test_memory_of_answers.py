@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.checkin import Checkin
-from git_theta_ext.formats.source import FileSource
-from git_theta_ext.memo import Memo
-from git_theta_ext.references import References
-from git_theta_ext.repository import Repository
+from git_theta_ext.checkpoints.clean import Checkin
+from git_theta_ext.checkpoints.memo import Memo
+from git_theta_ext.checkpoints.predecessors import References
+from git_theta_ext.formats.layout.source import FileSource
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.blocks import Blocks
 from tests.checkpoints import safetensors
 from tests.conftest import Repo
 

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from git_theta_ext.merge.arrays import merge_arrays
-from git_theta_ext.merge.choice import Choice
+from git_theta_ext.merge.strategies.arrays import merge_arrays
+from git_theta_ext.merge.strategies.choice import Choice
 from tests.checkpoints import Tensors, changed, model, safetensors
 from tests.conftest import Repo
 from tests.git.test_merge_command import evaluation

@@ -19,7 +19,7 @@ from typing import Any, cast
 import pyte
 import pytest
 
-from git_theta_ext.cli.mergetool import full_screen
+from git_theta_ext.cli.verbs.mergetool import full_screen
 from tests.conftest import Repo
 from tests.git.advised import do, only
 from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 

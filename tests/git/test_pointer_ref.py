@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext.manifest import Manifest
-from git_theta_ext.pointers import REF
+from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.objects.transfer.pointers import REF
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.transport_fixtures import LfsServer, lfs_server

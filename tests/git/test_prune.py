@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from git_theta_ext.errors import StoreError
-from git_theta_ext.repository import Repository
-from git_theta_ext.store import Store
+from git_theta_ext.core.errors import StoreError
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.store.store import Store
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 from tests.git.transport_fixtures import lfs_server
@@ -198,7 +198,8 @@ def test_writers_keep_it_out_and_killed_ones_do_not(pushed: Repo) -> None:
     with store.alone(0.1):
         pass
     text = (
-        "import sys, time; from pathlib import Path; from git_theta_ext.store import Store\n"
+        "import sys, time; from pathlib import Path\n"
+        "from git_theta_ext.objects.store.store import Store\n"
         "store = Store(Path(sys.argv[1])); store.share(); print('held', flush=True)\n"
         "time.sleep(600)"
     )

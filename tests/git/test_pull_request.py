@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.pull_request_fixtures import BOT, MARKER, NAME, GitHub, change, report, upload

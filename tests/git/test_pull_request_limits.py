@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.pull_request_fixtures import NAME, GitHub, change, report, upload

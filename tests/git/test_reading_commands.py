@@ -13,7 +13,7 @@ import pytest
 
 from git_theta_ext import formats
 from git_theta_ext.formats.base import Span
-from git_theta_ext.formats.source import FileSource
+from git_theta_ext.formats.layout.source import FileSource
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext import limits, received
-from git_theta_ext.errors import ManifestError, ProtocolError
-from git_theta_ext.launch import shell_word
-from git_theta_ext.repository import Repository
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import ManifestError, ProtocolError
+from git_theta_ext.git.launch import shell_word
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects import received
 from tests.conftest import Repo
 from tests.git.test_hooks import NAME, bare, history, objects_of
 from tests.git.transport_fixtures import damage

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.pointers import REF
+from git_theta_ext.objects.transfer.pointers import REF
 from tests.checkpoints import changed, model, safetensors
 from tests.servers.backends import KINDS
 from tests.servers.front import BATCH_LIMIT

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 import git_theta_ext as theta
-from git_theta_ext import sharded
-from git_theta_ext.errors import UsageError
-from git_theta_ext.manifest import Block, Entry, Manifest
-from git_theta_ext.writer import describe
+from git_theta_ext.checkpoints import shards
+from git_theta_ext.checkpoints.write import describe
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.manifest.model import Block, Entry, Manifest
 from tests.checkpoints import changed, safetensors
 from tests.conftest import Repo
 from tests.containers import gguf
@@ -215,7 +215,7 @@ def test_names_that_several_shards_have() -> None:
         return Manifest("safetensors", Block(9, "skeleton"), tuple(entries))
 
     ones, zeros = np.ones((9, 9)), np.zeros((9, 9))
-    found = sharded.join(
+    found = shards.join(
         [
             ("m-1-of-2.safetensors", manifest(tied=ones, other=ones)),
             ("m-2-of-2.safetensors", manifest(tied=ones, other=zeros)),
@@ -239,4 +239,4 @@ def test_names_that_several_shards_have() -> None:
     ],
 )
 def test_which_files_are_shards(path: str, model: str | None) -> None:
-    assert sharded.model_of(path) == model
+    assert shards.model_of(path) == model

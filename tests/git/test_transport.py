@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from git_theta_ext import endpoints, lfs, transport
-from git_theta_ext.errors import CorruptObjectError, MissingObjectError, TransferError
-from git_theta_ext.manifest import UpdateRef
-from git_theta_ext.repository import Repository
-from git_theta_ext.store import Store
+from git_theta_ext.core.errors import CorruptObjectError, MissingObjectError, TransferError
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.transfer import endpoints, lfs, transport
 from tests.conftest import Repo
 from tests.git.transport_fixtures import LfsServer, damage, lfs_server, put
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from git_theta_ext.manifest import UpdateRef
-from git_theta_ext.repository import Repository
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import UpdateRef
 
 
 def put(repository: Repository, *contents: bytes) -> list[UpdateRef]:

@@ -6,8 +6,8 @@ import re
 from hashlib import sha256
 from pathlib import Path
 
-from git_theta_ext.manifest import Block, Entry, Manifest, UpdateRef
-from git_theta_ext.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from tests.manifests import hexdigest
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "manifest.md"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from git_theta_ext import formats, updates
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.conftest import Repo
 
 FOLDER = Path(__file__).parent / "repositories"

@@ -12,21 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext import bounds, limits
-from git_theta_ext.blocks import Blocks
+from git_theta_ext.api.handle import Handle
+from git_theta_ext.checkpoints.read import Checkpoint
+from git_theta_ext.checkpoints.write import export
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import CorruptObjectError, ManifestError, StoreError
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
 from git_theta_ext.drivers import room_ahead
-from git_theta_ext.errors import CorruptObjectError, ManifestError, StoreError
-from git_theta_ext.formats import skeleton
-from git_theta_ext.formats.skeleton import Skeleton, SpanRef
-from git_theta_ext.handle import Handle
-from git_theta_ext.manifest import Block, Entry, Manifest, UpdateRef
-from git_theta_ext.reader import Checkpoint
-from git_theta_ext.repository import Repository
-from git_theta_ext.store import Store
-from git_theta_ext.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.objects import bounds
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates.coders import compress
 from git_theta_ext.updates.parameter_file import build
-from git_theta_ext.writer import export
 from tests.conftest import Repo
 
 BLOCK = 32 << 20
@@ -288,7 +289,7 @@ def test_the_filter_looks_at_the_whole_tree_once_room_gets_scarce(
 def test_the_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
-    from git_theta_ext import memory
+    from git_theta_ext.core import memory
 
     monkeypatch.setattr(resource, "getrlimit", lambda what: (123456, -1))
     assert memory.memory()[1] == 123456

@@ -24,27 +24,29 @@ import numpy as np
 import pytest
 import zstandard
 
-from git_theta_ext import formats, limits, sharded
-from git_theta_ext.adapters import peft
-from git_theta_ext.adapters.files import TensorFile
-from git_theta_ext.blocks import Blocks, sha256
-from git_theta_ext.checkout import Checkout
-from git_theta_ext.errors import (
+from git_theta_ext import formats
+from git_theta_ext.checkpoints import shards
+from git_theta_ext.checkpoints.adapters import peft
+from git_theta_ext.checkpoints.adapters.files import TensorFile
+from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import (
     CorruptObjectError,
     FormatError,
     ManifestError,
     MissingObjectError,
     UsageError,
 )
-from git_theta_ext.formats import skeleton
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
 from git_theta_ext.formats.base import Layout
-from git_theta_ext.formats.skeleton import Skeleton, SpanRef
-from git_theta_ext.formats.source import BytesSource
-from git_theta_ext.manifest import Block, Entry, Manifest, UpdateRef
-from git_theta_ext.merge import pickles
-from git_theta_ext.merge.policy import parse_file
-from git_theta_ext.store import Store
-from git_theta_ext.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
+from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.merge.combine import pickles
+from git_theta_ext.merge.strategies.policy import parse_file
+from git_theta_ext.objects.blocks import Blocks, sha256
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build, parse
@@ -262,7 +264,7 @@ def test_deeply_nested_settings(text: bytes) -> None:
 )
 def test_hostile_indexes_of_shards(text: bytes) -> None:
     with pytest.raises(UsageError, match="not an index of shards"):
-        sharded._listed("model.safetensors.index.json", text)
+        shards._listed("model.safetensors.index.json", text)
 
 
 CYCLES = {

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from git_theta_ext import formats, limits
-from git_theta_ext.errors import FormatError
-from git_theta_ext.formats import pickle_machine
+from git_theta_ext import formats
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats.base import Layout
-from git_theta_ext.formats.source import BytesSource
-from git_theta_ext.formats.torch_names import find_views
+from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.formats.pickles import machine
+from git_theta_ext.formats.torch.names import find_views
 from tests.torchzip import Record, Storage, archive, save, tensor
 
 pytestmark = pytest.mark.usefixtures("little_time_and_memory")
@@ -84,18 +85,18 @@ def test_pickle_bombs(name: str) -> None:
 def test_too_many_opcodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PICKLE_OPCODES", 1000)
     with pytest.raises(FormatError, match="1000 opcodes"):
-        pickle_machine.load(b"N0" * 600 + b"N.")
+        machine.load(b"N0" * 600 + b"N.")
 
 
 def test_names_do_not_multiply() -> None:
     """A long key above many tensors, and one list reached by many ways."""
-    views = find_views(pickle_machine.load(doubling(400)))
+    views = find_views(machine.load(doubling(400)))
     assert views == []
     key = "k" * 5000
     assert list(read(save({key: tensor(Storage("0"), (4,))}, {"0": bytes(16)}).__getitem__(
         slice(None))).aliases) == []  # fmt: skip
     with pytest.raises(FormatError, match="key of 5000"):
-        find_views(pickle_machine.load(pickle.dumps({key: 1}, 2)))
+        find_views(machine.load(pickle.dumps({key: 1}, 2)))
 
 
 def header(text: bytes, data: bytes = b"", length: int | None = None) -> bytes:

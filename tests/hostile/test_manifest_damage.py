@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from git_theta_ext.errors import ManifestError
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.manifest.model import Manifest
 
 H = "0" * 64
 HEAD = "git-theta manifest v1\nformat safetensors\nskeleton\n  U8 [3] inline:616263\n\n"
@@ -101,9 +101,9 @@ def test_conflict_markers_are_named_with_the_way_out(marker: str) -> None:
 
 def test_limits_are_checked_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (HEAD + ONE + "end\n").encode()
-    monkeypatch.setattr("git_theta_ext.limits.MANIFEST_LINES", 8)
+    monkeypatch.setattr("git_theta_ext.core.limits.MANIFEST_LINES", 8)
     with pytest.raises(ManifestError, match="8 lines"):
         Manifest.parse(text)
-    monkeypatch.setattr("git_theta_ext.limits.MANIFEST_BYTES", 100)
+    monkeypatch.setattr("git_theta_ext.core.limits.MANIFEST_BYTES", 100)
     with pytest.raises(ManifestError, match="limit is 100"):
         Manifest.parse(text)

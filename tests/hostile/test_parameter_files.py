@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import zstandard
 
-from git_theta_ext.errors import CorruptObjectError, UnknownUpdateError
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.errors import CorruptObjectError, UnknownUpdateError
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.updates import get
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.dense import Dense

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from git_theta_ext import endpoints, lfsconfig, transport
-from git_theta_ext.endpoints import Endpoint
-from git_theta_ext.errors import MissingObjectError, TransferError
-from git_theta_ext.repository import Repository
-from git_theta_ext.store import Store
+from git_theta_ext.core.errors import MissingObjectError, TransferError
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.transfer import endpoints, lfsconfig, transport
+from git_theta_ext.objects.transfer.endpoints import Endpoint
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 from tests.git.transport_fixtures import LfsServer, lfs_server, put

@@ -13,11 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from git_theta_ext import formats, limits
-from git_theta_ext.errors import FormatError
+from git_theta_ext import formats
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats import distcp
-from git_theta_ext.formats import torch_zip as torch_zip_format
-from git_theta_ext.formats.source import BytesSource
+from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.formats.torch import zipped as torch_zip_format
 from tests.conftest import Repo
 from tests.hdf5_files import Hdf5
 

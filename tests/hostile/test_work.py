@@ -9,23 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext import bounds, limits
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.checkout import Checkout
-from git_theta_ext.comparison.compare import compare
-from git_theta_ext.comparison.sides import StoredSide
-from git_theta_ext.errors import CorruptObjectError, ManifestError, StoreError
-from git_theta_ext.formats import skeleton
-from git_theta_ext.formats.skeleton import Skeleton, SpanRef
-from git_theta_ext.manifest import Block, Entry, Manifest, UpdateRef
-from git_theta_ext.repository import Repository
-from git_theta_ext.store import Store
-from git_theta_ext.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.checkpoints.versions import StoredSide
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import CorruptObjectError, ManifestError, StoreError
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.diff.compare import compare
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.objects import bounds
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.work import of_chain
 from git_theta_ext.updates import low_rank
 from git_theta_ext.updates.coders import compress, compress_numbers
 from git_theta_ext.updates.low_rank import Factors, LowRank
 from git_theta_ext.updates.parameter_file import build
-from git_theta_ext.work import of_chain
 from tests.conftest import Repo
 
 SIDE = 2896

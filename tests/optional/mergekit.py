@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from git_theta_ext.merge.arrays import merge_arrays
-from git_theta_ext.merge.choice import Choice, Setting
+from git_theta_ext.merge.strategies.arrays import merge_arrays
+from git_theta_ext.merge.strategies.choice import Choice, Setting
 
 _SCRIPT = """
 import json, sys

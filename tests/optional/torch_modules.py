@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_model, save_file, save_model
 
 import git_theta_ext as theta
-from git_theta_ext.errors import UsageError
+from git_theta_ext.core.errors import UsageError
 from tests.conftest import Repo
 
 FILE = "m.safetensors"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.manifest import Manifest
-from git_theta_ext.merge.choice import Choice
-from git_theta_ext.merge.decisions import Plan, content_of, entries_of
-from git_theta_ext.merge.factors import STRATEGIES
-from git_theta_ext.merge.plan import make_plan
-from git_theta_ext.merge.rows import plan_several
-from git_theta_ext.merge.strategies import TABLE
+from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.merge.combine.factors import STRATEGIES
+from git_theta_ext.merge.decide.decisions import Plan, content_of, entries_of
+from git_theta_ext.merge.decide.plan import make_plan
+from git_theta_ext.merge.decide.plan_several import plan_several
+from git_theta_ext.merge.strategies.choice import Choice
+from git_theta_ext.merge.strategies.table import TABLE
 from tests.unit.merge.test_coupled_layouts import LAYOUTS, Types, version
 
 CONTAINERS = ("safetensors", "torch-zip", "torch-legacy", "gguf", "onnx", "npz", "hdf5")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.errors import ManifestError
-from git_theta_ext.manifest import Entry, Manifest, is_manifest
-from git_theta_ext.names import natural_key, quote, unquote
+from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.core.names import natural_key, quote, unquote
+from git_theta_ext.manifest.model import Entry, Manifest, is_manifest
 from tests.manifests import entry, manifest, manifests
 
 

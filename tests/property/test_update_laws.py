@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 
 from git_theta_ext import updates
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.store import Store
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates import correction
 from git_theta_ext.updates.base import Values, values_dtype
 from git_theta_ext.updates.chain import decode_chain

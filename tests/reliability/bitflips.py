@@ -23,7 +23,7 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.checkpoints import awkward, changed, model, safetensors
 from tests.containers import gguf, npz
 from tests.reliability.rows import Row

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.checkout import Checkout
-from git_theta_ext.manifest import Manifest
-from git_theta_ext.repository import Repository
+from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.objects.blocks import Blocks
 from tests.reliability.faults import NAME, Bench, Scenario, content
 from tests.reliability.rows import Row
 

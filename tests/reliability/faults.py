@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.checkout import Checkout
-from git_theta_ext.manifest import Manifest
-from git_theta_ext.repository import Repository
+from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.objects.blocks import Blocks
 from tests.checkpoints import safetensors
 
 NAME = "model.safetensors"

@@ -20,7 +20,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.reliability.faults import NAME, SCENARIOS, Bench, Scenario
 from tests.reliability.rows import Row
 

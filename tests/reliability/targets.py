@@ -23,14 +23,13 @@ import ml_dtypes
 import msgpack
 import numpy as np
 
-from git_theta_ext import attributes, formats, patterns, sharded
-from git_theta_ext.adapters import peft, sparse
-from git_theta_ext.adapters.base import Adapter
-from git_theta_ext.adapters.files import TensorFile
-from git_theta_ext.comparison.facts import facts
-from git_theta_ext.drivers import filter_commands
-from git_theta_ext.drivers.filter import serve
-from git_theta_ext.errors import (
+from git_theta_ext import formats
+from git_theta_ext.checkpoints import shards
+from git_theta_ext.checkpoints.adapters import peft, sparse
+from git_theta_ext.checkpoints.adapters.base import Adapter
+from git_theta_ext.checkpoints.adapters.files import TensorFile
+from git_theta_ext.core import patterns
+from git_theta_ext.core.errors import (
     CorruptObjectError,
     FormatError,
     ManifestError,
@@ -38,14 +37,21 @@ from git_theta_ext.errors import (
     UnknownUpdateError,
     UsageError,
 )
-from git_theta_ext.formats import neighbours, pickle_machine, skeleton, torch_names
+from git_theta_ext.core.names import quote, unquote
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.diff.facts import facts
+from git_theta_ext.drivers import filter_commands
+from git_theta_ext.drivers.filter import serve
+from git_theta_ext.formats import companions
 from git_theta_ext.formats.base import Layout, Span
-from git_theta_ext.formats.source import BytesSource
-from git_theta_ext.manifest import Block, Entry, Manifest, UpdateRef
-from git_theta_ext.merge.pickles import _leaves, contents
-from git_theta_ext.merge.policy import parse_choice, parse_file
-from git_theta_ext.names import quote, unquote
-from git_theta_ext.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.formats.pickles import machine
+from git_theta_ext.formats.torch import names as torch_names
+from git_theta_ext.git import attributes
+from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.merge.combine.pickles import _leaves, contents
+from git_theta_ext.merge.strategies.policy import parse_choice, parse_file
 from git_theta_ext.updates import get, kinds
 from git_theta_ext.updates.base import Encoded, Update, Values, values_dtype
 from git_theta_ext.updates.chain import decode_chain
@@ -183,7 +189,7 @@ def _beside(path: str, wanted: str, data: bytes) -> None:
     def opened(name: str) -> BytesSource | None:
         return BytesSource(other) if name == wanted else None
 
-    found = neighbours.read_layout(BytesSource(own), path, opened)
+    found = companions.read_layout(BytesSource(own), path, opened)
     if found is not None:
         require(rebuilt(own, found) == own, "the layout is not the file")
 
@@ -343,7 +349,7 @@ def _parameters(kind: str, data: bytes) -> None:
 def _pickle(data: bytes) -> None:
     """The stack machine alone, and those who walk what it builds."""
     try:
-        value = pickle_machine.load(data)
+        value = machine.load(data)
         torch_names.find_views(value)
         list(_leaves(value))
     except FormatError:
@@ -407,7 +413,7 @@ def _refusing(parser: Callable[[bytes], object]) -> Run:
 
 
 def _shard_index(data: bytes) -> None:
-    for name in sharded._listed("folder/model.safetensors.index.json", data):
+    for name in shards._listed("folder/model.safetensors.index.json", data):
         require(isinstance(name, str), "names are text")
 
 

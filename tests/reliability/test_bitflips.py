@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from git_theta_ext.memo import _digest
+from git_theta_ext.checkpoints.memo import _digest
 from tests.reliability import bitflips
 from tests.reliability.bitflips import Scene, Unnoticed
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from git_theta_ext.manifest import Manifest
+from git_theta_ext.manifest.model import Manifest
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 from tests.torchzip import Storage, save, state_dict, tensor

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from git_theta_ext.manifest import FIRST_LINE, Manifest
-from git_theta_ext.transport import object_path
+from git_theta_ext.manifest.model import FIRST_LINE, Manifest
+from git_theta_ext.objects.transfer.transport import object_path
 from tests.conftest import Repo
 from tests.servers.backends import Backend, backend
 from tests.servers.front import Front, front, git_environment

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from git_theta_ext import libgit2
+from git_theta_ext.git import libgit2
 
 TOP = Path(__file__).parents[2]
 REQUIREMENTS = TOP / "requirements"

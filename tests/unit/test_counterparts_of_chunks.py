@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from git_theta_ext.checkin import counterparts
-from git_theta_ext.manifest import Block
+from git_theta_ext.checkpoints.clean import counterparts
+from git_theta_ext.manifest.model import Block
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext import durable, files
-from git_theta_ext.durable import Durable
-from git_theta_ext.errors import StoreError
-from git_theta_ext.store import Store
+from git_theta_ext.core import files
+from git_theta_ext.core.errors import StoreError
+from git_theta_ext.objects.store import durable
+from git_theta_ext.objects.store.durable import Durable
+from git_theta_ext.objects.store.store import Store
 
 MANY = 20
 
@@ -103,7 +104,7 @@ def test_what_was_flushed_is_not_hashed_again(
     with store.gathering():
         put = [store.put([data]) for data in contents(MANY)]
         store.flush()
-    monkeypatch.setattr("git_theta_ext.store.sha256_of", lambda path: "hashed")
+    monkeypatch.setattr("git_theta_ext.objects.store.store.sha256_of", lambda path: "hashed")
     later = Store(store.root, verified=tmp_path / "verified")
     assert all(later.sound(*one) for one in put)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from git_theta_ext import errors
 from git_theta_ext.cli import main
+from git_theta_ext.core import errors
 
 ROOT = Path(__file__).parents[2]
 

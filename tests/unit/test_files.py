@@ -11,9 +11,10 @@ from typing import IO
 
 import pytest
 
-from git_theta_ext import files, outputs, worktree
-from git_theta_ext.errors import StoreError
-from git_theta_ext.worktree import WorkTree, collision, is_git_dir, parts_of
+from git_theta_ext.core import files
+from git_theta_ext.core.errors import StoreError
+from git_theta_ext.git import outputs, work_tree
+from git_theta_ext.git.work_tree import WorkTree, collision, is_git_dir, parts_of
 
 posix = pytest.mark.skipif(os.name == "nt", reason="permissions and pipes of POSIX")
 
@@ -242,10 +243,10 @@ def test_a_junction_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     tag = 0xA0000003
     seen = SimpleNamespace(st_mode=stat.S_IFDIR | 0o777, st_reparse_tag=tag)
     monkeypatch.setattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", tag, raising=False)
-    monkeypatch.setattr(worktree.os, "lstat", lambda path: seen)
-    assert worktree.is_link(tmp_path)
+    monkeypatch.setattr(work_tree.os, "lstat", lambda path: seen)
+    assert work_tree.is_link(tmp_path)
     seen.st_reparse_tag = 0x9000001A  # a file of a cloud drive
-    assert not worktree.is_link(tmp_path)
+    assert not work_tree.is_link(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "nt", reason="junctions are of Windows")
@@ -281,7 +282,7 @@ def test_a_collision_on_this_file_system_is_refused(
         known = {one.casefold(): one for one in os.listdir(folder)}
         return lstat(os.path.join(folder, known.get(name.casefold(), name)))
 
-    monkeypatch.setattr(worktree.os, "lstat", blind)
+    monkeypatch.setattr(work_tree.os, "lstat", blind)
     for path in ("Model.bin", "SUB/x"):
         with pytest.raises(StoreError, match="one file on this file system"):
             WorkTree(tree).replace(path, b"evil")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext import limits
-from git_theta_ext.errors import UsageError
-from git_theta_ext.globs import Globs
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.globs import Globs
 
 PATTERNS = st.lists(st.text("ab.-!^]*?[\\c", max_size=9), max_size=6)
 NAMES = st.lists(st.text("ab.-!^][\\c\n", max_size=8), max_size=6)
@@ -41,7 +41,7 @@ def test_classes_are_those_of_fnmatch(text: str) -> None:
 
 
 def test_states_that_are_let_go_of_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("git_theta_ext.globs._KEPT_BYTES", 64)
+    monkeypatch.setattr("git_theta_ext.core.globs._KEPT_BYTES", 64)
     patterns = [f"*{n}*x" for n in range(30)]
     globs = Globs(patterns)
     for n in range(300):

@@ -1,102 +1,119 @@
-"""The layers of docs/architecture.md: imports point downwards, impure things have rooms."""
+"""The rooms of docs/architecture.md: imports run one way, impure things have their modules."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-LAYERS = [
-    {"drivers", "cli", "demo"},
-    {
-        "checkin", "checkout", "comparison", "merge", "report", "references", "memo", "blocks",
-        "bounds", "pruning", "hooks", "hook_scripts", "launch", "left_behind", "received",
-        "installation", "integrity", "attributes", "checkpoints", "reader", "writer", "api",
-        "beside", "converted", "terminal", "consent", "sharded", "handle", "integrations",
-        "adapters", "loading",
-    },
-    {"paths"},
-    {
-        "repository", "store", "transport", "lfs", "lfs_watch", "lfsconfig", "endpoints",
-        "pointers", "pointer_files", "presence", "locks", "worktree", "outputs", "verified",
-    },
-    {"git_process", "libgit2", "durable", "memory"},
-    {"files"},
-    {
-        "manifest", "manifest_text", "manifest_rules", "names", "arrays", "globs", "patterns",
-        "pytorch", "frameworks", "torch_modules", "formats", "updates", "parallel", "work",
-    },
-    {"tensors", "errors", "limits", "text", "advice"},
-]  # fmt: skip
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-FRAMEWORKS = {"torch", "h5py", "onnx", "tensorflow", "jax", "matplotlib"}
+from tests.scenarios.package import (
+    PACKAGE,
+    ROOT,
+    foreign_imports,
+    modules,
+    name_of,
+    sources,
+)
+
+ORDER = [
+    {"core"},
+    {"manifest"},
+    {"formats", "updates", "git"},
+    {"objects"},
+    {"checkpoints"},
+    {"diff", "merge"},
+    {"api"},
+    {"cli"},
+    {"drivers"},
+]
+"""From the bottom up: a room may import those of lines before its own, and no other."""
+
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+FRAMEWORKS = {"torch", "h5py", "onnx", "tensorflow", "jax", "matplotlib", "mlx"}
+MANY_ALIKE = {"formats", "updates", "cli.verbs"}
+"""Rooms whose modules are all of one kind, so that their number does not matter."""
 
 
-def sources() -> Iterator[tuple[str, Path]]:
-    """Each module of the package with the layer's name that it belongs to."""
-    for path in sorted((ROOT / "git_theta_ext").rglob("*.py")):
-        relative = path.relative_to(ROOT / "git_theta_ext")
-        if relative.parts[0] != "drivers":
-            yield relative.parts[0].removesuffix(".py"), path
-    for path in sorted((ROOT / "drivers").rglob("*.py")):
-        yield "drivers", path
+def room_of(module: str) -> str:
+    """The topmost folder that a module is in."""
+    return module.partition(".")[0]
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, at any depth."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def folder_of(module: str) -> str:
+    """The folder of a module inside its room; a module at the top of its room is its own."""
+    return module.rpartition(".")[0] if module.count(".") > 1 else module
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {name for name, _ in sources()} - {"__init__"} <= set(RANK)
+def circle(arrows: Mapping[str, Iterable[str]]) -> list[str]:
+    """Names that lead back to the first of them; empty where there is no circle."""
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        for target in sorted(arrows.get(name, ())):
+            if found := walk(target, [*way, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(arrows) if (found := walk(name, []))), [])
 
 
-def test_imports_point_downwards() -> None:
-    wrong = []
-    for name, path in sources():
-        for module in imports(path):
-            parts = module.split(".")
-            if parts[0] == "git_theta_ext" and len(parts) > 1 and name != "__init__":
-                target = RANK.get(parts[1])
-                if target is not None and target < RANK[name]:
-                    wrong.append(f"{path.relative_to(ROOT)} imports {module}")
-    assert wrong == []
+def test_at_the_top_are_rooms_and_nothing_else() -> None:
+    folders = {path.name for path in (ROOT / PACKAGE).iterdir() if path.is_dir()}
+    loose = {path.name for path in (ROOT / PACKAGE).iterdir() if path.is_file()}
+    assert folders - {"__pycache__"} == set(RANK) - {"drivers"}
+    assert loose == {"__init__.py", "py.typed"}
+
+
+def test_a_circle_is_seen() -> None:
+    assert circle({"a": ["b"], "b": ["c"], "c": ["b"]}) == ["b", "c", "b"]
+    assert circle({"a": ["b", "c"], "b": ["c"]}) == []
+
+
+def test_no_room_is_crowded() -> None:
+    held: dict[str, int] = {}
+    for module in modules():
+        folder = module.rpartition(".")[0]
+        held[folder] = held.get(folder, 0) + 1
+    crowded = {folder: count for folder, count in held.items() if count > 16}
+    assert set(crowded) <= MANY_ALIKE, crowded
 
 
 @pytest.mark.parametrize(
-    ("modules", "rooms"),
+    ("foreign", "own"),
     [
-        ({"git", "subprocess"}, {"git_process.py"}),
-        ({"pygit2"}, {"libgit2.py"}),
-        (FRAMEWORKS | {"mlx"}, {"pytorch.py", "frameworks.py"}),
+        ({"git", "subprocess"}, {"git/process.py"}),
+        ({"pygit2"}, {"git/libgit2.py"}),
+        (FRAMEWORKS, {"core/pytorch.py", "api/frameworks.py"}),
     ],
 )
-def test_impure_modules_have_their_rooms(modules: set[str], rooms: set[str]) -> None:
+def test_impure_modules_have_their_places(foreign: set[str], own: set[str]) -> None:
     wrong = [
-        f"{path.relative_to(ROOT)} imports {module}"
-        for _, path in sources()
-        for module in imports(path)
-        if module.split(".")[0] in modules and path.name not in rooms
+        f"{name_of(path)} imports {module}"
+        for path in sources()
+        for module in foreign_imports(path)
+        if module.split(".")[0] in foreign and name_of(path) not in own
     ]
     assert wrong == []
 
 
-def test_pure_layers_print_nothing_and_read_no_environment() -> None:
+PURE = ("manifest", "formats", "updates")
+IMPURE_OF_CORE = {"core.files", "core.terminal", "core.memory", "core.parallel"}
+
+
+def test_pure_rooms_print_nothing_and_read_no_environment() -> None:
     wrong = []
-    for name, path in sources():
-        if RANK.get(name, 0) < RANK["manifest"]:
+    for module, path in modules().items():
+        if room_of(module) not in PURE and (room_of(module) != "core" or module in IMPURE_OF_CORE):
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Name) and node.id in ("print", "open", "eval", "exec"):
-                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.id}")
+                wrong.append(f"{name_of(path)}:{node.lineno} {node.id}")
             if isinstance(node, ast.Attribute) and node.attr == "environ":
-                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} environ")
+                wrong.append(f"{name_of(path)}:{node.lineno} environ")
     assert wrong == []

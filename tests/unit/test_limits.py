@@ -7,18 +7,20 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-from git_theta_ext import limits
+from git_theta_ext.core import limits
 
 ROOT = Path(__file__).parents[2]
-READERS = ("formats", "updates", "adapters", "merge/pickles.py", "merge/policy.py", "sharded.py",
-           "manifest.py", "manifest_text.py", "manifest_rules.py")  # fmt: skip
+READERS = (
+    "formats", "updates", "manifest", "checkpoints/adapters", "checkpoints/shards.py",
+    "merge/combine/pickles.py", "merge/strategies/policy.py",
+)  # fmt: skip
 OWN = {
-    "formats/chunks.py": {"MAX_BYTES"},
+    "formats/layout/chunks.py": {"MAX_BYTES"},
     "formats/gguf.py": {"_MAX_AXES"},
-    "formats/hdf5.py": {"_MAX_AXES"},
-    "formats/zip.py": {"_MAX_COMMENT"},
-    "manifest.py": {"MAX_BYTES"},
-    "manifest_rules.py": {"MAX_INT"},
+    "formats/hdf5/container.py": {"_MAX_AXES"},
+    "formats/zips/archive.py": {"_MAX_COMMENT"},
+    "manifest/model.py": {"MAX_BYTES"},
+    "manifest/rules.py": {"MAX_INT"},
     "updates/choose.py": {"MAX_UPDATES", "_MAX_SHARE"},
     "updates/low_rank.py": {"_MAX_EXPONENT"},
     "updates/step.py": {"_MAX_WIDTH"},
@@ -29,7 +31,7 @@ OWN = {
 def documented() -> dict[str, tuple[int, str]]:
     """Value and meaning of each limit, from the module's source."""
     found: dict[str, tuple[int, str]] = {}
-    body = ast.parse((ROOT / "git_theta_ext/limits.py").read_text("utf-8")).body
+    body = ast.parse((ROOT / "git_theta_ext/core/limits.py").read_text("utf-8")).body
     for node, after in pairwise(body):
         if isinstance(node, ast.Assign) and isinstance(after, ast.Expr):
             (name,) = (target.id for target in node.targets if isinstance(target, ast.Name))

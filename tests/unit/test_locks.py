@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from git_theta_ext.locks import Busy, Lock
+from git_theta_ext.objects.store.locks import Busy, Lock
 
 
 def test_many_share_and_one_owns(tmp_path: Path) -> None:

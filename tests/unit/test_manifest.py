@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from git_theta_ext.errors import ManifestError
-from git_theta_ext.manifest import Block, Entry, Manifest, UpdateRef, is_manifest
-from git_theta_ext.names import natural_key, quote, unquote
-from git_theta_ext.tensors import DTYPES, TensorInfo
+from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.core.names import natural_key, quote, unquote
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
+from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef, is_manifest
 from tests.manifests import block, entry, manifest
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext.manifest import Block, UpdateRef
-from git_theta_ext.memo import Memo
+from git_theta_ext.checkpoints.memo import Memo
+from git_theta_ext.manifest.model import Block, UpdateRef
 
 
 def test_an_answer_comes_back(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext import limits
-from git_theta_ext.adapters.module_pattern import Patterns, matches
-from git_theta_ext.errors import UsageError
+from git_theta_ext.checkpoints.adapters.module_pattern import Patterns, matches
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import UsageError
 
 REFUSED = [
     "(", ")", "a)", "[", "*", "a**", "a{2}{3}", "\\", r"(a)\1", "(?=a)", "(?P<n>a)", "a{",

@@ -1,4 +1,4 @@
-"""Files are written through `files`, `worktree` and `outputs`, and nowhere else in the package."""
+"""Files are written through `core.files`, `git.work_tree`, `git.outputs`, and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_layers import ROOT, sources
+from tests.scenarios.package import name_of, sources
 
-DOOR = "files.py"
+DOOR = "core/files.py"
 METHODS = {
     "write_bytes", "write_text", "touch", "symlink_to", "hardlink_to", "rename", "save_file",
     "save", "savez", "savez_compressed", "savefig", "tofile", "memmap", "open_memmap",
@@ -24,11 +24,11 @@ FUNCTIONS = {
 }
 ALLOWED = {
     # A store of objects: `Blocks.write_bytes` puts bytes, through `Store`, which uses the door.
-    ("merge/structure.py", "blocks.write_bytes"),
-    ("merge/models.py", "blocks.write_bytes"),
-    ("checkin.py", "self._blocks.write_bytes"),
+    ("merge/combine/skeleton.py", "blocks.write_bytes"),
+    ("merge/branches/models.py", "blocks.write_bytes"),
+    ("checkpoints/clean.py", "self._blocks.write_bytes"),
     # Into memory, for stdout.
-    ("cli/cat.py", "np.save"),
+    ("cli/verbs/cat.py", "np.save"),
 }
 
 
@@ -77,11 +77,10 @@ def found_in(path: Path, name: str) -> list[str]:
 
 def test_nothing_else_writes_files() -> None:
     wrong = []
-    for layer, path in sources():
-        if path.name == DOOR and layer == "files":
-            continue
-        base = ROOT if layer == "drivers" else ROOT / "git_theta_ext"
-        wrong += found_in(path, path.relative_to(base).as_posix())
+    for path in sources():
+        name = name_of(path)
+        if name != DOOR:
+            wrong += found_in(path, name)
     assert wrong == []
 
 
@@ -114,10 +113,5 @@ def test_reading_is_not_writing(tmp_path: Path, line: str) -> None:
 
 
 def test_what_is_allowed_is_still_there() -> None:
-    there = {
-        (path.relative_to(ROOT / "git_theta_ext").as_posix(), called)
-        for layer, path in sources()
-        if layer != "drivers"
-        for _, called in calls(path)
-    }
+    there = {(name_of(path), called) for path in sources() for _, called in calls(path)}
     assert there >= ALLOWED

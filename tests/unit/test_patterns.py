@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from git_theta_ext.errors import UsageError
-from git_theta_ext.patterns import expand, select
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.patterns import expand, select
 
 
 def test_braces_are_names_and_ranges() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext import git_process
-from git_theta_ext.errors import RepositoryError
+from git_theta_ext.core.errors import RepositoryError
+from git_theta_ext.git import process
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,10 +33,10 @@ def test_relative_folders_of_path_are_passed_over(
     program(here / planted / "tool")
     monkeypatch.chdir(here)
     monkeypatch.setenv("PATH", os.pathsep.join([planted, str(there)]))
-    assert git_process.find_program("tool") is None
+    assert process.find_program("tool") is None
     real = program(there / "tool")
     monkeypatch.setenv("PATH", os.pathsep.join([planted, str(there), ""]))
-    assert git_process.find_program("tool") == str(real)
+    assert process.find_program("tool") == str(real)
 
 
 @pytest.mark.parametrize("planted", ["", "."])
@@ -47,12 +47,12 @@ def test_a_git_in_the_current_folder_is_not_run(
     program(tmp_path / "tool")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", planted + os.pathsep + os.environ["PATH"])
-    assert git_process.run_git(["version"], tmp_path).startswith(b"git version")
-    status, _ = git_process.run_watched(["version"], tmp_path, tick=lambda: None)
+    assert process.run_git(["version"], tmp_path).startswith(b"git version")
+    status, _ = process.run_watched(["version"], tmp_path, tick=lambda: None)
     assert status == 0
-    assert git_process.run_program(["git", "version"], tmp_path)[1].startswith(b"git version")
+    assert process.run_program(["git", "version"], tmp_path)[1].startswith(b"git version")
     with pytest.raises(RepositoryError, match="not found on PATH"):
-        git_process.run_program(["tool"], tmp_path)
+        process.run_program(["tool"], tmp_path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -61,12 +61,12 @@ def test_without_git_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", os.pathsep.join(["", str(tmp_path / "none")]))
     with pytest.raises(RepositoryError, match="git was not found on PATH"):
-        git_process.run_git(["version"], tmp_path)
+        process.run_git(["version"], tmp_path)
 
 
 def test_the_rules_of_windows(tmp_path: Path) -> None:
     """Names get an ending, in the order of PATHEXT; quotes around a folder are no part of it."""
-    find = git_process._on_path
+    find = process._on_path
     exe, cmd = program(tmp_path / "a" / "git.exe"), program(tmp_path / "a" / "git.cmd")
     folders = os.pathsep.join(["", ".", f'"{tmp_path / "a"}"'])
     assert find("git", folders, ".COM;.EXE;.CMD") == str(exe)
@@ -80,7 +80,7 @@ def test_children_on_windows_do_not_look_there_either() -> None:
     code = (
         "import os; os.name = 'nt'\n"
         "import importlib.util as u\n"
-        f"spec = u.spec_from_file_location('gp', {git_process.__file__!r})\n"
+        f"spec = u.spec_from_file_location('gp', {process.__file__!r})\n"
         "module = u.module_from_spec(spec); os.name = 'nt'; spec.loader.exec_module(module)\n"
         "print(module._QUIET)"
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.manifest import Block
-from git_theta_ext.store import Store
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.manifest.model import Block
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates.base import Values
 
 SPEC = BlockSpec(DTYPES["F32"], (50, 40))

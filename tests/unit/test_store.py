@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext.errors import CorruptObjectError, MissingObjectError, StoreError
-from git_theta_ext.store import Store
+from git_theta_ext.core.errors import CorruptObjectError, MissingObjectError, StoreError
+from git_theta_ext.objects.store.store import Store
 
 DATA = b"parameter file" * 1000
 OID = hashlib.sha256(DATA).hexdigest()
@@ -213,7 +213,7 @@ def test_an_object_is_hashed_once(
     store = Store(tmp_path / "theta", verified=remembering)
     store.put([DATA])
     store.flush()
-    monkeypatch.setattr("git_theta_ext.store.sha256_of", count)
+    monkeypatch.setattr("git_theta_ext.objects.store.store.sha256_of", count)
     for _ in range(3):
         again = Store(tmp_path / "theta", verified=remembering)
         assert again.keep(OID, len(DATA))
@@ -234,7 +234,7 @@ def test_what_was_written_here_is_not_hashed(
     def never(path: Path) -> str:
         raise AssertionError(path)
 
-    monkeypatch.setattr("git_theta_ext.store.sha256_of", never)
+    monkeypatch.setattr("git_theta_ext.objects.store.store.sha256_of", never)
     assert store.keep(OID, len(DATA))
     if store._private:  # else others may have written it, and it is too young to tell
         assert Store(tmp_path / "theta", verified=remembering).keep(OID, len(DATA))

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from git_theta_ext import terminal
-from git_theta_ext.terminal import HarmlessStream, harmless_streams, wants_colour
+from git_theta_ext.core import terminal
+from git_theta_ext.core.terminal import HarmlessStream, harmless_streams, wants_colour
 
 EVIL = "\x1b]0;own\x07 \x1b[31mred \x1b[1A \r\b\x7f\x9b2J \u202e\u200b\u2066 \udc9b \t\x00\u3164"
 

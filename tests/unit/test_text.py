@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_theta_ext import text
+from git_theta_ext.core import text
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext.verified import Verified, only_ours
+from git_theta_ext.objects.store.verified import Verified, only_ours
 
 OID = "a" * 64
 

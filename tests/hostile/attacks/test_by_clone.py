@@ -130,8 +130,8 @@ def test_folder_swapped_meanwhile(repo: Repo, trap: Trap) -> None:
     thread = threading.Thread(target=swap)
     thread.start()
     program = (
-        "import sys; from pathlib import Path; from git_theta_ext.worktree import WorkTree\n"
-        "from git_theta_ext.errors import StoreError\n"
+        "import sys; from pathlib import Path; from git_theta_ext.git.work_tree import WorkTree\n"
+        "from git_theta_ext.core.errors import StoreError\n"
         "tree, done = WorkTree(Path('.')), [0, 0]\n"
         "for _ in range(3000):\n"
         "    try:\n"
@@ -473,15 +473,15 @@ def test_shown_command(repo: Repo, trick: str) -> None:
 def test_names_in_a_traceback(repo: Repo) -> None:
     """An internal error whose message holds the clone's names, as they are"""
     evil = "\x1b]0;x\x07\x9b31m\u202e\r::error::x"
-    for module in ("cli.status", "cli.show"):
+    for verb in ("status", "show"):
         program = (
-            f"import sys, git_theta_ext.{module} as m\n"
+            f"import sys, git_theta_ext.cli.verbs.{verb} as m\n"
             "from git_theta_ext.cli.main import main\n"
             f"def run(args): raise RuntimeError({evil!r})\n"
             "m.run = run\n"
-            f"sys.exit(main([{module.split('.')[1]!r}, *sys.argv[1:]]))"
+            f"sys.exit(main([{verb!r}, *sys.argv[1:]]))"
         )
-        words = [NAME] if module.endswith("show") else []
+        words = [NAME] if verb == "show" else []
         done = repo.run(sys.executable, "-c", program, *words, ok=(1,))
         text = done.stderr.decode()
         assert "RuntimeError" in text

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext import outputs
-from git_theta_ext.errors import StoreError
+from git_theta_ext.core.errors import StoreError
+from git_theta_ext.git import outputs
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.containers import npy

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import yaml
 
-from git_theta_ext.cli import event as events
-from git_theta_ext.cli import findings
-from git_theta_ext.cli.findings import Warn
-from git_theta_ext.errors import UsageError
-from git_theta_ext.text import annotation
+from git_theta_ext.cli.github import event as events
+from git_theta_ext.cli.github import findings
+from git_theta_ext.cli.github.findings import Warn
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import annotation
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.pull_request_fixtures import (

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext import endpoints, pointers, transport
-from git_theta_ext.cli import uploaded, web
+from git_theta_ext.cli.github import uploaded, web
+from git_theta_ext.core.errors import MissingObjectError, ThetaError, TransferError
 from git_theta_ext.drivers import pre_push
-from git_theta_ext.errors import MissingObjectError, ThetaError, TransferError
-from git_theta_ext.manifest import UpdateRef
-from git_theta_ext.repository import Repository
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects.transfer import endpoints, pointers, transport
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.pull_request_fixtures import GitHub, github, pull, report  # noqa: F401
@@ -586,7 +586,7 @@ def test_pipes_in_a_remote_folder(folder: Path, new_repo: NewRepo) -> None:
     repo = new_repo()
     script = (
         "import sys, pathlib; from git_theta_ext import endpoints;"
-        "from git_theta_ext.repository import Repository;"
+        "from git_theta_ext.git.repository import Repository;"
         "r = Repository.discover(); p = pathlib.Path(sys.argv[1]);"
         "print(endpoints.lfs_folder(r, endpoints.common_dir_of(p)))"
     )

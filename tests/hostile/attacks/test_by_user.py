@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.consent import Allowed, Consent
-from git_theta_ext.errors import StoreError
-from git_theta_ext.integrity import Progress
-from git_theta_ext.locks import Lock
-from git_theta_ext.repository import Repository
+from git_theta_ext.checkpoints.fsck import Progress
+from git_theta_ext.core.errors import StoreError
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.merge.branches.consent import Allowed, Consent
+from git_theta_ext.objects.store.locks import Lock
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 from tests.git.test_merge_exact import branches, st

@@ -1,8 +1,8 @@
 """A container from another package: `EXAMPLE!`, a count, then float32 values."""
 
-from git_theta_ext.errors import FormatError
+from git_theta_ext.core.errors import FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
-from git_theta_ext.tensors import DTYPES, TensorInfo
 
 MAGIC = b"EXAMPLE!"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_theta_ext import attributes
-from git_theta_ext.errors import UsageError
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.git import attributes
 
 _OURS = b"filter=theta diff=theta merge=theta -text"
 _patterns = st.text(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from git_theta_ext.demo import network
+from git_theta_ext.cli.demo import network
 
 
 @pytest.fixture(scope="module")

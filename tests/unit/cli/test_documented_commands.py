@@ -26,7 +26,7 @@ def parser(verb: str) -> argparse.ArgumentParser:
     """The parser of a verb."""
     top = argparse.ArgumentParser(exit_on_error=False)
     subparsers = top.add_subparsers(dest="verb")
-    importlib.import_module(f"git_theta_ext.cli.{VERBS[verb][0]}").add_parser(subparsers)
+    importlib.import_module(f"git_theta_ext.cli.verbs.{VERBS[verb][0]}").add_parser(subparsers)
     return top
 
 

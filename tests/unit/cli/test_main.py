@@ -13,7 +13,7 @@ import pytest
 
 import git_theta_ext
 from git_theta_ext.cli import main as program
-from git_theta_ext.errors import CorruptObjectError, ThetaError
+from git_theta_ext.core.errors import CorruptObjectError, ThetaError
 
 
 @pytest.fixture

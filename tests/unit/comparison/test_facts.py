@@ -10,13 +10,14 @@ import msgpack
 import numpy as np
 import pytest
 
-from git_theta_ext.comparison.facts import cut, facts
-from git_theta_ext.comparison.structure import MAX_NOTES, Note, compare_structures
-from git_theta_ext.errors import FormatError
-from git_theta_ext.formats import read_layout, skeleton
+from git_theta_ext.core.errors import FormatError
+from git_theta_ext.diff.facts import cut, facts
+from git_theta_ext.diff.skeletons import MAX_NOTES, Note, compare_structures
+from git_theta_ext.formats import read_layout
 from git_theta_ext.formats.base import Span
-from git_theta_ext.formats.source import BytesSource
-from git_theta_ext.manifest import Block, Entry, Manifest
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.manifest.model import Block, Entry, Manifest
 from tests.checkpoints import safetensors
 from tests.containers import gguf, npy, onnx, tagged
 from tests.torchzip import Record, Storage, legacy, save, state_dict, tensor

@@ -9,13 +9,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from git_theta_ext import tensors
-from git_theta_ext.comparison import overlap
-from git_theta_ext.comparison.measure import Measure
-from git_theta_ext.comparison.overlap import Pair, measure_pairs
-from git_theta_ext.comparison.sides import Position
-from git_theta_ext.manifest import Block, Entry, Manifest
-from git_theta_ext.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.checkpoints.versions import Position
+from git_theta_ext.core import tensors
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.diff import overlap
+from git_theta_ext.diff.measure import Measure
+from git_theta_ext.diff.overlap import Pair, measure_pairs
+from git_theta_ext.manifest.model import Block, Entry, Manifest
 from git_theta_ext.updates.base import Values, values_dtype
 
 NAMES = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from git_theta_ext.comparison.renames import renamed
-from git_theta_ext.manifest import Block, Entry, Manifest
-from git_theta_ext.tensors import DTYPES, TensorInfo
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
+from git_theta_ext.diff.renames import renamed
+from git_theta_ext.manifest.model import Block, Entry, Manifest
 
 
 def manifest(*names: str, version: str = "a", opaque: bool = False) -> Manifest:

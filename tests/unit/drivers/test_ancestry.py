@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from git_theta_ext.drivers import ancestry
+from git_theta_ext.git import ancestry
 
 
 @pytest.mark.parametrize(

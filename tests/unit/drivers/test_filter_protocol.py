@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from git_theta_ext.core.errors import ProtocolError
 from git_theta_ext.drivers import filter_commands
 from git_theta_ext.drivers.filter import serve
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
-from git_theta_ext.errors import ProtocolError
-from git_theta_ext.formats.source import FileSource
-from git_theta_ext.manifest import Manifest, is_manifest
+from git_theta_ext.formats.layout.source import FileSource
+from git_theta_ext.manifest.model import Manifest, is_manifest
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 

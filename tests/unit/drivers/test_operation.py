@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from git_theta_ext.drivers import operation as module
-from git_theta_ext.drivers.ancestry import command_of
 from git_theta_ext.drivers.operation import merged_head, operation
-from git_theta_ext.repository import Repository
+from git_theta_ext.git.ancestry import command_of
+from git_theta_ext.git.repository import Repository
 from tests.conftest import Repo
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from git_theta_ext.core.errors import ProtocolError
 from git_theta_ext.drivers.pktline import MAX_PAYLOAD, PacketReader, PacketWriter
-from git_theta_ext.errors import ProtocolError
 
 
 def written(*chunks: bytes) -> bytes:

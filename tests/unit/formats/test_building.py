@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
 from git_theta_ext import formats
-from git_theta_ext.errors import FormatError, UsageError
-from git_theta_ext.formats import safetensors, zip
+from git_theta_ext.checkpoints.write import ArraysSource, describe
+from git_theta_ext.core.errors import FormatError, UsageError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Crc32, Layout, Literal, Span
-from git_theta_ext.formats.source import BytesSource
-from git_theta_ext.formats.zip_build import Member, archive
-from git_theta_ext.tensors import DTYPES, TensorInfo
-from git_theta_ext.writer import ArraysSource, describe
+from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.formats.zips import archive as zip
+from git_theta_ext.formats.zips.build import Member, archive
 
 Arrays = Mapping[str, NDArray[Any]]
 ARRAYS = {

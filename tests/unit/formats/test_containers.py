@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from git_theta_ext import formats
+from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.formats.base import Crc32, Layout, Span
-from git_theta_ext.formats.source import BytesSource
-from git_theta_ext.tensors import TensorInfo
+from git_theta_ext.formats.layout.source import BytesSource
 from tests.containers import gguf, npy, npz, onnx, onnx_tensor, tagged
 
 

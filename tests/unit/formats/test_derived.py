@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from git_theta_ext.errors import ManifestError
-from git_theta_ext.formats import read_layout, skeleton
+from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.formats import read_layout
 from git_theta_ext.formats.base import Crc32, SerializationId
-from git_theta_ext.formats.source import BytesSource
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.source import BytesSource
 from tests.contract.test_formats import rebuilt
 from tests.torchzip import Storage, save, state_dict, tensor
 

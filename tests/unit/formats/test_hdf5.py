@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext import formats, limits
-from git_theta_ext.errors import FormatError
-from git_theta_ext.formats import hdf5, hdf5_file
+from git_theta_ext import formats
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats.base import Crc32, Layout, Literal, Span
-from git_theta_ext.formats.source import BytesSource
+from git_theta_ext.formats.hdf5 import container
+from git_theta_ext.formats.hdf5 import file as hdf5_file
+from git_theta_ext.formats.layout.source import BytesSource
 from tests.containers import hdf5 as written
 from tests.containers import keras
 
@@ -201,17 +203,17 @@ LIES: dict[str, Callable[[], bytes]] = {
 def test_lying_files_are_opaque(name: str) -> None:
     data = LIES[name]()
     with pytest.raises(FormatError):
-        hdf5.layout(BytesSource(data))
+        container.layout(BytesSource(data))
     assert read(data).format == "opaque"
 
 
 def test_structures_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HDF5_STEPS", 100)
     with pytest.raises(FormatError, match="more than 100 steps"):
-        hdf5.layout(BytesSource(written({f"w{n}": KERNEL for n in range(100)})))
+        container.layout(BytesSource(written({f"w{n}": KERNEL for n in range(100)})))
     monkeypatch.setattr(limits, "HDF5_DEPTH", 3)
     with pytest.raises(FormatError, match="3 groups deep"):
-        hdf5.layout(BytesSource(written({"a/b/c/d/e": KERNEL})))
+        container.layout(BytesSource(written({"a/b/c/d/e": KERNEL})))
 
 
 @settings(deadline=None, max_examples=150)

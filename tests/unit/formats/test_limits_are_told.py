@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from git_theta_ext import formats, limits
-from git_theta_ext.formats.source import BytesSource
+from git_theta_ext import formats
+from git_theta_ext.core import limits
+from git_theta_ext.formats.layout.source import BytesSource
 from tests.hdf5_files import Hdf5
 
 

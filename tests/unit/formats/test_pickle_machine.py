@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.errors import FormatError
-from git_theta_ext.formats.pickle_machine import Call, Dict, Global, Persistent, Set, load
+from git_theta_ext.core.errors import FormatError
+from git_theta_ext.formats.pickles.machine import Call, Dict, Global, Persistent, Set, load
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)

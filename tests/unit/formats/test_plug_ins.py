@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from git_theta_ext import formats, updates
-from git_theta_ext.errors import UnknownUpdateError, UsageError
-from git_theta_ext.formats.source import BytesSource
+from git_theta_ext.core.errors import UnknownUpdateError, UsageError
+from git_theta_ext.formats.layout.source import BytesSource
 from tests.checkpoints import awkward, safetensors
 from tests.contract.test_formats import rebuilt
 
@@ -86,7 +86,7 @@ def test_a_known_file_looks_for_no_plug_ins(tmp_path: Path) -> None:
     path.write_bytes(safetensors(awkward()))
     program = (
         "import sys\nfrom pathlib import Path\nfrom git_theta_ext import formats\n"
-        "from git_theta_ext.formats.source import FileSource\n"
+        "from git_theta_ext.formats.layout.source import FileSource\n"
         "before = 'importlib.metadata' in sys.modules\n"
         "with FileSource(Path(sys.argv[1])) as source: formats.read_layout(source)\n"
         "assert before or 'importlib.metadata' not in sys.modules\n"

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext import formats, limits
-from git_theta_ext.errors import BoundError, FormatError
-from git_theta_ext.formats import crc32c, leveldb_table, neighbours, tensorflow, tflite
+from git_theta_ext import formats
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import BoundError, FormatError
+from git_theta_ext.formats import companions
 from git_theta_ext.formats.base import Layout, Source, Span
-from git_theta_ext.formats.source import BytesSource
+from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.formats.tensorflow import checkpoint, crc32c, leveldb_table, tflite
 from tests.containers import crc32c as slow_crc32c
 from tests.containers import onnx, sorted_table, tagged
 from tests.containers import tensorflow as written
@@ -134,7 +136,7 @@ def beside(data: bytes, path: str, files: dict[str, bytes]) -> Layout | None:
     def opened(name: str) -> Source | None:
         return BytesSource(files[name]) if name in files else None
 
-    return neighbours.read_layout(BytesSource(data), path, opened)
+    return companions.read_layout(BytesSource(data), path, opened)
 
 
 def test_tensors_of_a_checkpoint() -> None:
@@ -166,7 +168,7 @@ def test_what_does_not_fit_is_not_believed() -> None:
     assert beside(data, DATA, {"variables.index": b"nonsense"}) is None
     assert beside(data, "weights.bin", {"variables.index": index}) is None
     with pytest.raises(FormatError, match="not the name"):
-        tensorflow.layout_beside(BytesSource(data), "weights.bin", BytesSource(index))
+        checkpoint.layout_beside(BytesSource(data), "weights.bin", BytesSource(index))
 
 
 def external(*tensors: tuple[str, int, int]) -> bytes:
@@ -226,7 +228,7 @@ def test_a_block_that_is_named_again_and_again_is_read_a_bounded_time(
 def test_an_index_past_a_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     table = sorted_table({b"key%03d" % n: b"" for n in range(100)})
     monkeypatch.setattr(limits, "TABLE_BYTES", 99)
-    found = neighbours.read_layout(
+    found = companions.read_layout(
         BytesSource(bytes(8)), "m.data-00000-of-00001", lambda name: BytesSource(table)
     )
     assert found is not None

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from git_theta_ext import formats
-from git_theta_ext.errors import FormatError
-from git_theta_ext.formats import torch_zip
+from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats.base import Crc32, Layout, SerializationId, Span
-from git_theta_ext.formats.source import BytesSource
-from git_theta_ext.formats.torch_names import unique_names
-from git_theta_ext.formats.torch_storages import memory_order
+from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.formats.layout.storages import memory_order
+from git_theta_ext.formats.torch import zipped
+from git_theta_ext.formats.torch.names import unique_names
 from tests.torchzip import Call, Global, Record, Storage, archive, save, state_dict, tensor
 
 
@@ -230,7 +230,7 @@ def test_a_wrong_crc_stays_literal(crc: int) -> None:
 def refuse(records: list[Record], message: str, **options: Any) -> None:
     source = BytesSource(archive(records, **options))
     with pytest.raises(FormatError, match=message):
-        torch_zip.layout(source)
+        zipped.layout(source)
     assert formats.read_layout(source).format == "opaque"
 
 

@@ -10,18 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.checkout import Checkout
-from git_theta_ext.formats import safetensors, skeleton
-from git_theta_ext.manifest import Entry, Manifest
-from git_theta_ext.merge.apply import Merged, merge
-from git_theta_ext.merge.arrays import merge_arrays
-from git_theta_ext.merge.choice import CONFLICT, Choice
-from git_theta_ext.merge.kinds import kind_of
-from git_theta_ext.merge.plan import make_plan
-from git_theta_ext.names import natural_key
-from git_theta_ext.store import Store
-from git_theta_ext.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.core.names import natural_key
+from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.formats import safetensors
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.merge.combine.apply import Merged, merge
+from git_theta_ext.merge.decide.kinds import kind_of
+from git_theta_ext.merge.decide.plan import make_plan
+from git_theta_ext.merge.strategies.arrays import merge_arrays
+from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates.base import values_dtype
 from tests.checkpoints import Tensors, awkward
 from tests.checkpoints import safetensors as file_of

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from git_theta_ext.errors import UsageError
-from git_theta_ext.merge import structure
-from git_theta_ext.merge.board import Board, Settling
-from git_theta_ext.merge.choice import CONFLICT, Choice
-from git_theta_ext.merge.distance import Weighed
-from git_theta_ext.merge.plan import Decision, Plan
-from git_theta_ext.merge.policy import parse_choice
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.merge.combine import skeleton
+from git_theta_ext.merge.conflicts.board import Board, Settling
+from git_theta_ext.merge.conflicts.distance import Weighed
+from git_theta_ext.merge.decide.plan import Decision, Plan
+from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
+from git_theta_ext.merge.strategies.policy import parse_choice
 from tests.manifests import entry, manifest
 
 NAMES = ("a.weight", "b.weight", "c.weight")
@@ -22,7 +22,7 @@ NAMES = ("a.weight", "b.weight", "c.weight")
 @dataclass(frozen=True)
 class FakeState:
     chosen: tuple[tuple[frozenset[str], str], ...] = ()
-    structure: structure.Side | None = None
+    structure: skeleton.Side | None = None
 
     def choose(self, name: str) -> Choice:
         found = [choice for names, choice in self.chosen if name in names]
@@ -50,7 +50,7 @@ class FakeConflict:
         return replace(self, state=replace(self.state, chosen=chosen))
 
     def resolve(
-        self, pattern: str | None, choice: str | None, side: structure.Side | None
+        self, pattern: str | None, choice: str | None, side: skeleton.Side | None
     ) -> FakeConflict:
         return replace(self, state=replace(self.state, structure=side))
 
@@ -207,7 +207,7 @@ def test_accepting_with_something_open_is_asked_twice() -> None:
 
 def test_the_structure_takes_a_side_only() -> None:
     made = board("both sides changed the metadata a")
-    assert made.rows[0].name == structure.NAME
+    assert made.rows[0].name == skeleton.NAME
     press(made, "v")
     assert made.message == "the structure can only be ours or theirs"
     press(made, "t")

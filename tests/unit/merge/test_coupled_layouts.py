@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from git_theta_ext.manifest import Block, Entry, Manifest
-from git_theta_ext.merge.choice import Choice
-from git_theta_ext.merge.groups import Group, find_groups
-from git_theta_ext.merge.plan import Plan, make_plan
-from git_theta_ext.names import natural_key
-from git_theta_ext.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.core.names import natural_key
+from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.manifest.model import Block, Entry, Manifest
+from git_theta_ext.merge.decide.groups import Group, find_groups
+from git_theta_ext.merge.decide.plan import Plan, make_plan
+from git_theta_ext.merge.strategies.choice import Choice
 
 Types = Mapping[str, tuple[str, tuple[int, ...]]]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_theta_ext.merge.elide import elided
+from git_theta_ext.merge.conflicts.elide import elided
 
 
 @given(

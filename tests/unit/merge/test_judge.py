@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from git_theta_ext.formats.safetensors import NAME
-from git_theta_ext.manifest import Block, Manifest
-from git_theta_ext.merge.choice import Choice
-from git_theta_ext.merge.tune import Contest, Score, Trial, candidates, judge
+from git_theta_ext.manifest.model import Block, Manifest
+from git_theta_ext.merge.branches.tune import Contest, Score, Trial, candidates, judge
+from git_theta_ext.merge.strategies.choice import Choice
 
 
 def trials(base: float, ours: float, merged: float) -> list[Trial]:

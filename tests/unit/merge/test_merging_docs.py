@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from git_theta_ext.merge.choice import Setting
-from git_theta_ext.merge.policy import parse_file
-from git_theta_ext.merge.strategies import TABLE
+from git_theta_ext.merge.strategies.choice import Setting
+from git_theta_ext.merge.strategies.policy import parse_file
+from git_theta_ext.merge.strategies.table import TABLE
 
 TEXT = (Path(__file__).parents[3] / "docs" / "merging.md").read_text("utf-8")
 

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from git_theta_ext.errors import UsageError
-from git_theta_ext.merge.choice import CONFLICT, Choice
-from git_theta_ext.merge.policy import Policy, Rule, parse_choice, parse_file
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
+from git_theta_ext.merge.strategies.policy import Policy, Rule, parse_choice, parse_file
 
 TEXT = b"""
 [merge]

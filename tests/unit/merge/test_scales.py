@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from git_theta_ext import limits
-from git_theta_ext.merge.measured import _scales
+from git_theta_ext.core import limits
+from git_theta_ext.merge.combine.statistics import _scales
 
 
 class Blobs:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.merge.angles import arccos, sine
-from git_theta_ext.merge.select import kth_largest, kth_largest_each, magnitudes, ranks
+from git_theta_ext.merge.strategies.angles import arccos, sine
+from git_theta_ext.merge.strategies.select import kth_largest, kth_largest_each, magnitudes, ranks
 
 floats = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=60)
 

@@ -8,13 +8,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from git_theta_ext.blocks import Blocks, Shared
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.manifest import Block
-from git_theta_ext.merge.encoding import encode_merged
-from git_theta_ext.merge.values import compare, measure, split
-from git_theta_ext.store import Store
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.manifest.model import Block
+from git_theta_ext.merge.combine.encoding import encode_merged
+from git_theta_ext.merge.combine.values import compare, measure, split
+from git_theta_ext.objects.blocks import Blocks, Shared
+from git_theta_ext.objects.store.store import Store
 
 COUNT = 70_000
 SPEC = BlockSpec(DTYPES["F32"], (COUNT,))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from git_theta_ext.merge.arrays import Arrays
-from git_theta_ext.merge.strategies import get
+from git_theta_ext.merge.strategies.arrays import Arrays
+from git_theta_ext.merge.strategies.table import get
 
 
 class Unmeasured(Arrays):

@@ -7,12 +7,12 @@ from html import unescape
 import numpy as np
 import pytest
 
-from git_theta_ext.comparison.compare import Change, Comparison, compare
-from git_theta_ext.comparison.sides import FileSide
-from git_theta_ext.comparison.versions import Version
-from git_theta_ext.report import html, markdown
-from git_theta_ext.report.groups import group, weight
-from git_theta_ext.report.words import is_training_state
+from git_theta_ext.checkpoints.versions import FileSide
+from git_theta_ext.diff.compare import Change, Comparison, compare
+from git_theta_ext.diff.named import Version
+from git_theta_ext.diff.report import html, markdown
+from git_theta_ext.diff.report.groups import group, weight
+from git_theta_ext.diff.report.words import is_training_state
 from tests.checkpoints import Tensors, safetensors
 
 BETWEEN = (

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.blocks import Blocks
-from git_theta_ext.errors import UsageError
-from git_theta_ext.store import Store
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates import low_rank
 from git_theta_ext.updates.arithmetic import require_subnormals
 

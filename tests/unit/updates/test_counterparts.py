@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from git_theta_ext.checkin import _counterpart, _Piece
+from git_theta_ext.checkpoints.clean import _counterpart, _Piece
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
 from git_theta_ext.formats.base import Span
-from git_theta_ext.tensors import DTYPES, BlockSpec, TensorInfo, cut
 
 
 def tensor(name: str, *shape: int, order: tuple[int, ...] | None = None) -> TensorInfo:

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.updates import get
 from git_theta_ext.updates.base import Encoded, Values, values_dtype
 from git_theta_ext.updates.choose import encode_block

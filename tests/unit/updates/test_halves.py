@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from git_theta_ext.tensors import DTYPES
+from git_theta_ext.core.tensors import DTYPES
 from git_theta_ext.updates.arithmetic import narrow, widen
 
 F16 = DTYPES["F16"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from git_theta_ext.errors import CorruptObjectError
-from git_theta_ext.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.updates.base import Encoded, Values
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.find import smallest_update

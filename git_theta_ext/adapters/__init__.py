@@ -1,1 +1,0 @@
-"""Supplied updates: adapters that a trainer saved, applied to a committed checkpoint."""

@@ -1,0 +1,1 @@
+"""What `import git_theta_ext as theta` offers."""

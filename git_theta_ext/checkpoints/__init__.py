@@ -1,0 +1,1 @@
+"""Checkpoints: a file into a manifest and its objects, and back; versions, shards, companions."""

@@ -1,0 +1,1 @@
+"""Updates that a trainer supplies: adapters, bound to a checkpoint's tensors."""

@@ -1,0 +1,223 @@
+"""A supplied update as a use case: the committed checkpoint, an adapter, and the next version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from git_theta_ext.checkpoints.adapters import peft, sparse, tied
+from git_theta_ext.checkpoints.adapters.base import Adapter, Change, refuse
+from git_theta_ext.checkpoints.adapters.files import TensorFile
+from git_theta_ext.checkpoints.smudge import entry_specs
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.parallel import ordered_map
+from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.text import plural, printable
+from git_theta_ext.manifest.model import Block, Entry, Manifest
+from git_theta_ext.objects.blocks import Blocks, sha256
+from git_theta_ext.updates.arithmetic import widen
+from git_theta_ext.updates.base import Values
+
+TYPES = (*peft.KINDS, "sparse")
+_FOREIGN = {
+    "lora_down.": "kohya's scripts",
+    "lora.down.": "diffusers before 0.22",
+    ".lora_a": "MLX",
+    "lora_linear_layer.": "diffusers before 0.22",
+}
+_COPIES = 3
+"""Blocks of the old and the new version, and what is made of them, are held at once."""
+_CHUNK = 1 << 18
+"""Values that are looked at together."""
+
+
+def open_adapter(path: Path) -> TensorFile:
+    """The tensors of an adapter: a file, or the folder that PEFT writes.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+    """
+    if path.is_dir():
+        for name in peft.MODELS:
+            if (path / name).exists():
+                return TensorFile(path / name)
+        inside = sorted(one.parent.name for name in peft.MODELS for one in path.glob(f"*/{name}"))
+        raise refuse(
+            path,
+            f"holds neither {' nor '.join(peft.MODELS)}",
+            f"its folder {printable(inside[0])!r} does: name that" if inside else None,
+        )
+    return TensorFile(path)
+
+
+def read_adapter(
+    file: TensorFile, manifest: Manifest, kind: str | None = None, config: Path | None = None
+) -> Adapter:
+    """An adapter's changes to the tensors of a version.
+
+    Args:
+        file: the adapter's tensors.
+        manifest: the version.
+        kind: one of `TYPES`; by the names of its tensors if it is None.
+        config: its `adapter_config.json`; the one beside it if it is None.
+
+    Raises:
+        UsageError: it is no adapter that is known, or does not fit the version.
+    """
+    tensors = {entry.tensor.name: entry.tensor for entry in manifest.entries if not entry.opaque}
+    beside = config or file.path.with_name(peft.CONFIG)
+    stated = peft.looks_like(file)
+    kind = kind or stated or ("sparse" if sparse.looks_like(file) else None)
+    if kind is None:
+        raise _no_adapter(file, beside)
+    if kind == "sparse":
+        if stated is not None:
+            raise refuse(file.path, f"has tensors of an adapter of type {stated}, not sparse ones")
+        return sparse.bind(file, tensors)
+    adapter = peft.bind(file, peft.read_config(beside), kind, tensors)
+    further = tied.notes(manifest.entries, adapter.changes)
+    return replace(adapter, notes=(*adapter.notes, *further))
+
+
+def _no_adapter(file: TensorFile, config: Path) -> UsageError:
+    """The error of a file that is no adapter; by its type's name where its settings state one."""
+    if config.exists():
+        peft.check_type(file.path, peft.read_config(config))
+    for name in file:
+        for part, tool in _FOREIGN.items():
+            if part in name:
+                return refuse(
+                    file.path,
+                    f"is a LoRA in the layout of {tool} ({printable(name)!r}), not that of PEFT",
+                    "merge it with the tool that made it, save the model, then: git add FILE",
+                )
+    return refuse(
+        file.path,
+        "is no adapter: expected tensors named …lora_A.weight, …ia3_l, …trainable_tokens_delta, or "
+        "NAME.indices",
+        "a whole checkpoint is added with: git add FILE",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """One tensor of the next version: its entry, and how many bytes are new in the store."""
+
+    entry: Entry
+    change: Change
+    stored: int
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its blocks' last updates, each once; none if nothing changed."""
+        if not self.stored:
+            return ()
+        blocks = self.entry.blocks
+        return tuple(dict.fromkeys(b.chain[-1].kind if b.chain else "inline" for b in blocks))
+
+
+def updated_tensors(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> Iterator[Updated]:
+    """Compute and store every tensor that an adapter changes, in the manifest's order.
+
+    Raises:
+        MissingObjectError, TransferError: the old version is not to be had.
+        CorruptObjectError: it is damaged.
+        StoreError: the store cannot be written.
+    """
+    entries = [entry for entry in manifest.entries if entry.tensor.name in adapter.changes]
+    blocks.ensure(ref for entry in entries for block in entry.blocks for ref in block.chain)
+    pieces = list(_pieces(entries, adapter.changes))
+
+    def update(piece: _Piece) -> Block:
+        return piece.update(blocks)
+
+    found = ordered_map(update, pieces, lambda piece: _COPIES * piece.spec.nbytes)
+    made = iter(found)
+    with blocks.store.gathering():
+        for entry in entries:
+            change = adapter.changes[entry.tensor.name]
+            new = tuple(next(made) for _ in entry.blocks)
+            stored = sum(
+                block.chain[-1].size if block.chain else block.nbytes
+                for block, old in zip(new, entry.blocks, strict=True)
+                if block != old
+            )
+            yield Updated(replace(entry, blocks=new), change, stored)
+        blocks.store.flush()
+
+
+def next_version(manifest: Manifest, updated: Iterable[Updated]) -> Manifest:
+    """The manifest with these tensors in place of the old ones."""
+    new = {one.entry.tensor.name: one.entry for one in updated}
+    entries = tuple(new.get(entry.tensor.name, entry) for entry in manifest.entries)
+    return replace(manifest, entries=entries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One block of a tensor that changes; `start` is the first of the tensor's values in it."""
+
+    name: str
+    change: Change
+    spec: BlockSpec
+    start: int
+    block: Block
+
+    def update(self, blocks: Blocks) -> Block:
+        """The block's next version, stored; the old one where its values stay."""
+        old = blocks.read(self.spec, self.block)
+        new = self.change.apply(self.spec, self.start, old)
+        self._require_finite(old, new)
+        digest = sha256(new)
+        if digest == self.block.sha256:
+            return self.block
+        supplied = self.change.encode(self.spec, self.start, new, old)
+        return blocks.write(self.spec, new, digest=digest, reference=self.block, supplied=supplied)
+
+    def _require_finite(self, old: Values, new: Values) -> None:
+        """Refuse sums and products that leave the range of the weights' dtype.
+
+        Raises:
+            UsageError: finite values became infinite or NaN.
+        """
+        dtype = self.spec.dtype
+        if not self.change.computes or dtype.kind != "float":
+            return
+        lost = 0
+        for first in range(0, len(new), _CHUNK):
+            piece = slice(first, first + _CHUNK)
+            finite = np.isfinite(widen(dtype, new[piece]))
+            if not finite.all():
+                lost += int((np.isfinite(widen(dtype, old[piece])) & ~finite).sum())
+        if lost:
+            raise UsageError(
+                f"the update makes {plural(lost, 'value')} of tensor {self.name!r} infinite or "
+                f"NaN ({dtype.name})",
+                hint="the adapter is damaged, or not of this model, or its sums are too large for "
+                "the dtype of the weights",
+            )
+
+
+def _pieces(entries: Iterable[Entry], changes: Mapping[str, Any]) -> Iterator[_Piece]:
+    for entry in entries:
+        start = 0
+        for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
+            yield _Piece(entry.tensor.name, changes[entry.tensor.name], spec, start, block)
+            start += spec.count
+
+
+def require_changes(updated: Iterable[Updated], path: str) -> None:
+    """Refuse an adapter that changes nothing.
+
+    Raises:
+        UsageError: no tensor's bytes became others.
+    """
+    if not any(one.stored for one in updated):
+        raise UsageError(
+            f"the update changes no byte of {path}",
+            hint="its values are zero, or too small for the weights' dtype",
+        )

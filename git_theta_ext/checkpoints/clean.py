@@ -1,0 +1,435 @@
+"""Clean as a use case: a checkpoint becomes a manifest, its changed blocks go into the store."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from git_theta_ext.checkpoints.memo import Memo
+from git_theta_ext.checkpoints.predecessors import PathReferences, References
+from git_theta_ext.core.errors import ChangedWhileReadError, MissingObjectError, TransferError
+from git_theta_ext.core.names import natural_key
+from git_theta_ext.core.parallel import ordered_map
+from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec, TensorInfo, cut
+from git_theta_ext.formats import read_layout
+from git_theta_ext.formats.base import Layout, Literal, Source, Span
+from git_theta_ext.formats.companions import has_neighbour
+from git_theta_ext.formats.layout import opaque, skeleton
+from git_theta_ext.formats.layout.chunks import chunk_lengths
+from git_theta_ext.formats.layout.derived import derived_length
+from git_theta_ext.formats.layout.source import BytesSource, FileSource
+from git_theta_ext.git.repository import Repository, git_hash
+from git_theta_ext.manifest.model import Block, Entry, Manifest
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.bounds import say
+from git_theta_ext.updates.base import Values, values_dtype
+
+_TICK_SECONDS = 0.05
+_COARSE_TICK_SECONDS = 2.0
+"""A file may change again, unnoticed, within one tick of its file system's clock: a few
+milliseconds on most, up to two seconds where times have no fraction (FAT, old NFS)."""
+
+_SLICE_BYTES = 96 << 10
+"""Read and hashed at once: from here on the C library would map new memory for every read."""
+
+_MEMO_BYTES = 64 << 10
+"""Blocks from this size on are worth a remembered encoding."""
+
+
+class Cancelled(Exception):
+    """The work was called off, because Git sent other bytes than the work-tree file has."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One block of the file: which tensor's, which of its blocks, and where it lies.
+
+    Of a chunk of a file whose earlier version has chunks, also the SHA-256 of its bytes, and the
+    chunk that stood in its place, where there was one.
+    """
+
+    span: Span
+    position: int
+    spec: BlockSpec
+    offset: int
+    digest: str | None = None
+    before: Block | None = None
+
+
+class Checkin:
+    """Makes manifests of checkpoints, for one repository and one state of its index and HEAD."""
+
+    def __init__(self, blocks: Blocks, references: References, memo: Memo) -> None:
+        """`memo` remembers what has been seen; `references` what is stored already."""
+        self._blocks = blocks.passing_on()  # the file is at hand in full
+        self._references = references
+        self._memo = memo
+        self._changing = False
+        """Whether the last block differed from its predecessor: a guess at the next one."""
+
+    def remembered(self, path: str, source: FileSource) -> bytes | None:
+        """The manifest of a file that was seen before and has not changed since, at once.
+
+        Only if every object that it names is in the store: a memory must not outlive them.
+        """
+        found = self._memo.get("file", path, *self._key(path, source))
+        if found is None:
+            return None
+        objects, store = Manifest.parse(found).objects(), self._blocks.store
+        kept = all(store.keep(ref.oid, ref.size) for ref in objects)
+        store.save_verified()
+        return found if kept else None
+
+    def remember(self, path: str, source: FileSource, manifest: bytes) -> None:
+        """Keep the answer for a file, unless it is so new that it could change unnoticed."""
+        identity = source.identity()
+        coarse = identity.mtime_ns % 1_000_000_000 == 0
+        tick = _COARSE_TICK_SECONDS if coarse else _TICK_SECONDS
+        if time.time() - max(identity.mtime_ns, identity.ctime_ns) / 1e9 > tick:
+            self._memo.put(manifest, "file", path, *self._key(path, source))
+
+    def remember_written(self, repository: Repository, written: Mapping[str, bytes]) -> None:
+        """Keep the answers for checkpoints that Git has just written from these manifests.
+
+        Git cleans a file again when its time lies in the same second as the index, which is so
+        after almost every checkout. Its index says what the file was when Git had written it; where
+        the file is still that, and the index names that manifest, nothing needs to be read.
+        """
+        for path, known in repository.indexed_files(written).items():
+            manifest = written[path]
+            if git_hash(BytesSource(manifest).read, len(manifest), len(known.oid)) != known.oid:
+                continue
+            with suppress(OSError), FileSource(repository.top / path) as source:
+                found = source.identity()
+                same = (found.mtime_ns, found.ctime_ns) == (known.mtime_ns, known.ctime_ns)
+                # The index keeps 32 bits of these two.
+                same &= (found.inode - known.inode) % 2**32 == 0
+                same &= (found.size - known.size) % 2**32 == 0
+                if same:
+                    self.remember(path, source, manifest)
+
+    def _key(self, path: str, source: FileSource) -> tuple[str, str]:
+        return repr(source.identity()), self._references.fingerprint(path)
+
+    def clean(self, path: str, source: Source, cancelled: threading.Event | None = None) -> bytes:
+        """The manifest of the checkpoint in `source`, every object that it names stored.
+
+        Args:
+            path: from the top of the work tree, to find its predecessor.
+            source: the checkpoint.
+            cancelled: may be set by another thread to give up early.
+
+        Raises:
+            Cancelled: that happened.
+            MissingObjectError: a predecessor is needed that cannot be fetched.
+            StoreError: the store cannot be written.
+            ChangedWhileReadError: the file became shorter while it was read.
+        """
+        with self._blocks.store.gathering():
+            manifest = self._clean(path, source, cancelled)
+            self._blocks.store.flush()
+        return manifest.to_bytes()
+
+    def _clean(self, path: str, source: Source, cancelled: threading.Event | None) -> Manifest:
+        layout = self._layout(path, source)
+        tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
+        references = self._references.for_path(path, tensors)
+        pieces = self._with_chunks_before(list(_pieces(layout, source)), source, references)
+
+        self._fetch_predecessors(pieces, source, references)
+
+        def encode(piece: _Piece) -> Block:
+            if cancelled is not None and cancelled.is_set():
+                raise Cancelled
+            return self._block(piece, source, references)
+
+        found = ordered_map(encode, pieces, lambda piece: piece.spec.nbytes)
+        blocks: dict[str, list[Block]] = {}
+        for piece, block in zip(pieces, found, strict=True):
+            blocks.setdefault(piece.span.tensor.name, []).append(block)
+        entries = [
+            Entry(segment.tensor, tuple(blocks[segment.tensor.name]), segment.opaque)
+            for segment in layout.segments
+            if isinstance(segment, Span)
+        ]
+        entries.sort(key=lambda entry: natural_key(entry.tensor.name))
+        structure = self._skeleton(layout, references)
+        return Manifest(layout.format, structure, tuple(entries))
+
+    def _layout(self, path: str, source: Source) -> Layout:
+        """How the file is made up; what describes it from outside is asked where it is needed."""
+        found = self._layout_of(path, source)
+        if found.remark:
+            how = (
+                "stored as opaque bytes" if found.format == opaque.NAME else "stored without names"
+            )
+            kept = "but not by tensor" if found.format == opaque.NAME else "by storage"
+            say(
+                path,
+                f"{how}, for its structure is past a limit ({found.remark}); it is kept byte for "
+                f"byte, {kept}",
+            )
+        return found
+
+    def _layout_of(self, path: str, source: Source) -> Layout:
+        if not has_neighbour(path):
+            return read_layout(source)
+        # Only these files, so that no other is cleaned later for importing this.
+        from git_theta_ext.checkpoints import companions
+
+        found, top = self._references.manifests(path), self._references.work_tree
+        return companions.read_layout(source, path, top, found, self._blocks)
+
+    def raw_blob(self, path: str, size: int) -> str | None:
+        """The blob that the index holds for `path` if it is no manifest and of this size."""
+        staged = self._references.staged(path)
+        if staged is None or self._references.blob(staged) is not None:
+            return None
+        return staged if self._references.blob_size(staged) == size else None
+
+    def _with_chunks_before(
+        self, pieces: list[_Piece], source: Source, references: PathReferences
+    ) -> list[_Piece]:
+        """The pieces, each chunk with its hash and with the earlier chunk that it may have been."""
+        before = {
+            piece.span.tensor.name: references.chunks(piece.span.tensor.name)
+            for piece in pieces
+            if piece.span.opaque and piece.position == 0
+        }
+        if not any(before.values()):
+            return pieces
+        chunks = [piece for piece in pieces if before.get(piece.span.tensor.name)]
+        digests = ordered_map(
+            lambda piece: _hash_of(source, piece.offset, piece.spec.nbytes),
+            chunks,
+            lambda piece: _SLICE_BYTES,
+        )
+        hashes: dict[str, list[str]] = {}
+        for piece, digest in zip(chunks, digests, strict=True):
+            hashes.setdefault(piece.span.tensor.name, []).append(digest)
+        stood = {name: counterparts(found, before[name]) for name, found in hashes.items()}
+        return [
+            piece
+            if (found := hashes.get(piece.span.tensor.name)) is None
+            else replace(
+                piece,
+                digest=found[piece.position],
+                before=stood[piece.span.tensor.name][piece.position],
+            )
+            for piece in pieces
+        ]
+
+    def _fetch_predecessors(
+        self, pieces: list[_Piece], source: Source, references: PathReferences
+    ) -> None:
+        """Fetch, in one batch, the predecessors of changed blocks that are not on this machine.
+
+        Encoding afresh instead would make the manifest depend on what happens to be here.
+        """
+        store = self._blocks.store
+        absent = []
+        for piece in pieces:
+            found = self._predecessor(piece, references)
+            if found and not all(store.has(ref.oid, ref.size) for ref in found[1].chain):
+                absent.append((piece, found[1]))
+
+        def changed(item: tuple[_Piece, Block]) -> bool:
+            piece, block = item
+            data = source.read(piece.offset, piece.spec.nbytes)
+            return hashlib.sha256(data).hexdigest() != block.sha256
+
+        answers = ordered_map(changed, absent, lambda item: item[0].spec.nbytes)
+        needed = [block for (_, block), yes in zip(absent, answers, strict=True) if yes]
+        try:
+            self._blocks.ensure(ref for block in needed for ref in block.chain)
+        except (MissingObjectError, TransferError):
+            # One that was damaged and set aside must not keep the next version from being added.
+            if any(self._blocks.sound(block.chain) for block in needed):
+                raise
+
+    def _block(self, piece: _Piece, source: Source, references: PathReferences) -> Block:
+        """One block's entry: copied if it is stored already, else encoded and stored."""
+        spec, name = piece.spec, piece.span.tensor.name
+        if spec.nbytes <= INLINE_BYTES:
+            data = source.read(piece.offset, spec.nbytes)
+            return Block(spec.nbytes, hashlib.sha256(data).hexdigest(), (), data)
+        predecessor = self._predecessor(piece, references)
+        digest = piece.digest
+        like = predecessor is not None and predecessor[0] == spec
+        if digest is not None:
+            stored = references.stored(name, piece.position, digest, spec.dtype.name)
+            if stored is not None and stored.nbytes == spec.nbytes and self._relied_on(stored):
+                return stored
+        elif spec.nbytes > _SLICE_BYTES and like and not self._changing:
+            # Most blocks have not changed: those are hashed in the cache and never held whole.
+            # Where one has, the next may well have too: it is read whole, and hashed once.
+            digest = _hash_of(source, piece.offset, spec.nbytes)
+            stored = references.stored(name, piece.position, digest, spec.dtype.name)
+            if stored is not None and stored.nbytes == spec.nbytes and self._relied_on(stored):
+                return stored
+        data = source.read(piece.offset, spec.nbytes)
+        found = hashlib.sha256(data).hexdigest()
+        if digest is not None and found != digest:
+            raise ChangedWhileReadError(f"{name}: the file was written to while it was read")
+        self._changing = predecessor is not None and found != predecessor[1].sha256
+        return self._encoded(piece, data, found, predecessor, references)
+
+    def _encoded(
+        self,
+        piece: _Piece,
+        data: bytes,
+        digest: str,
+        predecessor: tuple[BlockSpec, Block] | None,
+        references: PathReferences,
+    ) -> Block:
+        spec = piece.spec
+        stored = references.stored(piece.span.tensor.name, piece.position, digest, spec.dtype.name)
+        values = np.frombuffer(data, values_dtype(spec.dtype))
+        if stored is not None and stored.nbytes == spec.nbytes:
+            if self._relied_on(stored):
+                return stored
+            # An object of its chain is damaged. Encoded whole it needs no other, and where it was
+            # stored whole before, that is the same object again.
+            return self._blocks.write(spec, values, digest=digest)
+        if predecessor is None:
+            predecessor = self._kin(piece, values, references)
+        then, block = predecessor or (None, None)
+        key = (digest, spec.dtype.name, repr(spec.shape), repr(then), repr(block))
+        if spec.nbytes >= _MEMO_BYTES:
+            chain = self._memo.get_chain(*key)
+            if chain and all(self._blocks.store.keep(ref.oid, ref.size) for ref in chain):
+                return Block(spec.nbytes, digest, chain)
+        if piece.before is not None and block is not None:
+            made = self._blocks.write_chunk(values, digest=digest, reference=block)
+        else:
+            made = self._blocks.write(
+                spec, values, digest=digest, reference=block, reference_spec=then
+            )
+        if spec.nbytes >= _MEMO_BYTES and predecessor is not None:
+            self._memo.put_chain(made, *key)
+        return made
+
+    def _predecessor(
+        self, piece: _Piece, references: PathReferences
+    ) -> tuple[BlockSpec, Block] | None:
+        """The block that this one is an update of, and what it is: same tensor, same place."""
+        if piece.before is not None:
+            length = piece.before.nbytes
+            return BlockSpec(DTYPES["U8"], (length,)), piece.before
+        found = references.predecessor(piece.span.tensor.name, piece.position)
+        if found is None or piece.span.opaque:
+            return None
+        entry, block = found
+        spec = _counterpart(entry.tensor, piece)
+        return None if spec is None or block.nbytes != spec.nbytes else (spec, block)
+
+    def _kin(
+        self, piece: _Piece, values: Values, references: PathReferences
+    ) -> tuple[BlockSpec, Block] | None:
+        """A block of another name that this one seems to be an update of, and what it is."""
+        spec, span = piece.spec, piece.span
+        if span.opaque or spec.dtype.kind != "float" or spec.nbytes < _MEMO_BYTES:
+            return None
+        guesses = references.kin(span.tensor, piece.position)
+        found = self._blocks.find_kin(spec, values, guesses)
+        return None if found is None else (spec, found)
+
+    def _skeleton(self, layout: Layout, references: PathReferences) -> Block:
+        data = skeleton.encode(layout)
+        stored = references.stored_skeleton(hashlib.sha256(data).hexdigest())
+        if stored is not None:
+            return stored if self._relied_on(stored) else self._blocks.write_bytes(data)
+        return self._blocks.write_bytes(data, reference=references.predecessor_skeleton())
+
+    def _relied_on(self, stored: Block) -> bool:
+        """Whether a new manifest may name what an earlier one names, in place of bytes at hand."""
+        return self._blocks.sound(stored.chain)
+
+
+def _hash_of(source: Source, offset: int, length: int) -> str:
+    """The SHA-256 of a range, in hexadecimal, read slice by slice."""
+    digest = hashlib.sha256()
+    for start in range(offset, offset + length, _SLICE_BYTES):
+        digest.update(source.read(start, min(_SLICE_BYTES, offset + length - start)))
+    return digest.hexdigest()
+
+
+def _pieces(layout: Layout, source: Source) -> Iterator[_Piece]:
+    """Every block of a file, in file order."""
+    offset = 0
+    for segment in layout.segments:
+        if isinstance(segment, Literal):
+            offset += len(segment.data)
+        elif isinstance(segment, Span):
+            start = offset
+            for position, spec in enumerate(_specs(segment, source, offset)):
+                yield _Piece(segment, position, spec, start)
+                start += spec.nbytes
+            offset += segment.tensor.nbytes
+        else:
+            offset += derived_length(segment)
+
+
+def counterparts(now: Sequence[str], before: Sequence[Block]) -> list[Block | None]:
+    """For each chunk the earlier one that stood in its place, unless that is still there.
+
+    Between two chunks that are as they were, those that changed stand for each other by their
+    place in the row. Where there is none to stand for, the chunk beside has what the new one may
+    repeat.
+
+    Args:
+        now: the SHA-256 of each chunk.
+        before: the earlier chunks.
+    """
+    places = {block.sha256: at for at, block in reversed(list(enumerate(before)))}
+    found: list[Block | None] = [None] * len(now)
+    start, last = 0, -1
+    anchors = [(at, places[digest]) for at, digest in enumerate(now) if digest in places]
+    for stop, place in [*anchors, (len(now), len(before))]:
+        if place <= last:
+            continue  # moved backwards: what lies between says nothing
+        beside = before[max(0, last) : last + 1] or before[place : place + 1]
+        gone = before[last + 1 : place] or beside
+        for number, at in enumerate(range(start, stop)):
+            if now[at] not in places and gone:
+                found[at] = gone[min(len(gone) - 1, number * len(gone) // (stop - start))]
+        start, last = stop + 1, place
+    return found
+
+
+def _counterpart(then: TensorInfo, piece: _Piece) -> BlockSpec | None:
+    """What the block at the place of a piece was in an earlier version of its tensor.
+
+    None where blocks do not correspond: they do if they begin at the same row (or, where rows are
+    larger than blocks, at the same element of a tensor of the same shape).
+    """
+    now = piece.span.tensor
+    if then.dtype == now.dtype and then.memory_shape == now.memory_shape:
+        return piece.spec
+    if len(then.shape) != len(now.shape) or then.order != now.order:
+        return None
+    before, after = list(cut(then)), list(cut(now))
+    if piece.position >= len(before):
+        return None
+    by_rows = len(before[0].shape) == len(after[0].shape) == len(now.shape)
+    alike = piece.position == 0 or before[0].shape[:1] == after[0].shape[:1]
+    if alike and (by_rows or then.shape == now.shape):
+        return before[piece.position]
+    return None
+
+
+def _specs(span: Span, source: Source, offset: int) -> Iterator[BlockSpec]:
+    if not span.opaque or span.tensor.nbytes == 0:
+        yield from cut(span.tensor)
+        return
+    lengths = chunk_lengths(
+        lambda start, length: source.read(offset + start, length), span.tensor.nbytes
+    )
+    for length in lengths:
+        yield BlockSpec(DTYPES["U8"], (length,))

@@ -1,0 +1,113 @@
+"""Layouts of files that only a file beside them explains, so that the same bytes stay the same.
+
+First the manifest that the index or HEAD has of the path: if its blocks are those of the file, its
+layout is the file's, whatever lies beside. Then the neighbour in the work tree, if it fits. Then
+the file is opaque. So a checkout needs no neighbour, and neither does cleaning it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from git_theta_ext import formats
+from git_theta_ext.checkpoints.smudge import entry_specs
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import ManifestError, ThetaError
+from git_theta_ext.core.parallel import ordered_map
+from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.formats import companions
+from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
+from git_theta_ext.formats.layout import opaque, skeleton
+from git_theta_ext.formats.layout.skeleton import SpanRef
+from git_theta_ext.formats.layout.source import BytesSource, FileSource
+from git_theta_ext.git.work_tree import WorkTree
+from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.objects.blocks import Blocks
+
+
+def read_layout(
+    source: Source, path: str, folder: Path | None, known: Iterable[Manifest], blocks: Blocks | None
+) -> Layout:
+    """How a file is made up, asking what describes it from outside where it says nothing itself.
+
+    Args:
+        source: the file.
+        path: from `folder`, with slashes.
+        folder: where neighbours lie; None where there is no work tree.
+        known: manifests of the same path, the likeliest first.
+        blocks: where their skeletons are read; None if there are none.
+
+    Raises:
+        ChangedWhileReadError: the file became shorter while it was read.
+    """
+    found = formats.read_layout(source)
+    if found.format != opaque.NAME or not companions.has_neighbour(path):
+        return found
+    for manifest in known:
+        adopted = _adopted(source, manifest, blocks) if blocks is not None else None
+        if adopted is not None:
+            return adopted
+    return (folder and _told(source, path, folder)) or found
+
+
+def _told(source: Source, path: str, folder: Path) -> Layout | None:
+    """The layout by the file beside this one, read whole: it may be written to meanwhile."""
+
+    def opened(name: str) -> Source | None:
+        if not WorkTree(folder).has_file(name):
+            return None
+        with suppress(OSError, ThetaError), FileSource(folder / name) as file:
+            if file.size <= limits.NEIGHBOUR_BYTES:
+                return BytesSource(file.read(0, file.size))
+        return None
+
+    return companions.read_layout(source, path, opened)
+
+
+def _adopted(source: Source, manifest: Manifest, blocks: Blocks) -> Layout | None:
+    """The layout that a manifest has, if the file's bytes are those that it stands for."""
+    if manifest.format not in (*companions.names(), opaque.NAME):
+        return None
+    try:
+        blocks.ensure(manifest.skeleton.chain)
+        segments = skeleton.decode(blocks.read_bytes(manifest.skeleton)).segments
+    except ThetaError:
+        return None
+    entries = {entry.tensor.name: entry for entry in manifest.entries}
+    made: list[Segment] = []
+    places: list[tuple[int, BlockSpec, str]] = []
+    offset = 0
+    for segment in segments:
+        if isinstance(segment, SpanRef) and segment.name in entries:
+            entry = entries[segment.name]
+            made.append(Span(entry.tensor, entry.opaque))
+            places += _places(entry, offset)
+            offset += entry.tensor.nbytes
+        elif isinstance(segment, Literal):
+            made.append(segment)
+            at, offset = offset, offset + len(segment.data)
+            if offset > source.size or source.read(at, len(segment.data)) != segment.data:
+                return None
+        else:
+            return None
+    if offset != source.size:
+        return None
+
+    def same(place: tuple[int, BlockSpec, str]) -> bool:
+        data = source.read(place[0], place[1].nbytes)
+        return hashlib.sha256(data).hexdigest() == place[2]
+
+    answers = ordered_map(same, places, lambda place: place[1].nbytes)
+    return Layout(manifest.format, tuple(made)) if all(answers) else None
+
+
+def _places(entry: Entry, offset: int) -> Iterable[tuple[int, BlockSpec, str]]:
+    specs = entry_specs(entry)
+    if len(specs) != len(entry.blocks):
+        raise ManifestError(f"tensor {entry.tensor.name!r} does not have its blocks")
+    for spec, block in zip(specs, entry.blocks, strict=True):
+        yield offset, spec, block.sha256
+        offset += spec.nbytes

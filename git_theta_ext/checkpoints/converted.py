@@ -1,0 +1,63 @@
+"""Versions of a checkpoint that somebody committed whole, or with git-lfs, read as manifests.
+
+A team that moves to storage by tensor merges branches that have not moved yet, and for a while the
+common base of every merge is such a version.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from git_theta_ext.checkpoints.clean import Checkin
+from git_theta_ext.checkpoints.contents import lfs_object
+from git_theta_ext.checkpoints.memo import Memo
+from git_theta_ext.checkpoints.predecessors import References
+from git_theta_ext.core import files
+from git_theta_ext.core.errors import MissingObjectError
+from git_theta_ext.formats.layout.source import FileSource
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.transfer.pointer_files import read_pointer
+
+_POINTER_BYTES = 1024
+"""A blob longer than this is no pointer (git-lfs, `docs/spec.md`)."""
+
+
+def manifest_of(text: bytes, path: str, repository: Repository, blocks: Blocks) -> Manifest:
+    """The manifest of a blob: of one that holds none, as `git add` of its checkpoint makes it.
+
+    Args:
+        text: what Git has.
+        path: of the checkpoint, from the top of the work tree.
+        repository: which git-lfs's objects belong to.
+        blocks: where the tensors are then stored, too.
+
+    Raises:
+        ManifestError: it is a damaged manifest.
+        MissingObjectError: it is a pointer of git-lfs, and the checkpoint is not on this machine.
+    """
+    if is_manifest(text[:HEAD_BYTES]):
+        return Manifest.parse(text)
+    pointer = read_pointer(text) if len(text) <= _POINTER_BYTES else None
+    if pointer is None:
+        with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
+            place = Path(folder) / "checkpoint"
+            with files.new_file(place) as file:
+                file.write(text)
+            return _cleaned(place, path, repository, blocks)
+    found = lfs_object(repository, pointer)
+    if found is None:
+        raise MissingObjectError(
+            f"a version of it is stored by git-lfs, and its object sha256:{pointer.oid} "
+            f"({pointer.size} bytes) is not on this machine",
+            hint="git lfs fetch --all   then begin again, after: git merge --abort (or the like)",
+        )
+    return _cleaned(found, path, repository, blocks)
+
+
+def _cleaned(place: Path, path: str, repository: Repository, blocks: Blocks) -> Manifest:
+    checkin = Checkin(blocks, References(repository), Memo(repository.store.root / "memo"))
+    with FileSource(place) as source:
+        return Manifest.parse(checkin.clean(path, source))

@@ -1,0 +1,128 @@
+"""A memory of answers, so that Git may ask the same thing often: a cache, safe to delete.
+
+Git runs the clean filter five times for a `git stash` and again for every `git status` on a
+modified checkpoint. Answers are kept in small files under `theta/memo`, each named by a hash of
+everything that the answer depends on, so that a stale one is simply never asked for. Each begins
+with a SHA-256 of its name and answer: what a disk damaged is no answer, for it would be committed.
+Nor is what another user put there, who may write to the store (`theta.storage`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from git_theta_ext import __version__
+from git_theta_ext.core import files
+from git_theta_ext.manifest.model import Block, UpdateRef
+
+_KEEP = 8192
+"""Answers kept; the oldest beyond that are removed."""
+_LEAST_BYTES, _MOST_BYTES, _SHARE = 64 << 10, 256 << 20, 0.05
+"""What all answers may take together: a share of the store, within these bounds."""
+_SAMPLED = 8
+"""Folders of the store that are looked into to tell its size, of 256."""
+_DIGEST_BYTES = 32
+
+
+class Memo:
+    """Answers by key, below one folder. Failures to read or write are no errors: it is a cache."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is created before the first answer is kept."""
+        self._folder = folder
+
+    def get(self, *key: str) -> bytes | None:
+        """The answer kept under a key, or None where there is none, or it is damaged."""
+        path = self._path(key)
+        try:
+            with files.own(path) as file:
+                kept = file.read()
+        except OSError:
+            return None
+        answer = kept[_DIGEST_BYTES:]
+        return answer if _digest(path, answer) == kept[:_DIGEST_BYTES] else None
+
+    def put(self, answer: bytes, *key: str) -> None:
+        """Keep an answer; readers see all of it or nothing."""
+        path = self._path(key)
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.replace_file(path, _digest(path, answer) + answer, mode=0o600)
+
+    def get_chain(self, *key: str) -> tuple[UpdateRef, ...] | None:
+        """A block's chain kept under a key, or None."""
+        answer = self.get("chain", *key)
+        if answer is None:
+            return None
+        try:
+            return tuple(
+                UpdateRef(kind, oid, size, tuple((name, value) for name, value in info))
+                for kind, oid, size, info in json.loads(answer)
+            )
+        except (ValueError, TypeError):
+            return None
+
+    def put_chain(self, block: Block, *key: str) -> None:
+        """Keep the chain of a block."""
+        rows = [[ref.kind, ref.oid, ref.size, ref.info] for ref in block.chain]
+        self.put(json.dumps(rows).encode(), "chain", *key)
+
+    def trim(self, objects: Path, keep: int = _KEEP) -> None:
+        """Remove the oldest answers beyond `keep`, and beyond a share of what the objects take.
+
+        Args:
+            objects: the folder of the store's objects, in folders named by their first digits.
+            keep: how many answers may stay.
+        """
+        found = [(status.st_mtime, status.st_size, path) for path, status in _files(self._folder)]
+        if not found:
+            return
+        allowed = min(_MOST_BYTES, max(_LEAST_BYTES, int(_SHARE * _size_of(objects))))
+        for number, (_, size, path) in enumerate(sorted(found, reverse=True)):
+            if size <= allowed and number < keep:
+                allowed -= size
+                continue
+            with suppress(OSError):
+                os.unlink(path)
+
+    def _path(self, key: tuple[str, ...]) -> Path:
+        # The version is part of the key: a new release may encode better, and must not be
+        # answered with what an older one found.
+        text = "\0".join((__version__, *key))
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        return self._folder / digest
+
+
+def _digest(path: Path, answer: bytes) -> bytes:
+    """Of an answer and its name: what another one was moved to is no answer."""
+    return hashlib.sha256(path.name.encode("ascii") + answer).digest()
+
+
+def _files(folder: str | Path) -> list[tuple[str, os.stat_result]]:
+    """The files of a folder, none where it cannot be read; one that vanishes is left out."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if entry.is_file(follow_symlinks=False):
+                    found.append((entry.path, entry.stat(follow_symlinks=False)))
+    return found
+
+
+def _size_of(objects: Path) -> int:
+    """About what the objects take, in bytes: names are hashes, so any folders stand for all."""
+    try:
+        tops = sorted(entry.path for entry in os.scandir(objects) if entry.is_dir())
+    except OSError:
+        return 0
+    chosen = tops[:: max(1, len(tops) // _SAMPLED)]
+    total = 0
+    for top in chosen:
+        with suppress(OSError):
+            below = [entry.path for entry in os.scandir(top) if entry.is_dir()]
+            total += sum(status.st_size for path in below for _, status in _files(path))
+    return total * len(tops) // max(1, len(chosen))

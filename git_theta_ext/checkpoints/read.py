@@ -1,0 +1,332 @@
+"""Single tensors of any version, read from the store without a checkout, each block verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.checkpoints import shards
+from git_theta_ext.checkpoints.smudge import entry_specs
+from git_theta_ext.checkpoints.versions import Side, StoredSide
+from git_theta_ext.core import advice, patterns
+from git_theta_ext.core.arrays import as_array
+from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.core.parallel import ordered_map
+from git_theta_ext.core.pytorch import to_torch
+from git_theta_ext.core.tensors import TensorInfo
+from git_theta_ext.formats import safetensors
+from git_theta_ext.formats.base import Layout, Span
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import HEAD_BYTES, Entry, Manifest, is_manifest
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.bounds import check_held
+
+Array = NDArray[Any]
+
+
+class Checkpoint(Mapping[str, Array]):
+    """One version of a checkpoint: a mapping of tensor names to NumPy arrays, read when asked for.
+
+    Several threads may read at once. Spans of unknown meaning are not tensors and not listed.
+    """
+
+    def __init__(
+        self, manifest: Manifest, blocks: Blocks, name: str, parts: tuple[Manifest, ...] = ()
+    ) -> None:
+        """Use `open_checkpoint`; `name` is how messages call it.
+
+        `parts` are the manifests of the shards, where `manifest` joins several.
+        """
+        self.manifest = manifest
+        self.parts = parts or (manifest,)
+        self.name = name
+        self._blocks = blocks
+        self._entries = {entry.tensor.name: entry for entry in manifest.entries if not entry.opaque}
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is held open; the context manager is for symmetry with other readers."""
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.name}: {self.format}, {len(self)} tensors>"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Array:
+        """The tensor of a name.
+
+        Raises:
+            KeyError: there is none.
+            MissingObjectError, TransferError: its objects cannot be had.
+            CorruptObjectError: they are damaged.
+            ManifestError, StoreError: it is too large; see `check_held`.
+        """
+        return self._read(self.entry(name))
+
+    get_tensor = __getitem__
+
+    @property
+    def format(self) -> str:
+        """The container, such as `safetensors`; of shards, of which one has several."""
+        return self.manifest.format
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The `__metadata__` of a safetensors file or of all its shards; empty for others."""
+        if shards.container(self.manifest) != safetensors.NAME:
+            return {}
+        self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.chain)
+        found: dict[str, str] = {}
+        for part in self.parts:
+            segments = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+            found = {**shards.metadata(part, segments), **found}
+        return found
+
+    def side(self) -> Side:
+        """This version as one side of a comparison."""
+        sides = [StoredSide(part, self._blocks) for part in self.parts]
+        if len(sides) == 1:
+            return sides[0]
+        return shards.JoinedSide([(str(number), one) for number, one in enumerate(sides)])
+
+    def entry(self, name: str) -> Entry:
+        """What the manifest says of a tensor.
+
+        Raises:
+            KeyError: there is no tensor of that name.
+        """
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise KeyError(f"{self.name} has no tensor {name!r}") from None
+
+    def info(self, name: str) -> TensorInfo:
+        """Name, dtype, shape and memory order of a tensor.
+
+        Raises:
+            KeyError: there is no tensor of that name.
+        """
+        return self.entry(name).tensor
+
+    def select(
+        self, *wanted: str, framework: Literal["numpy", "torch"] = "numpy"
+    ) -> dict[str, Any]:
+        """The tensors whose names match a pattern; what is missing is fetched in one batch.
+
+        Args:
+            wanted: patterns such as `layers.{0..3}.*`; all tensors if there is none.
+            framework: `torch` gives torch tensors that share the arrays' memory.
+
+        Raises:
+            MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
+            UsageError: torch is not installed.
+        """
+        names = patterns.select(self, wanted) if wanted else list(self)
+        self.check_held(names)
+        self.fetch(names)
+        convert = to_torch if framework == "torch" else None
+        found = {}
+        for name in names:
+            array = self[name]
+            found[name] = array if convert is None else convert(self.info(name), array)
+        return found
+
+    def fetch(self, names: Iterable[str] | None = None) -> None:
+        """Have the objects of these tensors (default: all) in the store, in one batch.
+
+        Raises:
+            MissingObjectError, TransferError: they cannot be had.
+        """
+        entries = [self.entry(name) for name in (self if names is None else names)]
+        self._blocks.ensure(ref for e in entries for block in e.blocks for ref in block.chain)
+
+    def check_held(self, names: Iterable[str], more: int = 0) -> None:
+        """Look whether these tensors can be held in memory at once, before one is made.
+
+        What is unusual is said on stderr.
+
+        Args:
+            names: the tensors.
+            more: bytes that the caller needs beside them.
+
+        Raises:
+            KeyError: there is no tensor of that name.
+            ManifestError: no honest checkpoint stands for as many values.
+            StoreError: memory and swap space together do not have as many bytes.
+        """
+        entries = [self.entry(name) for name in names]
+        what = (
+            f"tensor {entries[0].tensor.name!r}" if len(entries) == 1 else f"{len(entries)} tensors"
+        )
+        nbytes = sum(entry.tensor.nbytes for entry in entries)
+        blocks = [block for entry in entries for block in entry.blocks]
+        check_held(f"{self.name}: {what}", nbytes, blocks, more)
+
+    def rows(self, name: str, start: int, stop: int) -> Array:
+        """The rows from `start` to `stop` (not included) of a tensor's first axis.
+
+        Of a large tensor only the blocks that hold these rows are read.
+
+        Raises:
+            KeyError, MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
+        """
+        entry = self.entry(name)
+        info = entry.tensor
+        if not info.shape:
+            raise UsageError(f"tensor {name!r} is a scalar and has no rows")
+        start, stop, _ = slice(start, stop).indices(info.shape[0])
+        stop = max(start, stop)
+        specs = entry_specs(entry)
+        by_rows = info.order is None and all(
+            len(spec.shape) == len(info.shape) and spec.shape[1:] == info.shape[1:]
+            for spec in specs
+        )
+        if not by_rows or len(specs) == 1:
+            return self._read(entry)[start:stop]
+        nbytes = (stop - start) * (info.nbytes // info.shape[0])
+        check_held(f"{self.name}: rows of tensor {name!r}", nbytes, entry.blocks)
+        pieces, first = [], 0
+        for spec, block in zip(specs, entry.blocks, strict=True):
+            last = first + spec.shape[0]
+            if first < stop and start < last:
+                part = TensorInfo(name, info.dtype, spec.shape)
+                array = as_array(part, self._blocks.read(spec, block).view(np.uint8))
+                pieces.append(array[max(0, start - first) : stop - first])
+            first = last
+        return np.concatenate(pieces) if pieces else self._read(entry)[:0]
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One row per tensor, for tables: what it is and how it is stored; sizes in bytes."""
+        return [
+            {
+                "name": name,
+                "dtype": entry.tensor.dtype.name,
+                "shape": entry.tensor.shape,
+                "parameters": entry.tensor.count,
+                "bytes": entry.tensor.nbytes,
+                "stored": sum(ref.size for block in entry.blocks for ref in block.chain),
+                "updates": [ref.kind for ref in entry.blocks[0].chain] or ["inline"],
+                "blocks": len(entry.blocks),
+            }
+            for name, entry in self._entries.items()
+        ]
+
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a tensor as they lie in the file, of any element type.
+
+        Raises:
+            KeyError, MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
+        """
+        return self._bytes(self.entry(name))
+
+    def file_order(self) -> list[str]:
+        """The tensors' names as they lie in the file; of shards, one after the other."""
+        self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.chain)
+        found: dict[str, None] = {}
+        for part in self.parts:
+            segments = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+            found.update((one.name, None) for one in segments if isinstance(one, skeleton.SpanRef))
+        return [*(name for name in found if name in self), *(n for n in self if n not in found)]
+
+    def structure(self) -> Layout:
+        """How the file is made up (of shards: the first): tensors, and literal bytes between."""
+        part = self.parts[0]
+        self._blocks.ensure(part.skeleton.chain)
+        entries = {entry.tensor.name: entry for entry in part.entries}
+        found = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+        segments = [
+            Span(entries[segment.name].tensor, entries[segment.name].opaque)
+            if isinstance(segment, skeleton.SpanRef)
+            else segment
+            for segment in found
+        ]
+        return Layout(part.format, tuple(segments))
+
+    def _read(self, entry: Entry) -> Array:
+        return as_array(entry.tensor, self._bytes(entry))
+
+    def _bytes(self, entry: Entry) -> NDArray[np.uint8]:
+        self.check_held([entry.tensor.name])
+        specs = entry_specs(entry)
+        self._blocks.ensure(ref for block in entry.blocks for ref in block.chain)
+        if len(specs) == 1:
+            return self._blocks.read(specs[0], entry.blocks[0]).view(np.uint8)
+        whole = np.empty(entry.tensor.nbytes, np.uint8)
+        pieces = ordered_map(
+            lambda pair: self._blocks.read(*pair),
+            zip(specs, entry.blocks, strict=True),
+            lambda pair: pair[0].nbytes,
+        )
+        position = 0
+        for values in pieces:
+            whole[position : position + values.nbytes] = values.view(np.uint8)
+            position += values.nbytes
+        return whole
+
+
+def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
+    """A version of a checkpoint.
+
+    Args:
+        repository: any, bare ones too.
+        name: `REV:PATH` as Git writes it, `:PATH` for the index, `PATH` for HEAD. A path that ends
+            in `.index.json`, or a pattern such as `model-*-of-*.safetensors`, stands for all
+            shards of a model.
+
+    Raises:
+        UsageError: there is no such file, or it is not stored tensor by tensor.
+        ManifestError: its manifest is damaged.
+    """
+    spec = name if ":" in name else f"HEAD:{name}"
+    revision, _, path = spec.partition(":")
+    if shards.names_model(path):
+        return _open_model(repository, revision, path, spec)
+    oid = repository.resolve(spec)
+    if oid is None:
+        raise UsageError(
+            f"there is no {spec!r} here", hint="write REV:PATH, such as main:model.safetensors"
+        )
+    try:
+        text = repository.blob(oid)
+    except RepositoryError as error:
+        raise UsageError(f"{spec} is not a file") from error
+    if not is_manifest(text[:HEAD_BYTES]):
+        raise UsageError(
+            f"{spec} is not stored tensor by tensor",
+            hint=advice.TRACK_FIRST,
+        )
+    return Checkpoint(Manifest.parse(text), Blocks.open(repository), spec)
+
+
+def _open_model(repository: Repository, revision: str, path: str, spec: str) -> Checkpoint:
+    commit = repository.resolve(f"{revision}^{{commit}}") if revision else ""
+    if commit is None:
+        raise UsageError(f"there is no revision {revision!r} here")
+    model = shards.find(repository, commit, path)
+    if model is None:
+        raise UsageError(
+            f"{spec} stands for no shards that are stored tensor by tensor",
+            hint=advice.TRACK_FIRST,
+        )
+    model.require_whole()
+    return Checkpoint(model.manifest, Blocks.open(repository), spec, model.parts)

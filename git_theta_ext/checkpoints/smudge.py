@@ -1,0 +1,335 @@
+"""Smudge as a use case: a manifest becomes the checkpoint that it stands for, verified."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from git_theta_ext.core import advice, files, limits
+from git_theta_ext.core.errors import (
+    CorruptObjectError,
+    FormatError,
+    ManifestError,
+    StoreError,
+    ThetaError,
+)
+from git_theta_ext.core.names import quote
+from git_theta_ext.core.parallel import ordered_map
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, cut
+from git_theta_ext.formats import safetensors
+from git_theta_ext.formats.base import Literal
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.derived import Checksums, derived_length
+from git_theta_ext.formats.layout.skeleton import SpanRef
+from git_theta_ext.git.repository import Repository, skips_smudge
+from git_theta_ext.git.work_tree import WorkTree
+from git_theta_ext.manifest.model import Block, Entry, Manifest, is_manifest
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.bounds import check_room, check_together, check_work, claimed
+from git_theta_ext.updates.base import raw_bytes
+
+Write = Callable[[memoryview], object]
+"""Takes the next bytes of the file."""
+
+
+def entry_specs(entry: Entry) -> list[BlockSpec]:
+    """What each block of an entry is, in file order."""
+    if entry.opaque:
+        return [BlockSpec(DTYPES["U8"], (block.nbytes,)) for block in entry.blocks]
+    return list(cut(entry.tensor))
+
+
+def differing(versions: Sequence[Entry | None]) -> Iterator[tuple[BlockSpec, Block]]:
+    """The blocks of several versions of a tensor, without those that stand in all of them."""
+    there = [entry for entry in versions if entry is not None]
+    for entry in there:
+        for at, pair in enumerate(zip(entry_specs(entry), entry.blocks, strict=True)):
+            others = (one.blocks[at].sha256 if at < len(one.blocks) else "" for one in there)
+            if len(there) < 2 or any(other != pair[1].sha256 for other in others):
+                yield pair
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A run of bytes to write: a literal, or a tensor's block to rebuild; of which segment."""
+
+    segment: int
+    data: bytes = b""
+    name: str = ""
+    spec: BlockSpec | None = None
+    block: Block | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data) if self.block is None else self.block.nbytes
+
+
+class Checkout:
+    """One checkpoint to be rebuilt; making it checks all that can be before a byte is out."""
+
+    def __init__(self, manifest: Manifest, blocks: Blocks, name: str = "a checkpoint") -> None:
+        """Fetch what is missing, look at what it asks for, and read the skeleton.
+
+        `name` is what a sentence on stderr calls it, where it asks for unusually much.
+
+        Raises:
+            MissingObjectError, TransferError: an object is nowhere to be had.
+            CorruptObjectError: the skeleton is damaged.
+            ManifestError: it asks for more than any honest checkpoint; or skeleton and manifest do
+                not name the same tensors; or the header of a safetensors file gives one another
+                dtype or shape.
+        """
+        self._blocks = blocks.passing_on()
+        blocks.ensure(manifest.objects())
+        check_work(blocks, _all_blocks(manifest), name, reading=False)
+        structure = skeleton.decode(blocks.read_bytes(manifest.skeleton))
+        self._segments = structure.segments
+        self._entries = _match(self._segments, manifest)
+        lengths = [self._length(segment) for segment in self._segments]
+        self.size = sum(lengths)
+        self._checksums = Checksums(self._segments, lengths)
+        if manifest.format == safetensors.NAME:
+            self._check_header()
+
+    def _check_header(self) -> None:
+        """Raise ManifestError if the header, which no tensor's hash covers, is of other tensors.
+
+        Whoever stages single tensors (`git add -p`) can leave the structure out that belongs to
+        them.
+        """
+        first = self._segments[0] if self._segments else None
+        header = first.data if isinstance(first, Literal) else b""
+        listed = [self._entries[s.name].tensor for s in self._segments if isinstance(s, SpanRef)]
+        try:
+            promised = safetensors.tensors(header, self.size)
+        except FormatError as error:
+            problem = error.message
+        else:
+            if promised == listed:
+                return
+            problem = next(
+                (
+                    f"{quote(there.name)} is {there.dtype.name} {list(there.shape)} there"
+                    for there, here in zip(promised, listed, strict=False)
+                    if there != here
+                ),
+                f"it has {len(promised)}, the manifest {len(listed)}",
+            )
+        raise ManifestError(
+            f"the file's header does not belong to the manifest's tensors: {problem}",
+            hint=f"{advice.OTHER_VERSION}, or add the whole file: git add FILE",
+        )
+
+    def _length(self, segment: skeleton.SkeletonSegment) -> int:
+        if isinstance(segment, Literal):
+            return len(segment.data)
+        if isinstance(segment, SpanRef):
+            return self._entries[segment.name].tensor.nbytes
+        return derived_length(segment)
+
+    def check_room(
+        self, name: str, folder: Path, *, certain: bool = True, in_memory: bool = False
+    ) -> None:
+        """Refuse a file for which there is no room in a folder; see `bounds.check_room`.
+
+        Raises:
+            StoreError: it fits neither the disk, nor (`in_memory`) memory and swap space.
+        """
+        check_room(name, self.size, folder, certain=certain, in_memory=in_memory)
+
+    def write(self, write: Write) -> None:
+        """Rebuild the file from its first byte to its last, every block verified before it is out.
+
+        Raises:
+            CorruptObjectError: an object is damaged; what was written so far is to be thrown away.
+        """
+        parts = ordered_map(self._read, self._parts(), lambda part: part.nbytes)
+        for part, data in parts:
+            if part.block is None and not data:
+                write(memoryview(self._derived(part.segment)))
+                continue
+            if self._checksums.covered(part.segment):
+                self._checksums.feed(part.segment, data)
+            write(data)
+
+    def _parts(self) -> Iterator[_Part]:
+        for number, segment in enumerate(self._segments):
+            if isinstance(segment, Literal):
+                if segment.data:
+                    yield _Part(number, segment.data)
+            elif isinstance(segment, SpanRef):
+                entry = self._entries[segment.name]
+                for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
+                    if block.nbytes:
+                        yield _Part(number, name=segment.name, spec=spec, block=block)
+            else:
+                yield _Part(number)
+
+    def _read(self, part: _Part) -> tuple[_Part, memoryview]:
+        if part.spec is None or part.block is None:
+            return part, memoryview(part.data)
+        return part, self._raw(part.name, part.spec, part.block)
+
+    def _raw(self, name: str, spec: BlockSpec, block: Block) -> memoryview:
+        """The bytes of a tensor's block; an error names the tensor."""
+        try:
+            return raw_bytes(self._blocks.read(spec, block))
+        except CorruptObjectError as error:
+            raise CorruptObjectError(f"{quote(name)}: {error.message}", hint=error.hint) from error
+
+    def _derived(self, number: int) -> bytes:
+        """The value of a derived field; tensors after it are read ahead for their checksums."""
+        for ahead in self._checksums.needed(number):
+            segment = self._segments[ahead]
+            if isinstance(segment, Literal):
+                self._checksums.feed(ahead, segment.data)
+            elif isinstance(segment, SpanRef):
+                entry = self._entries[segment.name]
+                for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
+                    self._checksums.feed(ahead, self._raw(segment.name, spec, block))
+        return self._checksums.value(number)
+
+
+def _all_blocks(manifest: Manifest) -> Iterator[tuple[BlockSpec, Block]]:
+    yield BlockSpec(DTYPES["U8"], (manifest.skeleton.nbytes,)), manifest.skeleton
+    for entry in manifest.entries:
+        yield from zip(entry_specs(entry), entry.blocks, strict=True)
+
+
+def _match(segments: Sequence[skeleton.SkeletonSegment], manifest: Manifest) -> Mapping[str, Entry]:
+    """The entries by name; skeleton and manifest must name the same tensors, each once."""
+    entries = {entry.tensor.name: entry for entry in manifest.entries}
+    spans = [segment.name for segment in segments if isinstance(segment, SpanRef)]
+    for name in spans:
+        if name not in entries:
+            raise ManifestError(
+                f"the file's structure has a tensor {name!r} that the manifest does not list",
+                hint=advice.OTHER_VERSION,
+            )
+    if len(spans) != len(entries):
+        extra = sorted(set(entries) - set(spans))[0]
+        raise ManifestError(
+            f"the manifest lists a tensor {extra!r} that the file's structure does not have",
+            hint=advice.OTHER_VERSION,
+        )
+    return entries
+
+
+def write_file(path: Path, checkout: Checkout) -> None:
+    """Write a checkpoint to a folder of our own: whole or not at all.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+        CorruptObjectError: an object is damaged; `path` is as it was.
+    """
+    try:
+        with files.replacing(path) as file:
+            checkout.write(file.write)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_version(repository: Repository, path: str, manifest: Manifest, blocks: Blocks) -> None:
+    """Write the checkpoint that a manifest stands for into the work tree, whole or not at all.
+
+    With `theta.skipSmudge`, or GIT_THETA_SKIP_SMUDGE, the manifest itself is written. A file that
+    was there gives its permissions; a link is replaced.
+
+    Raises:
+        StoreError: the file cannot be written, or not there; see `WorkTree`.
+        CorruptObjectError, MissingObjectError, TransferError: see `Checkout`.
+    """
+    tree = WorkTree(repository.top)
+    if skips_smudge(repository, os.environ):
+        tree.replace(path, manifest.to_bytes())
+        return
+    checkout = Checkout(manifest, blocks, path)
+    checkout.check_room(path, (repository.top / path).parent)
+    with tree.replacing(path) as file:
+        checkout.write(file.write)
+
+
+def manifests_in_work_tree(repository: Repository, paths: Iterable[str]) -> dict[str, bytes]:
+    """Those of some tracked paths where the work tree holds a manifest, not a checkpoint.
+
+    Links are not followed. Returns the manifests' bytes by path.
+    """
+    found = {}
+    tree = WorkTree(repository.top)
+    for name in paths:
+        try:
+            if not tree.has_file(name):
+                continue
+            with files.plain(repository.top / name) as file:
+                text = file.read(64)
+                if is_manifest(text):
+                    text += file.read(limits.MANIFEST_BYTES)
+                    found[name] = text
+        except OSError:
+            continue
+    return found
+
+
+def write_checkpoints(
+    repository: Repository,
+    paths: Sequence[str],
+    report: Callable[[str, int], object] | None = None,
+) -> list[str]:
+    """Write the checkpoint wherever the work tree holds a manifest at one of `paths`.
+
+    All objects are fetched in one batch first. The index is told, so that `git status` stays clean.
+
+    Args:
+        repository: with a work tree.
+        paths: from the top of the work tree.
+        report: called with each path, and its size in bytes, as it is done.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ThetaError: of the first failure; the files written so far are whole.
+    """
+    found = manifests_in_work_tree(repository, paths)
+    manifests = {}
+    for name, data in found.items():
+        try:
+            manifests[name] = Manifest.parse(data)
+        except ManifestError as error:
+            raise ManifestError(f"{name}: {error.message}", hint=error.hint) from error
+    blocks = Blocks.open(repository)
+    blocks.ensure(ref for manifest in manifests.values() for ref in manifest.objects())
+    check_together({name: claimed(one) for name, one in manifests.items()}, repository.top)
+    written: list[str] = []
+    tree = WorkTree(repository.top)
+    try:
+        for name, manifest in manifests.items():
+            checkout = Checkout(manifest, blocks, name)
+            checkout.check_room(name, (repository.top / name).parent)
+            with tree.replacing(name) as file:
+                checkout.write(file.write)
+            written.append(name)
+            if report is not None:
+                report(name, checkout.size)
+    except ThetaError as error:
+        raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
+    finally:
+        if written:
+            _tell_index(repository, [name for name in written if name in found])
+    return written
+
+
+def _tell_index(repository: Repository, names: Sequence[str]) -> None:
+    """Refresh the index entries of files that were just written.
+
+    Git would clean a file again while its time lies in the same tick as the index; the files'
+    times are set back a little so that this happens once, here.
+    """
+    moment = time.time_ns() - 3_000_000_000
+    tree = WorkTree(repository.top)
+    for name in names:
+        tree.set_time(name, moment)
+    repository.update_index(names)

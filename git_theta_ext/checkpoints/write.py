@@ -1,0 +1,355 @@
+"""Arrays into checkpoints: as a file of another container, or as a commit without a work tree."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tempfile
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext import formats
+from git_theta_ext.checkpoints.clean import Checkin
+from git_theta_ext.checkpoints.memo import Memo
+from git_theta_ext.checkpoints.predecessors import References
+from git_theta_ext.checkpoints.read import Checkpoint
+from git_theta_ext.core.arrays import dtype_of
+from git_theta_ext.core.errors import FormatError, UsageError
+from git_theta_ext.core.pytorch import from_torch, is_torch
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats import safetensors
+from git_theta_ext.formats.base import Crc32, Layout, Literal, Segment, SerializationId, Span
+from git_theta_ext.formats.layout.derived import Checksums, derived_length
+from git_theta_ext.formats.layout.source import check_range
+from git_theta_ext.git import outputs
+from git_theta_ext.git.repository import IndexEntry, Repository, file_mode_at
+from git_theta_ext.objects import reachable
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.bounds import check_room
+
+Array = NDArray[Any]
+
+
+def describe(name: str, array: Array) -> TensorInfo:
+    """An array as a tensor.
+
+    Raises:
+        UsageError: its elements cannot be stored.
+    """
+    return TensorInfo(name, DTYPES[dtype_of(array)], array.shape)
+
+
+def plain_array(name: str, value: Any) -> Array:
+    """A tensor of any framework as a NumPy array with the same values.
+
+    Raises:
+        UsageError: it has no plain values, or its name is no text.
+    """
+    if not isinstance(name, str):
+        raise UsageError(f"the name of a tensor is text, not {type(name).__name__} {name!r}")
+    if is_torch(value):
+        return from_torch(name, value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise UsageError(
+            f"tensor {name!r} is a masked array, whose mask would be lost",
+            hint="give its values and its mask as two tensors, or filled()",
+        )
+    if type(value).__module__.partition(".")[0] == "scipy":
+        raise UsageError(
+            f"tensor {name!r} is sparse ({type(value).__name__})", hint="give toarray() of it"
+        )
+    return np.asarray(value)
+
+
+class ArraysSource:
+    """The bytes of a file that holds arrays; only its structure is made in memory."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Any],
+        metadata: Mapping[str, str],
+        container: str = safetensors.NAME,
+    ) -> None:
+        """The tensors stand in the file in the mapping's order.
+
+        Raises:
+            UsageError: an array's elements cannot be stored (in this container).
+        """
+        arrays = {name: plain_array(name, value) for name, value in tensors.items()}
+        infos = {name: describe(name, array) for name, array in arrays.items()}
+        layout = _built(container, infos, None, metadata)
+        lengths = [_length(segment) for segment in layout.segments]
+        sums = Checksums(layout.segments, lengths)
+        self._pieces: list[Any] = []
+        for number, segment in enumerate(layout.segments):
+            piece = np.empty(0, np.uint8)
+            if isinstance(segment, Literal):
+                piece = np.frombuffer(segment.data, np.uint8)
+            elif isinstance(segment, Span):
+                little = arrays[segment.tensor.name]
+                little = little.astype(little.dtype.newbyteorder("<"), copy=False)
+                piece = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+            if sums.covered(number):
+                sums.feed(number, piece.data)
+            self._pieces.append(piece)
+        for number, segment in enumerate(layout.segments):
+            if isinstance(segment, Crc32 | SerializationId):
+                self._pieces[number] = np.frombuffer(sums.value(number), np.uint8)
+        self._ends = list(accumulate(len(piece) for piece in self._pieces))
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._ends[-1]
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the whole file; the arrays are not copied."""
+        for piece in self._pieces:
+            file.write(piece.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            FormatError: the range is not inside the file.
+        """
+        check_range(offset, length, self.size)
+        found = bytearray()
+        at = bisect_right(self._ends, offset)
+        while len(found) < length:
+            start = offset + len(found) - (self._ends[at - 1] if at else 0)
+            found += self._pieces[at][start : start + length - len(found)].data
+            at += 1
+        return bytes(found)
+
+
+def container_of(path: str) -> str | None:
+    """The container, of those that can be made, that a file's name stands for."""
+    return SUFFIXES.get(posixpath.splitext(path.replace(os.sep, "/"))[1].lower())
+
+
+def _built(
+    container: str,
+    infos: Mapping[str, TensorInfo],
+    model: Layout | None,
+    metadata: Mapping[str, str],
+) -> Layout:
+    try:
+        return formats.build(container, infos, model, metadata)
+    except FormatError as error:
+        raise UsageError(error.message, hint="--to safetensors, or other tensors") from error
+
+
+def _length(segment: Segment) -> int:
+    if isinstance(segment, Literal):
+        return len(segment.data)
+    return segment.tensor.nbytes if isinstance(segment, Span) else derived_length(segment)
+
+
+class _RevisionReferences(References):
+    """What a new version is compared with when it is committed on a revision, not from an index."""
+
+    def __init__(self, repository: Repository, commit: str) -> None:
+        super().__init__(repository)
+        self._commit = commit
+
+    @cached_property
+    def _heads(self) -> list[str]:
+        return [self._commit]
+
+    @cached_property
+    def _index(self) -> dict[str, list[IndexEntry]]:
+        files = reachable.blobs_of(self._repository, self._commit)
+        return {path: [IndexEntry("100644", oid, 0, path)] for path, oid in files}
+
+    def staged(self, path: str) -> str | None:
+        """The blob at a path of the revision."""
+        return self._index[path][0].oid if path in self._index else None
+
+
+def commit(
+    repository: Repository,
+    tensors: Mapping[str, Any],
+    path: str,
+    *,
+    message: str,
+    parent: str = "HEAD",
+    metadata: Mapping[str, str] | None = None,
+) -> str:
+    """Commit tensors as a file, without a work tree or an index: safetensors, or as it is called.
+
+    Where `parent` is a branch (or HEAD on one), it moves to the new commit; nothing else changes.
+
+    Args:
+        repository: bare ones too.
+        tensors: NumPy arrays or torch tensors by name, in the order in which they are to stand in
+            the file.
+        path: from the top of the repository.
+        message: of the commit.
+        parent: a branch or any revision.
+        metadata: the file's `__metadata__`.
+
+    Returns:
+        The commit's object id.
+
+    Raises:
+        UsageError: an array cannot be stored, there is no such parent, or the path is not tracked.
+        RepositoryError: the branch moved meanwhile, or there is no identity to commit with.
+    """
+    base = repository.resolve(f"{parent}^{{commit}}")
+    if base is None:
+        raise UsageError(f"there is no revision {parent!r} here")
+    references = _RevisionReferences(repository, base)
+    blocks = Blocks.open(repository)
+    memo = Memo(repository.store.root / "memo")
+    checkin = Checkin(blocks, references, memo)
+    container = container_of(path) or safetensors.NAME
+    _check_metadata(metadata or {}, container)
+    manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}, container))
+    memo.trim(repository.store.root / "objects")
+    blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest)
+    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
+        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        repository.git("read-tree", base, env=env)
+        _check_tracked(repository, path, parent, env)
+        mode = file_mode_at(repository, base, path)
+        line = f"{mode} {blob.decode().strip()}\t".encode() + os.fsencode(path) + b"\0"
+        repository.git("update-index", "-z", "--index-info", stdin=line, env=env)
+        tree = repository.git("write-tree", env=env).decode().strip()
+    made = repository.git("commit-tree", tree, "-p", base, "-F", "-", stdin=message.encode())
+    new = made.decode().strip()
+    branch = repository.branch(parent)
+    if branch is not None:
+        reason = f"git-theta: {message.splitlines()[0] if message else 'commit'}"
+        repository.git("update-ref", "-m", reason, branch, new, base)
+    return new
+
+
+def _check_metadata(metadata: Mapping[str, str], container: str) -> None:
+    """Metadata that the file has no place for would be lost."""
+    if metadata and container not in (safetensors.NAME, "gguf"):
+        raise UsageError(
+            f"a {container} file has no place for metadata",
+            hint="commit a safetensors file, or give the metadata in the message",
+        )
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise UsageError(f"metadata are texts by text; {key!r} is {type(value).__name__}")
+
+
+def _check_tracked(repository: Repository, path: str, parent: str, env: Mapping[str, str]) -> None:
+    """A manifest at a path without the filter would be checked out as the text that it is."""
+    answer = repository.git(
+        "check-attr",
+        "--cached",
+        "-z",
+        "--stdin",
+        "filter",
+        stdin=os.fsencode(path) + b"\0",
+        env=env,
+    )
+    if answer.split(b"\0")[2] != b"theta":
+        raise UsageError(
+            f"{path!r} is not tracked in {parent}: no pattern of its .gitattributes gives it the "
+            "filter theta",
+            hint="git theta track PATTERN, commit .gitattributes, then try again",
+        )
+
+
+# -- export ----------------------------------------------------------------------------------------
+
+
+def export(
+    checkpoint: Checkpoint,
+    names: list[str],
+    path: Path,
+    container: str,
+    work_tree: Path | None = None,
+) -> int:
+    """Write some tensors of a checkpoint to a file; whole or not at all. Its size in bytes.
+
+    Args:
+        checkpoint: where they are read, one after the other.
+        names: the tensors, in the order in which they are written.
+        path: the file, as the user named it; replaced if it is there.
+        container: one of `formats.BUILDERS`.
+        work_tree: the top of the repository's; others are found.
+
+    Raises:
+        UsageError: the container cannot hold one of them, or is unknown.
+        StoreError: the file cannot be written, or not there; see `outputs`.
+    """
+    layout = _export_layout(checkpoint, names, container)
+    if path.is_file() or not path.exists():  # a pipe has room
+        nbytes = sum(_length(segment) for segment in layout.segments)
+        folder = Path(os.path.realpath(path)).parent
+        check_room(str(path), nbytes, folder, certain=True, in_memory=False)
+    checkpoint.fetch(names)
+    with outputs.writing(path, work_tree) as file:
+        write_layout(layout, checkpoint, file)
+        return file.seek(0, os.SEEK_END)
+
+
+def _export_layout(checkpoint: Checkpoint, names: list[str], container: str) -> Layout:
+    """The layout of an export, with tensors as they lie in memory where the container can."""
+    if container not in formats.BUILDERS:
+        known = ", ".join(formats.BUILDERS)
+        raise UsageError(f"unknown container {container!r}; known: {known}")
+    infos = {name: _ordered(checkpoint.info(name), container) for name in names}
+    # Types and key-values of quantised tensors stand nowhere but in the file that they are from.
+    model = checkpoint.structure() if checkpoint.format.startswith(container) else None
+    return _built(container, infos, model, checkpoint.metadata)
+
+
+def _ordered(info: TensorInfo, container: str) -> TensorInfo:
+    fortran = info.order == tuple(reversed(range(len(info.shape))))
+    kept = container == "pt" or (container == "npz" and fortran)
+    return info if kept else replace(info, order=None)
+
+
+def write_layout(layout: Layout, checkpoint: Checkpoint, file: IO[bytes]) -> None:
+    """Write a layout whose spans are tensors of a checkpoint; derived fields are filled in last.
+
+    Args:
+        layout: what is written.
+        checkpoint: has the tensors, in the memory order of the layout or in any other.
+        file: can be sought in.
+    """
+    lengths = [_length(segment) for segment in layout.segments]
+    sums = Checksums(layout.segments, lengths)
+    fields: list[tuple[int, int]] = []
+    for number, segment in enumerate(layout.segments):
+        if isinstance(segment, Literal):
+            data = memoryview(segment.data)
+        elif isinstance(segment, Span):
+            data = _stored_bytes(checkpoint, segment.tensor)
+        else:
+            fields.append((number, file.tell()))
+            data = memoryview(bytes(lengths[number]))
+        file.write(data)
+        if sums.covered(number):
+            sums.feed(number, data)
+    for number, offset in fields:
+        file.seek(offset)
+        file.write(sums.value(number))
+
+
+def _stored_bytes(checkpoint: Checkpoint, wanted: TensorInfo) -> memoryview:
+    if checkpoint.info(wanted.name).order == wanted.order:
+        return checkpoint.raw(wanted.name).data
+    array = checkpoint[wanted.name]
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+SUFFIXES = {
+    ".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".gguf": "gguf",
+}  # fmt: skip
+"""Names of files by which a container is chosen."""

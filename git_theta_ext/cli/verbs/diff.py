@@ -1,0 +1,290 @@
+"""`git theta diff`: what changed in checkpoints, in several forms."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from git_theta_ext.checkpoints import shards
+from git_theta_ext.cli import colours
+from git_theta_ext.core import patterns
+from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.core.text import printable, to_json
+from git_theta_ext.diff.compare import Change, Comparison
+from git_theta_ext.diff.files import TWO_VERSIONS, Pair, changed_checkpoints, two_blobs, two_files
+from git_theta_ext.diff.named import Version, between
+from git_theta_ext.diff.report import markdown
+from git_theta_ext.diff.report.records import records
+from git_theta_ext.diff.report.text import Style, render
+from git_theta_ext.diff.spectrum import with_spectra
+from git_theta_ext.git import outputs
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects import reachable
+from git_theta_ext.objects.blocks import Blocks
+
+Found = tuple[str, Comparison]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `diff`."""
+    parser = subparsers.add_parser(
+        "diff",
+        help="show what changed in checkpoints, tensor by tensor",
+        description="Compare checkpoints: the index with the work tree, REV with the work tree, "
+        "two revisions, two files of revisions (REV:FILE REV:FILE), or two files. Only tensors "
+        "that changed are read.",
+    )
+    parser.add_argument(
+        "revisions",
+        nargs="*",
+        metavar="REV | FILE",
+        help="up to two revisions, or A..B; then files",
+    )
+    parser.add_argument(
+        "--cached", "--staged", action="store_true", help="the index, not the work tree"
+    )
+    parser.add_argument(
+        "--no-index", action="store_true", help="compare two files, in a repository or not"
+    )
+    parser.add_argument("--tensor", action="append", default=[], metavar="GLOB", help="only these")
+    parser.add_argument(
+        "--sort", choices=["name", "change", "size"],
+        help="order of the tensors: by name, or each on its own by relative change or by what it "
+        "stores; by default in groups, what matters first",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spectrum", action="store_true",
+        help="also the singular values of the most changed matrices; of updates that are not "
+        "low-rank an estimate",
+    )  # fmt: skip
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--stat", action="store_true", help="one line for each group of tensors")
+    shape.add_argument("--name-only", action="store_true", help="only the names of tensors")
+    shape.add_argument(
+        "--format", choices=["text", "markdown", "html", "json"], default="text",
+        help="markdown fits into a comment on GitHub; html is one file without network",
+    )  # fmt: skip
+    parser.add_argument("-o", "--output", metavar="FILE", help="write there, not to stdout")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything differs")
+    parser.add_argument("--color", choices=["auto", "always", "never"], default="auto")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print."""
+    asked = _split(args)
+    found: list[Found] = []
+    names: set[str] = set()
+    for pair in _pairs(args, asked):
+        measured = not args.name_only or args.sort == "change"
+        with closing(pair):
+            comparison = pair.compare(measured)
+            names |= {*comparison.unchanged, *(change.name for change in comparison.changes)}
+            comparison = _selected(comparison, args.tensor, args.sort)
+            if measured and (args.spectrum or args.format == "html"):
+                comparison = with_spectra(comparison, pair.old, pair.new, sketched=args.spectrum)
+        if comparison.changes or (comparison.differs and not args.tensor):
+            found.append((pair.path, comparison))
+    _check_tensors(names, args.tensor)
+    compared = None
+    if args.format in ("markdown", "html") and asked.kind == "revisions" and asked.first:
+        compared = between(Repository.discover(), asked.first)
+    text = _text(args, found, compared)
+    if args.output:
+        outputs.write(args.output, text.encode("utf-8", "backslashreplace"), _work_tree())
+    else:
+        sys.stdout.write(text)
+    # As git diff does: two files outside of history are compared with an exit status.
+    return 1 if (args.exit_code or asked.kind == "files") and found else 0
+
+
+def _work_tree() -> Path | None:
+    try:
+        return Repository.discover().work_tree
+    except RepositoryError:
+        return None  # two files outside of any repository
+
+
+def _check_tensors(names: set[str], wanted: list[str]) -> None:
+    """Where something was compared, a pattern that fits no tensor of it is a mistake.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for pattern in wanted if names else ():
+        if not patterns.select(names, [pattern]):
+            raise UsageError(
+                f"no tensor matches {pattern!r}", hint="git theta diff --name-only   lists some"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be compared: revisions, limited to paths; or two `blobs`, or two `files`."""
+
+    kind: Literal["revisions", "blobs", "files"]
+    first: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+def _split(args: argparse.Namespace) -> _Asked:
+    """Revisions and files; `--` is what argparse leaves of the two."""
+    words = list(args.revisions)
+    if args.no_index:
+        if len(words) != 2:
+            raise UsageError("--no-index takes two files and nothing else")
+        return _Asked("files", tuple(words))
+    repository = _repository_for(words)
+    if repository is None:
+        return _Asked("files", tuple(words))
+    if len(words) == 2 and all(_is_blob(repository, word) for word in words):
+        return _Asked("blobs", tuple(words))
+    revisions: list[str] = []
+    while words and len(revisions) < 2 and _is_revision(repository, words[0]):
+        revisions.append(words.pop(0))
+    if not revisions and len(words) == 2 and _are_files(repository, words):
+        return _Asked("files", tuple(words))
+    _check_paths(repository, words, revisions)
+    return _Asked("revisions", tuple(revisions), tuple(words))
+
+
+def _repository_for(words: list[str]) -> Repository | None:
+    """The repository here; None where there is none and two files are to be compared."""
+    try:
+        return Repository.discover()
+    except RepositoryError as error:
+        if len(words) == 2 and all(Path(word).is_file() for word in words):
+            return None
+        raise RepositoryError(
+            error.message, hint="outside a repository: git theta diff FILE FILE"
+        ) from error
+
+
+def _is_blob(repository: Repository, word: str) -> bool:
+    """Whether a word is `REV:PATH` or `:PATH`, and there is a file."""
+    oid = repository.resolve(word) if ":" in word else None
+    return oid is not None and bool(reachable.blob_sizes(repository, [oid]))
+
+
+def _are_files(repository: Repository, words: list[str]) -> bool:
+    """Whether two words are files to be compared with each other, as `git diff A B` takes them.
+
+    They are where one lies outside of the work tree, or is not in the index: of paths in the index
+    `git diff` shows how each differs from it.
+    """
+    if not all(Path(word).is_file() for word in words):
+        return False
+    top = repository.work_tree
+    for word in words:
+        place = Path(word).absolute()
+        if top is None or not place.resolve().is_relative_to(top.resolve()):
+            return True
+        if not repository.index(f":(literal){word}"):
+            return True
+    return False
+
+
+def _check_paths(repository: Repository, words: list[str], revisions: list[str]) -> None:
+    """A word that is neither a revision nor a path that Git has ever seen here is a mistake.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for word in words:
+        named = word.partition(":")
+        if ":" in word and shards.names_model(named[2]) and repository.resolve(named[0] or "HEAD"):
+            raise UsageError(f"{word!r} stands for several files", hint=TWO_VERSIONS)
+        if Path(word).exists() or any(char in word for char in "*?["):
+            continue
+        if ":" in word and not word.startswith(":("):
+            raise UsageError(
+                f"there is no {word!r} here",
+                hint="git theta diff REV:FILE REV:FILE   compares two files of two revisions",
+            )
+        ends = [
+            end.strip(".") for revision in revisions or ["HEAD"] for end in revision.split("..")
+        ]
+        if not word.startswith(":(") and not any(
+            repository.git("ls-tree", "--name-only", "--end-of-options", end or "HEAD", "--", word)
+            for end in ends
+        ):
+            raise UsageError(
+                f"{word!r} is neither a revision nor a file", hint="git theta diff [REV [REV]] FILE"
+            )
+
+
+def _is_revision(repository: Repository, word: str) -> bool:
+    ends = word.split("..") if ".." in word else [word]
+    return all(not end or repository.resolve(f"{end.strip('.')}^{{tree}}") for end in ends)
+
+
+def _pairs(args: argparse.Namespace, asked: _Asked) -> Iterator[Pair]:
+    if asked.kind == "revisions":
+        yield from changed_checkpoints(
+            Repository.discover(), asked.first, asked.paths, cached=args.cached
+        )
+    elif asked.kind == "blobs":
+        yield two_blobs(Repository.discover(), *asked.first)
+    else:
+        blocks = None
+        with suppress(RepositoryError):
+            blocks = Blocks.open(Repository.discover())
+        yield two_files(Path(asked.first[0]), Path(asked.first[1]), blocks)
+
+
+def _selected(comparison: Comparison, wanted: list[str], order: str) -> Comparison:
+    changes = list(comparison.changes)
+    if wanted:
+        names = set(patterns.select([change.name for change in changes], wanted))
+        changes = [change for change in changes if change.name in names]
+    if order == "change":
+        changes.sort(key=_moved, reverse=True)
+    elif order == "size":
+        changes.sort(key=lambda change: -change.stored)
+    return replace(comparison, changes=tuple(changes))
+
+
+def _moved(change: Change) -> float:
+    if change.measure is None:
+        return float("inf")
+    return change.measure.relative if change.measure.relative is not None else float("inf")
+
+
+def _text(
+    args: argparse.Namespace, found: list[Found], compared: tuple[Version, Version] | None
+) -> str:
+    if args.name_only:
+        lines = [
+            f"{printable(path)}: {printable(change.name)}"
+            for path, one in found
+            for change in one.changes
+        ]
+        return "".join(f"{line}\n" for line in lines)
+    if args.format == "json":
+        return to_json({"files": [records(path, one) for path, one in found]}) + "\n"
+    if args.format == "markdown":
+        return markdown.render(found, between=compared)
+    if args.format == "html":
+        from git_theta_ext.diff.report import html
+
+        return html.render(found, compared)
+    style = _style(args)
+    whole = args.sort in (None, "name")
+    return "".join(
+        f"{line}\n"
+        for path, one in found
+        for line in render(
+            path, one, style, brief=args.stat, grouped=whole, by_name=args.sort == "name"
+        )
+    )
+
+
+def _style(args: argparse.Namespace) -> Style:
+    colour = colours.decide(args.color, to_file=bool(args.output))
+    encoding = "utf8" if args.output else (sys.stdout.encoding or "")
+    return Style(colour, encoding.lower().replace("-", "") == "utf8")

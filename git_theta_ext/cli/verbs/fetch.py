@@ -1,0 +1,60 @@
+"""`git theta fetch`: download the objects that checkpoints need, without touching files."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from git_theta_ext.cli import transfers
+from git_theta_ext.cli.progress import Progress
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import all_here, plural, size, to_json
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.transfer import transport
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `fetch`."""
+    parser = subparsers.add_parser(
+        "fetch",
+        help="download missing objects from the remote",
+        description="Download the objects that checkpoints need and that are not here, and verify "
+        "them. Without revisions: those of the index and HEAD. Files are not touched.",
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="[REMOTE] [REV]",
+        help="a remote (default: the branch's, the only one, or origin) and revisions",
+    )  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="of every commit that a ref reaches")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch, and print what came."""
+    repository = Repository.discover()
+    remote, revisions = transfers.split_remote(repository, args.words)
+    if args.all and revisions:
+        raise UsageError("--all means every revision: leave out REV")
+    if args.all:
+        wanted = transfers.commits(repository, [], every=True)
+    elif revisions:
+        wanted = transfers.trees(repository, revisions)
+    else:
+        wanted = transfers.current(repository)
+    objects = transport.objects_in(repository, wanted, (), transfers.warn_of_damage)
+    missing = [o for o in objects.values() if not repository.store.has(o.oid, o.size)]
+    total = sum(item.size for item in missing)
+    with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
+        places = transport.fetch(repository, missing, remote=remote, progress=progress)
+    if args.json:
+        print(
+            to_json(
+                {"needed": len(objects), "fetched": len(missing), "bytes": total, "from": places}
+            )
+        )
+    elif missing:
+        print(f"Fetched {plural(len(missing), 'object')} ({size(total)}){transfers.source(places)}")
+    else:
+        print(f"{all_here(len(objects), 'object')} here")
+    return 0

@@ -1,0 +1,99 @@
+"""`git theta fsck`: check every manifest and object of the repository, and repair from remotes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from git_theta_ext.checkpoints import fsck
+from git_theta_ext.checkpoints.fsck import Finding
+from git_theta_ext.cli import transfers
+from git_theta_ext.core.errors import CorruptObjectError, ManifestError, MissingObjectError
+from git_theta_ext.core.text import paragraph, plural, printable, size, to_json
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects.transfer import presence
+from git_theta_ext.objects.transfer.endpoints import Endpoint
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `fsck`."""
+    parser = subparsers.add_parser(
+        "fsck",
+        help="check that every object is here and right",
+        description="Check every manifest that a ref, reflog, stash or index names: each object "
+        "present, right by its hash, and decoding to the promised bytes.",
+    )
+    parser.add_argument("revisions", nargs="*", metavar="REV", help="only what these reach")
+    parser.add_argument(
+        "--repair", action="store_true", help="fetch objects that are missing or damaged"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where an interrupted check stopped"
+    )
+    parser.add_argument("--remote", metavar="NAME", help="also ask this remote what it lacks")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, repair if asked to, and print; the exit code of the worst thing that is left."""
+    repository = Repository.discover()
+    revisions = transfers.commits(repository, args.revisions, every=False)
+    report = fsck.check(repository, revisions, resume=args.resume)
+    fixed: list[str] = []
+    if args.repair and report.findings:
+        objects = fsck.reachable_objects(repository, revisions)
+        fixed = fsck.repair(repository, report, objects)
+        # What the repaired objects decode to has not been looked at yet.
+        report = fsck.check(repository, revisions) if fixed else report
+    endpoint = presence.endpoint_of(repository, args.remote) if args.remote else None
+    lacking = _lacking(repository, endpoint, revisions) if endpoint else []
+    code = _code(report.findings) or (MissingObjectError.exit_code if lacking else 0)
+    if args.json:
+        record = {**asdict(report), "repaired": fixed, "exit_code": code}
+        if args.remote:
+            record["remote"] = args.remote
+            record["endpoint"] = str(endpoint)
+            record["remote_lacks"] = [{"oid": ref.oid, "bytes": ref.size} for ref in lacking]
+        print(to_json(record))
+        return code
+    for finding in report.findings:
+        print(_line(finding))
+    if endpoint is not None:
+        print(f"asked {printable(endpoint.remote)} ({endpoint})")
+    for ref in lacking:
+        print(f"not at {printable(args.remote)}: object {ref.oid} ({size(ref.size)})")
+    if fixed:
+        print(f"repaired {plural(len(fixed), 'object')}")
+    print(
+        f"checked {plural(report.manifests, 'manifest')}, {plural(report.objects, 'object')} "
+        f"({size(report.bytes)}), {plural(report.blocks, 'block')}: "
+        f"{plural(len(report.findings), 'problem')}"
+    )
+    if report.findings and not args.repair:
+        print("  hint: git theta fsck --repair   fetches what is missing or wrong", file=sys.stderr)
+    return code
+
+
+def _lacking(repository: Repository, endpoint: Endpoint, revisions: list[str]) -> list[UpdateRef]:
+    objects = fsck.reachable_objects(repository, revisions)
+    there = presence.present(repository, endpoint, objects.values())
+    return [ref for oid, ref in objects.items() if oid not in there]
+
+
+def _line(finding: Finding) -> str:
+    where = f" {printable(finding.tensor)}:" if finding.tensor else ""
+    subject = f"{finding.kind} {finding.oid}:{where}"
+    return f"{subject} {paragraph(finding.message)}"
+
+
+def _code(findings: list[Finding]) -> int:
+    kinds = {finding.kind for finding in findings}
+    if kinds & {"damaged", "block"}:
+        return CorruptObjectError.exit_code
+    if "missing" in kinds:
+        return MissingObjectError.exit_code
+    return ManifestError.exit_code if kinds else 0

@@ -1,0 +1,218 @@
+"""`git theta log`: the commits that changed a checkpoint, or some of its tensors."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from git_theta_ext.checkpoints.contents import Content, objects_in
+from git_theta_ext.checkpoints.versions import StoredSide
+from git_theta_ext.core import advice, patterns
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import plural, printable, size, to_json
+from git_theta_ext.diff.compare import Change, Comparison, compare
+from git_theta_ext.diff.history import History, Version, changes
+from git_theta_ext.diff.report.groups import group
+from git_theta_ext.git.paths import version_typed
+from git_theta_ext.git.repository import Repository
+
+_LISTED = 6
+SHALLOW = "history ends here in this clone: what came before is not known (git fetch --unshallow)"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `log`."""
+    parser = subparsers.add_parser(
+        "log",
+        help="show the commits that changed a checkpoint, or some of its tensors",
+        description="Show the commits that changed a checkpoint, newest first, each with what it "
+        "changed. With TENSOR, only those that changed a tensor whose name matches. A checkpoint "
+        "that was renamed is followed. Reads manifests only.",
+    )
+    parser.add_argument("file", metavar="[REV:]FILE", help="without REV, from HEAD")
+    parser.add_argument(
+        "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
+    )
+    parser.add_argument(
+        "-n",
+        "--max-count",
+        type=int,
+        metavar="N",
+        help="at most N commits (as in Git: a negative N is no limit)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def split(repository: Repository, name: str) -> tuple[str, str]:
+    """Revision and path, from the top, of `[REV:]FILE`; HEAD where there is no revision."""
+    revision, _, path = version_typed(repository, name).partition(":")
+    return revision or "HEAD", path
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One version, what it holds, the one before it, and what differs where that is known."""
+
+    version: Version
+    content: Content | None
+    before: Version | None
+    then: Content | None
+    comparison: Comparison | None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the log.
+
+    Raises:
+        UsageError: there is no such checkpoint, or no version of it has such a tensor.
+    """
+    repository = Repository.discover()
+    revision, path = split(repository, args.file)
+    history = History(repository, revision, path)
+    rows: list[dict[str, Any]] = []
+    matched = not args.tensors
+    for step in _steps(repository, history):
+        if args.max_count is not None and 0 <= args.max_count <= len(rows):
+            matched = True  # the rest is not looked at
+            break
+        matched = matched or _has(step.content, args.tensors)
+        touched = _touched(step.comparison, args.tensors)
+        if args.tensors and not touched:
+            continue
+        rows.append(_row(step, touched))
+        if not args.json:
+            _show(rows[-1], touched, len(rows) > 1)
+    if not matched:
+        raise UsageError(
+            f"no version of {path!r} has a tensor {args.tensors[0]!r}",
+            hint=advice.about_version("git theta show VERSION   lists them", revision, path),
+        )
+    if args.json:
+        print(to_json({"file": path, "commits": rows}))
+    return 0
+
+
+def _steps(repository: Repository, history: History) -> Iterator[_Step]:
+    for version, before in changes(history):
+        content = history.content(version)
+        then = None if before is None else history.content(before)
+        known = content is None or content.manifest is not None
+        known &= then is None or then.manifest is not None
+        comparison = None
+        if known and not version.boundary:
+            known_objects = set() if then is not None else _objects_before(repository, version)
+            comparison = _compare(content, then, history, known_objects)
+        yield _Step(version, content, before, then, comparison)
+
+
+def _objects_before(repository: Repository, version: Version) -> set[str]:
+    """What other checkpoints had stored already when this one came."""
+    parent = repository.resolve(f"{version.commit}^1")
+    return set() if parent is None else set(objects_in(repository, parent))
+
+
+def _compare(
+    content: Content | None, then: Content | None, history: History, known: set[str]
+) -> Comparison:
+    sides = [
+        None if one is None or one.manifest is None
+        else StoredSide(one.manifest, history.contents.blocks)
+        for one in (then, content)
+    ]  # fmt: skip
+    return compare(sides[0], sides[1], measured=False, known=known)
+
+
+def _has(content: Content | None, wanted: list[str]) -> bool:
+    if content is None or content.manifest is None:
+        return False
+    names = [entry.tensor.name for entry in content.manifest.entries]
+    return bool(patterns.select(names, wanted))
+
+
+def _touched(comparison: Comparison | None, wanted: list[str]) -> list[Change]:
+    changed = [] if comparison is None else list(comparison.changes)
+    if not wanted:
+        return changed
+    names = set(patterns.select([change.name for change in changed], wanted))
+    return [change for change in changed if change.name in names]
+
+
+def _row(step: _Step, touched: list[Change]) -> dict[str, Any]:
+    version, content, comparison = step.version, step.content, step.comparison
+    manifest = None if content is None else content.manifest
+    tensors = 0 if manifest is None else sum(not entry.opaque for entry in manifest.entries)
+    return {
+        "commit": version.commit,
+        "author": version.author,
+        "date": version.date,
+        "subject": version.subject,
+        "path": version.path,
+        "renamed_from": _old_path(step),
+        "boundary": version.boundary,
+        "storage": None if content is None else content.storage,
+        "stored_as": "deleted" if content is None else content.words,
+        "before": None if step.then is None else step.then.words,
+        "compared": comparison is not None,
+        "tensors": tensors if comparison is None else comparison.tensors,
+        "changed": None if comparison is None else len(comparison.changes),
+        "stored": None if comparison is None else comparison.stored,
+        "deleted": content is None,
+        "changes": [
+            {
+                "name": change.name, "status": change.status, "update": change.kind,
+                "remarks": dict(change.info), "stored": change.stored,
+            }
+            for change in touched
+        ],
+    }  # fmt: skip
+
+
+def _old_path(step: _Step) -> str | None:
+    before = step.before
+    return None if before is None or before.path == step.version.path else before.path
+
+
+def _show(row: dict[str, Any], touched: list[Change], gap: bool) -> None:
+    if gap:
+        print()
+    mark = "^" if row["boundary"] else ""
+    print(f"{mark}{row['commit'][:9]}  {row['date'][:10]}  {printable(row['author'])}")
+    print(f"    {printable(row['subject'])}")
+    if row["renamed_from"] is not None:
+        print(f"    renamed from {printable(row['renamed_from'])}")
+    if row["deleted"]:
+        print("    deleted")
+        return
+    for line in _counts(row):
+        print(f"    {line}")
+    _show_groups(touched)
+
+
+def _counts(row: dict[str, Any]) -> Iterator[str]:
+    """How much changed, or why that is not known."""
+    if row["storage"] != "tensors":
+        yield row["stored_as"]
+    if row["boundary"]:
+        yield f"{plural(row['tensors'], 'tensor')}; {SHALLOW}"
+    elif not row["compared"]:
+        if row["before"] is not None and "not on this machine" in row["before"]:
+            yield f"what changed is not known: the version before is {row['before']}"
+    else:
+        stored = f", stores {size(row['stored'])}" if row["storage"] == "tensors" else ""
+        yield f"{row['changed']:,} of {row['tensors']:,} tensors changed{stored}"
+
+
+def _show_groups(touched: list[Change]) -> None:
+    groups = group(touched)
+    for one in groups[:_LISTED]:
+        first = one.changes[0]
+        sign = {"added": "+", "removed": "-", "renamed": ">"}.get(first.status, "~")
+        kind = first.kind or ("" if first.status == "removed" else first.status)
+        remarks = [f"{key}={value}" for key, value in first.info] if len(one.changes) == 1 else []
+        print("      " + " ".join([sign, printable(one.name), "", kind, *remarks]).rstrip())
+    left = sum(len(one.changes) for one in groups[_LISTED:])
+    if left:
+        print(f"      … and {left:,} more")

@@ -1,0 +1,90 @@
+"""`git theta ls-files`: the tracked checkpoints of the index or of a revision."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from git_theta_ext.core.errors import ManifestError, UsageError
+from git_theta_ext.core.text import plural, printable, size, table, to_json
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects import reachable
+from git_theta_ext.objects.blocks import Blocks
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `ls-files`."""
+    parser = subparsers.add_parser(
+        "ls-files",
+        help="list tracked checkpoints in the index or a revision",
+        description="List the checkpoints that are stored tensor by tensor, with their number of "
+        "tensors and parameters. A * says that all objects are here, a - that some are missing.",
+    )
+    parser.add_argument("revision", nargs="?", metavar="REV", help="default: the index")
+    parser.add_argument(
+        "-s", "--size", action="store_true", help="show the size of the file and of its objects"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List."""
+    repository = Repository.discover()
+    rows = list_files(repository, args.revision)
+    if args.json:
+        print(to_json({"files": rows}))
+        return 0
+    lines = []
+    for row in rows:
+        if "error" in row:
+            lines.append(["!", printable(row["path"]), "(damaged manifest)"])
+            continue
+        line = ["-" if row["missing"] else "*", printable(row["path"]), row["format"]]
+        line += [plural(row["tensors"], "tensor"), plural(row["parameters"], "parameter")]
+        if args.size:
+            about = "" if row["raw_exact"] else "about "
+            line += [about + size(row["raw_bytes"]), f"stored in {size(row['stored_bytes'])}"]
+        lines.append(line)
+    for text in table(lines):
+        print(text)
+    return 0
+
+
+def list_files(repository: Repository, revision: str | None) -> list[dict[str, Any]]:
+    """One row for each manifest, by path; sizes in bytes, `stored_bytes` counting objects once.
+
+    Raises:
+        UsageError: there is no such revision.
+    """
+    if revision is None:
+        files = [(entry.path, entry.oid) for entry in repository.tracked() if entry.stage in (0, 2)]
+    else:
+        commit = repository.resolve(revision)
+        if commit is None:
+            raise UsageError(f"there is no revision {revision!r} here")
+        files = reachable.blobs_of(repository, commit)
+    found = dict(reachable.manifests(repository, [oid for _, oid in files]))
+    blocks = Blocks.open(repository)
+    store = blocks.store
+    rows: list[dict[str, Any]] = []
+    for path, oid in files:
+        manifest = found.get(oid)
+        if isinstance(manifest, ManifestError):
+            rows.append({"path": path, "blob": oid, "error": manifest.message})
+        elif manifest is not None:
+            summary = reachable.summarise(manifest, blocks)
+            rows.append(
+                {
+                    "path": path,
+                    "blob": oid,
+                    "format": summary.format,
+                    "tensors": summary.tensors,
+                    "parameters": summary.parameters,
+                    "raw_bytes": summary.raw,
+                    "raw_exact": summary.exact,
+                    "stored_bytes": summary.stored,
+                    "missing": len(reachable.missing(manifest, store)),
+                }
+            )
+    return rows

@@ -1,0 +1,328 @@
+"""`git theta merge`: git merge with a strategy, the plan of a merge, or the best one by score."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from git_theta_ext.cli.choices import add_options, choice_of
+from git_theta_ext.cli.verbs import merge_several
+from git_theta_ext.cli.verbs.allow import shown
+from git_theta_ext.core.advice import word
+from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.core.terminal import ask
+from git_theta_ext.core.text import from_program, plural, printable, table
+from git_theta_ext.git import installation
+from git_theta_ext.git.paths import from_here
+from git_theta_ext.git.process import run_program
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.merge.branches.changed_on_both import Heads, pairs
+from git_theta_ext.merge.branches.consent import Consent, evaluation_of
+from git_theta_ext.merge.branches.models import ModelConflict, chosen_policy, reopen, resharded
+from git_theta_ext.merge.branches.octopus import Branches
+from git_theta_ext.merge.branches.tune import (
+    Contest,
+    Memory,
+    Trial,
+    Verdict,
+    command_of,
+    evaluator,
+    judge,
+    tune,
+)
+from git_theta_ext.merge.combine.apply import measure
+from git_theta_ext.merge.combine.statistics import measured_strategies, statistics_of
+from git_theta_ext.merge.conflicts.explain import advice, figures, notes, open_lines
+from git_theta_ext.merge.conflicts.hints import common
+from git_theta_ext.merge.decide.plan import make_plan
+from git_theta_ext.merge.strategies import policy
+from git_theta_ext.merge.strategies.choice import Choice
+from git_theta_ext.objects.blocks import Blocks
+
+_FROM_FILE = ""
+"""What `--tune` without a command stands for."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `merge`."""
+    parser = subparsers.add_parser(
+        "merge",
+        help="merge a branch with a strategy, show the plan, or find the best merge",
+        description="git merge, with a strategy for the tensors that both sides changed. With "
+        "--plan nothing is merged: say what would be done. With --tune, evaluate candidates and "
+        "merge with the best.",
+    )
+    parser.add_argument(
+        "others", metavar="OTHER", nargs="+", help="the branch or commit to merge; several at once"
+    )
+    add_options(parser)
+    parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
+    parser.add_argument(
+        "--tune", metavar="CMD", nargs="?", const=_FROM_FILE,
+        help="evaluate candidates by a command with {checkpoint} in it, whose last line is the "
+        "score and the number of examples (default: evaluate in .theta.toml)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-evaluation", action="store_true",
+        help="with --tune: run the command that .theta.toml names, whatever it is, this once",
+    )  # fmt: skip
+    parser.add_argument("--file", metavar="FILE", help="the checkpoint to tune for")
+    parser.add_argument("--yes", "-y", action="store_true", help="with --tune: do not ask")
+    parser.add_argument(
+        "--no-commit", action="store_true", help="merge, but stop before the commit"
+    )
+    parser.add_argument("-m", "--message", metavar="TEXT", help="the message of the merge commit")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge, plan or tune."""
+    repository = Repository.discover()
+    choice = choice_of(args)
+    if not args.plan:
+        installation.require(repository, "filter.theta.process", "merge.theta.driver")
+    branches = Branches.find(repository, args.others) if len(args.others) > 1 else None
+    if branches is not None and len(branches.commits) < 3 and "HEAD" in branches.names:
+        # Of several names one branch is left that HEAD does not contain, if any: Git's own merge.
+        args.others = [name for name in branches.names if name != "HEAD"] or ["HEAD"]
+        branches = None
+    elif branches is not None and len(branches.commits) < 2:
+        args.others, branches = list(branches.names), None
+    args.other = " ".join(args.others)
+    if args.tune is not None:
+        if choice is not None or args.plan:
+            raise UsageError("--tune finds the strategy itself: leave out --strategy and --plan")
+        choice = _tuned(repository, args, branches)
+        if choice is None:
+            return 1
+    if branches is not None:
+        if args.plan:
+            return merge_several.plan(repository, branches, choice)
+        return merge_several.merge(repository, args, branches, choice)
+    heads = Heads.find(repository, args.other)
+    if args.plan:
+        return _plan(repository, heads, choice)
+    models = resharded(repository, heads)
+    if models:
+        return _merge_models(repository, args, choice, heads, models)
+    return _merge(repository, args, choice)
+
+
+def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | None) -> int:
+    """Run git merge; see `_code`."""
+    if choice is not None:
+        os.environ[policy.VARIABLE] = str(choice)
+    message = ["-m", args.message] if args.message else ["--no-edit"]
+    if args.no_commit:
+        message = ["--no-commit", *message]
+    status, output, errors = _git(repository, "merge", *message, "--", args.other)
+    _pass_on(output, errors)
+    return _code(repository, status)
+
+
+def _code(repository: Repository, status: int) -> int:
+    """Our exit code for git merge's: 1 where something is left in conflict, 10 where it failed."""
+    if status == 0:
+        return 0
+    return 1 if repository.git("ls-files", "--unmerged", "-z") else RepositoryError.exit_code
+
+
+def _git(repository: Repository, *arguments: str) -> tuple[int, bytes, bytes]:
+    return run_program(["git", *arguments], repository.cwd)
+
+
+def _pass_on(output: bytes, errors: bytes) -> None:
+    for stream, data in ((sys.stdout, output), (sys.stderr, errors)):
+        stream.write(from_program(data))
+        stream.flush()
+
+
+def _merge_models(
+    repository: Repository,
+    args: argparse.Namespace,
+    choice: Choice | None,
+    heads: Heads,
+    models: Sequence[str],
+) -> int:
+    """Merge where tensors moved between shards: Git all else, each such model as one."""
+    if choice is not None:
+        os.environ[policy.VARIABLE] = str(choice)
+    message = ["-m", args.message] if args.message else []
+    status, output, errors = _git(repository, "merge", "--no-commit", *message, "--", args.other)
+    if not (repository.git_dir / "MERGE_HEAD").exists():
+        _pass_on(output, errors)
+        return _code(repository, status)
+    blocks = Blocks.open(repository)
+    left = 0
+    for pattern in models:
+        chosen = chosen_policy(repository, pattern, choice, os.environ)
+        conflict = ModelConflict.between(repository, pattern, heads, chosen)
+        merged = conflict.finish(blocks)
+        name = printable(pattern)
+        print(
+            f"{name}: tensors moved between shards, or coupled ones lie in several, so all shards "
+            "are merged as one model"
+        )
+        for line in notes(merged):
+            print(line)
+        if not merged.open:
+            _git(repository, "add", "-A", "--", *(f":(top,glob){one}" for one in conflict.paths))
+            continue
+        left += 1
+        reopen(conflict, list(merged.open))
+        print(f"CONFLICT (content): {plural(len(merged.open), 'part')} open, where ours stands:")
+        for line in open_lines(merged.open):
+            print(f"    {line}")
+        found = common([merged]) or ("ours",)
+        place = word(from_here(repository, name))
+        print(f"  to go on: git theta resolve {place} --strategy {found[0]}")
+    unmerged = os.fsdecode(repository.git("diff", "--name-only", "-z", "--diff-filter=U"))
+    if left or unmerged:
+        for line in unmerged.split("\0")[:-1]:
+            print(f"in conflict: {printable(line)}")
+        return 1
+    if args.no_commit:
+        return 0
+    status, output, errors = _git(repository, "commit", "--no-edit")
+    _pass_on(output, errors)
+    return RepositoryError.exit_code if status else 0
+
+
+def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
+    found = list(pairs(repository, heads))
+    blocks = Blocks.open(repository)
+    for pair in found:
+        chosen = policy.policy_for(repository, pair.path, "merge", os.environ)
+        choose = chosen.choose if choice is None else lambda _: choice
+        plan = make_plan(pair.base, pair.ours, pair.theirs, choose)
+        source = "--strategy" if choice is not None else chosen.source
+        came = f" (was {printable(pair.renamed)})" if pair.renamed else ""
+        print(f"{printable(pair.path)}{came}  (strategy: {source})")
+        for line in plan.lines():
+            print(f"  {line}")
+        measured = measure(plan, blocks)
+        for name, one in measured.items():
+            share = f"{100 * one.share:.3g} % of its entries changed on both sides"
+            print(f"  {printable(name)}: {share}{figures(one)}")
+        for line in advice(measured.values()):
+            print(f"  {line}")
+    print(f"{plural(len(found), 'checkpoint')} changed on both sides")
+    return 0
+
+
+def _tuned(
+    repository: Repository, args: argparse.Namespace, branches: Branches | None
+) -> Choice | None:
+    """The strategy that scored best, or None if there is nothing to merge with."""
+    text = args.tune or _allowed(repository, policy.committed(repository).evaluate, args)
+    if not text:
+        raise UsageError(
+            "--tune needs a command, for .theta.toml has none",
+            hint=f"git theta merge {args.other} --tune 'python evaluate.py {{checkpoint}}'",
+        )
+    words = command_of(text)
+    blocks = Blocks.open(repository)
+    contest = _one(_contests(repository, args, branches, blocks), args.file)
+    print(f"Evaluating {printable(contest.path)} with: {printable(text)}")
+    trials = []
+    memory = Memory.of(repository.git_dir / "theta-merge", contest, words)
+    for trial in tune(contest, blocks, evaluator(words, repository.top), memory):
+        again = "  (evaluated before)" if trial.remembered else ""
+        parts = plural(trial.left, "part")
+        again += f"  ({parts} stay open, ours stood for them)" if trial.left else ""
+        print(f"  {printable(trial.label)}: {_score(trial)}{again}", flush=True)
+        trials.append(trial)
+    verdict = judge(trials)
+    _show(trials, verdict)
+    if not verdict.worth_it or verdict.best.choice is None:
+        print("Nothing was merged.")
+        return None
+    return verdict.best.choice if _accepted(args, verdict.best) else None
+
+
+def _allowed(repository: Repository, command: str | None, args: argparse.Namespace) -> str | None:
+    """The evaluation command that the repository names, once its user lets it run.
+
+    Raises:
+        UsageError: the user did not.
+    """
+    if not command:
+        return None
+    wanted = evaluation_of(repository, command)
+    if args.allow_evaluation:
+        return command
+    consent = Consent.of(repository, os.environ)
+    if consent.given(wanted):
+        return command
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+        print(f"{policy.FILE} of this repository names a command that would run on your machine:")
+        print(shown(command))
+        if ask("Allow it, now and from now on? [y/N]").lower() in ("y", "yes"):
+            consent.give(wanted)
+            return command
+    raise UsageError(
+        f"{policy.FILE} names an evaluation command that you have not allowed:\n{shown(command)}",
+        hint="git theta allow   (or, this once: --allow-evaluation)",
+    )
+
+
+def _contests(
+    repository: Repository, args: argparse.Namespace, branches: Branches | None, blocks: Blocks
+) -> list[Contest]:
+    if branches is not None:
+        return merge_several.contests(repository, branches, blocks)
+    heads = Heads.find(repository, args.other)
+    models = resharded(repository, heads)
+    if models:
+        raise UsageError(
+            f"{models[0]} must be merged as one model: no shard can be evaluated by itself",
+            hint=f"choose a strategy: git theta merge {args.other} --strategy average",
+        )
+    sides = (heads.ours, heads.theirs)
+    return [
+        Contest.of(
+            pair,
+            blocks,
+            statistics_of(repository, pair.path, sides, blocks),
+            measured_strategies(repository, pair.path, sides),
+        )
+        for pair in pairs(repository, heads)
+        if not pair.path.endswith(policy.STATISTICS)
+    ]
+
+
+def _one(found: list[Contest], name: str | None) -> Contest:
+    matching = [pair for pair in found if name in (None, pair.path)]
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
+        raise UsageError("no checkpoint was changed on both sides: git merge needs no strategy")
+    names = ", ".join(printable(pair.path) for pair in matching)
+    raise UsageError(f"several checkpoints were changed on both sides: {names}", hint="--file FILE")
+
+
+def _score(trial: Trial) -> str:
+    error = trial.score.error
+    return f"{trial.score.value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def _show(trials: list[Trial], verdict: Verdict) -> None:
+    print()
+    ordered = sorted(trials, key=lambda trial: -trial.score.value)
+    for line in table([["score", "candidate"], *([_score(one), one.label] for one in ordered)]):
+        print(line)
+    for remark in verdict.remarks:
+        print(remark)
+
+
+def _accepted(args: argparse.Namespace, best: Trial) -> bool:
+    """Whether the user takes the best; without a terminal only `--yes` says so."""
+    if args.yes:
+        return True
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return ask(f"Merge {args.other} with {best.label}? [y/N]").lower() == "y"
+    print(f"To take it: git theta merge {printable(args.other)} --strategy {best.label}")
+    return False

@@ -1,0 +1,75 @@
+"""`git theta pull`: write the checkpoints in place of the manifests in the work tree."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from git_theta_ext.cli import transfers
+from git_theta_ext.cli.progress import Progress
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import all_here, plural, printable, size, to_json
+from git_theta_ext.git import installation
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.transfer import transport
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `pull`."""
+    parser = subparsers.add_parser(
+        "pull",
+        help="download missing objects and write the checkpoints",
+        description="Download the objects of the checkpoints in the index and write the "
+        "checkpoints wherever the work tree holds a manifest, as after a clone without smudge. "
+        "No commits are fetched or merged: git pull does that.",
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="[REMOTE] [PATH]",
+        help="a remote (default: the branch's, the only one, or origin) and files or folders",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch, write, and print which files were written."""
+    from git_theta_ext.checkpoints.smudge import manifests_in_work_tree, write_checkpoints
+
+    repository = Repository.discover()
+    remotes = os.fsdecode(repository.git("remote")).splitlines()
+    remote = args.words[0] if args.words and args.words[0] in remotes else None
+    pathspecs = args.words[1:] if remote else args.words
+    entries = [entry for entry in repository.tracked() if entry.stage == 0]
+    if pathspecs:
+        chosen = {entry.path for entry in repository.index(*pathspecs)}
+        entries = [entry for entry in entries if entry.path in chosen]
+        if not entries:
+            shown = " ".join(printable(word) for word in pathspecs)
+            raise UsageError(f"no tracked checkpoint matches {shown}", hint="git theta ls-files")
+    if manifests_in_work_tree(repository, [entry.path for entry in entries]):
+        # The index is told of what is written; without the filter it would take the files whole.
+        installation.require(repository)
+    objects = transport.objects_in(
+        repository, [entry.oid for entry in entries], (), transfers.warn_of_damage
+    )
+    missing = [o for o in objects.values() if not repository.store.has(o.oid, o.size)]
+    total = sum(item.size for item in missing)
+    with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
+        places = transport.fetch(repository, missing, remote=remote, progress=progress)
+    written = write_checkpoints(repository, [entry.path for entry in entries])
+    if args.json:
+        print(
+            to_json(
+                {"fetched": len(missing), "bytes": total, "from": places, "written": list(written)}
+            )
+        )
+    else:
+        if missing:
+            count = plural(len(missing), "object")
+            print(f"Fetched {count} ({size(total)}){transfers.source(places)}")
+        for path in written:
+            print(f"Wrote {printable(path)}")
+        if not written:
+            print(f"{all_here(len(entries), 'checkpoint')} in the work tree")
+    return 0

@@ -1,0 +1,127 @@
+"""`git theta resolve`: settle what a merge left open in a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from git_theta_ext.checkpoints.shards import names_model
+from git_theta_ext.cli.choices import add_options, choice_of
+from git_theta_ext.core import advice
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import plural, printable, to_json
+from git_theta_ext.git import installation
+from git_theta_ext.git.paths import from_here, from_top
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.merge.branches.models import ModelConflict
+from git_theta_ext.merge.combine import skeleton
+from git_theta_ext.merge.combine.apply import UNFIT, Merged
+from git_theta_ext.merge.conflicts.explain import notes, open_lines
+from git_theta_ext.merge.conflicts.resolve import Conflict
+from git_theta_ext.objects.blocks import Blocks
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `resolve`."""
+    parser = subparsers.add_parser(
+        "resolve",
+        help="settle what a merge left open in a checkpoint",
+        description="Settle the tensors that both sides changed, all or some of them, with a merge "
+        "strategy; as often as needed. The result is written into the work tree; git add takes it. "
+        "Without a strategy: list what is open.",
+    )
+    parser.add_argument(
+        "file", metavar="FILE",
+        help="a checkpoint in conflict; an index or a pattern of shards for a whole model",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tensor", "-t", metavar="GLOB",
+        help="the tensors to settle (default: whatever is still open)",
+    )  # fmt: skip
+    add_options(parser)
+    parser.add_argument(
+        "--structure", choices=("ours", "theirs"),
+        help="the side whose header, metadata or pickle is to stand",
+    )  # fmt: skip
+    way_back = parser.add_mutually_exclusive_group()
+    way_back.add_argument("--undo", action="store_true", help="take the last resolve back")
+    way_back.add_argument("--abort", action="store_true", help="take all of them back")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Resolve; 0 when nothing is open any more, else 1."""
+    repository = Repository.discover()
+    path = from_top(repository, args.file)
+    kind = ModelConflict if names_model(path) else Conflict
+    conflict = kind.find(repository, path, os.environ)
+    choice = choice_of(args)
+    if choice is not None or args.structure or args.undo or args.abort:
+        installation.require(repository)
+    blocks = Blocks.open(repository)
+    if args.undo or args.abort:
+        if choice is not None or args.structure or args.tensor:
+            raise UsageError("--undo and --abort stand alone")
+        conflict = conflict.undo() if args.undo else conflict.abort()
+        merged = conflict.finish(blocks)
+    elif choice is None and args.structure is None:
+        if args.tensor:
+            raise UsageError("--tensor needs --strategy S")
+        merged = conflict.merged(blocks)
+    else:
+        merged = _resolve(conflict, args, str(choice) if choice else None, blocks)
+    return _report(conflict, merged, args.json)
+
+
+def _resolve(
+    conflict: Conflict, args: argparse.Namespace, choice: str | None, blocks: Blocks
+) -> Merged:
+    """Settle; `ours` and `theirs` for everything also settle the structure."""
+    if not conflict.state.open:
+        # Nothing is remembered of it: find out what is open.
+        conflict = conflict.with_open(conflict.merged(blocks).open)
+    if not conflict.state.open and args.tensor is None and choice is not None:
+        print(
+            f"nothing was open, so {choice} settles nothing; --tensor '*' settles anew what both "
+            "sides changed, --undo takes the last resolve back",
+            file=sys.stderr,
+        )
+    side: skeleton.Side | None = args.structure
+    if side is None and args.tensor is None and skeleton.NAME in conflict.state.open:
+        side = "ours" if choice == "ours" else "theirs" if choice == "theirs" else None
+    merged = conflict.resolve(args.tensor, choice, side).finish(blocks)
+    unfit = {name: reason for name, reason in merged.open.items() if reason == UNFIT}
+    if not unfit or args.tensor is not None or choice not in ("ours", "theirs"):
+        return merged
+    # Tensors that only the other side has, and for which the chosen structure has no place.
+    for name in unfit:
+        print(f"{printable(name)}: as in {choice}, whose structure stands", file=sys.stderr)
+    more = conflict.with_open({**conflict.state.open, **unfit})
+    return more.resolve(None, choice, side).finish(blocks)
+
+
+def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
+    path = conflict.path
+    if json:
+        print(to_json({"path": path, "open": merged.open, "notes": notes(merged)}))
+        return 1 if merged.open else 0
+    for line in notes(merged):
+        print(line)
+    if not merged.open:
+        print(f"{printable(path)}: nothing is open; to take it: git add {to_add(conflict)}")
+        return 0
+    print(f"{printable(path)}: {plural(len(merged.open), 'part')} open, where ours stands:")
+    for line in open_lines(merged.open):
+        print(f"  {line}")
+    return 1
+
+
+def to_add(conflict: Conflict) -> str:
+    """What `git add` is to be told, as words of a shell."""
+    if isinstance(conflict, ModelConflict):
+        names = (advice.word(from_here(conflict.repository, one)) for one in conflict.paths)
+        return "-A -- " + " ".join(names)
+    return advice.word(from_here(conflict.repository, conflict.path))

@@ -1,0 +1,149 @@
+"""`git theta show`: the tensors of a version of a checkpoint, or one of them in detail."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
+from git_theta_ext.core import advice, patterns
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import plural, printable, size, table, to_json
+from git_theta_ext.git.paths import version_typed
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.updates.base import values_dtype
+from git_theta_ext.updates.statistics import as_floats
+
+_BYTES_FOR_VALUE = 17
+"""What the numbers of a value take: as float64, those that are finite, and which are."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `show`."""
+    parser = subparsers.add_parser(
+        "show",
+        help="show a version of a checkpoint, or one of its tensors",
+        description="Without TENSOR, list the tensors of a version with dtype, shape and how each "
+        "is stored. With TENSOR, show each tensor that matches with the numbers of its values.",
+    )
+    parser.add_argument("file", metavar="[REV:]FILE", help="without REV, of HEAD")
+    parser.add_argument(
+        "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show."""
+    repository = Repository.discover()
+    checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
+    if args.tensors:
+        return _show_tensors(checkpoint, args.tensors, args.json)
+    records = checkpoint.to_records()
+    if args.json:
+        print(to_json({"file": args.file, **_summary(checkpoint), "tensors": records}))
+        return 0
+    summary = _summary(checkpoint)
+    print(
+        f"{printable(args.file)}  {checkpoint.format}  {plural(len(records), 'tensor')}, "
+        f"{plural(summary['parameters'], 'parameter')}"
+    )
+    for key, value in checkpoint.metadata.items():
+        print(f"  {printable(key)}: {printable(value)}")
+    rows = [
+        ["", printable(row["name"]), row["dtype"], str(list(row["shape"])), size(row["bytes"]),
+         f"stored in {size(row['stored'])}", " + ".join(row["updates"])]
+        for row in records
+    ]  # fmt: skip
+    for line in table(rows):
+        print(line)
+    return 0
+
+
+def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "format": checkpoint.format,
+        "parameters": sum(checkpoint.info(name).count for name in checkpoint),
+        "metadata": checkpoint.metadata,
+    }
+
+
+def _show_tensors(checkpoint: Checkpoint, wanted: list[str], as_json: bool) -> int:
+    names = patterns.select(checkpoint, wanted)
+    if not names:
+        raise UsageError(
+            f"{checkpoint.name} has no tensor {wanted[0]!r}",
+            hint=advice.with_name("git theta show FILE   lists them", checkpoint.name),
+        )
+    checkpoint.fetch(names)
+    found = [_describe(checkpoint, name) for name in names]
+    if as_json:
+        print(to_json({"file": checkpoint.name, "tensors": found}))
+        return 0
+    for row in found:
+        print(f"{printable(row['name'])}  {row['dtype']} {row['shape']}  {size(row['bytes'])}")
+        if row["order"] is not None:
+            print(f"  memory order  {row['order']}")
+        if row["values"] is not None:
+            numbers = "  ".join(f"{key} {value:.6g}" for key, value in row["values"].items())
+            print(f"  values        {numbers}")
+        for at, block in enumerate(row["blocks"]):
+            label = "stored" if len(row["blocks"]) == 1 else f"block {at}"
+            print(f"  {label:<12}  sha256:{block['sha256']}")
+            for update in block["chain"] or [{"kind": "inline", "size": None, "info": {}}]:
+                info = "".join(f"  {key}={value}" for key, value in update["info"].items())
+                length = "" if update["size"] is None else f"  {size(update['size'])}"
+                print(f"                {update['kind']}{length}{printable(info)}")
+    return 0
+
+
+def _describe(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    entry = checkpoint.entry(name)
+    info = entry.tensor
+    return {
+        "name": name,
+        "dtype": info.dtype.name,
+        "shape": list(info.shape),
+        "order": None if info.order is None else list(info.order),
+        "bytes": info.nbytes,
+        "values": _numbers(checkpoint, name),
+        "blocks": [
+            {
+                "sha256": block.sha256,
+                "bytes": block.nbytes,
+                "chain": [
+                    {"kind": ref.kind, "oid": ref.oid, "size": ref.size, "info": dict(ref.info)}
+                    for ref in block.chain
+                ],
+            }
+            for block in entry.blocks
+        ],
+    }
+
+
+def _numbers(checkpoint: Checkpoint, name: str) -> dict[str, float] | None:
+    """Mean, deviation and extremes of the finite values; None where there are no numbers."""
+    info = checkpoint.info(name)
+    checkpoint.check_held([name], _BYTES_FOR_VALUE * info.count)
+    array = np.ascontiguousarray(checkpoint[name]).reshape(-1)
+    if info.dtype.kind in ("int", "uint") and array.dtype.kind in "iu":
+        floats = array.astype(np.float64)
+    else:
+        found = as_floats(info.dtype, array.view(values_dtype(info.dtype)))
+        if found is None:
+            return None
+        with np.errstate(invalid="ignore"):
+            floats = found.astype(np.float64)
+    finite = floats[np.isfinite(floats)]
+    numbers = {"zeros": float(np.count_nonzero(floats == 0))}
+    if len(finite) < len(floats):
+        numbers["not finite"] = float(len(floats) - len(finite))
+    if len(finite):
+        numbers = {
+            "mean": float(finite.mean()), "std": float(finite.std()),
+            "min": float(finite.min()), "max": float(finite.max()), **numbers,
+        }  # fmt: skip
+    return numbers

@@ -1,0 +1,232 @@
+"""`git theta status`: the setup, the patterns, and what state each tracked checkpoint is in."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from git_theta_ext import formats
+from git_theta_ext.cli import links
+from git_theta_ext.cli.verbs.track import tracked_patterns
+from git_theta_ext.core import advice, files
+from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.core.text import paragraph, plural, printable, size, table, to_json
+from git_theta_ext.git import hooks, installation, launch
+from git_theta_ext.git.paths import advise
+from git_theta_ext.git.repository import IndexEntry, Repository, skips_smudge
+from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
+from git_theta_ext.merge.conflicts.explain import open_lines
+from git_theta_ext.merge.conflicts.state import key_of, load
+from git_theta_ext.objects import reachable
+from git_theta_ext.objects.blocks import Blocks
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `status`."""
+    parser = subparsers.add_parser(
+        "status",
+        help="show the setup and the state of every tracked checkpoint",
+        description="Show whether and how git-theta is set up, the tracked patterns, and for each "
+        "tracked file what Git stores, what the work tree holds, and what is missing.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the status."""
+    repository = Repository.discover()
+    report = collect(repository)
+    if args.json:
+        print(to_json(report))
+    else:
+        _show(repository, report)
+    return 0
+
+
+def collect(repository: Repository) -> dict[str, Any]:
+    """The status as plain data; every path is relative to the top of the work tree.
+
+    Raises:
+        RepositoryError: the repository is bare.
+    """
+    patterns = [{"pattern": name, "source": file} for file, name in tracked_patterns(repository)]
+    return {
+        "installed": installation.is_installed(repository),
+        "problems": installation.problems(repository),
+        "scopes": [scope for scope, _ in installation.scopes(repository.cwd)],
+        "command": repository.setting("filter.theta.process"),
+        "skip_smudge": skips_smudge(repository, os.environ),
+        "hooks": _hooks(repository),
+        "patterns": patterns,
+        "links": links.tracked(repository),
+        "files": _files(repository),
+    }
+
+
+def _hooks(repository: Repository) -> list[str]:
+    """What keeps pushes from sending objects, and what to type; empty if nothing does.
+
+    Where nothing was added yet, the filter will put the hooks in place when it first runs.
+    """
+    used = (repository.common_dir / "theta").is_dir()
+    if not (used or hooks.is_elsewhere(repository)):
+        return []
+    return hooks.warnings(repository, launch.python_command)
+
+
+def _files(repository: Repository) -> list[dict[str, Any]]:
+    stages: dict[str, list[IndexEntry]] = {}
+    for entry in repository.tracked():
+        stages.setdefault(entry.path, []).append(entry)
+    oids = [entry.oid for entries in stages.values() for entry in entries]
+    blocks = Blocks.open(repository)
+    manifests = dict(reachable.manifests(repository, oids))
+    changes = _changes(repository) if stages else {}
+    sizes = reachable.blob_sizes(repository, oids)
+    rows = []
+    for path, entries in stages.items():
+        # Of an unmerged path, our side (stage 2) stands for what is stored.
+        entry = next((found for found in entries if found.stage in (0, 2)), entries[0])
+        row: dict[str, Any] = {"path": path, "conflict": entry.stage != 0}
+        row |= _stored(blocks, manifests.get(entry.oid), path, sizes.get(entry.oid, 0))
+        row["work_tree"] = _work_tree(repository.top / path)
+        row["open"] = _open(repository, entries) if row["conflict"] else {}
+        row["staged"], row["modified"] = changes.get(path, (False, False))
+        rows.append(row)
+    return rows
+
+
+def _stored(
+    blocks: Blocks, manifest: Manifest | ManifestError | None, path: str, length: int
+) -> dict[str, Any]:
+    """What the index has at a path: kind of blob, numbers, objects that are not here."""
+    if manifest is None:
+        kind = "plain blob" if length else "empty"
+        return {"stored_as": kind, "raw_bytes": length}
+    if isinstance(manifest, ManifestError):
+        return {"stored_as": "damaged manifest", "error": manifest.message}
+    summary = reachable.summarise(manifest, blocks)
+    lacking = reachable.missing(manifest, blocks.store)
+    return {
+        "stored_as": "manifest",
+        "format": summary.format,
+        "expected_format": formats.expected_format(path, summary.format),
+        "tensors": summary.tensors,
+        "parameters": summary.parameters,
+        "raw_bytes": summary.raw,
+        "raw_exact": summary.exact,
+        "stored_bytes": summary.stored,
+        "missing_objects": len(lacking),
+        "missing_bytes": sum(lacking.values()),
+    }
+
+
+def _open(repository: Repository, entries: list[IndexEntry]) -> dict[str, str]:
+    """What a merge left open in a path, by name, and why; empty where nothing is known of it."""
+    stages = {entry.stage: entry.oid for entry in entries}
+    versions = [repository.blob(stages[n]) if n in stages else None for n in (1, 2, 3)]
+    state = load(repository, key_of(versions))
+    return {} if state is None else dict(state.open)
+
+
+def _work_tree(path: Path) -> str:
+    """What is in the work tree: `checkpoint`, `manifest`, `absent` or `unreadable`."""
+    try:
+        with files.plain(path) as file:
+            return "manifest" if is_manifest(file.read(HEAD_BYTES)) else "checkpoint"
+    except (FileNotFoundError, NotADirectoryError):
+        return "absent"
+    except OSError:
+        return "unreadable"
+
+
+def _changes(repository: Repository) -> dict[str, tuple[bool, bool]]:
+    """Path -> whether the index differs from HEAD, and the work tree from the index."""
+    answer = repository.git("status", "--porcelain", "-z", "--untracked-files=no", "--no-renames")
+    changes = {}
+    for line in answer.split(b"\0"):
+        if line:
+            staged, modified = line[:1], line[1:2]
+            changes[os.fsdecode(line[3:])] = (staged != b" ", modified != b" ")
+    return changes
+
+
+def _show(repository: Repository, report: dict[str, Any]) -> None:
+    if report["installed"]:
+        print(f"Set up in the {report['scopes'][-1]} git config.")
+    else:
+        print("git-theta is not set up here: git theta install")
+        for problem in report["problems"]:
+            print(f"  {printable(problem)}")
+    if report["skip_smudge"]:
+        print(
+            "Smudging is off (theta.skipSmudge or its variable): checkouts leave manifests;"
+            " git theta pull   writes the checkpoints"
+        )
+    _show_hooks(report["hooks"])
+    names = ", ".join(printable(row["pattern"]) for row in report["patterns"])
+    print(f"Tracked patterns: {names or 'none (git theta track PATTERN)'}")
+    for line in links.sentences(repository, report["links"]):
+        print(line)
+    if not report["files"]:
+        print("No tracked files in the index.")
+        return
+    rows = [["", printable(row["path"]), *_cells(row)] for row in report["files"]]
+    print("\nTracked files:")
+    for line in table(rows):
+        print(line)
+    for row in report["files"]:
+        if row["open"]:
+            print(f"\nOpen in {printable(row['path'])}, where ours stands:")
+            # All of them: messages that name some end with "and N more: git theta status".
+            for line in open_lines(row["open"], len(row["open"])):
+                print(f"  {line}")
+    for line in _advice(repository, report["files"]):
+        print(line)
+
+
+def _show_hooks(sentences: list[str]) -> None:
+    """What keeps pushes from sending objects, and what to type."""
+    if sentences:
+        print(f"Hooks: {paragraph(sentences[0])}")
+        for line in sentences[1:]:
+            print(f"  {paragraph(line, '    ')}")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if row["stored_as"] == "manifest":
+        about = "" if row["raw_exact"] else "about "
+        numbers = f"{plural(row['tensors'], 'tensor')}, {about}{size(row['raw_bytes'])}"
+        cells = [row["format"], numbers]
+    else:
+        cells = [row["stored_as"], ""]
+    remarks = [name for name in ("conflict", "staged", "modified") if row[name]]
+    if row["open"]:
+        remarks[0] = f"conflict: {plural(len(row['open']), 'part')} open"
+    if row["work_tree"] != "checkpoint":
+        remarks.append(f"{row['work_tree']} in the work tree")
+    if row.get("missing_objects"):
+        remarks.append(f"{plural(row['missing_objects'], 'object')} missing")
+    if row.get("expected_format"):
+        remarks.append(f"content is {row['format']}, not {row['expected_format']}")
+    if "error" in row:
+        remarks.append(printable(row["error"]))
+    return [*cells, ", ".join(remarks) or "up to date"]
+
+
+def _advice(repository: Repository, rows: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    if any(row["conflict"] for row in rows):
+        lines.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
+    if any(row.get("missing_objects") for row in rows):
+        lines.append("missing objects: git theta fetch")
+    if any(row["work_tree"] == "manifest" for row in rows):
+        lines.append("manifests in the work tree: git theta pull   writes the checkpoints")
+    plain = [row["path"] for row in rows if row["stored_as"] == "plain blob"]
+    if plain:
+        command = advise(repository, advice.STORE_BY_TENSOR, plain[0])
+        lines.append(f"plain blobs: {command}   stores them tensor by tensor")
+    return ["", *(f"  {line}" for line in lines)] if lines else []

@@ -1,0 +1,52 @@
+"""`git theta untrack`: remove patterns from `.gitattributes`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from git_theta_ext.cli.verbs.track import attributes_path, normalise, read, tracked_patterns, write
+from git_theta_ext.core.text import printable
+from git_theta_ext.git import attributes
+from git_theta_ext.git.repository import Repository
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `untrack`."""
+    parser = subparsers.add_parser(
+        "untrack",
+        help="stop tracking a pattern",
+        description="Remove patterns from .gitattributes in the current folder. Files that are "
+        "already stored tensor by tensor stay so until they are added again.",
+    )
+    parser.add_argument(
+        "patterns", nargs="+", metavar="PATTERN", help="as git theta track lists it"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Untrack; 1 where a pattern was not tracked by the file of this folder."""
+    repository = Repository.discover()
+    path = attributes_path(repository)
+    content = before = read(path)
+    code = 0
+    for typed in args.patterns:
+        pattern = typed if typed in attributes.tracked(content) else normalise(typed, repository)
+        shorter = attributes.remove(content, pattern)
+        shown = printable(pattern)
+        if shorter != content:
+            print(f'Untracking "{shown}"')
+            content = shorter
+            continue
+        code = 1
+        others = [source for source, name in tracked_patterns(repository) if name == pattern]
+        elsewhere = f"; {printable(others[0])} tracks it" if others else ""
+        print(f'"{shown}" is not tracked by .gitattributes in this folder{elsewhere}')
+    if content != before:
+        write(repository, content)
+        print(
+            "Now run: git add .gitattributes\n"
+            "To store the files themselves in Git again: git add --renormalize ."
+        )
+    return code

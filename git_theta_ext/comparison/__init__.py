@@ -1,1 +1,0 @@
-"""Comparing two versions of a checkpoint: what changed in which tensor, and how much."""

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, limits, text, names, tensors, and the files of the disk."""

@@ -1,1 +1,0 @@
-"""The demonstration: a small network is really trained, and versioned with real git commands."""

@@ -1,0 +1,1 @@
+"""HDF5, read without h5py."""

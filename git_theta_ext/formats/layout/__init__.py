@@ -1,0 +1,1 @@
+"""A file as spans and literals: what the readers of containers share."""

@@ -1,0 +1,1 @@
+"""Zip archives, read and written so that every byte is accounted for."""

@@ -1,0 +1,207 @@
+"""Install and uninstall: the few settings of git config that make Git start our drivers.
+
+The commands name this Python by its absolute path, so that they work from any shell, from cron and
+from graphical clients, whatever PATH says and whether or not a virtual environment is active.
+
+How Python is started is `launch`'s matter. Git 2.54 and newer runs hooks from git config as well,
+beside those in the hooks folder and whatever `core.hooksPath` says; earlier versions ignore these
+settings. So they are always made, and `hooks` sees to it that none runs twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.git import hook_scripts, launch
+from git_theta_ext.git.process import run_git
+from git_theta_ext.git.repository import Repository
+
+Scope = Literal["global", "local", "system"]
+
+SKIP_SMUDGE = "theta.skipSmudge"
+TOOL, TOOL_NAME = "merge.tool", "theta"
+"""What `git mergetool` starts when it is not told: set where nothing is, taken away if ours."""
+
+NOBODY = ["", launch.ISOLATED]
+"""No Python, where only the names of the settings matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting of git config before and after; None where it is not set."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+def settings(python: list[str]) -> dict[str, str]:
+    """The settings that `install` makes, by name; `python` is the interpreter and its flags."""
+    command = f"{launch.shell_command(python)} -m git_theta_ext.drivers."
+    # Git expands %O and its like in the merge command, so a % of the path itself is doubled.
+    merge = command.replace("%", "%%") + "merge %O %A %B %L %P"
+    tool = command.replace(
+        "git_theta_ext.drivers.", 'git_theta_ext.cli.main mergetool --backup "$BACKUP" -- "$MERGED"'
+    )
+    return {
+        "filter.theta.process": command + "filter",
+        "filter.theta.required": "true",
+        "diff.theta.command": command + "diff",
+        "merge.theta.name": "git-theta: merge checkpoints tensor by tensor",
+        "merge.theta.driver": merge,
+        "mergetool.theta.cmd": tool,
+        "mergetool.theta.trustExitCode": "true",
+        **hook_scripts.configured(python),
+    }
+
+
+def install(scope: Scope, cwd: Path, *, skip_smudge: bool = False) -> list[Change]:
+    """Make the settings in one configuration file; what that changed, nothing if all was there.
+
+    Raises:
+        UsageError: this Python cannot import the package from another folder.
+        RepositoryError: the file cannot be written, or `local` is asked for outside a repository.
+    """
+    wanted: dict[str, str | None] = {**settings(launch.python_command())}
+    wanted[SKIP_SMUDGE] = "true" if skip_smudge else None
+    if not _has_tool(scope, cwd):
+        wanted[TOOL] = TOOL_NAME
+    return _apply(scope, cwd, wanted)
+
+
+def uninstall(scope: Scope, cwd: Path) -> list[Change]:
+    """Remove from one configuration file what `install` put there; what that changed.
+
+    Git drops a section with its last setting, so nothing of ours is left.
+
+    Raises:
+        RepositoryError: the file cannot be written, or `local` is asked for outside a repository.
+    """
+    # The other way about: Git 2.54 refuses to work with a hook's event without its command.
+    names = [SKIP_SMUDGE, *reversed(settings(NOBODY))]
+    if _values(scope, cwd, TOOL) == [TOOL_NAME]:
+        names.append(TOOL)
+    return _apply(scope, cwd, dict.fromkeys(names))
+
+
+def _has_tool(scope: Scope, cwd: Path) -> bool:
+    """Whether somebody chose a tool for `git mergetool`, where this scope's would count or stand.
+
+    Ours hands on what is no checkpoint, but whoever chose another one for all files has chosen.
+    """
+    scopes: dict[Scope, list[Scope]] = {"local": ["global", "system"], "global": ["system"]}
+    found = [_values(one, cwd, TOOL, ok=(0, 1, 128)) for one in scopes.get(scope, [])]
+    return any(values != [TOOL_NAME] for values in (*found, _values(scope, cwd, TOOL)) if values)
+
+
+def is_installed(repository: Repository) -> bool:
+    """Whether the settings in force here name all three drivers, and a Python that exists."""
+    return not problems(repository)
+
+
+def problems(repository: Repository) -> list[str]:
+    """What is wrong with the settings in force in a repository, one sentence each."""
+    found = []
+    for name in ("filter.theta.process", "diff.theta.command", "merge.theta.driver"):
+        value = repository.setting(name)
+        if value is None:
+            found.append(f"{name} is not set")
+        elif (program := _program(value, percent=name.startswith("merge."))) is None:
+            found.append(f"{name} does not start with a program's path: {value}")
+        elif not Path(program).is_file():
+            found.append(f"{name} names a program that does not exist: {program}")
+        elif "git_theta_ext" in value and not _is_isolated(value):
+            found.append(f"{name} starts Python so that files of a work tree could be run: {value}")
+    return found
+
+
+def require(repository: Repository, *names: str) -> None:
+    """Refuse a command whose result Git would store whole, or merge as text, without our drivers.
+
+    Args:
+        repository: whose settings count.
+        names: the settings that the command needs; an empty one is switched off, so not there.
+
+    Raises:
+        UsageError: one of them is not set.
+    """
+    for name in names or ("filter.theta.process",):
+        if not repository.setting(name):
+            what = (
+                "merge checkpoints as text"
+                if name.startswith("merge.")
+                else "store checkpoints whole"
+            )
+            raise UsageError(
+                f"git-theta is not set up here ({name} is not set): Git would {what}",
+                hint="git theta install   (then the same again)",
+            )
+
+
+def scopes(cwd: Path) -> list[tuple[str, str]]:
+    """Where `filter.theta.process` is set: pairs of scope and value, the one in force last."""
+    answer = run_git(
+        ["config", "--show-scope", "-z", "--get-all", "filter.theta.process"], cwd, ok=(0, 1)
+    )
+    fields = os.fsdecode(answer).split("\0")
+    return list(zip(fields[::2], fields[1::2], strict=False))
+
+
+def config_file(scope: Scope, cwd: Path) -> str:
+    """How to name a configuration file to the user."""
+    if scope == "local":
+        return str(Repository.discover(cwd).common_dir / "config")
+    return f"the {scope} git config"
+
+
+def _apply(scope: Scope, cwd: Path, wanted: dict[str, str | None]) -> list[Change]:
+    changes = list(_differences(scope, cwd, wanted))
+    for change in changes:
+        if change.after is None:
+            _config(scope, cwd, "--unset-all", change.name)
+        else:
+            _config(scope, cwd, "--replace-all", change.name, change.after)
+    return changes
+
+
+def _differences(scope: Scope, cwd: Path, wanted: dict[str, str | None]) -> Iterator[Change]:
+    for name, after in wanted.items():
+        values = _values(scope, cwd, name)
+        if values != ([] if after is None else [after]):
+            yield Change(name, values[-1] if values else None, after)
+
+
+def _values(scope: Scope, cwd: Path, name: str, ok: tuple[int, ...] = (0, 1)) -> list[str]:
+    answer = _config(scope, cwd, "-z", "--get-all", name, ok=ok)
+    return os.fsdecode(answer).split("\0")[:-1]
+
+
+def _config(scope: Scope, cwd: Path, *arguments: str, ok: tuple[int, ...] = (0,)) -> bytes:
+    try:
+        return run_git(["config", f"--{scope}", *arguments], cwd, ok=ok)
+    except RepositoryError as error:
+        hints = {
+            "local": "run it inside a repository",
+            "system": "it needs an administrator's rights (sudo); or leave out --system",
+            "global": "is the file that `git config --global -e` opens writable?",
+        }
+        raise RepositoryError(error.message, hint=hints[scope]) from error
+
+
+def _is_isolated(command: str) -> bool:
+    return launch.is_safe(shlex.split(command.replace("%%", "%")))
+
+
+def _program(command: str, *, percent: bool) -> str | None:
+    """The program that a command of git config starts, or None if it cannot be told."""
+    try:
+        words = shlex.split(command.replace("%%", "%") if percent else command)
+    except ValueError:
+        return None
+    return words[0] if words else None

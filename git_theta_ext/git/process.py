@@ -1,0 +1,239 @@
+"""How programs are found and started, git above all: the only module that knows GitPython.
+
+Git's environment (`GIT_DIR`, `GIT_WORK_TREE`, `GIT_INDEX_FILE`, alternates) is inherited by every
+command and so respected. Programs are looked for in the absolute folders of PATH and nowhere else:
+the current folder, where Windows looks first, is that of a repository, and may hold a `git.exe`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from git_theta_ext.core.errors import RepositoryError
+
+_PIPE = -1
+_importing = threading.Lock()
+_NOT_HERE = "NoDefaultCurrentDirectoryInExePath"
+"""Set in the environment of a Windows program, it does not look for others in its own folder."""
+_QUIET = {"GIT_OPTIONAL_LOCKS": "0", **({_NOT_HERE: "1"} if os.name == "nt" else {})}
+_WINDOWS_ENDINGS = ".COM;.EXE;.BAT;.CMD"
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program that is named without a folder: the first one on PATH.
+
+    Relative folders of PATH (`.`, or an empty one) are passed over, on every system.
+    """
+    endings = os.environ.get("PATHEXT", _WINDOWS_ENDINGS) if os.name == "nt" else None
+    return _on_path(name, os.environ.get("PATH", os.defpath), endings)
+
+
+@lru_cache(maxsize=64)
+def _on_path(name: str, folders: str, endings: str | None) -> str | None:
+    """`endings` are those of the names of programs, where they have some; None elsewhere."""
+    wanted = [name]
+    if endings is not None:
+        known = [ending for ending in endings.lower().split(";") if ending]
+        # As Windows has it: with an ending of these the name is whole, else it gets one.
+        if os.path.splitext(name)[1].lower() not in known:
+            wanted = [name + ending for ending in known]
+    for folder in folders.split(os.pathsep):
+        folder = folder.strip('"') if endings is not None else folder
+        if not os.path.isabs(folder):
+            continue
+        for candidate in (os.path.join(folder, one) for one in wanted):
+            if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+                return candidate
+    return None
+
+
+def _only_absolute() -> dict[str, str]:
+    """PATH for git, which looks there for git-lfs and others: without relative folders, if any."""
+    path = os.environ.get("PATH", os.defpath)
+    folders = [one for one in path.split(os.pathsep) if os.path.isabs(one.strip('"'))]
+    kept = os.pathsep.join(folders)
+    return {} if kept == path else {"PATH": kept}
+
+
+def git_program() -> str:
+    """The path of git.
+
+    Raises:
+        RepositoryError: there is none on PATH.
+    """
+    found = find_program("git")
+    if found is None:
+        raise RepositoryError("git was not found on PATH", hint="install Git 2.30 or newer")
+    return found
+
+
+def _runner(cwd: Path) -> Any:
+    """GitPython's runner of commands, in a folder.
+
+    It would expand `$NAME` in a path that it is given, so it is told of the folder afterwards.
+    """
+    runner = _gitpython().Git()
+    runner._working_dir = str(cwd)
+    return runner
+
+
+@cache
+def _gitpython() -> Any:
+    """GitPython, which takes 0.1 s to import: so only once a command is really run.
+
+    It starts a git of its own choice as it is imported, unless it is told of one.
+    """
+    told = {"GIT_PYTHON_GIT_EXECUTABLE": find_program("git") or os.devnull,
+            "GIT_PYTHON_REFRESH": "quiet"}  # fmt: skip
+    with _importing:
+        before = {name: os.environ.get(name) for name in told}
+        os.environ.update(told)
+        try:
+            return importlib.import_module("git")
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def _start(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None) -> Any:
+    """Start git; GitPython's handle of the process."""
+    try:
+        return _runner(cwd).execute(
+            list(command),
+            as_process=True,
+            istream=_PIPE,
+            env={**_QUIET, **_only_absolute(), **(env or {})},
+        )
+    except _gitpython().GitCommandNotFound as error:
+        raise RepositoryError(f"cannot start {command[0]} in {cwd}") from error
+
+
+def run_git(
+    arguments: Sequence[str],
+    cwd: Path,
+    *,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    ok: Sequence[int] = (0,),
+) -> bytes:
+    """What `git ARGUMENTS` prints when it is run in `cwd`.
+
+    Raises:
+        RepositoryError: git cannot be started, or exits with a status that is not in `ok`.
+    """
+    process = _start([git_program(), *arguments], cwd, env)
+    stdout, stderr = process.proc.communicate(stdin or b"")
+    if process.proc.returncode not in ok:
+        text = os.fsdecode(stderr).strip() or f"exit status {process.proc.returncode}"
+        raise RepositoryError(f"git {arguments[0]} failed: {text}")
+    return bytes(stdout)
+
+
+def run_git_into(file: BinaryIO, arguments: Sequence[str], cwd: Path) -> None:
+    """Write what `git ARGUMENTS` prints to a file, however long it is.
+
+    Raises:
+        RepositoryError: git cannot be started, or fails.
+    """
+    started = _start([git_program(), *arguments], cwd, None)
+    process = started.proc  # (not without the handle, which ends the process when it goes)
+    try:
+        process.stdin.close()
+        while data := process.stdout.read(1 << 20):
+            file.write(data)
+        errors = process.stderr.read()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
+    if process.returncode:
+        raise RepositoryError(f"git {arguments[0]} failed: {os.fsdecode(errors).strip()}")
+
+
+def run_watched(
+    arguments: Sequence[str],
+    cwd: Path,
+    *,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    tick: Callable[[], None],
+) -> tuple[int, str]:
+    """Run a long `git ARGUMENTS`, calling `tick` five times a second; its status and stderr.
+
+    An exception out of `tick` ends the process and is raised on.
+
+    Raises:
+        RepositoryError: git cannot be started.
+    """
+    started = _start([git_program(), *arguments], cwd, env)
+    process = started.proc  # (not without the handle, which ends the process when it goes)
+    request: bytes | None = stdin
+    try:
+        while True:
+            try:
+                _, stderr = process.communicate(request, timeout=0.2)
+                return int(process.returncode), os.fsdecode(stderr).strip()
+            except subprocess.TimeoutExpired:
+                request = None  # communicate goes on with what it was given at first
+                tick()
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+
+
+def run_in_terminal(arguments: Sequence[str]) -> int:
+    """Run `git ARGUMENTS` in the current folder, with this process's terminal; its exit status.
+
+    Raises:
+        RepositoryError: it cannot be started.
+    """
+    words = ["git", *arguments]
+    if os.name == "nt":  # there words are put together to one line, which is taken apart again
+        words = [subprocess.list2cmdline([word]) for word in words]
+    try:
+        return os.spawnv(os.P_WAIT, git_program(), words)
+    except OSError as error:
+        raise RepositoryError("cannot start git") from error
+
+
+def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
+    """The exit status, standard output and standard error of a program that is run in `cwd`.
+
+    Raises:
+        RepositoryError: it cannot be started.
+    """
+    program: str | None = command[0]
+    if not os.path.dirname(command[0]):
+        program = find_program(command[0])
+    if program is None:
+        raise RepositoryError(f"{command[0]} was not found on PATH")
+    try:
+        env = _only_absolute() if command[0] == "git" else None
+        process: Any = _runner(cwd).execute(
+            [program, *command[1:]], as_process=True, istream=_PIPE, env=env
+        )
+    except (_gitpython().GitCommandNotFound, OSError) as error:
+        raise RepositoryError(f"cannot start {command[0]}") from error
+    try:
+        stdout, stderr = process.proc.communicate(b"")
+    except BaseException:
+        process.proc.kill()
+        process.proc.wait()
+        raise
+    return int(process.proc.returncode), stdout, stderr

@@ -1,0 +1,106 @@
+"""The manifest: the text that Git stores in place of a checkpoint.
+
+`docs/manifest.md` is the normative grammar. A manifest has one legal encoding:
+`Manifest.parse(text).to_bytes() == text` for every text that parses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from git_theta_ext.core import limits
+from git_theta_ext.core.tensors import TensorInfo
+
+FIRST_LINE = b"git-theta manifest v1\n"
+"""How every manifest begins; what tells it from a checkpoint."""
+
+
+MAX_BYTES = limits.MANIFEST_BYTES
+"""Longest manifest that is read."""
+
+HEAD_BYTES = 64
+"""Enough of a file's beginning to tell a manifest, of any version."""
+
+_ANY_FIRST_LINE = re.compile(rb"git-theta manifest v[0-9]{1,9}\r?\n")
+
+
+def is_manifest(head: bytes) -> bool:
+    """Whether content that begins with `head` (64 bytes are enough) claims to be a manifest.
+
+    True for versions not known here and for CR LF line ends too: `Manifest.parse` refuses those
+    with a message, whereas taking one for a checkpoint would lose the way to its tensors.
+    """
+    return _ANY_FIRST_LINE.match(head) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRef:
+    """One parameter file of a block's chain: its kind, its LFS object id and size, and remarks."""
+
+    kind: str
+    oid: str
+    size: int
+    info: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block: the SHA-256 of its raw bytes and how to rebuild it.
+
+    Either `inline` holds the bytes themselves (up to 64), or `chain` lists the parameter files,
+    the base first and each update applied to what came before.
+    """
+
+    nbytes: int
+    sha256: str
+    chain: tuple[UpdateRef, ...] = ()
+    inline: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor and its blocks in file order; `opaque` where they are content-defined chunks."""
+
+    tensor: TensorInfo
+    blocks: tuple[Block, ...]
+    opaque: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that is needed to rebuild one checkpoint, tensors in natural order of their names."""
+
+    format: str
+    skeleton: Block
+    entries: tuple[Entry, ...]
+
+    def objects(self) -> Iterator[UpdateRef]:
+        """Every parameter file that the checkpoint needs (one may come more than once)."""
+        yield from self.skeleton.chain
+        for entry in self.entries:
+            for block in entry.blocks:
+                yield from block.chain
+
+    @classmethod
+    def parse(cls, text: bytes) -> Manifest:
+        """Read a manifest; strict, for there is one legal encoding of each.
+
+        Raises:
+            ManifestError: names the line, what was expected and what was found.
+        """
+        from git_theta_ext.manifest.text import parse
+
+        return parse(text)
+
+    def to_bytes(self) -> bytes:
+        """The one legal encoding of this manifest.
+
+        Raises:
+            ManifestError: it breaks a rule of the grammar (entries out of order, blocks that do
+                not fit their tensor, ...), so that it could not be read again.
+        """
+        from git_theta_ext.manifest.text import serialize
+
+        return serialize(self)

@@ -1,0 +1,1 @@
+"""Whole branches and models: what both changed, many branches at once, the best merge."""

@@ -1,0 +1,446 @@
+"""Merge a sharded model as one: sides may shard it differently, or move tensors between shards.
+
+Git merges shard by shard, and to it a tensor that moved is one that was removed here and added
+there. Here the shards of each version are joined first, the tensors merged by name, and the result
+is cut as the side did that moved tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from git_theta_ext.checkpoints import shards as sharded
+from git_theta_ext.checkpoints.shards import Model
+from git_theta_ext.checkpoints.smudge import write_version
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.names import natural_key
+from git_theta_ext.core.text import printable
+from git_theta_ext.formats import safetensors
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
+from git_theta_ext.git.repository import Repository, is_file_at
+from git_theta_ext.git.work_tree import WorkTree
+from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.merge.branches.changed_on_both import Heads
+from git_theta_ext.merge.combine.apply import Merged, carry_out
+from git_theta_ext.merge.combine.merger import Statistics
+from git_theta_ext.merge.combine.skeleton import Side, Structure, merge_metadata, merge_order
+from git_theta_ext.merge.combine.statistics import statistics_of
+from git_theta_ext.merge.conflicts.resolve import Conflict, operation_under_way
+from git_theta_ext.merge.conflicts.state import State, key_of, load, save
+from git_theta_ext.merge.decide.decisions import content_of, entries_of
+from git_theta_ext.merge.decide.groups import find_groups
+from git_theta_ext.merge.decide.together import whole_groups
+from git_theta_ext.merge.strategies.choice import Choice
+from git_theta_ext.merge.strategies.policy import Policy, policy_for
+from git_theta_ext.objects import reachable
+from git_theta_ext.objects.blocks import Blocks
+
+Places = Mapping[str, str]
+"""The shard, by its path, that holds each tensor."""
+
+_UNTIL_DECIDED = "both sides moved tensors between shards: choose with --structure ours or theirs"
+
+
+def places_of(model: Model) -> dict[str, str]:
+    """Which shard holds each tensor; the first one of a tensor that several hold alike."""
+    found: dict[str, str] = {}
+    for path, manifest in model.shards:
+        for entry in manifest.entries:
+            found.setdefault(entry.tensor.name, path)
+    return found
+
+
+def moved(before: Model | None, after: Model) -> bool:
+    """Whether a tensor of one version is in another shard in the other version."""
+    if before is None:
+        return False
+    places = places_of(after)
+    return any(places.get(name, path) != path for name, path in places_of(before).items())
+
+
+def heads_under_way(repository: Repository) -> Heads:
+    """The three commits of the merge, cherry-pick, revert or rebase that is in progress.
+
+    Raises:
+        UsageError: none is.
+    """
+
+    def there(name: str) -> bool:
+        return (repository.git_dir / name).exists()
+
+    own = repository.resolve("HEAD^{commit}")
+    if own is None:
+        raise UsageError("there is no commit here yet to merge into")
+    if there("MERGE_HEAD"):
+        return Heads.find(repository, "MERGE_HEAD")
+    if there("REVERT_HEAD"):
+        base, theirs = "REVERT_HEAD^{commit}", "REVERT_HEAD^1^{commit}"
+    else:
+        head = next((one for one in ("CHERRY_PICK_HEAD", "REBASE_HEAD") if there(one)), None)
+        if head is None:
+            raise UsageError(
+                "no merge, rebase, cherry-pick or revert is in progress here",
+                hint="for a stash, or a squashed merge, settle the shards one by one",
+            )
+        base, theirs = f"{head}^1^{{commit}}", f"{head}^{{commit}}"
+    found = repository.resolve(theirs)
+    if found is None:
+        raise UsageError(f"{theirs} is no commit here")
+    return Heads(repository.resolve(base), own, found)
+
+
+def torn(base: Model | None, ours: Model, theirs: Model) -> bool:
+    """Whether coupled tensors that both sides changed lie in several shards.
+
+    Git merges each shard by itself, and would take codes from one side and scales from the other.
+    """
+    old = base.manifest if base is not None else None
+    versions = [entries_of(one) for one in (old, ours.manifest, theirs.manifest)]
+    places = {**places_of(theirs), **places_of(ours)}
+    for group in find_groups(old, (ours.manifest, theirs.manifest)):
+        if len({places.get(name) for name in group.members} - {None}) < 2:
+            continue
+        states = [
+            tuple(None if (one := table.get(name)) is None else content_of(one)
+                  for name in group.members)
+            for table in versions
+        ]  # fmt: skip
+        if states[1] != states[2] and (old is None or states[0] not in states[1:]):
+            return True
+    return False
+
+
+def resharded(repository: Repository, heads: Heads) -> list[str]:
+    """The patterns of the models that must be merged as one.
+
+    Both sides changed them, and one moved tensors to another shard, or both changed coupled
+    tensors that lie in several shards.
+    """
+    if heads.ours in (heads.base, heads.theirs) or heads.theirs == heads.base:
+        return []
+    trees = [
+        _shards(repository, one) if one else {} for one in (heads.base, heads.ours, heads.theirs)
+    ]
+    found = []
+    for pattern in sorted(set(trees[1]) & set(trees[2]), key=natural_key):
+        versions = [tree.get(pattern, {}) for tree in trees]
+        if versions[1] == versions[2] or versions[0] in versions[1:]:
+            continue
+        base, ours, theirs = (
+            _model(repository, commit, pattern) for commit in (heads.base, heads.ours, heads.theirs)
+        )
+        if ours is None or theirs is None:
+            continue
+        if (
+            moved(base, ours)
+            or moved(base, theirs)
+            or moved(ours, theirs)
+            or torn(base, ours, theirs)
+        ):
+            found.append(pattern)
+    return found
+
+
+def _shards(repository: Repository, commit: str) -> dict[str, dict[str, str]]:
+    """Path and blob of every shard, by the pattern of its model."""
+    found: dict[str, dict[str, str]] = {}
+    for path, oid in reachable.blobs_of(repository, commit):
+        pattern = sharded.model_of(path)
+        if pattern is not None:
+            found.setdefault(pattern, {})[path] = oid
+    return found
+
+
+def _model(repository: Repository, commit: str | None, path: str) -> Model | None:
+    found = None if commit is None else sharded.find(repository, commit, path)
+    if found is None:
+        return None
+    names = {entry.tensor.name for _, shard in found.shards for entry in shard.entries}
+    twice = [one.tensor.name for one in found.manifest.entries if one.tensor.name not in names]
+    if twice:
+        raise UsageError(
+            f"{path} holds a tensor twice, with different values, in {commit}: {twice[0]}",
+            hint="correct the shards on that branch first; git theta show COMMIT:FILE lists one",
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConflict(Conflict):
+    """A sharded model under merge: as a `Conflict`, its versions joined from their shards.
+
+    `path` is the pattern of its shards; `heads` are the commits, whose blobs count, not the index.
+    """
+
+    heads: Heads
+    models: tuple[Model | None, Model, Model]
+
+    @classmethod
+    def find(
+        cls, repository: Repository, path: str, environment: Mapping[str, str]
+    ) -> ModelConflict:
+        """The model that an index or a pattern stands for, in the merge that is in progress.
+
+        Raises:
+            UsageError: nothing is being merged, or a side has no such model.
+            ManifestError: a shard's manifest is damaged.
+        """
+        heads = heads_under_way(repository)
+        operation = operation_under_way(repository)
+        policy = policy_for(repository, sharded.pattern_of(path), operation, environment)
+        return cls.between(repository, path, heads, policy)
+
+    @classmethod
+    def between(
+        cls, repository: Repository, path: str, heads: Heads, policy: Policy
+    ) -> ModelConflict:
+        """The model in three commits; errors as for `find`."""
+        pattern = sharded.pattern_of(path)
+        base, ours, theirs = (
+            _model(repository, one, pattern) for one in (heads.base, heads.ours, heads.theirs)
+        )
+        if ours is None or theirs is None:
+            side = "HEAD" if ours is None else heads.theirs
+            raise UsageError(f"{pattern} matches no tracked shards in {side}")
+        models = (base, ours, theirs)
+        texts = [
+            None if one is None else b"".join(shard.to_bytes() for shard in one.parts)
+            for one in models
+        ]
+        key = key_of(texts)
+        state = load(repository, key) or State(policy)
+        versions = (base.manifest if base else None, ours.manifest, theirs.manifest)
+        return cls(repository, pattern, versions, key, state, heads, models)
+
+    @property
+    def paths(self) -> list[str]:
+        """What `git add -A` takes the result with: the shards' pattern, and the index."""
+        index = self._index_path()
+        return [self.path] if self._index(index) is None else [self.path, index]
+
+    def merged(self, blocks: Blocks) -> Merged:
+        """The result of what was chosen so far, all shards in one manifest that stands nowhere."""
+        plan = self.plan()
+        wanted = {one.name: one.standing for one in plan.decisions if one.standing is not None}
+        side, reason = self._side()
+        ours = self.versions[1]
+        holder = Structure(ours.format, ours.skeleton, wanted, side, reason)
+        return carry_out(plan, blocks, None, self.statistics(blocks), holder)
+
+    def statistics(self, blocks: Blocks) -> Statistics:
+        """What Fisher and RegMean need, from beside the shards, under the model's name."""
+        stem = self.path.replace("-*-of-*", "")
+        return statistics_of(self.repository, stem, (self.heads.ours, self.heads.theirs), blocks)
+
+    def structure_reason(self, blocks: Blocks) -> str:
+        """Why it is open which side says what each shard holds; empty if it is not."""
+        return self._side()[1]
+
+    def finish(self, blocks: Blocks) -> Merged:
+        """Make the result, write all shards and their index into the work tree, remember the state.
+
+        Raises:
+            UsageError: a container that cannot be given other tensors would have to be.
+            ThetaError: an object is missing or damaged, or a file cannot be written.
+        """
+        merged = self.merged(blocks)
+        shards = self.shards(merged, blocks)
+        for path, manifest in shards.items():
+            write_version(self.repository, path, manifest, blocks)
+        known = {path for model in self.models if model for path, _ in model.shards}
+        for path in known - set(shards):
+            WorkTree(self.repository.top).remove(path)
+        self._write_index(shards)
+        state = State(self.state.policy, self.state.resolutions, merged.open)
+        save(self.repository, self.key, state)
+        return merged
+
+    def _side(self) -> tuple[Side, str]:
+        """The side that says which shard holds what, and why that is open (empty: it is not)."""
+        base, ours, theirs = self.models
+        chosen = self.state.structure
+        ours_moved, theirs_moved = moved(base, ours), moved(base, theirs)
+        if not moved(ours, theirs):
+            return "ours", ""
+        if base is not None and ours_moved != theirs_moved:
+            return ("ours" if ours_moved else "theirs"), ""
+        return chosen or "ours", "" if chosen else _UNTIL_DECIDED
+
+    def shards(self, merged: Merged, blocks: Blocks) -> dict[str, Manifest]:
+        """The manifest of every shard of the result, by its path.
+
+        Raises:
+            UsageError: a container that cannot be given other tensors would have to be.
+        """
+        side, _ = self._side()
+        _, ours, theirs = self.models
+        mine, other = (ours, theirs) if side == "ours" else (theirs, ours)
+        entries = {entry.tensor.name: entry for entry in merged.manifest.entries}
+        places = places_of(mine)
+        orders = [_order(one, blocks) for one in (mine, other)]
+        held: dict[str, list[str]] = {path: [] for path, _ in mine.shards}
+        last = next(iter(held))
+        for name in merge_order(*orders):
+            last = places.get(name, last)
+            if name in entries:
+                held[last].append(name)
+        texts = [_metadata(one, blocks) for one in (self.models[0], other)]
+        return {
+            path: _shard(path, manifest, [entries[name] for name in held[path]], texts, blocks)
+            for path, manifest in mine.shards
+            if held[path] or not manifest.entries
+        }
+
+    def _index_path(self) -> str:
+        return self.path.replace("-*-of-*", "") + ".index.json"
+
+    def _index(self, path: str) -> bytes | None:
+        """The index of the side that says which shard holds what, else the other's.
+
+        A link, or a text that is no index of shards, is none.
+        """
+        heads = (self.heads.ours, self.heads.theirs)
+        for commit in heads if self._side()[0] == "ours" else reversed(heads):
+            oid = self.repository.blob_at(commit, path)
+            if oid is None or not is_file_at(self.repository, commit, path):
+                continue
+            text = self.repository.blob(oid)
+            if sharded.is_index(text):
+                return text
+        return None
+
+    def _write_index(self, shards: Mapping[str, Manifest]) -> None:
+        path = self._index_path()
+        text = self._index(path)
+        if text is None:
+            self._tell_of_none(path)
+            return
+        WorkTree(self.repository.top).replace(path, renewed_index(text, shards))
+
+    def _tell_of_none(self, path: str) -> None:
+        """Say that what stands in the index's place is none, so that it does not go unnoticed."""
+        heads = (self.heads.ours, self.heads.theirs)
+        if any(self.repository.blob_at(commit, path) for commit in heads):
+            print(
+                f"git-theta: {printable(path)} is no index of shards on either side: it is left as "
+                "Git merged it",
+                file=sys.stderr,
+            )
+
+
+def renewed_index(text: bytes, shards: Mapping[str, Manifest]) -> bytes:
+    """An index of shards that says where each tensor is now; its other keys are kept.
+
+    The text itself where it is right already. It has to be an index; see `sharded.is_index`.
+    """
+    document: Any = json.loads(text)
+    before = document["weight_map"]
+    places = {
+        entry.tensor.name: (posixpath.basename(path), entry.tensor.nbytes)
+        for path, manifest in shards.items()
+        for entry in manifest.entries
+        if not entry.opaque
+    }
+    now = {name: places[name][0] for name in sorted(places)}
+    if before == now:
+        return text
+    document["weight_map"] = now
+    if isinstance(document.get("metadata"), dict) and "total_size" in document["metadata"]:
+        document["metadata"]["total_size"] = sum(size for _, size in places.values())
+    return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def _read(manifest: Manifest, blocks: Blocks) -> Skeleton:
+    return skeleton.decode(blocks.read_bytes(manifest.skeleton))
+
+
+def _order(model: Model, blocks: Blocks) -> list[str]:
+    """The names of all tensors, shard by shard, in the order in which the files hold them."""
+    names = dict.fromkeys(
+        segment.name
+        for manifest in model.parts
+        for segment in _read(manifest, blocks).segments
+        if isinstance(segment, SpanRef)
+    )
+    return list(names)
+
+
+def _metadata(model: Model | None, blocks: Blocks) -> dict[str, str]:
+    """The metadata of all shards; the first one's where they differ."""
+    found: dict[str, str] = {}
+    for manifest in model.parts if model else ():
+        found = {**sharded.metadata(manifest, _read(manifest, blocks).segments), **found}
+    return found
+
+
+def _shard(
+    path: str,
+    manifest: Manifest,
+    entries: Sequence[Entry],
+    texts: Sequence[Mapping[str, str]],
+    blocks: Blocks,
+) -> Manifest:
+    """One shard of the result: a side's own structure where the tensors fit, else a new header.
+
+    Args:
+        path: of the shard, for messages.
+        manifest: that of the side that says which shard holds what.
+        entries: what the shard is to hold, in order.
+        texts: the metadata of the base and of the other side, all shards together.
+        blocks: skeletons are read from it, and a built one is written to it.
+    """
+    fits = {one.tensor.name: one.tensor for one in entries} == {
+        one.tensor.name: one.tensor for one in manifest.entries
+    }
+    base, other = texts
+    own = sharded.metadata(manifest, _read(manifest, blocks).segments)
+    merged, _ = merge_metadata(base, own, other, "ours")
+    block = manifest.skeleton
+    if manifest.format == safetensors.NAME and (merged != own or not fits):
+        layout = safetensors.build({one.tensor.name: one.tensor for one in entries}, None, merged)
+        block = blocks.write_bytes(skeleton.encode(layout), reference=block)
+        blocks.store.flush()
+    elif not fits:
+        raise UsageError(
+            f"{path}: a {manifest.format} file cannot be given the tensors of the other side",
+            hint="take a side: --strategy ours or theirs; or save the shards as safetensors",
+        )
+    ordered = sorted(entries, key=lambda entry: natural_key(entry.tensor.name))
+    return Manifest(manifest.format, block, tuple(ordered))
+
+
+def chosen_policy(
+    repository: Repository, pattern: str, choice: Choice | None, environment: Mapping[str, str]
+) -> Policy:
+    """What a merge of a model begins with: a choice for all tensors, else what is configured."""
+    if choice is not None:
+        return Policy(choice, (), "--strategy")
+    return policy_for(repository, pattern, "merge", environment)
+
+
+def reopen(conflict: ModelConflict, names: Sequence[str]) -> None:
+    """Make Git's index say that the shards of open tensors are in conflict, where it does not."""
+    repository = conflict.repository
+    side, _ = conflict._side()
+    model = conflict.models[1] if side == "ours" else conflict.models[2]
+    places = places_of(model)
+    first = model.shards[0][0]
+    lines = []
+    parts = whole_groups(names, conflict.plan().groups)
+    for path in sorted({places.get(name, first) for name in parts}):
+        stages = {entry.stage for entry in repository.index(f":(top,literal){path}")}
+        if stages - {0}:
+            continue
+        oids = [
+            repository.blob_at(one, path) for one in (conflict.heads.ours, conflict.heads.theirs)
+        ]
+        length = next(len(oid) for oid in oids if oid)
+        lines.append(f"0 {'0' * length}\t{path}\0")
+        lines += [f"100644 {oid} {n}\t{path}\0" for n, oid in zip((2, 3), oids, strict=True) if oid]
+    repository.git("update-index", "-z", "--index-info", stdin="".join(lines).encode())

@@ -1,0 +1,295 @@
+"""Carry a plan out: read what must be read, store what is new, and say what is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from git_theta_ext.checkpoints.smudge import differing
+from git_theta_ext.core.names import natural_key
+from git_theta_ext.core.parallel import ordered_map
+from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
+from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.merge.combine import factors, skeleton
+from git_theta_ext.merge.combine.merger import (
+    Statistics,
+    TensorResult,
+    measure_tensor,
+    merge_tensor,
+)
+from git_theta_ext.merge.combine.tensor import COPIES, Versions
+from git_theta_ext.merge.combine.values import Measure
+from git_theta_ext.merge.decide.decisions import Choose, Decision, Plan, entries_of
+from git_theta_ext.merge.decide.plan import make_plan
+from git_theta_ext.merge.strategies.choice import CONFLICT
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.bounds import check_work
+
+BUDGET_BYTES = 400 << 20
+"""Memory for tensors under way: three versions, the result, and what encodes it."""
+
+UNFIT = "it does not fit into the structure that stands"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one tensor: its entry in the result, figures where it was read.
+
+    `open` says why it is open, and is empty if it is settled; `note` what else is to be known.
+    """
+
+    decision: Decision
+    entry: Entry | None
+    measure: Measure | None = None
+    open: str = ""
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """The tensor's name."""
+        return self.decision.name
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The result: a manifest that is always whole; where something is open, ours stands.
+
+    `structure` says why the structure is open, and is empty if it is settled.
+    """
+
+    manifest: Manifest
+    outcomes: tuple[Outcome, ...] = ()
+    structure: str = ""
+
+    @property
+    def open(self) -> dict[str, str]:
+        """What is open, by name, and why; the structure first."""
+        found = {skeleton.NAME: self.structure} if self.structure else {}
+        found.update({one.name: one.open for one in self.outcomes if one.open})
+        return found
+
+
+def merge(
+    base: Manifest | None,
+    ours: Manifest,
+    theirs: Manifest,
+    blocks: Blocks,
+    choose: Choose = lambda _: CONFLICT,
+    *,
+    prefer: skeleton.Side | None = None,
+    statistics: Statistics | None = None,
+) -> Merged:
+    """Merge two versions of a checkpoint that came from `base`.
+
+    Args:
+        base: None where both sides added the file.
+        ours, theirs: the sides.
+        blocks: where their objects are, and the result's go.
+        choose: the strategy for each tensor, by name, where its entries collide.
+        prefer: the side whose structure wins where both changed it.
+        statistics: what Fisher and RegMean need.
+
+    Raises:
+        ThetaError: an object is missing or damaged, or the store cannot be written.
+    """
+    if ours == theirs or (base is not None and theirs == base):
+        return Merged(ours)
+    if base is not None and ours == base:
+        return Merged(theirs)
+    return carry_out(make_plan(base, ours, theirs, choose), blocks, prefer, statistics)
+
+
+def carry_out(
+    plan: Plan,
+    blocks: Blocks,
+    prefer: skeleton.Side | None = None,
+    statistics: Statistics | None = None,
+    holder: skeleton.Structure | None = None,
+) -> Merged:
+    """Make the result that a plan describes; arguments and errors as for `merge`.
+
+    `holder` is what holds the tensors, where that is settled already.
+    """
+    with blocks.store.gathering():
+        merged = _carried_out(plan, blocks, prefer, statistics, holder)
+        blocks.store.flush()
+    return merged
+
+
+def _carried_out(
+    plan: Plan,
+    blocks: Blocks,
+    prefer: skeleton.Side | None,
+    statistics: Statistics | None,
+    holder: skeleton.Structure | None,
+) -> Merged:
+    holder = holder or skeleton.settle(plan, blocks, prefer)
+    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
+    work = _Work(plan, versions, blocks, holder.tensors, statistics)
+    outcomes = {one.name: one for one in work.outcomes()}
+    entries = []
+    for name, tensor in holder.tensors.items():
+        entry = outcomes[name].entry
+        entries.append(entry if entry is not None else _standing(name, tensor, versions))
+    entries.sort(key=lambda entry: natural_key(entry.tensor.name))
+    manifest = Manifest(holder.format, holder.block, tuple(entries))
+    ordered = tuple(outcomes[one.name] for one in plan.decisions)
+    return Merged(manifest, ordered, holder.reason)
+
+
+def outcome_of(
+    plan: Plan, name: str, blocks: Blocks, statistics: Statistics | None = None
+) -> Outcome:
+    """What becomes of one tensor of a plan, by itself; errors as for `merge`."""
+    decision = next(one for one in plan.decisions if one.name == name)
+    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
+    holds = {name: decision.standing} if decision.standing is not None else {}
+    work = _Work(plan, versions, blocks, holds, statistics)
+    plain = work._plain(decision)
+    if plain is not None:
+        return plain
+    work.fetch([decision])
+    return work._merge(decision, spread=True)
+
+
+def measure(plan: Plan, blocks: Blocks) -> dict[str, Measure]:
+    """How the updates meet in every tensor that is merged entry by entry; nothing is stored."""
+    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
+    work = _Work(plan, versions, blocks, {}, None)
+    decisions = [one for one in plan.decisions if one.action == "merge"]
+    work.fetch(decisions)
+    found = ordered_map(
+        lambda one: measure_tensor(work.versions_of(one)), decisions, _cost, budget=BUDGET_BYTES
+    )
+    return {one.name: figures for one, figures in zip(decisions, found, strict=True)}
+
+
+def _standing(name: str, tensor: TensorInfo, versions: list[dict[str, Entry]]) -> Entry:
+    """What stands for an open tensor: ours, else whatever version fits into the structure."""
+    old, mine, yours = (version.get(name) for version in versions)
+    fitting = [one for one in (mine, yours, old) if one is not None and one.tensor == tensor]
+    return fitting[0]
+
+
+@dataclass(slots=True)
+class _Work:
+    plan: Plan
+    versions: list[dict[str, Entry]]
+    blocks: Blocks
+    holds: Mapping[str, TensorInfo]
+    statistics: Statistics | None
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Every tensor's: plain ones at once, then small ones side by side, then large ones."""
+        small, large = [], []
+        for decision in self.plan.decisions:
+            plain = self._plain(decision)
+            if plain is not None:
+                yield plain
+            elif decision.standing is not None and decision.standing.nbytes > BLOCK_BYTES:
+                large.append(decision)
+            else:
+                small.append(decision)
+        self.fetch((*small, *large))
+        yield from ordered_map(
+            lambda one: self._merge(one, spread=False), small, _cost, budget=BUDGET_BYTES
+        )
+        for one in large:
+            yield self._merge(one, spread=True)
+
+    def _plain(self, decision: Decision) -> Outcome | None:
+        """The outcome of a decision that needs no values, or None."""
+        old, mine, yours = (version.get(decision.name) for version in self.versions)
+        if decision.action == "drop":
+            return Outcome(decision, None)
+        if decision.action == "open":
+            entry = mine if mine is not None else yours
+            held = entry is not None and self.holds.get(decision.name) == entry.tensor
+            return Outcome(decision, entry if held else None, None, decision.reason)
+        if decision.standing != self.holds.get(decision.name):
+            fitting = self._fitting(decision)
+            return fitting or Outcome(decision, None, None, UNFIT)
+        if decision.action == "merge":
+            return None
+        taken = {"theirs": yours, "base": old}.get(decision.action, mine)
+        return Outcome(decision, taken)
+
+    def _fitting(self, decision: Decision) -> Outcome | None:
+        """A tensor that has no place in the structure, as the side has it that was chosen."""
+        sides = dict(zip(("base", "ours", "theirs"), self.versions, strict=True))
+        table = sides.get(decision.choice.strategy)
+        if table is None:
+            return None
+        entry, held = table.get(decision.name), self.holds.get(decision.name)
+        fits = (entry.tensor if entry is not None else None) == held
+        return Outcome(decision, entry) if fits else None
+
+    def fetch(self, decisions: Sequence[Decision]) -> None:
+        """Everything that will be read, in one batch; refused where it is out of proportion."""
+        entries = (version.get(one.name) for one in decisions for version in self.versions)
+        self.blocks.ensure(
+            ref for entry in entries if entry for block in entry.blocks for ref in block.chain
+        )
+        check_work(
+            self.blocks,
+            (
+                pair
+                for one in decisions
+                for pair in differing([version.get(one.name) for version in self.versions])
+            ),
+            "what both sides changed",
+            reading=True,
+        )
+
+    def versions_of(self, decision: Decision) -> Versions:
+        """The three versions of a tensor that both sides have."""
+        old, mine, yours = (version.get(decision.name) for version in self.versions)
+        if mine is None or yours is None or decision.standing is None:
+            raise ValueError(f"{decision.name!r} is not on both sides")
+        return Versions(decision.standing, old, mine, yours, self.blocks)
+
+    def _factors(self, decision: Decision) -> Outcome:
+        """One factor of a product that is blended: its other factor decides with it."""
+        group = next(one for one in self.plan.groups if decision.name in one.members)
+        pair = factors.product_of(group.members)
+        old, mine, yours = self.versions
+        if pair is None:
+            raise ValueError(f"{decision.name!r} is no factor of two")
+        self.blocks.ensure(
+            ref
+            for table in self.versions
+            for name in group.members
+            if name in table
+            for block in table[name].blocks
+            for ref in block.chain
+        )
+        scales = self.statistics("adapter", decision.name) if self.statistics else None
+        leads = decision.name == group.leader
+        if scales is not None and len({None if one is None else one.item() for one in scales}) > 1:
+            why = "the sides scale these factors differently (adapter_config.json): take a side"
+            return Outcome(decision, mine[decision.name], None, why if leads else "")
+        found = factors.blend(pair, (mine, yours, old), decision.choice, self.blocks)
+        if found.beyond:
+            kind = mine[decision.name].tensor.dtype.name
+            why = f"{found.beyond:,} entries would be infinite or NaN, beyond the range of {kind}"
+            return Outcome(decision, mine[decision.name], None, why if leads else "")
+        share = f"{100 * found.error:.3g} % of its length was cut off"
+        note = (
+            f"{group.label}: the product of its factors was blended by {decision.choice}; {share}"
+        )
+        return Outcome(decision, found.entries[decision.name], None, "", note if leads else "")
+
+    def _merge(self, decision: Decision, *, spread: bool) -> Outcome:
+        if decision.leader and decision.choice.strategy in factors.STRATEGIES:
+            return self._factors(decision)
+        versions = self.versions_of(decision)
+        found: TensorResult = merge_tensor(
+            decision, versions, self.statistics, BUDGET_BYTES if spread else 0
+        )
+        entry = Entry(versions.tensor, found.blocks)
+        return Outcome(decision, entry, found.measure, found.reason)
+
+
+def _cost(decision: Decision) -> int:
+    nbytes = decision.standing.nbytes if decision.standing is not None else 0
+    return COPIES * min(nbytes, BLOCK_BYTES)

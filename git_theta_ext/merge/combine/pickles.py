@@ -1,0 +1,201 @@
+"""Two PyTorch archives whose pickles both changed: may one side's stand for both?
+
+A pickle is never put together from two. But where all that one side changed in it are counters
+(epoch, step), the other side's pickle says everything, and the merge may take it whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import FormatError
+from git_theta_ext.formats.base import Literal as LiteralSegment
+from git_theta_ext.formats.layout.derived import derived_length
+from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
+from git_theta_ext.formats.pickles import machine
+from git_theta_ext.formats.pickles.machine import Call, Dict, Global, Persistent, Set
+from git_theta_ext.formats.zips.archive import STORED, read_entries
+from git_theta_ext.merge.decide.kinds import is_counter_name
+
+_PICKLES = ("data.pkl", "constants.pkl")
+_DATA = ("data/", "constants/", ".data/")
+
+Path = tuple[str, ...]
+Leaves = dict[Path, tuple[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The side whose structure may stand for both, or None and what speaks against it."""
+
+    side: Literal["ours", "theirs"] | None
+    reason: str = ""
+
+
+class _Archive:
+    """The archive that a skeleton describes, zeros for its tensors; a `formats.base.Source`."""
+
+    def __init__(self, skeleton: Skeleton, lengths: Mapping[str, int]) -> None:
+        self._pieces: list[tuple[int, bytes]] = []
+        position = 0
+        for segment in skeleton.segments:
+            if isinstance(segment, LiteralSegment):
+                self._pieces.append((position, segment.data))
+                position += len(segment.data)
+            elif isinstance(segment, SpanRef):
+                position += lengths[segment.name]
+            else:
+                position += derived_length(segment)
+        self.size = position
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise FormatError(f"bytes {offset} to {offset + length} of {self.size}")
+        found = bytearray(length)
+        for start, data in self._pieces:
+            first, stop = max(start, offset), min(start + len(data), offset + length)
+            if first < stop:
+                found[first - offset : stop - offset] = data[first - start : stop - start]
+        return bytes(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What an archive says besides its tensors: its pickles' leaves, its other small files."""
+
+    leaves: Leaves
+    files: Mapping[str, bytes]
+
+
+def contents(skeleton: Skeleton, lengths: Mapping[str, int]) -> Contents:
+    """The pickles and small files of a torch archive.
+
+    Args:
+        skeleton: its structure.
+        lengths: bytes of each tensor, by name.
+
+    Raises:
+        FormatError: it cannot be read, or is past the pickle machine's limits.
+    """
+    source = _Archive(skeleton, lengths)
+    leaves: Leaves = {}
+    files: dict[str, bytes] = {}
+    for entry in read_entries(source):
+        name = entry.name.partition("/")[2]
+        if entry.method != STORED:
+            raise FormatError(f"{name} is compressed")
+        if name in _PICKLES:
+            value = machine.load(source.read(entry.data_offset, entry.size))
+            leaves.update(((name, *path), leaf) for path, leaf in _leaves(value))
+        elif not name.startswith(_DATA):
+            files[name] = source.read(entry.data_offset, entry.size)
+    return Contents(leaves, files)
+
+
+def _leaves(top: object) -> Iterator[tuple[Path, tuple[str, object]]]:
+    """Every plain value of a pickle with its path; a shared object is followed once."""
+    pending: list[tuple[Path, object]] = [((), top)]
+    seen: dict[int, tuple[int, object]] = {}
+    steps = 0
+    for _ in range(limits.PICKLE_VALUES):
+        if not pending:
+            return
+        path, value = pending.pop()
+        if value is None or isinstance(value, bool | int | float | str | bytes | bytearray):
+            # repr tells 0.0 from -0.0 and makes a NaN equal to itself.
+            yield path, (type(value).__name__, repr(value) if isinstance(value, float) else value)
+            continue
+        if isinstance(value, Global):
+            yield path, ("global", (value.module, value.name))
+            continue
+        if id(value) in seen:
+            yield path, ("seen", seen[id(value)][0])
+            continue
+        seen[id(value)] = (len(seen), value)
+        children = list(_children(value))
+        steps += len(children) * (len(path) + 1)
+        if steps > limits.PICKLE_PATH_STEPS:
+            raise FormatError(f"a pickle whose paths have more than {steps} steps")
+        yield path, (type(value).__name__, len(children))
+        pending.extend(((*path, key), child) for key, child in reversed(children))
+    raise FormatError(f"a pickle of more than {limits.PICKLE_VALUES} values")
+
+
+def _children(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Dict):
+        yield from _pairs(value.pairs)
+    elif isinstance(value, list | tuple):
+        yield from ((str(number), item) for number, item in enumerate(value))
+    elif isinstance(value, Set):
+        yield from ((str(number), item) for number, item in enumerate(value.items))
+    elif isinstance(value, Persistent):
+        yield "persistent", value.key
+    elif isinstance(value, Call):
+        yield "()", value.function
+        yield "args", value.args
+        yield "kwargs", value.kwargs
+        yield from ((f"item {number}", item) for number, item in enumerate(value.items))
+        yield from _pairs(value.pairs)
+        for state in value.states:
+            # An object's state is a dictionary of its attributes: no step of the path of its own.
+            yield from _pairs(state.pairs) if isinstance(state, Dict) else [("state", state)]
+
+
+def _pairs(pairs: list[tuple[object, object]]) -> Iterator[tuple[str, object]]:
+    for number, (key, item) in enumerate(pairs):
+        plain = isinstance(key, str | int) and not isinstance(key, bool)
+        if not plain:
+            yield f"key {number}", key
+        yield (f"{key}" if plain else f"value {number}"), item
+
+
+def judge(base: Contents, ours: Contents, theirs: Contents) -> Verdict:
+    """Whether one side's pickles may stand for both.
+
+    The side taken is the one that changed more than counters; where both changed only counters,
+    the one whose first differing counter is larger.
+    """
+    for name in sorted({*ours.files, *theirs.files}):
+        if ours.files.get(name) != theirs.files.get(name):
+            return Verdict(None, f"{name} differs")
+    moved = [
+        path
+        for path in dict.fromkeys((*ours.leaves, *theirs.leaves))
+        if ours.leaves.get(path) != theirs.leaves.get(path)
+    ]
+    by_ours = [path for path in moved if ours.leaves.get(path) != base.leaves.get(path)]
+    by_theirs = [path for path in moved if theirs.leaves.get(path) != base.leaves.get(path)]
+    lost_of_ours = [p for p in by_ours if not _counter(p, ours.leaves, theirs.leaves)]
+    lost_of_theirs = [p for p in by_theirs if not _counter(p, ours.leaves, theirs.leaves)]
+    if not lost_of_ours and not lost_of_theirs:
+        return Verdict(_ahead(moved, ours.leaves, theirs.leaves))
+    if not lost_of_theirs:
+        return Verdict("ours")
+    if not lost_of_ours:
+        return Verdict("theirs")
+    return Verdict(
+        None, f"ours changed {_named(lost_of_ours)}; theirs changed {_named(lost_of_theirs)}"
+    )
+
+
+def _counter(path: Path, ours: Leaves, theirs: Leaves) -> bool:
+    pair = ours.get(path), theirs.get(path)
+    numbers = all(leaf is not None and leaf[0] in ("int", "float") for leaf in pair)
+    # A list of counters, such as `milestones`, is told by the key that it stands under.
+    key = next((part for part in reversed(path) if not part.isdecimal()), "")
+    return numbers and is_counter_name(key)
+
+
+def _ahead(moved: list[Path], ours: Leaves, theirs: Leaves) -> Literal["ours", "theirs"]:
+    for path in moved:
+        if float(str(theirs[path][1])) != float(str(ours[path][1])):
+            return "theirs" if float(str(theirs[path][1])) > float(str(ours[path][1])) else "ours"
+    return "ours"
+
+
+def _named(paths: list[Path]) -> str:
+    shown = [".".join(path[1:])[:80] or path[0] for path in paths[:3]]
+    return ", ".join(shown) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

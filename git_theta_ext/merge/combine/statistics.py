@@ -1,0 +1,118 @@
+"""Statistics for Fisher and RegMean, tracked beside a checkpoint on each side of a merge.
+
+For `model.safetensors` they are the tensors, named as the model's, of `model.fisher.safetensors`
+(the diagonal of the Fisher information, in the tensor's shape) and `model.gram.safetensors` (XᵀX of
+a layer's inputs, in × in), in the commit that is merged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.core import limits
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Entry, Manifest, is_manifest
+from git_theta_ext.merge.combine.merger import Statistics
+from git_theta_ext.merge.combine.tensor import Reader
+from git_theta_ext.merge.decide.plan import entries_of
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.updates.statistics import as_floats
+
+
+def statistics_of(
+    repository: Repository, path: str, revisions: Sequence[str | None], blocks: Blocks
+) -> Statistics:
+    """How to get the statistics of a checkpoint at `path` on each side.
+
+    Args:
+        repository: where the revisions are.
+        path: of the checkpoint, from the top.
+        revisions: the commits of ours and of theirs; None where one is not known.
+        blocks: where the objects are.
+    """
+
+    @cache
+    def entries(kind: str, revision: str) -> dict[str, Entry] | None:
+        oid = repository.blob_at(revision, statistics_path(path, kind))
+        data = b"" if oid is None else repository.blob(oid)
+        return entries_of(Manifest.parse(data)) if is_manifest(data) else None
+
+    def find(kind: str, name: str) -> tuple[NDArray[Any] | None, ...] | None:
+        if kind == "adapter":
+            return _scales(repository, path, revisions)
+        sides = [entries(kind, one) if one else None for one in revisions]
+        found = [side.get(name) for side in sides if side is not None]
+        if len(found) != len(sides):
+            return None
+        return tuple(None if one is None else _array(one, blocks) for one in found)
+
+    return find
+
+
+_SCALING = (
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+)
+
+
+def _scales(
+    repository: Repository, path: str, revisions: Sequence[str | None]
+) -> tuple[NDArray[Any], ...] | None:
+    """What an adapter's configuration beside it says of how its factors are scaled, as text.
+
+    None where a revision is not known, or no side has such a file.
+    """
+    beside = str(PurePosixPath(path).with_name("adapter_config.json"))
+    texts = []
+    for revision in revisions:
+        oid = repository.blob_at(revision, beside) if revision else None
+        if oid is not None and repository.blob_size(oid) > limits.ADAPTER_CONFIG_BYTES:
+            texts.append(oid)  # no settings of an adapter: equal only where the whole file is
+            continue
+        data = b"" if oid is None else repository.blob(oid)
+        try:
+            document = json.loads(data) if data else {}
+            found = {key: document.get(key) for key in _SCALING}
+            texts.append(json.dumps(found, sort_keys=True))
+        except (ValueError, AttributeError, RecursionError):
+            texts.append(data.decode("latin-1"))
+    return tuple(np.array(text) for text in texts) if None not in revisions else None
+
+
+def statistics_path(path: str, kind: str) -> str:
+    """Where the statistics of a checkpoint stand: `model.fisher.safetensors` beside it."""
+    place = PurePosixPath(path)
+    return str(place.with_name(f"{place.stem}.{kind}.safetensors"))
+
+
+def measured_strategies(
+    repository: Repository, path: str, revisions: Sequence[str]
+) -> tuple[str, ...]:
+    """The strategies whose statistics stand beside a checkpoint in all of some commits."""
+    kinds = {"regmean": "gram", "fisher": "fisher"}
+    return tuple(
+        name
+        for name, kind in kinds.items()
+        if all(repository.blob_at(one, statistics_path(path, kind)) for one in revisions)
+    )
+
+
+def _array(entry: Entry, blocks: Blocks) -> NDArray[Any] | None:
+    tensor = entry.tensor
+    reader = Reader(entry, tensor.dtype, blocks)
+    floats = as_floats(tensor.dtype, reader.read(0, reader.count))
+    if floats is None or tensor.order is not None:
+        return None
+    return np.asarray(floats).reshape(tensor.shape)

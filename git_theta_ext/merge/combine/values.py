@@ -1,0 +1,246 @@
+"""Raw bits as numbers and back, rounded once; which entries of three versions collide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.core.tensors import DType
+from git_theta_ext.updates.base import Values, values_dtype
+from git_theta_ext.updates.statistics import as_floats
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+def to_floats(dtype: DType, values: Values) -> Floats:
+    """The numbers that raw bits stand for, in float64; exact for every float dtype but no integer.
+
+    Complex elements are two numbers. Only for dtypes of kind float or complex.
+    """
+    floats = as_floats(dtype, values)
+    if floats is None:
+        raise TypeError(f"{dtype.name} has no floats")
+    with np.errstate(invalid="ignore"):
+        return floats.astype(np.float64)
+
+
+def from_floats(dtype: DType, floats: Floats) -> Values:
+    """The raw bits of float64 numbers in another dtype: rounded once, half to even.
+
+    Types narrower than float16 have no direct conversion from float64 in `ml_dtypes`; they are
+    reached through a float32 that is rounded to odd, which makes the second rounding exact
+    (Boldo and Melquiond, "Emulation of FMA and Correctly-Rounded Sums", 2008).
+    """
+    bits = values_dtype(dtype)
+    target = as_floats(dtype, np.zeros(0, bits))
+    if target is None:
+        raise TypeError(f"{dtype.name} has no floats")
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if target.dtype in (np.float64, np.float32, np.float16):
+            return floats.astype(target.dtype).view(bits)
+        return _to_odd(floats).astype(target.dtype).view(bits)
+
+
+def _to_odd(floats: Floats) -> NDArray[np.float32]:
+    near = floats.astype(np.float32)
+    bits = near.view(np.uint32)
+    inexact = (near.astype(np.float64) != floats) & ~np.isnan(floats)
+    beyond = np.abs(near.astype(np.float64)) > np.abs(floats)
+    odd = np.where(inexact, (bits - beyond.astype(np.uint32)) | np.uint32(1), bits)
+    result: NDArray[np.float32] = odd.astype(np.uint32).view(np.float32)
+    return result
+
+
+def not_numbers(dtype: DType, values: Values) -> Mask:
+    """Which entries are NaN; none for dtypes that have none."""
+    floats = as_floats(dtype, values)
+    return np.zeros(len(values), np.bool_) if floats is None else np.isnan(floats)
+
+
+def not_finite(versions: Sequence[Floats]) -> Mask | None:
+    """Which entries are infinite or NaN in some version; None if there are none."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum is finite only if every number in it is, and quicker than looking at each.
+        if all(np.isfinite(np.sum(one)) for one in versions):
+            return None
+    wrong: Mask = ~np.logical_and.reduce([np.isfinite(one) for one in versions])
+    return wrong if wrong.any() else None
+
+
+def beyond_range(dtype: DType, values: Values) -> Mask | None:
+    """Which entries, made of finite numbers, are infinite or NaN in a dtype; None if none are."""
+    floats = as_floats(dtype, values)
+    if floats is None:
+        return None
+    finite: Mask = np.isfinite(floats)
+    return None if finite.all() else ~finite
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Three versions compared entry by entry.
+
+    `exact` holds the entries that the sides agree on or only one changed, ours where they collide;
+    `collide` marks those that both changed to different bits, or that are NaN on one side only.
+    `nan` counts the latter in ours and in theirs.
+    """
+
+    exact: Values
+    collide: Mask
+    count: int
+    nan: tuple[int, int]
+
+
+def split(dtype: DType, old: Values | None, mine: Values, yours: Values) -> Split:
+    """Compare three versions by their bits; without `old`, whatever differs collides."""
+    differ = mine != yours
+    theirs_moved = differ if old is None else yours != old
+    collide = differ if old is None else differ & theirs_moved & (mine != old)
+    nan = (0, 0)
+    if dtype.kind in ("float", "complex"):
+        collide, nan = _with_nan(dtype, mine, yours, differ, collide)
+    exact = np.where(theirs_moved & ~collide, yours, mine)
+    return Split(exact, collide, int(np.count_nonzero(collide)), nan)
+
+
+def _with_nan(
+    dtype: DType, mine: Values, yours: Values, differ: Mask, collide: Mask
+) -> tuple[Mask, tuple[int, int]]:
+    ours, theirs = not_numbers(dtype, mine), not_numbers(dtype, yours)
+    if not (ours.any() or theirs.any()):
+        return collide, (0, 0)
+    one_sided = differ & (ours ^ theirs)
+    counts = int(np.count_nonzero(one_sided & ours)), int(np.count_nonzero(one_sided & theirs))
+    return collide | one_sided, counts
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A slice of three versions: what collides, its figures, and its numbers.
+
+    `floats` are base, ours and theirs in float64 where all of them are finite, else None.
+    """
+
+    split: Split
+    measure: Measure
+    floats: tuple[Floats, Floats, Floats] | None = None
+
+
+def compare(dtype: DType, old: Values | None, mine: Values, yours: Values) -> Compared:
+    """`split` and `measure` in one pass, which is the quicker one where all numbers are finite."""
+    if old is not None and dtype.kind in ("float", "complex"):
+        base, a, b = (to_floats(dtype, one) for one in (old, mine, yours))
+        with np.errstate(invalid="ignore", over="ignore"):
+            products = _products(a - base, b - base)
+        # A sum of squares is finite only if every number in it is.
+        if np.isfinite(products).all():
+            found = _split_finite(old, mine, yours)
+            counts = Measure(len(mine), found.count, 0, 0, *products)
+            return Compared(found, counts, (base, a, b))
+    found = split(dtype, old, mine, yours)
+    return Compared(found, measure(dtype, old, mine, yours, found))
+
+
+def _products(a: Floats, b: Floats) -> tuple[float, float, float]:
+    """The inner product of two updates and their squared norms; summed in a fixed order."""
+    room = np.multiply(a, b)
+    dot = float(np.sum(room))
+    np.multiply(a, a, out=room)
+    ours = float(np.sum(room))
+    np.multiply(b, b, out=room)
+    return dot, ours, float(np.sum(room))
+
+
+def _split_finite(old: Values, mine: Values, yours: Values) -> Split:
+    """As `split` for entries that are no NaN."""
+    collide = mine != yours
+    theirs_moved = yours != old
+    collide &= theirs_moved
+    collide &= mine != old
+    count = int(np.count_nonzero(collide))
+    if count == len(mine):
+        return Split(mine, collide, count, (0, 0))
+    theirs_moved &= ~collide
+    return Split(np.where(theirs_moved, yours, mine), collide, count, (0, 0))
+
+
+def larger(dtype: DType, mine: Values, yours: Values) -> Values:
+    """Entry by entry the larger number of two, for integers and floats alike."""
+    a, b = numbers(dtype, mine), numbers(dtype, yours)
+    with np.errstate(invalid="ignore"):
+        return np.where(b > a, yours, mine)
+
+
+def numbers(dtype: DType, values: Values) -> NDArray[Any]:
+    """Raw bits in a type that compares as the dtype does."""
+    floats = as_floats(dtype, values)
+    if floats is not None:
+        return floats
+    return values.view(f"<i{values.itemsize}") if dtype.kind == "int" else values
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How two updates of one base meet, summed over a tensor.
+
+    `entries` counts all entries compared, `collided` those that both sides changed; `dot`, `ours`
+    and `theirs` are the inner product of the two updates and their squared norms, over finite
+    entries; all zero where there is no base.
+    """
+
+    entries: int = 0
+    collided: int = 0
+    nan_ours: int = 0
+    nan_theirs: int = 0
+    dot: float = 0.0
+    ours: float = 0.0
+    theirs: float = 0.0
+
+    def __add__(self, other: Measure) -> Measure:
+        return Measure(
+            self.entries + other.entries,
+            self.collided + other.collided,
+            self.nan_ours + other.nan_ours,
+            self.nan_theirs + other.nan_theirs,
+            self.dot + other.dot,
+            self.ours + other.ours,
+            self.theirs + other.theirs,
+        )
+
+    @property
+    def share(self) -> float:
+        """The share of entries that collide."""
+        return self.collided / self.entries if self.entries else 0.0
+
+    @property
+    def cosine(self) -> float | None:
+        """The cosine of the two updates, or None where one of them is nothing."""
+        scale = self.ours**0.5 * self.theirs**0.5
+        return self.dot / scale if scale > 0 else None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times longer the update of theirs is than that of ours."""
+        if self.ours <= 0 or self.theirs <= 0:
+            return None
+        return float((self.theirs / self.ours) ** 0.5)
+
+
+def measure(dtype: DType, old: Values | None, mine: Values, yours: Values, found: Split) -> Measure:
+    """The figures of one slice; sums run in float64 in a fixed order."""
+    counts = Measure(len(mine), found.count, *found.nan)
+    if old is None or dtype.kind not in ("float", "complex"):
+        return counts
+    base = to_floats(dtype, old)
+    with np.errstate(invalid="ignore", over="ignore"):
+        a, b = to_floats(dtype, mine) - base, to_floats(dtype, yours) - base
+        products = _products(a, b)
+        if not np.isfinite(products).all():
+            finite = np.isfinite(a * a) & np.isfinite(b * b)
+            products = _products(a[finite], b[finite])
+    return counts + Measure(0, 0, 0, 0, *products)

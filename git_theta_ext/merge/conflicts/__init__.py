@@ -1,0 +1,1 @@
+"""What a merge left open: how it is said, and how it is settled."""

@@ -1,0 +1,177 @@
+"""Strategies that keep a part of each update: by magnitude, at random, by sign.
+
+Shares are of the tensor (the papers trim TIES over the whole model and rank DELLA within a row);
+magnitudes are compared as float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.merge.strategies.plain import added, weighted_sum
+from git_theta_ext.merge.strategies.select import (
+    Ranks,
+    kth_largest,
+    kth_largest_each,
+    magnitudes,
+    ranks,
+)
+from git_theta_ext.merge.strategies.table import Combine, Floats, Piece, Settings, Sides
+
+Updates = Sequence[Floats]
+
+
+def elect(updates: Updates) -> Floats:
+    """Merge by sign: the sign of the sum, and the mean of the updates that have it.
+
+    Where the sum is nothing the positive ones count, as in the authors' code.
+    """
+    return elected_mean(updates, [1.0] * len(updates))
+
+
+def elected_mean(updates: Updates, weights: Sequence[float]) -> Floats:
+    """As `elect`, the mean weighted."""
+    positive = weighted_sum([1.0] * len(updates), updates) >= 0
+    total, mass = np.zeros_like(updates[0]), np.zeros_like(updates[0])
+    for weight, update in zip(weights, updates, strict=True):
+        agrees = (update > 0) == positive
+        agrees &= update != 0
+        # Multiplied by 0 or 1, which is exact and quicker than a choice; updates are finite.
+        np.add(total, (update if weight == 1.0 else weight * update) * agrees, out=total)
+        np.add(mass, agrees if weight == 1.0 else weight * agrees, out=mass)
+    np.copyto(mass, 1.0, where=mass <= 0)
+    total /= mass
+    return total
+
+
+def _add(updates: Updates) -> Floats:
+    return weighted_sum([1.0] * len(updates), updates)
+
+
+def ties(sides: Sides, settings: Settings) -> Combine:
+    """Trim, elect, merge: the largest entries of each update, then `elect`."""
+    floors = _floors(sides, float(settings["density"]))
+
+    def combine(piece: Piece) -> Floats:
+        kept = [
+            update * (magnitudes(update) >= floor)
+            for update, floor in zip(piece.updates, floors, strict=True)
+        ]
+        return added(piece, settings, elect(kept))
+
+    return combine
+
+
+def _floors(sides: Sides, share: float) -> list[np.float32]:
+    """For each update, the magnitude that a share of its entries reaches."""
+    wanted = round(share * sides.count)
+    return kth_largest_each(
+        lambda: (piece.updates for piece in sides), len(sides.seeds), wanted, sides.count
+    )
+
+
+def breadcrumbs(sides: Sides, settings: Settings) -> Combine:
+    """The sum of updates whose largest (γ) and smallest entries are left out."""
+    gamma, density = float(settings["gamma"]), float(settings["density"])
+    ceilings = _floors(sides, gamma)
+    floors = _floors(sides, min(1.0, gamma + density))
+
+    def combine(piece: Piece) -> Floats:
+        kept = []
+        for update, floor, ceiling in zip(piece.updates, floors, ceilings, strict=True):
+            size = magnitudes(update)
+            kept.append(np.where((size >= floor) & (size < ceiling), update, 0.0))
+        return added(piece, settings, _add(kept))
+
+    return combine
+
+
+def _uniform(seed: bytes, piece: Piece) -> Callable[[], NDArray[np.uint64]]:
+    """53 random bits for each entry of a slice: Philox's raw stream, which NumPy keeps stable."""
+    import hashlib
+
+    key = hashlib.sha256(seed + piece.start.to_bytes(8, "little")).digest()
+
+    def draw() -> NDArray[np.uint64]:
+        words = np.frombuffer(key[:16], "<u8").astype(np.uint64)
+        generator = np.random.Philox(key=words)
+        return generator.random_raw(len(piece.sides[0])) >> np.uint64(11)
+
+    return draw
+
+
+def _chance(share: float) -> np.uint64:
+    return np.uint64(int(share * 2.0**53))
+
+
+def _thinned(sides: Sides, piece: Piece, density: float) -> list[Floats]:
+    """Each entry kept with a chance, and then divided by it."""
+    if density <= 0:
+        return [np.zeros_like(update) for update in piece.updates]
+    return [
+        np.where(_uniform(seed, piece)() < _chance(density), update / density, 0.0)
+        for seed, update in zip(sides.seeds, piece.updates, strict=True)
+    ]
+
+
+def dare_linear(sides: Sides, settings: Settings) -> Combine:
+    """Drop and rescale, then add."""
+    density = float(settings["density"])
+    return lambda piece: added(piece, settings, _add(_thinned(sides, piece, density)))
+
+
+def dare_ties(sides: Sides, settings: Settings) -> Combine:
+    """Drop and rescale, then `elect`."""
+    density = float(settings["density"])
+    return lambda piece: added(piece, settings, elect(_thinned(sides, piece, density)))
+
+
+def della(sides: Sides, settings: Settings) -> Combine:
+    """Drop at random, entries of higher rank with a smaller chance; rescale; `elect`."""
+    density, epsilon = float(settings["density"]), float(settings["epsilon"])
+    tables = [
+        ranks(lambda side=side: (piece.updates[side] for piece in sides))  # type: ignore[misc]
+        for side in range(len(sides.seeds))
+    ]
+
+    def thin(seed: bytes, update: Floats, table: Ranks, piece: Piece) -> Floats:
+        # From density − ε/2 for the smallest entry to density + ε/2 for the largest.
+        keep = np.clip(density + epsilon * (table.of(update) - 0.5), 0.0, 1.0)
+        drawn = _uniform(seed, piece)().astype(np.float64) * 2.0**-53
+        kept = (drawn < keep) & (keep > 0)
+        result: Floats = np.where(kept, update / np.where(keep > 0, keep, 1.0), 0.0)
+        return result
+
+    def combine(piece: Piece) -> Floats:
+        rows = zip(sides.seeds, piece.updates, tables, strict=True)
+        thinned = [thin(seed, update, table, piece) for seed, update, table in rows]
+        return added(piece, settings, elect(thinned))
+
+    return combine
+
+
+def sce(sides: Sides, settings: Settings) -> Combine:
+    """Select entries by their variance over the sides, calculate weights, erase minorities."""
+    wanted = round(float(settings["density"]) * sides.count)
+    floor = kth_largest(lambda: (_variance(piece.updates) for piece in sides), wanted, sides.count)
+
+    def selected(piece: Piece) -> list[Floats]:
+        keep = magnitudes(_variance(piece.updates)) >= floor
+        return [np.where(keep, update, 0.0) for update in piece.updates]
+
+    energy = [0.0] * len(sides.seeds)
+    for piece in sides:
+        for number, update in enumerate(selected(piece)):
+            energy[number] += float(np.sum(update * update))
+    total = sum(energy)
+    weights = [one / total if total > 0 else 1.0 / len(energy) for one in energy]
+    return lambda piece: added(piece, settings, elected_mean(selected(piece), weights))
+
+
+def _variance(updates: Updates) -> Floats:
+    mean = weighted_sum([1.0] * len(updates), updates) / len(updates)
+    squares = [(update - mean) ** 2 for update in updates]
+    return weighted_sum([1.0] * len(updates), squares) / max(1, len(updates) - 1)

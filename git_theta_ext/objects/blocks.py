@@ -1,0 +1,488 @@
+"""Blocks in and out of the store: rebuild one from its chain, verified, or encode and store one."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import (
+    CorruptObjectError,
+    MissingObjectError,
+    ThetaError,
+    TransferError,
+    UnknownUpdateError,
+    UsageError,
+)
+from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
+from git_theta_ext.manifest.model import Block, UpdateRef
+from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.work import Ledger, Work, needs_settings, of_chain
+from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
+from git_theta_ext.updates.chain import decode_chain, specs
+from git_theta_ext.updates.choose import (
+    Choice,
+    Reference,
+    encode_block,
+    encode_bytes,
+    encode_chunk,
+    is_kin,
+)
+from git_theta_ext.updates.dense import glimpse
+from git_theta_ext.updates.parameter_file import head_settings, parse
+
+if TYPE_CHECKING:
+    from git_theta_ext.git.repository import Repository
+
+Fetch = Callable[[Iterable[UpdateRef]], None]
+"""Brings objects into the store, in one batch, or raises MissingObjectError."""
+
+
+NOT_HONEST = "no program writes such a manifest: restore it from a commit that you trust"
+_HEAD_BYTES = 4096
+_GLANCE_BYTES = 1 << 20
+"""Predecessors from this size on are glanced at before they are rebuilt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What several versions of a block were made of: the beginning of their chains."""
+
+    spec: BlockSpec
+    chain: tuple[UpdateRef, ...]
+    values: Values
+    """What that beginning stands for; not to be written to."""
+
+
+class Blocks:
+    """Reads and writes blocks; safe to use from several threads."""
+
+    def __init__(self, store: Store, fetch: Fetch | None = None) -> None:
+        """`fetch` brings objects that are not in the store; without it they are errors."""
+        self.store = store
+        self._fetch = fetch
+        self._ledger = Ledger()
+        self._bounded = True
+
+    @classmethod
+    def open(cls, repository: Repository) -> Blocks:
+        """The blocks of a repository; missing objects are fetched from its remotes."""
+
+        def fetch(objects: Iterable[UpdateRef]) -> None:
+            from git_theta_ext.objects.transfer import transport
+
+            transport.fetch(repository, objects)
+
+        return cls(repository.store, fetch)
+
+    def writing_to(self, scratch: Store) -> Blocks:
+        """The same blocks, but what is written goes into another store and is gone with it."""
+        return _Rehearsal(self, scratch)
+
+    def above(self, folder: Path) -> Blocks:
+        """The same blocks, but what is written goes into a folder; it can be read there too."""
+        return Blocks(self.store.above(folder), self._fetch)
+
+    def passing_on(self) -> Blocks:
+        """The same blocks, for one who needs every byte: how many there are is not bounded here.
+
+        For a checkpoint that is written to the disk, whose room is looked at, or read from it.
+        """
+        same = copy.copy(self)
+        same._bounded = False
+        return same
+
+    def ensure(self, objects: Iterable[UpdateRef]) -> None:
+        """Have all these objects in the store; what is missing is fetched in one batch.
+
+        Raises:
+            MissingObjectError, TransferError: they cannot be had.
+        """
+        missing = {ref.oid: ref for ref in objects if not self.store.has(ref.oid, ref.size)}
+        if missing and self._fetch is not None:
+            self._fetch(missing.values())
+
+    def weigh(self, blocks: Iterable[tuple[BlockSpec, Block]]) -> Work:
+        """What it takes to rebuild some blocks, from what is at hand of their parameter files."""
+        settings: dict[str, Mapping[str, Any]] = {}
+        objects: dict[str, int] = {}
+        total = [0.0, 0, 0]
+        for spec, block in blocks:
+            for ref in needs_settings(block.chain):
+                if ref.oid not in settings:
+                    settings[ref.oid] = self._head(ref)
+            one = of_chain(spec, block.chain, [settings.get(ref.oid) for ref in block.chain])
+            total = [total[0] + one.nanoseconds, total[1] + one.values, total[2] + one.nbytes]
+            objects.update((ref.oid, ref.size) for ref in block.chain)
+        return Work(total[0], int(total[1]), int(total[2]), sum(objects.values()))
+
+    def _head(self, ref: UpdateRef) -> Mapping[str, Any]:
+        path = self.store.find(ref.oid, ref.size)
+        if path is None:
+            return {}
+        try:
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+                length = int.from_bytes(head[:8], "little") + 8
+                if _HEAD_BYTES < length <= limits.PARAMETER_HEADER_BYTES + 8:
+                    head += file.read(length - len(head))
+        except OSError:
+            return {}
+        return head_settings(head)
+
+    def _account(self, work: Work, chain: Sequence[UpdateRef], *, bounded: bool) -> None:
+        """Refuse what is out of all proportion, over all that was read so far.
+
+        An object counts once, however many blocks are made of it.
+        """
+        if work.nbytes > limits.WHOLE_BLOCK_BYTES:
+            raise CorruptObjectError(
+                f"a block of {work.nbytes} bytes; at most {limits.WHOLE_BLOCK_BYTES} are rebuilt",
+                hint=NOT_HONEST,
+            )
+        problem = self._ledger.add(work, chain, bounded=bounded)
+        if problem is not None:
+            raise CorruptObjectError(problem, hint=NOT_HONEST)
+
+    def read(self, spec: BlockSpec, block: Block) -> Values:
+        """The raw bits of a block's elements, rebuilt and verified; a fresh writable array.
+
+        Raises:
+            MissingObjectError: an object of its chain is nowhere.
+            CorruptObjectError: the bytes do not have the SHA-256 that the manifest promises.
+        """
+        if block.inline is not None:
+            return np.frombuffer(block.inline, values_dtype(spec.dtype)).copy()
+        if len(block.chain) > 1:  # a single one is fetched where it is found to be missing
+            self.ensure(block.chain)
+        values = self._decode(spec, block.chain)
+        if sha256(values) == block.sha256:
+            return values
+        raise self._blame(block)
+
+    def read_together(
+        self, versions: Sequence[tuple[BlockSpec, Block]]
+    ) -> tuple[list[Values], Shared | None]:
+        """The raw bits of several versions of a block; what their chains share is decoded once.
+
+        Returns:
+            The values of each, not to be written to, for two may be one array; and what the
+            beginning that all chains share stands for, if there is one.
+
+        Raises:
+            MissingObjectError, CorruptObjectError: as `read`.
+        """
+        self.ensure(ref for _, block in versions for ref in block.chain)
+        length = _common([block.chain for _, block in versions])
+        rests = [block.chain[length:] for _, block in versions]
+        files = [[self._parse(ref) for ref in rest] for rest in rests if length]
+        chain = versions[0][1].chain[:length]
+        shared = self._shared(chain, [spec for spec, _ in versions], files) if length else None
+        if shared is None:
+            return [self.read(spec, block) for spec, block in versions], None
+        # A distance is added to every value, so a wrong head cannot give a right successor.
+        proven = any(rest and all(ref.kind == "delta" for ref in rest) for rest in rests)
+        found = []
+        for (spec, block), rest, parsed in zip(versions, rests, files, strict=True):
+            values = shared.values
+            if rest:
+                values = self._decode_files(spec, rest, parsed, base=values.copy())
+            if (rest or not proven) and sha256(values) != block.sha256:
+                values = self.read(spec, block)
+            found.append(values)
+        return found, shared
+
+    def _shared(
+        self,
+        chain: tuple[UpdateRef, ...],
+        made: Sequence[BlockSpec],
+        rests: Sequence[Sequence[Parameters]],
+    ) -> Shared | None:
+        """What a chain stands for, if it is the same thing before all these rests of chains."""
+        files = [self._parse(ref) for ref in chain]
+        heads = {
+            specs(spec, [*files, *rest])[len(files) - 1]
+            for spec, rest in zip(made, rests, strict=True)
+        }
+        if len(heads) != 1:
+            return None
+        (head,) = heads
+        values = self._decode_files(head, chain, files, whole=False)
+        return Shared(head, chain, values) if values.nbytes == head.nbytes else None
+
+    def read_bytes(self, block: Block) -> bytes:
+        """The content of a block of plain bytes, such as a skeleton."""
+        return self.read(_bytes_spec(block.nbytes), block).tobytes()
+
+    def write(
+        self,
+        spec: BlockSpec,
+        values: Values,
+        *,
+        digest: str | None = None,
+        reference: Block | None = None,
+        reference_spec: BlockSpec | None = None,
+        supplied: Encoded | None = None,
+    ) -> Block:
+        """Encode a block, against a predecessor if there is one, and store it.
+
+        Args:
+            spec: what the block is.
+            values: the raw bits of its elements, flat.
+            digest: the SHA-256 of their bytes, where it is known already.
+            reference: the predecessor.
+            reference_spec: what that is, if it is of another dtype or shape.
+            supplied: the update that makes it of the predecessor, where it is known already.
+        """
+        digest = digest or sha256(values)
+        if spec.nbytes <= INLINE_BYTES:
+            return Block(spec.nbytes, digest, (), values.tobytes())
+        base = self._reference(reference_spec or spec, reference)
+        choice, reference = self._chosen(
+            lambda base: encode_block(spec, values, base, supplied if base else None),
+            base,
+            reference,
+        )
+        return Block(spec.nbytes, digest, self._store(choice, reference))
+
+    def _chosen(
+        self,
+        encode: Callable[[Reference | None], Choice],
+        base: Reference | None,
+        reference: Block | None,
+    ) -> tuple[Choice, Block | None]:
+        """How a block is encoded, and against what: nothing, where its predecessor is damaged.
+
+        Whoever can damage or plant an object must not keep others from storing what they have.
+        """
+        if base is None or reference is None:
+            return encode(None), None
+        try:
+            choice = encode(base)
+        except CorruptObjectError:
+            self.sound(reference.chain)  # says which object it is, and moves it away
+        except (MissingObjectError, TransferError):
+            if self.sound(reference.chain):
+                raise  # absent, and not because it was moved away
+        else:
+            if self.sound(reference.chain[: choice.keep]):
+                return choice, reference
+        return encode(None), None
+
+    def write_chunk(self, values: Values, *, digest: str, reference: Block) -> Block:
+        """Encode and store a chunk of bytes against the one that stood in its place.
+
+        Args:
+            values: its bytes.
+            digest: their SHA-256.
+            reference: the earlier chunk.
+        """
+        spec = _bytes_spec(values.nbytes)
+        base = self._reference(_bytes_spec(reference.nbytes), reference)
+        choice, found = self._chosen(
+            lambda base: (
+                encode_chunk(spec, values, base) if base else encode_block(spec, values, None)
+            ),
+            base,
+            reference,
+        )
+        return Block(spec.nbytes, digest, self._store(choice, found))
+
+    def sound(self, chain: Iterable[UpdateRef]) -> bool:
+        """Whether no object of a chain is damaged, as far as they are on this machine.
+
+        Asked before a new manifest names them: see `Store.sound`.
+        """
+        return all(self.store.sound(ref.oid, ref.size) for ref in chain)
+
+    def append(
+        self, spec: BlockSpec, digest: str, chain: tuple[UpdateRef, ...], encoded: Encoded
+    ) -> Block:
+        """Store an update that the caller has encoded, behind a chain; the block that it makes.
+
+        Args:
+            spec: what the block is.
+            digest: the SHA-256 of its bytes.
+            chain: what the update was encoded against; empty for a dense one.
+            encoded: the update.
+
+        Raises:
+            CorruptObjectError: an object of the chain is damaged.
+        """
+        if not self.sound(chain):
+            raise CorruptObjectError(
+                "an object that the new version would build on is damaged",
+                hint="git theta fsck --repair   fetches it again, where a remote has it",
+            )
+        oid, size = self.store.put(encoded.pieces)
+        return Block(
+            spec.nbytes, digest, (*chain, UpdateRef(encoded.kind, oid, size, encoded.info))
+        )
+
+    def find_kin(self, spec: BlockSpec, values: Values, guesses: Iterable[Block]) -> Block | None:
+        """The first of some blocks of the same size that this one may be an update of.
+
+        Looks at samples of those that are on this machine; none is fetched for a guess.
+        """
+        for block in guesses:
+            if block.nbytes != spec.nbytes:
+                continue
+            if not all(self.store.has(ref.oid, ref.size) for ref in block.chain):
+                continue
+            reference = self._reference(spec, block)
+            with suppress(CorruptObjectError):  # a guess that is damaged is none
+                if reference is not None and is_kin(spec, values, reference):
+                    return block
+        return None
+
+    def write_bytes(self, data: bytes, *, reference: Block | None = None) -> Block:
+        """Encode and store plain bytes, such as a skeleton, against an earlier version of them."""
+        digest = hashlib.sha256(data).hexdigest()
+        if len(data) <= INLINE_BYTES:
+            return Block(len(data), digest, (), data)
+        spec = _bytes_spec(0 if reference is None else reference.nbytes)
+        choice, reference = self._chosen(
+            lambda base: encode_bytes(data, base), self._reference(spec, reference), reference
+        )
+        return Block(len(data), digest, self._store(choice, reference))
+
+    def _reference(self, spec: BlockSpec, block: Block | None) -> Reference | None:
+        if block is None or not block.chain:
+            return None
+
+        def rebuild(count: int) -> Values:
+            if count == len(block.chain):
+                return self.read(spec, block)
+            self.ensure(block.chain[:count])
+            return self._decode(spec, block.chain[:count], whole=False)
+
+        def first_glance() -> tuple[NDArray[np.intp], Values] | None:
+            if spec.nbytes < _GLANCE_BYTES:
+                return None
+            self.ensure(block.chain[:1])
+            try:
+                return glimpse(spec, self._parse(block.chain[0]))
+            except (CorruptObjectError, KeyError, TypeError, ValueError, IndexError):
+                return None  # rebuilding it says what is wrong
+
+        return Reference(block.chain, spec, rebuild, first_glance)
+
+    def _store(self, choice: Choice, reference: Block | None) -> tuple[UpdateRef, ...]:
+        kept = reference.chain[: choice.keep] if reference is not None else ()
+        if choice.encoded is None:
+            return kept
+        oid, size = self.store.put(choice.encoded.pieces)
+        return (*kept, UpdateRef(choice.encoded.kind, oid, size, choice.encoded.info))
+
+    def _decode(
+        self,
+        spec: BlockSpec,
+        chain: Sequence[UpdateRef],
+        whole: bool = True,
+    ) -> Values:
+        files = [self._parse(ref) for ref in chain]
+        return self._decode_files(spec, chain, files, whole=whole)
+
+    def _decode_files(
+        self,
+        spec: BlockSpec,
+        chain: Sequence[UpdateRef],
+        files: Sequence[Parameters],
+        *,
+        whole: bool = True,
+        base: Values | None = None,
+    ) -> Values:
+        work = of_chain(spec, chain, [file.settings for file in files])
+        self._account(work, chain, bounded=self._bounded)
+        try:
+            return decode_chain(spec, files, whole=whole, base=base)
+        except (UnknownUpdateError, UsageError):
+            raise
+        except ThetaError as error:
+            names = ", ".join(ref.oid for ref in chain)
+            raise CorruptObjectError(f"objects {names}: {error.message}") from error
+
+    def _parse(self, ref: UpdateRef) -> Parameters:
+        try:
+            try:
+                data = self.store.read(ref.oid, ref.size)
+            except MissingObjectError:
+                # It was here a moment ago; `git theta prune` removes what a remote has.
+                self.ensure([ref])
+                data = self.store.read(ref.oid, ref.size)
+            return parse(data)
+        except CorruptObjectError as error:
+            raise CorruptObjectError(f"object {ref.oid}: {error.message}") from error
+
+    def _blame(self, block: Block) -> CorruptObjectError:
+        """Say which object of a chain is damaged, or that the manifest's promise is wrong."""
+        for ref in block.chain:
+            try:
+                self.store.verify(ref.oid, ref.size)
+            except CorruptObjectError as error:
+                return error
+        return CorruptObjectError(
+            f"the chain of {block.chain[-1].oid} decodes to other bytes than the manifest promises "
+            f"(sha256:{block.sha256})",
+            hint="the manifest was edited or written by another program; restore it from a commit",
+        )
+
+
+class _Rehearsal(Blocks):
+    """Reads where others read, writes elsewhere."""
+
+    def __init__(self, real: Blocks, scratch: Store) -> None:
+        super().__init__(scratch)
+        self._real = real
+
+    def passing_on(self) -> Blocks:
+        return _Rehearsal(self._real.passing_on(), self.store)
+
+    def ensure(self, objects: Iterable[UpdateRef]) -> None:
+        self._real.ensure(objects)
+
+    def _account(self, work: Work, chain: Sequence[UpdateRef], *, bounded: bool) -> None:
+        self._real._account(work, chain, bounded=bounded)
+
+    def _decode(
+        self,
+        spec: BlockSpec,
+        chain: Sequence[UpdateRef],
+        whole: bool = True,
+    ) -> Values:
+        return self._real._decode(spec, chain, whole)
+
+    def _parse(self, ref: UpdateRef) -> Parameters:
+        return self._real._parse(ref)
+
+    def _blame(self, block: Block) -> CorruptObjectError:
+        return self._real._blame(block)
+
+    def sound(self, chain: Iterable[UpdateRef]) -> bool:
+        return self._real.sound(chain)
+
+
+def _common(chains: Sequence[tuple[UpdateRef, ...]]) -> int:
+    """How many updates all chains begin with alike."""
+    first = min(chains, key=len)
+    for length, ref in enumerate(first):
+        if any(chain[length] != ref for chain in chains):
+            return length
+    return len(first)
+
+
+def sha256(values: Values) -> str:
+    """The SHA-256 of the raw bytes of values, in hexadecimal."""
+    return hashlib.sha256(raw_bytes(values)).hexdigest()
+
+
+def _bytes_spec(length: int) -> BlockSpec:
+    return BlockSpec(DTYPES["U8"], (length,))

@@ -1,1 +1,0 @@
-"""Rendering comparisons for people."""
