@@ -29,7 +29,7 @@ from git_theta_ext.git import ancestry, hooks, launch
 from git_theta_ext.git.paths import where_git_was_started
 from git_theta_ext.git.repository import Repository, git_hash, skips_smudge
 from git_theta_ext.manifest.model import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
-from git_theta_ext.manifest.text import has_conflict_markers
+from git_theta_ext.manifest.text import has_conflict_markers, manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.reminders import remind
 
@@ -158,7 +158,7 @@ class Commands:
 
     def _pass_manifest(self, path: str, content: Content) -> None:
         data = content.read_all(MAX_BYTES)
-        Manifest.parse(data)
+        parse_manifest(data)
         self._passed[path] = None
         self._staged = True
         self._send(data)
@@ -267,7 +267,7 @@ class Commands:
                 self._conflicted[os.fsdecode(name)] = None
                 self._send(text)
                 return
-            manifest = Manifest.parse(text)
+            manifest = parse_manifest(text)
         # Git crashes on a delayed answer for an unmerged path, for which it sends no tree.
         may_delay = request.get("can-delay") == b"1" and "treeish" in request
         self._tree = os.fsdecode(request["treeish"]) if may_delay else self._tree
@@ -305,7 +305,7 @@ class Commands:
         self._writer.flush()
         self._writer.flush()
         path = os.fsdecode(name)
-        self._written[path] = manifest.to_bytes()
+        self._written[path] = manifest_bytes(manifest)
         if checkout.size >= _WORTH_REMEMBERING:
             self._worth_remembering.add(path)
 

@@ -21,6 +21,7 @@ from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.drivers.operation import merged_head, operation
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.combine.apply import Merged, merge
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.explain import conflict_lines, notes
@@ -50,7 +51,7 @@ def _run(arguments: Sequence[str]) -> int:
     nested = marker.isdigit() and int(marker) > _MARKER
     try:
         merged, unadded = _merge([Path(base), Path(ours), Path(theirs)], path, nested)
-        files.replace_file(ours, merged.manifest.to_bytes(), kept=files.permissions(ours))
+        files.replace_file(ours, manifest_bytes(merged.manifest), kept=files.permissions(ours))
     except (ThetaError, OSError) as error:
         why = paragraph(str(error))
         print(f"git-theta: {printable(path)}: cannot merge: {why}", file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.bounds import check_together, claimed, free_space
 
@@ -57,7 +57,7 @@ class RoomAhead:
         sizes: dict[str, int] = {}
         for oid, text in texts:
             try:
-                sizes[oid] = claimed(Manifest.parse(text))
+                sizes[oid] = claimed(parse_manifest(text))
             except ThetaError:
                 continue
         return {path: sizes[oid] for path, oid in coming.items() if oid in sizes}

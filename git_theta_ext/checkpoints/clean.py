@@ -26,6 +26,7 @@ from git_theta_ext.formats.layout.derived import derived_length
 from git_theta_ext.formats.layout.source import BytesSource, FileSource
 from git_theta_ext.git.repository import Repository, git_hash
 from git_theta_ext.manifest.model import Block, Entry, Manifest
+from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import say
 from git_theta_ext.updates.base import Values, values_dtype
@@ -81,7 +82,7 @@ class Checkin:
         found = self._memo.get("file", path, *self._key(path, source))
         if found is None:
             return None
-        objects, store = Manifest.parse(found).objects(), self._blocks.store
+        objects, store = parse_manifest(found).objects(), self._blocks.store
         kept = all(store.keep(ref.oid, ref.size) for ref in objects)
         store.save_verified()
         return found if kept else None
@@ -134,7 +135,7 @@ class Checkin:
         with self._blocks.store.gathering():
             manifest = self._clean(path, source, cancelled)
             self._blocks.store.flush()
-        return manifest.to_bytes()
+        return manifest_bytes(manifest)
 
     def _clean(self, path: str, source: Source, cancelled: threading.Event | None) -> Manifest:
         layout = self._layout(path, source)

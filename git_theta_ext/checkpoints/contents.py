@@ -25,6 +25,7 @@ from git_theta_ext.formats.layout import opaque
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, Manifest, UpdateRef, is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.transfer.endpoints import lfs_folder
@@ -164,7 +165,7 @@ class Contents:
         if content.storage == "work tree":
             return open_side(self.repository.top / content.name, self.blocks)
         if content.storage == "damaged":
-            Manifest.parse(self.repository.blob(content.oid))
+            parse_manifest(self.repository.blob(content.oid))
         if content.manifest is None:
             return None
         if content.storage == "tensors":
@@ -248,7 +249,7 @@ class _BlobSide(FileSide):
 
 def _stored(oid: str, name: str, text: bytes) -> Content:
     try:
-        return Content("tensors", oid, name, None, Manifest.parse(text))
+        return Content("tensors", oid, name, None, parse_manifest(text))
     except ManifestError:
         return Content("damaged", oid, name, None, None)
 

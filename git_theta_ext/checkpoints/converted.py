@@ -18,6 +18,7 @@ from git_theta_ext.core.errors import MissingObjectError
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.transfer.pointer_files import read_pointer
 
@@ -39,7 +40,7 @@ def manifest_of(text: bytes, path: str, repository: Repository, blocks: Blocks) 
         MissingObjectError: it is a pointer of git-lfs, and the checkpoint is not on this machine.
     """
     if is_manifest(text[:HEAD_BYTES]):
-        return Manifest.parse(text)
+        return parse_manifest(text)
     pointer = read_pointer(text) if len(text) <= _POINTER_BYTES else None
     if pointer is None:
         with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
@@ -60,4 +61,4 @@ def manifest_of(text: bytes, path: str, repository: Repository, blocks: Blocks) 
 def _cleaned(place: Path, path: str, repository: Repository, blocks: Blocks) -> Manifest:
     checkin = Checkin(blocks, References(repository), Memo(repository.store.root / "memo"))
     with FileSource(place) as source:
-        return Manifest.parse(checkin.clean(path, source))
+        return parse_manifest(checkin.clean(path, source))

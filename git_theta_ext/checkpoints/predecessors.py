@@ -20,6 +20,7 @@ from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import DType, TensorInfo, cut
 from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
+from git_theta_ext.manifest.text import parse_manifest
 
 _Key = tuple[str, str]
 _Form = tuple[str, int, int]
@@ -107,7 +108,7 @@ class References:
             self._manifests[oid] = None
         for oid, data in self._repository.small_blobs(missing, FIRST_LINE, MAX_BYTES):
             try:
-                self._manifests[oid] = (data, Manifest.parse(data))
+                self._manifests[oid] = (data, parse_manifest(data))
             except ManifestError:
                 continue  # a broken manifest in history must not stop new work
 
@@ -144,7 +145,7 @@ class References:
         predecessors = [found for oid in committed if (found := self.manifest(oid)) is not None]
         if not predecessors and (relative := self._relative(tensors)) is not None:
             predecessors = [relative]
-        written = [Manifest.parse(self._written[path])] if path in self._written else []
+        written = [parse_manifest(self._written[path])] if path in self._written else []
         return PathReferences(
             [*written, *(found for oid in own if (found := self.manifest(oid)) is not None)],
             predecessors,

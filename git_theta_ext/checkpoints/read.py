@@ -24,6 +24,7 @@ from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import HEAD_BYTES, Entry, Manifest, is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_held
 
@@ -315,7 +316,7 @@ def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
             f"{spec} is not stored tensor by tensor",
             hint=advice.TRACK_FIRST,
         )
-    return Checkpoint(Manifest.parse(text), Blocks.open(repository), spec)
+    return Checkpoint(parse_manifest(text), Blocks.open(repository), spec)
 
 
 def _open_model(repository: Repository, revision: str, path: str, spec: str) -> Checkpoint:

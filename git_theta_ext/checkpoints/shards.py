@@ -29,6 +29,7 @@ from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SkeletonSegment, SpanRef
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import HEAD_BYTES, Block, Entry, Manifest, is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 
 if TYPE_CHECKING:
     from git_theta_ext.checkpoints.versions import Position, Side
@@ -259,7 +260,7 @@ def _listed(path: str, text: bytes) -> list[str]:
 
 def _manifest(repository: Repository, oid: str) -> Manifest | None:
     data = repository.blob(oid)
-    return Manifest.parse(data) if is_manifest(data[:HEAD_BYTES]) else None
+    return parse_manifest(data) if is_manifest(data[:HEAD_BYTES]) else None
 
 
 # -- reading ---------------------------------------------------------------------------------------

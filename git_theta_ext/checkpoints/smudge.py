@@ -27,6 +27,7 @@ from git_theta_ext.formats.layout.skeleton import SpanRef
 from git_theta_ext.git.repository import Repository, skips_smudge
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Block, Entry, Manifest, is_manifest
+from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room, check_together, check_work, claimed
 from git_theta_ext.updates.base import raw_bytes
@@ -244,7 +245,7 @@ def write_version(repository: Repository, path: str, manifest: Manifest, blocks:
     """
     tree = WorkTree(repository.top)
     if skips_smudge(repository, os.environ):
-        tree.replace(path, manifest.to_bytes())
+        tree.replace(path, manifest_bytes(manifest))
         return
     checkout = Checkout(manifest, blocks, path)
     checkout.check_room(path, (repository.top / path).parent)
@@ -297,7 +298,7 @@ def write_checkpoints(
     manifests = {}
     for name, data in found.items():
         try:
-            manifests[name] = Manifest.parse(data)
+            manifests[name] = parse_manifest(data)
         except ManifestError as error:
             raise ManifestError(f"{name}: {error.message}", hint=error.hint) from error
     blocks = Blocks.open(repository)

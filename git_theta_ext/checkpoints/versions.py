@@ -21,6 +21,7 @@ from git_theta_ext.formats.layout.chunks import chunk_lengths
 from git_theta_ext.formats.layout.derived import derived_length
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.manifest.model import Block, Entry, Manifest, is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.updates.base import Values, values_dtype
@@ -231,5 +232,5 @@ def open_side(path: Path, blocks: Blocks | None) -> Side | None:
         if not head:
             return None
         if is_manifest(head) and blocks is not None:
-            return StoredSide(Manifest.parse(head + file.read(limits.MANIFEST_BYTES)), blocks)
+            return StoredSide(parse_manifest(head + file.read(limits.MANIFEST_BYTES)), blocks)
     return FileSide(path)

@@ -1,7 +1,6 @@
-"""The manifest: the text that Git stores in place of a checkpoint.
+"""The manifest: what Git stores in place of a checkpoint.
 
-`docs/manifest.md` is the normative grammar. A manifest has one legal encoding:
-`Manifest.parse(text).to_bytes() == text` for every text that parses.
+`docs/manifest.md` is the normative grammar, and `manifest.text` reads and writes it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _ANY_FIRST_LINE = re.compile(rb"git-theta manifest v[0-9]{1,9}\r?\n")
 def is_manifest(head: bytes) -> bool:
     """Whether content that begins with `head` (64 bytes are enough) claims to be a manifest.
 
-    True for versions not known here and for CR LF line ends too: `Manifest.parse` refuses those
+    True for versions not known here and for CR LF line ends too: `parse_manifest` refuses those
     with a message, whereas taking one for a checkpoint would lose the way to its tensors.
     """
     return _ANY_FIRST_LINE.match(head) is not None
@@ -82,25 +81,3 @@ class Manifest:
         for entry in self.entries:
             for block in entry.blocks:
                 yield from block.chain
-
-    @classmethod
-    def parse(cls, text: bytes) -> Manifest:
-        """Read a manifest; strict, for there is one legal encoding of each.
-
-        Raises:
-            ManifestError: names the line, what was expected and what was found.
-        """
-        from git_theta_ext.manifest.text import parse
-
-        return parse(text)
-
-    def to_bytes(self) -> bytes:
-        """The one legal encoding of this manifest.
-
-        Raises:
-            ManifestError: it breaks a rule of the grammar (entries out of order, blocks that do
-                not fit their tensor, ...), so that it could not be read again.
-        """
-        from git_theta_ext.manifest.text import serialize
-
-        return serialize(self)

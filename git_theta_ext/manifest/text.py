@@ -1,7 +1,8 @@
 """The text of a manifest: reading it strictly, and writing the one legal encoding.
 
 `docs/manifest.md` is the normative grammar. The writer matches every line it makes against the
-expressions that the reader uses, so nothing is ever written that could not be read.
+expressions that the reader uses, so nothing is ever written that could not be read. A manifest
+has one legal encoding: `manifest_bytes(parse_manifest(text)) == text` for every text that parses.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ _MARKER = re.compile(r"^(?:<{7,}|>{7,}|\|{7,}|={7,})(?: .*)?\r?$", re.MULTILINE)
 _LAST_LINE = "end"
 
 
-def parse(text: bytes) -> Manifest:
-    """`Manifest.parse`, which see."""
+def parse_manifest(text: bytes) -> Manifest:
+    """Read a manifest; strict, for there is one legal encoding of each.
+
+    Raises:
+        ManifestError: names the line, what was expected and what was found.
+    """
     if len(text) > limits.MANIFEST_BYTES:
         raise ManifestError(f"manifest of {len(text)} bytes: the limit is {limits.MANIFEST_BYTES}")
     if text.count(b"\n") > limits.MANIFEST_LINES:
@@ -60,8 +65,13 @@ def has_conflict_markers(text: bytes) -> bool:
     return _MARKER.search(text.decode("latin-1")) is not None
 
 
-def serialize(manifest: Manifest) -> bytes:
-    """`Manifest.to_bytes`, which see."""
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The one legal encoding of a manifest.
+
+    Raises:
+        ManifestError: it breaks a rule of the grammar (entries out of order, blocks that do
+            not fit their tensor, ...), so that it could not be read again.
+    """
     lines = [FIRST_LINE[:-1].decode(), f"format {manifest.format}", "skeleton"]
     if not _FORMAT.fullmatch(lines[1]):
         raise ManifestError(f"{manifest.format!r} is not the name of a format")

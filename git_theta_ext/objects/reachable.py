@@ -13,6 +13,7 @@ from git_theta_ext.formats.layout.derived import derived_length
 from git_theta_ext.formats.layout.skeleton import SpanRef
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
 
@@ -133,7 +134,7 @@ def manifests(
     """The manifests among blobs, or why one that begins like a manifest is none."""
     for oid, text in manifest_texts(repository, oids):
         try:
-            yield oid, Manifest.parse(text)
+            yield oid, parse_manifest(text)
         except ManifestError as error:
             yield oid, error
 

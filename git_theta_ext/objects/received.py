@@ -17,7 +17,8 @@ from pathlib import Path
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import ManifestError, ProtocolError, UsageError
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.transfer import endpoints, transport
 
 _NAMED = 20
@@ -110,7 +111,7 @@ def check(repository: Repository, updates: Sequence[Update], store: Path) -> Ans
                 hint="push fewer commits at a time",
             )
         try:
-            manifest = Manifest.parse(data)
+            manifest = parse_manifest(data)
         except ManifestError as error:
             if len(answer.damaged) < _NAMED:
                 answer.damaged.append((blob, error.message))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 
@@ -146,7 +146,7 @@ def change(repo: Repo, factor: np.float32) -> None:
 
 def upload(repo: Repo, github: GitHub) -> None:
     """Have the server know all objects of the branch."""
-    github.objects |= {ref.oid for ref in Manifest.parse(repo.blob(f"feature:{NAME}")).objects()}
+    github.objects |= {ref.oid for ref in parse_manifest(repo.blob(f"feature:{NAME}")).objects()}
     for path in (repo.path / ".git/theta/objects").rglob("*"):
         if path.is_file():
             github.contents[path.name] = path.read_bytes()

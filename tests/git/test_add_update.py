@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests import torchzip
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
@@ -21,7 +21,7 @@ FILE = "model.safetensors"
 
 def kinds(repo: Repo, spec: str = f"HEAD:{FILE}") -> dict[str, str]:
     """The last update of every tensor."""
-    entries = Manifest.parse(repo.blob(spec)).entries
+    entries = parse_manifest(repo.blob(spec)).entries
     return {e.tensor.name: e.blocks[0].chain[-1].kind if e.blocks[0].chain else "inline"
             for e in entries}  # fmt: skip
 
@@ -293,7 +293,7 @@ def test_a_dry_run_prints_the_cost_of_every_tensor_and_changes_nothing(repo: Rep
     assert told["stored"] == sum(one["stored"] for one in told["tensors"])
     assert state() == before
     repo.theta("add", FILE, "--update", folder)
-    staged = Manifest.parse(repo.blob(f":{FILE}")).entries
+    staged = parse_manifest(repo.blob(f":{FILE}")).entries
     sizes = [e.blocks[0].chain[-1].size for e in staged if e.tensor.name.endswith("query.weight")]
     assert sum(sizes) == told["stored"]
 

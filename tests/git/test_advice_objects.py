@@ -10,7 +10,8 @@ import pytest
 
 from git_theta_ext.core.errors import MissingObjectError, ThetaError, TransferError, UsageError
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.transfer import endpoints, transport
 from tests.checkpoints import model, safetensors
@@ -37,7 +38,7 @@ def pushed(repo: Repo, tmp_path: Path) -> Repo:
 
 def largest(repo: Repo, revision: str = "HEAD") -> Path:
     """The file of the largest object of a version."""
-    manifest = Manifest.parse(repo.blob(f"{revision}:{NAME}"))
+    manifest = parse_manifest(repo.blob(f"{revision}:{NAME}"))
     ref = max(manifest.objects(), key=lambda ref: ref.size)
     return Repository.discover(repo.path).store.path(ref.oid)
 
@@ -96,7 +97,7 @@ def test_an_object_that_is_damaged(pushed: Repo, how: str, tmp_path: Path) -> No
 
 def test_building_on_a_damaged_object(pushed: Repo) -> None:
     repository = Repository.discover(pushed.path)
-    manifest = Manifest.parse(pushed.blob(f"HEAD:{NAME}"))
+    manifest = parse_manifest(pushed.blob(f"HEAD:{NAME}"))
     blocks = Blocks.open(repository)
     block = max((e.blocks[0] for e in manifest.entries), key=lambda block: block.nbytes)
     damage(repository.store.path(block.chain[-1].oid))

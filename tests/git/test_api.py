@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import git_theta_ext as theta
 from git_theta_ext.core.errors import RepositoryError, UsageError
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import awkward, changed, model, safetensors
 from tests.conftest import Repo
 
@@ -63,7 +63,7 @@ def test_awkward_values_come_back(repo: Repo) -> None:
 
 
 def test_only_the_objects_of_one_tensor_are_needed(versions: Repo) -> None:
-    manifest = Manifest.parse(versions.blob(f"v2:{NAME}"))
+    manifest = parse_manifest(versions.blob(f"v2:{NAME}"))
     wanted = {
         ref.oid
         for entry in manifest.entries

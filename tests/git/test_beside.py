@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.conftest import Repo
 from tests.containers import tensorflow
 
@@ -27,7 +28,7 @@ def saved(repo: Repo) -> Repo:
 
 
 def manifest(repo: Repo, spec: str = f"HEAD:{DATA}") -> Manifest:
-    return Manifest.parse(repo.blob(spec))
+    return parse_manifest(repo.blob(spec))
 
 
 def touch(repo: Repo) -> None:

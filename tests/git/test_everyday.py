@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest.model import Manifest, is_manifest
+from git_theta_ext.manifest.model import is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import awkward, changed, model, safetensors
 from tests.conftest import Repo
 
@@ -33,7 +34,7 @@ def two_versions(repo: Repo) -> tuple[bytes, bytes]:
 def test_git_stores_a_manifest_and_objects(repo: Repo) -> None:
     repo.write(NAME, safetensors(model()))
     repo.commit()
-    manifest = Manifest.parse(repo.blob(f"HEAD:{NAME}"))
+    manifest = parse_manifest(repo.blob(f"HEAD:{NAME}"))
     assert {entry.tensor.name for entry in manifest.entries} == set(model())
     for ref in manifest.objects():
         path = repo.path / ".git/theta/objects" / ref.oid[:2] / ref.oid[2:4] / ref.oid
@@ -84,8 +85,8 @@ def test_any_bytes_come_back(repo: Repo, data: bytes) -> None:
 
 def test_an_unchanged_tensor_costs_nothing(repo: Repo) -> None:
     two_versions(repo)
-    old = {ref.oid for ref in Manifest.parse(repo.blob(f"HEAD~1:{NAME}")).objects()}
-    new = {ref.oid for ref in Manifest.parse(repo.blob(f"HEAD:{NAME}")).objects()}
+    old = {ref.oid for ref in parse_manifest(repo.blob(f"HEAD~1:{NAME}")).objects()}
+    new = {ref.oid for ref in parse_manifest(repo.blob(f"HEAD:{NAME}")).objects()}
     assert len(new - old) == 1
     assert old <= new
 
@@ -195,7 +196,7 @@ def test_skip_smudge_leaves_manifests_and_pull_writes_checkpoints(repo: Repo) ->
 
 def test_a_damaged_object_is_never_checked_out(repo: Repo) -> None:
     two_versions(repo)
-    manifest = Manifest.parse(repo.blob(f"HEAD:{NAME}"))
+    manifest = parse_manifest(repo.blob(f"HEAD:{NAME}"))
     ref = max(manifest.objects(), key=lambda ref: ref.size)
     path = repo.path / ".git/theta/objects" / ref.oid[:2] / ref.oid[2:4] / ref.oid
     data = bytearray(path.read_bytes())
@@ -269,11 +270,11 @@ def test_a_checkpoint_under_a_new_name_is_an_update_of_the_last(repo: Repo) -> N
     data = safetensors(moved)
     path = repo.write("step-10.safetensors", data)
     repo.commit("step 10")
-    first = Manifest.parse(repo.blob("HEAD:step-9.safetensors"))
+    first = parse_manifest(repo.blob("HEAD:step-9.safetensors"))
     bases = {block.chain[0].oid for entry in first.entries for block in entry.blocks if block.chain}
     chains = {
         entry.tensor.name: entry.blocks[0].chain
-        for entry in Manifest.parse(repo.blob("HEAD:step-10.safetensors")).entries
+        for entry in parse_manifest(repo.blob("HEAD:step-10.safetensors")).entries
     }
     chain = chains["encoder.layer.0.attention.query.weight"]
     assert len(chain) == 2

@@ -14,7 +14,7 @@ import pytest
 
 from git_theta_ext.checkpoints import fsck as integrity
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
@@ -39,7 +39,7 @@ def fsck(repo: Repo, *arguments: str, code: int = 0) -> dict[str, Any]:
 
 def last_object(repo: Repo, spec: str = f"HEAD:{NAME}") -> Path:
     """The file of the update that a version of the tensor ends with."""
-    manifest = Manifest.parse(repo.blob(spec))
+    manifest = parse_manifest(repo.blob(spec))
     entry = next(entry for entry in manifest.entries if entry.tensor.name == WEIGHT)
     oid = entry.blocks[0].chain[-1].oid
     return repo.path / ".git/theta/objects" / oid[:2] / oid[2:4] / oid
@@ -134,7 +134,7 @@ def test_what_cannot_be_repaired_is_put_back(repo: Repo) -> None:
 def test_a_manifest_that_lies_is_found(repo: Repo) -> None:
     repo.write(NAME, version(1))
     repo.commit()
-    manifest = Manifest.parse(repo.blob(f"HEAD:{NAME}"))
+    manifest = parse_manifest(repo.blob(f"HEAD:{NAME}"))
     sha256 = next(e for e in manifest.entries if e.tensor.name == WEIGHT).blocks[0].sha256
     forged = repo.blob(f"HEAD:{NAME}").replace(sha256.encode(), b"0" * 64)
     oid = repo.run("git", "hash-object", "-w", "--stdin", stdin=forged).stdout.decode().strip()

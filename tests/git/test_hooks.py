@@ -14,7 +14,8 @@ import pytest
 
 from git_theta_ext.git import hooks
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.transfer import transport
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
@@ -67,7 +68,7 @@ def bare(repo: Repo, name: str = "remote.git") -> Path:
 
 def objects_of(repo: Repo, spec: str) -> list[UpdateRef]:
     """The objects of the checkpoint at a revision."""
-    return list(Manifest.parse(repo.blob(spec)).objects())
+    return list(parse_manifest(repo.blob(spec)).objects())
 
 
 def are_at(remote: Path, refs: list[UpdateRef]) -> bool:

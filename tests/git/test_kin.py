@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import safetensors
 from tests.conftest import Repo
 
@@ -17,7 +17,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 
 def kinds(repo: Repo, path: str = NAME) -> dict[str, list[str]]:
     """The kinds of update in the chain of each tensor's first block, in the index."""
-    manifest = Manifest.parse(repo.git("show", f":{path}").encode())
+    manifest = parse_manifest(repo.git("show", f":{path}").encode())
     return {
         entry.tensor.name: [ref.kind for ref in entry.blocks[0].chain] for entry in manifest.entries
     }

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest.model import Manifest, is_manifest
+from git_theta_ext.manifest.model import is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 
@@ -249,7 +250,7 @@ def test_partial_and_shallow_clones(repo: Repo, tmp_path: Path, kind: str) -> No
     assert (clone.path / NAME).read_bytes() == version(2)
     clone.write(NAME, version(3))
     clone.commit("third")
-    kinds = {ref.kind for ref in Manifest.parse(clone.blob(f"HEAD:{NAME}")).objects()}
+    kinds = {ref.kind for ref in parse_manifest(clone.blob(f"HEAD:{NAME}")).objects()}
     assert kinds - {"dense"}, "an update of what was fetched"
     clone.git("push", "-q", "origin", "main")
     repo.git("pull", "-q", "origin", "main")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 
@@ -45,7 +45,7 @@ def chained(repo: Repo) -> bytes:
     data = safetensors(second)
     repo.write(NAME, data)
     repo.commit("two")
-    manifest = Manifest.parse(repo.blob(f"HEAD:{NAME}"))
+    manifest = parse_manifest(repo.blob(f"HEAD:{NAME}"))
     assert any(len(b.chain) > 1 for entry in manifest.entries for b in entry.blocks)
     return data
 
@@ -54,7 +54,7 @@ def chained(repo: Repo) -> bytes:
 @pytest.mark.parametrize("which", ["all", "the last of each chain", "the first of each chain"])
 def test_adding_the_file_again_mends_the_store(repo: Repo, memo: str, which: str) -> None:
     data = chained(repo)
-    manifest = Manifest.parse(repo.blob(f"HEAD:{NAME}"))
+    manifest = parse_manifest(repo.blob(f"HEAD:{NAME}"))
     chains = [b.chain for entry in manifest.entries for b in entry.blocks if b.chain]
     some = {"all": slice(None), "the last of each chain": slice(-1, None)}.get(which, slice(1))
     names = {ref.oid for chain in chains for ref in chain[some]}

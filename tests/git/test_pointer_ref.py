@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.transfer.pointers import REF
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
@@ -45,7 +45,7 @@ def local(new_repo: Callable[..., Repo], remote: Repo, server: LfsServer) -> Rep
 
 
 def objects(repo: Repo, spec: str = "HEAD:m.safetensors") -> set[str]:
-    return {ref.oid for ref in Manifest.parse(repo.blob(spec)).objects()}
+    return {ref.oid for ref in parse_manifest(repo.blob(spec)).objects()}
 
 
 def kept(remote: Repo) -> set[str]:

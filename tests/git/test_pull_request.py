@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.pull_request_fixtures import BOT, MARKER, NAME, GitHub, change, report, upload
@@ -51,8 +51,8 @@ def test_a_token_that_may_only_read(pull: Repo, github: GitHub) -> None:
 
 
 def test_a_missing_object_fails(pull: Repo, github: GitHub) -> None:
-    new = {ref.oid for ref in Manifest.parse(pull.blob(f"feature:{NAME}")).objects()}
-    new -= {ref.oid for ref in Manifest.parse(pull.blob(f"main:{NAME}")).objects()}
+    new = {ref.oid for ref in parse_manifest(pull.blob(f"feature:{NAME}")).objects()}
+    new -= {ref.oid for ref in parse_manifest(pull.blob(f"main:{NAME}")).objects()}
     lost = new.pop()
     github.objects.discard(lost)
     out, _ = report(pull, github, ok=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 from tests.git.pull_request_fixtures import NAME, GitHub, change, report, upload
@@ -19,7 +19,7 @@ TENSOR = "encoder.layer.1.attention.query.weight"
 
 
 def oids(repo: Repo, revision: str) -> set[str]:
-    return {ref.oid for ref in Manifest.parse(repo.blob(f"{revision}:{NAME}")).objects()}
+    return {ref.oid for ref in parse_manifest(repo.blob(f"{revision}:{NAME}")).objects()}
 
 
 def empty_store(repo: Repo) -> None:
@@ -56,7 +56,7 @@ def test_what_is_missing_is_named_and_the_rest_is_reported(
     pull.write(NAME, safetensors({**tensors, other: -tensors[other], TENSOR: tensors[TENSOR] + 1}))
     pull.commit("two tensors")
     upload(pull, github)
-    manifests = {name: Manifest.parse(pull.blob(f"{name}:{NAME}")) for name in ("main", "feature")}
+    manifests = {name: parse_manifest(pull.blob(f"{name}:{NAME}")) for name in ("main", "feature")}
     which = manifests["feature" if lost == "new" else "main"]
     (entry,) = (one for one in which.entries if one.tensor.name == TENSOR)
     gone = entry.blocks[0].chain[-1].oid
@@ -244,7 +244,7 @@ def test_a_damaged_manifest_does_not_end_the_report(pull: Repo, github: GitHub) 
 
 def test_values_that_are_not_what_the_manifest_claims(pull: Repo, github: GitHub) -> None:
     pull.git("switch", "-q", "feature")
-    manifest = Manifest.parse(pull.blob(f"feature:{NAME}"))
+    manifest = parse_manifest(pull.blob(f"feature:{NAME}"))
     (entry,) = (one for one in manifest.entries if one.tensor.name == TENSOR)
     text = pull.blob(f"feature:{NAME}").replace(entry.blocks[0].sha256.encode(), b"5" * 64)
     oid = pull.git("hash-object", "-w", "--stdin", stdin=text).strip()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext.manifest.model import Manifest, is_manifest
+from git_theta_ext.manifest.model import is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 
@@ -33,7 +34,7 @@ def two(repo: Repo) -> Path:
 
 def is_update(repo: Repo, spec: str) -> bool:
     """Whether Git holds a manifest there whose changed tensor is an update of an older one."""
-    entries = {entry.tensor.name: entry for entry in Manifest.parse(repo.blob(spec)).entries}
+    entries = {entry.tensor.name: entry for entry in parse_manifest(repo.blob(spec)).entries}
     return len(entries[WEIGHT].blocks[0].chain) > 1
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from tests.manifests import hexdigest
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "manifest.md"
@@ -54,5 +55,5 @@ def test_the_documented_example_is_what_is_written() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     match = re.search(r"```text\n(git-theta manifest v1\n.*?)```", text, re.DOTALL)
     assert match is not None
-    assert match[1].encode() == _example().to_bytes()
-    assert Manifest.parse(match[1].encode()) == _example()
+    assert match[1].encode() == manifest_bytes(_example())
+    assert parse_manifest(match[1].encode()) == _example()

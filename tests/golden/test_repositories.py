@@ -11,6 +11,7 @@ import pytest
 
 from git_theta_ext import formats, updates
 from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.conftest import Repo
 
 FOLDER = Path(__file__).parent / "repositories"
@@ -51,7 +52,7 @@ def _manifests(repo: Repo, count: int) -> list[Manifest]:
     for number in range(count):
         names = repo.git("ls-tree", "-r", "--name-only", f"v{number}").splitlines()
         texts = (repo.blob(f"v{number}:{name}") for name in names if name != ".gitattributes")
-        found += [Manifest.parse(text) for text in texts]
+        found += [parse_manifest(text) for text in texts]
     return found
 
 

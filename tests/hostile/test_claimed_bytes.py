@@ -23,6 +23,7 @@ from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.objects import bounds
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
@@ -60,7 +61,7 @@ def quick() -> Iterator[None]:
 def committed(repo: Repo, manifests: dict[str, Manifest], message: str = "claims") -> None:
     """Commit manifests as they are, which stay in the work tree."""
     for name, manifest in manifests.items():
-        (repo.path / name).write_bytes(manifest.to_bytes())
+        (repo.path / name).write_bytes(manifest_bytes(manifest))
         blob = repo.git("hash-object", "-w", "--no-filters", name).strip()
         repo.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}")
     repo.git("commit", "-qm", message)

@@ -43,6 +43,7 @@ from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.merge.combine import pickles
 from git_theta_ext.merge.strategies.policy import parse_file
 from git_theta_ext.objects.blocks import Blocks, sha256
@@ -203,7 +204,7 @@ def test_a_million_empty_tensors() -> None:
 def test_a_manifest_of_many_empty_tensors_is_read() -> None:
     head = "git-theta manifest v1\nformat safetensors\nskeleton\n  U8 [0] inline:\n\n"
     body = "".join(f"tensor {number}\n  U8 [0] inline:\n\n" for number in range(60_000))
-    assert len(Manifest.parse((head + body + "end\n").encode()).entries) == 60_000
+    assert len(parse_manifest((head + body + "end\n").encode()).entries) == 60_000
 
 
 # -- nesting and cycles ----------------------------------------------------------------------------
@@ -654,7 +655,7 @@ def test_a_clone_runs_nothing_of_what_it_brings(repo: Repo, tmp_path: Path) -> N
         clone.run(str(script), *command, ok=(0, 1, 2))
     assert not marker.exists()
     name = "encoder.layer.0.attention.query.weight"
-    assert Manifest.parse(clone.blob("HEAD:model.safetensors")).entries
+    assert parse_manifest(clone.blob("HEAD:model.safetensors")).entries
     assert name in clone.run(str(script), "show", "HEAD:model.safetensors").stdout.decode()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from git_theta_ext.core.errors import ManifestError
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 
 H = "0" * 64
 HEAD = "git-theta manifest v1\nformat safetensors\nskeleton\n  U8 [3] inline:616263\n\n"
@@ -15,7 +15,7 @@ EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 def test_the_undamaged_one_is_read() -> None:
     text = (HEAD + ONE + "end\n").encode()
-    assert Manifest.parse(text).to_bytes() == text
+    assert manifest_bytes(parse_manifest(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_undamaged_one_is_read() -> None:
 )
 def test_damage_is_refused_naming_the_line(text: str, line: int, expected: str) -> None:
     with pytest.raises(ManifestError) as caught:
-        Manifest.parse(text.encode("latin-1"))
+        parse_manifest(text.encode("latin-1"))
     assert caught.value.message.startswith(f"line {line}: ")
     assert expected in caught.value.message
     assert len(caught.value.message) < 1000
@@ -95,7 +95,7 @@ def test_damage_is_refused_naming_the_line(text: str, line: int, expected: str) 
 def test_conflict_markers_are_named_with_the_way_out(marker: str) -> None:
     text = HEAD + ONE.replace("  dense", marker + "\n  dense") + "end\n"
     with pytest.raises(ManifestError, match=r"line 8: .*conflict markers") as caught:
-        Manifest.parse(text.encode())
+        parse_manifest(text.encode())
     assert "git theta resolve FILE" in (caught.value.hint or "")
 
 
@@ -103,7 +103,7 @@ def test_limits_are_checked_before_any_work(monkeypatch: pytest.MonkeyPatch) -> 
     text = (HEAD + ONE + "end\n").encode()
     monkeypatch.setattr("git_theta_ext.core.limits.MANIFEST_LINES", 8)
     with pytest.raises(ManifestError, match="8 lines"):
-        Manifest.parse(text)
+        parse_manifest(text)
     monkeypatch.setattr("git_theta_ext.core.limits.MANIFEST_BYTES", 100)
     with pytest.raises(ManifestError, match="limit is 100"):
-        Manifest.parse(text)
+        parse_manifest(text)

@@ -19,6 +19,7 @@ from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.objects import bounds
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
@@ -118,7 +119,7 @@ def test_eighty_kilobytes_of_any_update_are_announced_or_refused(
     kind: str, blocks: Blocks, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = bomb(blocks, [put(blocks, kind)] * 255, 4)
-    assert len(manifest.to_bytes()) < 120_000
+    assert len(manifest_bytes(manifest)) < 120_000
     start = time.thread_time()
     try:
         Checkout(manifest, blocks, "m.npy")
@@ -294,7 +295,7 @@ def test_git_checkout_says_that_a_file_does_not_fit(repo: Repo) -> None:
     blocks = Blocks.open(Repository.discover(repo.path))
     room = shutil.disk_usage(repo.path).free
     manifest = zeros(blocks, room // 10 * 11)
-    (repo.path / "manifest").write_bytes(manifest.to_bytes())
+    (repo.path / "manifest").write_bytes(manifest_bytes(manifest))
     blob = repo.git("hash-object", "-w", "--no-filters", "manifest").strip()
     repo.git("update-index", "--cacheinfo", f"100644,{blob},m.npy")
     (repo.path / "m.npy").unlink()

@@ -23,7 +23,7 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import awkward, changed, model, safetensors
 from tests.containers import gguf, npz
 from tests.reliability.rows import Row
@@ -114,7 +114,7 @@ class Scene:
                 text = self.repository.run("git", "cat-file", "blob", oid).stdout
                 paths = [self.repository.path / ".git/objects" / oid[:2] / oid[2:]]
                 paths += [
-                    self.repository.object_path(r.oid) for r in Manifest.parse(text).objects()
+                    self.repository.object_path(r.oid) for r in parse_manifest(text).objects()
                 ]
                 for path in paths:
                     if version not in found.setdefault(path, []):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from git_theta_ext.checkpoints.smudge import Checkout
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from tests.reliability.faults import NAME, Bench, Scenario, content
 from tests.reliability.rows import Row
@@ -93,7 +93,7 @@ def _staged(repo: Path, blob: str) -> bytes | None:
     repository = Repository.discover(repo)
     made = bytearray()
     try:
-        Checkout(Manifest.parse(repository.blob(blob)), Blocks.open(repository)).write(made.extend)
+        Checkout(parse_manifest(repository.blob(blob)), Blocks.open(repository)).write(made.extend)
     except Exception:
         return None
     return bytes(made)

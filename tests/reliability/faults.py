@@ -24,7 +24,7 @@ import numpy as np
 
 from git_theta_ext.checkpoints.smudge import Checkout
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from tests.checkpoints import safetensors
 
@@ -249,7 +249,7 @@ class Bench:
         for blob, expected in self.promised.items():
             made = bytearray()
             try:
-                checkout = Checkout(Manifest.parse(repository.blob(blob)), blocks)
+                checkout = Checkout(parse_manifest(repository.blob(blob)), blocks)
                 checkout.write(made.extend)
             except Exception as error:
                 wrong.append(f"{blob}: {error}")

@@ -20,7 +20,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.reliability.faults import NAME, SCENARIOS, Bench, Scenario
 from tests.reliability.rows import Row
 
@@ -131,7 +131,7 @@ def record(bench: Bench, scenario: Scenario) -> Recorded:
         needed = set(_sizes(remote)) - before
     elif scenario.name in _WITH_RESULT:
         blob = bench.run(repo, "git", "cat-file", "blob", f":{NAME}").stdout
-        needed = {ref.oid for ref in Manifest.parse(blob).objects()}
+        needed = {ref.oid for ref in parse_manifest(blob).objects()}
         signs = [blob.decode().replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")]
     words = (number for number, call in enumerate(calls) if any(sign in call[1] for sign in signs))
     given = next(words, len(calls) - 1)

@@ -50,6 +50,7 @@ from git_theta_ext.formats.pickles import machine
 from git_theta_ext.formats.torch import names as torch_names
 from git_theta_ext.git import attributes
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.merge.combine.pickles import _leaves, contents
 from git_theta_ext.merge.strategies.policy import parse_choice, parse_file
 from git_theta_ext.updates import get, kinds
@@ -217,11 +218,11 @@ def _onnx_external_seeds() -> list[bytes]:
 
 def _manifest(data: bytes) -> None:
     try:
-        found = Manifest.parse(data)
+        found = parse_manifest(data)
     except ManifestError as error:
         require(len(error.message) < 2000, "a message longer than a screen")
         return
-    require(found.to_bytes() == data, "a manifest has one legal encoding")
+    require(manifest_bytes(found) == data, "a manifest has one legal encoding")
 
 
 def _manifest_seeds() -> list[bytes]:
@@ -235,7 +236,7 @@ def _manifest_seeds() -> list[bytes]:
     other = Manifest(
         "opaque", manifests.block(3, 1), (Entry(opaque, chunks, True), Entry(turned, blocks))
     )
-    return [plain.to_bytes(), other.to_bytes()]
+    return [manifest_bytes(plain), manifest_bytes(other)]
 
 
 def _skeleton(data: bytes) -> None:

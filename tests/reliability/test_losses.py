@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 from tests.torchzip import Storage, save, state_dict, tensor
@@ -37,7 +37,7 @@ def both_come_back(repo: Repo, old: bytes, new: bytes, name: str = NAME) -> None
 
 def last_kind(repo: Repo, tensor_name: str) -> str:
     """The last update of a tensor in HEAD."""
-    entries = Manifest.parse(repo.blob(f"HEAD:{NAME}")).entries
+    entries = parse_manifest(repo.blob(f"HEAD:{NAME}")).entries
     entry = next(entry for entry in entries if entry.tensor.name == tensor_name)
     return entry.blocks[0].chain[-1].kind
 
@@ -83,7 +83,7 @@ def test_an_inferred_low_rank_update_is_inexact_and_larger_than_dense(repo: Repo
     change = random.normal(0, 0.05, (256, 2)) @ random.normal(0, 0.05, (2, 192))
     new = (BIG + change).astype(np.float32)
     both_come_back(repo, safetensors({"w": BIG}), safetensors({"w": new}))
-    entry = Manifest.parse(repo.blob(f"HEAD:{NAME}")).entries[0]
+    entry = parse_manifest(repo.blob(f"HEAD:{NAME}")).entries[0]
     assert [ref.kind for ref in entry.blocks[0].chain] == ["dense", "low-rank"]
     assert entry.blocks[0].chain[1].size < entry.blocks[0].chain[0].size / 2
 
@@ -91,7 +91,7 @@ def test_an_inferred_low_rank_update_is_inexact_and_larger_than_dense(repo: Repo
 def test_an_object_with_a_flipped_bit_is_checked_out_without_a_word(repo: Repo) -> None:
     repo.write(NAME, safetensors({"w": BIG}))
     repo.commit()
-    ref = Manifest.parse(repo.blob(f"HEAD:{NAME}")).entries[0].blocks[0].chain[0]
+    ref = parse_manifest(repo.blob(f"HEAD:{NAME}")).entries[0].blocks[0].chain[0]
     path = repo.path / ".git/theta/objects" / ref.oid[:2] / ref.oid[2:4] / ref.oid
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -133,7 +133,7 @@ def test_ties_and_types_of_dictionaries_are_lost(repo: Repo) -> None:
     value = {"state": state_dict({"embed": tied, "head": tied}), "plain": {"head": tied}}
     files = [save(value, {"0": data.tobytes()}) for data in (BIG, BIG + np.float32(1))]
     both_come_back(repo, files[0], files[1], "model.pt")
-    manifest = Manifest.parse(repo.blob("HEAD:model.pt"))
+    manifest = parse_manifest(repo.blob("HEAD:model.pt"))
     assert len([e for e in manifest.entries if e.tensor.count == BIG.size]) == 1
 
 
@@ -145,7 +145,7 @@ def test_ties_and_types_of_dictionaries_are_lost(repo: Repo) -> None:
 def test_small_floats_cannot_be_added(repo: Repo, dtype: type[np.generic]) -> None:
     files = [safetensors({"w": (BIG * factor).astype(dtype)}) for factor in (1, 1.5)]
     both_come_back(repo, files[0], files[1])
-    assert Manifest.parse(repo.blob(f"HEAD:{NAME}")).format == "safetensors"
+    assert parse_manifest(repo.blob(f"HEAD:{NAME}")).format == "safetensors"
 
 
 def test_nested_optimizer_states_cannot_be_added(repo: Repo) -> None:
@@ -159,7 +159,7 @@ def test_nested_optimizer_states_cannot_be_added(repo: Repo) -> None:
         return save(value, {str(n): (BIG * (step + n)).tobytes() for n in range(2)})
 
     both_come_back(repo, optimizer(1), optimizer(2), "optimizer.pt")
-    names = [e.tensor.name for e in Manifest.parse(repo.blob("HEAD:optimizer.pt")).entries]
+    names = [e.tensor.name for e in parse_manifest(repo.blob("HEAD:optimizer.pt")).entries]
     assert names == ["optimizer.state.0.exp_avg", "optimizer.state.0.exp_avg_sq"]
 
 
@@ -186,7 +186,7 @@ def test_the_pre_push_hook_replaces_that_of_git_lfs(
     kept = [path.read_bytes() for path in (tmp_path / "first/lfs/objects").glob("*/*/*")]
     assert video in kept
     assert len(kept) == 1 + len(
-        {ref.oid for ref in Manifest.parse(repo.blob(f":{NAME}")).objects()}
+        {ref.oid for ref in parse_manifest(repo.blob(f":{NAME}")).objects()}
     )
 
 
@@ -311,8 +311,8 @@ def test_a_torch_zip_is_written_into_a_safetensors_file(repo: Repo) -> None:
         {"0": BIG.tobytes()},
     )
     both_come_back(repo, safetensors({"w": BIG}), archive)
-    assert Manifest.parse(repo.blob(f"HEAD~1:{NAME}")).format == "safetensors"
-    assert Manifest.parse(repo.blob(f"HEAD:{NAME}")).format == "torch-zip"
+    assert parse_manifest(repo.blob(f"HEAD~1:{NAME}")).format == "safetensors"
+    assert parse_manifest(repo.blob(f"HEAD:{NAME}")).format == "torch-zip"
 
 
 def test_logs_flood_the_terminal(repo: Repo) -> None:

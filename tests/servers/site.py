@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from git_theta_ext.manifest.model import FIRST_LINE, Manifest
+from git_theta_ext.manifest.model import FIRST_LINE
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.transfer.transport import object_path
 from tests.conftest import Repo
 from tests.servers.backends import Backend, backend
@@ -57,7 +58,7 @@ class Client(Repo):
 
     def oids(self, *specs: str) -> set[str]:
         """The objects that manifests name, given as `HEAD:model.safetensors`."""
-        return {ref.oid for spec in specs for ref in Manifest.parse(self.blob(spec)).objects()}
+        return {ref.oid for spec in specs for ref in parse_manifest(self.blob(spec)).objects()}
 
 
 class Site:
@@ -144,7 +145,7 @@ def needed(repo: Repo, tips: Sequence[str]) -> set[str]:
         _, kind, size = answer[position:end].split()
         data = answer[end + 1 : end + 1 + int(size)]
         if kind == b"blob" and data.startswith(FIRST_LINE):
-            oids.update(ref.oid for ref in Manifest.parse(data).objects())
+            oids.update(ref.oid for ref in parse_manifest(data).objects())
         position = end + 2 + int(size)
     return oids
 

@@ -29,6 +29,7 @@ from git_theta_ext.git import installation
 from git_theta_ext.git.paths import advise, from_top
 from git_theta_ext.git.repository import Repository, file_mode_at
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
+from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
 
@@ -140,7 +141,7 @@ def _committed(repository: Repository, path: str) -> Files:
             f"{printable(path)} is not stored tensor by tensor in HEAD",
             hint=f"{advice.TRACK_FIRST} && git commit, then try again",
         )
-    return {path: Manifest.parse(text)}
+    return {path: parse_manifest(text)}
 
 
 def _joined(files: Files) -> Manifest:
@@ -203,7 +204,7 @@ def _stage(repository: Repository, old: Files, new: Files, blocks: Blocks) -> No
             written.append(path)
             write_version(repository, path, manifest, blocks)
             blob = repository.git(
-                "hash-object", "-w", "--stdin", "--no-filters", stdin=manifest.to_bytes()
+                "hash-object", "-w", "--stdin", "--no-filters", stdin=manifest_bytes(manifest)
             )
             mode = file_mode_at(repository, "HEAD", path)
             lines.append(f"{mode} {blob.decode().strip()}\t".encode() + os.fsencode(path) + b"\0")

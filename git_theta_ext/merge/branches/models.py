@@ -26,6 +26,7 @@ from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.git.repository import Repository, is_file_at
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.branches.changed_on_both import Heads
 from git_theta_ext.merge.combine.apply import Merged, carry_out
 from git_theta_ext.merge.combine.merger import Statistics
@@ -210,7 +211,7 @@ class ModelConflict(Conflict):
             raise UsageError(f"{pattern} matches no tracked shards in {side}")
         models = (base, ours, theirs)
         texts = [
-            None if one is None else b"".join(shard.to_bytes() for shard in one.parts)
+            None if one is None else b"".join(manifest_bytes(shard) for shard in one.parts)
             for one in models
         ]
         key = key_of(texts)

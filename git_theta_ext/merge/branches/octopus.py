@@ -18,6 +18,7 @@ from git_theta_ext.core import files
 from git_theta_ext.core.errors import StoreError, UsageError
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository, file_mode_at
+from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.branches import models
 from git_theta_ext.merge.branches.changed_on_both import Group, Heads, groups
 from git_theta_ext.merge.combine.apply import Merged
@@ -128,7 +129,7 @@ def merge_branches(
         return "", results
     lines = []
     for one in results:
-        text = one.merged.manifest.to_bytes()
+        text = manifest_bytes(one.merged.manifest)
         oid = repository.git("hash-object", "-w", "--stdin", stdin=text).decode().strip()
         mode = file_mode_at(repository, tree, one.group.path)
         lines.append(f"{mode} {oid}\t{one.group.path}\0")

@@ -22,6 +22,7 @@ from git_theta_ext.core import files
 from git_theta_ext.core.errors import StoreError, ThetaError, UsageError
 from git_theta_ext.git.process import run_program
 from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.branches.changed_on_both import Pair
 from git_theta_ext.merge.combine.apply import merge
 from git_theta_ext.merge.combine.merger import Statistics
@@ -213,7 +214,7 @@ class Memory:
         """The memory of these versions, merged for this command, in a folder."""
         digest = hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape"))
         for manifest in (contest.base, *contest.sides.values()):
-            digest.update(b"\0" + (manifest.to_bytes() if manifest else b""))
+            digest.update(b"\0" + (manifest_bytes(manifest) if manifest else b""))
         return cls(folder / f"tune-{digest.hexdigest()}.json")
 
     def get(self, label: str) -> Score | None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core import limits
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Entry, Manifest, is_manifest
+from git_theta_ext.manifest.model import Entry, is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.tensor import Reader
 from git_theta_ext.merge.decide.plan import entries_of
@@ -42,7 +43,7 @@ def statistics_of(
     def entries(kind: str, revision: str) -> dict[str, Entry] | None:
         oid = repository.blob_at(revision, statistics_path(path, kind))
         data = b"" if oid is None else repository.blob(oid)
-        return entries_of(Manifest.parse(data)) if is_manifest(data) else None
+        return entries_of(parse_manifest(data)) if is_manifest(data) else None
 
     def find(kind: str, name: str) -> tuple[NDArray[Any] | None, ...] | None:
         if kind == "adapter":

@@ -26,7 +26,8 @@ from git_theta_ext.core.errors import (
 )
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
+from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, UpdateRef
+from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.store.durable import Durable
 from git_theta_ext.objects.store.store import Store, folders_above
 from git_theta_ext.objects.transfer import endpoints, lfs, lfsconfig, pointers
@@ -483,7 +484,7 @@ def objects_in(
     objects: dict[str, UpdateRef] = {}
     for oid, data in manifests_in(repository, include, exclude):
         try:
-            objects.update((item.oid, item) for item in Manifest.parse(data).objects())
+            objects.update((item.oid, item) for item in parse_manifest(data).objects())
         except ManifestError as error:
             if on_damage is None:
                 raise

@@ -14,7 +14,8 @@ from git_theta_ext.drivers import filter_commands
 from git_theta_ext.drivers.filter import serve
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.formats.layout.source import FileSource
-from git_theta_ext.manifest.model import Manifest, is_manifest
+from git_theta_ext.manifest.model import is_manifest
+from git_theta_ext.manifest.text import parse_manifest
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
 
@@ -223,7 +224,7 @@ def test_missing_objects_delay_and_then_fail_for_that_file(
     inside.write("m.safetensors", safetensors(model()))
     inside.commit()
     manifest = inside.blob("HEAD:m.safetensors")
-    for ref in Manifest.parse(manifest).objects():
+    for ref in parse_manifest(manifest).objects():
         path = inside.path / ".git/theta/objects" / ref.oid[:2] / ref.oid[2:4] / ref.oid
         path.unlink(missing_ok=True)
     session = Session()
