@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, TensorInfo, cut
-from git_theta_ext.formats.layout.chunks import MAX_BYTES as CHUNK_MAX
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.manifest.rules import CHUNK_BYTES
 
 
 def hexdigest(label: object) -> str:
@@ -67,7 +67,7 @@ def blocks(draw: st.DrawFn, nbytes: int) -> Block:
 def entries(draw: st.DrawFn, name: str) -> Entry:
     """An entry of this name: any dtype, shape, order; opaque ones too."""
     if draw(st.integers(0, 4)) == 0:
-        sizes = draw(st.lists(st.integers(1, CHUNK_MAX), max_size=3)) or [0]
+        sizes = draw(st.lists(st.integers(1, CHUNK_BYTES), max_size=3)) or [0]
         if sum(sizes) <= INLINE_BYTES:
             sizes = [sum(sizes)]
         info = TensorInfo(name, DTYPES["U8"], (sum(sizes),))

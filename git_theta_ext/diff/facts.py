@@ -17,9 +17,9 @@ from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Layout, Literal, Source
 from git_theta_ext.formats.layout.skeleton import Skeleton
 from git_theta_ext.formats.layout.window import Window
+from git_theta_ext.formats.pickles.contents import DescribedFile, Leaves, contents, leaves_of
 from git_theta_ext.formats.pickles.stream import Budget, StreamMachine
 from git_theta_ext.manifest.model import Manifest
-from git_theta_ext.merge.combine.pickles import Leaves, _Archive, _leaves, contents
 
 _PLAIN = {"int", "float", "str", "bool", "NoneType"}
 _NOT_OURS = {"()", "args", "persistent"}
@@ -49,7 +49,7 @@ def facts(manifest: Manifest, found: Skeleton) -> Facts:
     if name == "torch-zip":
         return _torch_zip(found, lengths)
     reader = _READERS.get(name)
-    return {} if reader is None else dict(reader(_Archive(found, lengths)))
+    return {} if reader is None else dict(reader(DescribedFile(found, lengths)))
 
 
 def cut(text: str) -> str:
@@ -100,7 +100,7 @@ def _bytes(data: bytes) -> str:
 
 
 def _pickle(source: Source) -> Facts:
-    return _plain(dict(_leaves(StreamMachine(source, 0).run())))
+    return _plain(dict(leaves_of(StreamMachine(source, 0).run())))
 
 
 def _torch_legacy(source: Source) -> Facts:
@@ -110,7 +110,7 @@ def _torch_legacy(source: Source) -> Facts:
     for _ in range(4):
         machine = StreamMachine(source, offset, budget)
         value, offset = machine.run(), machine.offset
-    return _plain(dict(_leaves(value)))
+    return _plain(dict(leaves_of(value)))
 
 
 # -- GGUF ------------------------------------------------------------------------------------------

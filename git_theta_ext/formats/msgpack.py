@@ -16,7 +16,8 @@ from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.layout.storages import Piece
 from git_theta_ext.formats.layout.tiles import assemble
-from git_theta_ext.formats.torch.names import _DTYPES, unique_names
+from git_theta_ext.formats.layout.views import unique_names
+from git_theta_ext.formats.torch.names import DTYPES_BY_NAME
 
 NAME = "msgpack"
 _WINDOW_BYTES = 1 << 16
@@ -76,7 +77,7 @@ def layout(source: Source) -> Layout:
 
 
 def _piece(name: str, item: _Array) -> Piece:
-    dtype = DTYPES.get(_DTYPES.get(item.dtype, ""))
+    dtype = DTYPES.get(DTYPES_BY_NAME.get(item.dtype, ""))
     if dtype is None:
         raw = TensorInfo(name, DTYPES["U8"], (item.length,))
         return Piece(item.offset, item.length, Span(raw, opaque=True))

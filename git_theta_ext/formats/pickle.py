@@ -10,8 +10,9 @@ from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout.storages import Storage, tile
 from git_theta_ext.formats.layout.tiles import assemble
+from git_theta_ext.formats.layout.views import View
 from git_theta_ext.formats.pickles.stream import StreamMachine
-from git_theta_ext.formats.torch.names import View, find_views
+from git_theta_ext.formats.torch.names import find_views
 
 NAME = "pickle"
 OPAQUE_BYTES = 1 << 16

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, TensorInfo, cut, is_one_block
-from git_theta_ext.formats.layout.chunks import MAX_BYTES as CHUNK_MAX
 from git_theta_ext.manifest.model import Block, Entry
 
 MAX_INT = (1 << 63) - 1
+CHUNK_BYTES = 2 << 20
+"""The longest chunk of opaque bytes."""
 
 
 def entry_problem(entry: Entry) -> str | None:
@@ -56,6 +57,6 @@ def _opaque_problem(info: TensorInfo, blocks: tuple[Block, ...]) -> str | None:
     if info.nbytes <= INLINE_BYTES and len(blocks) != 1:
         return f"expected one block of {info.nbytes} bytes, found {_sizes(blocks)}"
     for block in blocks:
-        if block.nbytes > CHUNK_MAX or (block.nbytes == 0 and info.nbytes):
-            return f"expected chunks of 1 to {CHUNK_MAX} bytes, found {block.nbytes}"
+        if block.nbytes > CHUNK_BYTES or (block.nbytes == 0 and info.nbytes):
+            return f"expected chunks of 1 to {CHUNK_BYTES} bytes, found {block.nbytes}"
     return None

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from git_theta_ext.formats import check, names, read_layout
 from git_theta_ext.formats.base import Layout, Literal, Span
 from git_theta_ext.formats.layout import skeleton
-from git_theta_ext.formats.layout.chunks import MAX_BYTES, chunk_lengths
+from git_theta_ext.formats.layout.chunks import chunk_lengths
 from git_theta_ext.formats.layout.derived import Checksums, derived_length
 from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.manifest.rules import CHUNK_BYTES
 from tests.checkpoints import awkward, model, safetensors
 from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
 from tests.torchzip import Storage, legacy, save, state_dict, tensor
@@ -220,7 +221,7 @@ def test_chunks_do_not_depend_on_the_reading_window(size: int) -> None:
     )
     assert found == [chunk.length for chunk in whole.cut_buf(data)] if size else found == []
     assert sum(found) == size
-    assert all(length <= MAX_BYTES for length in found)
+    assert all(length <= CHUNK_BYTES for length in found)
 
 
 def test_an_insertion_changes_few_chunks() -> None:

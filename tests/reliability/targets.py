@@ -47,11 +47,11 @@ from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.pickles import machine
+from git_theta_ext.formats.pickles.contents import contents, leaves_of
 from git_theta_ext.formats.torch import names as torch_names
 from git_theta_ext.git import attributes
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
-from git_theta_ext.merge.combine.pickles import _leaves, contents
 from git_theta_ext.merge.strategies.policy import parse_choice, parse_file
 from git_theta_ext.updates import get, kinds
 from git_theta_ext.updates.base import Encoded, Update, Values, values_dtype
@@ -352,7 +352,7 @@ def _pickle(data: bytes) -> None:
     try:
         value = machine.load(data)
         torch_names.find_views(value)
-        list(_leaves(value))
+        list(leaves_of(value))
     except FormatError:
         return
 

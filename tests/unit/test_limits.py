@@ -15,7 +15,6 @@ READERS = (
     "merge/combine/pickles.py", "merge/strategies/policy.py",
 )  # fmt: skip
 OWN = {
-    "formats/layout/chunks.py": {"MAX_BYTES"},
     "formats/gguf.py": {"_MAX_AXES"},
     "formats/hdf5/container.py": {"_MAX_AXES"},
     "formats/zips/archive.py": {"_MAX_COMMENT"},

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from git_theta_ext.manifest.rules import CHUNK_BYTES
+
 MIN_BYTES = 128 << 10
 AVERAGE_BYTES = 512 << 10
-MAX_BYTES = 2 << 20
 _NORMALISATION: Final = 1
 _WINDOW_BYTES = 16 << 20
 
@@ -28,7 +29,7 @@ def chunk_lengths(read: Callable[[int, int], bytes], size: int) -> Iterator[int]
     cutter = FastCDC(
         avg_size=AVERAGE_BYTES,
         min_size=MIN_BYTES,
-        max_size=MAX_BYTES,
+        max_size=CHUNK_BYTES,
         normalized_chunking=_NORMALISATION,
         seed=0,
     )
@@ -38,8 +39,8 @@ def chunk_lengths(read: Callable[[int, int], bytes], size: int) -> Iterator[int]
         last = position + len(window) == size
         start = position
         for chunk in cutter.cut_buf(window):
-            # A cut within MAX_BYTES of the window's end may be the window's, not the content's.
-            if not last and start + len(window) - position < MAX_BYTES:
+            # A cut within CHUNK_BYTES of the window's end may be the window's, not the content's.
+            if not last and start + len(window) - position < CHUNK_BYTES:
                 break
             yield chunk.length
             position += chunk.length

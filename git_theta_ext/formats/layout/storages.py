@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.core.tensors import DTYPES, DType, TensorInfo
 from git_theta_ext.formats.base import Span
-from git_theta_ext.formats.torch.names import View, free_name
+from git_theta_ext.formats.layout.views import View, free_name
 
 _BYTE = DTYPES["U8"]
 

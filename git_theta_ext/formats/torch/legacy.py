@@ -13,9 +13,10 @@ from git_theta_ext.core.tensors import DTYPES
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout.storages import Storage, tile
 from git_theta_ext.formats.layout.tiles import assemble
+from git_theta_ext.formats.layout.views import View
 from git_theta_ext.formats.pickles.machine import Dict, Global, Persistent, Value
 from git_theta_ext.formats.pickles.stream import Budget, StreamMachine
-from git_theta_ext.formats.torch.names import _STORAGES, View, find_views
+from git_theta_ext.formats.torch.names import STORAGE_DTYPES, find_views
 
 NAME = "torch-legacy"
 _MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")
@@ -69,7 +70,7 @@ def _itemsizes(persistents: list[Persistent]) -> dict[str, int]:
         if len(parts) > 5 and parts[5] is not None:
             raise FormatError("torch-legacy: a storage that is a view of another")
         kind = parts[1].name if isinstance(parts[1], Global) else ""
-        name = "U8" if kind == "UntypedStorage" else _STORAGES.get(kind)
+        name = "U8" if kind == "UntypedStorage" else STORAGE_DTYPES.get(kind)
         if name is not None:
             sizes.setdefault(parts[2], DTYPES[name].itemsize)
     return sizes

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from git_theta_ext.core import limits
-from git_theta_ext.core.errors import BoundError, FormatError
+from git_theta_ext.core.errors import BoundError
 from git_theta_ext.core.tensors import DTYPES, DType
+from git_theta_ext.formats.layout.views import View, unique_names
 from git_theta_ext.formats.pickles.machine import Call, Dict, Global, Persistent, Set, Value
 
 LONE_NAME = "tensor"
 """What a tensor is called that was saved by itself, not in any container."""
 
 
-_STORAGES = {
+STORAGE_DTYPES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
     "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
     "ByteStorage": "U8", "BoolStorage": "BOOL", "ComplexFloatStorage": "C64",
@@ -28,7 +29,7 @@ _STORAGES = {
 }  # fmt: skip
 """dtypes of torch's typed storages; an UntypedStorage has none."""
 
-_DTYPES = {
+DTYPES_BY_NAME = {
     "float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
     "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "uint16": "U16",
     "uint32": "U32", "uint64": "U64", "complex32": "C32", "complex64": "C64", "complex128": "C128",
@@ -50,21 +51,6 @@ _PARTS = {
     "sparse3": ("compressed_indices", "plain_indices", "values"),
 }
 _MODULE_TABLES = frozenset({"_parameters", "_buffers", "_modules"})
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A tensor as the pickle describes it: a strided view of storage `key`, in elements.
-
-    `size` is None where the view is the whole storage. `dtype` is None where it is not known.
-    """
-
-    name: str
-    key: str
-    dtype: DType | None
-    offset: int = 0
-    size: tuple[int, ...] | None = None
-    stride: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,40 +128,6 @@ def _may_hold(value: Value) -> bool:
     return bool(value) if isinstance(value, list | tuple) else isinstance(value, Call | Persistent)
 
 
-def unique_names(paths: Iterable[tuple[str, ...]]) -> list[str]:
-    """One name for each path, all different: joined by dots, escaped where that is ambiguous.
-
-    Where several paths read the same, their keys are told apart by a backslash before each dot
-    and backslash inside a key; those that still read the same (an integer and a string as keys)
-    are numbered in order.
-    """
-    paths = list(paths)
-    plain = [".".join(path) for path in paths]
-    count: dict[str, int] = {}
-    for name in plain:
-        count[name] = count.get(name, 0) + 1
-    taken = {name for name, times in count.items() if times == 1}
-    names = []
-    for path, name in zip(paths, plain, strict=True):
-        if count[name] > 1:
-            name = ".".join(key.replace("\\", "\\\\").replace(".", "\\.") for key in path)
-            name = free_name(name, taken)
-            taken.add(name)
-        if len(name) > limits.NAME_CHARS:
-            raise FormatError(f"pickle: a tensor's name of {len(name)} characters")
-        names.append(name)
-    return names
-
-
-def free_name(name: str, taken: set[str]) -> str:
-    """`name`, or `name~2`, `name~3` ... where that is taken."""
-    number, candidate = 1, name
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}~{number}"
-    return candidate
-
-
 def _function(value: Call) -> str:
     """The name of the torch function that a call names; empty for others."""
     function = value.function
@@ -219,7 +171,7 @@ def _strided(function: str, args: tuple[Value, ...]) -> View | None:
         return None
     key, dtype = storage
     if function == "_rebuild_tensor_v3" and len(args) > 6 and isinstance(args[6], Global):
-        dtype = DTYPES.get(_DTYPES.get(args[6].name, ""))
+        dtype = DTYPES.get(DTYPES_BY_NAME.get(args[6].name, ""))
     if dtype is not None and dtype.name in _PACKED:
         return View("", key, dtype)
     if not _is_shape(size) or not _is_shape(stride) or len(size) != len(stride):
@@ -241,7 +193,7 @@ def _storage(value: Value) -> tuple[str, DType | None] | None:
     if not isinstance(parts, tuple) or len(parts) < 3 or not isinstance(parts[2], str):
         return None
     kind = parts[1].name if isinstance(parts[1], Global) else ""
-    return parts[2], DTYPES.get(_STORAGES.get(kind, ""))
+    return parts[2], DTYPES.get(STORAGE_DTYPES.get(kind, ""))
 
 
 def _children(value: Value, is_tensor: bool) -> Iterator[tuple[str | None, Value]]:

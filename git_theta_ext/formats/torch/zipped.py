@@ -11,8 +11,9 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout.storages import Storage, tile
+from git_theta_ext.formats.layout.views import View
 from git_theta_ext.formats.pickles import machine
-from git_theta_ext.formats.torch.names import View, find_views
+from git_theta_ext.formats.torch.names import find_views
 from git_theta_ext.formats.zips.archive import STORED, Entry, read_entries
 from git_theta_ext.formats.zips.layout import Assembly
 

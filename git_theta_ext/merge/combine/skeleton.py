@@ -13,8 +13,9 @@ from git_theta_ext.formats.base import Layout
 from git_theta_ext.formats.base import Literal as LiteralSegment
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
+from git_theta_ext.formats.pickles.contents import Contents, contents
 from git_theta_ext.manifest.model import Block, Manifest
-from git_theta_ext.merge.combine.pickles import Contents, Verdict, contents, judge
+from git_theta_ext.merge.combine.pickles import Verdict, judge
 from git_theta_ext.merge.decide.decisions import Plan
 from git_theta_ext.merge.decide.decisions import Side as Version
 from git_theta_ext.merge.decide.kinds import is_counter_name

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from git_theta_ext.core.braces import fold
 from git_theta_ext.core.text import printable
-from git_theta_ext.diff.report.groups import fold
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.conflicts.distance import Weighed
 

@@ -11,8 +11,8 @@ from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats.base import Crc32, Layout, SerializationId, Span
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.layout.storages import memory_order
+from git_theta_ext.formats.layout.views import unique_names
 from git_theta_ext.formats.torch import zipped
-from git_theta_ext.formats.torch.names import unique_names
 from tests.torchzip import Call, Global, Record, Storage, archive, save, state_dict, tensor
 
 

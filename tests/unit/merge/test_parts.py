@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from git_theta_ext.core.errors import ThetaError, UsageError
+from git_theta_ext.formats.pickles.contents import Contents
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.branches.tune import Score, Trial, command_of, parse_score
 from git_theta_ext.merge.branches.tune import judge as judge_trials
-from git_theta_ext.merge.combine.pickles import Contents, judge
+from git_theta_ext.merge.combine.pickles import judge
 from git_theta_ext.merge.combine.skeleton import merge_metadata, merge_order
 from git_theta_ext.merge.conflicts.state import Resolution, State, key_of, load, save
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
