@@ -32,6 +32,7 @@ from git_theta_ext.manifest.model import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Mani
 from git_theta_ext.manifest.text import has_conflict_markers, manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.reminders import remind
+from git_theta_ext.objects.store.where import store_of
 
 _WORTH_REMEMBERING = 8 << 20
 """A smaller checkpoint is cleaned again sooner than Git tells what it wrote."""
@@ -66,7 +67,7 @@ class Commands:
         # A hook that cannot be placed must not stop an add; `git theta status` tells.
         with suppress(ThetaError, OSError):
             hooks.ensure(repository, *launch.current_command())
-        repository.store.remove_stale()
+        store_of(repository).remove_stale()
         return repository
 
     @cached_property
@@ -79,7 +80,7 @@ class Commands:
 
     @cached_property
     def _memo(self) -> Memo:
-        return Memo(self._repository.store.root / "memo")
+        return Memo(store_of(self._repository).root / "memo")
 
     @cached_property
     def _checkin(self) -> Checkin:
@@ -104,7 +105,7 @@ class Commands:
                 written = {path: self._written[path] for path in self._worth_remembering}
                 checkin.remember_written(self._repository, written)
         if "_memo" in self.__dict__:
-            self._memo.trim(self._repository.store.root / "objects")
+            self._memo.trim(store_of(self._repository).root / "objects")
 
     def answer(self, request: Mapping[str, bytes], found: os.stat_result | None) -> None:
         """Read the rest of one request and answer it; a failure concerns one file only.
@@ -279,7 +280,7 @@ class Commands:
         self._rebuild(name, manifest, may_delay)
 
     def _all_here(self, manifest: Manifest) -> bool:
-        store = self._repository.store
+        store = store_of(self._repository)
         return all(store.has(ref.oid, ref.size) for ref in manifest.objects())
 
     def _rebuild(self, name: bytes, manifest: Manifest, in_work_tree: bool) -> None:

@@ -20,6 +20,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer.pointer_files import read_pointer
 
 _POINTER_BYTES = 1024
@@ -59,6 +60,6 @@ def manifest_of(text: bytes, path: str, repository: Repository, blocks: Blocks) 
 
 
 def _cleaned(place: Path, path: str, repository: Repository, blocks: Blocks) -> Manifest:
-    checkin = Checkin(blocks, References(repository), Memo(repository.store.root / "memo"))
+    checkin = Checkin(blocks, References(repository), Memo(store_of(repository).root / "memo"))
     with FileSource(place) as source:
         return parse_manifest(checkin.clean(path, source))

@@ -8,7 +8,7 @@ block when its chain decodes to the bytes that the manifest promises.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,7 @@ from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work
 from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import transport
 
 Kind = Literal["missing", "damaged", "manifest", "block"]
@@ -94,28 +95,6 @@ class Progress:
             self._path.unlink(missing_ok=True)
 
 
-def reachable_manifests(
-    repository: Repository, revisions: Iterable[str] = ()
-) -> Iterator[tuple[str, Manifest | ManifestError]]:
-    """Every blob that begins as a manifest and that anything in the repository names.
-
-    Args:
-        repository: any, bare ones too.
-        revisions: full object ids; only what these reach, if there are any.
-    """
-    named = list(revisions)
-    sources = ["--stdin"]
-    if not named:
-        sources = ["--all", "--reflog", "--indexed-objects", "--stdin"]
-        named = repository.revisions_in_progress()
-    answer = repository.git(
-        "rev-list", "--objects", "--no-object-names", "--ignore-missing", "--missing=print",
-        *sources, stdin="".join(f"{name}\n" for name in named).encode(),
-    )  # fmt: skip
-    oids = [line for line in answer.decode().split() if not line.startswith("?")]
-    yield from reachable.manifests(repository, oids)
-
-
 def check(
     repository: Repository,
     revisions: Iterable[str] = (),
@@ -134,12 +113,12 @@ def check(
     Raises:
         StoreError: the state of the check cannot be written, or an object cannot be read.
     """
-    store = repository.store
+    store = store_of(repository)
     report = Report()
     needed: dict[str, UpdateRef] = {}
     jobs: dict[str, tuple[str, str, BlockSpec, Block]] = {}
     whole: list[tuple[str, Manifest]] = []
-    for blob, manifest in reachable_manifests(repository, revisions):
+    for blob, manifest in reachable.reachable_manifests(repository, revisions):
         report.manifests += 1
         if isinstance(manifest, ManifestError):
             report.findings.append(Finding("manifest", blob, manifest.message))
@@ -270,7 +249,7 @@ def repair(repository: Repository, report: Report, objects: dict[str, UpdateRef]
     Raises:
         StoreError: the store cannot be written.
     """
-    store = repository.store
+    store = store_of(repository)
     wanted = [objects[item.oid] for item in report.findings if item.kind in ("missing", "damaged")]
     aside: dict[str, Path] = {}
     try:
@@ -298,14 +277,3 @@ def repair(repository: Repository, report: Report, objects: dict[str, UpdateRef]
             continue
         fixed.append(ref.oid)
     return fixed
-
-
-def reachable_objects(
-    repository: Repository, revisions: Iterable[str] = ()
-) -> dict[str, UpdateRef]:
-    """The objects, by id, that the readable ones of `reachable_manifests` need."""
-    found: dict[str, UpdateRef] = {}
-    for _, manifest in reachable_manifests(repository, revisions):
-        if isinstance(manifest, Manifest):
-            found.update((ref.oid, ref) for ref in manifest.objects())
-    return found

@@ -34,6 +34,7 @@ from git_theta_ext.git.repository import IndexEntry, Repository, file_mode_at
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room
+from git_theta_ext.objects.store.where import store_of
 
 Array = NDArray[Any]
 
@@ -209,12 +210,12 @@ def commit(
         raise UsageError(f"there is no revision {parent!r} here")
     references = _RevisionReferences(repository, base)
     blocks = Blocks.open(repository)
-    memo = Memo(repository.store.root / "memo")
+    memo = Memo(store_of(repository).root / "memo")
     checkin = Checkin(blocks, references, memo)
     container = container_of(path) or safetensors.NAME
     _check_metadata(metadata or {}, container)
     manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}, container))
-    memo.trim(repository.store.root / "objects")
+    memo.trim(store_of(repository).root / "objects")
     blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest)
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}

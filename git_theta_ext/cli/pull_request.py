@@ -39,6 +39,7 @@ from git_theta_ext.diff.report.words import is_training_state
 from git_theta_ext.diff.spectrum import with_spectra
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.where import store_of
 
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
 """How our comment begins; by it, it is found again."""
@@ -108,12 +109,12 @@ def _fill(
 
     def pairs(on_damage: OnDamage) -> Iterator[Pair]:
         # One after the other, and again when they are needed: together they may not fit in memory.
-        blocks = Blocks(repository.store)  # (which fetch nothing)
+        blocks = Blocks(store_of(repository))  # (which fetch nothing)
         return changed_checkpoints(
             repository, [between.old, between.new], [], blocks=blocks, on_damage=on_damage
         )
 
-    at_hand = AtHand(repository.store, _limit(env))
+    at_hand = AtHand(store_of(repository), _limit(env))
     at_hand.plan(pair for pair in pairs(damaged) if not is_training_state(pair.path))
     at_hand.plan(pair for pair in pairs(_silent) if is_training_state(pair.path))
     lfs_check.ask(report, Job(repository, event, between, env), at_hand)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.git.process import run_git, run_git_into
-from git_theta_ext.objects.store.store import Store
 
 if TYPE_CHECKING:
     from git_theta_ext.git.libgit2 import Reader
@@ -148,31 +147,14 @@ class Repository:
         pairs = (item.partition("\n") for item in text.split("\0") if item)
         return {name: value if newline else "true" for name, newline, value in pairs}
 
-    @cached_property
-    def store(self) -> Store:
-        """The object store of this repository; `theta.storage` may name another folder."""
-        root = self.common_dir / "theta"
-        reader = self._libgit2 if self._quick and root.is_dir() else None
-        # libgit2 may look for the system's settings elsewhere, so its word counts only where the
-        # store is in its usual place.
-        configured = reader.setting("theta.storage") if reader else self.setting("theta.storage")
-        if configured:
-            root = self.common_dir / Path(configured).expanduser()
-        return Store(
-            root, self._alternate_stores(), verified=self.common_dir / "theta" / "verified"
-        )
+    def quick_setting(self, name: str, folder: Path) -> str | None:
+        """A setting, from within the process where `folder` is there, else as `setting`.
 
-    def _alternate_stores(self) -> list[Path]:
-        """`theta` folders of the repositories that this one borrows Git objects from."""
-        folders: list[str] = []
-        try:
-            text = (self.common_dir / "objects/info/alternates").read_text("utf-8")
-            folders += [line for line in text.splitlines() if line and not line.startswith("#")]
-        except (OSError, UnicodeDecodeError):
-            pass
-        folders += os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(os.pathsep)
-        base = self.common_dir / "objects"
-        return [(base / folder).resolve().parent / "theta" for folder in folders if folder]
+        libgit2 may look for the system's settings elsewhere than Git, so its word counts only where
+        what the setting could move stands in its usual place.
+        """
+        reader = self._libgit2 if self._quick and folder.is_dir() else None
+        return reader.setting(name) if reader else self.setting(name)
 
     @property
     def top(self) -> Path:

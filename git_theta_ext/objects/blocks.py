@@ -25,6 +25,7 @@ from git_theta_ext.core.errors import (
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
 from git_theta_ext.manifest.model import Block, UpdateRef
 from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.work import Ledger, Work, needs_settings, of_chain
 from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
 from git_theta_ext.updates.chain import decode_chain, specs
@@ -81,7 +82,7 @@ class Blocks:
 
             transport.fetch(repository, objects)
 
-        return cls(repository.store, fetch)
+        return cls(store_of(repository), fetch)
 
     def writing_to(self, scratch: Store) -> Blocks:
         """The same blocks, but what is written goes into another store and is gone with it."""

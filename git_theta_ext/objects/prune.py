@@ -17,11 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from git_theta_ext.checkpoints import fsck
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.objects import reachable
 from git_theta_ext.objects.store.store import YOUNG_SECONDS
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import presence
 from git_theta_ext.objects.transfer.endpoints import Confirmed, Endpoint
 
@@ -138,7 +139,7 @@ def carry_out(
         StoreError: another command goes on writing, or an object cannot be removed.
     """
     removed: dict[str, int] = {}
-    store = repository.store
+    store = store_of(repository)
     with store.alone(_LOCK_SECONDS):
         kept, needed = _kept(repository, rules), _needed(repository)
         kept |= _unpushed(repository, endpoint, needed)
@@ -158,8 +159,9 @@ def carry_out(
 def refuse_shared(repository: Repository) -> None:
     """Raise UsageError where other repositories may use this store: what they need is not known."""
     if repository.setting("theta.storage"):
+        root = store_of(repository).root
         raise UsageError(
-            f"theta.storage is set: {repository.store.root} may be shared by clones that are not"
+            f"theta.storage is set: {root} may be shared by clones that are not"
             " known here, so nothing is removed from it",
             hint="if it is not shared: git -c theta.storage= theta prune   after moving the store"
             " to .git/theta",
@@ -171,7 +173,7 @@ def _objects(repository: Repository) -> Iterator[tuple[str, int, float]]:
 
     A time in the future counts as new: such an object is left alone.
     """
-    store, now = repository.store, time.time()
+    store, now = store_of(repository), time.time()
     for oid in list(store.oids()):
         with suppress(OSError):
             found = store.path(oid).stat()
@@ -180,11 +182,11 @@ def _objects(repository: Repository) -> Iterator[tuple[str, int, float]]:
 
 def _needed(repository: Repository) -> dict[str, UpdateRef]:
     """The objects of every manifest that anything names."""
-    found = _objects_of(fsck.reachable_manifests(repository))
+    found = _objects_of(reachable.reachable_manifests(repository))
     in_progress = [oid for name in _folders(repository) for oid in _states(name)]
     known = _existing(repository, [*in_progress, *_undone(repository)])
     if known:
-        found.update(_objects_of(fsck.reachable_manifests(repository, known)))
+        found.update(_objects_of(reachable.reachable_manifests(repository, known)))
     return found
 
 
@@ -203,7 +205,7 @@ def _kept(repository: Repository, rules: Rules) -> set[str]:
     named = [*trees, *(oid for oid in indexed if not oid.startswith("?")), *_undone(repository)]
     if not named:
         return set()
-    return set(_objects_of(fsck.reachable_manifests(repository, dict.fromkeys(named))))
+    return set(_objects_of(reachable.reachable_manifests(repository, dict.fromkeys(named))))
 
 
 def _unpushed(
@@ -219,7 +221,7 @@ def _unpushed(
     pushed = tracking_tips(repository, endpoint.remote) if endpoint is not None else []
     if not pushed:
         return set(needed)
-    known = _objects_of(fsck.reachable_manifests(repository, pushed))
+    known = _objects_of(reachable.reachable_manifests(repository, pushed))
     roots = [oid for name in _folders(repository) for oid in _states(name)]
     roots += _heads(repository)
     mine = [oid for oid, kind in _described(repository, roots) if kind in ("commit", "tag")]
@@ -231,7 +233,7 @@ def _unpushed(
     found = set(needed).difference(known)
     trees = _trees(repository, commits)
     if trees:
-        manifests = fsck.reachable_manifests(repository, dict.fromkeys(trees))
+        manifests = reachable.reachable_manifests(repository, dict.fromkeys(trees))
         found.update(_objects_of(manifests))
     return found
 

@@ -12,7 +12,7 @@ from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.derived import derived_length
 from git_theta_ext.formats.layout.skeleton import SpanRef
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Manifest
+from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Manifest, UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
@@ -156,3 +156,36 @@ def blobs_of(repository: Repository, revision: str) -> list[tuple[str, str]]:
         if mode.startswith("100"):
             rows.append((os.fsdecode(path), oid))
     return rows
+
+
+def reachable_manifests(
+    repository: Repository, revisions: Iterable[str] = ()
+) -> Iterator[tuple[str, Manifest | ManifestError]]:
+    """Every blob that begins as a manifest and that anything in the repository names.
+
+    Args:
+        repository: any, bare ones too.
+        revisions: full object ids; only what these reach, if there are any.
+    """
+    named = list(revisions)
+    sources = ["--stdin"]
+    if not named:
+        sources = ["--all", "--reflog", "--indexed-objects", "--stdin"]
+        named = repository.revisions_in_progress()
+    answer = repository.git(
+        "rev-list", "--objects", "--no-object-names", "--ignore-missing", "--missing=print",
+        *sources, stdin="".join(f"{name}\n" for name in named).encode(),
+    )  # fmt: skip
+    oids = [line for line in answer.decode().split() if not line.startswith("?")]
+    yield from manifests(repository, oids)
+
+
+def reachable_objects(
+    repository: Repository, revisions: Iterable[str] = ()
+) -> dict[str, UpdateRef]:
+    """The objects, by id, that the readable ones of `reachable_manifests` need."""
+    found: dict[str, UpdateRef] = {}
+    for _, manifest in reachable_manifests(repository, revisions):
+        if isinstance(manifest, Manifest):
+            found.update((ref.oid, ref) for ref in manifest.objects())
+    return found

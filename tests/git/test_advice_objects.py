@@ -13,6 +13,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, transport
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
@@ -40,7 +41,7 @@ def largest(repo: Repo, revision: str = "HEAD") -> Path:
     """The file of the largest object of a version."""
     manifest = parse_manifest(repo.blob(f"{revision}:{NAME}"))
     ref = max(manifest.objects(), key=lambda ref: ref.size)
-    return Repository.discover(repo.path).store.path(ref.oid)
+    return store_of(Repository.discover(repo.path)).path(ref.oid)
 
 
 def test_status_of_missing_objects(pushed: Repo) -> None:
@@ -60,7 +61,7 @@ def test_fsck(pushed: Repo, kind: str) -> None:
 def test_reading_what_is_not_here(pushed: Repo) -> None:
     path = largest(pushed)
     path.unlink()
-    store = Repository.discover(pushed.path).store
+    store = store_of(Repository.discover(pushed.path))
     with pytest.raises(MissingObjectError) as raised:
         store.read(path.name)
     hint = str(raised.value.hint)
@@ -75,7 +76,7 @@ def test_an_object_that_is_damaged(pushed: Repo, how: str, tmp_path: Path) -> No
     path = largest(pushed)
     damage(path)
     repository = Repository.discover(pushed.path)
-    store = repository.store
+    store = store_of(repository)
     pushed.git("init", "-q", "--bare", str(tmp_path / "other.git"))
     pushed.git("remote", "add", "other", str(tmp_path / "other.git"))
     refs = transport.objects_in(repository, [repository.resolve("HEAD") or ""])
@@ -100,7 +101,7 @@ def test_building_on_a_damaged_object(pushed: Repo) -> None:
     manifest = parse_manifest(pushed.blob(f"HEAD:{NAME}"))
     blocks = Blocks.open(repository)
     block = max((e.blocks[0] for e in manifest.entries), key=lambda block: block.nbytes)
-    damage(repository.store.path(block.chain[-1].oid))
+    damage(store_of(repository).path(block.chain[-1].oid))
     with pytest.raises(ThetaError) as raised:
         blocks.append(None, "0" * 64, block.chain, None)  # type: ignore[arg-type]
     do(pushed, only(str(raised.value.hint)))

@@ -19,6 +19,7 @@ from git_theta_ext.api.integrations import CommitCallback, latest_metrics
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.git import repository as repositories
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.store.where import store_of
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 
@@ -209,7 +210,7 @@ def test_the_quick_way_finds_the_same_repository(plain: Repo, tmp_path: Path) ->
         assert (quick.work_tree is None) == (slow.work_tree is None)
         if slow.work_tree is not None and quick.work_tree is not None:
             assert quick.work_tree.samefile(slow.work_tree)
-        assert os.path.realpath(quick.store.root) == os.path.realpath(slow.store.root)
+        assert os.path.realpath(store_of(quick).root) == os.path.realpath(store_of(slow).root)
         for name in (f"HEAD:{NAME}", "HEAD", "main^{commit}", "HEAD~", ":/Track", "nowhere"):
             assert quick.resolve(name) == slow.resolve(name)
     with pytest.raises(RepositoryError):

@@ -14,6 +14,7 @@ import pytest
 
 from git_theta_ext.git.repository import Repository, scratch_objects
 from git_theta_ext.objects.store import durable
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import lfs, pointers, transport
 from git_theta_ext.objects.transfer.pointer_files import read_pointer, scratch_commit
 from tests.checkpoints import safetensors
@@ -95,7 +96,7 @@ def test_scratch_files_do_not_grow_with_the_number_of_objects(
 
     def counting(repository: Repository, arguments: list[str], **options: Any) -> tuple[int, str]:
         if "fetch" in arguments:
-            folder = repository.store.root / "lfs"
+            folder = store_of(repository).root / "lfs"
             seen.append(sum(path.is_file() for path in folder.rglob("*")))
         return run(repository, arguments, **options)
 
@@ -115,7 +116,7 @@ def test_scratch_files_do_not_grow_with_the_number_of_objects(
         shutil.rmtree(place / ".git/theta")
         there = Repository.discover(place)
         transport.fetch(there, refs)
-        assert [there.store.read(ref.oid) for ref in refs] == contents
+        assert [store_of(there).read(ref.oid) for ref in refs] == contents
         assert repo.git("for-each-ref") == ""
     few, many = seen
     assert many == few

@@ -16,6 +16,7 @@ from git_theta_ext.git import hooks
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import transport
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
@@ -371,7 +372,7 @@ def test_a_missing_object_stops_the_push(repo: Repo) -> None:
     remote = bare(repo)
     history(repo, 1)
     refs = objects_of(repo, f"HEAD:{NAME}")
-    store = Repository.discover(repo.path).store
+    store = store_of(Repository.discover(repo.path))
     store.path(refs[0].oid).unlink()
     said = repo.run("git", "push", "origin", "main", ok=(1,)).stderr.decode()
     assert refs[0].oid in said
@@ -383,7 +384,7 @@ def test_a_damaged_object_stops_the_push(repo: Repo) -> None:
     remote = bare(repo)
     history(repo, 1)
     refs = objects_of(repo, f"HEAD:{NAME}")
-    damage(Repository.discover(repo.path).store.path(refs[-1].oid))
+    damage(store_of(Repository.discover(repo.path)).path(refs[-1].oid))
     said = repo.run("git", "push", "origin", "main", ok=(1,)).stderr.decode()
     assert "is damaged" in said
     assert repo.git("ls-remote", str(remote)) == ""
@@ -491,7 +492,7 @@ def test_the_commands(repo: Repo, tmp_path: Path) -> None:
     clone = Repo(tmp_path / "clone")
     clone.theta("install", "--local")
     clone.git("checkout", "-q", "main", env={"GIT_THETA_SKIP_SMUDGE": "1"})
-    store = Repository.discover(clone.path).store
+    store = store_of(Repository.discover(clone.path))
     assert list(store.oids()) == []
     clone.theta("fetch")
     assert all(store.has(ref.oid) for ref in objects_of(repo, f"HEAD:{NAME}"))

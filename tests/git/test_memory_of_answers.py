@@ -15,6 +15,7 @@ from git_theta_ext.checkpoints.predecessors import References
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.where import store_of
 from tests.checkpoints import safetensors
 from tests.conftest import Repo
 
@@ -26,7 +27,7 @@ COUNT = 3 << 20
 def _remembered(repo: Repo) -> bytes | None:
     """What the filter would answer at once for the work-tree file."""
     repository = Repository.discover(repo.path)
-    memo = Memo(repository.store.root / "memo")
+    memo = Memo(store_of(repository).root / "memo")
     checkin = Checkin(Blocks.open(repository), References(repository), memo)
     with FileSource(repo.path / NAME) as source:
         return checkin.remembered(NAME, source)

@@ -17,6 +17,7 @@ import pytest
 from git_theta_ext.core.errors import StoreError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.store.where import store_of
 from tests.checkpoints import changed, model, safetensors
 from tests.conftest import Repo
 from tests.git.transport_fixtures import lfs_server
@@ -190,7 +191,7 @@ def test_a_store_that_may_be_shared_is_left_alone(pushed: Repo, tmp_path: Path) 
 
 
 def test_writers_keep_it_out_and_killed_ones_do_not(pushed: Repo) -> None:
-    writing, store = (Repository.discover(pushed.path).store for _ in range(2))
+    writing, store = (store_of(Repository.discover(pushed.path)) for _ in range(2))
     writing.share()
     with pytest.raises(StoreError, match="another command"), store.alone(0.1):
         pass

@@ -14,6 +14,7 @@ from git_theta_ext.core.errors import CorruptObjectError, MissingObjectError, Tr
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, lfs, transport
 from tests.conftest import Repo
 from tests.git.transport_fixtures import LfsServer, damage, lfs_server, put
@@ -75,8 +76,8 @@ def test_path_remotes_take_and_give(make: Make, tmp_path: Path, kind: str) -> No
 
     there = make("there", url)
     transport.fetch(there, refs)
-    assert [there.store.read(ref.oid) for ref in refs] == list(CONTENTS)
-    assert all(there.store.path(ref.oid).stat().st_nlink == 1 for ref in refs)
+    assert [store_of(there).read(ref.oid) for ref in refs] == list(CONTENTS)
+    assert all(store_of(there).path(ref.oid).stat().st_nlink == 1 for ref in refs)
 
 
 def test_objects_come_from_a_remotes_own_store(make: Make) -> None:
@@ -84,7 +85,7 @@ def test_objects_come_from_a_remotes_own_store(make: Make) -> None:
     here = make("here", str(other.top))
     seen: list[int] = []
     transport.fetch(here, refs, progress=seen.append)
-    assert all(here.store.has(ref.oid, ref.size) for ref in refs)
+    assert all(store_of(here).has(ref.oid, ref.size) for ref in refs)
     assert sum(seen) == sum(map(len, CONTENTS))
 
 
@@ -94,11 +95,11 @@ def test_objects_in_the_local_lfs_folder_need_no_remote(make: Make) -> None:
     for ref in refs:
         path = lfs_path(here.git_dir, ref)
         path.parent.mkdir(parents=True)
-        path.write_bytes(other.store.read(ref.oid))
+        path.write_bytes(store_of(other).read(ref.oid))
     damage(lfs_path(here.git_dir, refs[1]))
     with pytest.raises(MissingObjectError, match=refs[1].oid):
         transport.fetch(here, refs)
-    assert [here.store.has(ref.oid) for ref in refs] == [True, False, True]
+    assert [store_of(here).has(ref.oid) for ref in refs] == [True, False, True]
 
 
 def test_lfs_storage_is_respected_on_both_sides(make: Make, tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_lfs_storage_is_respected_on_both_sides(make: Make, tmp_path: Path) -> N
     there = make("there")
     Repo(there.top).git("config", "lfs.storage", str(tmp_path / "elsewhere"))
     transport.fetch(Repository.discover(there.top), [ref])
-    assert there.store.read(ref.oid) == b"content"
+    assert store_of(there).read(ref.oid) == b"content"
 
 
 def test_what_is_nowhere_is_named_and_the_rest_is_kept(make: Make) -> None:
@@ -123,7 +124,7 @@ def test_what_is_nowhere_is_named_and_the_rest_is_kept(make: Make) -> None:
     assert ABSENT.oid in caught.value.message
     assert "origin: not there" in caught.value.message
     assert "git theta fetch" in str(caught.value.hint)
-    assert all(here.store.has(ref.oid) for ref in refs)
+    assert all(store_of(here).has(ref.oid) for ref in refs)
 
 
 def test_a_repository_without_a_remote_says_so(make: Make) -> None:
@@ -133,12 +134,12 @@ def test_a_repository_without_a_remote_says_so(make: Make) -> None:
 
 def test_a_damaged_object_of_a_remote_is_refused(make: Make) -> None:
     refs = put(other := make("other"), *CONTENTS)
-    damage(other.store.path(refs[0].oid))
+    damage(store_of(other).path(refs[0].oid))
     here = make("here", str(other.top))
     with pytest.raises(MissingObjectError, match="should be object"):
         transport.fetch(here, refs)
-    assert not here.store.has(refs[0].oid)
-    assert here.store.has(refs[1].oid)
+    assert not store_of(here).has(refs[0].oid)
+    assert store_of(here).has(refs[1].oid)
 
 
 def test_another_remote_helps_out(make: Make) -> None:
@@ -148,14 +149,14 @@ def test_another_remote_helps_out(make: Make) -> None:
     Repo(here.top).git("remote", "add", "gone", "/nowhere/at/all")
     Repo(here.top).git("remote", "add", "spare", str(full.top))
     transport.fetch(here, refs, remote="gone")
-    assert all(here.store.has(ref.oid) for ref in refs)
+    assert all(store_of(here).has(ref.oid) for ref in refs)
 
 
 def test_a_damaged_object_is_never_pushed(make: Make) -> None:
     remote = make("remote", bare=True)
     here = make("here", str(remote.git_dir))
     (ref,) = put(here, b"content")
-    damage(here.store.path(ref.oid))
+    damage(store_of(here).path(ref.oid))
     with pytest.raises(CorruptObjectError, match="is damaged"):
         transport.push(here, "origin", str(remote.git_dir), [ref])
     assert not lfs_path(remote.git_dir, ref).exists()
@@ -166,7 +167,7 @@ def test_a_push_needs_every_object_here_or_there(make: Make) -> None:
     here = make("here", str(remote.git_dir))
     refs = put(here, *CONTENTS)
     transport.push(here, "origin", str(remote.git_dir), refs[:1])
-    here.store.path(refs[0].oid).unlink()
+    store_of(here).path(refs[0].oid).unlink()
     assert transport.push(here, "origin", str(remote.git_dir), refs).count == 2
     with pytest.raises(MissingObjectError):
         transport.push(here, "origin", str(remote.git_dir), [ABSENT])
@@ -221,10 +222,10 @@ def test_http_takes_and_gives(make: Make, server: LfsServer) -> None:
     assert not (here.git_dir / "lfs/objects").exists()
 
     transport.fetch(there, refs, progress=seen.append)
-    assert [there.store.read(ref.oid) for ref in refs] == list(CONTENTS)
+    assert [store_of(there).read(ref.oid) for ref in refs] == list(CONTENTS)
     assert sum(seen) == sum(map(len, CONTENTS))
-    assert not list((there.store.root / "lfs").glob("run-*"))
-    assert not list((there.store.root / "lfs").glob("objects/??/??/*"))
+    assert not list((store_of(there).root / "lfs").glob("run-*"))
+    assert not list((store_of(there).root / "lfs").glob("objects/??/??/*"))
     counted = Repo(there.top).git("count-objects").split()[0]
     assert counted == "0"
 
@@ -262,7 +263,13 @@ def test_what_another_process_took_meanwhile_is_not_missed(
     def overtaken(*arguments: Any) -> Path:
         folder = download(*arguments)
         for ref in refs[: next(left)]:
-            take(there.store, transport.object_path(folder, ref.oid), ref.oid, ref.size, move=True)
+            take(
+                store_of(there),
+                transport.object_path(folder, ref.oid),
+                ref.oid,
+                ref.size,
+                move=True,
+            )
         return folder
 
     def overtaken_late(store: Store, source: Path, oid: str, size: int, **options: bool) -> None:
@@ -273,11 +280,11 @@ def test_what_another_process_took_meanwhile_is_not_missed(
     monkeypatch.setattr(lfs, "fetch", overtaken)
     monkeypatch.setattr(Store, "take", overtaken_late)
     transport.fetch(there, refs)
-    assert [there.store.read(ref.oid) for ref in refs] == list(CONTENTS)
+    assert [store_of(there).read(ref.oid) for ref in refs] == list(CONTENTS)
     again = over_http(make, server, "again")
     there = again
     transport.fetch(again, refs)
-    assert [again.store.read(ref.oid) for ref in refs] == list(CONTENTS)
+    assert [store_of(again).read(ref.oid) for ref in refs] == list(CONTENTS)
 
 
 def test_settings_that_make_git_lfs_fetch_less_do_not_count(make: Make, server: LfsServer) -> None:
@@ -288,7 +295,7 @@ def test_settings_that_make_git_lfs_fetch_less_do_not_count(make: Make, server: 
     Repo(there.top).git("config", "lfs.fetchinclude", "nothing/*")
     Repo(there.top).git("config", "lfs.fetchrecentalways", "true")
     transport.fetch(there, refs)
-    assert all(there.store.has(ref.oid, ref.size) for ref in refs)
+    assert all(store_of(there).has(ref.oid, ref.size) for ref in refs)
 
 
 def test_the_endpoint_of_lfsconfig_counts_once_it_is_confirmed(
@@ -321,7 +328,7 @@ def test_what_the_server_lacks_is_named(make: Make, server: LfsServer) -> None:
     there = over_http(make, server, "there")
     with pytest.raises(MissingObjectError, match=ABSENT.oid):
         transport.fetch(there, [*refs, ABSENT])
-    assert all(there.store.has(ref.oid) for ref in refs)
+    assert all(store_of(there).has(ref.oid) for ref in refs)
 
 
 def test_damage_at_the_server_is_refused(make: Make, server: LfsServer) -> None:
@@ -331,15 +338,15 @@ def test_damage_at_the_server_is_refused(make: Make, server: LfsServer) -> None:
     there = over_http(make, server, "there")
     with pytest.raises(MissingObjectError, match=refs[0].oid):
         transport.fetch(there, refs)
-    assert not there.store.has(refs[0].oid)
+    assert not store_of(there).has(refs[0].oid)
     server.objects[refs[0].oid] = CONTENTS[0]
     transport.fetch(there, refs)
-    assert there.store.read(refs[0].oid) == CONTENTS[0]
+    assert store_of(there).read(refs[0].oid) == CONTENTS[0]
 
 
 def test_damage_here_is_refused_before_anything_is_sent(make: Make, server: LfsServer) -> None:
     refs = put(here := over_http(make, server, "here"), *CONTENTS)
-    damage(here.store.path(refs[2].oid))
+    damage(store_of(here).path(refs[2].oid))
     with pytest.raises(CorruptObjectError, match=refs[2].oid):
         push_http(here, refs)
     assert not server.requests

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects.store.where import store_of
 
 
 def put(repository: Repository, *contents: bytes) -> list[UpdateRef]:
     """Store some objects."""
     refs = []
     for content in contents:
-        oid, size = repository.store.put([content])
+        oid, size = store_of(repository).put([content])
         refs.append(UpdateRef("dense", oid, size))
     return refs
 

@@ -26,6 +26,7 @@ from git_theta_ext.checkpoints.smudge import Checkout
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.where import store_of
 from tests.checkpoints import safetensors
 
 NAME = "model.safetensors"
@@ -263,7 +264,7 @@ class Bench:
         root, then = repo / ".git/theta", time.time() - 2 * 86400
         for path in root.rglob("*"):
             os.utime(path, (then, then))
-        Repository.discover(repo).store.remove_stale()
+        store_of(Repository.discover(repo)).remove_stale()
         yield from (root / "tmp").glob("*")
         for name in ("memo", "confirmed"):
             yield from (root / name).glob("*.*")

@@ -10,6 +10,7 @@ from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import all_here, plural, size, to_json
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import transport
 
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         wanted = transfers.current(repository)
     objects = transport.objects_in(repository, wanted, (), transfers.warn_of_damage)
-    missing = [o for o in objects.values() if not repository.store.has(o.oid, o.size)]
+    missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
     total = sum(item.size for item in missing)
     with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
         places = transport.fetch(repository, missing, remote=remote, progress=progress)

@@ -14,6 +14,7 @@ from git_theta_ext.core.errors import CorruptObjectError, ManifestError, Missing
 from git_theta_ext.core.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects import reachable
 from git_theta_ext.objects.transfer import presence
 from git_theta_ext.objects.transfer.endpoints import Endpoint
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     report = fsck.check(repository, revisions, resume=args.resume)
     fixed: list[str] = []
     if args.repair and report.findings:
-        objects = fsck.reachable_objects(repository, revisions)
+        objects = reachable.reachable_objects(repository, revisions)
         fixed = fsck.repair(repository, report, objects)
         # What the repaired objects decode to has not been looked at yet.
         report = fsck.check(repository, revisions) if fixed else report
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lacking(repository: Repository, endpoint: Endpoint, revisions: list[str]) -> list[UpdateRef]:
-    objects = fsck.reachable_objects(repository, revisions)
+    objects = reachable.reachable_objects(repository, revisions)
     there = presence.present(repository, endpoint, objects.values())
     return [ref for oid, ref in objects.items() if oid not in there]
 

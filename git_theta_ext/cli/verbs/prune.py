@@ -13,6 +13,7 @@ from git_theta_ext.core.text import plural, printable, size, to_json
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects import prune
 from git_theta_ext.objects.prune import Plan, Rules
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, presence
 from git_theta_ext.objects.transfer.endpoints import Endpoint
 
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     remote = args.remote or repository.setting("theta.pruneRemote")
     remote = remote or endpoints.keeping_remote(repository)
     endpoint = presence.endpoint_of(repository, remote) if remote else None
-    total = sum(repository.store.path(oid).stat().st_size for oid in repository.store.oids())
+    total = sum(
+        store_of(repository).path(oid).stat().st_size for oid in store_of(repository).oids()
+    )
     with Progress(f"Asking {remote}", total if remote else 0) as progress:
         found = prune.plan(repository, endpoint, rules, progress)
     removed = found.removable

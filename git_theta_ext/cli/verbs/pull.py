@@ -12,6 +12,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import all_here, plural, printable, size, to_json
 from git_theta_ext.git import installation
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import transport
 
 
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     objects = transport.objects_in(
         repository, [entry.oid for entry in entries], (), transfers.warn_of_damage
     )
-    missing = [o for o in objects.values() if not repository.store.has(o.oid, o.size)]
+    missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
     total = sum(item.size for item in missing)
     with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
         places = transport.fetch(repository, missing, remote=remote, progress=progress)

@@ -28,6 +28,7 @@ from git_theta_ext.git.process import run_watched
 from git_theta_ext.git.repository import Repository, scratch_objects
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.verified import only_ours
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import lfsconfig
 from git_theta_ext.objects.transfer.endpoints import Endpoint
 from git_theta_ext.objects.transfer.lfs_watch import Watch
@@ -84,7 +85,7 @@ def fetch(
         LfsNotInstalledError: there is no git-lfs.
         TransferError: it failed and brought nothing; carries what it said.
     """
-    folder = repository.store.root / "lfs"
+    folder = store_of(repository).root / "lfs"
     with _scratch(repository) as scratch:
         environment = scratch_objects(repository, scratch / "git")
         commit = scratch_commit(repository, scratch / "pointers", objects, environment)
@@ -311,7 +312,7 @@ def push(
     """
     with _scratch(repository) as scratch:
         for item in objects:
-            source = repository.store.find(item.oid, item.size)
+            source = store_of(repository).find(item.oid, item.size)
             if source is not None:
                 _link(source, scratch / "objects" / item.oid[:2] / item.oid[2:4] / item.oid)
         status, said, moved = _run(
@@ -358,7 +359,7 @@ def _scratch(repository: Repository) -> Iterator[Path]:
     It lies in the store, so that objects can be linked, but never in one that others write to:
     whoever put another folder in its place could have git-lfs run commands, by its settings.
     """
-    folder = repository.store.root / "lfs"
+    folder = store_of(repository).root / "lfs"
     if not all(only_ours(one.lstat()) for one in (folder.parent, folder) if os.path.lexists(one)):
         folder = repository.common_dir / "theta" / "lfs"
     scratch = folder / f"run-{os.getpid()}-{secrets.token_hex(8)}"

@@ -16,6 +16,7 @@ from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.store import sha256_of
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, lfs
 from git_theta_ext.objects.transfer.endpoints import Endpoint
 from git_theta_ext.objects.transfer.transport import Progress, object_path
@@ -84,6 +85,6 @@ def present(
 def _is_second_copy(repository: Repository, path: Path, item: UpdateRef) -> bool:
     """Whether a file has an object's size and is not the one in the store here."""
     there = path.stat()
-    here = repository.store.path(item.oid)
+    here = store_of(repository).path(item.oid)
     same = here.exists() and os.path.samestat(there, here.stat())
     return not same and stat.S_ISREG(there.st_mode) and there.st_size == item.size

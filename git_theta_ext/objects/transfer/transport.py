@@ -30,6 +30,7 @@ from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.store.durable import Durable
 from git_theta_ext.objects.store.store import Store, folders_above
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, lfs, lfsconfig, pointers
 from git_theta_ext.objects.transfer.endpoints import Confirmed, Endpoint
 
@@ -76,7 +77,7 @@ def fetch(
         TransferError: git-lfs is needed and not installed.
         StoreError: the disk is full.
     """
-    with repository.store.gathering():
+    with store_of(repository).gathering():
         return _fetch(repository, objects, remote, progress)
 
 
@@ -86,7 +87,7 @@ def _fetch(
     remote: str | None,
     progress: Progress | None,
 ) -> list[str]:
-    store = repository.store
+    store = store_of(repository)
     wanted = {item.oid: item for item in objects if not store.has(item.oid, item.size)}
     if not wanted:
         return []
@@ -173,11 +174,11 @@ def _fetch_from(
         raise endpoint.named.refusal("it was not asked")
     if endpoint.folder is None:
         folder = lfs.fetch(repository, endpoint, list(wanted.values()), advance)
-        return _take_all(repository.store, folder, wanted, _silent, remove=True)
+        return _take_all(store_of(repository), folder, wanted, _silent, remove=True)
     common = endpoints.common_dir_of(endpoint.folder)
     damaged = []
     for folder in (endpoints.lfs_folder(repository, common), common / "theta"):
-        damaged += _take_all(repository.store, folder, wanted, advance)
+        damaged += _take_all(store_of(repository), folder, wanted, advance)
     return damaged
 
 
@@ -267,7 +268,7 @@ def push(
         return Pushed(0, 0)
     warning = None
     claimed: list[UpdateRef] = []
-    store = repository.store
+    store = store_of(repository)
     store.share()  # what is about to be sent must not be pruned
     if endpoint.folder is not None:
         warning = _push_to_folder(repository, endpoint, items, advance)
@@ -322,7 +323,7 @@ def _unconfirmed(
     if endpoint.folder is not None:
         folder = endpoints.lfs_folder(repository, endpoints.common_dir_of(endpoint.folder))
         # By its hash: who can write there may have put something else under the name.
-        store = repository.store
+        store = store_of(repository)
         absent = [
             item
             for item in items.values()
@@ -347,14 +348,14 @@ def _push_to_folder(
     common = endpoints.common_dir_of(endpoint.folder or Path())
     folder, moved = endpoints.lfs_folder_to_fill(repository, endpoint)
     fetch(repository, items, remote=endpoint.remote)
-    repository.store.share()
+    store_of(repository).share()
     try:
         # Permissions follow the Git object folder there, so that shared repositories work.
         mode = (common / "objects").stat().st_mode & 0o7777
         target = Durable(str(folder / "tmp"), folders_above, _maker(folder, mode), "theta-")
 
         def copy(item: UpdateRef) -> int:
-            source = repository.store.find(item.oid, item.size)
+            source = store_of(repository).find(item.oid, item.size)
             if source is None:
                 raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
             kept = None if os.name == "nt" else mode & 0o666

@@ -21,6 +21,7 @@ from git_theta_ext.core.errors import MissingObjectError, ThetaError, TransferEr
 from git_theta_ext.drivers import pre_push
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, pointers, transport
 from tests.checkpoints import model, safetensors
 from tests.conftest import Repo
@@ -125,7 +126,7 @@ def test_other_bytes_than_were_asked_for(new_repo: NewRepo) -> None:
         repository = connected(new_repo, site.url)
         with pytest.raises(MissingObjectError):
             transport.fetch(repository, [ABSENT])
-    assert not list(repository.store.oids())
+    assert not list(store_of(repository).oids())
 
 
 def test_objects_that_nobody_asked_for(new_repo: NewRepo) -> None:
@@ -142,7 +143,7 @@ def test_objects_that_nobody_asked_for(new_repo: NewRepo) -> None:
         repository = connected(new_repo, site.url)
         with pytest.raises(MissingObjectError):
             transport.fetch(repository, [ABSENT])
-    assert not list(repository.store.oids())
+    assert not list(store_of(repository).oids())
     assert stored(repository) < 4096
 
 
@@ -283,7 +284,7 @@ def test_a_file_of_this_machine_as_an_object(new_repo: NewRepo, tmp_path: Path) 
         repository = connected(new_repo, site.url)
         with pytest.raises(MissingObjectError):
             transport.fetch(repository, [UpdateRef("dense", oid, 100)])
-        assert not repository.store.has(oid, 100)
+        assert not store_of(repository).has(oid, 100)
         server = uploaded.Server(site.url, "")
         item = UpdateRef("dense", oid, 100)
         server.missing([item])
