@@ -6,6 +6,7 @@ from collections.abc import Container
 
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.bounds import check_together, claimed, free_space
@@ -50,7 +51,7 @@ class RoomAhead:
         before = {entry.path: entry.oid for entry in self._repository.index()}
         coming = {
             path: oid
-            for path, oid in reachable.blobs_of(self._repository, tree)
+            for path, oid in blobs_of(self._repository, tree)
             if path not in done and (before.get(path) != oid or not (top / path).is_file())
         }
         texts = reachable.manifest_texts(self._repository, dict.fromkeys(coming.values()))

@@ -5,24 +5,24 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from git_theta_ext.checkpoints.counterparts import counterpart, counterparts
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import PathReferences, References
 from git_theta_ext.core.errors import ChangedWhileReadError, MissingObjectError, TransferError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
-from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec, TensorInfo, cut
+from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
 from git_theta_ext.formats import read_layout
-from git_theta_ext.formats.base import Layout, Literal, Source, Span
+from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.companions import has_neighbour
 from git_theta_ext.formats.layout import opaque, skeleton
-from git_theta_ext.formats.layout.chunks import chunk_lengths
-from git_theta_ext.formats.layout.derived import derived_length
+from git_theta_ext.formats.layout.places import Place, blocks_of
 from git_theta_ext.formats.layout.source import BytesSource, FileSource
 from git_theta_ext.git.repository import Repository, git_hash
 from git_theta_ext.manifest.model import Block, Entry, Manifest
@@ -48,17 +48,13 @@ class Cancelled(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """One block of the file: which tensor's, which of its blocks, and where it lies.
+class _Piece(Place):
+    """One block of the file.
 
     Of a chunk of a file whose earlier version has chunks, also the SHA-256 of its bytes, and the
     chunk that stood in its place, where there was one.
     """
 
-    span: Span
-    position: int
-    spec: BlockSpec
-    offset: int
     digest: str | None = None
     before: Block | None = None
 
@@ -141,7 +137,11 @@ class Checkin:
         layout = self._layout(path, source)
         tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
         references = self._references.for_path(path, tensors)
-        pieces = self._with_chunks_before(list(_pieces(layout, source)), source, references)
+        pieces = [
+            _Piece(place.span, place.position, place.spec, place.offset)
+            for place in blocks_of(layout, source)
+        ]
+        pieces = self._with_chunks_before(pieces, source, references)
 
         self._fetch_predecessors(pieces, source, references)
 
@@ -327,7 +327,7 @@ class Checkin:
         if found is None or piece.span.opaque:
             return None
         entry, block = found
-        spec = _counterpart(entry.tensor, piece)
+        spec = counterpart(entry.tensor, piece)
         return None if spec is None or block.nbytes != spec.nbytes else (spec, block)
 
     def _kin(
@@ -359,78 +359,3 @@ def _hash_of(source: Source, offset: int, length: int) -> str:
     for start in range(offset, offset + length, _SLICE_BYTES):
         digest.update(source.read(start, min(_SLICE_BYTES, offset + length - start)))
     return digest.hexdigest()
-
-
-def _pieces(layout: Layout, source: Source) -> Iterator[_Piece]:
-    """Every block of a file, in file order."""
-    offset = 0
-    for segment in layout.segments:
-        if isinstance(segment, Literal):
-            offset += len(segment.data)
-        elif isinstance(segment, Span):
-            start = offset
-            for position, spec in enumerate(_specs(segment, source, offset)):
-                yield _Piece(segment, position, spec, start)
-                start += spec.nbytes
-            offset += segment.tensor.nbytes
-        else:
-            offset += derived_length(segment)
-
-
-def counterparts(now: Sequence[str], before: Sequence[Block]) -> list[Block | None]:
-    """For each chunk the earlier one that stood in its place, unless that is still there.
-
-    Between two chunks that are as they were, those that changed stand for each other by their
-    place in the row. Where there is none to stand for, the chunk beside has what the new one may
-    repeat.
-
-    Args:
-        now: the SHA-256 of each chunk.
-        before: the earlier chunks.
-    """
-    places = {block.sha256: at for at, block in reversed(list(enumerate(before)))}
-    found: list[Block | None] = [None] * len(now)
-    start, last = 0, -1
-    anchors = [(at, places[digest]) for at, digest in enumerate(now) if digest in places]
-    for stop, place in [*anchors, (len(now), len(before))]:
-        if place <= last:
-            continue  # moved backwards: what lies between says nothing
-        beside = before[max(0, last) : last + 1] or before[place : place + 1]
-        gone = before[last + 1 : place] or beside
-        for number, at in enumerate(range(start, stop)):
-            if now[at] not in places and gone:
-                found[at] = gone[min(len(gone) - 1, number * len(gone) // (stop - start))]
-        start, last = stop + 1, place
-    return found
-
-
-def _counterpart(then: TensorInfo, piece: _Piece) -> BlockSpec | None:
-    """What the block at the place of a piece was in an earlier version of its tensor.
-
-    None where blocks do not correspond: they do if they begin at the same row (or, where rows are
-    larger than blocks, at the same element of a tensor of the same shape).
-    """
-    now = piece.span.tensor
-    if then.dtype == now.dtype and then.memory_shape == now.memory_shape:
-        return piece.spec
-    if len(then.shape) != len(now.shape) or then.order != now.order:
-        return None
-    before, after = list(cut(then)), list(cut(now))
-    if piece.position >= len(before):
-        return None
-    by_rows = len(before[0].shape) == len(after[0].shape) == len(now.shape)
-    alike = piece.position == 0 or before[0].shape[:1] == after[0].shape[:1]
-    if alike and (by_rows or then.shape == now.shape):
-        return before[piece.position]
-    return None
-
-
-def _specs(span: Span, source: Source, offset: int) -> Iterator[BlockSpec]:
-    if not span.opaque or span.tensor.nbytes == 0:
-        yield from cut(span.tensor)
-        return
-    lengths = chunk_lengths(
-        lambda start, length: source.read(offset + start, length), span.tensor.nbytes
-    )
-    for length in lengths:
-        yield BlockSpec(DTYPES["U8"], (length,))

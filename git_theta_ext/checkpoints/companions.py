@@ -13,14 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from git_theta_ext import formats
-from git_theta_ext.checkpoints.smudge import entry_specs
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import ManifestError, ThetaError
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.formats import companions
 from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
-from git_theta_ext.formats.layout import opaque, skeleton
+from git_theta_ext.formats.layout import opaque
 from git_theta_ext.formats.layout.skeleton import SpanRef
 from git_theta_ext.formats.layout.source import BytesSource, FileSource
 from git_theta_ext.git.work_tree import WorkTree
@@ -73,10 +72,10 @@ def _adopted(source: Source, manifest: Manifest, blocks: Blocks) -> Layout | Non
         return None
     try:
         blocks.ensure(manifest.skeleton.chain)
-        segments = skeleton.decode(blocks.read_bytes(manifest.skeleton)).segments
+        segments = blocks.skeleton(manifest).segments
     except ThetaError:
         return None
-    entries = {entry.tensor.name: entry for entry in manifest.entries}
+    entries = manifest.by_name()
     made: list[Segment] = []
     places: list[tuple[int, BlockSpec, str]] = []
     offset = 0
@@ -105,7 +104,7 @@ def _adopted(source: Source, manifest: Manifest, blocks: Blocks) -> Layout | Non
 
 
 def _places(entry: Entry, offset: int) -> Iterable[tuple[int, BlockSpec, str]]:
-    specs = entry_specs(entry)
+    specs = entry.specs()
     if len(specs) != len(entry.blocks):
         raise ManifestError(f"tensor {entry.tensor.name!r} does not have its blocks")
     for spec, block in zip(specs, entry.blocks, strict=True):

@@ -23,6 +23,7 @@ from git_theta_ext.core.errors import ManifestError, RepositoryError
 from git_theta_ext.core.text import size
 from git_theta_ext.formats.layout import opaque
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.trees import blob_sizes, blobs_of
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, Manifest, UpdateRef, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
@@ -131,7 +132,7 @@ class Contents:
         return None if found is None else found.manifest
 
     def _look(self, oid: str, name: str) -> Content | None:
-        length = reachable.blob_sizes(self.repository, [oid]).get(oid)
+        length = blob_sizes(self.repository, [oid]).get(oid)
         if not length:
             return None
         if length <= MAX_BYTES:
@@ -215,7 +216,7 @@ def not_plain(repository: Repository, oids: Iterable[str]) -> set[str]:
             if is_manifest(text[:HEAD_BYTES]) or (small and read_pointer(text) is not None):
                 found.add(oid)
 
-    for oid, length in reachable.blob_sizes(repository, oids).items():
+    for oid, length in blob_sizes(repository, oids).items():
         if 0 < length <= MAX_BYTES:
             batch.append(oid)
             waiting += length
@@ -259,7 +260,7 @@ def objects_in(repository: Repository, revision: str | None) -> Iterator[str]:
     if revision is None:
         oids = [entry.oid for entry in repository.tracked()]
     else:
-        oids = [oid for _, oid in reachable.blobs_of(repository, revision)]
+        oids = [oid for _, oid in blobs_of(repository, revision)]
     for _, manifest in reachable.manifests(repository, oids):
         if not isinstance(manifest, ManifestError):
             yield from reachable.objects(manifest)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from git_theta_ext.checkpoints.smudge import Checkout, entry_specs
+from git_theta_ext.checkpoints.smudge import Checkout
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import (
     CorruptObjectError,
@@ -126,7 +126,7 @@ def check(
         needed.update((ref.oid, ref) for ref in manifest.objects())
         fresh: dict[str, tuple[str, str, BlockSpec, Block]] = {}
         for entry in manifest.entries:
-            for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
+            for spec, block in entry.parts():
                 if block.chain and (key := _key(store, spec, block)) not in jobs:
                     fresh[key] = blob, entry.tensor.name, spec, block
         try:

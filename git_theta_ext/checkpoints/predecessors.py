@@ -303,7 +303,7 @@ def _by_path(entries: Iterable[IndexEntry]) -> dict[str, list[IndexEntry]]:
 
 
 def _entries(manifest: Manifest) -> dict[str, Entry]:
-    return {entry.tensor.name: entry for entry in manifest.entries}
+    return manifest.by_name()
 
 
 def _traits(tensors: Iterable[TensorInfo]) -> _Traits:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints import shards
-from git_theta_ext.checkpoints.smudge import entry_specs
 from git_theta_ext.checkpoints.versions import Side, StoredSide
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.arrays import as_array
@@ -99,7 +98,7 @@ class Checkpoint(Mapping[str, Array]):
         self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.chain)
         found: dict[str, str] = {}
         for part in self.parts:
-            segments = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+            segments = self._blocks.skeleton(part).segments
             found = {**shards.metadata(part, segments), **found}
         return found
 
@@ -197,7 +196,7 @@ class Checkpoint(Mapping[str, Array]):
             raise UsageError(f"tensor {name!r} is a scalar and has no rows")
         start, stop, _ = slice(start, stop).indices(info.shape[0])
         stop = max(start, stop)
-        specs = entry_specs(entry)
+        specs = entry.specs()
         by_rows = info.order is None and all(
             len(spec.shape) == len(info.shape) and spec.shape[1:] == info.shape[1:]
             for spec in specs
@@ -245,7 +244,7 @@ class Checkpoint(Mapping[str, Array]):
         self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.chain)
         found: dict[str, None] = {}
         for part in self.parts:
-            segments = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+            segments = self._blocks.skeleton(part).segments
             found.update((one.name, None) for one in segments if isinstance(one, skeleton.SpanRef))
         return [*(name for name in found if name in self), *(n for n in self if n not in found)]
 
@@ -253,8 +252,8 @@ class Checkpoint(Mapping[str, Array]):
         """How the file is made up (of shards: the first): tensors, and literal bytes between."""
         part = self.parts[0]
         self._blocks.ensure(part.skeleton.chain)
-        entries = {entry.tensor.name: entry for entry in part.entries}
-        found = skeleton.decode(self._blocks.read_bytes(part.skeleton)).segments
+        entries = part.by_name()
+        found = self._blocks.skeleton(part).segments
         segments = [
             Span(entries[segment.name].tensor, entries[segment.name].opaque)
             if isinstance(segment, skeleton.SpanRef)
@@ -268,7 +267,7 @@ class Checkpoint(Mapping[str, Array]):
 
     def _bytes(self, entry: Entry) -> NDArray[np.uint8]:
         self.check_held([entry.tensor.name])
-        specs = entry_specs(entry)
+        specs = entry.specs()
         self._blocks.ensure(ref for block in entry.blocks for ref in block.chain)
         if len(specs) == 1:
             return self._blocks.read(specs[0], entry.blocks[0]).view(np.uint8)

@@ -18,11 +18,12 @@ from git_theta_ext.core.errors import (
 )
 from git_theta_ext.core.names import quote
 from git_theta_ext.core.parallel import ordered_map
-from git_theta_ext.core.tensors import DTYPES, BlockSpec, cut
+from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Literal
 from git_theta_ext.formats.layout import skeleton
-from git_theta_ext.formats.layout.derived import Checksums, derived_length
+from git_theta_ext.formats.layout.derived import Checksums
+from git_theta_ext.formats.layout.places import skeleton_length
 from git_theta_ext.formats.layout.skeleton import SpanRef
 from git_theta_ext.git.repository import Repository, skips_smudge
 from git_theta_ext.git.work_tree import WorkTree
@@ -36,18 +37,11 @@ Write = Callable[[memoryview], object]
 """Takes the next bytes of the file."""
 
 
-def entry_specs(entry: Entry) -> list[BlockSpec]:
-    """What each block of an entry is, in file order."""
-    if entry.opaque:
-        return [BlockSpec(DTYPES["U8"], (block.nbytes,)) for block in entry.blocks]
-    return list(cut(entry.tensor))
-
-
 def differing(versions: Sequence[Entry | None]) -> Iterator[tuple[BlockSpec, Block]]:
     """The blocks of several versions of a tensor, without those that stand in all of them."""
     there = [entry for entry in versions if entry is not None]
     for entry in there:
-        for at, pair in enumerate(zip(entry_specs(entry), entry.blocks, strict=True)):
+        for at, pair in enumerate(entry.parts()):
             others = (one.blocks[at].sha256 if at < len(one.blocks) else "" for one in there)
             if len(there) < 2 or any(other != pair[1].sha256 for other in others):
                 yield pair
@@ -86,10 +80,11 @@ class Checkout:
         self._blocks = blocks.passing_on()
         blocks.ensure(manifest.objects())
         check_work(blocks, _all_blocks(manifest), name, reading=False)
-        structure = skeleton.decode(blocks.read_bytes(manifest.skeleton))
+        structure = blocks.skeleton(manifest)
         self._segments = structure.segments
         self._entries = _match(self._segments, manifest)
-        lengths = [self._length(segment) for segment in self._segments]
+        tensors = {name: entry.tensor.nbytes for name, entry in self._entries.items()}
+        lengths = [skeleton_length(segment, tensors) for segment in self._segments]
         self.size = sum(lengths)
         self._checksums = Checksums(self._segments, lengths)
         if manifest.format == safetensors.NAME:
@@ -124,13 +119,6 @@ class Checkout:
             hint=f"{advice.OTHER_VERSION}, or add the whole file: git add FILE",
         )
 
-    def _length(self, segment: skeleton.SkeletonSegment) -> int:
-        if isinstance(segment, Literal):
-            return len(segment.data)
-        if isinstance(segment, SpanRef):
-            return self._entries[segment.name].tensor.nbytes
-        return derived_length(segment)
-
     def check_room(
         self, name: str, folder: Path, *, certain: bool = True, in_memory: bool = False
     ) -> None:
@@ -163,7 +151,7 @@ class Checkout:
                     yield _Part(number, segment.data)
             elif isinstance(segment, SpanRef):
                 entry = self._entries[segment.name]
-                for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
+                for spec, block in entry.parts():
                     if block.nbytes:
                         yield _Part(number, name=segment.name, spec=spec, block=block)
             else:
@@ -189,7 +177,7 @@ class Checkout:
                 self._checksums.feed(ahead, segment.data)
             elif isinstance(segment, SpanRef):
                 entry = self._entries[segment.name]
-                for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
+                for spec, block in entry.parts():
                     self._checksums.feed(ahead, self._raw(segment.name, spec, block))
         return self._checksums.value(number)
 
@@ -197,12 +185,12 @@ class Checkout:
 def _all_blocks(manifest: Manifest) -> Iterator[tuple[BlockSpec, Block]]:
     yield BlockSpec(DTYPES["U8"], (manifest.skeleton.nbytes,)), manifest.skeleton
     for entry in manifest.entries:
-        yield from zip(entry_specs(entry), entry.blocks, strict=True)
+        yield from entry.parts()
 
 
 def _match(segments: Sequence[skeleton.SkeletonSegment], manifest: Manifest) -> Mapping[str, Entry]:
     """The entries by name; skeleton and manifest must name the same tensors, each once."""
-    entries = {entry.tensor.name: entry for entry in manifest.entries}
+    entries = manifest.by_name()
     spans = [segment.name for segment in segments if isinstance(segment, SpanRef)]
     for name in spans:
         if name not in entries:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from git_theta_ext.checkpoints.companions import read_layout
+from git_theta_ext.checkpoints.summary import summarise
 from git_theta_ext.core import files, limits
 from git_theta_ext.core.errors import ChangedWhileReadError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
-from git_theta_ext.core.tensors import DTYPES, BlockSpec, cut
-from git_theta_ext.formats.base import Layout, Literal, Span
+from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout import skeleton
-from git_theta_ext.formats.layout.chunks import chunk_lengths
-from git_theta_ext.formats.layout.derived import derived_length
+from git_theta_ext.formats.layout.places import blocks_of
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.manifest.model import Block, Entry, Manifest, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.updates.base import Values, values_dtype
 
@@ -82,7 +81,7 @@ class StoredSide:
 
     def length(self) -> int:
         """The length of the file in bytes."""
-        return reachable.summarise(self.manifest, self.blocks).raw
+        return summarise(self.manifest, self.blocks).raw
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Fetch the objects that are missing."""
@@ -115,14 +114,17 @@ class FileSide:
     def _index(self, path: Path) -> None:
         layout = read_layout(self._source, path.name, path.parent, (), None)
         self._offsets: dict[Position, int] = {}
-        places = list(self._places(layout))
+        places = list(blocks_of(layout, self._source))
         hashes = ordered_map(
-            lambda place: self._hash(place[2], place[3]), places, lambda place: place[3].nbytes
+            lambda place: self._hash(place.offset, place.spec),
+            places,
+            lambda place: place.spec.nbytes,
         )
         blocks: dict[str, list[Block]] = {}
-        for (span, position, offset, _), block in zip(places, hashes, strict=True):
-            blocks.setdefault(span.tensor.name, []).append(block)
-            self._offsets[span.tensor.name, position] = offset
+        for place, block in zip(places, hashes, strict=True):
+            name = place.span.tensor.name
+            blocks.setdefault(name, []).append(block)
+            self._offsets[name, place.position] = place.offset
         entries = [
             Entry(segment.tensor, tuple(blocks[segment.tensor.name]), segment.opaque)
             for segment in layout.segments
@@ -155,29 +157,6 @@ class FileSide:
     def structure(self) -> bytes:
         """The skeleton."""
         return self._structure
-
-    def _places(self, layout: Layout) -> Iterator[tuple[Span, int, int, BlockSpec]]:
-        """Every block: its span, its number, where it lies and what it is."""
-        offset = 0
-        for segment in layout.segments:
-            if isinstance(segment, Span):
-                start = offset
-                for position, spec in enumerate(self._specs(segment, offset)):
-                    yield segment, position, start, spec
-                    start += spec.nbytes
-                offset += segment.tensor.nbytes
-            elif isinstance(segment, Literal):
-                offset += len(segment.data)
-            else:
-                offset += derived_length(segment)
-
-    def _specs(self, span: Span, offset: int) -> Iterator[BlockSpec]:
-        if not span.opaque or not span.tensor.nbytes:
-            yield from cut(span.tensor)
-            return
-        read = self._source.read
-        for length in chunk_lengths(lambda a, b: read(offset + a, b), span.tensor.nbytes):
-            yield BlockSpec(DTYPES["U8"], (length,))
 
     def _hash(self, offset: int, spec: BlockSpec) -> Block:
         data = self._source.read(offset, spec.nbytes)

@@ -26,12 +26,13 @@ from git_theta_ext.core.errors import FormatError, UsageError
 from git_theta_ext.core.pytorch import from_torch, is_torch
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats import safetensors
-from git_theta_ext.formats.base import Crc32, Layout, Literal, Segment, SerializationId, Span
-from git_theta_ext.formats.layout.derived import Checksums, derived_length
+from git_theta_ext.formats.base import Crc32, Layout, Literal, SerializationId, Span
+from git_theta_ext.formats.layout.derived import Checksums
+from git_theta_ext.formats.layout.places import segment_length
 from git_theta_ext.formats.layout.source import check_range
 from git_theta_ext.git import outputs
 from git_theta_ext.git.repository import IndexEntry, Repository, file_mode_at
-from git_theta_ext.objects import reachable
+from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room
 from git_theta_ext.objects.store.where import store_of
@@ -87,7 +88,7 @@ class ArraysSource:
         arrays = {name: plain_array(name, value) for name, value in tensors.items()}
         infos = {name: describe(name, array) for name, array in arrays.items()}
         layout = _built(container, infos, None, metadata)
-        lengths = [_length(segment) for segment in layout.segments]
+        lengths = [segment_length(segment) for segment in layout.segments]
         sums = Checksums(layout.segments, lengths)
         self._pieces: list[Any] = []
         for number, segment in enumerate(layout.segments):
@@ -149,12 +150,6 @@ def _built(
         raise UsageError(error.message, hint="--to safetensors, or other tensors") from error
 
 
-def _length(segment: Segment) -> int:
-    if isinstance(segment, Literal):
-        return len(segment.data)
-    return segment.tensor.nbytes if isinstance(segment, Span) else derived_length(segment)
-
-
 class _RevisionReferences(References):
     """What a new version is compared with when it is committed on a revision, not from an index."""
 
@@ -168,7 +163,7 @@ class _RevisionReferences(References):
 
     @cached_property
     def _index(self) -> dict[str, list[IndexEntry]]:
-        files = reachable.blobs_of(self._repository, self._commit)
+        files = blobs_of(self._repository, self._commit)
         return {path: [IndexEntry("100644", oid, 0, path)] for path, oid in files}
 
     def staged(self, path: str) -> str | None:
@@ -290,7 +285,7 @@ def export(
     """
     layout = _export_layout(checkpoint, names, container)
     if path.is_file() or not path.exists():  # a pipe has room
-        nbytes = sum(_length(segment) for segment in layout.segments)
+        nbytes = sum(segment_length(segment) for segment in layout.segments)
         folder = Path(os.path.realpath(path)).parent
         check_room(str(path), nbytes, folder, certain=True, in_memory=False)
     checkpoint.fetch(names)
@@ -324,7 +319,7 @@ def write_layout(layout: Layout, checkpoint: Checkpoint, file: IO[bytes]) -> Non
         checkpoint: has the tensors, in the memory order of the layout or in any other.
         file: can be sought in.
     """
-    lengths = [_length(segment) for segment in layout.segments]
+    lengths = [segment_length(segment) for segment in layout.segments]
     sums = Checksums(layout.segments, lengths)
     fields: list[tuple[int, int]] = []
     for number, segment in enumerate(layout.segments):

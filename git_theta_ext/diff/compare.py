@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from git_theta_ext.checkpoints.smudge import entry_specs
 from git_theta_ext.checkpoints.versions import Side
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import BlockSpec, TensorInfo
@@ -240,14 +239,14 @@ def _check_work(pairs: Sequence[Pair]) -> None:
             store = side.store_of((entry.tensor.name, 0))
             if store is not None:
                 _, found = wanted.setdefault(id(store), (store, []))
-                whole = zip(entry_specs(entry), entry.blocks, strict=True)
+                whole = entry.parts()
                 found += [one for one in whole if one[1].sha256 not in both]
     for store, blocks in wanted.values():
         check_work(store, blocks, "what changed", reading=True)
 
 
 def _entries(side: Side | None) -> dict[str, Entry]:
-    return {} if side is None else {entry.tensor.name: entry for entry in side.manifest.entries}
+    return {} if side is None else side.manifest.by_name()
 
 
 def _parameters(change: Change) -> int:

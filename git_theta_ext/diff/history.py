@@ -190,7 +190,7 @@ def entries_of(manifest: Manifest | None) -> Mapping[str, Entry]:
     """The tensors of a manifest by name."""
     if manifest is None:
         return {}
-    return {entry.tensor.name: entry for entry in manifest.entries}
+    return manifest.by_name()
 
 
 @dataclass(frozen=True, slots=True)

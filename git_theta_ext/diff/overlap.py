@@ -17,7 +17,6 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.checkpoints.smudge import entry_specs
 from git_theta_ext.checkpoints.versions import Side, read_both
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import TensorInfo
@@ -88,7 +87,7 @@ class _Version:
 
     def __init__(self, side: Side, entry: Entry) -> None:
         self.side, self.entry = side, entry
-        self.specs = entry_specs(entry)
+        self.specs = entry.specs()
         lengths = (spec.nbytes // values_dtype(spec.dtype).itemsize for spec in self.specs)
         self.starts = list(accumulate(lengths, initial=0))
 

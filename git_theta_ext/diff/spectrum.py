@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.checkpoints.smudge import entry_specs
 from git_theta_ext.checkpoints.versions import Side, read_both
 from git_theta_ext.core.errors import CorruptObjectError, ThetaError
 from git_theta_ext.core.tensors import BlockSpec
@@ -49,8 +48,8 @@ def with_spectra(
     """
     if old is None or new is None:
         return comparison
-    before = {entry.tensor.name: entry for entry in old.manifest.entries}
-    after = {entry.tensor.name: entry for entry in new.manifest.entries}
+    before = old.manifest.by_name()
+    after = new.manifest.by_name()
     found: dict[str, Spectrum] = {}
     for change in sorted(comparison.changes, key=_weight):
         if len(found) == SHOWN:
@@ -89,7 +88,7 @@ def _of_factors(old: Side, new: Side, then: Entry, now: Entry) -> NDArray[np.flo
     if len(then.blocks) != len(now.blocks):
         return None
     rows = []
-    for spec, before, after in zip(entry_specs(now), then.blocks, now.blocks, strict=True):
+    for spec, before, after in zip(now.specs(), then.blocks, now.blocks, strict=True):
         if before.sha256 == after.sha256:
             continue
         factors = _factors(store, spec, before, after)
@@ -139,7 +138,7 @@ def _sketched(old: Side, new: Side, then: Entry, now: Entry) -> NDArray[np.float
     alike = (a.dtype, a.shape, a.order) == (b.dtype, b.shape, b.order)
     if not alike or b.dtype.kind != "float" or then.opaque or now.opaque or len(shape) < 2:
         return None
-    specs = entry_specs(now)
+    specs = now.specs()
     columns = b.count // shape[0] if shape[0] else 0
     if not columns or max(shape[0], columns) > _MAX_LENGTH or len(specs[0].shape) < 2:
         return None

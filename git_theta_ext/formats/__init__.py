@@ -210,23 +210,22 @@ def check(layout: Layout, size: int) -> None:
     Raises:
         FormatError: it does not; the mistake is the format's or the file's.
     """
-    from git_theta_ext.formats.layout.derived import dependency_problem, derived_length
+    from git_theta_ext.formats.layout.derived import dependency_problem
+    from git_theta_ext.formats.layout.places import segment_length
 
     if len(layout.segments) > limits.SEGMENTS:
         raise BoundError(f"{len(layout.segments)} segments; at most {limits.SEGMENTS} are kept")
     total = literal = 0
     seen: set[str] = set()
     for number, segment in enumerate(layout.segments):
+        total += segment_length(segment)
         if isinstance(segment, Literal):
-            total += len(segment.data)
             literal += len(segment.data)
         elif isinstance(segment, Span):
-            total += segment.tensor.nbytes
             if segment.tensor.name in seen:
                 raise FormatError(f"two tensors are named {segment.tensor.name!r}")
             seen.add(segment.tensor.name)
         else:
-            total += derived_length(segment)
             _check_ranges(segment, number, len(layout.segments))
     if total != size:
         raise FormatError(f"the layout covers {total} bytes of a file of {size}")

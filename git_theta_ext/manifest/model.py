@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from git_theta_ext.core import limits
-from git_theta_ext.core.tensors import TensorInfo
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
 
 FIRST_LINE = b"git-theta manifest v1\n"
 """How every manifest begins; what tells it from a checkpoint."""
@@ -66,6 +66,16 @@ class Entry:
     blocks: tuple[Block, ...]
     opaque: bool = False
 
+    def specs(self) -> list[BlockSpec]:
+        """What each block is, in file order."""
+        if self.opaque:
+            return [BlockSpec(DTYPES["U8"], (block.nbytes,)) for block in self.blocks]
+        return list(cut(self.tensor))
+
+    def parts(self) -> list[tuple[BlockSpec, Block]]:
+        """Each block with what it is, in file order."""
+        return list(zip(self.specs(), self.blocks, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -74,6 +84,10 @@ class Manifest:
     format: str
     skeleton: Block
     entries: tuple[Entry, ...]
+
+    def by_name(self) -> dict[str, Entry]:
+        """The entries by the names of their tensors, in order."""
+        return {entry.tensor.name: entry for entry in self.entries}
 
     def objects(self) -> Iterator[UpdateRef]:
         """Every parameter file that the checkpoint needs (one may come more than once)."""

@@ -23,7 +23,9 @@ from git_theta_ext.core.errors import (
     UsageError,
 )
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
-from git_theta_ext.manifest.model import Block, UpdateRef
+from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout.skeleton import Skeleton
+from git_theta_ext.manifest.model import Block, Manifest, UpdateRef
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.work import Ledger, Work, needs_settings, of_chain
@@ -218,6 +220,15 @@ class Blocks:
         (head,) = heads
         values = self._decode_files(head, chain, files, whole=False)
         return Shared(head, chain, values) if values.nbytes == head.nbytes else None
+
+    def skeleton(self, manifest: Manifest) -> Skeleton:
+        """The structure of a manifest's file: its literal bytes, and where its tensors lie.
+
+        Raises:
+            MissingObjectError, CorruptObjectError, TransferError: it cannot be had.
+            ManifestError: it is no skeleton.
+        """
+        return skeleton.decode(self.read_bytes(manifest.skeleton))
 
     def read_bytes(self, block: Block) -> bytes:
         """The content of a block of plain bytes, such as a skeleton."""

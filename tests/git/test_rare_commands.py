@@ -34,7 +34,7 @@ def two(repo: Repo) -> Path:
 
 def is_update(repo: Repo, spec: str) -> bool:
     """Whether Git holds a manifest there whose changed tensor is an update of an older one."""
-    entries = {entry.tensor.name: entry for entry in parse_manifest(repo.blob(spec)).entries}
+    entries = parse_manifest(repo.blob(spec)).by_name()
     return len(entries[WEIGHT].blocks[0].chain) > 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from git_theta_ext.checkpoints.clean import counterparts
+from git_theta_ext.checkpoints.counterparts import counterparts
 from git_theta_ext.manifest.model import Block
 
 

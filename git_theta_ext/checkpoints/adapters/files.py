@@ -17,8 +17,8 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.core.text import printable
 from git_theta_ext.formats import read_layout, safetensors
-from git_theta_ext.formats.base import Literal, Span
-from git_theta_ext.formats.layout.derived import derived_length
+from git_theta_ext.formats.base import Span
+from git_theta_ext.formats.layout.places import placed
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.updates.base import values_dtype
 
@@ -40,18 +40,12 @@ class TensorFile:
         layout = read_layout(self._source)
         self._places: dict[str, tuple[int, TensorInfo]] = {}
         opaque: list[str] = []
-        offset = 0
-        for segment in layout.segments:
+        for offset, segment in placed(layout):
             if isinstance(segment, Span):
                 if not segment.opaque:
                     self._places[segment.tensor.name] = (offset, segment.tensor)
                 elif segment.tensor.nbytes:
                     opaque.append(segment.tensor.name)
-                offset += segment.tensor.nbytes
-            elif isinstance(segment, Literal):
-                offset += len(segment.data)
-            else:
-                offset += derived_length(segment)
         self.metadata: dict[str, str] = {}
         if layout.format == safetensors.NAME:
             self.metadata = safetensors.metadata(layout)

@@ -12,7 +12,6 @@ import numpy as np
 from git_theta_ext.checkpoints.adapters import peft, sparse, tied
 from git_theta_ext.checkpoints.adapters.base import Adapter, Change, refuse
 from git_theta_ext.checkpoints.adapters.files import TensorFile
-from git_theta_ext.checkpoints.smudge import entry_specs
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BlockSpec
@@ -205,7 +204,7 @@ class _Piece:
 def _pieces(entries: Iterable[Entry], changes: Mapping[str, Any]) -> Iterator[_Piece]:
     for entry in entries:
         start = 0
-        for spec, block in zip(entry_specs(entry), entry.blocks, strict=True):
+        for spec, block in entry.parts():
             yield _Piece(entry.tensor.name, changes[entry.tensor.name], spec, start, block)
             start += spec.count
 

@@ -15,8 +15,9 @@ from git_theta_ext.core import files
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.formats import read_layout
-from git_theta_ext.formats.base import Layout, Literal, Segment, Span
-from git_theta_ext.formats.layout.derived import Checksums, derived_length
+from git_theta_ext.formats.base import Layout, Literal, Span
+from git_theta_ext.formats.layout.derived import Checksums
+from git_theta_ext.formats.layout.places import placed, segment_length
 from git_theta_ext.formats.layout.source import FileSource
 
 _PIECE = 8 << 20
@@ -178,11 +179,7 @@ def nudge(path: Path, names: set[str], seed: int) -> None:
 
 def _update_checksums(file: IO[bytes], layout: Layout) -> None:
     """Write the layout's derived fields anew, from the bytes that the file has now."""
-    places = []
-    offset = 0
-    for segment in layout.segments:
-        places.append((offset, _length(segment)))
-        offset += _length(segment)
+    places = [(offset, segment_length(segment)) for offset, segment in placed(layout)]
     checksums = Checksums(layout.segments, [length for _, length in places])
     for number, (offset, length) in enumerate(places):
         if checksums.covered(number):
@@ -196,21 +193,14 @@ def _update_checksums(file: IO[bytes], layout: Layout) -> None:
             file.write(checksums.value(number))
 
 
-def _length(segment: Segment) -> int:
-    if isinstance(segment, Literal):
-        return len(segment.data)
-    return segment.tensor.nbytes if isinstance(segment, Span) else derived_length(segment)
-
-
 def _float_tensors(layout: Layout) -> list[tuple[int, TensorInfo]]:
     """Offset and tensor of every span of floats that NumPy can calculate with."""
-    found, offset = [], 0
-    for segment in layout.segments:
+    found = []
+    for offset, segment in placed(layout):
         if isinstance(segment, Span) and not segment.opaque:
             tensor = segment.tensor
             if tensor.dtype.name in ("F16", "BF16", "F32", "F64") and tensor.count:
                 found.append((offset, tensor))
-        offset += _length(segment)
     return found
 
 

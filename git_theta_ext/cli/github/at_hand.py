@@ -54,8 +54,8 @@ class AtHand:
             if pair.old is None or pair.new is None:
                 continue
             found = compare(pair.old, pair.new, measured=False)
-            before = {entry.tensor.name: entry for entry in pair.old.manifest.entries}
-            after = {entry.tensor.name: entry for entry in pair.new.manifest.entries}
+            before = pair.old.manifest.by_name()
+            after = pair.new.manifest.by_name()
             if found.structure_changed:
                 self._choose([*pair.old.skeletons(), *pair.new.skeletons()])
             for change in sorted(found.changes, key=lambda one: is_training_state(one.name)):

@@ -13,11 +13,13 @@ from git_theta_ext import formats
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.contents import Content, Contents, objects_in
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
+from git_theta_ext.checkpoints.summary import summarise
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.trees import blob_sizes, blobs_of
 from git_theta_ext.manifest.model import Manifest, UpdateRef
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
@@ -93,7 +95,7 @@ def versions(repository: Repository, revisions: str) -> Iterator[dict[str, Any]]
     seen_objects: set[str] = set()
     seen_blobs: set[tuple[str, str]] = set()
     if ".." in revisions and first:
-        seen_blobs = set(reachable.blobs_of(repository, first))
+        seen_blobs = set(blobs_of(repository, first))
         seen_objects.update(objects_in(repository, first))
     for commit in commits:
         rows: dict[str, dict[str, Any]] = {}
@@ -149,7 +151,7 @@ def _checkpoints(repository: Repository, commits: list[_Commit]) -> set[str]:
     """
     pairs = {oid: path for commit in commits for path, oid in commit.files}
     named = {oid for oid, _ in reachable.manifest_texts(repository, pairs)}
-    small = [oid for oid, n in reachable.blob_sizes(repository, pairs).items() if n <= 1024]
+    small = [oid for oid, n in blob_sizes(repository, pairs).items() if n <= 1024]
     pointers = {oid for oid, text in repository.blobs(small) if read_pointer(text) is not None}
     return {
         path
@@ -169,7 +171,7 @@ def _numbers(content: Content, seen: set[str], blocks: Blocks) -> dict[str, Any]
     new = {ref.oid: ref for ref in manifest.objects() if ref.oid not in seen}
     seen.update(new)
     return {
-        "raw": reachable.summarise(manifest, blocks).raw,
+        "raw": summarise(manifest, blocks).raw,
         "stored": sum(ref.size for ref in new.values()) + _inline(manifest),
         "objects": len(new),
         "kinds": _by_kind(new.values()),

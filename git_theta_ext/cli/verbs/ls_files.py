@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from git_theta_ext.checkpoints.summary import summarise
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 
@@ -63,7 +65,7 @@ def list_files(repository: Repository, revision: str | None) -> list[dict[str, A
         commit = repository.resolve(revision)
         if commit is None:
             raise UsageError(f"there is no revision {revision!r} here")
-        files = reachable.blobs_of(repository, commit)
+        files = blobs_of(repository, commit)
     found = dict(reachable.manifests(repository, [oid for _, oid in files]))
     blocks = Blocks.open(repository)
     store = blocks.store
@@ -73,7 +75,7 @@ def list_files(repository: Repository, revision: str | None) -> list[dict[str, A
         if isinstance(manifest, ManifestError):
             rows.append({"path": path, "blob": oid, "error": manifest.message})
         elif manifest is not None:
-            summary = reachable.summarise(manifest, blocks)
+            summary = summarise(manifest, blocks)
             rows.append(
                 {
                     "path": path,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from git_theta_ext import formats
+from git_theta_ext.checkpoints.summary import summarise
 from git_theta_ext.cli import links
 from git_theta_ext.cli.verbs.track import tracked_patterns
 from git_theta_ext.core import advice, files
@@ -16,6 +17,7 @@ from git_theta_ext.core.text import paragraph, plural, printable, size, table, t
 from git_theta_ext.git import hooks, installation, launch
 from git_theta_ext.git.paths import advise
 from git_theta_ext.git.repository import IndexEntry, Repository, skips_smudge
+from git_theta_ext.git.trees import blob_sizes
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.merge.conflicts.explain import open_lines
 from git_theta_ext.merge.conflicts.state import key_of, load
@@ -85,7 +87,7 @@ def _files(repository: Repository) -> list[dict[str, Any]]:
     blocks = Blocks.open(repository)
     manifests = dict(reachable.manifests(repository, oids))
     changes = _changes(repository) if stages else {}
-    sizes = reachable.blob_sizes(repository, oids)
+    sizes = blob_sizes(repository, oids)
     rows = []
     for path, entries in stages.items():
         # Of an unmerged path, our side (stage 2) stands for what is stored.
@@ -108,7 +110,7 @@ def _stored(
         return {"stored_as": kind, "raw_bytes": length}
     if isinstance(manifest, ManifestError):
         return {"stored_as": "damaged manifest", "error": manifest.message}
-    summary = reachable.summarise(manifest, blocks)
+    summary = summarise(manifest, blocks)
     lacking = reachable.missing(manifest, blocks.store)
     return {
         "stored_as": "manifest",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from git_theta_ext.formats.base import Crc32, Layout, Literal, SerializationId, Source, Span
-from git_theta_ext.formats.layout.derived import Checksums, derived_length
+from git_theta_ext.formats.base import Crc32, Layout, Literal, SerializationId, Source
+from git_theta_ext.formats.layout.derived import Checksums
+from git_theta_ext.formats.layout.places import segment_length
 
 _SLICE_BYTES = 4 << 20
 
@@ -18,14 +19,7 @@ def settle(layout: Layout, source: Source) -> Layout:
     another is checked against the bytes of that in the file: be it then derived or literal,
     those are what it covers.
     """
-    lengths = [
-        len(segment.data)
-        if isinstance(segment, Literal)
-        else segment.tensor.nbytes
-        if isinstance(segment, Span)
-        else derived_length(segment)
-        for segment in layout.segments
-    ]
+    lengths = [segment_length(segment) for segment in layout.segments]
     sums = Checksums(layout.segments, lengths)
     fields: list[tuple[int, int]] = []
     offset = 0

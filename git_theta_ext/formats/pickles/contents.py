@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats.base import Literal
-from git_theta_ext.formats.layout.derived import derived_length
-from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
+from git_theta_ext.formats.layout.places import skeleton_length
+from git_theta_ext.formats.layout.skeleton import Skeleton
 from git_theta_ext.formats.pickles import machine
 from git_theta_ext.formats.pickles.machine import Call, Dict, Global, Persistent, Set
 from git_theta_ext.formats.zips.archive import STORED, read_entries
@@ -33,11 +33,7 @@ class DescribedFile:
         for segment in skeleton.segments:
             if isinstance(segment, Literal):
                 self._pieces.append((position, segment.data))
-                position += len(segment.data)
-            elif isinstance(segment, SpanRef):
-                position += lengths[segment.name]
-            else:
-                position += derived_length(segment)
+            position += skeleton_length(segment, lengths)
         self.size = position
 
     def read(self, offset: int, length: int) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.objects import reachable
 
@@ -81,8 +82,8 @@ def groups(repository: Repository, base: str | None, sides: Sequence[str]) -> It
     Raises:
         ManifestError: a version of one is a damaged manifest.
     """
-    old = dict(reachable.blobs_of(repository, base)) if base else {}
-    trees = [dict(reachable.blobs_of(repository, one)) for one in sides]
+    old = dict(blobs_of(repository, base)) if base else {}
+    trees = [dict(blobs_of(repository, one)) for one in sides]
     moves = [renames(repository, base, one) if base else {} for one in sides]
     found = []
     for path in _starts(old, trees, moves):

@@ -24,6 +24,7 @@ from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.git.repository import Repository, is_file_at
+from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.manifest.text import manifest_bytes
@@ -39,7 +40,6 @@ from git_theta_ext.merge.decide.groups import find_groups
 from git_theta_ext.merge.decide.together import whole_groups
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.policy import Policy, policy_for
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 
 Places = Mapping[str, str]
@@ -151,7 +151,7 @@ def resharded(repository: Repository, heads: Heads) -> list[str]:
 def _shards(repository: Repository, commit: str) -> dict[str, dict[str, str]]:
     """Path and blob of every shard, by the pattern of its model."""
     found: dict[str, dict[str, str]] = {}
-    for path, oid in reachable.blobs_of(repository, commit):
+    for path, oid in blobs_of(repository, commit):
         pattern = sharded.model_of(path)
         if pattern is not None:
             found.setdefault(pattern, {})[path] = oid
@@ -282,7 +282,7 @@ class ModelConflict(Conflict):
         side, _ = self._side()
         _, ours, theirs = self.models
         mine, other = (ours, theirs) if side == "ours" else (theirs, ours)
-        entries = {entry.tensor.name: entry for entry in merged.manifest.entries}
+        entries = merged.manifest.by_name()
         places = places_of(mine)
         orders = [_order(one, blocks) for one in (mine, other)]
         held: dict[str, list[str]] = {path: [] for path, _ in mine.shards}
@@ -358,7 +358,7 @@ def renewed_index(text: bytes, shards: Mapping[str, Manifest]) -> bytes:
 
 
 def _read(manifest: Manifest, blocks: Blocks) -> Skeleton:
-    return skeleton.decode(blocks.read_bytes(manifest.skeleton))
+    return blocks.skeleton(manifest)
 
 
 def _order(model: Model, blocks: Blocks) -> list[str]:

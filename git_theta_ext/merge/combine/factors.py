@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.checkpoints.smudge import entry_specs
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.manifest.model import Block, Entry
 from git_theta_ext.merge.combine.values import beyond_range, from_floats, to_floats
@@ -161,7 +160,7 @@ def factor(
 
 
 def _read(entry: Entry, blocks: Blocks) -> Floats:
-    specs = entry_specs(entry)
+    specs = entry.specs()
     pieces = [
         to_floats(spec.dtype, blocks.read(spec, block))
         for spec, block in zip(specs, entry.blocks, strict=True)
@@ -173,7 +172,7 @@ def _write(entry: Entry, made: Floats, blocks: Blocks) -> tuple[Entry, int]:
     flat: NDArray[Any] = made.reshape(-1)
     found: list[Block] = []
     start = beyond = 0
-    for spec, old in zip(entry_specs(entry), entry.blocks, strict=True):
+    for spec, old in entry.parts():
         values = from_floats(spec.dtype, flat[start : start + spec.count])
         high = beyond_range(spec.dtype, values)
         beyond += 0 if high is None else int(np.count_nonzero(high))

@@ -56,7 +56,7 @@ def merge_several(
     rows = plan_several(base, sides, choose)
     stands = next((row.stands for row in rows if row.stands is not None), None)
     manifest, reason = _structures(base, sides, blocks, prefer, stands)
-    holds = {entry.tensor.name: entry for entry in manifest.entries}
+    holds = manifest.by_name()
     tables = [entries_of(side) for side in sides]
     blocks.ensure(
         ref

@@ -138,7 +138,7 @@ def _contents(manifest: Manifest, names: Mapping[str, str], blocks: Blocks) -> C
 
 
 def _read(manifest: Manifest, blocks: Blocks) -> Skeleton:
-    return skeleton.decode(blocks.read_bytes(manifest.skeleton))
+    return blocks.skeleton(manifest)
 
 
 def _build(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from git_theta_ext.checkpoints.smudge import entry_specs
 from git_theta_ext.core.tensors import BlockSpec, DType, TensorInfo, cut
 from git_theta_ext.manifest.model import Block, Entry
 from git_theta_ext.merge.combine.encoding import encode_merged
@@ -32,7 +31,7 @@ class Reader:
         self.entry = entry
         self._dtype = dtype
         self._blocks = blocks
-        self._specs = entry_specs(entry)
+        self._specs = entry.specs()
         self._lengths = [_values_in(spec) for spec in self._specs]
         self.count = sum(self._lengths)
         self.overflowed = False

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from git_theta_ext.checkpoints.smudge import entry_specs
 from git_theta_ext.core.tensors import DType
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.combine.apply import outcome_of
@@ -59,7 +58,7 @@ def weigh(conflict: Conflict, name: str, blocks: Blocks) -> Weighed:
 def _squares(versions: Sequence[Entry], blocks: Blocks) -> tuple[float, float, float]:
     """The squared distances of the first version to the two others, and between those."""
     found = np.zeros(3)
-    for number, spec in enumerate(entry_specs(versions[0])):
+    for number, spec in enumerate(versions[0].specs()):
         values, _ = blocks.read_together([(spec, one.blocks[number]) for one in versions])
         made, mine, yours = values
         for place, pair in enumerate(((made, mine), (made, yours), (mine, yours))):

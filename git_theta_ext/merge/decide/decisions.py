@@ -85,7 +85,7 @@ class Plan:
 
 def entries_of(manifest: Manifest | None) -> dict[str, Entry]:
     """The tensors of a manifest by name; none without a manifest."""
-    return {} if manifest is None else {entry.tensor.name: entry for entry in manifest.entries}
+    return {} if manifest is None else manifest.by_name()
 
 
 def type_of(entry: Entry | None) -> tuple[object, ...] | None:

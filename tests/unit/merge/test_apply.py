@@ -93,7 +93,7 @@ def test_tensors_merge_as_the_keys_of_dictionaries_do(
         if value is not None:
             expected[name] = value
     assert set(merged.open) == open_names
-    found = {entry.tensor.name: entry for entry in merged.manifest.entries}
+    found = merged.manifest.by_name()
     assert set(found) == set(expected)
     for name, value in expected.items():
         assert b"".join(block.inline or b"" for block in found[name].blocks) == value

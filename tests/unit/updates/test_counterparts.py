@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from git_theta_ext.checkpoints.clean import _counterpart, _Piece
+from git_theta_ext.checkpoints import counterparts
 from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
 from git_theta_ext.formats.base import Span
+from git_theta_ext.formats.layout.places import Place
 
 
 def tensor(name: str, *shape: int, order: tuple[int, ...] | None = None) -> TensorInfo:
@@ -14,7 +15,7 @@ def tensor(name: str, *shape: int, order: tuple[int, ...] | None = None) -> Tens
 
 
 def counterpart(then: TensorInfo, now: TensorInfo, position: int = 0) -> BlockSpec | None:
-    return _counterpart(then, _Piece(Span(now), position, list(cut(now))[position], 0))
+    return counterparts.counterpart(then, Place(Span(now), position, list(cut(now))[position], 0))
 
 
 def test_a_tensor_of_the_same_kind_has_the_same_blocks() -> None:

@@ -1,0 +1,30 @@
+"""Git's trees and blobs, listed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from git_theta_ext.git.repository import Repository
+
+
+def blobs_of(repository: Repository, revision: str) -> list[tuple[str, str]]:
+    """The path, from the top, and blob of every regular file of a revision, in Git's order."""
+    answer = repository.git("ls-tree", "-r", "-z", "--full-tree", revision)
+    rows = []
+    for line in answer.split(b"\0")[:-1]:
+        fields, path = line.split(b"\t", 1)
+        mode, _, oid = fields.decode("ascii").split()
+        if mode.startswith("100"):
+            rows.append((os.fsdecode(path), oid))
+    return rows
+
+
+def blob_sizes(repository: Repository, oids: Iterable[str]) -> dict[str, int]:
+    """The size in bytes of each blob that is here."""
+    request = "".join(f"{oid}\n" for oid in dict.fromkeys(oids)).encode()
+    if not request:
+        return {}
+    answer = repository.git("cat-file", "--batch-check", stdin=request).decode("ascii")
+    rows = (line.split() for line in answer.splitlines())
+    return {row[0]: int(row[2]) for row in rows if len(row) == 3 and row[1] == "blob"}
