@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO
 
 from git_theta_ext import formats
-from git_theta_ext.checkpoints.clean import Cancelled, Checkin
+from git_theta_ext.checkpoints.clean import Cancelled, Cleaner
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import References
-from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import ChangedWhileReadError, FormatError, ProtocolError, ThetaError
 from git_theta_ext.core.text import paragraph, printable
@@ -83,8 +83,8 @@ class Commands:
         return Memo(store_of(self._repository).root / "memo")
 
     @cached_property
-    def _checkin(self) -> Checkin:
-        return Checkin(self._blocks, References(self._repository, self._written), self._memo)
+    def _checkin(self) -> Cleaner:
+        return Cleaner(self._blocks, References(self._repository, self._written), self._memo)
 
     def close(self) -> None:
         """Git is done, and its index is written: remember what it wrote, tell what it passed."""
@@ -101,7 +101,7 @@ class Commands:
             )
         if self._worth_remembering:
             with suppress(ThetaError, OSError):
-                checkin = Checkin(self._blocks, References(self._repository), self._memo)
+                checkin = Cleaner(self._blocks, References(self._repository), self._memo)
                 written = {path: self._written[path] for path in self._worth_remembering}
                 checkin.remember_written(self._repository, written)
         if "_memo" in self.__dict__:
@@ -286,7 +286,7 @@ class Commands:
     def _rebuild(self, name: bytes, manifest: Manifest, in_work_tree: bool) -> None:
         """Answer with a checkpoint, which Git holds in memory before it writes it, or passes on."""
         shown = os.fsdecode(name)
-        checkout = Checkout(manifest, self._blocks, shown)
+        checkout = Smudger(manifest, self._blocks, shown)
         top = self._repository.work_tree
         folder = Path() if top is None else (top / shown).parent
         if in_work_tree:
@@ -354,7 +354,7 @@ class Commands:
 
 @contextmanager
 def _started(
-    checkin: Checkin, path: str, source: FileSource, answer: bytes | None
+    checkin: Cleaner, path: str, source: FileSource, answer: bytes | None
 ) -> Iterator[Future[bytes]]:
     """Clean on another thread while the pipe is drained; called off when the block is left."""
     cancelled = threading.Event()

@@ -59,7 +59,7 @@ class _Piece(Place):
     before: Block | None = None
 
 
-class Checkin:
+class Cleaner:
     """Makes manifests of checkpoints, for one repository and one state of its index and HEAD."""
 
     def __init__(self, blocks: Blocks, references: References, memo: Memo) -> None:

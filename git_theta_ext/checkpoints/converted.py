@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from git_theta_ext.checkpoints.clean import Checkin
+from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.contents import lfs_object
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import References
@@ -60,6 +60,6 @@ def manifest_of(text: bytes, path: str, repository: Repository, blocks: Blocks) 
 
 
 def _cleaned(place: Path, path: str, repository: Repository, blocks: Blocks) -> Manifest:
-    checkin = Checkin(blocks, References(repository), Memo(store_of(repository).root / "memo"))
+    checkin = Cleaner(blocks, References(repository), Memo(store_of(repository).root / "memo"))
     with FileSource(place) as source:
         return parse_manifest(checkin.clean(path, source))

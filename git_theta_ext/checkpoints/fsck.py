@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import (
     CorruptObjectError,
@@ -230,7 +230,7 @@ def _check_structures(
             continue
         try:
             # Only the skeleton is read here; the blocks have been.
-            Checkout(manifest, Blocks(store))
+            Smudger(manifest, Blocks(store))
         except ThetaError as error:
             report.findings.append(Finding("block", blob, error.message))
 

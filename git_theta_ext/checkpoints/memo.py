@@ -15,8 +15,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from git_theta_ext import __version__
 from git_theta_ext.core import files
+from git_theta_ext.core.version import VERSION
 from git_theta_ext.manifest.model import Block, UpdateRef
 
 _KEEP = 8192
@@ -92,7 +92,7 @@ class Memo:
     def _path(self, key: tuple[str, ...]) -> Path:
         # The version is part of the key: a new release may encode better, and must not be
         # answered with what an older one found.
-        text = "\0".join((__version__, *key))
+        text = "\0".join((VERSION, *key))
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
         return self._folder / digest
 

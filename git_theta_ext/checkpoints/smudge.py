@@ -62,7 +62,7 @@ class _Part:
         return len(self.data) if self.block is None else self.block.nbytes
 
 
-class Checkout:
+class Smudger:
     """One checkpoint to be rebuilt; making it checks all that can be before a byte is out."""
 
     def __init__(self, manifest: Manifest, blocks: Blocks, name: str = "a checkpoint") -> None:
@@ -207,7 +207,7 @@ def _match(segments: Sequence[skeleton.SkeletonSegment], manifest: Manifest) -> 
     return entries
 
 
-def write_file(path: Path, checkout: Checkout) -> None:
+def write_file(path: Path, checkout: Smudger) -> None:
     """Write a checkpoint to a folder of our own: whole or not at all.
 
     Raises:
@@ -229,13 +229,13 @@ def write_version(repository: Repository, path: str, manifest: Manifest, blocks:
 
     Raises:
         StoreError: the file cannot be written, or not there; see `WorkTree`.
-        CorruptObjectError, MissingObjectError, TransferError: see `Checkout`.
+        CorruptObjectError, MissingObjectError, TransferError: see `Smudger`.
     """
     tree = WorkTree(repository.top)
     if skips_smudge(repository, os.environ):
         tree.replace(path, manifest_bytes(manifest))
         return
-    checkout = Checkout(manifest, blocks, path)
+    checkout = Smudger(manifest, blocks, path)
     checkout.check_room(path, (repository.top / path).parent)
     with tree.replacing(path) as file:
         checkout.write(file.write)
@@ -296,7 +296,7 @@ def write_checkpoints(
     tree = WorkTree(repository.top)
     try:
         for name, manifest in manifests.items():
-            checkout = Checkout(manifest, blocks, name)
+            checkout = Smudger(manifest, blocks, name)
             checkout.check_room(name, (repository.top / name).parent)
             with tree.replacing(name) as file:
                 checkout.write(file.write)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext import formats
-from git_theta_ext.checkpoints.clean import Checkin
+from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import References
 from git_theta_ext.checkpoints.read import Checkpoint
@@ -206,7 +206,7 @@ def commit(
     references = _RevisionReferences(repository, base)
     blocks = Blocks.open(repository)
     memo = Memo(store_of(repository).root / "memo")
-    checkin = Checkin(blocks, references, memo)
+    checkin = Cleaner(blocks, references, memo)
     container = container_of(path) or safetensors.NAME
     _check_metadata(metadata or {}, container)
     manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}, container))

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from git_theta_ext import __version__
 from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import nearest, paragraph, printable
+from git_theta_ext.core.version import VERSION
 
 VERBS: dict[str, tuple[str, str]] = {
     "install": ("install", "set up Git to use git-theta for tracked checkpoints"),
@@ -115,7 +115,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(_overview())
         return 0
     if verb in ("-V", "--version"):
-        print(f"git-theta-ext {__version__}")
+        print(f"git-theta-ext {VERSION}")
         return 0
     parser = argparse.ArgumentParser(prog="git theta", allow_abbrev=False)
     module = importlib.import_module(f"git_theta_ext.cli.verbs.{_module_of(verb)}")

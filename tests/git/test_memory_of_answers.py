@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.checkpoints.clean import Checkin
+from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import References
 from git_theta_ext.formats.layout.source import FileSource
@@ -28,7 +28,7 @@ def _remembered(repo: Repo) -> bytes | None:
     """What the filter would answer at once for the work-tree file."""
     repository = Repository.discover(repo.path)
     memo = Memo(store_of(repository).root / "memo")
-    checkin = Checkin(Blocks.open(repository), References(repository), memo)
+    checkin = Cleaner(Blocks.open(repository), References(repository), memo)
     with FileSource(repo.path / NAME) as source:
         return checkin.remembered(NAME, source)
 
@@ -99,7 +99,7 @@ def test_a_diff_does_not_pass_for_a_checkout(repo: Repo) -> None:
 def test_a_file_as_young_as_the_clock_is_not_remembered(repo: Repo, tmp_path: Path) -> None:
     repo.write(NAME, safetensors({"w": np.arange(50, dtype=np.float32)}))
     repository = Repository.discover(repo.path)
-    checkin = Checkin(Blocks.open(repository), References(repository), Memo(tmp_path / "memo"))
+    checkin = Cleaner(Blocks.open(repository), References(repository), Memo(tmp_path / "memo"))
     path = repo.path / NAME
     future = time.time_ns() + 10**12
     os.utime(path, ns=(future, future))

@@ -28,7 +28,7 @@ from git_theta_ext import formats
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.adapters import peft
 from git_theta_ext.checkpoints.adapters.files import TensorFile
-from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import (
     CorruptObjectError,
@@ -324,7 +324,7 @@ def stored(tmp_path: Path) -> tuple[Manifest, Blocks]:
 def write(manifest: Manifest, blocks: Blocks) -> bytes:
     """The file that a manifest stands for."""
     out: list[bytes] = []
-    Checkout(manifest, blocks).write(lambda data: out.append(bytes(data)))
+    Smudger(manifest, blocks).write(lambda data: out.append(bytes(data)))
     return b"".join(out)
 
 
@@ -430,10 +430,10 @@ def test_a_header_of_other_tensors_is_refused(tmp_path: Path) -> None:
         entry = Entry(info, (blocks.write(spec, values.view(np.uint32)),))
         manifest = Manifest("safetensors", blocks.write_bytes(text + header), (entry,))
         if number == 0:
-            assert Checkout(manifest, blocks).size == len(file)
+            assert Smudger(manifest, blocks).size == len(file)
             continue
         with pytest.raises(ManifestError, match="header does not belong"):
-            Checkout(manifest, blocks)
+            Smudger(manifest, blocks)
 
 
 def test_a_terabyte_of_zeros_is_written_block_by_block(tmp_path: Path) -> None:
@@ -444,7 +444,7 @@ def test_a_terabyte_of_zeros_is_written_block_by_block(tmp_path: Path) -> None:
     assert block.chain[0].size < 20_000
     entry = Entry(info, (block,) * (info.nbytes // spec.nbytes))
     structure = blocks.write_bytes(skeleton.encode(Skeleton((SpanRef("zeros"),))))
-    checkout = Checkout(Manifest("npy", structure, (entry,)), blocks)
+    checkout = Smudger(Manifest("npy", structure, (entry,)), blocks)
     assert checkout.size == 1 << 40
     written = 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.checkpoints.versions import StoredSide
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import CorruptObjectError, ManifestError, StoreError
@@ -108,7 +108,7 @@ def test_low_rank_updates_past_the_bound_are_refused_at_once(blocks: Blocks, rig
     manifest = bomb(blocks, [put(blocks, "low-rank")] * 255, 1, right)
     start = time.thread_time()
     with pytest.raises(ManifestError, match=r"ask for about .* of computing"):
-        Checkout(manifest, blocks)
+        Smudger(manifest, blocks)
     with pytest.raises(CorruptObjectError, match=r"ask for about .* of computing"):
         blocks.read(SPEC, manifest.entries[0].blocks[0])
     assert time.thread_time() - start < 2
@@ -122,7 +122,7 @@ def test_eighty_kilobytes_of_any_update_are_announced_or_refused(
     assert len(manifest_bytes(manifest)) < 120_000
     start = time.thread_time()
     try:
-        Checkout(manifest, blocks, "m.npy")
+        Smudger(manifest, blocks, "m.npy")
         said = capsys.readouterr().err
     except ManifestError as error:
         said = error.message
@@ -160,7 +160,7 @@ def test_small_blocks_cut_out_of_large_ones_count_as_large(kind: str, blocks: Bl
         block = Block(nbytes, "1" * 64, chain)
         entries[name] = (TensorInfo(name, DTYPES[dtype], shape), (block,))
     with pytest.raises(ManifestError, match="of computing"):
-        Checkout(manifest_of(blocks, entries), blocks)
+        Smudger(manifest_of(blocks, entries), blocks)
 
 
 def test_honest_chains_are_far_below_the_bound() -> None:
@@ -191,7 +191,7 @@ def test_rows_of_one_value_count_for_what_they_take(blocks: Blocks) -> None:
     data = build("permute", {"coder": "exact", "row": 1}, {"order": order})
     manifest = bomb(blocks, [UpdateRef("permute", *blocks.store.put(data))] * 255, 1)
     with pytest.raises(ManifestError, match="ask for about 2 minutes"):
-        Checkout(manifest, blocks)
+        Smudger(manifest, blocks)
 
 
 def test_a_wrong_hash_is_decoded_once(blocks: Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +253,7 @@ def test_a_small_comparison_of_nothing_is_made(blocks: Blocks) -> None:
 
 
 def test_what_swells_is_announced(blocks: Blocks, capsys: pytest.CaptureFixture[str]) -> None:
-    Checkout(zeros(blocks, 4 << 30), blocks, "m.npy")
+    Smudger(zeros(blocks, 4 << 30), blocks, "m.npy")
     assert "m.npy" in (said := capsys.readouterr().err)
     assert "become 4.3 GB" in said
 

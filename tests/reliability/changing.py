@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
@@ -93,7 +93,7 @@ def _staged(repo: Path, blob: str) -> bytes | None:
     repository = Repository.discover(repo)
     made = bytearray()
     try:
-        Checkout(parse_manifest(repository.blob(blob)), Blocks.open(repository)).write(made.extend)
+        Smudger(parse_manifest(repository.blob(blob)), Blocks.open(repository)).write(made.extend)
     except Exception:
         return None
     return bytes(made)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
@@ -250,7 +250,7 @@ class Bench:
         for blob, expected in self.promised.items():
             made = bytearray()
             try:
-                checkout = Checkout(parse_manifest(repository.blob(blob)), blocks)
+                checkout = Smudger(parse_manifest(repository.blob(blob)), blocks)
                 checkout.write(made.extend)
             except Exception as error:
                 wrong.append(f"{blob}: {error}")

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import git_theta_ext
 from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.core.text import printable, to_json
+from git_theta_ext.core.version import VERSION
 from git_theta_ext.git import installation
 from git_theta_ext.git.process import run_git
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 def collect(cwd: Path) -> dict[str, Any]:
     """Versions (None: not there), paths, and the settings in force in `cwd`."""
     return {
-        "git-theta-ext": git_theta_ext.__version__,
+        "git-theta-ext": VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: _version_of(name) for name in _LIBRARIES},
@@ -65,7 +65,7 @@ def collect(cwd: Path) -> dict[str, Any]:
         "git": _answer(cwd, "version"),
         "git-lfs": _answer(cwd, "lfs", "version"),
         "executable": sys.executable,
-        "package": str(Path(git_theta_ext.__file__).parent),
+        "package": str(Path(__file__).parents[2]),
         "config": {
             name: _answer(cwd, "config", "--get", name)
             for name in [*installation.settings(installation.NOBODY), installation.SKIP_SMUDGE]

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from git_theta_ext.checkpoints.smudge import Checkout, write_file
+from git_theta_ext.checkpoints.smudge import Smudger, write_file
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import StoreError, ThetaError, UsageError
 from git_theta_ext.git.process import run_program
@@ -179,7 +179,7 @@ def tune(
             known = memory.get(label) if memory else None
             if known is not None:
                 return Trial(label, choice, known, remembered=True)
-            write_file(place, Checkout(make(), blocks))
+            write_file(place, Smudger(make(), blocks))
             found = Trial(label, choice, evaluate(place), left=contest.left.get(label, 0))
             if memory is not None:
                 memory.put(label, found.score)

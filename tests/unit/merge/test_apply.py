@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.checkpoints.smudge import Checkout
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
 from git_theta_ext.formats import safetensors
@@ -60,7 +60,7 @@ def manifest(blocks: Blocks, tensors: Tensors) -> Manifest:
 def content(blocks: Blocks, merged: Merged) -> bytes:
     """The checkpoint that results; making it also checks that structure and tensors agree."""
     found = bytearray()
-    Checkout(merged.manifest, blocks).write(found.extend)
+    Smudger(merged.manifest, blocks).write(found.extend)
     return bytes(found)
 
 
