@@ -28,7 +28,7 @@ from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.updates.base import Encoded, Values, values_dtype
 from git_theta_ext.updates.chain import decode_chain
-from git_theta_ext.updates.choose import Reference, encode_block
+from git_theta_ext.updates.choose import Predecessor, encode_block
 from git_theta_ext.updates.parameter_file import parse
 
 Model = dict[str, np.ndarray]
@@ -156,15 +156,15 @@ def put(array: np.ndarray, before: Stored | None, used: Counter[str]) -> tuple[S
     """Choose, encode and check one tensor; the chain and the seconds of the choice alone."""
     spec = BlockSpec(DTYPES[NAMES[array.dtype]], array.shape)
     values = np.ascontiguousarray(array).reshape(-1).view(values_dtype(spec.dtype))
-    reference = None
+    predecessor = None
     if before is not None:
         old = {count: before.rebuild(count) for count in {1, len(before.files)}}
         if before.spec == spec and np.array_equal(old[len(before.files)], values):
             return before, 0.0
         chain = tuple(UpdateRef(f.kind, f"{n:064x}", f.nbytes) for n, f in enumerate(before.files))
-        reference = Reference(chain, before.spec, lambda count: old[count].copy())
+        predecessor = Predecessor(chain, before.spec, lambda count: old[count].copy())
     start = time.process_time()
-    choice = encode_block(spec, values, reference)
+    choice = encode_block(spec, values, predecessor)
     seconds = time.process_time() - start
     kept = before.files[: choice.keep] if before is not None else []
     stored = Stored(spec, [*kept, *filter(None, [choice.encoded])])

@@ -16,7 +16,7 @@ from typing import IO
 from git_theta_ext import formats
 from git_theta_ext.checkpoints.clean import Cancelled, Cleaner
 from git_theta_ext.checkpoints.memo import Memo
-from git_theta_ext.checkpoints.predecessors import References
+from git_theta_ext.checkpoints.predecessors import Predecessors
 from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import ChangedWhileReadError, FormatError, ProtocolError, ThetaError
@@ -83,8 +83,8 @@ class Commands:
         return Memo(store_of(self._repository).root / "memo")
 
     @cached_property
-    def _checkin(self) -> Cleaner:
-        return Cleaner(self._blocks, References(self._repository, self._written), self._memo)
+    def _cleaner(self) -> Cleaner:
+        return Cleaner(self._blocks, Predecessors(self._repository, self._written), self._memo)
 
     def close(self) -> None:
         """Git is done, and its index is written: remember what it wrote, tell what it passed."""
@@ -101,9 +101,9 @@ class Commands:
             )
         if self._worth_remembering:
             with suppress(ThetaError, OSError):
-                checkin = Cleaner(self._blocks, References(self._repository), self._memo)
+                cleaner = Cleaner(self._blocks, Predecessors(self._repository), self._memo)
                 written = {path: self._written[path] for path in self._worth_remembering}
-                checkin.remember_written(self._repository, written)
+                cleaner.remember_written(self._repository, written)
         if "_memo" in self.__dict__:
             self._memo.trim(store_of(self._repository).root / "objects")
 
@@ -170,8 +170,8 @@ class Commands:
             self._clean_spooled(path, content, None, found)
             return
         with source:
-            answer = self._checkin.remembered(path, source)
-            with _started(self._checkin, path, source, answer) as job:
+            answer = self._cleaner.remembered(path, source)
+            with _started(self._cleaner, path, source, answer) as job:
                 equal = content.equals(source)
                 if equal:
                     manifest = job.result()
@@ -182,7 +182,7 @@ class Commands:
             if not self._pass_raw(path, source):
                 self._require_whole(path, source, manifest)
                 if answer is None:
-                    self._checkin.remember(path, source, manifest)
+                    self._cleaner.remember(path, source, manifest)
                 self._staged = True
                 self._send(manifest)
 
@@ -200,7 +200,7 @@ class Commands:
                 content.spool(file, prefix)
             with FileSource(copy) as source:
                 if not self._pass_raw(path, source):
-                    manifest = self._checkin.clean(path, source)
+                    manifest = self._cleaner.clean(path, source)
                     _check_unchanged(path, found)
                     self._require_whole(path, source, manifest)
                     self._staged = True
@@ -231,7 +231,7 @@ class Commands:
         Otherwise it would show as modified for ever, and block switching branches. To store it by
         tensor all the same is what `git add --renormalize` asks for.
         """
-        staged = self._checkin.raw_blob(path, source.size)
+        staged = self._cleaner.raw_blob(path, source.size)
         if (
             staged is None
             or self._renormalizes
@@ -286,15 +286,15 @@ class Commands:
     def _rebuild(self, name: bytes, manifest: Manifest, in_work_tree: bool) -> None:
         """Answer with a checkpoint, which Git holds in memory before it writes it, or passes on."""
         shown = os.fsdecode(name)
-        checkout = Smudger(manifest, self._blocks, shown)
+        smudger = Smudger(manifest, self._blocks, shown)
         top = self._repository.work_tree
         folder = Path() if top is None else (top / shown).parent
         if in_work_tree:
-            self._room.look(self._tree, checkout.size, self._written)
-        checkout.check_room(shown, folder, certain=in_work_tree, in_memory=True)
+            self._room.look(self._tree, smudger.size, self._written)
+        smudger.check_room(shown, folder, certain=in_work_tree, in_memory=True)
         self._writer.lines(b"status=success")
         try:
-            checkout.write(self._writer.write)
+            smudger.write(self._writer.write)
         except ProtocolError:
             raise
         except (ThetaError, OSError) as error:
@@ -307,7 +307,7 @@ class Commands:
         self._writer.flush()
         path = os.fsdecode(name)
         self._written[path] = manifest_bytes(manifest)
-        if checkout.size >= _WORTH_REMEMBERING:
+        if smudger.size >= _WORTH_REMEMBERING:
             self._worth_remembering.add(path)
 
     def _list_available(self) -> None:
@@ -354,7 +354,7 @@ class Commands:
 
 @contextmanager
 def _started(
-    checkin: Cleaner, path: str, source: FileSource, answer: bytes | None
+    cleaner: Cleaner, path: str, source: FileSource, answer: bytes | None
 ) -> Iterator[Future[bytes]]:
     """Clean on another thread while the pipe is drained; called off when the block is left."""
     cancelled = threading.Event()
@@ -364,7 +364,7 @@ def _started(
         yield known
         return
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(checkin.clean, path, source, cancelled)
+        job = pool.submit(cleaner.clean, path, source, cancelled)
         try:
             yield job
         finally:

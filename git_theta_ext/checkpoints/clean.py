@@ -13,7 +13,7 @@ import numpy as np
 
 from git_theta_ext.checkpoints.counterparts import counterpart, counterparts
 from git_theta_ext.checkpoints.memo import Memo
-from git_theta_ext.checkpoints.predecessors import PathReferences, References
+from git_theta_ext.checkpoints.predecessors import PathPredecessors, Predecessors
 from git_theta_ext.core.errors import ChangedWhileReadError, MissingObjectError, TransferError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
@@ -62,10 +62,10 @@ class _Piece(Place):
 class Cleaner:
     """Makes manifests of checkpoints, for one repository and one state of its index and HEAD."""
 
-    def __init__(self, blocks: Blocks, references: References, memo: Memo) -> None:
-        """`memo` remembers what has been seen; `references` what is stored already."""
+    def __init__(self, blocks: Blocks, predecessors: Predecessors, memo: Memo) -> None:
+        """`memo` remembers what has been seen; `predecessors` what is stored already."""
         self._blocks = blocks.passing_on()  # the file is at hand in full
-        self._references = references
+        self._predecessors = predecessors
         self._memo = memo
         self._changing = False
         """Whether the last block differed from its predecessor: a guess at the next one."""
@@ -112,7 +112,7 @@ class Cleaner:
                     self.remember(path, source, manifest)
 
     def _key(self, path: str, source: FileSource) -> tuple[str, str]:
-        return repr(source.identity()), self._references.fingerprint(path)
+        return repr(source.identity()), self._predecessors.fingerprint(path)
 
     def clean(self, path: str, source: Source, cancelled: threading.Event | None = None) -> bytes:
         """The manifest of the checkpoint in `source`, every object that it names stored.
@@ -136,19 +136,19 @@ class Cleaner:
     def _clean(self, path: str, source: Source, cancelled: threading.Event | None) -> Manifest:
         layout = self._layout(path, source)
         tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
-        references = self._references.for_path(path, tensors)
+        predecessors = self._predecessors.for_path(path, tensors)
         pieces = [
             _Piece(place.span, place.position, place.spec, place.offset)
             for place in blocks_of(layout, source)
         ]
-        pieces = self._with_chunks_before(pieces, source, references)
+        pieces = self._with_chunks_before(pieces, source, predecessors)
 
-        self._fetch_predecessors(pieces, source, references)
+        self._fetch_predecessors(pieces, source, predecessors)
 
         def encode(piece: _Piece) -> Block:
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled
-            return self._block(piece, source, references)
+            return self._block(piece, source, predecessors)
 
         found = ordered_map(encode, pieces, lambda piece: piece.spec.nbytes)
         blocks: dict[str, list[Block]] = {}
@@ -160,7 +160,7 @@ class Cleaner:
             if isinstance(segment, Span)
         ]
         entries.sort(key=lambda entry: natural_key(entry.tensor.name))
-        structure = self._skeleton(layout, references)
+        structure = self._skeleton(layout, predecessors)
         return Manifest(layout.format, structure, tuple(entries))
 
     def _layout(self, path: str, source: Source) -> Layout:
@@ -184,22 +184,22 @@ class Cleaner:
         # Only these files, so that no other is cleaned later for importing this.
         from git_theta_ext.checkpoints import companions
 
-        found, top = self._references.manifests(path), self._references.work_tree
+        found, top = self._predecessors.manifests(path), self._predecessors.work_tree
         return companions.read_layout(source, path, top, found, self._blocks)
 
     def raw_blob(self, path: str, size: int) -> str | None:
         """The blob that the index holds for `path` if it is no manifest and of this size."""
-        staged = self._references.staged(path)
-        if staged is None or self._references.blob(staged) is not None:
+        staged = self._predecessors.staged(path)
+        if staged is None or self._predecessors.blob(staged) is not None:
             return None
-        return staged if self._references.blob_size(staged) == size else None
+        return staged if self._predecessors.blob_size(staged) == size else None
 
     def _with_chunks_before(
-        self, pieces: list[_Piece], source: Source, references: PathReferences
+        self, pieces: list[_Piece], source: Source, predecessors: PathPredecessors
     ) -> list[_Piece]:
         """The pieces, each chunk with its hash and with the earlier chunk that it may have been."""
         before = {
-            piece.span.tensor.name: references.chunks(piece.span.tensor.name)
+            piece.span.tensor.name: predecessors.chunks(piece.span.tensor.name)
             for piece in pieces
             if piece.span.opaque and piece.position == 0
         }
@@ -227,7 +227,7 @@ class Cleaner:
         ]
 
     def _fetch_predecessors(
-        self, pieces: list[_Piece], source: Source, references: PathReferences
+        self, pieces: list[_Piece], source: Source, predecessors: PathPredecessors
     ) -> None:
         """Fetch, in one batch, the predecessors of changed blocks that are not on this machine.
 
@@ -236,7 +236,7 @@ class Cleaner:
         store = self._blocks.store
         absent = []
         for piece in pieces:
-            found = self._predecessor(piece, references)
+            found = self._predecessor(piece, predecessors)
             if found and not all(store.has(ref.oid, ref.size) for ref in found[1].chain):
                 absent.append((piece, found[1]))
 
@@ -254,24 +254,24 @@ class Cleaner:
             if any(self._blocks.sound(block.chain) for block in needed):
                 raise
 
-    def _block(self, piece: _Piece, source: Source, references: PathReferences) -> Block:
+    def _block(self, piece: _Piece, source: Source, predecessors: PathPredecessors) -> Block:
         """One block's entry: copied if it is stored already, else encoded and stored."""
         spec, name = piece.spec, piece.span.tensor.name
         if spec.nbytes <= INLINE_BYTES:
             data = source.read(piece.offset, spec.nbytes)
             return Block(spec.nbytes, hashlib.sha256(data).hexdigest(), (), data)
-        predecessor = self._predecessor(piece, references)
+        predecessor = self._predecessor(piece, predecessors)
         digest = piece.digest
         like = predecessor is not None and predecessor[0] == spec
         if digest is not None:
-            stored = references.stored(name, piece.position, digest, spec.dtype.name)
+            stored = predecessors.stored(name, piece.position, digest, spec.dtype.name)
             if stored is not None and stored.nbytes == spec.nbytes and self._relied_on(stored):
                 return stored
         elif spec.nbytes > _SLICE_BYTES and like and not self._changing:
             # Most blocks have not changed: those are hashed in the cache and never held whole.
             # Where one has, the next may well have too: it is read whole, and hashed once.
             digest = _hash_of(source, piece.offset, spec.nbytes)
-            stored = references.stored(name, piece.position, digest, spec.dtype.name)
+            stored = predecessors.stored(name, piece.position, digest, spec.dtype.name)
             if stored is not None and stored.nbytes == spec.nbytes and self._relied_on(stored):
                 return stored
         data = source.read(piece.offset, spec.nbytes)
@@ -279,7 +279,7 @@ class Cleaner:
         if digest is not None and found != digest:
             raise ChangedWhileReadError(f"{name}: the file was written to while it was read")
         self._changing = predecessor is not None and found != predecessor[1].sha256
-        return self._encoded(piece, data, found, predecessor, references)
+        return self._encoded(piece, data, found, predecessor, predecessors)
 
     def _encoded(
         self,
@@ -287,10 +287,10 @@ class Cleaner:
         data: bytes,
         digest: str,
         predecessor: tuple[BlockSpec, Block] | None,
-        references: PathReferences,
+        predecessors: PathPredecessors,
     ) -> Block:
-        spec = piece.spec
-        stored = references.stored(piece.span.tensor.name, piece.position, digest, spec.dtype.name)
+        spec, name = piece.spec, piece.span.tensor.name
+        stored = predecessors.stored(name, piece.position, digest, spec.dtype.name)
         values = np.frombuffer(data, values_dtype(spec.dtype))
         if stored is not None and stored.nbytes == spec.nbytes:
             if self._relied_on(stored):
@@ -299,7 +299,7 @@ class Cleaner:
             # stored whole before, that is the same object again.
             return self._blocks.write(spec, values, digest=digest)
         if predecessor is None:
-            predecessor = self._kin(piece, values, references)
+            predecessor = self._kin(piece, values, predecessors)
         then, block = predecessor or (None, None)
         key = (digest, spec.dtype.name, repr(spec.shape), repr(then), repr(block))
         if spec.nbytes >= _MEMO_BYTES:
@@ -307,23 +307,23 @@ class Cleaner:
             if chain and all(self._blocks.store.keep(ref.oid, ref.size) for ref in chain):
                 return Block(spec.nbytes, digest, chain)
         if piece.before is not None and block is not None:
-            made = self._blocks.write_chunk(values, digest=digest, reference=block)
+            made = self._blocks.write_chunk(values, digest=digest, predecessor=block)
         else:
             made = self._blocks.write(
-                spec, values, digest=digest, reference=block, reference_spec=then
+                spec, values, digest=digest, predecessor=block, predecessor_spec=then
             )
         if spec.nbytes >= _MEMO_BYTES and predecessor is not None:
             self._memo.put_chain(made, *key)
         return made
 
     def _predecessor(
-        self, piece: _Piece, references: PathReferences
+        self, piece: _Piece, predecessors: PathPredecessors
     ) -> tuple[BlockSpec, Block] | None:
         """The block that this one is an update of, and what it is: same tensor, same place."""
         if piece.before is not None:
             length = piece.before.nbytes
             return BlockSpec(DTYPES["U8"], (length,)), piece.before
-        found = references.predecessor(piece.span.tensor.name, piece.position)
+        found = predecessors.predecessor(piece.span.tensor.name, piece.position)
         if found is None or piece.span.opaque:
             return None
         entry, block = found
@@ -331,22 +331,22 @@ class Cleaner:
         return None if spec is None or block.nbytes != spec.nbytes else (spec, block)
 
     def _kin(
-        self, piece: _Piece, values: Values, references: PathReferences
+        self, piece: _Piece, values: Values, predecessors: PathPredecessors
     ) -> tuple[BlockSpec, Block] | None:
         """A block of another name that this one seems to be an update of, and what it is."""
         spec, span = piece.spec, piece.span
         if span.opaque or spec.dtype.kind != "float" or spec.nbytes < _MEMO_BYTES:
             return None
-        guesses = references.kin(span.tensor, piece.position)
+        guesses = predecessors.kin(span.tensor, piece.position)
         found = self._blocks.find_kin(spec, values, guesses)
         return None if found is None else (spec, found)
 
-    def _skeleton(self, layout: Layout, references: PathReferences) -> Block:
+    def _skeleton(self, layout: Layout, predecessors: PathPredecessors) -> Block:
         data = skeleton.encode(layout)
-        stored = references.stored_skeleton(hashlib.sha256(data).hexdigest())
+        stored = predecessors.stored_skeleton(hashlib.sha256(data).hexdigest())
         if stored is not None:
             return stored if self._relied_on(stored) else self._blocks.write_bytes(data)
-        return self._blocks.write_bytes(data, reference=references.predecessor_skeleton())
+        return self._blocks.write_bytes(data, predecessor=predecessors.predecessor_skeleton())
 
     def _relied_on(self, stored: Block) -> bool:
         """Whether a new manifest may name what an earlier one names, in place of bytes at hand."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.contents import lfs_object
 from git_theta_ext.checkpoints.memo import Memo
-from git_theta_ext.checkpoints.predecessors import References
+from git_theta_ext.checkpoints.predecessors import Predecessors
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import MissingObjectError
 from git_theta_ext.formats.layout.source import FileSource
@@ -60,6 +60,6 @@ def manifest_of(text: bytes, path: str, repository: Repository, blocks: Blocks) 
 
 
 def _cleaned(place: Path, path: str, repository: Repository, blocks: Blocks) -> Manifest:
-    checkin = Cleaner(blocks, References(repository), Memo(store_of(repository).root / "memo"))
+    cleaner = Cleaner(blocks, Predecessors(repository), Memo(store_of(repository).root / "memo"))
     with FileSource(place) as source:
-        return parse_manifest(checkin.clean(path, source))
+        return parse_manifest(cleaner.clean(path, source))

@@ -33,7 +33,7 @@ _SKELETON = "skeleton"
 """Stands for the dtype in the keys of skeletons."""
 
 
-class References:
+class Predecessors:
     """The manifests of a repository's index and HEAD, each read and parsed once."""
 
     def __init__(self, repository: Repository, written: Mapping[str, bytes] | None = None) -> None:
@@ -132,7 +132,7 @@ class References:
         """A hash of what the index and the heads hold at all tracked paths."""
         return hashlib.sha256("\n".join(self._everything).encode()).hexdigest()
 
-    def for_path(self, path: str, tensors: Collection[TensorInfo]) -> PathReferences:
+    def for_path(self, path: str, tensors: Collection[TensorInfo]) -> PathPredecessors:
         """The references of one path, at which there now are these tensors.
 
         A path that is in no commit yet is compared with the committed checkpoint that is most
@@ -146,7 +146,7 @@ class References:
         if not predecessors and (relative := self._relative(tensors)) is not None:
             predecessors = [relative]
         written = [parse_manifest(self._written[path])] if path in self._written else []
-        return PathReferences(
+        return PathPredecessors(
             [*written, *(found for oid in own if (found := self.manifest(oid)) is not None)],
             predecessors,
             tensors,
@@ -222,7 +222,7 @@ class References:
         return known
 
 
-class PathReferences:
+class PathPredecessors:
     """What one checkpoint is compared with."""
 
     def __init__(
@@ -230,7 +230,7 @@ class PathReferences:
         own: list[Manifest],
         committed: list[Manifest],
         tensors: Collection[TensorInfo],
-        everything: References,
+        everything: Predecessors,
     ) -> None:
         """The manifests and the tensors of one path.
 

@@ -207,7 +207,7 @@ def _match(segments: Sequence[skeleton.SkeletonSegment], manifest: Manifest) -> 
     return entries
 
 
-def write_file(path: Path, checkout: Smudger) -> None:
+def write_file(path: Path, smudger: Smudger) -> None:
     """Write a checkpoint to a folder of our own: whole or not at all.
 
     Raises:
@@ -216,7 +216,7 @@ def write_file(path: Path, checkout: Smudger) -> None:
     """
     try:
         with files.replacing(path) as file:
-            checkout.write(file.write)
+            smudger.write(file.write)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -235,10 +235,10 @@ def write_version(repository: Repository, path: str, manifest: Manifest, blocks:
     if skips_smudge(repository, os.environ):
         tree.replace(path, manifest_bytes(manifest))
         return
-    checkout = Smudger(manifest, blocks, path)
-    checkout.check_room(path, (repository.top / path).parent)
+    smudger = Smudger(manifest, blocks, path)
+    smudger.check_room(path, (repository.top / path).parent)
     with tree.replacing(path) as file:
-        checkout.write(file.write)
+        smudger.write(file.write)
 
 
 def manifests_in_work_tree(repository: Repository, paths: Iterable[str]) -> dict[str, bytes]:
@@ -296,13 +296,13 @@ def write_checkpoints(
     tree = WorkTree(repository.top)
     try:
         for name, manifest in manifests.items():
-            checkout = Smudger(manifest, blocks, name)
-            checkout.check_room(name, (repository.top / name).parent)
+            smudger = Smudger(manifest, blocks, name)
+            smudger.check_room(name, (repository.top / name).parent)
             with tree.replacing(name) as file:
-                checkout.write(file.write)
+                smudger.write(file.write)
             written.append(name)
             if report is not None:
-                report(name, checkout.size)
+                report(name, smudger.size)
     except ThetaError as error:
         raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
     finally:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from git_theta_ext import formats
 from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.memo import Memo
-from git_theta_ext.checkpoints.predecessors import References
+from git_theta_ext.checkpoints.predecessors import Predecessors
 from git_theta_ext.checkpoints.read import Checkpoint
 from git_theta_ext.core.arrays import dtype_of
 from git_theta_ext.core.errors import FormatError, UsageError
@@ -150,7 +150,7 @@ def _built(
         raise UsageError(error.message, hint="--to safetensors, or other tensors") from error
 
 
-class _RevisionReferences(References):
+class _RevisionPredecessors(Predecessors):
     """What a new version is compared with when it is committed on a revision, not from an index."""
 
     def __init__(self, repository: Repository, commit: str) -> None:
@@ -203,13 +203,13 @@ def commit(
     base = repository.resolve(f"{parent}^{{commit}}")
     if base is None:
         raise UsageError(f"there is no revision {parent!r} here")
-    references = _RevisionReferences(repository, base)
+    predecessors = _RevisionPredecessors(repository, base)
     blocks = Blocks.open(repository)
     memo = Memo(store_of(repository).root / "memo")
-    checkin = Cleaner(blocks, references, memo)
+    cleaner = Cleaner(blocks, predecessors, memo)
     container = container_of(path) or safetensors.NAME
     _check_metadata(metadata or {}, container)
-    manifest = checkin.clean(path, ArraysSource(tensors, metadata or {}, container))
+    manifest = cleaner.clean(path, ArraysSource(tensors, metadata or {}, container))
     memo.trim(store_of(repository).root / "objects")
     blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest)
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:

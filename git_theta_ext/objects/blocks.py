@@ -33,7 +33,7 @@ from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, v
 from git_theta_ext.updates.chain import decode_chain, specs
 from git_theta_ext.updates.choose import (
     Choice,
-    Reference,
+    Predecessor,
     encode_block,
     encode_bytes,
     encode_chunk,
@@ -240,8 +240,8 @@ class Blocks:
         values: Values,
         *,
         digest: str | None = None,
-        reference: Block | None = None,
-        reference_spec: BlockSpec | None = None,
+        predecessor: Block | None = None,
+        predecessor_spec: BlockSpec | None = None,
         supplied: Encoded | None = None,
     ) -> Block:
         """Encode a block, against a predecessor if there is one, and store it.
@@ -250,61 +250,61 @@ class Blocks:
             spec: what the block is.
             values: the raw bits of its elements, flat.
             digest: the SHA-256 of their bytes, where it is known already.
-            reference: the predecessor.
-            reference_spec: what that is, if it is of another dtype or shape.
+            predecessor: the block that this one is an update of.
+            predecessor_spec: what that is, if it is of another dtype or shape.
             supplied: the update that makes it of the predecessor, where it is known already.
         """
         digest = digest or sha256(values)
         if spec.nbytes <= INLINE_BYTES:
             return Block(spec.nbytes, digest, (), values.tobytes())
-        base = self._reference(reference_spec or spec, reference)
-        choice, reference = self._chosen(
+        base = self._predecessor(predecessor_spec or spec, predecessor)
+        choice, predecessor = self._chosen(
             lambda base: encode_block(spec, values, base, supplied if base else None),
             base,
-            reference,
+            predecessor,
         )
-        return Block(spec.nbytes, digest, self._store(choice, reference))
+        return Block(spec.nbytes, digest, self._store(choice, predecessor))
 
     def _chosen(
         self,
-        encode: Callable[[Reference | None], Choice],
-        base: Reference | None,
-        reference: Block | None,
+        encode: Callable[[Predecessor | None], Choice],
+        base: Predecessor | None,
+        predecessor: Block | None,
     ) -> tuple[Choice, Block | None]:
         """How a block is encoded, and against what: nothing, where its predecessor is damaged.
 
         Whoever can damage or plant an object must not keep others from storing what they have.
         """
-        if base is None or reference is None:
+        if base is None or predecessor is None:
             return encode(None), None
         try:
             choice = encode(base)
         except CorruptObjectError:
-            self.sound(reference.chain)  # says which object it is, and moves it away
+            self.sound(predecessor.chain)  # says which object it is, and moves it away
         except (MissingObjectError, TransferError):
-            if self.sound(reference.chain):
+            if self.sound(predecessor.chain):
                 raise  # absent, and not because it was moved away
         else:
-            if self.sound(reference.chain[: choice.keep]):
-                return choice, reference
+            if self.sound(predecessor.chain[: choice.keep]):
+                return choice, predecessor
         return encode(None), None
 
-    def write_chunk(self, values: Values, *, digest: str, reference: Block) -> Block:
+    def write_chunk(self, values: Values, *, digest: str, predecessor: Block) -> Block:
         """Encode and store a chunk of bytes against the one that stood in its place.
 
         Args:
             values: its bytes.
             digest: their SHA-256.
-            reference: the earlier chunk.
+            predecessor: the earlier chunk.
         """
         spec = _bytes_spec(values.nbytes)
-        base = self._reference(_bytes_spec(reference.nbytes), reference)
+        base = self._predecessor(_bytes_spec(predecessor.nbytes), predecessor)
         choice, found = self._chosen(
             lambda base: (
                 encode_chunk(spec, values, base) if base else encode_block(spec, values, None)
             ),
             base,
-            reference,
+            predecessor,
         )
         return Block(spec.nbytes, digest, self._store(choice, found))
 
@@ -349,24 +349,24 @@ class Blocks:
                 continue
             if not all(self.store.has(ref.oid, ref.size) for ref in block.chain):
                 continue
-            reference = self._reference(spec, block)
+            predecessor = self._predecessor(spec, block)
             with suppress(CorruptObjectError):  # a guess that is damaged is none
-                if reference is not None and is_kin(spec, values, reference):
+                if predecessor is not None and is_kin(spec, values, predecessor):
                     return block
         return None
 
-    def write_bytes(self, data: bytes, *, reference: Block | None = None) -> Block:
+    def write_bytes(self, data: bytes, *, predecessor: Block | None = None) -> Block:
         """Encode and store plain bytes, such as a skeleton, against an earlier version of them."""
         digest = hashlib.sha256(data).hexdigest()
         if len(data) <= INLINE_BYTES:
             return Block(len(data), digest, (), data)
-        spec = _bytes_spec(0 if reference is None else reference.nbytes)
-        choice, reference = self._chosen(
-            lambda base: encode_bytes(data, base), self._reference(spec, reference), reference
+        spec = _bytes_spec(0 if predecessor is None else predecessor.nbytes)
+        choice, predecessor = self._chosen(
+            lambda base: encode_bytes(data, base), self._predecessor(spec, predecessor), predecessor
         )
-        return Block(len(data), digest, self._store(choice, reference))
+        return Block(len(data), digest, self._store(choice, predecessor))
 
-    def _reference(self, spec: BlockSpec, block: Block | None) -> Reference | None:
+    def _predecessor(self, spec: BlockSpec, block: Block | None) -> Predecessor | None:
         if block is None or not block.chain:
             return None
 
@@ -385,10 +385,10 @@ class Blocks:
             except (CorruptObjectError, KeyError, TypeError, ValueError, IndexError):
                 return None  # rebuilding it says what is wrong
 
-        return Reference(block.chain, spec, rebuild, first_glance)
+        return Predecessor(block.chain, spec, rebuild, first_glance)
 
-    def _store(self, choice: Choice, reference: Block | None) -> tuple[UpdateRef, ...]:
-        kept = reference.chain[: choice.keep] if reference is not None else ()
+    def _store(self, choice: Choice, predecessor: Block | None) -> tuple[UpdateRef, ...]:
+        kept = predecessor.chain[: choice.keep] if predecessor is not None else ()
         if choice.encoded is None:
             return kept
         oid, size = self.store.put(choice.encoded.pieces)

@@ -30,7 +30,7 @@ _CONVERTING = frozenset({"cast", "resize"})
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class Predecessor:
     """The predecessor of a block: its chain, what it is, and how to get its values.
 
     `spec` is the predecessor's own; its dtype or shape may differ from the block's.
@@ -55,7 +55,7 @@ class Choice:
 
 
 def encode_block(
-    spec: BlockSpec, new: Values, reference: Reference | None, supplied: Encoded | None = None
+    spec: BlockSpec, new: Values, predecessor: Predecessor | None, supplied: Encoded | None = None
 ) -> Choice:
     """The smallest exact way to store a block, given its predecessor.
 
@@ -66,44 +66,44 @@ def encode_block(
     stays short and cheap; then the block is encoded against the chain's base, or afresh.
     """
     require_subnormals()
-    if reference is None:
+    if predecessor is None:
         return Choice(0, Dense().encode(spec, new))
-    length = len(reference.chain)
-    if reference.spec != spec:
-        update = converting_update(spec, new, reference.spec, reference.rebuild(length))
-        if update is not None and _may_grow(reference.chain, update):
+    length = len(predecessor.chain)
+    if predecessor.spec != spec:
+        update = converting_update(spec, new, predecessor.spec, predecessor.rebuild(length))
+        if update is not None and _may_grow(predecessor.chain, update):
             return Choice(length, update)
         return Choice(0, Dense().encode(spec, new))
-    seen = reference.glimpse() if supplied is None else None
+    seen = predecessor.glimpse() if supplied is None else None
     if seen is not None and length == 1:
         places, few = seen
         if look_unrelated(spec, new[places], few) and not looks_permuted(spec, new, places, few):
             return Choice(0, Dense().encode(spec, new))
-    first = _foundation(reference.chain)
-    if supplied is None and first < length and _is_foundation(new, reference, first, seen):
+    first = _foundation(predecessor.chain)
+    if supplied is None and first < length and _is_foundation(new, predecessor, first, seen):
         return Choice(first, None)
     update = supplied
-    if update is None or not _may_grow(reference.chain, update):
-        update = _update_against(spec, new, reference, length)
-    if update is not None and _may_grow(reference.chain, update):
+    if update is None or not _may_grow(predecessor.chain, update):
+        update = _update_against(spec, new, predecessor, length)
+    if update is not None and _may_grow(predecessor.chain, update):
         return Choice(length, update)
     if first < length:
-        update = _update_against(spec, new, reference, first)
-        if update is not None and _may_grow(reference.chain[:first], update):
+        update = _update_against(spec, new, predecessor, first)
+        if update is not None and _may_grow(predecessor.chain[:first], update):
             return Choice(first, update)
     return Choice(0, Dense().encode(spec, new))
 
 
-def is_kin(spec: BlockSpec, new: Values, reference: Reference) -> bool:
+def is_kin(spec: BlockSpec, new: Values, predecessor: Predecessor) -> bool:
     """Whether samples say that a block is an update of another, which has its dtype and size.
 
     Of a block that is large and not quick to look into, they say nothing.
     """
-    seen = reference.glimpse() if len(reference.chain) == 1 else None
+    seen = predecessor.glimpse() if len(predecessor.chain) == 1 else None
     if seen is None:
         if spec.nbytes > _QUICK_BYTES:
             return False
-        base = reference.rebuild(len(reference.chain))
+        base = predecessor.rebuild(len(predecessor.chain))
         places = glance_places(len(base))
         seen = places, base[places]
     places, few = seen
@@ -123,14 +123,14 @@ def _foundation(chain: tuple[UpdateRef, ...]) -> int:
 
 def _is_foundation(
     new: Values,
-    reference: Reference,
+    predecessor: Predecessor,
     first: int,
     seen: tuple[NDArray[np.intp], Values] | None,
 ) -> bool:
     """Whether a block went back to what the first files of its chain stand for."""
     if first == 1 and seen is not None and not np.array_equal(new[seen[0]], seen[1]):
         return False
-    return np.array_equal(new, reference.rebuild(first))
+    return np.array_equal(new, predecessor.rebuild(first))
 
 
 def _may_grow(chain: tuple[UpdateRef, ...], update: Encoded) -> bool:
@@ -141,10 +141,10 @@ def _may_grow(chain: tuple[UpdateRef, ...], update: Encoded) -> bool:
 
 
 def _update_against(
-    spec: BlockSpec, new: Values, reference: Reference, keep: int
+    spec: BlockSpec, new: Values, predecessor: Predecessor, keep: int
 ) -> Encoded | None:
     """The update on the first `keep` files of the chain, if it is smaller than a dense copy."""
-    base = reference.rebuild(keep)
+    base = predecessor.rebuild(keep)
     update = smallest_update(spec, new, base)
     if update is None:
         return None
@@ -152,30 +152,30 @@ def _update_against(
     return Encoded(update.kind, update.pieces, remarks)
 
 
-def encode_chunk(spec: BlockSpec, new: Values, reference: Reference) -> Choice:
+def encode_chunk(spec: BlockSpec, new: Values, predecessor: Predecessor) -> Choice:
     """The smaller of a dense copy and a patch, for a chunk of a file of no known container."""
-    patch = Patch().encode_chunk(new, reference.rebuild(len(reference.chain)))
-    if patch is not None and _may_grow(reference.chain, patch):
+    patch = Patch().encode_chunk(new, predecessor.rebuild(len(predecessor.chain)))
+    if patch is not None and _may_grow(predecessor.chain, patch):
         if patch.nbytes < new.nbytes // _CLEARLY_SMALLER:
-            return Choice(len(reference.chain), patch)
+            return Choice(len(predecessor.chain), patch)
         dense = Dense().encode(spec, new)
         if patch.nbytes < dense.nbytes:
-            return Choice(len(reference.chain), patch)
+            return Choice(len(predecessor.chain), patch)
         return Choice(0, dense)
     return Choice(0, Dense().encode(spec, new))
 
 
-def encode_bytes(new: bytes, reference: Reference | None) -> Choice:
+def encode_bytes(new: bytes, predecessor: Predecessor | None) -> Choice:
     """The smaller of a compressed copy and a patch, for bytes such as a skeleton."""
     spec = BlockSpec(DTYPES["U8"], (len(new),))
     dense = encode_dense_bytes(memoryview(new), level_for(len(new)), sized=True)
-    if reference is None:
+    if predecessor is None:
         return Choice(0, dense)
     values = np.frombuffer(new, np.uint8)
-    for keep in dict.fromkeys((len(reference.chain), 1)):
-        patch = Patch().encode(spec, values, reference.rebuild(keep))
+    for keep in dict.fromkeys((len(predecessor.chain), 1)):
+        patch = Patch().encode(spec, values, predecessor.rebuild(keep))
         if patch is None or patch.nbytes >= dense.nbytes:
             continue
-        if keep == 1 or _may_grow(reference.chain, patch):
+        if keep == 1 or _may_grow(predecessor.chain, patch):
             return Choice(keep, patch)
     return Choice(0, dense)

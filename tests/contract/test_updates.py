@@ -17,7 +17,7 @@ from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.updates.base import Encoded, Parameters, Values, values_dtype
 from git_theta_ext.updates.cast import Cast
 from git_theta_ext.updates.chain import decode_chain
-from git_theta_ext.updates.choose import Reference, encode_block, encode_bytes
+from git_theta_ext.updates.choose import Predecessor, encode_block, encode_bytes
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import parse
 from git_theta_ext.updates.residual import SLICE, apply, difference, is_ordered
@@ -105,7 +105,7 @@ def test_bytes_and_patches(old: bytes, new: bytes) -> None:
     spec = BlockSpec(DTYPES["U8"], (len(old),))
     chain = (UpdateRef("dense", "0" * 64, base.nbytes),)
     rebuild = lambda count: decode_chain(spec, [parsed(base)])  # noqa: E731
-    choice = encode_bytes(new, Reference(chain, spec, rebuild))
+    choice = encode_bytes(new, Predecessor(chain, spec, rebuild))
     files = [*[parsed(base)][: choice.keep], parsed(choice.encoded)]
     found = decode_chain(BlockSpec(DTYPES["U8"], (len(new),)), files)
     assert found.tobytes() == new
@@ -117,8 +117,8 @@ def test_a_patch_may_change_the_length() -> None:
     base = encode_bytes(old, None).encoded
     spec = BlockSpec(DTYPES["U8"], (len(old),))
     chain = (UpdateRef("dense", "0" * 64, base.nbytes),)
-    reference = Reference(chain, spec, lambda count: decode_chain(spec, [parsed(base)]))
-    choice = encode_bytes(new, reference)
+    predecessor = Predecessor(chain, spec, lambda count: decode_chain(spec, [parsed(base)]))
+    choice = encode_bytes(new, predecessor)
     assert (choice.keep, choice.encoded.kind) == (1, "patch")
     files = [parsed(base), parsed(choice.encoded)]
     assert decode_chain(BlockSpec(DTYPES["U8"], (len(new),)), files).tobytes() == new
@@ -130,18 +130,18 @@ def test_a_small_change_is_a_small_update_and_a_new_tensor_is_dense() -> None:
     spec = BlockSpec(DTYPES["F32"], (100_000,))
     dense = Dense().encode(spec, base.view(np.uint32))
     chain = (UpdateRef("dense", "0" * 64, dense.nbytes),)
-    reference = Reference(chain, spec, lambda count: base.view(np.uint32).copy())
+    predecessor = Predecessor(chain, spec, lambda count: base.view(np.uint32).copy())
 
     near = base.copy()
     near[500:600] *= np.float32(1.01)
-    choice = encode_block(spec, near.view(np.uint32), reference)
+    choice = encode_block(spec, near.view(np.uint32), predecessor)
     assert (choice.keep, choice.encoded.kind) == (1, "sparse")
     assert choice.encoded.nbytes < 0.01 * dense.nbytes
     moved = np.linalg.norm(near.astype(float) - base) / np.linalg.norm(base.astype(float))
     assert dict(choice.encoded.info) == {"change": f"{100 * moved:.2g}%", "entries": "0.1%"}
 
     other = random.standard_normal(100_000).astype(np.float32)
-    choice = encode_block(spec, other.view(np.uint32), reference)
+    choice = encode_block(spec, other.view(np.uint32), predecessor)
     assert (choice.keep, choice.encoded.kind) == (0, "dense")
 
 
@@ -158,7 +158,7 @@ def test_a_chain_is_bounded_by_its_cost() -> None:
         )
         kept = list(files)
         rebuild = lambda count, kept=kept: decode_chain(spec, [parsed(f) for f in kept[:count]])  # noqa: E731
-        choice = encode_block(spec, new.view(np.uint32), Reference(chain, spec, rebuild))
+        choice = encode_block(spec, new.view(np.uint32), Predecessor(chain, spec, rebuild))
         files = [*files[: choice.keep], *filter(None, [choice.encoded])]
         found = decode_chain(spec, [parsed(file) for file in files])
         assert found.tobytes() == new.tobytes()
@@ -182,7 +182,7 @@ class History:
         chain = tuple(UpdateRef(f.kind, f"{n:064x}", f.nbytes) for n, f in enumerate(self.files))
         then, kept = self.spec or spec, list(self.files)
         rebuild = lambda count: rebuilt(then if count == len(kept) else spec, kept, count)  # noqa: E731
-        choice = encode_block(spec, values, Reference(chain, then, rebuild) if chain else None)
+        choice = encode_block(spec, values, Predecessor(chain, then, rebuild) if chain else None)
         self.files = [*self.files[: choice.keep], *filter(None, [choice.encoded])]
         self.spec = spec
         assert rebuilt(spec, self.files, len(self.files)).tobytes() == values.tobytes()
@@ -274,8 +274,8 @@ def test_a_cast_then_a_delta_and_a_resize_are_one_chain() -> None:
         chain = tuple(UpdateRef(f.kind, f"{n:064x}", f.nbytes) for n, f in enumerate(files))
         kept, then = list(files), specs[max(0, number - 1)]
         rebuild = partial(rebuilt, then, kept)
-        reference = Reference(chain, then, rebuild) if files else None
-        choice = encode_block(specs[number], values, reference)
+        predecessor = Predecessor(chain, then, rebuild) if files else None
+        choice = encode_block(specs[number], values, predecessor)
         files = [*files[: choice.keep], *filter(None, [choice.encoded])]
         found = decode_chain(specs[number], [parsed(file) for file in files])
         assert found.tobytes() == values.tobytes()

@@ -11,7 +11,7 @@ import pytest
 
 from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.memo import Memo
-from git_theta_ext.checkpoints.predecessors import References
+from git_theta_ext.checkpoints.predecessors import Predecessors
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
@@ -28,9 +28,9 @@ def _remembered(repo: Repo) -> bytes | None:
     """What the filter would answer at once for the work-tree file."""
     repository = Repository.discover(repo.path)
     memo = Memo(store_of(repository).root / "memo")
-    checkin = Cleaner(Blocks.open(repository), References(repository), memo)
+    cleaner = Cleaner(Blocks.open(repository), Predecessors(repository), memo)
     with FileSource(repo.path / NAME) as source:
-        return checkin.remembered(NAME, source)
+        return cleaner.remembered(NAME, source)
 
 
 def _versions(repo: Repo) -> None:
@@ -99,10 +99,10 @@ def test_a_diff_does_not_pass_for_a_checkout(repo: Repo) -> None:
 def test_a_file_as_young_as_the_clock_is_not_remembered(repo: Repo, tmp_path: Path) -> None:
     repo.write(NAME, safetensors({"w": np.arange(50, dtype=np.float32)}))
     repository = Repository.discover(repo.path)
-    checkin = Cleaner(Blocks.open(repository), References(repository), Memo(tmp_path / "memo"))
+    cleaner = Cleaner(Blocks.open(repository), Predecessors(repository), Memo(tmp_path / "memo"))
     path = repo.path / NAME
     future = time.time_ns() + 10**12
     os.utime(path, ns=(future, future))
     with FileSource(path) as source:
-        checkin.remember(NAME, source, b"answer")
-        assert checkin.remembered(NAME, source) is None
+        cleaner.remember(NAME, source, b"answer")
+        assert cleaner.remembered(NAME, source) is None

@@ -315,7 +315,7 @@ def stored(tmp_path: Path) -> tuple[Manifest, Blocks]:
         (spec,) = cut(info)
         old = random.standard_normal(2000).astype(np.float32).view(np.uint32)
         block = blocks.write(spec, old)
-        block = blocks.write(spec, old + np.uint32(3), reference=block)
+        block = blocks.write(spec, old + np.uint32(3), predecessor=block)
         entries.append(Entry(info, (block,)))
     structure = skeleton.encode(Skeleton((formats.Literal(b"x" * 900), SpanRef("a"), SpanRef("b"))))
     return Manifest("npy", blocks.write_bytes(structure), tuple(entries)), blocks
@@ -444,8 +444,8 @@ def test_a_terabyte_of_zeros_is_written_block_by_block(tmp_path: Path) -> None:
     assert block.chain[0].size < 20_000
     entry = Entry(info, (block,) * (info.nbytes // spec.nbytes))
     structure = blocks.write_bytes(skeleton.encode(Skeleton((SpanRef("zeros"),))))
-    checkout = Smudger(Manifest("npy", structure, (entry,)), blocks)
-    assert checkout.size == 1 << 40
+    smudger = Smudger(Manifest("npy", structure, (entry,)), blocks)
+    assert smudger.size == 1 << 40
     written = 0
 
     def count(data: memoryview) -> None:
@@ -455,7 +455,7 @@ def test_a_terabyte_of_zeros_is_written_block_by_block(tmp_path: Path) -> None:
             raise _EnoughError
 
     with pytest.raises(_EnoughError):
-        checkout.write(count)
+        smudger.write(count)
 
 
 # -- names -----------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def test_a_cast_block_is_rebuilt_from_the_store(tmp_path: Path) -> None:
     kinds = []
     for number in (1, 2):
         block = blocks.write(
-            specs[number], arrays[number], reference=block, reference_spec=specs[number - 1]
+            specs[number], arrays[number], predecessor=block, predecessor_spec=specs[number - 1]
         )
         kinds.append(block.chain[-1].kind)
         assert blocks.read(specs[number], block).tobytes() == arrays[number].tobytes()

@@ -250,8 +250,8 @@ class Bench:
         for blob, expected in self.promised.items():
             made = bytearray()
             try:
-                checkout = Smudger(parse_manifest(repository.blob(blob)), blocks)
-                checkout.write(made.extend)
+                smudger = Smudger(parse_manifest(repository.blob(blob)), blocks)
+                smudger.write(made.extend)
             except Exception as error:
                 wrong.append(f"{blob}: {error}")
                 continue

@@ -56,7 +56,7 @@ from git_theta_ext.merge.strategies.policy import parse_choice, parse_file
 from git_theta_ext.updates import get, kinds
 from git_theta_ext.updates.base import Encoded, Update, Values, values_dtype
 from git_theta_ext.updates.chain import decode_chain
-from git_theta_ext.updates.choose import Reference, encode_bytes
+from git_theta_ext.updates.choose import Predecessor, encode_bytes
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.low_rank import LowRank, exact_factors
 from git_theta_ext.updates.parameter_file import build, parse
@@ -311,8 +311,8 @@ def _encoded(kind: str) -> bytes:
             return b"".join(LowRank().encode_factors(after, new, old, factors).pieces)
     if kind == "patch":
         chain = (UpdateRef("dense", "0" * 64, 10_000),)
-        reference = Reference(chain, before, lambda _: old, lambda: None)
-        chosen = encode_bytes(new.tobytes(), reference)
+        predecessor = Predecessor(chain, before, lambda _: old, lambda: None)
+        chosen = encode_bytes(new.tobytes(), predecessor)
         return b"".join(chosen.encoded.pieces if chosen.encoded else ())
     return b"".join(build(kind, {"coder": "raw"}, {"data": new.tobytes()}))
 

@@ -30,19 +30,19 @@ def chains(tmp_path: Path) -> tuple[Blocks, list[tuple[BlockSpec, Block]]]:
     arrays = [first, first + random.normal(0, 1e-4, first.shape), first.copy()]
     arrays[2][3, 7] = 1
     made = [blocks.write(SPEC, bits(arrays[0]))]
-    made += [blocks.write(SPEC, bits(array), reference=made[0]) for array in arrays[1:]]
+    made += [blocks.write(SPEC, bits(array), predecessor=made[0]) for array in arrays[1:]]
     later = arrays[2].copy()
     later[7, 3] = 1
-    made.append(blocks.write(SPEC, bits(later), reference=made[2]))
+    made.append(blocks.write(SPEC, bits(later), predecessor=made[2]))
     found = [(SPEC, block) for block in made]
     more = BlockSpec(DTYPES["F32"], (53, 40))
     grown = bits(np.concatenate([arrays[0], random.normal(0, 1, (3, 40))]))
     found.append(
-        (more, blocks.write(more, grown, reference=made[0], reference_spec=SPEC))
+        (more, blocks.write(more, grown, predecessor=made[0], predecessor_spec=SPEC))
     )  # fmt: skip
     half = BlockSpec(DTYPES["F16"], (50, 40))
     values = first.astype(np.float16).ravel().view(np.uint16)
-    found.append((half, blocks.write(half, values, reference=made[0], reference_spec=SPEC)))
+    found.append((half, blocks.write(half, values, predecessor=made[0], predecessor_spec=SPEC)))
     return blocks, found
 
 

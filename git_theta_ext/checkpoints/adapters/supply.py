@@ -175,7 +175,9 @@ class _Piece:
         if digest == self.block.sha256:
             return self.block
         supplied = self.change.encode(self.spec, self.start, new, old)
-        return blocks.write(self.spec, new, digest=digest, reference=self.block, supplied=supplied)
+        return blocks.write(
+            self.spec, new, digest=digest, predecessor=self.block, supplied=supplied
+        )
 
     def _require_finite(self, old: Values, new: Values) -> None:
         """Refuse sums and products that leave the range of the weights' dtype.

@@ -405,7 +405,7 @@ def _shard(
     block = manifest.skeleton
     if manifest.format == safetensors.NAME and (merged != own or not fits):
         layout = safetensors.build({one.tensor.name: one.tensor for one in entries}, None, merged)
-        block = blocks.write_bytes(skeleton.encode(layout), reference=block)
+        block = blocks.write_bytes(skeleton.encode(layout), predecessor=block)
         blocks.store.flush()
     elif not fits:
         raise UsageError(

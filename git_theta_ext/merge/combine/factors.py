@@ -176,6 +176,6 @@ def _write(entry: Entry, made: Floats, blocks: Blocks) -> tuple[Entry, int]:
         values = from_floats(spec.dtype, flat[start : start + spec.count])
         high = beyond_range(spec.dtype, values)
         beyond += 0 if high is None else int(np.count_nonzero(high))
-        found.append(blocks.write(spec, values, reference=old))
+        found.append(blocks.write(spec, values, predecessor=old))
         start += spec.count
     return Entry(entry.tensor, tuple(found)), beyond

@@ -274,8 +274,8 @@ class _Merger:
             if entry.blocks[number].sha256 == digest:
                 return entry.blocks[number]
         spec: BlockSpec = self.specs[number]
-        reference = self._entries[0].blocks[number]
-        return self._blocks.write(spec, merged, digest=digest, reference=reference)
+        predecessor = self._entries[0].blocks[number]
+        return self._blocks.write(spec, merged, digest=digest, predecessor=predecessor)
 
     def _by_tensor(
         self, combine: Combine, found: list[Values], start: int, length: int

@@ -164,7 +164,7 @@ def _build(
         merged, clashes = found[("base", "ours", "theirs").index(whole)], []
     layout = safetensors.build({name: wanted[name] for name in names}, None, merged)
     data = skeleton.encode(layout)
-    block = blocks.write_bytes(data, reference=plan.ours.skeleton)
+    block = blocks.write_bytes(data, predecessor=plan.ours.skeleton)
     for side in (plan.theirs, plan.ours):
         if side.skeleton.sha256 == block.sha256:
             block = side.skeleton

@@ -206,8 +206,8 @@ class Versions:
             if encoded is not None:
                 chain = () if encoded.kind == "dense" else read.shared.chain
                 return self._blocks.append(part.spec, digest, chain, encoded)
-        reference = part.same[0] if part.same else None
-        return self._blocks.write(part.spec, values, digest=digest, reference=reference)
+        predecessor = part.same[0] if part.same else None
+        return self._blocks.write(part.spec, values, digest=digest, predecessor=predecessor)
 
 
 def _shape(tensor: TensorInfo) -> tuple[object, ...]:

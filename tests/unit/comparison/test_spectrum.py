@@ -32,7 +32,7 @@ class History:
         """Store a version; the kind of its update."""
         spec = BlockSpec(DTYPES["F32"], array.shape)
         before = self.sides[-1].manifest.entries[0].blocks[0] if self.sides else None
-        block = self.blocks.write(spec, array.ravel().view(np.uint32), reference=before)
+        block = self.blocks.write(spec, array.ravel().view(np.uint32), predecessor=before)
         self.append(array, block)
         return block.chain[-1].kind
 

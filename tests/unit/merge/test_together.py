@@ -43,7 +43,7 @@ def family(
 ) -> tuple[list[np.ndarray], list[Block]]:
     first = blocks.write(SPEC, base)
     values = [base, *(moved(base, seed, share) for seed, share in enumerate(shares, 1))]
-    return values, [first, *(blocks.write(SPEC, one, reference=first) for one in values[1:])]
+    return values, [first, *(blocks.write(SPEC, one, predecessor=first) for one in values[1:])]
 
 
 @pytest.mark.parametrize("shares", [(1.0, 1.0), (1.0, 0.001), (0.001, 0.001)])

@@ -62,14 +62,14 @@ def test_nothing_is_stored_or_rebuilt_where_subnormals_are_flushed(
     with pytest.raises(UsageError, match="subnormal"):
         blocks.read(SPEC, block)
     with pytest.raises(UsageError, match="set_flush_denormal"):
-        blocks.write(SPEC, new, reference=block)
+        blocks.write(SPEC, new, predecessor=block)
 
 
 def test_a_linear_algebra_that_is_not_exact_is_done_without(
     blocks: Blocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = lora()
-    block = blocks.write(SPEC, new, reference=blocks.write(SPEC, old))
+    block = blocks.write(SPEC, new, predecessor=blocks.write(SPEC, old))
     assert block.chain[-1].kind == "low-rank"
     exact = low_rank._Product._times
 
