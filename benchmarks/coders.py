@@ -24,8 +24,8 @@ import numpy as np
 import zstandard
 
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.updates import get
-from git_theta_ext.updates.base import Values, values_dtype
 from git_theta_ext.updates.low_rank import Factors, LowRank
 from git_theta_ext.updates.parameter_file import parse
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.values import values_dtype
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.work import of_chain
-from git_theta_ext.updates.base import values_dtype
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.coders import compress, compress_numbers
 from git_theta_ext.updates.dense import Dense

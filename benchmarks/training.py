@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.core.values import values_dtype
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.manifest.model import Entry, Manifest
@@ -45,7 +46,6 @@ from git_theta_ext.merge.strategies import collect_statistics
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
-from git_theta_ext.updates.base import values_dtype
 
 Arrays = dict[str, NDArray[Any]]
 Batch = tuple[Tensor, Tensor]

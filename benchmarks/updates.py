@@ -25,8 +25,9 @@ import ml_dtypes
 import numpy as np
 
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.updates.base import Encoded, Values, values_dtype
+from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Predecessor, encode_block
 from git_theta_ext.updates.parameter_file import parse

@@ -18,6 +18,7 @@ from git_theta_ext.core.errors import ChangedWhileReadError, MissingObjectError,
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.formats import read_layout
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.companions import has_neighbour
@@ -29,7 +30,6 @@ from git_theta_ext.manifest.model import Block, Entry, Manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import say
-from git_theta_ext.updates.base import Values, values_dtype
 
 _TICK_SECONDS = 0.05
 _COARSE_TICK_SECONDS = 2.0

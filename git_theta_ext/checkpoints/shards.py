@@ -33,8 +33,8 @@ from git_theta_ext.manifest.text import parse_manifest
 
 if TYPE_CHECKING:
     from git_theta_ext.checkpoints.versions import Position, Side
+    from git_theta_ext.core.values import Values
     from git_theta_ext.objects.blocks import Blocks
-    from git_theta_ext.updates.base import Values
 
 _SHARD = re.compile(r"(.+)-(\d{2,6})-of-(\d{2,6})((?:\.\w{1,16})?)", re.DOTALL | re.ASCII)
 _INDEX = ".index.json"

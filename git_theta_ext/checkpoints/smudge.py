@@ -19,6 +19,7 @@ from git_theta_ext.core.errors import (
 from git_theta_ext.core.names import quote
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.values import raw_bytes
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Literal
 from git_theta_ext.formats.layout import skeleton
@@ -31,7 +32,6 @@ from git_theta_ext.manifest.model import Block, Entry, Manifest, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room, check_together, check_work, claimed
-from git_theta_ext.updates.base import raw_bytes
 
 Write = Callable[[memoryview], object]
 """Takes the next bytes of the file."""

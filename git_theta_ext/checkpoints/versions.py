@@ -16,6 +16,7 @@ from git_theta_ext.core.errors import ChangedWhileReadError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.places import blocks_of
@@ -23,7 +24,6 @@ from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.manifest.model import Block, Entry, Manifest, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.updates.base import Values, values_dtype
 
 Position = tuple[str, int]
 """A tensor's name and the number of one of its blocks."""

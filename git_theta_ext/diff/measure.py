@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.tensors import BlockSpec, DType
-from git_theta_ext.updates.base import Values
-from git_theta_ext.updates.statistics import as_floats
+from git_theta_ext.core.values import Values, as_floats
 
 BINS = 9
 _SAMPLE = 4096

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from git_theta_ext.checkpoints.versions import Side, read_both
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import TensorInfo
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.diff.measure import Measure, measure_arrival, measure_block, sample_stride
 from git_theta_ext.manifest.model import Entry
-from git_theta_ext.updates.base import Values, values_dtype
 
 _PIECE = 1 << 18
 """Values of a resized tensor that are picked out at once."""

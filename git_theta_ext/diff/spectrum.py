@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from git_theta_ext.checkpoints.versions import Side, read_both
 from git_theta_ext.core.errors import CorruptObjectError, ThetaError
 from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.values import Values, as_floats
 from git_theta_ext.diff.compare import Change, Comparison, Spectrum
 from git_theta_ext.manifest.model import Block, Entry
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.updates.base import Values
 from git_theta_ext.updates.low_rank import Factors, read_factors
 from git_theta_ext.updates.parameter_file import parse
-from git_theta_ext.updates.statistics import as_floats
 
 SHOWN = 12
 """Tensors whose singular values are told, the most changed ones."""

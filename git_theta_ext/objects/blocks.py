@@ -23,13 +23,14 @@ from git_theta_ext.core.errors import (
     UsageError,
 )
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
+from git_theta_ext.core.values import Values, raw_bytes, values_dtype
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton
 from git_theta_ext.manifest.model import Block, Manifest, UpdateRef
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.work import Ledger, Work, needs_settings, of_chain
-from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
+from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.chain import decode_chain, specs
 from git_theta_ext.updates.choose import (
     Choice,

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from git_theta_ext.core.errors import ManifestError, StoreError
-from git_theta_ext.core.memory import memory
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.text import printable, size
 from git_theta_ext.manifest.model import Block, Manifest
 from git_theta_ext.objects.blocks import NOT_HONEST, Blocks
+from git_theta_ext.objects.memory import memory
 from git_theta_ext.objects.work import Work
 
 _SMALL_BYTES = 64 << 20

@@ -22,8 +22,9 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.text import size as as_size
+from git_theta_ext.core.values import values_dtype
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.updates.base import base_spec, values_dtype
+from git_theta_ext.updates.base import base_spec
 
 Settings = Mapping[str, Any]
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import DTYPES, DType
-from git_theta_ext.updates.base import Values
+from git_theta_ext.core.values import Values, as_floats
 from git_theta_ext.updates.residual import SLICE
-from git_theta_ext.updates.statistics import as_floats
 
 Wide = NDArray[np.floating[Any]]
 """float32, or float64 for F64."""

@@ -24,27 +24,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.errors import CorruptObjectError
-from git_theta_ext.core.tensors import BLOCK_BYTES, DTYPES, BlockSpec, DType
-
-Values = NDArray[np.unsignedinteger[Any]]
-"""Flat raw bits of a block's elements."""
-
-
-def values_dtype(dtype: DType) -> np.dtype[np.unsignedinteger[Any]]:
-    """The unsigned integers that hold the raw bits of a dtype's elements."""
-    size = 1 if dtype.kind in ("bool", "bits") else dtype.itemsize
-    if dtype.kind == "complex":
-        size //= 2
-    return np.dtype(f"<u{size}")
-
-
-def raw_bytes(values: NDArray[Any]) -> memoryview:
-    """The bytes of a contiguous array, not copied."""
-    return values.data.cast("B") if values.size else memoryview(b"")
+from git_theta_ext.core.tensors import BLOCK_BYTES, DTYPES, BlockSpec
+from git_theta_ext.core.values import Values
 
 
 def base_spec(settings: Mapping[str, Any]) -> BlockSpec | None:

@@ -8,9 +8,10 @@ import numpy as np
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec, DType
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.updates import correction
 from git_theta_ext.updates.arithmetic import first_special, mantissa_bits, narrow, pieces, widen
-from git_theta_ext.updates.base import Encoded, Parameters, Values, base_spec, values_dtype
+from git_theta_ext.updates.base import Encoded, Parameters, base_spec
 from git_theta_ext.updates.parameter_file import build
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from git_theta_ext import updates
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.values import Values
 from git_theta_ext.updates.arithmetic import require_subnormals
-from git_theta_ext.updates.base import Parameters, Values, base_spec
+from git_theta_ext.updates.base import Parameters, base_spec
 
 
 def decode_chain(

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.values import Values
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.updates.arithmetic import require_subnormals
-from git_theta_ext.updates.base import Encoded, Values
+from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.dense import Dense, encode_dense_bytes
 from git_theta_ext.updates.find import converting_update, look_unrelated, smallest_update
 from git_theta_ext.updates.patch import Patch, level_for

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import CorruptObjectError
-from git_theta_ext.updates.base import Values, raw_bytes
+from git_theta_ext.core.values import Values, raw_bytes
 from git_theta_ext.updates.residual import SLICE
 
 _WORTH = 0.97

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.values import Values, raw_bytes
 from git_theta_ext.updates import coders, residual
-from git_theta_ext.updates.base import Part, Values, raw_bytes
+from git_theta_ext.updates.base import Part
 from git_theta_ext.updates.residual import SLICE
 
 _FEW = 16

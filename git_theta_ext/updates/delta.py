@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
-from git_theta_ext.updates.base import Encoded, Parameters, Values
+from git_theta_ext.core.values import Values
+from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.correction import apply_slices, encode_slices
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import is_ordered

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.values import Values, raw_bytes, values_dtype
 from git_theta_ext.updates import coders
-from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes, values_dtype
+from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import SLICE
 

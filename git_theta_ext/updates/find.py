@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.values import Values
 from git_theta_ext.updates.arithmetic import mantissa_bits, widen
-from git_theta_ext.updates.base import Encoded, Values
+from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.cast import Cast
 from git_theta_ext.updates.coders import compress_numbers, sample_of
 from git_theta_ext.updates.delta import Delta

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.tensors import BlockSpec, DType
+from git_theta_ext.core.values import Values
 from git_theta_ext.updates.arithmetic import mantissa_bits, widen
-from git_theta_ext.updates.base import Values
 from git_theta_ext.updates.low_rank import DTYPES, Factors, add
 from git_theta_ext.updates.residual import difference, neighbours
 

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec, DType
+from git_theta_ext.core.values import Values
 from git_theta_ext.updates import correction
 from git_theta_ext.updates.arithmetic import narrow, pieces, widen
-from git_theta_ext.updates.base import Encoded, Parameters, Part, Values
+from git_theta_ext.updates.base import Encoded, Parameters, Part
 from git_theta_ext.updates.coders import compress_numbers, decompress_numbers
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import apply as move

@@ -17,7 +17,8 @@ import numpy as np
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import CorruptObjectError
-from git_theta_ext.updates.base import Parameters, Part, raw_bytes
+from git_theta_ext.core.values import raw_bytes
+from git_theta_ext.updates.base import Parameters, Part
 
 _VERSION = 1
 _METADATA = "__metadata__"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.tensors import DType
-from git_theta_ext.updates.base import Values
+from git_theta_ext.core.values import Values
 
 SLICE = 65_536
 """Elements handled at once: temporaries stay in the processor's cache. Decoding whole tensors at

@@ -9,8 +9,9 @@ import numpy as np
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.updates import correction
-from git_theta_ext.updates.base import Encoded, Parameters, Values, base_spec, values_dtype
+from git_theta_ext.updates.base import Encoded, Parameters, base_spec
 from git_theta_ext.updates.coders import compress_numbers, decompress_numbers
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import apply, difference, is_ordered

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec, DType
+from git_theta_ext.core.values import Values, raw_bytes
 from git_theta_ext.updates import correction
 from git_theta_ext.updates.arithmetic import mantissa_bits, narrow, pieces, widen
-from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes
+from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.coders import compress_numbers, decompress_numbers
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import apply as move

@@ -13,7 +13,8 @@ import numpy as np
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
-from git_theta_ext.updates.base import Encoded, Parameters, Values
+from git_theta_ext.core.values import Values
+from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.correction import apply_list, encode_list
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import is_ordered

@@ -5,32 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from git_theta_ext.core.tensors import DType
-from git_theta_ext.updates.base import Values
+from git_theta_ext.core.values import Values, as_floats
 from git_theta_ext.updates.residual import SLICE
-
-
-def as_floats(dtype: DType, values: Values) -> NDArray[np.floating] | None:
-    """Raw bits as the floats that they are, or None if they are not; complex ones as pairs."""
-    if dtype.kind not in ("float", "complex"):
-        return None
-    names = {1: dtype.name, 2: "F16", 4: "F32", 8: "F64"}
-    name = "BF16" if dtype.name == "BF16" else names[values.itemsize]
-    if name in ("F16", "F32", "F64"):
-        return values.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[name])
-    import ml_dtypes
-
-    types = {
-        "BF16": ml_dtypes.bfloat16,
-        "F8_E4M3": ml_dtypes.float8_e4m3fn,
-        "F8_E5M2": ml_dtypes.float8_e5m2,
-        "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
-        "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
-    }
-    floats: NDArray[np.floating] = values.view(types[name])
-    return floats
 
 
 def describe(dtype: DType, new: Values, base: Values) -> tuple[tuple[str, str], ...]:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec, DType
+from git_theta_ext.core.values import Values, raw_bytes
 from git_theta_ext.updates import coders, correction
 from git_theta_ext.updates.arithmetic import first_special, mantissa_bits
-from git_theta_ext.updates.base import Encoded, Parameters, Values, raw_bytes
+from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.coders import sample_of
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import SLICE, is_ordered

@@ -13,8 +13,9 @@ from safetensors.numpy import load as load_safetensors
 
 from git_theta_ext import updates
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.updates.base import Encoded, Parameters, Values, values_dtype
+from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.cast import Cast
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Predecessor, encode_block, encode_bytes

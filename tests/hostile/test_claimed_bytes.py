@@ -290,7 +290,7 @@ def test_the_filter_looks_at_the_whole_tree_once_room_gets_scarce(
 def test_the_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
-    from git_theta_ext.core import memory
+    from git_theta_ext.objects import memory
 
     monkeypatch.setattr(resource, "getrlimit", lambda what: (123456, -1))
     assert memory.memory()[1] == 123456

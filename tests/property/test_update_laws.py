@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from git_theta_ext import updates
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates import correction
-from git_theta_ext.updates.base import Values, values_dtype
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.find import smallest_update

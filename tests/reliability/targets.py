@@ -39,6 +39,7 @@ from git_theta_ext.core.errors import (
 )
 from git_theta_ext.core.names import quote, unquote
 from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.diff.facts import facts
 from git_theta_ext.drivers import filter_commands
 from git_theta_ext.drivers.filter import serve
@@ -54,7 +55,7 @@ from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.merge.strategies.policy import parse_choice, parse_file
 from git_theta_ext.updates import get, kinds
-from git_theta_ext.updates.base import Encoded, Update, Values, values_dtype
+from git_theta_ext.updates.base import Encoded, Update
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Predecessor, encode_bytes
 from git_theta_ext.updates.dense import Dense

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext.core import memory as module
-from git_theta_ext.core.memory import memory
+from git_theta_ext.objects import memory as module
+from git_theta_ext.objects.memory import memory
 
 MIB = 1 << 20
 MEMINFO = "MemTotal: 8388608 kB\nMemFree: 1 kB\nMemAvailable: 4194304 kB\nSwapTotal: 1048576 kB\n"

@@ -9,10 +9,10 @@ import pytest
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.values import Values
 from git_theta_ext.manifest.model import Block
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
-from git_theta_ext.updates.base import Values
 
 SPEC = BlockSpec(DTYPES["F32"], (50, 40))
 

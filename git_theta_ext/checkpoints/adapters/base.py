@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import BlockSpec, TensorInfo
-from git_theta_ext.updates.base import Encoded, Values
+from git_theta_ext.core.values import Values
+from git_theta_ext.updates.base import Encoded
 
 
 class Change(Protocol):

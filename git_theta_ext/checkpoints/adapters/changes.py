@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import Change, rows_of
 from git_theta_ext.core.tensors import BlockSpec
-from git_theta_ext.updates.base import Encoded, Values
+from git_theta_ext.core.values import Values
+from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.find import unless_larger
 from git_theta_ext.updates.find_low_rank import quantised
 from git_theta_ext.updates.low_rank import LowRank, add, exact_factors, is_low_rank

@@ -16,11 +16,11 @@ from git_theta_ext.core.arrays import as_array
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.core.text import printable
+from git_theta_ext.core.values import values_dtype
 from git_theta_ext.formats import read_layout, safetensors
 from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout.places import placed
 from git_theta_ext.formats.layout.source import FileSource
-from git_theta_ext.updates.base import values_dtype
 
 
 class TensorFile:

@@ -16,10 +16,10 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.text import plural, printable
+from git_theta_ext.core.values import Values
 from git_theta_ext.manifest.model import Block, Entry, Manifest
 from git_theta_ext.objects.blocks import Blocks, sha256
 from git_theta_ext.updates.arithmetic import widen
-from git_theta_ext.updates.base import Values
 
 TYPES = (*peft.KINDS, "sparse")
 _FOREIGN = {

@@ -11,10 +11,9 @@ from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
+from git_theta_ext.core.values import as_floats, values_dtype
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.updates.base import values_dtype
-from git_theta_ext.updates.statistics import as_floats
 
 _BYTES_FOR_VALUE = 17
 """What the numbers of a value take: as float64, those that are finite, and which are."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.values import Values
 from git_theta_ext.manifest.model import Block
 from git_theta_ext.objects.blocks import Shared
 from git_theta_ext.updates import coders
-from git_theta_ext.updates.base import Encoded, Values
+from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.correction import encode_slices
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build

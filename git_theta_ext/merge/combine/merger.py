@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.parallel import ordered_map
+from git_theta_ext.core.values import Values
 from git_theta_ext.manifest.model import Block, Entry
 from git_theta_ext.merge.combine import values
 from git_theta_ext.merge.combine.tensor import COPIES, Part, Read, Versions
@@ -20,7 +21,6 @@ from git_theta_ext.merge.decide.plan import Decision
 from git_theta_ext.merge.strategies import table
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 from git_theta_ext.merge.strategies.table import Combine, Piece
-from git_theta_ext.updates.base import Values
 from git_theta_ext.updates.residual import SLICE
 
 Statistics = Callable[[str, str], "tuple[NDArray[Any] | None, ...] | None"]

@@ -18,6 +18,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BLOCK_BYTES, BlockSpec, TensorInfo, cut
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.manifest.model import Block, Entry, Manifest
 from git_theta_ext.merge.combine import skeleton, values
 from git_theta_ext.merge.combine.apply import BUDGET_BYTES, UNFIT, Merged, Outcome
@@ -30,7 +31,6 @@ from git_theta_ext.merge.strategies import table
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 from git_theta_ext.merge.strategies.table import Combine, NotPossibleError, Piece
 from git_theta_ext.objects.blocks import Blocks, sha256
-from git_theta_ext.updates.base import Values, values_dtype
 from git_theta_ext.updates.residual import SLICE
 
 MAX_SIDES = 32

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core import limits
+from git_theta_ext.core.values import as_floats
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Entry, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
@@ -24,7 +25,6 @@ from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.tensor import Reader
 from git_theta_ext.merge.decide.plan import entries_of
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.updates.statistics import as_floats
 
 
 def statistics_of(

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.tensors import DType
-from git_theta_ext.updates.base import Values, values_dtype
-from git_theta_ext.updates.statistics import as_floats
+from git_theta_ext.core.values import Values, as_floats, values_dtype
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

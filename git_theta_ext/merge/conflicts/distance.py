@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from git_theta_ext.core.tensors import DType
+from git_theta_ext.core.values import Values
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.combine.apply import outcome_of
 from git_theta_ext.merge.combine.values import to_floats
 from git_theta_ext.merge.conflicts.resolve import Conflict
 from git_theta_ext.merge.decide.plan import Plan, entries_of, type_of
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.updates.base import Values
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ import pytest
 from git_theta_ext.checkpoints.versions import Position
 from git_theta_ext.core import tensors
 from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.diff import overlap
 from git_theta_ext.diff.measure import Measure
 from git_theta_ext.diff.overlap import Pair, measure_pairs
 from git_theta_ext.manifest.model import Block, Entry, Manifest
-from git_theta_ext.updates.base import Values, values_dtype
 
 NAMES = {
     "float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16", "complex64": "C64",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
+from git_theta_ext.core.values import values_dtype
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.manifest.model import Entry, Manifest
@@ -23,7 +24,6 @@ from git_theta_ext.merge.strategies.arrays import merge_arrays
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
-from git_theta_ext.updates.base import values_dtype
 from tests.checkpoints import Tensors, awkward
 from tests.checkpoints import safetensors as file_of
 

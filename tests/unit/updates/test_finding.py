@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
+from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.updates import get
-from git_theta_ext.updates.base import Encoded, Values, values_dtype
+from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.choose import encode_block
 from git_theta_ext.updates.find import converting_update, smallest_update
 from git_theta_ext.updates.low_rank import Factors, LowRank, predict

@@ -7,7 +7,8 @@ import pytest
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
-from git_theta_ext.updates.base import Encoded, Values
+from git_theta_ext.core.values import Values
+from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.find import smallest_update
 from git_theta_ext.updates.parameter_file import build, parse
