@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -53,6 +55,21 @@ def needed_programs() -> None:
     """git and git-lfs must be there: a missing one is a failure, never a silent skip."""
     for program in ("git", "git-lfs"):
         assert shutil.which(program), f"{program} is not installed; .ci/run installs it"
+
+
+@cache
+def git_version() -> tuple[int, ...]:
+    """The version of the Git on PATH, such as (2, 39, 5)."""
+    said = subprocess.run(["git", "version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(number) for number in re.findall(r"\d+", said)[:3])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked with a Git that is newer than this one."""
+    for mark in item.iter_markers("git"):
+        needed = tuple(int(number) for number in mark.args[0].split("."))
+        if git_version() < needed:
+            pytest.skip(f"needs Git {mark.args[0]}")
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_checkout_with_merge_and_a_collision_is_resolved(apart: Repo) -> None:
     assert content(apart) == st(BASE, OURS, {VALUE: local}) or "UU" in apart.status()
 
 
-@pytest.mark.parametrize("style", ["merge", "zdiff3"])
+@pytest.mark.parametrize("style", ["merge", pytest.param("zdiff3", marks=pytest.mark.git("2.35"))])
 def test_conflict_styles_make_no_difference(collided: Repo, style: str) -> None:
     collided.git("config", "merge.conflictStyle", style)
     collided.run("git", "merge", "side", ok=(1,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.checkpoints import changed
 from tests.conftest import Repo
@@ -160,6 +161,7 @@ def test_criss_cross_histories_merge(repo: Repo) -> None:
     assert content(repo) == st(BASE, OURS, APART, bias, {LONE: changed(BASE[LONE])})
 
 
+@pytest.mark.git("2.38")  # --write-tree
 def test_merge_tree_writes_nothing_into_the_work_tree(collided: Repo) -> None:
     before = collided.status()
     done = collided.run("git", "merge-tree", "--write-tree", "main", "side", ok=(1,))
@@ -168,6 +170,7 @@ def test_merge_tree_writes_nothing_into_the_work_tree(collided: Repo) -> None:
     assert content(collided) == st(BASE, OURS)
 
 
+@pytest.mark.git("2.38")  # --write-tree
 def test_merging_reads_no_tensor_that_one_side_changed(apart: Repo) -> None:
     store = apart.path / ".git" / "theta" / "objects"
     weights = [path for path in store.rglob("*") if path.is_file() and path.stat().st_size > 2000]

@@ -13,6 +13,7 @@ from tests.checkpoints import Tensors, changed, model, safetensors
 from tests.conftest import Repo
 from tests.git.test_merge_command import evaluation
 
+pytestmark = pytest.mark.git("2.38")  # git merge-tree --write-tree
 NAME = "model.safetensors"
 BASE = model(layers=1)
 QUERY = "encoder.layer.0.attention.query.weight"
