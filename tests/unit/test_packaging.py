@@ -1,18 +1,74 @@
-"""What users install holds all of the package."""
+"""What users install holds all of the package and nothing else, under one version."""
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+import git_theta_ext
 
 TOP = Path(__file__).parents[2]
+SOURCES = ("git_theta_ext", "drivers", "pyproject.toml", "README.md", "LICENSE")
+
+
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((TOP / "pyproject.toml").read_text("utf-8"))
 
 
 def test_every_package_is_installed() -> None:
-    with (TOP / "pyproject.toml").open("rb") as file:
-        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    listed = pyproject()["tool"]["setuptools"]["packages"]
     found = {
         ".".join(path.parent.relative_to(TOP).parts)
         for path in (TOP / "git_theta_ext").rglob("__init__.py")
     }
     assert sorted(listed) == sorted(found | {"git_theta_ext.drivers"})
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = pyproject()["project"]["version"]
+    assert git_theta_ext.__version__ == version
+    text = (TOP / "docs" / "pull-requests.md").read_text("utf-8")
+    assert re.findall(r"git-theta-ext@v(\S+)", text) == [version]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names of the files in the wheel that a release builds (docs/releasing.md)."""
+    folder = tmp_path_factory.mktemp("wheel")
+    unwanted = shutil.ignore_patterns("__pycache__")
+    for name in SOURCES:
+        if (TOP / name).is_dir():
+            shutil.copytree(TOP / name, folder / name, ignore=unwanted)
+        else:
+            shutil.copy(TOP / name, folder / name)
+    subprocess.run(
+        [sys.executable, "-I", "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
+         "--no-index", "-w", str(folder / "dist"), str(folder)],
+        check=True, cwd=folder, capture_output=True,
+    )  # fmt: skip
+    (built,) = (folder / "dist").glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_holds_what_the_repository_does(wheel: set[str]) -> None:
+    modules = {
+        path.relative_to(TOP).as_posix()
+        for path in (TOP / "git_theta_ext").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    drivers = {f"git_theta_ext/drivers/{path.name}" for path in (TOP / "drivers").glob("*.py")}
+    assert {name for name in wheel if ".dist-info/" not in name} == modules | drivers
+
+
+def test_the_wheel_says_what_it_is_and_may(wheel: set[str]) -> None:
+    kept = {name.partition(".dist-info/")[2] for name in wheel if ".dist-info/" in name}
+    assert {"METADATA", "RECORD", "entry_points.txt", "licenses/LICENSE"} <= kept
