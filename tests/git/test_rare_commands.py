@@ -249,7 +249,10 @@ def test_relative_folders_in_the_environment(repo: Repo, tmp_path: Path) -> None
     assert repo.git("ls-files", "-s", NAME, env=index).split()[1] in repo.git("ls-tree", "HEAD~1")
 
 
-@pytest.mark.parametrize("setting", ["core.fsmonitor", "index.sparse", "core.untrackedCache"])
+SPARSE = pytest.param("index.sparse", marks=pytest.mark.git("2.35"))  # sparse-checkout set --cone
+
+
+@pytest.mark.parametrize("setting", ["core.fsmonitor", SPARSE, "core.untrackedCache"])
 def test_indexes_that_leave_things_out(repo: Repo, setting: str) -> None:
     repo.write("small/a.safetensors", version(3))
     repo.write("large/b.safetensors", version(4))
