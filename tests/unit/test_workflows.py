@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from git_theta_ext.git import process
 
 TOP = Path(__file__).parents[2]
 WORKFLOWS = sorted((TOP / ".github/workflows").glob("*.yml"))
@@ -148,8 +151,7 @@ def test_every_python_and_system_is_tried() -> None:
 
 def test_the_oldest_git_that_is_tried_is_the_one_that_is_asked_for() -> None:
     """The message where git is missing says which is old enough."""
-    text = (TOP / "git_theta_ext/git/process.py").read_text("utf-8")
-    asked = re.search(r"install Git (\d+\.\d+) or newer", text)
+    asked = re.search(r"install Git (\d+\.\d+) or newer", inspect.getsource(process))
     assert asked
     tried = [
         git["version"] for git in jobs(CI.read_text("utf-8"))["git"]["strategy"]["matrix"]["git"]
