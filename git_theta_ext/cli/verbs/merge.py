@@ -19,7 +19,6 @@ from git_theta_ext.git import installation
 from git_theta_ext.git.paths import from_here
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.merge.branches.changed_on_both import Heads, pairs
 from git_theta_ext.merge.branches.consent import Consent, evaluation_of
 from git_theta_ext.merge.branches.models import ModelConflict, chosen_policy, reopen, resharded
 from git_theta_ext.merge.branches.octopus import Branches
@@ -37,6 +36,7 @@ from git_theta_ext.merge.combine.apply import measure
 from git_theta_ext.merge.combine.statistics import measured_strategies, statistics_of
 from git_theta_ext.merge.conflicts.explain import advice, figures, notes, open_lines
 from git_theta_ext.merge.conflicts.hints import common
+from git_theta_ext.merge.decide.changed_on_both import Heads, pairs
 from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.strategies import policy
 from git_theta_ext.merge.strategies.choice import Choice

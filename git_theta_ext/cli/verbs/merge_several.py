@@ -11,7 +11,6 @@ from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.core.text import from_program, plural, printable, table
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest
-from git_theta_ext.merge.branches.changed_on_both import Group
 from git_theta_ext.merge.branches.octopus import (
     Branches,
     colliding,
@@ -25,6 +24,7 @@ from git_theta_ext.merge.branches.tune import Contest
 from git_theta_ext.merge.combine.statistics import measured_strategies
 from git_theta_ext.merge.conflicts.explain import notes, open_lines
 from git_theta_ext.merge.conflicts.hints import common
+from git_theta_ext.merge.decide.changed_on_both import Group
 from git_theta_ext.merge.decide.plan_several import Row, check_weights, plan_several
 from git_theta_ext.merge.strategies import policy
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice

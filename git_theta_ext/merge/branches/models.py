@@ -28,13 +28,13 @@ from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.manifest.text import manifest_bytes
-from git_theta_ext.merge.branches.changed_on_both import Heads
 from git_theta_ext.merge.combine.apply import Merged, carry_out
 from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.skeleton import Side, Structure, merge_metadata, merge_order
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.resolve import Conflict, operation_under_way
 from git_theta_ext.merge.conflicts.state import State, key_of, load, save
+from git_theta_ext.merge.decide.changed_on_both import Heads
 from git_theta_ext.merge.decide.decisions import content_of, entries_of
 from git_theta_ext.merge.decide.groups import find_groups
 from git_theta_ext.merge.decide.together import whole_groups

@@ -20,10 +20,10 @@ from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository, file_mode_at
 from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.branches import models
-from git_theta_ext.merge.branches.changed_on_both import Group, Heads, groups
 from git_theta_ext.merge.combine.apply import Merged
 from git_theta_ext.merge.combine.several import merge_several
 from git_theta_ext.merge.combine.statistics import statistics_of
+from git_theta_ext.merge.decide.changed_on_both import Group, Heads, groups
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.policy import Policy
 from git_theta_ext.objects.blocks import Blocks

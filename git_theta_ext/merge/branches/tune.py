@@ -23,9 +23,9 @@ from git_theta_ext.core.errors import StoreError, ThetaError, UsageError
 from git_theta_ext.git.process import run_program
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import manifest_bytes
-from git_theta_ext.merge.branches.changed_on_both import Pair
 from git_theta_ext.merge.combine.apply import merge
 from git_theta_ext.merge.combine.merger import Statistics
+from git_theta_ext.merge.decide.changed_on_both import Pair
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.objects.blocks import Blocks
 
