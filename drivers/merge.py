@@ -18,7 +18,7 @@ from git_theta_ext.core import files
 from git_theta_ext.core.errors import ManifestError, ThetaError
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import paragraph, printable
-from git_theta_ext.drivers.operation import merged_head, operation
+from git_theta_ext.drivers.operation import heads_of, merged_head, operation
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import manifest_bytes
@@ -26,6 +26,7 @@ from git_theta_ext.merge.combine.apply import Merged, merge
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.explain import conflict_lines, notes
 from git_theta_ext.merge.conflicts.state import State, key_of, load, save
+from git_theta_ext.merge.decide.scaling import scalings_ahead
 from git_theta_ext.merge.strategies.policy import Operation, policy_for
 from git_theta_ext.objects.blocks import Blocks
 
@@ -75,11 +76,13 @@ def _merge(files: Sequence[Path], path: str, nested: bool) -> tuple[Merged, bool
     replayed = recorded is not None and bool(recorded.resolutions) and not nested
     if recorded is not None and replayed:
         state = recorded
+    heads = None if nested else heads_of(repository, os.environ)
     revisions = ("HEAD", merged_head(repository, os.environ))
     statistics = statistics_of(repository, path, revisions, blocks)
     merged = merge(
-        base, ours, theirs, blocks, state.choose, prefer=state.structure, statistics=statistics
-    )
+        base, ours, theirs, blocks, state.choose, prefer=state.structure, statistics=statistics,
+        scalings=scalings_ahead(repository, path, heads),
+    )  # fmt: skip
     if not nested:
         _tell(path, merged, doing, replayed)
     if (merged.open or replayed) and not nested:

@@ -6,17 +6,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from git_theta_ext.manifest.model import Manifest
-from git_theta_ext.merge.combine.factors import STRATEGIES
 from git_theta_ext.merge.decide.decisions import Plan, content_of, entries_of
 from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.decide.plan_several import plan_several
+from git_theta_ext.merge.decide.products import STRATEGIES
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.table import TABLE
 from tests.unit.merge.test_coupled_layouts import LAYOUTS, Types, version
 
 CONTAINERS = ("safetensors", "torch-zip", "torch-legacy", "gguf", "onnx", "npz", "hdf5")
 COMPUTED = [one.name for one in TABLE if one.name not in ("ours", "theirs", "base")]
-FACTORS = ("LoRA", "LoRA of an embedding", "DoRA", "LoHa", "LoKr", "VeRA", "kohya")
+FACTORS = ("LoRA", "LoRA of an embedding", "DoRA", "AdaLoRA", "LoHa", "LoKr", "VeRA", "kohya")
 """Groups that some strategies blend as what they are: products."""
 
 

@@ -192,7 +192,7 @@ class Scaling:
         Raises:
             UsageError: alpha is no number, or the rank is another than the settings say.
         """
-        stated = self._by_pattern("rank_pattern", module, self.config.get("r"))
+        stated = self.rank(module)
         if stated is not None and stated != rank:
             raise refuse(
                 self.path,
@@ -210,6 +210,14 @@ class Scaling:
         if not math.isfinite(alpha):
             raise refuse(self.path, f"module {module!r}: lora_alpha is {alpha!r}")
         return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
+
+    def rank(self, module: str) -> Any:
+        """The rank that the settings give a module, as it stands there; None where they give none.
+
+        Raises:
+            UsageError: a pattern is not accepted.
+        """
+        return self._by_pattern("rank_pattern", module, self.config.get("r"))
 
     def _by_pattern(self, key: str, module: str, default: Any) -> Any:
         """As PEFT matches: regular expressions for the end of a module's name, at a dot."""

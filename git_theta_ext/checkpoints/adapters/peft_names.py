@@ -62,6 +62,17 @@ def looks_like(names: Mapping[str, Any] | TensorFile) -> str | None:
     return tokens
 
 
+def module_of(name: str) -> str | None:
+    """The module, as the model calls it, of which a tensor is a part; None where it is none."""
+    prefix = next((one for one in _PREFIXES if name.startswith(one)), "")
+    match = _PART.fullmatch(name.removeprefix(prefix))
+    return None if match is None else _module(match)
+
+
+def _module(part: re.Match[str]) -> str:
+    return _WRAPPED.sub("", f"{part[1]}.").removesuffix(".")
+
+
 def sort(file: TensorFile, kind: str, there: Collection[str]) -> Parts:
     """Every tensor of the file in its place.
 
@@ -80,8 +91,7 @@ def sort(file: TensorFile, kind: str, there: Collection[str]) -> Parts:
         name = stored.removeprefix(prefix)
         if (match := _PART.fullmatch(name)) is not None:
             part = f"{match[2]}.bias" if match[4] == "bias" else match[2]
-            module = _WRAPPED.sub("", f"{match[1]}.").removesuffix(".")
-            _put(file, found.modules.setdefault(module, {}), part, stored)
+            _put(file, found.modules.setdefault(_module(match), {}), part, stored)
             adapters.setdefault(match[3] or "", stored)
         elif (match := _TOKENS.fullmatch(name)) is not None:
             _put(file, found.tokens, match[1], stored)

@@ -38,6 +38,7 @@ from git_theta_ext.merge.conflicts.explain import advice, figures, notes, open_l
 from git_theta_ext.merge.conflicts.hints import common
 from git_theta_ext.merge.decide.changed_on_both import Heads, pairs
 from git_theta_ext.merge.decide.plan import make_plan
+from git_theta_ext.merge.decide.scaling import scalings_ahead
 from git_theta_ext.merge.strategies import policy
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.objects.blocks import Blocks
@@ -197,7 +198,8 @@ def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
     for pair in found:
         chosen = policy.policy_for(repository, pair.path, "merge", os.environ)
         choose = chosen.choose if choice is None else lambda _: choice
-        plan = make_plan(pair.base, pair.ours, pair.theirs, choose)
+        scalings = scalings_ahead(repository, pair.path, heads)
+        plan = make_plan(pair.base, pair.ours, pair.theirs, choose, scalings=scalings)
         source = "--strategy" if choice is not None else chosen.source
         came = f" (was {printable(pair.renamed)})" if pair.renamed else ""
         print(f"{printable(pair.path)}{came}  (strategy: {source})")
@@ -288,6 +290,7 @@ def _contests(
             blocks,
             statistics_of(repository, pair.path, sides, blocks),
             measured_strategies(repository, pair.path, sides),
+            scalings_ahead(repository, pair.path, heads),
         )
         for pair in pairs(repository, heads)
         if not pair.path.endswith(policy.STATISTICS)

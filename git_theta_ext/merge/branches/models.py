@@ -34,9 +34,10 @@ from git_theta_ext.merge.combine.skeleton import Side, Structure, merge_metadata
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.resolve import Conflict, operation_under_way
 from git_theta_ext.merge.conflicts.state import State, key_of, load, save
-from git_theta_ext.merge.decide.changed_on_both import Heads
+from git_theta_ext.merge.decide.changed_on_both import Heads, heads_under_way
 from git_theta_ext.merge.decide.decisions import content_of, entries_of
 from git_theta_ext.merge.decide.groups import find_groups
+from git_theta_ext.merge.decide.scaling import scalings_under_way
 from git_theta_ext.merge.decide.together import whole_groups
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.policy import Policy, policy_for
@@ -63,37 +64,6 @@ def moved(before: Model | None, after: Model) -> bool:
         return False
     places = places_of(after)
     return any(places.get(name, path) != path for name, path in places_of(before).items())
-
-
-def heads_under_way(repository: Repository) -> Heads:
-    """The three commits of the merge, cherry-pick, revert or rebase that is in progress.
-
-    Raises:
-        UsageError: none is.
-    """
-
-    def there(name: str) -> bool:
-        return (repository.git_dir / name).exists()
-
-    own = repository.resolve("HEAD^{commit}")
-    if own is None:
-        raise UsageError("there is no commit here yet to merge into")
-    if there("MERGE_HEAD"):
-        return Heads.find(repository, "MERGE_HEAD")
-    if there("REVERT_HEAD"):
-        base, theirs = "REVERT_HEAD^{commit}", "REVERT_HEAD^1^{commit}"
-    else:
-        head = next((one for one in ("CHERRY_PICK_HEAD", "REBASE_HEAD") if there(one)), None)
-        if head is None:
-            raise UsageError(
-                "no merge, rebase, cherry-pick or revert is in progress here",
-                hint="for a stash, or a squashed merge, settle the shards one by one",
-            )
-        base, theirs = f"{head}^1^{{commit}}", f"{head}^{{commit}}"
-    found = repository.resolve(theirs)
-    if found is None:
-        raise UsageError(f"{theirs} is no commit here")
-    return Heads(repository.resolve(base), own, found)
 
 
 def torn(base: Model | None, ours: Model, theirs: Model) -> bool:
@@ -217,7 +187,8 @@ class ModelConflict(Conflict):
         key = key_of(texts)
         state = load(repository, key) or State(policy)
         versions = (base.manifest if base else None, ours.manifest, theirs.manifest)
-        return cls(repository, pattern, versions, key, state, heads, models)
+        scalings = scalings_under_way(repository, pattern, heads)
+        return cls(repository, pattern, versions, key, state, scalings, heads, models)
 
     @property
     def paths(self) -> list[str]:

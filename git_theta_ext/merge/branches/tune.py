@@ -26,6 +26,7 @@ from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.combine.apply import merge
 from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.decide.changed_on_both import Pair
+from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.objects.blocks import Blocks
 
@@ -145,15 +146,17 @@ class Contest:
         blocks: Blocks,
         statistics: Statistics | None = None,
         measured: tuple[str, ...] = (),
+        scalings: Scalings | None = None,
     ) -> Contest:
-        """The contest of two sides."""
+        """The contest of two sides; arguments as for `apply.merge`."""
 
         left: dict[str, int] = {}
 
         def make(choice: Choice) -> Manifest:
             merged = merge(
-                pair.base, pair.ours, pair.theirs, blocks, lambda _: choice, statistics=statistics
-            )
+                pair.base, pair.ours, pair.theirs, blocks, lambda _: choice,
+                statistics=statistics, scalings=scalings,
+            )  # fmt: skip
             left[str(choice)] = len(merged.open)
             return merged.manifest
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from git_theta_ext.checkpoints.smudge import differing
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
 from git_theta_ext.manifest.model import Entry, Manifest
-from git_theta_ext.merge.combine import factors, skeleton
+from git_theta_ext.merge.combine import skeleton
+from git_theta_ext.merge.combine.factors import Blend, Blended, blend
 from git_theta_ext.merge.combine.merger import (
     Statistics,
     TensorResult,
@@ -21,6 +22,7 @@ from git_theta_ext.merge.combine.tensor import COPIES, Versions
 from git_theta_ext.merge.combine.values import Measure
 from git_theta_ext.merge.decide.decisions import Choose, Decision, Plan, entries_of
 from git_theta_ext.merge.decide.plan import make_plan
+from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.strategies.choice import CONFLICT
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work
@@ -78,6 +80,7 @@ def merge(
     *,
     prefer: skeleton.Side | None = None,
     statistics: Statistics | None = None,
+    scalings: Scalings | None = None,
 ) -> Merged:
     """Merge two versions of a checkpoint that came from `base`.
 
@@ -88,6 +91,7 @@ def merge(
         choose: the strategy for each tensor, by name, where its entries collide.
         prefer: the side whose structure wins where both changed it.
         statistics: what Fisher and RegMean need.
+        scalings: what the configuration beside an adapter says; None: there is none.
 
     Raises:
         ThetaError: an object is missing or damaged, or the store cannot be written.
@@ -96,7 +100,8 @@ def merge(
         return Merged(ours)
     if base is not None and ours == base:
         return Merged(theirs)
-    return carry_out(make_plan(base, ours, theirs, choose), blocks, prefer, statistics)
+    plan = make_plan(base, ours, theirs, choose, scalings=scalings)
+    return carry_out(plan, blocks, prefer, statistics)
 
 
 def carry_out(
@@ -123,9 +128,15 @@ def _carried_out(
     statistics: Statistics | None,
     holder: skeleton.Structure | None,
 ) -> Merged:
-    holder = holder or skeleton.settle(plan, blocks, prefer)
     versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
-    work = _Work(plan, versions, blocks, holder.tensors, statistics)
+    blended = _blend(plan.blends, versions, blocks)
+    plan = plan.opened({name: one.wrong for name, one in blended.items() if one.wrong})
+    if holder is None:
+        holder = skeleton.settle(plan, blocks, prefer)
+    elif any(one.wrong for one in blended.values()):
+        stands = {one.name: one.standing for one in plan.decisions if one.standing is not None}
+        holder = replace(holder, tensors={name: stands[name] for name in holder.tensors})
+    work = _Work(plan, versions, blocks, holder.tensors, statistics, blended)
     outcomes = {one.name: one for one in work.outcomes()}
     entries = []
     for name, tensor in holder.tensors.items():
@@ -143,8 +154,12 @@ def outcome_of(
     """What becomes of one tensor of a plan, by itself; errors as for `merge`."""
     decision = next(one for one in plan.decisions if one.name == name)
     versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
+    blends = {one: found for one, found in plan.blends.items() if one == decision.leader}
+    blended = _blend(blends, versions, blocks)
+    plan = plan.opened({one: found.wrong for one, found in blended.items() if found.wrong})
+    decision = next(one for one in plan.decisions if one.name == name)
     holds = {name: decision.standing} if decision.standing is not None else {}
-    work = _Work(plan, versions, blocks, holds, statistics)
+    work = _Work(plan, versions, blocks, holds, statistics, blended)
     plain = work._plain(decision)
     if plain is not None:
         return plain
@@ -155,8 +170,10 @@ def outcome_of(
 def measure(plan: Plan, blocks: Blocks) -> dict[str, Measure]:
     """How the updates meet in every tensor that is merged entry by entry; nothing is stored."""
     versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
-    work = _Work(plan, versions, blocks, {}, None)
-    decisions = [one for one in plan.decisions if one.action == "merge"]
+    work = _Work(plan, versions, blocks, {}, None, {})
+    decisions = [
+        one for one in plan.decisions if one.action == "merge" and one.leader not in plan.blends
+    ]
     work.fetch(decisions)
     found = ordered_map(
         lambda one: measure_tensor(work.versions_of(one)), decisions, _cost, budget=BUDGET_BYTES
@@ -171,6 +188,26 @@ def _standing(name: str, tensor: TensorInfo, versions: list[dict[str, Entry]]) -
     return fitting[0]
 
 
+def _blend(
+    blends: Mapping[str, Blend], versions: list[dict[str, Entry]], blocks: Blocks
+) -> dict[str, Blended]:
+    """Products of factors, one after the other, before it is settled what holds the result.
+
+    All that they are made of is fetched in one batch, and refused where it is out of proportion.
+    """
+    if not blends:
+        return {}
+    old, mine, yours = versions
+    tables = (mine, yours, old)
+    entries = [
+        entry for one in blends.values() for _, *pair in one.entries(tables) for entry in pair
+    ]
+    blocks.ensure(ref for one in entries for block in one.blocks for ref in block.chain)
+    pairs = (pair for one in entries for pair in differing([one, None]))
+    check_work(blocks, pairs, "the factors that both sides changed", reading=True)
+    return {name: blend(one, tables, blocks) for name, one in blends.items()}
+
+
 @dataclass(slots=True)
 class _Work:
     plan: Plan
@@ -178,6 +215,7 @@ class _Work:
     blocks: Blocks
     holds: Mapping[str, TensorInfo]
     statistics: Statistics | None
+    blended: Mapping[str, Blended]
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every tensor's: plain ones at once, then small ones side by side, then large ones."""
@@ -210,7 +248,7 @@ class _Work:
             fitting = self._fitting(decision)
             return fitting or Outcome(decision, None, None, UNFIT)
         if decision.action == "merge":
-            return None
+            return self._factor(decision) if decision.leader in self.blended else None
         taken = {"theirs": yours, "base": old}.get(decision.action, mine)
         return Outcome(decision, taken)
 
@@ -248,40 +286,20 @@ class _Work:
             raise ValueError(f"{decision.name!r} is not on both sides")
         return Versions(decision.standing, old, mine, yours, self.blocks)
 
-    def _factors(self, decision: Decision) -> Outcome:
-        """One factor of a product that is blended: its other factor decides with it."""
-        group = next(one for one in self.plan.groups if decision.name in one.members)
-        pair = factors.product_of(group.members)
-        old, mine, yours = self.versions
-        if pair is None:
-            raise ValueError(f"{decision.name!r} is no factor of two")
-        self.blocks.ensure(
-            ref
-            for table in self.versions
-            for name in group.members
-            if name in table
-            for block in table[name].blocks
-            for ref in block.chain
-        )
-        scales = self.statistics("adapter", decision.name) if self.statistics else None
-        leads = decision.name == group.leader
-        if scales is not None and len({None if one is None else one.item() for one in scales}) > 1:
-            why = "the sides scale these factors differently (adapter_config.json): take a side"
-            return Outcome(decision, mine[decision.name], None, why if leads else "")
-        found = factors.blend(pair, (mine, yours, old), decision.choice, self.blocks)
-        if found.beyond:
-            kind = mine[decision.name].tensor.dtype.name
-            why = f"{found.beyond:,} entries would be infinite or NaN, beyond the range of {kind}"
-            return Outcome(decision, mine[decision.name], None, why if leads else "")
-        share = f"{100 * found.error:.3g} % of its length was cut off"
-        note = (
-            f"{group.label}: the product of its factors was blended by {decision.choice}; {share}"
-        )
-        return Outcome(decision, found.entries[decision.name], None, "", note if leads else "")
+    def _factor(self, decision: Decision) -> Outcome:
+        """One factor of a product that was blended; the group's leader says how."""
+        found = self.blended[decision.leader]
+        note = ""
+        if decision.name == decision.leader:
+            label = next(one.label for one in self.plan.groups if one.leader == decision.leader)
+            note = (
+                f"{label}: the product of its factors was blended by {decision.choice}, with rank "
+                f"{self.plan.blends[decision.leader].rank:,}; "
+                f"{100 * found.error:.3g} % of its length was cut off"
+            )
+        return Outcome(decision, found.entries[decision.name], None, "", note)
 
     def _merge(self, decision: Decision, *, spread: bool) -> Outcome:
-        if decision.leader and decision.choice.strategy in factors.STRATEGIES:
-            return self._factors(decision)
         versions = self.versions_of(decision)
         found: TensorResult = merge_tensor(
             decision, versions, self.statistics, BUDGET_BYTES if spread else 0

@@ -7,7 +7,6 @@ a layer's inputs, in × in), in the commit that is merged.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import PurePosixPath
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.core import limits
 from git_theta_ext.core.values import as_floats
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Entry, is_manifest
@@ -46,8 +44,6 @@ def statistics_of(
         return entries_of(parse_manifest(data)) if is_manifest(data) else None
 
     def find(kind: str, name: str) -> tuple[NDArray[Any] | None, ...] | None:
-        if kind == "adapter":
-            return _scales(repository, path, revisions)
         sides = [entries(kind, one) if one else None for one in revisions]
         found = [side.get(name) for side in sides if side is not None]
         if len(found) != len(sides):
@@ -55,41 +51,6 @@ def statistics_of(
         return tuple(None if one is None else _array(one, blocks) for one in found)
 
     return find
-
-
-_SCALING = (
-    "peft_type",
-    "r",
-    "lora_alpha",
-    "use_rslora",
-    "use_dora",
-    "rank_pattern",
-    "alpha_pattern",
-)
-
-
-def _scales(
-    repository: Repository, path: str, revisions: Sequence[str | None]
-) -> tuple[NDArray[Any], ...] | None:
-    """What an adapter's configuration beside it says of how its factors are scaled, as text.
-
-    None where a revision is not known, or no side has such a file.
-    """
-    beside = str(PurePosixPath(path).with_name("adapter_config.json"))
-    texts = []
-    for revision in revisions:
-        oid = repository.blob_at(revision, beside) if revision else None
-        if oid is not None and repository.blob_size(oid) > limits.ADAPTER_CONFIG_BYTES:
-            texts.append(oid)  # no settings of an adapter: equal only where the whole file is
-            continue
-        data = b"" if oid is None else repository.blob(oid)
-        try:
-            document = json.loads(data) if data else {}
-            found = {key: document.get(key) for key in _SCALING}
-            texts.append(json.dumps(found, sort_keys=True))
-        except (ValueError, AttributeError, RecursionError):
-            texts.append(data.decode("latin-1"))
-    return tuple(np.array(text) for text in texts) if None not in revisions else None
 
 
 def statistics_path(path: str, kind: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from git_theta_ext.core.text import plural
 from git_theta_ext.merge.combine.apply import UNFIT, Merged, Outcome
+from git_theta_ext.merge.decide.scaling import CONFIG, SETTLE
 from git_theta_ext.merge.decide.together import BLENDS_PRODUCT
 
 _SIDES = ("ours", "theirs")
@@ -66,5 +67,9 @@ def commands(name: str, merged: Merged) -> list[str]:
         parts = plural(blended, "part")
         lines.append(
             f"    {parts} of {len(merged.open)} can be blended: --tensor NAME --strategy average"
+        )
+    if any(SETTLE in one.open for one in merged.outcomes):
+        lines.append(
+            f"    once {CONFIG} is settled and added: git theta resolve {name} --strategy average"
         )
     return [*lines, f"    git add {name}"]

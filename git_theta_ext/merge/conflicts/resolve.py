@@ -19,7 +19,9 @@ from git_theta_ext.merge.combine.apply import Merged, carry_out
 from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.state import Resolution, State, key_of, load, save
+from git_theta_ext.merge.decide.changed_on_both import heads_if_any
 from git_theta_ext.merge.decide.plan import Plan, make_plan
+from git_theta_ext.merge.decide.scaling import Scalings, scalings_under_way
 from git_theta_ext.merge.decide.together import whole_groups
 from git_theta_ext.merge.strategies.policy import Operation, parse_choice, policy_for
 from git_theta_ext.objects.blocks import Blocks
@@ -44,6 +46,7 @@ class Conflict:
     versions: tuple[Manifest | None, Manifest, Manifest]
     key: str
     state: State
+    scalings: Scalings
 
     @classmethod
     def find(cls, repository: Repository, path: str, environment: Mapping[str, str]) -> Conflict:
@@ -78,11 +81,12 @@ class Conflict:
         ours, theirs = versions[1], versions[2]
         if ours is None or theirs is None:
             raise ManifestError(f"{path}: a side is empty")
-        return cls(repository, path, (versions[0], ours, theirs), key, state)
+        scalings = scalings_under_way(repository, path, heads_if_any(repository))
+        return cls(repository, path, (versions[0], ours, theirs), key, state, scalings)
 
     def plan(self) -> Plan:
         """What would be done with what was chosen so far."""
-        plan = make_plan(*self.versions, self.state.choose)
+        plan = make_plan(*self.versions, self.state.choose, scalings=self.scalings)
         if not self.state.resolutions:
             return plan
         # A tensor of one side that was open all the same, for want of a place: see `apply`.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.merge.combine.factors import Blend
 from git_theta_ext.merge.decide.groups import Group
 from git_theta_ext.merge.decide.kinds import Kind
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
@@ -60,6 +61,7 @@ class Plan:
     `base`, `ours` and `theirs` call a tensor that one side renamed by its new name. `followed` says
     under which name the tensor stands in such a version, by its new name. `side` is the version
     whose skeleton must stand, for a coupled group has a part in it, and `coupled` that group.
+    `blends` are the products of factors that are blended, by the leaders of their groups.
     """
 
     base: Manifest | None
@@ -70,11 +72,29 @@ class Plan:
     followed: Mapping[Side, Mapping[str, str]] = field(default_factory=dict)
     side: Side | None = None
     coupled: str = ""
+    blends: Mapping[str, Blend] = field(default_factory=dict)
 
     @property
     def open_group(self) -> bool:
         """Whether the group that needs a skeleton is open, so that ours stands for it for now."""
         return any(one.leader and one.action == "open" for one in self.decisions)
+
+    def opened(self, reasons: Mapping[str, str]) -> Plan:
+        """The plan with some groups open after all: the leader's name, and why."""
+        held = entries_of(self.ours)
+        decisions = tuple(
+            replace(
+                one,
+                action="open",
+                standing=held[one.name].tensor,
+                choice=CONFLICT,
+                reason=reasons[one.leader] if one.name == one.leader else "",
+            )
+            if one.leader in reasons
+            else one
+            for one in self.decisions
+        )
+        return replace(self, decisions=decisions)
 
     def lines(self) -> Iterator[str]:
         """The plan for a terminal: a line for each tensor that a side changed."""

@@ -66,7 +66,7 @@ _OPT = re.compile(
 _STATE = re.compile(r"^(?P<before>.*?(?:^|[./]))state[./]\d+[./]")
 _FACTOR = re.compile(
     r"^(?P<module>.*?)(?:(?<=[./])|^)"
-    r"(?:lora_(?:embedding_)?[ABab]|lora_magnitude_vector|lora_(?:up|down)|lora_mid|lora_[AB]_bias"
+    r"(?:lora_(?:embedding_)?[ABEab]|lora_magnitude_vector|lora_(?:up|down)|lora_mid|lora_[AB]_bias"
     r"|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|vera_lambda_[bd]|dora_scale"
     r"|randlora_(?:lambda|gamma)|alpha)"
     r"(?P<adapter>[./][^./]+)??(?:[./](?:weight|bias|default))*$"

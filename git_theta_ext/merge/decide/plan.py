@@ -1,8 +1,9 @@
 """The plan of a merge as data: for every tensor what each side did and what will be done.
 
-Planning reads manifests only. A tensor that one side changed is taken from it, and none of its
-values is ever read; what both changed is merged entry by entry, and where entries collide by the
-strategy that was chosen, or left open.
+Planning reads manifests only, and the configuration of an adapter whose factors both sides changed.
+A tensor that one side changed is taken from it, and none of its values is ever read; what both
+changed is merged entry by entry, and where entries collide by the strategy that was chosen, or left
+open.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from git_theta_ext.merge.decide.decisions import (
 from git_theta_ext.merge.decide.groups import Group, find_groups, joined_groups
 from git_theta_ext.merge.decide.kinds import NEVER_BLENDED, WHOLE, Kind, kind_of
 from git_theta_ext.merge.decide.renames import follow, lost_renames
+from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.decide.together import settle_groups
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 
@@ -43,6 +45,8 @@ def make_plan(
     theirs: Manifest,
     choose: Choose = lambda _: CONFLICT,
     groups: tuple[Group, ...] | None = None,
+    *,
+    scalings: Scalings | None = None,
 ) -> Plan:
     """Decide for every tensor of three versions of a checkpoint.
 
@@ -52,6 +56,7 @@ def make_plan(
         choose: gives the strategy for entries that collide.
         groups: the coupled groups, where more sides than these two are merged; no renames are
             followed then.
+        scalings: what the configuration beside an adapter says; None: there is none.
     """
     followed: Mapping[Side, Mapping[str, str]] = {}
     if groups is None:
@@ -66,8 +71,10 @@ def make_plan(
     _check_ties(decisions, old, mine, yours)
     for side, other, label in ((mine, yours, "theirs"), (yours, mine, "ours")):
         _check_copies(decisions, old, side, (other, label), choose)
-    forced = settle_groups(decisions, groups, (base, ours, theirs), choose)
-    return Plan(base, ours, theirs, tuple(decisions.values()), groups, followed, *forced)
+    versions = (base, ours, theirs)
+    settled = settle_groups(decisions, groups, versions, choose, scalings or Scalings())
+    made = tuple(decisions.values())
+    return Plan(*versions, made, groups, followed, settled.side, settled.label, settled.blends)
 
 
 def _did(old: Entry | None, now: Entry | None) -> Did:

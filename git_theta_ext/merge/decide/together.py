@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.manifest.model import Entry, Manifest
-from git_theta_ext.merge.combine import factors
+from git_theta_ext.merge.combine.factors import Blend
 from git_theta_ext.merge.decide.decisions import Action, Decision, Side, content_of, entries_of
 from git_theta_ext.merge.decide.groups import Group
 from git_theta_ext.merge.decide.kinds import Kind
+from git_theta_ext.merge.decide.products import plain_alone, plan_blend
+from git_theta_ext.merge.decide.scaling import Scalings, Unknown
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 
 SIDES: tuple[Side, ...] = ("ours", "theirs", "base")
 _KINDS: Mapping[str, Kind] = {"training": "optimizer", "factors": "weights", "renamed": "weights"}
 _SHOWN = 3
-BLENDS_PRODUCT = "; average blends the product and cuts it to its rank"
-"""Ends the reason of factors that strategies can settle which are a weighted sum."""
+BLENDS_PRODUCT = "; average blends the product"
+"""In the reason of factors that strategies can settle which are a weighted sum."""
 
 Versions = Mapping[Side, Mapping[str, Entry]]
+
+
+@dataclass(slots=True)
+class Settled:
+    """What deciding the groups gave besides the decisions.
+
+    `side` is the version whose skeleton must stand because a contested group has a part in it, or
+    None, and `label` that group. `blends` are products of factors, by the leaders of their groups.
+    """
+
+    side: Side | None = None
+    label: str = ""
+    blends: dict[str, Blend] = field(default_factory=dict)
 
 
 def settle_groups(
@@ -27,7 +42,8 @@ def settle_groups(
     groups: Sequence[Group],
     manifests: tuple[Manifest | None, Manifest, Manifest],
     choose: Callable[[str], Choice],
-) -> tuple[Side | None, str]:
+    scalings: Scalings,
+) -> Settled:
     """Replace the decisions of the members of groups that both sides changed.
 
     Args:
@@ -35,16 +51,13 @@ def settle_groups(
         groups: of these three versions.
         manifests: base, ours and theirs.
         choose: gives the strategy for each tensor.
-
-    Returns:
-        The version whose skeleton must stand because a contested group has a part in it, or None;
-        and the label of that group.
+        scalings: what an adapter's configuration says of its factors.
     """
     base, ours, theirs = manifests
     tables: Versions = {
         "base": entries_of(base), "ours": entries_of(ours), "theirs": entries_of(theirs)
     }  # fmt: skip
-    forced: tuple[Side | None, str] = None, ""
+    settled = Settled()
     for group in groups:
         kind = _KINDS.get(group.kind, "quantised")
         for name in group.members:
@@ -56,10 +69,19 @@ def settle_groups(
         ]
         if states[1] == states[2] or (base is not None and states[0] in states[1:]):
             continue
+        if group.kind == "factors":
+            choices = set(map(choose, group.members))
+            blended = _blended(decisions, group, tables, choices, scalings)
+            if isinstance(blended, Blend):
+                settled.blends[group.leader] = blended
+            if blended:
+                continue
         side = _settle(decisions, group, tables, choose)
+        if group.kind == "factors":
+            _say_what_blends(decisions, group, tables, scalings)
         if group.holds and side is not None:
-            forced = side, group.label
-    return forced
+            settled.side, settled.label = side, group.label
+    return settled
 
 
 def state_of(
@@ -89,25 +111,7 @@ def _settle(
         return sides[0]
     if group.kind == "training" and named == {"zero"} and _reset(decisions, group):
         return None
-    versions = [tables[side] for side in SIDES]
-    if group.kind == "factors" and len(set(choices.values())) == 1:
-        choice = choices[group.leader]
-        name = group.leader
-        if factors.is_linear(group.members, choice) and decisions[name].action == "merge":
-            decisions[name] = replace(decisions[name], leader="")
-            return None
-        if factors.can_blend(group.members, versions, choice):
-            for name in group.members:
-                entry = tables["ours"][name]
-                decisions[name] = replace(
-                    decisions[name], action="merge", choice=choice, standing=entry.tensor, reason=""
-                )
-            return None
     why = reason_of(group, len(sides) > 1)
-    mean = Choice("average")
-    linear = factors.is_linear(group.members, mean)
-    if group.kind == "factors" and (linear or factors.can_blend(group.members, versions, mean)):
-        why += BLENDS_PRODUCT
     for name in group.members:
         if group.kind == "renamed" and decisions[name].action in ("ours", "theirs"):
             continue  # what one side added stands while it is open what becomes of the old one
@@ -120,6 +124,60 @@ def _settle(
             reason=why if name == group.leader else "",
         )
     return "ours"
+
+
+def _blended(
+    decisions: dict[str, Decision],
+    group: Group,
+    tables: Versions,
+    choices: set[Choice],
+    scalings: Scalings,
+) -> Blend | bool:
+    """Decide factors that the strategy chosen for them blends by their product, if it does.
+
+    Returns:
+        The blend, or True where the one that changed may be merged by itself.
+    """
+    if len(choices) > 1:
+        return False
+    (choice,) = choices
+    versions = [tables[side] for side in SIDES]
+    name = group.leader
+    if decisions[name].action == "merge" and (
+        plain_alone(group.members, versions, choice, scalings) is True
+    ):
+        decisions[name] = replace(decisions[name], leader="")
+        return True
+    found = plan_blend(group.members, versions, choice, scalings)
+    if not isinstance(found, Blend):
+        return False
+    for tensor in (found.left, found.right):
+        decisions[tensor.name] = replace(
+            decisions[tensor.name], action="merge", choice=choice, standing=tensor, reason=""
+        )
+    return found
+
+
+def _say_what_blends(
+    decisions: dict[str, Decision], group: Group, tables: Versions, scalings: Scalings
+) -> None:
+    """Add to the reason of open factors that their product can be blended, or why not."""
+    one = decisions[group.leader]
+    if one.action != "open" or not one.reason:
+        return
+    mean = Choice("average")
+    versions = [tables[side] for side in SIDES]
+    found = plan_blend(group.members, versions, mean, scalings) or plain_alone(
+        group.members, versions, mean, scalings
+    )
+    more = ""
+    if isinstance(found, Unknown):
+        more = f"; their product cannot be blended: {found.why}"
+    elif isinstance(found, Blend):
+        more = f"{BLENDS_PRODUCT} and cuts it to rank {found.rank:,}"
+    elif found:
+        more = BLENDS_PRODUCT
+    decisions[group.leader] = replace(one, reason=one.reason + more)
 
 
 def named_sides(choices: Iterable[Choice]) -> list[Side]:

@@ -109,6 +109,8 @@ LAYOUTS: dict[str, tuple[Types, str, str]] = {
                              "l.lora_embedding_A", "l.lora_embedding_B"),
     "DoRA": ({"l.lora_A.weight": (F, (4, 8)), "l.lora_magnitude_vector.weight": (F, (8,))},
              "l.lora_A.weight", "l.lora_magnitude_vector.weight"),
+    "AdaLoRA": ({"l.lora_A.weight": (F, (4, 8)), "l.lora_E": (F, (4, 1))},
+                "l.lora_A.weight", "l.lora_E"),
     "LoHa": ({"l.hada_w1_a": (F, (8, 4)), "l.hada_w2_b": (F, (4, 8))},
              "l.hada_w1_a", "l.hada_w2_b"),
     "LoKr": ({"l.lokr_w1": (F, (4, 4)), "l.lokr_w2_a": (F, (8, 4))}, "l.lokr_w1", "l.lokr_w2_a"),

@@ -1,0 +1,220 @@
+"""Adapters of different ranks and scalings, merged with the configuration beside them, in Git."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import Tensors, safetensors
+from tests.conftest import Repo
+
+NAME, CONFIG = "lora/adapter_model.safetensors", "lora/adapter_config.json"
+MODULES = [f"base_model.model.l.{n}.q" for n in range(2)]
+Pair = tuple[int, float]
+
+
+def adapter(seed: int, rank: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    made = {}
+    for module in MODULES:
+        made[f"{module}.lora_A.weight"] = random.normal(size=(rank, 30))
+        made[f"{module}.lora_B.weight"] = random.normal(size=(20, rank))
+    return {name: value.astype(np.float32) for name, value in made.items()}
+
+
+def config(rank: int, alpha: float, **more: object) -> bytes:
+    made = {
+        "base_model_name_or_path": "m", "bias": "none", "lora_alpha": alpha, "peft_type": "LORA",
+        "r": rank, "rank_pattern": {}, "target_modules": ["q"], "use_rslora": False, **more,
+    }  # fmt: skip
+    return json.dumps(made, indent=2, sort_keys=True).encode()
+
+
+def start(repo: Repo, base: Pair, ours: Pair, theirs: Pair) -> None:
+    """Three versions of an adapter: base 0, ours 1, theirs 2; each by its rank and alpha."""
+
+    def version(number: int, pair: Pair) -> None:
+        repo.write(NAME, safetensors(adapter(number, pair[0])))
+        repo.write(CONFIG, config(*pair))
+        repo.commit(f"version {number}")
+
+    def make() -> None:
+        version(0, base)
+        repo.git("checkout", "-q", "-b", "side")
+        version(2, theirs)
+        repo.git("checkout", "-q", "main")
+        version(1, ours)
+
+    repo.once(make, base, ours, theirs)
+
+
+def update(tensors: Tensors, module: str, scale: float) -> np.ndarray:
+    a, b = (tensors[f"{module}.lora_{one}.weight"].astype(np.float64) for one in "AB")
+    return np.asarray(scale * (b @ a))
+
+
+def updates(repo: Repo) -> list[np.ndarray]:
+    """What the adapter of the work tree does to each weight, as PEFT reads it."""
+    from safetensors.numpy import load
+
+    settings = json.loads((repo.path / CONFIG).read_bytes())
+    tensors = load((repo.path / NAME).read_bytes())
+    found = []
+    for module in MODULES:
+        inner = module.removeprefix("base_model.model.")
+        rank = settings["rank_pattern"].get(inner, settings["r"])
+        alpha = settings.get("alpha_pattern", {}).get(inner, settings["lora_alpha"])
+        assert tensors[f"{module}.lora_A.weight"].shape == (rank, 30)
+        assert tensors[f"{module}.lora_B.weight"].shape == (20, rank)
+        found.append(update(tensors, module, alpha / rank))
+    return found
+
+
+def wanted(pairs: Mapping[int, Pair], shares: Mapping[int, float]) -> list[np.ndarray]:
+    """The weighted sum of what some versions do, by their numbers."""
+    return [
+        sum(
+            (share * update(adapter(n, pairs[n][0]), module, pairs[n][1] / pairs[n][0])
+             for n, share in shares.items()),
+            start=np.zeros((20, 30)),
+        )
+        for module in MODULES
+    ]  # fmt: skip
+
+
+def cut_off(matrix: np.ndarray, rank: int) -> float:
+    sizes = np.linalg.svd(matrix, compute_uv=False)
+    return float(np.linalg.norm(sizes[rank:]) / np.linalg.norm(sizes))
+
+
+def is_cut(repo: Repo, aims: list[np.ndarray], rank: int, said: bytes) -> None:
+    """The work tree has the best product of a rank, and its error was printed."""
+    for module, got, aim in zip(MODULES, updates(repo), aims, strict=True):
+        missed = cut_off(aim, rank)
+        assert missed > 0.1
+        assert np.linalg.norm(got - aim) / np.linalg.norm(aim) == pytest.approx(missed, abs=1e-5)
+        line = f"{module}: the product of its factors was blended by .*, with rank {rank}; "
+        assert re.search(f"{line}{100 * missed:.3g} % of its length was cut off", said.decode())
+
+
+def merged(repo: Repo, *options: str) -> subprocess.CompletedProcess[bytes]:
+    return repo.run("git", "theta", "merge", "side", *options, ok=(0, 1))
+
+
+GROWN = {0: (4, 8.0), 1: (4, 8.0), 2: (8, 8.0)}
+
+
+def grown(repo: Repo) -> None:
+    """Theirs doubled the rank, and halved the scaling by that."""
+    start(repo, GROWN[0], GROWN[1], GROWN[2])
+
+
+def test_the_larger_rank_and_its_configuration(repo: Repo) -> None:
+    grown(repo)
+    done = merged(repo, "--strategy", "average")
+    assert done.returncode == 0
+    is_cut(repo, wanted(GROWN, {1: 0.5, 2: 0.5}), 8, done.stderr)
+    assert repo.status() == ""
+
+
+def test_the_plan_says_so_before(repo: Repo) -> None:
+    grown(repo)
+    text = repo.git("theta", "merge", "side", "--plan", "--strategy", "average")
+    assert "open" not in text
+    assert "average blends the product and cuts it to rank 8" in repo.git(
+        "theta", "merge", "side", "--plan"
+    )
+
+
+@pytest.mark.parametrize("command", ["rebase", "cherry-pick", "revert", "rebase -i"])
+def test_what_a_commit_added_is_reapplied_as_it_is_scaled(repo: Repo, command: str) -> None:
+    pairs = {0: (4, 8.0), 1: (4, 8.0), 2: (4, 16.0)}
+    start(repo, pairs[0], pairs[1], pairs[2])
+    if command.startswith("rebase"):
+        repo.git("checkout", "-q", "side")
+        done = repo.run("git", *shlex.split(command), "main", env={"GIT_EDITOR": ":"})
+    elif command == "cherry-pick":
+        done = repo.run("git", "cherry-pick", "side")
+    else:
+        repo.git("checkout", "-q", "side")
+        repo.write(NAME, safetensors(adapter(1, 4)))
+        repo.commit("version 1, scaled as theirs")
+        pairs[1] = pairs[2]
+        done = repo.run("git", "revert", "--no-edit", "HEAD~1")
+    shares = {1: 1.0, 0: 1.0, 2: -1.0} if command == "revert" else {1: 1.0, 2: 1.0, 0: -1.0}
+    is_cut(repo, wanted(pairs, shares), 4, done.stderr)
+
+
+def test_both_changed_the_rank(repo: Repo) -> None:
+    """Git leaves the configuration in conflict; once it is settled, the hint settles the rest."""
+    pairs = {0: (2, 8.0), 1: (4, 8.0), 2: (8, 8.0)}
+    start(repo, pairs[0], pairs[1], pairs[2])
+    done = merged(repo, "--strategy", "average")
+    assert done.returncode == 1
+    assert (
+        b"both sides changed adapter_config.json: settle adapter_config.json first" in done.stderr
+    )
+    assert (repo.path / NAME).read_bytes() == safetensors(adapter(1, 4))
+    early = repo.run("git", "theta", "resolve", NAME, "--strategy", "average", ok=(1,))
+    assert b"adapter_config.json is in conflict" in early.stdout
+    repo.git("checkout", "-q", "--theirs", CONFIG)
+    repo.git("add", CONFIG)
+    (hint,) = re.findall(r"settled and added: (git theta resolve .*)", done.stderr.decode())
+    said = repo.run(*shlex.split(hint)).stdout
+    is_cut(repo, wanted(pairs, {1: 0.5, 2: 0.5}), 8, said)
+    repo.git("add", NAME)
+    repo.git("commit", "-q", "-m", "merge")
+    assert repo.status() == ""
+
+
+def test_the_smaller_rank_of_the_configuration_is_not_taken_for_granted(repo: Repo) -> None:
+    """Ours made the rank smaller, theirs trained the larger one: Git takes the smaller one."""
+    start(repo, (8, 8), (4, 8), (8, 8))
+    done = merged(repo, "--strategy", "average")
+    assert done.returncode == 1
+    assert b"adapter_config.json of the merge gives them rank 4, and a side has 8" in done.stderr
+    repo.write(CONFIG, config(12, 8))
+    repo.git("add", CONFIG)
+    repo.git("theta", "resolve", NAME, "--strategy", "average")
+    aims = wanted({1: (4, 8.0), 2: (8, 8.0)}, {1: 0.5, 2: 0.5})
+    for got, aim in zip(updates(repo), aims, strict=True):  # there is room for both: exact
+        assert np.allclose(got, aim, rtol=0, atol=1e-5)
+
+
+def test_the_mergetool_blends_them(repo: Repo) -> None:
+    grown(repo)
+    assert repo.run("git", "merge", "side", ok=(0, 1)).returncode == 1
+    keys = b"1 average\n2 average\naccept\n"
+    done = repo.run("git", "theta", "mergetool", NAME, "--plain", stdin=keys)
+    assert b"Traceback" not in done.stderr
+    for got, aim in zip(updates(repo), wanted(GROWN, {1: 0.5, 2: 0.5}), strict=True):
+        missed = cut_off(aim, 8)
+        assert np.linalg.norm(got - aim) / np.linalg.norm(aim) == pytest.approx(missed, abs=1e-5)
+
+
+def test_without_a_configuration_ranks_cannot_be_weighed(repo: Repo) -> None:
+    grown(repo)
+    for branch in ("side", "main"):
+        repo.git("checkout", "-q", branch)
+        repo.git("rm", "-q", CONFIG)
+        repo.commit("no configuration")
+    done = merged(repo, "--strategy", "average")
+    assert done.returncode == 1
+    assert b"no adapter_config.json is tracked beside it" in done.stderr
+    assert (repo.path / NAME).read_bytes() == safetensors(adapter(1, 4))
+
+
+def test_the_same_on_both_sides_is_that(repo: Repo) -> None:
+    start(repo, (4, 8), (8, 8), (8, 8))
+    repo.git("checkout", "-q", "side")
+    repo.write(NAME, safetensors(adapter(1, 8)))
+    repo.commit("as ours")
+    repo.git("checkout", "-q", "main")
+    repo.git("theta", "merge", "side", "--strategy", "average")
+    assert (repo.path / NAME).read_bytes() == safetensors(adapter(1, 8))
