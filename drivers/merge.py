@@ -26,7 +26,7 @@ from git_theta_ext.merge.combine.apply import Merged, merge
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.explain import conflict_lines, notes
 from git_theta_ext.merge.conflicts.state import State, key_of, load, save
-from git_theta_ext.merge.decide.scaling import scalings_ahead
+from git_theta_ext.merge.decide.beside_adapter import scalings_ahead
 from git_theta_ext.merge.strategies.policy import Operation, policy_for
 from git_theta_ext.objects.blocks import Blocks
 
@@ -76,12 +76,13 @@ def _merge(files: Sequence[Path], path: str, nested: bool) -> tuple[Merged, bool
     replayed = recorded is not None and bool(recorded.resolutions) and not nested
     if recorded is not None and replayed:
         state = recorded
-    heads = None if nested else heads_of(repository, os.environ)
     revisions = ("HEAD", merged_head(repository, os.environ))
     statistics = statistics_of(repository, path, revisions, blocks)
     merged = merge(
         base, ours, theirs, blocks, state.choose, prefer=state.structure, statistics=statistics,
-        scalings=scalings_ahead(repository, path, heads),
+        scalings=scalings_ahead(
+            repository, path, lambda: None if nested else heads_of(repository, os.environ)
+        ),
     )  # fmt: skip
     if not nested:
         _tell(path, merged, doing, replayed)

@@ -220,6 +220,10 @@ RUN: dict[str, dict[str, str]] = {
         "git checkout --ours -- {name} (or --theirs: no strategy fits all of it)": "test_merge_coupled.test_every_hint_settles_what_it_is_given_for",
         "git add {name}": "test_advice_merging.test_a_conflict",
         "git theta resolve {name} --strategy {names[0]}{others}": "test_advice_merging.test_a_conflict",
+        "once {CONFIG} is settled and added: git theta resolve {name} --strategy average": "test_merge_adapters.test_both_changed_the_rank",
+    },
+    "git_theta_ext/merge/combine/growth.py": {
+        "git add FILE, then the same again": "test_merge_adapters.test_changes_of_the_configuration_are_not_written_over",
     },
     "git_theta_ext/merge/branches/octopus.py": {
         "git branch -a": "test_advice_merging.test_a_branch_that_is_none",

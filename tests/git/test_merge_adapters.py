@@ -218,3 +218,138 @@ def test_the_same_on_both_sides_is_that(repo: Repo) -> None:
     repo.git("checkout", "-q", "main")
     repo.git("theta", "merge", "side", "--strategy", "average")
     assert (repo.path / NAME).read_bytes() == safetensors(adapter(1, 8))
+
+
+GROW = ("--strategy", "average", "--set", "rank=grow")
+
+
+def is_joined(repo: Repo, aims: list[np.ndarray], rank: int) -> None:
+    """Nothing was cut off: what is left is the rounding of float32."""
+    for got, aim in zip(updates(repo), aims, strict=True):
+        assert cut_off(aim, rank - 1) > 1e-3
+        assert np.allclose(got, aim, rtol=0, atol=2e-6)
+
+
+def test_the_rank_may_grow(repo: Repo) -> None:
+    grown(repo)
+    done = merged(repo, *GROW, "-m", "both of them")
+    assert done.returncode == 0
+    is_joined(repo, wanted(GROWN, {1: 0.5, 2: 0.5}), 12)
+    settings = json.loads((repo.path / CONFIG).read_bytes())
+    assert (settings["r"], settings["lora_alpha"], settings["rank_pattern"]) == (12, 24, {})
+    assert settings["target_modules"] == ["q"]
+    assert b"joined by average,rank=grow, to rank 12" in done.stdout
+    assert repo.git("log", "-1", "--format=%B").strip() == "both of them"
+    assert repo.status() == ""
+    repo.git("checkout", "-q", "HEAD~1")
+    repo.git("checkout", "-q", "main")
+    is_joined(repo, wanted(GROWN, {1: 0.5, 2: 0.5}), 12)
+
+
+def test_joined_factors_are_those_of_the_sides(repo: Repo) -> None:
+    """Half of a number, and a number, are exact in every dtype."""
+    from safetensors.numpy import load
+
+    start(repo, (4, 8), (4, 8), (8, 16))
+    merged(repo, *GROW)
+    made = load((repo.path / NAME).read_bytes())
+    ours, theirs = adapter(1, 4), adapter(2, 8)
+    for name, value in made.items():
+        parts = (ours[name], theirs[name])
+        if "lora_A" in name:
+            assert np.array_equal(value, np.concatenate(parts))
+        else:
+            assert np.array_equal(value, np.concatenate(parts, axis=1) / 2)
+
+
+@pytest.mark.parametrize("strategy", ["task-arithmetic", "reapply"])
+def test_an_update_is_joined_with_the_base_taken_away(repo: Repo, strategy: str) -> None:
+    grown(repo)
+    assert merged(repo, "--strategy", f"{strategy},rank=grow").returncode == 0
+    is_joined(repo, wanted(GROWN, {1: 1.0, 2: 1.0, 0: -1.0}), 16)
+
+
+def test_the_driver_leaves_it_to_a_verb_and_says_to_which(repo: Repo) -> None:
+    grown(repo)
+    repo.git("config", "theta.merge.strategy", "average,rank=grow")
+    done = repo.run("git", "merge", "side", ok=(1,))
+    assert b"rank=grow changes adapter_config.json too" in done.stderr
+    before = (repo.path / CONFIG).read_bytes()
+    (hint,) = re.findall(r"(git theta resolve .*?)   \(or", done.stderr.decode())
+    assert hint == f"git theta resolve {NAME} --strategy average,rank=grow"
+    repo.run(*shlex.split(hint))
+    is_joined(repo, wanted(GROWN, {1: 0.5, 2: 0.5}), 12)
+    after = (repo.path / CONFIG).read_bytes()
+    repo.run(*shlex.split(hint))  # the same again is the same
+    assert (repo.path / CONFIG).read_bytes() == after
+    repo.git("theta", "resolve", NAME, "--abort", ok=(0, 1))
+    repo.git("theta", "resolve", NAME, "--tensor", "*", "--strategy", "theirs")
+    assert (repo.path / NAME).read_bytes() == safetensors(adapter(2, 8))
+    assert (repo.path / CONFIG).read_bytes() == before
+    assert repo.git("diff", "--name-only", "--", CONFIG) == ""
+    repo.run(*shlex.split(hint), "--tensor", "*")
+    assert (repo.path / CONFIG).read_bytes() == after
+    repo.git("add", NAME)
+    repo.git("commit", "-q", "-m", "merge")
+    assert repo.status() == ""
+
+
+def test_only_what_both_trained_grows(repo: Repo) -> None:
+    """The other module stays as its side has it, and is told apart by a pattern."""
+    pairs = {0: (4, 8.0), 1: (4, 8.0), 2: (4, 8.0)}
+    start(repo, pairs[0], pairs[1], pairs[2])
+    first = f"{MODULES[0]}."
+    old = {name: value for name, value in adapter(0, 4).items() if name.startswith(first)}
+    repo.write(NAME, safetensors({**adapter(1, 4), **old}))
+    repo.commit("one module as it was")
+    assert merged(repo, *GROW).returncode == 0
+    settings = json.loads((repo.path / CONFIG).read_bytes())
+    assert (settings["r"], settings["lora_alpha"]) == (4, 8)
+    assert settings["rank_pattern"] == {"l.1.q": 8}
+    assert settings["alpha_pattern"] == {"l.1.q": 16}
+    made = updates(repo)
+    aims = [wanted(pairs, {2: 1.0})[0], wanted(pairs, {1: 0.5, 2: 0.5})[1]]
+    assert all(
+        np.allclose(got, aim, rtol=0, atol=2e-6) for got, aim in zip(made, aims, strict=True)
+    )
+
+
+def test_changes_of_the_configuration_are_not_written_over(repo: Repo) -> None:
+    grown(repo)
+    repo.run("git", "merge", "side", ok=(1,))
+    mine = config(8, 8, note="mine")
+    repo.write(CONFIG, mine)
+    words = ("git", "theta", "resolve", NAME, "--strategy", "average,rank=grow")
+    done = repo.run(*words, ok=(2,))
+    assert b"has changes that are not staged" in done.stderr
+    assert (repo.path / CONFIG).read_bytes() == mine
+    assert (repo.path / NAME).read_bytes() == safetensors(adapter(1, 4))
+    (hint,) = re.findall(r"git add \S*", done.stderr.decode())
+    repo.run(*shlex.split(hint.rstrip(",")))
+    repo.run(*words)
+    assert json.loads((repo.path / CONFIG).read_bytes())["note"] == "mine"
+    is_joined(repo, wanted(GROWN, {1: 0.5, 2: 0.5}), 12)
+
+
+def test_growing_needs_the_configuration(repo: Repo) -> None:
+    grown(repo)
+    for branch in ("side", "main"):
+        repo.git("checkout", "-q", branch)
+        repo.git("rm", "-q", CONFIG)
+        repo.commit("no configuration")
+    done = merged(repo, *GROW)
+    assert done.returncode == 1
+    assert b"adapter_config.json is not beside it" in done.stderr
+
+
+def test_a_rebase_grows_by_resolve(repo: Repo) -> None:
+    grown(repo)
+    repo.git("config", "theta.rebase.strategy", "reapply,rank=grow")
+    repo.git("checkout", "-q", "side")
+    done = repo.run("git", "rebase", "main", ok=(1,))
+    (hint,) = re.findall(r"(git theta resolve .*?)   \(or", done.stderr.decode())
+    repo.run(*shlex.split(hint))
+    repo.git("add", NAME)
+    repo.run("git", "rebase", "--continue", env={"GIT_EDITOR": ":"})
+    is_joined(repo, wanted(GROWN, {1: 1.0, 2: 1.0, 0: -1.0}), 16)
+    assert repo.status() == ""

@@ -200,7 +200,7 @@ class Scaling:
                 f"{stated!r}: they are not of one adapter",
                 "give the right settings with --config FILE",
             )
-        alpha = self._by_pattern("alpha_pattern", module, self.config.get("lora_alpha"))
+        alpha = self.alpha(module)
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
             raise refuse(
                 self.path,
@@ -218,6 +218,10 @@ class Scaling:
             UsageError: a pattern is not accepted.
         """
         return self._by_pattern("rank_pattern", module, self.config.get("r"))
+
+    def alpha(self, module: str) -> Any:
+        """As `rank`, of alpha."""
+        return self._by_pattern("alpha_pattern", module, self.config.get("lora_alpha"))
 
     def _by_pattern(self, key: str, module: str, default: Any) -> Any:
         """As PEFT matches: regular expressions for the end of a module's name, at a dot."""

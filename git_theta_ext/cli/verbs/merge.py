@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.cli.choices import add_options, choice_of
 from git_theta_ext.cli.verbs import merge_several
 from git_theta_ext.cli.verbs.allow import shown
 from git_theta_ext.core.advice import word
-from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.core.errors import RepositoryError, ThetaError, UsageError
 from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import from_program, plural, printable, table
 from git_theta_ext.git import installation
@@ -36,9 +37,11 @@ from git_theta_ext.merge.combine.apply import measure
 from git_theta_ext.merge.combine.statistics import measured_strategies, statistics_of
 from git_theta_ext.merge.conflicts.explain import advice, figures, notes, open_lines
 from git_theta_ext.merge.conflicts.hints import common
+from git_theta_ext.merge.conflicts.resolve import Conflict
+from git_theta_ext.merge.decide.beside_adapter import scalings_ahead
 from git_theta_ext.merge.decide.changed_on_both import Heads, pairs
 from git_theta_ext.merge.decide.plan import make_plan
-from git_theta_ext.merge.decide.scaling import scalings_ahead
+from git_theta_ext.merge.decide.scaling import GROWS
 from git_theta_ext.merge.strategies import policy
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.objects.blocks import Blocks
@@ -121,7 +124,38 @@ def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | No
         message = ["--no-commit", *message]
     status, output, errors = _git(repository, "merge", *message, "--", args.other)
     _pass_on(output, errors)
+    if status and _settle_grown(repository):
+        if args.no_commit:
+            return 0
+        status, output, errors = _git(repository, "commit", "--no-edit", "--cleanup=strip")
+        _pass_on(output, errors)
+        return RepositoryError.exit_code if status else 0
     return _code(repository, status)
+
+
+def _settle_grown(repository: Repository) -> bool:
+    """Settle what is open only because the driver may not write an adapter's configuration.
+
+    Returns:
+        Whether something was settled, and nothing is left in conflict.
+    """
+    settled = False
+    unmerged = os.fsdecode(repository.git("diff", "--name-only", "-z", "--diff-filter=U"))
+    for path in unmerged.split("\0")[:-1]:
+        try:
+            conflict = Conflict.find(repository, path, os.environ)
+        except ThetaError:
+            continue  # no checkpoint, or deleted on one side: the merge has said so
+        if not any(GROWS in reason for reason in conflict.state.open.values()):
+            continue
+        merged = conflict.finish(Blocks.open(repository))
+        for line in notes(merged):
+            print(f"{printable(path)}: {line}")
+        if not merged.open:
+            repository.git("add", "--", f":(top,literal){path}")
+            print(f"{printable(path)}: settled, with {CONFIG} beside it")
+            settled = True
+    return settled and not repository.git("ls-files", "--unmerged", "-z")
 
 
 def _code(repository: Repository, status: int) -> int:
@@ -198,7 +232,7 @@ def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
     for pair in found:
         chosen = policy.policy_for(repository, pair.path, "merge", os.environ)
         choose = chosen.choose if choice is None else lambda _: choice
-        scalings = scalings_ahead(repository, pair.path, heads)
+        scalings = scalings_ahead(repository, pair.path, lambda: heads, writable=True)
         plan = make_plan(pair.base, pair.ours, pair.theirs, choose, scalings=scalings)
         source = "--strategy" if choice is not None else chosen.source
         came = f" (was {printable(pair.renamed)})" if pair.renamed else ""
@@ -290,7 +324,7 @@ def _contests(
             blocks,
             statistics_of(repository, pair.path, sides, blocks),
             measured_strategies(repository, pair.path, sides),
-            scalings_ahead(repository, pair.path, heads),
+            scalings_ahead(repository, pair.path, lambda: heads),
         )
         for pair in pairs(repository, heads)
         if not pair.path.endswith(policy.STATISTICS)

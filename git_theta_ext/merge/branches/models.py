@@ -29,15 +29,16 @@ from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.combine.apply import Merged, carry_out
+from git_theta_ext.merge.combine.growth import settings_for
 from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.skeleton import Side, Structure, merge_metadata, merge_order
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.resolve import Conflict, operation_under_way
-from git_theta_ext.merge.conflicts.state import State, key_of, load, save
+from git_theta_ext.merge.conflicts.state import State, key_of, load
+from git_theta_ext.merge.decide.beside_adapter import scalings_under_way
 from git_theta_ext.merge.decide.changed_on_both import Heads, heads_under_way
 from git_theta_ext.merge.decide.decisions import content_of, entries_of
 from git_theta_ext.merge.decide.groups import find_groups
-from git_theta_ext.merge.decide.scaling import scalings_under_way
 from git_theta_ext.merge.decide.together import whole_groups
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.policy import Policy, policy_for
@@ -187,7 +188,7 @@ class ModelConflict(Conflict):
         key = key_of(texts)
         state = load(repository, key) or State(policy)
         versions = (base.manifest if base else None, ours.manifest, theirs.manifest)
-        scalings = scalings_under_way(repository, pattern, heads)
+        scalings = scalings_under_way(repository, pattern, lambda: heads, state.grown)
         return cls(repository, pattern, versions, key, state, scalings, heads, models)
 
     @property
@@ -222,6 +223,7 @@ class ModelConflict(Conflict):
             ThetaError: an object is missing or damaged, or a file cannot be written.
         """
         merged = self.merged(blocks)
+        settings = settings_for(self.repository, self.path, self.plan(), merged, self.state.grown)
         shards = self.shards(merged, blocks)
         for path, manifest in shards.items():
             write_version(self.repository, path, manifest, blocks)
@@ -229,8 +231,7 @@ class ModelConflict(Conflict):
         for path in known - set(shards):
             WorkTree(self.repository.top).remove(path)
         self._write_index(shards)
-        state = State(self.state.policy, self.state.resolutions, merged.open)
-        save(self.repository, self.key, state)
+        self.remember(merged, settings)
         return merged
 
     def _side(self) -> tuple[Side, str]:

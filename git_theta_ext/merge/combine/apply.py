@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.checkpoints.smudge import differing
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
@@ -292,11 +293,16 @@ class _Work:
         note = ""
         if decision.name == decision.leader:
             label = next(one.label for one in self.plan.groups if one.leader == decision.leader)
+            product = self.plan.blends[decision.leader]
             note = (
                 f"{label}: the product of its factors was blended by {decision.choice}, with rank "
-                f"{self.plan.blends[decision.leader].rank:,}; "
-                f"{100 * found.error:.3g} % of its length was cut off"
+                f"{product.rank:,}; {100 * found.error:.3g} % of its length was cut off"
             )
+            if product.alpha is not None:
+                note = (
+                    f"{label}: the factors of its product were joined by {decision.choice}, to "
+                    f"rank {product.rank:,}; {CONFIG} is changed with it, and staged"
+                )
         return Outcome(decision, found.entries[decision.name], None, "", note)
 
     def _merge(self, decision: Decision, *, spread: bool) -> Outcome:

@@ -31,12 +31,14 @@ class Blend:
 
     `left` and `right` are its factors, as the result has them: out × rank and rank × in. `weights`
     are what each version's product is multiplied by, its scaling counted in; a version of weight
-    zero is not read.
+    zero is not read. `alpha` is given where the factors of all versions are joined, which asks for
+    it in the adapter's settings; None where they are factored anew.
     """
 
     left: TensorInfo
     right: TensorInfo
     weights: tuple[float, ...]
+    alpha: float | None = None
 
     @property
     def rank(self) -> int:
@@ -82,7 +84,7 @@ def blend(plan: Blend, tables: Tables, blocks: Blocks) -> Blended:
     ]
     if not all(np.isfinite(weight) and _finite(b) and _finite(a) for weight, b, a in parts):
         return Blended({}, 0.0, "a side holds NaN or infinite entries")
-    left, right, error = factor(parts, plan.rank)
+    left, right, error = factor(parts, plan.rank) if plan.alpha is None else joined(parts)
     entries, beyond = {}, 0
     for tensor, made in ((plan.left, left), (plan.right, right)):
         entries[tensor.name], high = _write(tensor, made, tables, blocks)
@@ -90,6 +92,12 @@ def blend(plan: Blend, tables: Tables, blocks: Blocks) -> Blended:
     kind = plan.left.dtype.name
     why = f"{beyond:,} entries would be infinite or NaN, beyond the range of {kind}"
     return Blended(entries, error, why if beyond else "")
+
+
+def joined(parts: Sequence[tuple[float, Floats, Floats]]) -> tuple[Floats, Floats, float]:
+    """Factors of a weighted sum of products B·A, side by side: nothing is cut off."""
+    left = np.concatenate([share * b for share, b, _ in parts], axis=1)
+    return left, np.concatenate([a for _, _, a in parts], axis=0), 0.0
 
 
 def factor(
@@ -100,8 +108,7 @@ def factor(
     Returns:
         B, A, and the length of what was cut off as a share of that of the sum.
     """
-    left = np.concatenate([share * b for share, b, _ in parts], axis=1)
-    right = np.concatenate([a for _, _, a in parts], axis=0)
+    left, right, _ = joined(parts)
     q, upper = np.linalg.qr(left)
     p, lower = np.linalg.qr(right.T)
     u, sizes, vt = np.linalg.svd(upper @ lower.T, full_matrices=False)

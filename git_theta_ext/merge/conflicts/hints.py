@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.core.text import plural
 from git_theta_ext.merge.combine.apply import UNFIT, Merged, Outcome
-from git_theta_ext.merge.decide.scaling import CONFIG, SETTLE
+from git_theta_ext.merge.decide.scaling import GROWS, SETTLE
 from git_theta_ext.merge.decide.together import BLENDS_PRODUCT
 
 _SIDES = ("ours", "theirs")
@@ -19,6 +20,8 @@ def settling(outcome: Outcome) -> tuple[str, ...]:
     if outcome.open == UNFIT or "removed" in (one.ours, one.theirs):
         return _SIDES
     base = () if "added" in (one.ours, one.theirs) else ("base",)
+    if one.leader and GROWS in outcome.open:
+        return (str(one.choice), *_SIDES, *base)
     if one.leader and BLENDS_PRODUCT in outcome.open:
         return ("average", *_SIDES, *base)
     if one.leader:

@@ -16,12 +16,14 @@ from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.apply import Merged, carry_out
+from git_theta_ext.merge.combine.growth import Settings, settings_for
 from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.state import Resolution, State, key_of, load, save
+from git_theta_ext.merge.decide.beside_adapter import scalings_under_way
 from git_theta_ext.merge.decide.changed_on_both import heads_if_any
 from git_theta_ext.merge.decide.plan import Plan, make_plan
-from git_theta_ext.merge.decide.scaling import Scalings, scalings_under_way
+from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.decide.together import whole_groups
 from git_theta_ext.merge.strategies.policy import Operation, parse_choice, policy_for
 from git_theta_ext.objects.blocks import Blocks
@@ -81,7 +83,9 @@ class Conflict:
         ours, theirs = versions[1], versions[2]
         if ours is None or theirs is None:
             raise ManifestError(f"{path}: a side is empty")
-        scalings = scalings_under_way(repository, path, heads_if_any(repository))
+        scalings = scalings_under_way(
+            repository, path, lambda: heads_if_any(repository), state.grown
+        )
         return cls(repository, path, (versions[0], ours, theirs), key, state, scalings)
 
     def plan(self) -> Plan:
@@ -181,10 +185,24 @@ class Conflict:
         Raises:
             ThetaError: an object is missing or damaged, or a file cannot be written.
         """
-        merged = self.merged(blocks)
+        plan = self.plan()
+        merged = carry_out(plan, blocks, self.state.structure, self.statistics(blocks))
+        settings = settings_for(self.repository, self.path, plan, merged, self.state.grown)
         write_version(self.repository, self.path, merged.manifest, blocks)
-        save(self.repository, self.key, replace(self.state, open=merged.open))
+        self.remember(merged, settings)
         return merged
+
+    def remember(self, merged: Merged, settings: Settings | None) -> None:
+        """Write the settings that an adapter needs, and keep the state of a result.
+
+        Raises:
+            ThetaError: a file cannot be written.
+        """
+        grown = None
+        if settings is not None and (settings.grown or self.state.grown):
+            settings.write(self.repository)
+            grown = settings.grown
+        save(self.repository, self.key, replace(self.state, open=merged.open, grown=grown))
 
 
 def _text(repository: Repository, entry: IndexEntry | None) -> bytes | None:

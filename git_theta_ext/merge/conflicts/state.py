@@ -18,6 +18,7 @@ from typing import Any, Literal
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import StoreError
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.merge.decide.beside_adapter import Grown
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.policy import Policy, Rule, parse_choice
 
@@ -37,11 +38,15 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The policy that the merge began with, what was resolved since, and what is still open."""
+    """The policy that the merge began with, what was resolved since, and what is still open.
+
+    `grown` says how a resolve changed the configuration beside an adapter.
+    """
 
     policy: Policy
     resolutions: tuple[Resolution, ...] = ()
     open: Mapping[str, str] = field(default_factory=dict)
+    grown: Grown | None = None
 
     def choose(self, name: str) -> Choice:
         """The strategy for a tensor: of the last resolution that names it, else the policy's."""
@@ -120,6 +125,9 @@ def _to_json(state: State) -> dict[str, Any]:
         "source": state.policy.source,
         "resolutions": [{**asdict(one), "names": sorted(one.names)} for one in state.resolutions],
         "open": dict(state.open),
+        "grown": None
+        if state.grown is None
+        else [one.decode("latin-1") for one in (state.grown.before, state.grown.after)],
     }
 
 
@@ -133,4 +141,5 @@ def _from_json(data: Any) -> State:
         Resolution(frozenset(one["names"]), one["choice"], one["structure"])
         for one in data["resolutions"]
     )
-    return State(policy, resolutions, dict(data["open"]))
+    texts = [str(one).encode("latin-1") for one in data.get("grown") or ()]
+    return State(policy, resolutions, dict(data["open"]), Grown(*texts) if texts else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from git_theta_ext.checkpoints.adapters.peft_names import module_of
@@ -40,6 +40,12 @@ def product_of(members: Sequence[str]) -> Product | None:
     if len(members) != 2 or len(left) != 1 or len(right) != 1:
         return None
     return Product(left[0], right[0])
+
+
+def product_rank(tensor: TensorInfo) -> int | None:
+    """The rank of the product whose left factor a tensor is, if it is that of a LoRA."""
+    left = len(tensor.shape) > 1 and _LEFT.search(tensor.name)
+    return tensor.shape[1] if left else None
 
 
 def shares(choice: Choice, based: bool) -> tuple[float, float, float]:
@@ -84,7 +90,8 @@ def plan_blend(
     if len(found) < len(types) or len({_outside(one) for one in found}) > 1:
         return None
     ranks = _ranks(pair, tables, parts)
-    scale = _scale(pair, ranks, tables, scalings)
+    grows = dict(choice.settings).get("rank") == "grow"
+    scale = _scale(pair, ranks, tables, scalings.grow if grows else scalings.weigh)
     if isinstance(scale, Unknown):
         return scale
     left, right = found[0]
@@ -93,7 +100,7 @@ def plan_blend(
         return Unknown("their factors are too large for the memory of one product")
     weights = tuple(share * ratio for share, ratio in zip(parts, scale.ratios, strict=True))
     left = replace(left, shape=(rows, scale.rank))
-    return Blend(left, replace(right, shape=(scale.rank, columns)), weights)
+    return Blend(left, replace(right, shape=(scale.rank, columns)), weights, scale.alpha)
 
 
 def plain_alone(
@@ -148,10 +155,13 @@ def _ranks(pair: Product, tables: Tables, parts: Sequence[float]) -> list[int | 
 
 
 def _scale(
-    pair: Product, ranks: Sequence[int | None], tables: Tables, scalings: Scalings
+    pair: Product,
+    ranks: Sequence[int | None],
+    tables: Tables,
+    weigh: Callable[[str, Sequence[int | None]], Scale | Unknown],
 ) -> Scale | Unknown:
     """As `Scalings.weigh`; a tensor that hangs on rank or scaling keeps them as they are."""
-    scale = scalings.weigh(module_of(pair.left) or pair.left, ranks)
+    scale = weigh(module_of(pair.left) or pair.left, ranks)
     if isinstance(scale, Unknown):
         return scale
     same = {rank for rank in (*ranks, scale.rank) if rank is not None} == {scale.rank}

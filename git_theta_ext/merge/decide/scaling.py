@@ -10,26 +10,25 @@ of a number.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from git_theta_ext.checkpoints.adapters.peft_config import CONFIG, Scaling, stated_type
-from git_theta_ext.core import files, limits
 from git_theta_ext.core.errors import UsageError
-from git_theta_ext.git.process import run_program
-from git_theta_ext.git.repository import Repository
-from git_theta_ext.merge.decide.changed_on_both import Heads
 
 _NO_PRODUCT = ("use_bdlora", "enable_lora", "kasa_config", "monteclora_config")
 """Settings with which two factors are not all of the update, or not one product."""
 
 SETTLE = f"settle {CONFIG} first"
 """Stands in the reason of factors that can be blended once their configuration is known."""
+
+
+GROWS = f"rank=grow changes {CONFIG} too, which only git theta resolve and git theta merge do"
+"""The reason of factors that would be joined where only the checkpoint may be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +48,12 @@ class Scale:
     """The rank that a product of the result has, and what is done to each version's product.
 
     A version's B·A times its `ratios` entry is its update as the result's scaling counts it.
+    `alpha` is what the result's settings must give the module for that; None where they stay.
     """
 
     rank: int
     ratios: tuple[float, ...]
+    alpha: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,37 +80,57 @@ class Configs:
             The rank that the result's settings give it, at least the larger of both sides, or the
             larger itself where they give none; or why that cannot be told.
         """
-        used = [(one, rank) for one, rank in zip(self.versions, ranks, strict=True) if rank]
         largest = max(rank for rank in (ranks[:2] if any(ranks[:2]) else ranks) if rank)
-        found: list[float] = []
-        if len({_is_dora(one) for one, _ in (*used, (self.result, 0))} - {None}) > 1:
-            return Unknown(f"use_dora of {CONFIG} is not the same in every version")
-        if all(one is None for one, _ in used) and self.result is None:
-            if len({rank for _, rank in used}) == 1:
+        if self.result is None and all(one is None for one in self._used(ranks).values()):
+            if len(set(ranks) - {None}) == 1:
                 return Scale(largest, (1.0,) * len(ranks))
             return Unknown(
                 f"the ranks differ, and no {CONFIG} is tracked beside it to say how each is scaled"
             )
-        for state, rank in used:
-            one = _scale(state, module, rank)
+        found = self._scales(module, ranks)
+        if isinstance(found, Unknown):
+            return found
+        if not isinstance(self.result, Mapping):
+            alike = len({(one, ranks[place]) for place, one in found.items()}) == 1
+            none = Unknown(f"the merge has no {CONFIG} beside it: {SETTLE}")
+            return Scale(largest, (1.0,) * len(ranks)) if alike else self.result or none
+        rank = _rank(self.result, module, largest)
+        if isinstance(rank, Unknown):
+            return rank
+        target = _scale(self.result, module, rank)
+        return target if isinstance(target, Unknown) else _ratios(rank, target, found)
+
+    def grow(self, module: str, ranks: Sequence[int | None]) -> Scale | Unknown:
+        """As `weigh`, with the rank of all versions together, and the alpha which that asks for."""
+        found = self._scales(module, ranks)
+        if isinstance(found, Unknown):
+            return found
+        if not isinstance(self.result, Mapping):
+            return self.result or Unknown(f"the merge has no {CONFIG} beside it: {SETTLE}")
+        rank = sum(rank for rank in ranks if rank)
+        length = math.sqrt(rank) if self.result.get("use_rslora") else rank
+        # The scaling of the first version, so that no number of its factors is rounded.
+        alpha = next((one for one in found.values() if one), 1.0) * length
+        alpha = int(alpha) if alpha.is_integer() else alpha
+        scale = _ratios(rank, alpha / length, found)
+        return scale if isinstance(scale, Unknown) else replace(scale, alpha=alpha)
+
+    def _used(self, ranks: Sequence[int | None]) -> dict[int, State]:
+        """The settings of the versions that have a part in a product, by their places."""
+        return {place: self.versions[place] for place, rank in enumerate(ranks) if rank}
+
+    def _scales(self, module: str, ranks: Sequence[int | None]) -> dict[int, float] | Unknown:
+        """What each version's product is multiplied by, by the places of the versions."""
+        used = self._used(ranks)
+        if len({_is_dora(one) for one in (*used.values(), self.result)} - {None}) > 1:
+            return Unknown(f"use_dora of {CONFIG} is not the same in every version")
+        found: dict[int, float] = {}
+        for place, state in used.items():
+            one = _scale(state, module, ranks[place] or 0)
             if isinstance(one, Unknown):
                 return one
-            found.append(one)
-        alike = len(set(zip(found, (rank for _, rank in used), strict=True))) == 1
-        if isinstance(self.result, Unknown) and not alike:
-            return self.result
-        if self.result is None or isinstance(self.result, Unknown):
-            rank, target = largest, found[0]
-            if not alike:
-                return Unknown(f"the merge has no {CONFIG} beside it: {SETTLE}")
-        else:
-            rank = _rank(self.result, module, largest)
-            if not isinstance(rank, int):
-                return rank
-            target = _scale(self.result, module, rank)
-            if isinstance(target, Unknown):
-                return target
-        return _ratios(rank, target, dict(zip(_places(ranks), found, strict=True)))
+            found[place] = one
+        return found
 
 
 NOTHING = Configs((None, None, None), None)
@@ -119,90 +140,21 @@ NOTHING = Configs((None, None, None), None)
 class Scalings:
     """The settings of an adapter under merge, read when they are first asked for."""
 
-    def __init__(self, load: Callable[[], Configs] = lambda: NOTHING) -> None:
-        """`load` reads them."""
+    def __init__(
+        self, load: Callable[[], Configs] = lambda: NOTHING, *, writable: bool = False
+    ) -> None:
+        """`load` reads them; `writable`: the result's can be changed along with the factors."""
         self._load = cache(load)
+        self.writable = writable
 
     def weigh(self, module: str, ranks: Sequence[int | None]) -> Scale | Unknown:
         """As `Configs.weigh`."""
         return self._load().weigh(module, ranks)
 
-
-def scalings_ahead(repository: Repository, path: str, heads: Heads | None) -> Scalings:
-    """The settings beside a checkpoint in a merge whose result Git has not written yet.
-
-    Args:
-        repository: where the commits are.
-        path: of the checkpoint, from the top.
-        heads: the commits; None where Git does not tell which are merged.
-    """
-
-    def load() -> Configs:
-        versions = _versions(repository, path, heads)
-        return Configs.parse(versions, _merged(repository, config_path(path), versions))
-
-    return Scalings(load)
-
-
-def scalings_under_way(repository: Repository, path: str, heads: Heads | None) -> Scalings:
-    """As `scalings_ahead`, where the result's settings stand in the index, merged or staged."""
-
-    def load() -> Configs:
-        beside = config_path(path)
-        stages = {one.stage: one.oid for one in repository.index(f":(top,literal){beside}")}
-        result: Text = None
-        if stages:
-            clash = Unknown(f"{CONFIG} is in conflict: {SETTLE}")
-            result = _text(repository, stages[0]) if 0 in stages else clash
-        return Configs.parse(_versions(repository, path, heads), result)
-
-    return Scalings(load)
-
-
-def config_path(path: str) -> str:
-    """Where the configuration of an adapter stands: beside its file."""
-    return str(PurePosixPath(path).with_name(CONFIG))
-
-
-def _versions(repository: Repository, path: str, heads: Heads | None) -> list[Text]:
-    beside = config_path(path)
-    if heads is None:
-        there = repository.resolve("HEAD") and repository.blob_at("HEAD", beside)
-        lost = Unknown(f"Git does not say which commits are merged, so {CONFIG} cannot be read")
-        return [lost] * 3 if there else [None] * 3
-    commits = (heads.ours, heads.theirs, heads.base)
-    oids = [repository.blob_at(one, beside) if one else None for one in commits]
-    texts = [None if oid is None else _text(repository, oid) for oid in oids]
-    if any(repository.blob_at(one, beside) != oids[2] for one in heads.further):
-        texts[2] = Unknown(f"the branches have several common ancestors, and {CONFIG} differs")
-    return texts
-
-
-def _text(repository: Repository, oid: str) -> Text:
-    if repository.blob_size(oid) > limits.ADAPTER_CONFIG_BYTES:
-        return Unknown(f"{CONFIG} is larger than {limits.ADAPTER_CONFIG_BYTES:,} bytes")
-    return repository.blob(oid)
-
-
-def _merged(repository: Repository, path: str, versions: Sequence[Text]) -> Text:
-    """What Git will make of the configuration; unknown where it is going to be a conflict."""
-    ours, theirs, base = versions
-    if theirs in (ours, base):
-        return ours
-    if ours == base:
-        return theirs
-    clash = Unknown(f"both sides changed {CONFIG}: {SETTLE}")
-    if not isinstance(ours, bytes) or not isinstance(theirs, bytes) or not isinstance(base, bytes):
-        return clash
-    own = repository.attribute("merge", path) not in ("unspecified", "set", "text")
-    if own or repository.setting("merge.default"):
-        return clash
-    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
-        names = [os.path.join(folder, name) for name in ("ours", "base", "theirs")]
-        for name, text in zip(names, (ours, base, theirs), strict=True):
-            files.replace_file(name, text)
-        status, output, _ = run_program(["git", "merge-file", "-p", "-q", *names], repository.cwd)
-    return clash if status else output
+    def grow(self, module: str, ranks: Sequence[int | None]) -> Scale | Unknown:
+        """As `Configs.grow`; unknown where the result's settings cannot be changed."""
+        found = self._load().grow(module, ranks)
+        return found if isinstance(found, Unknown) or self.writable else Unknown(GROWS)
 
 
 def _parse(text: Text) -> State:
@@ -254,10 +206,6 @@ def _rank(state: Mapping[str, Any], module: str, largest: int) -> int | Unknown:
             f"{SETTLE}"
         )
     return stated
-
-
-def _places(ranks: Sequence[int | None]) -> list[int]:
-    return [place for place, rank in enumerate(ranks) if rank]
 
 
 def _ratios(rank: int, target: float, found: Mapping[int, float]) -> Scale | Unknown:

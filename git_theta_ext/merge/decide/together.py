@@ -11,8 +11,8 @@ from git_theta_ext.merge.combine.factors import Blend
 from git_theta_ext.merge.decide.decisions import Action, Decision, Side, content_of, entries_of
 from git_theta_ext.merge.decide.groups import Group
 from git_theta_ext.merge.decide.kinds import Kind
-from git_theta_ext.merge.decide.products import plain_alone, plan_blend
-from git_theta_ext.merge.decide.scaling import Scalings, Unknown
+from git_theta_ext.merge.decide.products import STRATEGIES, plain_alone, plan_blend
+from git_theta_ext.merge.decide.scaling import GROWS, Scalings, Unknown
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 
 SIDES: tuple[Side, ...] = ("ours", "theirs", "base")
@@ -78,7 +78,7 @@ def settle_groups(
                 continue
         side = _settle(decisions, group, tables, choose)
         if group.kind == "factors":
-            _say_what_blends(decisions, group, tables, scalings)
+            _say_what_blends(decisions, group, tables, choices, scalings)
         if group.holds and side is not None:
             settled.side, settled.label = side, group.label
     return settled
@@ -159,13 +159,19 @@ def _blended(
 
 
 def _say_what_blends(
-    decisions: dict[str, Decision], group: Group, tables: Versions, scalings: Scalings
+    decisions: dict[str, Decision],
+    group: Group,
+    tables: Versions,
+    choices: set[Choice],
+    scalings: Scalings,
 ) -> None:
     """Add to the reason of open factors that their product can be blended, or why not."""
     one = decisions[group.leader]
     if one.action != "open" or not one.reason:
         return
     mean = Choice("average")
+    if len(choices) == 1 and (chosen := next(iter(choices))).strategy in STRATEGIES:
+        mean = chosen
     versions = [tables[side] for side in SIDES]
     found = plan_blend(group.members, versions, mean, scalings) or plain_alone(
         group.members, versions, mean, scalings
@@ -173,6 +179,8 @@ def _say_what_blends(
     more = ""
     if isinstance(found, Unknown):
         more = f"; their product cannot be blended: {found.why}"
+        if found.why == GROWS:
+            one = replace(one, choice=mean)
     elif isinstance(found, Blend):
         more = f"{BLENDS_PRODUCT} and cuts it to rank {found.rank:,}"
     elif found:

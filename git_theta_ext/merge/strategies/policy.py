@@ -21,7 +21,7 @@ from git_theta_ext.core.globs import check as check_patterns
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.work_tree import is_link
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice, Setting
-from git_theta_ext.merge.strategies.table import check
+from git_theta_ext.merge.strategies.table import check, takes_words
 
 Operation = Literal["merge", "rebase"]
 """`rebase` stands for all that puts a commit on another base: cherry-pick and revert too."""
@@ -261,7 +261,12 @@ def _choice(table: Mapping[str, Any], where: str) -> Choice:
     if not isinstance(strategy, str):
         given = f" (only {', '.join(map(repr, list(settings)[:3]))})" if settings else ""
         raise UsageError(f'{where}: it has no strategy{given}, such as strategy = "average"')
-    values = {key: _value(value, f"{where}: {key}") for key, value in settings.items()}
+    values = {
+        key: value
+        if isinstance(value, str) and takes_words(strategy, key)
+        else _value(value, f"{where}: {key}")
+        for key, value in settings.items()
+    }
     return checked(strategy, values, where)
 
 

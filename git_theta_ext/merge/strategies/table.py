@@ -88,13 +88,17 @@ Prepare = Callable[[Sides, Settings], Combine]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A setting: its default and the closed range of its values; lists are of such numbers."""
+    """A setting: its default and the closed range of its values; lists are of such numbers.
+
+    One that has `words` takes one of these instead.
+    """
 
     name: str
     default: Setting
     low: float
     high: float
     help: str
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,11 @@ class Strategy:
 
 
 def _check(strategy: str, parameter: Parameter, value: Setting) -> None:
+    if parameter.words:
+        if value not in parameter.words:
+            known = " or ".join(parameter.words)
+            raise UsageError(f"{strategy}: {parameter.name} is {known}, not {value!r}")
+        return
     many = isinstance(parameter.default, tuple)
     items = value if isinstance(value, tuple) else (value,)
     good = many or len(items) == 1
@@ -184,6 +193,10 @@ class _Ordered:
 
 _WEIGHTS = Parameter("weights", (), 0.0, 1e6, "a weight for each side, ours first; none: equal")
 _LAMBDA = Parameter("lambda", 1.0, -10.0, 10.0, "the length of the merged update")
+_RANK = Parameter(
+    "rank", "keep", 0, 0, "of a LoRA's blended product: grow joins the factors of all versions",
+    ("keep", "grow"),
+)  # fmt: skip
 _DENSITY = Parameter("density", 0.5, 0.0, 1.0, "the share of each update's entries that is kept")
 
 TABLE: tuple[Strategy, ...] = (
@@ -194,15 +207,16 @@ TABLE: tuple[Strategy, ...] = (
     Strategy("base", "the old value where both changed an entry", "", (),
              "plain", "base", by_entry=True),
     Strategy("average", "the mean of the entries that both changed",
-             "Wortsman et al. 2022, Model soups", (_WEIGHTS,),
+             "Wortsman et al. 2022, Model soups", (_WEIGHTS, _RANK),
              "plain", "average", needs_base=False, by_entry=True),
     Strategy("stack", "rows that both added, ours first; the mean of old entries that both changed",
              "", (_WEIGHTS,), "plain", "average", by_entry=True, symmetric=False),
     Strategy("reapply", "ours plus the update of theirs, as a rebase does",
-             "", (Parameter("lambda", 1.0, -10.0, 10.0, "how much of the update is applied"),),
+             "",
+             (Parameter("lambda", 1.0, -10.0, 10.0, "how much of the update is applied"), _RANK),
              "plain", "reapply", by_entry=True, symmetric=False),
     Strategy("task-arithmetic", "the base plus the sum of all updates",
-             "Ilharco et al. 2023, Editing models with task arithmetic", (_LAMBDA, _WEIGHTS),
+             "Ilharco et al. 2023, Editing models with task arithmetic", (_LAMBDA, _WEIGHTS, _RANK),
              "plain", "task_arithmetic"),
     Strategy("ties", "updates trimmed, a sign elected for each entry, those that agree averaged",
              "Yadav et al. 2023, TIES-Merging", (_DENSITY, _LAMBDA),
@@ -268,6 +282,12 @@ def get(name: str) -> Strategy:
             hint=None if near is None else f"did you mean: {near}",
         )
     return found
+
+
+def takes_words(strategy: str, name: str) -> bool:
+    """Whether a parameter of a strategy is a word; not where there is no such strategy."""
+    found = _by_name().get(strategy)
+    return found is not None and any(one.words for one in found.parameters if one.name == name)
 
 
 def check(choice: Choice) -> Choice:

@@ -13,6 +13,8 @@ TEXT = (Path(__file__).parents[3] / "docs" / "merging.md").read_text("utf-8")
 
 
 def value(setting: Setting) -> str:
+    if isinstance(setting, str):
+        return setting
     return f"{setting:g}" if isinstance(setting, float) else "equal"
 
 
