@@ -231,6 +231,9 @@ RUN: dict[str, dict[str, str]] = {
         "merge them one at a time: git theta merge BRANCH": "test_merge_several.test_mistakes",
         "merge it by itself first: git merge {name}": "test_merge_several.test_mistakes",
     },
+    "git_theta_ext/merge/decide/scaling.py": {
+        "rank=grow changes {CONFIG} too, which only git theta resolve and git theta merge do": "test_merge_adapters.test_the_driver_leaves_it_to_a_verb_and_says_to_which",
+    },
     "git_theta_ext/merge/conflicts/resolve.py": {
         "git status shows what is": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
         "to keep it: git add {name} to delete it: git rm {name}": "test_advice_merging.test_deleted_on_one_side",

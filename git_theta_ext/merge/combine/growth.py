@@ -141,8 +141,11 @@ def config_with(text: bytes, ranks: Mapping[str, int], alphas: Mapping[str, floa
 
 
 def _with_patterns(settings: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
-    """Settings with patterns for some modules before all others; a longer name comes first."""
-    names = sorted(wanted, key=lambda name: (-len(name), name))
+    """Settings with patterns for some modules before all others; a longer name comes first.
+
+    A dot of a name matches any character there, so that names with fewer dots come before others.
+    """
+    names = sorted(wanted, key=lambda name: (-len(name), name.count("."), name))
     made = dict(settings)
     for place, key in enumerate(("rank_pattern", "alpha_pattern")):
         first = {name: wanted[name][place] for name in names}

@@ -111,6 +111,11 @@ def test_a_name_that_ends_another_one_is_told_apart() -> None:
     assert list(made["rank_pattern"].items()) == [("l.q", 4), ("k", 4), ("q", 8)]
 
 
+def test_a_dot_is_no_other_character() -> None:
+    made = json.loads(config_with(config(4, 8), {"a.q": 8, "a0q": 6, "k": 4}, {"a.q": 8, "a0q": 8}))
+    assert list(made["rank_pattern"].items()) == [("a0q", 6), ("a.q", 8)]
+
+
 def test_the_layout_of_the_text_is_kept() -> None:
     text = json.dumps({"r": 4, "lora_alpha": 8, "a": "ü"}, indent=2, ensure_ascii=False) + "\n"
     made = config_with(text.encode(), {"q": 8}, {"q": 16}).decode()
@@ -119,7 +124,7 @@ def test_the_layout_of_the_text_is_kept() -> None:
 
 def test_names_that_no_pattern_tells_apart_are_refused() -> None:
     with pytest.raises(UsageError, match="every module") as error:
-        config_with(config(4, 8), {"a.q": 8, "a-q": 4}, {"a.q": 16, "a-q": 9})
+        config_with(config(4, 8), {"a+q": 8, "k": 4}, {"a+q": 16})
     assert error.value.hint is not None
 
 
