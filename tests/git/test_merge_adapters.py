@@ -353,3 +353,36 @@ def test_a_rebase_grows_by_resolve(repo: Repo) -> None:
     repo.run("git", "rebase", "--continue", env={"GIT_EDITOR": ":"})
     is_joined(repo, wanted(GROWN, {1: 1.0, 2: 1.0, 0: -1.0}), 16)
     assert repo.status() == ""
+
+
+@pytest.mark.parametrize(("rank", "words"), [(8, ()), (12, ("--set", "rank=grow"))])
+def test_factors_in_several_shards_are_one_product(
+    repo: Repo, rank: int, words: tuple[str, ...]
+) -> None:
+    from safetensors.numpy import load
+
+    names = [f"lora/adapter_model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+
+    def version(number: int, pair: Pair) -> None:
+        made = adapter(number, pair[0])
+        for name, factor in zip(names, ("lora_A", "lora_B"), strict=True):
+            repo.write(name, safetensors({k: v for k, v in made.items() if factor in k}))
+        repo.write(CONFIG, config(*pair))
+        repo.commit(f"version {number}")
+
+    version(0, GROWN[0])
+    repo.git("checkout", "-q", "-b", "side")
+    version(2, GROWN[2])
+    repo.git("checkout", "-q", "main")
+    version(1, GROWN[1])
+    assert merged(repo, "--strategy", "average", *words).returncode == 0
+    made = {}
+    for name in names:
+        made.update(load((repo.path / name).read_bytes()))
+    settings = json.loads((repo.path / CONFIG).read_bytes())
+    assert settings["r"] == rank
+    for module, aim in zip(MODULES, wanted(GROWN, {1: 0.5, 2: 0.5}), strict=True):
+        got = update(made, module, settings["lora_alpha"] / rank)
+        missed = cut_off(aim, rank)
+        assert np.linalg.norm(got - aim) / np.linalg.norm(aim) == pytest.approx(missed, abs=1e-5)
+    assert repo.status() == ""
