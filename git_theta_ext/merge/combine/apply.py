@@ -12,7 +12,7 @@ from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.merge.combine import skeleton
-from git_theta_ext.merge.combine.factors import Blend, Blended, blend
+from git_theta_ext.merge.combine.factors import Blended, blend
 from git_theta_ext.merge.combine.merger import (
     Statistics,
     TensorResult,
@@ -21,6 +21,7 @@ from git_theta_ext.merge.combine.merger import (
 )
 from git_theta_ext.merge.combine.tensor import COPIES, Versions
 from git_theta_ext.merge.combine.values import Measure
+from git_theta_ext.merge.decide.blends import Blend
 from git_theta_ext.merge.decide.decisions import Choose, Decision, Plan, entries_of
 from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.decide.scaling import Scalings

@@ -8,7 +8,7 @@ from typing import Literal
 
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.manifest.model import Entry, Manifest
-from git_theta_ext.merge.combine.factors import Blend
+from git_theta_ext.merge.decide.blends import Blend
 from git_theta_ext.merge.decide.groups import Group
 from git_theta_ext.merge.decide.kinds import Kind
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from git_theta_ext.checkpoints.adapters.peft_names import module_of
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.manifest.model import Entry
-from git_theta_ext.merge.combine.factors import Blend, Tables
+from git_theta_ext.merge.decide.blends import Blend, Tables
 from git_theta_ext.merge.decide.scaling import Scale, Scalings, Unknown
 from git_theta_ext.merge.strategies.choice import Choice
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.manifest.model import Entry, Manifest
-from git_theta_ext.merge.combine.factors import Blend
+from git_theta_ext.merge.decide.blends import Blend
 from git_theta_ext.merge.decide.decisions import Action, Decision, Side, content_of, entries_of
 from git_theta_ext.merge.decide.groups import Group
 from git_theta_ext.merge.decide.kinds import Kind
