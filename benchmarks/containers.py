@@ -34,7 +34,7 @@ from git_theta_ext.checkpoints.write import ArraysSource
 from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.source import FileSource
-from tests.containers import hdf5, keras
+from tests.scenarios.containers import hdf5, keras
 
 Arrays = Mapping[str, NDArray[Any]]
 _PATTERNS = ("*.safetensors", "*.pt", "*.npz", "*.gguf", "*.h5", "*.keras", "*.onnx", "*.jit")

@@ -28,7 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.git.transport_fixtures import LfsServer, lfs_server
+from tests.servers.lfs import LfsServer, lfs_server
 
 
 def run(folder: Path, *command: str) -> None:

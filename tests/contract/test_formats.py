@@ -3,108 +3,20 @@
 from __future__ import annotations
 
 import json
-import pickle
-import struct
-from collections.abc import Callable
 from functools import cache
 
-import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from git_theta_ext.formats import check, names, read_layout
-from git_theta_ext.formats.base import Layout, Literal, Span
-from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.base import Literal, Span
 from git_theta_ext.formats.layout.chunks import chunk_lengths
-from git_theta_ext.formats.layout.derived import Checksums, derived_length
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.manifest.rules import CHUNK_BYTES
-from tests.checkpoints import awkward, model, safetensors
-from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
-from tests.torchzip import Storage, legacy, save, state_dict, tensor
-
-
-def torch_archive() -> bytes:
-    """What torch.save writes for a state dict of two tensors, one of them transposed."""
-    first, second = Storage("0", "FloatStorage", 600), Storage("1", "BFloat16Storage", 12)
-    value = state_dict({"weight": tensor(first, (20, 30)), "t": tensor(second, (3, 4), (1, 3))})
-    return save(value, {"0": bytes(range(240)) * 10, "1": bytes(range(24))})
-
-
-def torch_legacy() -> bytes:
-    """What torch.save wrote before 1.6."""
-    first, second = Storage("0", "FloatStorage", 600), Storage("1", "BFloat16Storage", 12)
-    value = state_dict({"weight": tensor(first, (20, 30)), "t": tensor(second, (3, 4), (1, 3))})
-    return legacy(value, {"0": (600, bytes(range(240)) * 10), "1": (12, bytes(range(24)))})
-
-
-def distcp() -> bytes:
-    """Two tensors as a distributed checkpoint's writer puts them, one archive after the other."""
-    lone = tensor(Storage("0", "FloatStorage", 600), (20, 30))
-    return save(lone, {"0": bytes(range(240)) * 10}) + save(lone, {"0": bytes(2400)})
-
-
-def flax(tensors: dict[str, np.ndarray]) -> bytes:
-    """What flax.serialization.msgpack_serialize writes for one module's arrays."""
-    packed = {
-        name: msgpack.ExtType(1, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
-        for name, value in tensors.items()
-    }
-    return bytes(msgpack.packb({"step": 3, "params": {"Dense_0": packed}}))
-
-
-def coreml() -> bytes:
-    """A weight.bin of two constants."""
-    out = struct.pack("<2I", 2, 2) + bytes(56)
-    for code, data in ((1, bytes(range(100))), (2, bytes(range(200)))):
-        out += struct.pack("<2I2Q", 0xDEADBEEF, code, len(data), len(out) + 64) + bytes(40) + data
-        out += bytes(-len(out) % 64)
-    return out
-
-
-EXAMPLES: dict[str, Callable[[], bytes]] = {
-    "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
-    "torch-zip": torch_archive,
-    "npy": lambda: npy(np.arange(600, dtype=np.float32).reshape(20, 30)),
-    "npz": lambda: npz({"w": np.arange(600, dtype=np.float32), "t": np.eye(9).T}),
-    "gguf": lambda: gguf({"w": (0, (20, 30), bytes(2400)), "q": (2, (4, 64), bytes(144))}),
-    "hdf5": lambda: hdf5({"dense/kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
-    "keras": lambda: keras({"layers/dense/vars/0": np.arange(600.0).reshape(20, 30)}),
-    "tflite": lambda: tflite({"w": (0, (20, 30), bytes(range(240)) * 10, False)}),
-    "onnx": lambda: onnx({"w": (1, (20, 30), bytes(range(240)) * 10)}),
-    "distcp": distcp,
-    "torch-legacy": torch_legacy,
-    "pickle": lambda: pickle.dumps({"a": np.arange(600).reshape(20, 30), "b": [np.ones(9)]}, 4),
-    "msgpack": lambda: flax({"kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
-    "coreml-weights": coreml,
-}
-
-
-def rebuilt(data: bytes, layout: Layout) -> bytes:
-    """The file as its layout says, derived fields computed, through the encoded skeleton."""
-    segments = skeleton.decode(skeleton.encode(layout)).segments
-    lengths = [
-        len(s.data) if isinstance(s, Literal)
-        else s.tensor.nbytes if isinstance(s, Span)
-        else derived_length(s)
-        for s in layout.segments
-    ]  # fmt: skip
-    checksums = Checksums(segments, lengths)
-    starts = np.cumsum([0, *lengths]).tolist()
-    for number, segment in enumerate(layout.segments):
-        if isinstance(segment, Literal | Span) and checksums.covered(number):
-            checksums.feed(number, data[starts[number] : starts[number + 1]])
-    pieces = []
-    for number, segment in enumerate(layout.segments):
-        if isinstance(segment, Literal):
-            pieces.append(segment.data)
-        elif isinstance(segment, Span):
-            pieces.append(data[starts[number] : starts[number + 1]])
-        else:
-            pieces.append(checksums.value(number))
-    return b"".join(pieces)
+from tests.scenarios.checkpoints import awkward, model, safetensors
+from tests.scenarios.examples import EXAMPLES, distcp, rebuilt
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import Repo
-from tests.git.diverged import APART, BASE, OURS, THEIRS
-from tests.git.pull_request_fixtures import github, pull
-from tests.git.test_merge_exact import branches, st
+from tests.scenarios.diverged import APART, BASE, OURS, THEIRS
+from tests.scenarios.merges import branches, st
+from tests.scenarios.pull_requests import github, pull
+from tests.scenarios.repositories import Repo
 
 __all__ = ["github", "pull"]
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from git_theta_ext.manifest.text import parse_manifest
-from tests import torchzip
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
+from tests.scenarios import torchzip
+from tests.scenarios.adapters import adapter, lora
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "peft"
 FILE = "model.safetensors"
@@ -42,27 +43,6 @@ def begin(repo: Repo, data: bytes, name: str = FILE) -> None:
         repo.commit("Add the model")
 
     repo.once(make, data, name)
-
-
-def lora(width: int = 64, rank: int = 4, seed: int = 3) -> dict[str, Any]:
-    """Factors for every query of `tests.checkpoints.model`, named as PEFT names them."""
-    random = np.random.default_rng(seed)
-    found = {}
-    for layer in range(3):
-        stem = f"base_model.model.encoder.layer.{layer}.attention.query"
-        found[f"{stem}.lora_A.weight"] = random.normal(0, 0.1, (rank, width)).astype(np.float32)
-        found[f"{stem}.lora_B.weight"] = random.normal(0, 0.1, (width, rank)).astype(np.float32)
-    return found
-
-
-def adapter(repo: Repo, tensors: dict[str, Any], **config: object) -> str:
-    """A PEFT folder outside the work tree; its path."""
-    folder = repo.path.parent / "adapter"
-    folder.mkdir(exist_ok=True)
-    (folder / "adapter_model.safetensors").write_bytes(safetensors(tensors))
-    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, **config}
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
-    return str(folder)
 
 
 @pytest.mark.parametrize("case", ["lora-bf16", "lora-bias-fp16", "ia3-bf16", "ia3-conv"])

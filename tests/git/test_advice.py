@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from git_theta_ext.core import advice
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.checkpoints import safetensors
-from tests.conftest import Repo
-from tests.git.advised import advised, do, only
-from tests.git.diverged import BASE, OURS, THEIRS
-from tests.git.test_merge_exact import branches, st
+from tests.scenarios.advised import advised, do, only
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.diverged import BASE, OURS, THEIRS
+from tests.scenarios.merges import branches, st
+from tests.scenarios.repositories import Repo
 
 NAME = "sub folder/it's mine.safetensors"
 LAST = "it's mine.safetensors"

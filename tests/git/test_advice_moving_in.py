@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.advised import advised, do, only, take
-from tests.git.diverged import APART, BASE, OURS, THEIRS
-from tests.git.test_merge_exact import st
+from tests.scenarios.advised import advised, do, only, take
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.diverged import APART, BASE, OURS, THEIRS
+from tests.scenarios.merges import st
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 

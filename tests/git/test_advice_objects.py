@@ -15,12 +15,12 @@ from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, transport
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.advised import advised, clone, do, only, take
-from tests.git.diverged import BASE, OURS
-from tests.git.test_merge_exact import st
-from tests.git.transport_fixtures import damage
+from tests.scenarios.advised import advised, clone, do, only, take
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.diverged import BASE, OURS
+from tests.scenarios.merges import st
+from tests.scenarios.objects import damage
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 
@@ -225,7 +225,7 @@ def test_a_version_that_does_not_fit_together(pushed: Repo, fault: str) -> None:
 
 
 def test_prune_of_what_the_remote_lacks(pushed: Repo, tmp_path: Path) -> None:
-    from tests.git.test_prune import grow_old
+    from tests.scenarios.objects import grow_old
 
     pushed.write(NAME, safetensors(model(9)))
     pushed.commit("another")

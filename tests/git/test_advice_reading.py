@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.advised import clone, do, only, take
-from tests.git.diverged import APART, BASE, OURS
-from tests.git.test_merge_exact import QUERY, st
-from tests.terminals import on_terminal
+from tests.scenarios.advised import clone, do, only, take
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.diverged import APART, BASE, OURS
+from tests.scenarios.merges import QUERY, st
+from tests.scenarios.repositories import Repo
+from tests.scenarios.terminals import on_terminal
 
 NAME = "sub folder/it's mine.safetensors"
 LAST = "it's mine.safetensors"

@@ -16,10 +16,10 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.objects.transfer import lfsconfig
 from git_theta_ext.objects.transfer.endpoints import for_push
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.advised import advised, do, only, take
-from tests.git.test_add_update import adapter, lora
+from tests.scenarios.adapters import adapter, lora
+from tests.scenarios.advised import advised, do, only, take
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "sub folder/it's mine.safetensors"
 LAST = "it's mine.safetensors"
@@ -264,7 +264,7 @@ def test_names_of_options_and_magic_are_not_taken_for_that(repo: Repo) -> None:
 
 
 def test_statistics_are_tracked_and_added(repo: Repo, tmp_path: Path) -> None:
-    from tests.git.test_merge_stats import SCRIPT
+    from tests.scenarios.statistics import SCRIPT
 
     script = tmp_path / "stats.py"
     script.write_text(f"BATCHES = [[[1.0, 2.0]]]\n{SCRIPT}")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import Repo
-from tests.git.test_merge_exact import branches, st
+from tests.scenarios.merges import branches, st
+from tests.scenarios.repositories import Repo
 
 MERGE = (sys.executable, "-m", "git_theta_ext.cli.main", "merge", "side", "--tune")
 UNDECIDED = (1,)
@@ -154,7 +154,7 @@ def test_what_others_can_write_is_no_consent(named: Repo, sealed: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo terminals there")
 @pytest.mark.parametrize(("answer", "yes"), [(b"y\n", True), (b"\n", False), (b"n\n", False)])
 def test_a_terminal_is_asked(named: Repo, answer: bytes, yes: bool) -> None:
-    from tests.terminals import on_terminal
+    from tests.scenarios.terminals import on_terminal
 
     text = on_terminal(named.path, *MERGE, "--yes", answers=answer)
     assert b"Allow it, now and from now on?" in text

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 import git_theta_ext as theta
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import awkward, changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import awkward, changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 QUERY = "encoder.layer.1.attention.query.weight"

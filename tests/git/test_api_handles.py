@@ -20,8 +20,8 @@ from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.git import repository as repositories
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.where import store_of
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 ROOT = Path(__file__).parents[2]
 NAME = "model.safetensors"

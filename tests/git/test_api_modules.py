@@ -11,9 +11,9 @@ import pytest
 
 import git_theta_ext as theta
 from git_theta_ext.core.errors import UsageError
-from tests.checkpoints import safetensors
-from tests.conftest import Repo
-from tests.stand_ins import DataParallel, Module, Tensor, torch
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.repositories import Repo
+from tests.scenarios.stand_ins import DataParallel, Module, Tensor, torch
 
 FILE = "m.safetensors"
 WANTED = np.arange(20, dtype=np.float32).reshape(5, 4)

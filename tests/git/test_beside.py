@@ -10,8 +10,8 @@ import pytest
 
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import parse_manifest
-from tests.conftest import Repo
-from tests.containers import tensorflow
+from tests.scenarios.containers import tensorflow
+from tests.scenarios.repositories import Repo
 
 DATA, INDEX = "saved/variables.data-00000-of-00001", "saved/variables.index"
 FIRST = {"kernel": np.arange(6000, dtype=np.float32).reshape(60, 100), "bias": np.ones(100)}

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 
 from git_theta_ext.checkpoints.write import ArraysSource
-from tests.conftest import Repo
-from tests.containers import hdf5, keras
+from tests.scenarios.containers import hdf5, keras
+from tests.scenarios.repositories import Repo
 
 
 def test_one_model_in_every_container_is_stored_once(repo: Repo) -> None:

@@ -17,9 +17,10 @@ from git_theta_ext.objects.store import durable
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import lfs, pointers, transport
 from git_theta_ext.objects.transfer.pointer_files import read_pointer, scratch_commit
-from tests.checkpoints import safetensors
-from tests.conftest import Repo
-from tests.git.transport_fixtures import LfsServer, lfs_server, put
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.objects import put
+from tests.scenarios.repositories import Repo
+from tests.servers.lfs import LfsServer, lfs_server
 
 NAME = "m.safetensors"
 SIZES = (30, 300)

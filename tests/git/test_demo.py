@@ -18,8 +18,8 @@ from git_theta_ext.cli.demo import subjects
 from git_theta_ext.cli.demo.session import folder, sealed
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.objects.store.store import sha256_of
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 _COMMAND = [sys.executable, "-m", "git_theta_ext.cli.main", "demo"]
 

@@ -12,8 +12,8 @@ import pytest
 
 from git_theta_ext.manifest.model import is_manifest
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import awkward, changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import awkward, changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 

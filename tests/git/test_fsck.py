@@ -16,8 +16,8 @@ from git_theta_ext.checkpoints import fsck as integrity
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 WEIGHT = "encoder.layer.1.attention.query.weight"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 QUERY = "encoder.layer.1.attention.query.weight"

@@ -14,15 +14,13 @@ import pytest
 
 from git_theta_ext.git import hooks
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.store.where import store_of
-from git_theta_ext.objects.transfer import transport
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
-from tests.git.transport_fixtures import LfsServer, damage, lfs_server
+from tests.scenarios.checkpoints import NAME, model, safetensors
+from tests.scenarios.objects import damage
+from tests.scenarios.remotes import are_at, bare, history, objects_of
+from tests.scenarios.repositories import Repo
+from tests.servers.lfs import LfsServer, lfs_server
 
-NAME = "model.safetensors"
 NewRepo = Callable[..., Repo]
 
 FOREIGN = b"#!/bin/sh\necho foreign: $1 >>log\ncat >>log\n"
@@ -57,25 +55,6 @@ def server() -> Iterator[LfsServer]:
     """An LFS server that runs."""
     with lfs_server() as state:
         yield state
-
-
-def bare(repo: Repo, name: str = "remote.git") -> Path:
-    """A new bare repository, the remote `origin` of `repo`."""
-    path = repo.path.parent / name
-    repo.git("init", "-q", "--bare", str(path))
-    repo.git("remote", "add", "origin", str(path))
-    return path
-
-
-def objects_of(repo: Repo, spec: str) -> list[UpdateRef]:
-    """The objects of the checkpoint at a revision."""
-    return list(parse_manifest(repo.blob(spec)).objects())
-
-
-def are_at(remote: Path, refs: list[UpdateRef]) -> bool:
-    """Whether a path remote has all these objects."""
-    paths = [transport.object_path(remote / "lfs", ref.oid) for ref in refs]
-    return bool(paths) and all(path.exists() for path in paths)
 
 
 # Putting them in place
@@ -280,19 +259,6 @@ def test_no_code_of_the_work_tree_runs(repo: Repo) -> None:
     repo.git("push", "-q", "origin", "main")
     repo.git("checkout", "-q", "-b", "other")
     assert not (repo.path / "ran").exists()
-
-
-def history(repo: Repo, versions: int = 3, start: int = 0) -> list[bytes]:
-    """Commit some versions of a checkpoint; their bytes."""
-    tensors = model()
-    name = next(iter(tensors))
-    contents = []
-    for number in range(start, start + versions):
-        tensors = {**tensors, name: changed(tensors[name])}
-        contents.append(safetensors(tensors, {"version": str(number)}))
-        repo.write(NAME, contents[-1])
-        repo.commit(f"version {number}")
-    return contents
 
 
 def test_every_version_is_pushed_and_cloned(repo: Repo, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ import pytest
 
 from git_theta_ext.git import hook_scripts, hooks, installation, launch
 from git_theta_ext.git.repository import Repository
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
-from tests.git.test_hooks import NAME, are_at, bare, objects_of
+from tests.scenarios.checkpoints import NAME, changed, model, safetensors
+from tests.scenarios.remotes import are_at, bare, objects_of
+from tests.scenarios.repositories import Repo
 
 NewRepo = Callable[..., Repo]
 OWN = '#!/bin/sh\necho ran >>"$(git rev-parse --git-common-dir)/log"\n'

@@ -19,8 +19,8 @@ import pytest
 from git_theta_ext import drivers
 from git_theta_ext.git import installation
 from git_theta_ext.git.repository import Repository
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 _KEYS = ["filter.theta.process", "diff.theta.command", "merge.theta.driver"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 

@@ -12,10 +12,10 @@ import pytest
 
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects import left_behind
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.test_hooks import NAME, are_at, bare, history, objects_of
-from tests.git.transport_fixtures import LfsServer, lfs_server
+from tests.scenarios.checkpoints import NAME, model, safetensors
+from tests.scenarios.remotes import are_at, bare, history, objects_of
+from tests.scenarios.repositories import Repo
+from tests.servers.lfs import LfsServer, lfs_server
 
 SAID = "pushed without git theta's pre-push hook"
 

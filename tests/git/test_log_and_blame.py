@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 QUERY = "encoder.layer.1.attention.query.weight"

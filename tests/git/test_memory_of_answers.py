@@ -16,8 +16,8 @@ from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of
-from tests.checkpoints import safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 COUNT = 3 << 20

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from tests.checkpoints import Tensors, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import Tensors, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME, CONFIG = "lora/adapter_model.safetensors", "lora/adapter_config.json"
 MODULES = [f"base_model.model.l.{n}.q" for n in range(2)]

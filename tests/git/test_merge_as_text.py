@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 QUERY = "encoder.layer.1.attention.query.weight"

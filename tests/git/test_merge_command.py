@@ -7,18 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import Repo
-from tests.git.test_merge_exact import NAME, QUERY, branches, st
-from tests.git.test_merge_resolve import AVERAGE, BASE, LONE, OURS, THEIRS, content
-
-EVALUATE = """
-import sys
-from safetensors.numpy import load_file
-
-value = float(load_file(sys.argv[1])["w"].mean())
-print("loading", sys.argv[1])
-print(1 - abs(value - {target}) / 10, {examples})
-"""
+from tests.scenarios.checkpoints import NAME
+from tests.scenarios.collisions import AVERAGE, BASE, LONE, OURS, THEIRS
+from tests.scenarios.merges import QUERY, branches, content, evaluation, st
+from tests.scenarios.repositories import Repo
 
 
 @pytest.fixture
@@ -33,13 +25,6 @@ def scalar(repo: Repo) -> Repo:
     versions = [st({"w": np.full(300, value, np.float32)}) for value in (0, 2, 4)]
     branches(repo, versions[0], versions[1], versions[2])
     return repo
-
-
-def evaluation(repo: Repo, target: float, examples: int = 400) -> str:
-    text = EVALUATE.replace("{target}", str(target)).replace("{examples}", str(examples))
-    script = repo.path.parent / "evaluate.py"
-    script.write_text(text)
-    return f"'{sys.executable}' '{script}' {{checkpoint}}"
 
 
 def test_a_strategy_with_parameters(collided: Repo) -> None:

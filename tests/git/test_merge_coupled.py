@@ -11,10 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.checkpoints import Tensors, safetensors
-from tests.conftest import Repo
-from tests.containers import gguf
-from tests.git.test_merge_exact import NAME, branches
+from tests.scenarios.checkpoints import NAME, Tensors, safetensors
+from tests.scenarios.containers import gguf
+from tests.scenarios.merges import branches
+from tests.scenarios.repositories import Repo
 
 CODES = np.random.default_rng(0).integers(-90, 90, (8, 64)).astype(np.int8)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 QUERY = "encoder.layer.0.attention.query.weight"

@@ -9,11 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.checkpoints import changed
-from tests.conftest import Repo
-from tests.git.diverged import APART, BASE, LONE, OURS, THEIRS
-from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st
-from tests.git.test_merge_resolve import content
+from tests.scenarios.checkpoints import NAME, changed
+from tests.scenarios.diverged import APART, BASE, LONE, OURS, THEIRS
+from tests.scenarios.merges import QUERY, VALUE, branches, content, st
+from tests.scenarios.repositories import Repo
 
 MEAN = {QUERY: ((OURS[QUERY].astype(np.float64) + THEIRS[QUERY]) / 2).astype(np.float32)}
 

@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import ml_dtypes
 import numpy as np
 
-from tests import torchzip
-from tests.checkpoints import Tensors, changed, model, safetensors
-from tests.conftest import Repo
-
-NAME = "model.safetensors"
-QUERY = "encoder.layer.0.attention.query.weight"
-VALUE = "encoder.layer.2.attention.value.weight"
-
-
-def branches(repo: Repo, base: bytes | None, ours: bytes, theirs: bytes, name: str = NAME) -> None:
-    """`main` and `side`, each with its version of a file."""
-
-    def make() -> None:
-        if base is not None:
-            repo.write(name, base)
-            repo.commit("base")
-        repo.git("checkout", "-q", "-b", "side")
-        repo.write(name, theirs)
-        repo.commit("theirs")
-        repo.git("checkout", "-q", "main")
-        repo.write(name, ours)
-        repo.commit("ours")
-
-    repo.once(make, base, ours, theirs, name)
-
-
-def st(base: Tensors, *updates: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
-    merged = dict(base)
-    for update in updates:
-        merged.update(update)
-    return safetensors(merged, metadata)
+from tests.scenarios import torchzip
+from tests.scenarios.checkpoints import NAME, changed, model
+from tests.scenarios.merges import QUERY, VALUE, branches, st
+from tests.scenarios.repositories import Repo
 
 
 def merged_is(repo: Repo, expected: bytes, name: str = NAME) -> None:

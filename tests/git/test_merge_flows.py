@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.checkpoints import changed
-from tests.conftest import Repo
-from tests.git.diverged import APART, BASE, LONE, OURS, THEIRS
-from tests.git.test_merge_exact import NAME, QUERY, branches, st
-from tests.git.test_merge_resolve import again, content
+from tests.scenarios.checkpoints import NAME, changed
+from tests.scenarios.collisions import again
+from tests.scenarios.diverged import APART, BASE, LONE, OURS, THEIRS
+from tests.scenarios.merges import QUERY, branches, content, st
+from tests.scenarios.repositories import Repo
 
 
 def test_squash(apart: Repo) -> None:

@@ -7,26 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from tests.checkpoints import changed, model
-from tests.conftest import Repo
-from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st
-
-BASE = model()
-OURS = {QUERY: changed(BASE[QUERY], seed=1), VALUE: changed(BASE[VALUE], seed=2)}
-THEIRS = {QUERY: changed(BASE[QUERY], seed=3), VALUE: changed(BASE[VALUE], seed=4)}
-LONE = "encoder.layer.1.attention.query.weight"
-
-
-def mean(name: str) -> np.ndarray:
-    return ((OURS[name].astype(np.float64) + THEIRS[name]) / 2).astype(np.float32)
-
-
-def again(name: str, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """ours + (theirs − base), rounded once."""
-    return (ours.astype(np.float64) + (theirs.astype(np.float64) - BASE[name])).astype(np.float32)
-
-
-AVERAGE = {QUERY: mean(QUERY), VALUE: mean(VALUE)}
+from tests.scenarios.checkpoints import NAME, changed
+from tests.scenarios.collisions import AVERAGE, BASE, LONE, OURS, THEIRS, mean
+from tests.scenarios.merges import QUERY, VALUE, branches, content, st
+from tests.scenarios.repositories import Repo
 
 
 @pytest.fixture
@@ -35,10 +19,6 @@ def collided(repo: Repo) -> Repo:
     lone = {LONE: changed(BASE[LONE])}
     branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS, lone))
     return repo
-
-
-def content(repo: Repo) -> bytes:
-    return (repo.path / NAME).read_bytes()
 
 
 def expected(**tensors: np.ndarray) -> bytes:

@@ -9,9 +9,9 @@ import pytest
 
 from git_theta_ext.merge.strategies.arrays import merge_arrays
 from git_theta_ext.merge.strategies.choice import Choice
-from tests.checkpoints import Tensors, changed, model, safetensors
-from tests.conftest import Repo
-from tests.git.test_merge_command import evaluation
+from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
+from tests.scenarios.merges import evaluation
+from tests.scenarios.repositories import Repo
 
 pytestmark = pytest.mark.git("2.38")  # git merge-tree --write-tree
 NAME = "model.safetensors"

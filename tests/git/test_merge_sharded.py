@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from tests.checkpoints import changed, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import changed, safetensors
+from tests.scenarios.repositories import Repo
 
 INDEX = "llm/model.safetensors.index.json"
 PATTERN = "llm/model-*-of-*.safetensors"

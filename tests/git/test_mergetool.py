@@ -20,10 +20,11 @@ import pyte
 import pytest
 
 from git_theta_ext.cli.verbs.mergetool import full_screen
-from tests.conftest import Repo
-from tests.git.advised import do, only
-from tests.git.test_merge_exact import NAME, QUERY, VALUE, branches, st
-from tests.git.test_merge_resolve import BASE, OURS, THEIRS, content, mean
+from tests.scenarios.advised import do, only
+from tests.scenarios.checkpoints import NAME
+from tests.scenarios.collisions import BASE, OURS, THEIRS, mean
+from tests.scenarios.merges import QUERY, VALUE, branches, content, st
+from tests.scenarios.repositories import Repo
 
 _ROWS, _COLUMNS = 24, 80
 _PATIENCE = 60.0

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
-from tests.git.advised import do, only, take
+from tests.scenarios.advised import do, only, take
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 WEIGHT = "encoder.layer.1.attention.query.weight"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.conftest import Repo
+from tests.scenarios.repositories import Repo
 
 NAME = "trees.bin"
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 NewRepo = Callable[..., Repo]

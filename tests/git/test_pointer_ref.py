@@ -10,9 +10,9 @@ import pytest
 
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.transfer.pointers import REF
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.transport_fixtures import LfsServer, lfs_server
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
+from tests.servers.lfs import LfsServer, lfs_server
 
 POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n"

@@ -18,9 +18,10 @@ from git_theta_ext.core.errors import StoreError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
-from tests.git.transport_fixtures import lfs_server
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.objects import grow_old
+from tests.scenarios.repositories import Repo
+from tests.servers.lfs import lfs_server
 
 NAME = "model.safetensors"
 WEIGHT = "encoder.layer.1.attention.query.weight"
@@ -35,13 +36,6 @@ def version(seed: int) -> bytes:
 def objects(repo: Repo) -> set[str]:
     """The ids of all objects in the store."""
     return set(Store(repo.path / ".git/theta").oids())
-
-
-def grow_old(repo: Repo) -> None:
-    """Make every object a month old."""
-    store, then = Store(repo.path / ".git/theta"), time.time() - 30 * 86400
-    for oid in store.oids():
-        os.utime(store.path(oid), (then, then))
 
 
 def prune(repo: Repo, *arguments: str, code: int = 0) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.pull_request_fixtures import BOT, MARKER, NAME, GitHub, change, report, upload
+from tests.scenarios.checkpoints import NAME, model, safetensors
+from tests.scenarios.pull_requests import BOT, MARKER, GitHub, change, report, upload
+from tests.scenarios.repositories import Repo
 
 
 def test_one_comment_that_is_updated_and_removed(pull: Repo, github: GitHub) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.pull_request_fixtures import NAME, GitHub, change, report, upload
+from tests.scenarios.checkpoints import NAME, model, safetensors
+from tests.scenarios.pull_requests import GitHub, change, report, upload
+from tests.scenarios.repositories import Repo
 
 TENSOR = "encoder.layer.1.attention.query.weight"
 

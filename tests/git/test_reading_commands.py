@@ -14,8 +14,8 @@ import pytest
 from git_theta_ext import formats
 from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout.source import FileSource
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 THETA = (sys.executable, "-m", "git_theta_ext.cli.main")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import ManifestError, ProtocolError
-from git_theta_ext.git.launch import shell_word
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects import received
-from tests.conftest import Repo
-from tests.git.test_hooks import NAME, bare, history, objects_of
-from tests.git.transport_fixtures import damage
+from tests.scenarios.checkpoints import NAME
+from tests.scenarios.objects import damage
+from tests.scenarios.remotes import bare, guard, history, objects_of, push
+from tests.scenarios.repositories import Repo
 
 
 @pytest.fixture
@@ -24,20 +23,6 @@ def remote(repo: Repo) -> Path:
     path = bare(repo)
     guard(path)
     return path
-
-
-def guard(remote: Path, *options: str) -> None:
-    """Put the hook into a bare repository."""
-    hook = remote / "hooks/pre-receive"
-    words = [sys.executable, "-I", "-m", "git_theta_ext.cli.main", "receive-check", *options]
-    hook.write_text(f"#!/bin/sh\nexec {' '.join(map(shell_word, words))}\n")
-    hook.chmod(0o755)
-
-
-def push(repo: Repo, *arguments: str, ok: int = 0) -> str:
-    """Push past the hook on this side; what was said on stderr."""
-    words = arguments or ("origin", "main")
-    return repo.run("git", "push", "--no-verify", *words, ok=(ok,)).stderr.decode()
 
 
 def test_a_push_without_objects_is_refused_and_mended_as_it_says(repo: Repo, remote: Path) -> None:

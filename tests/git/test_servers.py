@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from git_theta_ext.objects.transfer.pointers import REF
-from tests.checkpoints import changed, model, safetensors
+from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.servers.backends import KINDS
 from tests.servers.front import BATCH_LIMIT
 from tests.servers.site import Client, Site, kept, site

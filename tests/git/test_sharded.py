@@ -15,10 +15,10 @@ from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.write import describe
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.manifest.model import Block, Entry, Manifest
-from tests.checkpoints import changed, safetensors
-from tests.conftest import Repo
-from tests.containers import gguf
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.scenarios.checkpoints import changed, safetensors
+from tests.scenarios.containers import gguf
+from tests.scenarios.repositories import Repo
+from tests.scenarios.torchzip import Storage, save, state_dict, tensor
 
 INDEX = "llm/model.safetensors.index.json"
 PATTERN = "llm/model-*-of-*.safetensors"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 WHOLE = safetensors(model())

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
+from tests.scenarios.torchzip import Storage, save, state_dict, tensor
 
 NAME = "model.safetensors"
 QUERY = "encoder.layer.1.attention.query.weight"

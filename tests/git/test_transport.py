@@ -16,8 +16,9 @@ from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, lfs, transport
-from tests.conftest import Repo
-from tests.git.transport_fixtures import LfsServer, damage, lfs_server, put
+from tests.scenarios.objects import damage, put
+from tests.scenarios.repositories import Repo
+from tests.servers.lfs import LfsServer, lfs_server
 
 CONTENTS = (b"a" * 3000, b"b" * 200_000, b"c")
 ABSENT = UpdateRef("delta", "0" * 64, 7)

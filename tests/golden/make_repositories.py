@@ -22,11 +22,11 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from tests.checkpoints import safetensors
-from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
-from tests.contract.test_formats import coreml, flax, torch_legacy
 from tests.reliability.sealed import Repository
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
+from tests.scenarios.examples import coreml, flax, torch_legacy
+from tests.scenarios.torchzip import Storage, save, state_dict, tensor
 
 FOLDER = Path(__file__).parent / "repositories"
 Version = dict[str, bytes]

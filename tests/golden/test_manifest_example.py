@@ -9,7 +9,7 @@ from pathlib import Path
 from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
-from tests.manifests import hexdigest
+from tests.scenarios.manifests import hexdigest
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "manifest.md"
 

@@ -12,7 +12,7 @@ import pytest
 from git_theta_ext import formats, updates
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import parse_manifest
-from tests.conftest import Repo
+from tests.scenarios.repositories import Repo
 
 FOLDER = Path(__file__).parent / "repositories"
 NAMES = ("containers", "more", "updates")

@@ -29,7 +29,7 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates.coders import compress
 from git_theta_ext.updates.parameter_file import build
-from tests.conftest import Repo
+from tests.scenarios.repositories import Repo
 
 BLOCK = 32 << 20
 TERABYTE = 1 << 40

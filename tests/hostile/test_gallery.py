@@ -51,10 +51,10 @@ from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build, parse
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.containers import gguf, keras, npy, onnx, tagged, tflite
-from tests.torchzip import Storage, dumps, save, tensor
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.containers import gguf, keras, npy, onnx, tagged, tflite
+from tests.scenarios.repositories import Repo
+from tests.scenarios.torchzip import Storage, dumps, save, tensor
 
 little = pytest.mark.usefixtures("little_time_and_memory")
 

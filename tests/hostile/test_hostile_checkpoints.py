@@ -16,7 +16,7 @@ from git_theta_ext.formats.base import Layout
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.pickles import machine
 from git_theta_ext.formats.torch.names import find_views
-from tests.torchzip import Record, Storage, archive, save, tensor
+from tests.scenarios.torchzip import Record, Storage, archive, save, tensor
 
 pytestmark = pytest.mark.usefixtures("little_time_and_memory")
 

@@ -13,55 +13,18 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.containers import tensorflow
-from tests.git.test_merge_stats import SCRIPT
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.containers import tensorflow
+from tests.scenarios.repositories import Repo
+from tests.scenarios.statistics import SCRIPT
+from tests.scenarios.traps import SECRET, Trap, in_conflict, link
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
 
-SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
 ANY = (0, 1, 2, 11)
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 A, B, C = (np.arange(1000, dtype=np.float32) + n for n in range(3))
-
-
-class Trap:
-    """What links lead to, and how it was."""
-
-    def __init__(self, repo: Repo) -> None:
-        self.repo, self.outside = repo, repo.path.parent / "outside"
-        self.ran = repo.path.parent / "ran"
-        (self.outside / "deep").mkdir(parents=True)
-        (self.outside / "victim").write_text(SECRET)
-        (self.outside / "victim").chmod(0o600)
-        self.arm()
-
-    @property
-    def hostile(self) -> str:
-        """A configuration that runs a command whenever Git looks for changes."""
-        return f'[core]\n\trepositoryformatversion = 0\n\tfsmonitor = "touch {self.ran}; false"\n'
-
-    def arm(self) -> None:
-        """Remember how everything is now."""
-        self.before = self._all()
-
-    def _all(self) -> dict[str, object]:
-        found: dict[str, object] = {}
-        git = self.repo.path / ".git"
-        for path in (*self.outside.rglob("*"), git / "config", *(git / "hooks").iterdir()):
-            seen = path.lstat()
-            text = path.read_bytes() if path.is_file() else None
-            found[str(path)] = (seen.st_mode, seen.st_mtime_ns, text)
-        return found
-
-    def check(self) -> None:
-        """Nothing that a link leads to is changed, and nothing was run."""
-        assert self._all() == self.before
-        self.repo.git("status")
-        assert not self.ran.exists()
-        assert not list(self.repo.path.rglob(".*.theta-*"))
 
 
 @pytest.fixture
@@ -69,16 +32,6 @@ def trap(repo: Repo) -> Iterator[Trap]:
     made = Trap(repo)
     yield made
     made.check()
-
-
-def link(repo: Repo, name: str, target: str) -> None:
-    """Put a link where there was a file, a folder or nothing."""
-    path = repo.path / name
-    if path.is_dir() and not path.is_symlink():
-        path.rename(repo.path.parent / f"aside-{path.name}")
-    path.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.symlink_to(target)
 
 
 # -- sharded models --------------------------------------------------------------------------------
@@ -164,19 +117,6 @@ def test_shards_whose_folder_has_become_a_link(repo: Repo, trap: Trap, settle: s
 
 
 # -- single checkpoints ----------------------------------------------------------------------------
-
-
-def in_conflict(repo: Repo, name: str = FILE) -> None:
-    tensors = {"w": A}
-    repo.write(name, safetensors(tensors))
-    repo.commit("base")
-    repo.git("checkout", "-q", "-b", "theirs")
-    repo.write(name, safetensors({"w": A * np.float32(3)}))
-    repo.commit("theirs")
-    repo.git("checkout", "-q", "main")
-    repo.write(name, safetensors({"w": A * np.float32(5)}))
-    repo.commit("ours")
-    repo.run("git", "merge", "theirs", ok=(1,))
 
 
 @pytest.mark.sample(3)

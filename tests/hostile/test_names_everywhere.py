@@ -6,7 +6,6 @@ mentioned and nothing is referred to; what is JSON is JSON, and names survive in
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
@@ -17,9 +16,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from tests.checkpoints import safetensors
-from tests.conftest import Repo
-from tests.terminals import on_terminal
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.markdown import reading
+from tests.scenarios.repositories import Repo
+from tests.scenarios.terminals import on_terminal
 
 CONTROL = (
     "\x1b]8;;http://e.org\x07\x1b[31mX\x1b[1A\r\b\t\x7f\x9b2J\x85\u202e\u2066\u200b\ufeff\u3164"
@@ -211,13 +211,6 @@ def test_a_terminal_sees_our_colours_and_nothing_else(hostile: Repo) -> None:
     assert coloured
     # Ours come in pairs: a name's own would not.
     assert len(coloured) == 2 * coloured.count(b"\x1b[m")
-
-
-def reading(markdown: str) -> str:
-    """What looks for mentions sees: the text outside code and comments, its entities read."""
-    text = re.sub(r"<!--.*?-->", " ", markdown, flags=re.S)
-    text = re.sub(r"(?is)<code>.*?</code>", " ", text)
-    return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text))
 
 
 def test_markdown_mentions_nobody_and_refers_to_nothing(hostile: Repo) -> None:

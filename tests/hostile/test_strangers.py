@@ -22,9 +22,10 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.transfer import endpoints, lfsconfig, transport
 from git_theta_ext.objects.transfer.endpoints import Endpoint
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
-from tests.git.transport_fixtures import LfsServer, lfs_server, put
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.objects import put
+from tests.scenarios.repositories import Repo
+from tests.servers.lfs import LfsServer, lfs_server
 
 NAME = "model.safetensors"
 WEIGHT = "encoder.layer.1.attention.query.weight"

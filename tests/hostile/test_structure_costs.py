@@ -19,8 +19,8 @@ from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats import distcp
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.torch import zipped as torch_zip_format
-from tests.conftest import Repo
-from tests.hdf5_files import Hdf5
+from tests.scenarios.hdf5_files import Hdf5
+from tests.scenarios.repositories import Repo
 
 ARRAY = pickle.dumps(np.arange(40, dtype=np.float32), 4)[2:-1]
 

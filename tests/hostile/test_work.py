@@ -28,7 +28,7 @@ from git_theta_ext.updates import low_rank
 from git_theta_ext.updates.coders import compress, compress_numbers
 from git_theta_ext.updates.low_rank import Factors, LowRank
 from git_theta_ext.updates.parameter_file import build
-from tests.conftest import Repo
+from tests.scenarios.repositories import Repo
 
 SIDE = 2896
 """One block: just under 2^23 values."""

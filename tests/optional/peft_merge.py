@@ -20,7 +20,7 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
-from tests.conftest import Repo
+from tests.scenarios.repositories import Repo
 
 LAYERS = {
     "Linear": lambda: torch.nn.Linear(512, 768),

@@ -21,7 +21,7 @@ from safetensors.torch import load_model, save_file, save_model
 
 import git_theta_ext as theta
 from git_theta_ext.core.errors import UsageError
-from tests.conftest import Repo
+from tests.scenarios.repositories import Repo
 
 FILE = "m.safetensors"
 

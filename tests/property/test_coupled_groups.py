@@ -12,7 +12,7 @@ from git_theta_ext.merge.decide.plan_several import plan_several
 from git_theta_ext.merge.decide.products import STRATEGIES
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.table import TABLE
-from tests.unit.merge.test_coupled_layouts import LAYOUTS, Types, version
+from tests.scenarios.coupled_layouts import LAYOUTS, Types, version
 
 CONTAINERS = ("safetensors", "torch-zip", "torch-legacy", "gguf", "onnx", "npz", "hdf5")
 COMPUTED = [one.name for one in TABLE if one.name not in ("ours", "theirs", "base")]

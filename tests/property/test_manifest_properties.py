@@ -14,7 +14,7 @@ from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import natural_key, quote, unquote
 from git_theta_ext.manifest.model import Entry, Manifest, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
-from tests.manifests import entry, manifest, manifests
+from tests.scenarios.manifests import entry, manifest, manifests
 
 
 @settings(deadline=None)

@@ -24,11 +24,11 @@ import ml_dtypes
 import numpy as np
 
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import awkward, changed, model, safetensors
-from tests.containers import gguf, npz
 from tests.reliability.rows import Row
 from tests.reliability.sealed import Repository
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.scenarios.checkpoints import awkward, changed, model, safetensors
+from tests.scenarios.containers import gguf, npz
+from tests.scenarios.torchzip import Storage, save, state_dict, tensor
 
 Kind = Literal["object", "manifest", "memory"]
 KINDS: tuple[Kind, ...] = ("object", "manifest", "memory")

@@ -27,7 +27,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of
-from tests.checkpoints import safetensors
+from tests.scenarios.checkpoints import safetensors
 
 NAME = "model.safetensors"
 VERSIONS = 4

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.checkpoints import changed, safetensors
 from tests.reliability.rows import Row
+from tests.scenarios.checkpoints import changed, safetensors
 from tests.servers.site import Client, Site, hashes_to, needed, site
 
 NAME = "m.safetensors"

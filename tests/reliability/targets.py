@@ -61,11 +61,11 @@ from git_theta_ext.updates.choose import Predecessor, encode_bytes
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.low_rank import LowRank, exact_factors
 from git_theta_ext.updates.parameter_file import build, parse
-from tests import manifests
-from tests.checkpoints import safetensors
-from tests.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
-from tests.contract.test_formats import distcp, rebuilt
-from tests.torchzip import Storage, legacy, save, state_dict, tensor
+from tests.scenarios import manifests
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
+from tests.scenarios.examples import distcp, rebuilt
+from tests.scenarios.torchzip import Storage, legacy, save, state_dict, tensor
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -202,7 +202,7 @@ def _tensorflow_seeds() -> list[bytes]:
 
 
 def _onnx_external_seeds() -> list[bytes]:
-    from tests.containers import onnx_tensor, tagged
+    from tests.scenarios.containers import onnx_tensor, tagged
 
     def pair(key: str, value: str) -> bytes:
         return tagged(13, tagged(1, key.encode()) + tagged(2, value.encode()))
@@ -359,7 +359,7 @@ def _pickle(data: bytes) -> None:
 
 
 def _pickle_seeds() -> list[bytes]:
-    from tests.torchzip import dumps
+    from tests.scenarios.torchzip import dumps
 
     value = {"a": [1, 2.5, None, True, -3, 2**70], "b": (b"x", "é"), "c": {1, 2}, "d": _VALUES}
     return [dumps(_torch_value()), *(pickle.dumps(value, protocol) for protocol in range(6))]

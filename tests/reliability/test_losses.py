@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
+from tests.scenarios.torchzip import Storage, save, state_dict, tensor
 
 NAME = "model.safetensors"
 BIG = np.random.default_rng(0).normal(0, 0.02, (256, 192)).astype(np.float32)

@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.checkpoints import changed, model, safetensors
 from tests.reliability.rows import Row
+from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.servers.backends import KINDS
 from tests.servers.front import Fault, Faults, Kind, Request, write_passwords
 from tests.servers.site import Client, Site, site, without_git_lfs

@@ -22,9 +22,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from tests.checkpoints import awkward, safetensors
 from tests.reliability.rows import Row
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.scenarios.checkpoints import awkward, safetensors
+from tests.scenarios.torchzip import Storage, save, state_dict, tensor
 
 NAMES = [
     "model.safetensors",

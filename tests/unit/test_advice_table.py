@@ -1,12 +1,12 @@
-"""No text suggests a command that no test runs: `tests/advice_table.py` has them all."""
+"""No text suggests a command that no test runs: `tests/scenarios/advice_table.py` has them all."""
 
 from __future__ import annotations
 
 import ast
 from functools import cache
 
-from tests.advice_table import NAMED, NOT_RUN, RUN
-from tests.suggestions import ROOT, suggestions
+from tests.scenarios.advice_table import NAMED, NOT_RUN, RUN
+from tests.scenarios.suggestions import ROOT, suggestions
 
 FOUND = suggestions()
 
@@ -46,7 +46,7 @@ def test_the_tests_that_it_names_are_there() -> None:
 
 
 def test_the_collector_sees_parts_of_f_strings_and_sums() -> None:
-    from tests.suggestions import _texts
+    from tests.scenarios.suggestions import _texts
 
     text = 'raise E(f"x {name}: git theta {verb} it", hint="or " + "git add " + path)'
     assert list(_texts(ast.parse(text))) == ["x {name}: git theta {verb} it", "or git add {…}"]

@@ -145,3 +145,15 @@ def test_pure_rooms_print_nothing_and_read_no_environment() -> None:
             if isinstance(node, ast.Attribute) and node.attr == "environ":
                 wrong.append(f"{name_of(path)}:{node.lineno} environ")
     assert wrong == []
+
+
+def test_tests_share_scenarios_and_nothing_of_another_test() -> None:
+    """What several need is in `tests/scenarios`, `tests/servers` or a fixture of a conftest."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for top in ("tests", "benchmarks")
+        for path in sorted((ROOT / top).rglob("*.py"))
+        for module in foreign_imports(path)
+        if any(part == "conftest" or part.startswith("test_") for part in module.split("."))
+    ]
+    assert wrong == []

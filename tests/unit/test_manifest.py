@@ -12,7 +12,7 @@ from git_theta_ext.core.names import natural_key, quote, unquote
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
-from tests.manifests import block, entry, manifest
+from tests.scenarios.manifests import block, entry, manifest
 
 
 def test_natural_order_counts_digits_by_value() -> None:

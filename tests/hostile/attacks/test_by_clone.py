@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.transport_fixtures import lfs_server
-from tests.hostile.test_links import SECRET, Trap, in_conflict, link
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
+from tests.scenarios.traps import SECRET, Trap, in_conflict, link, run_all
+from tests.servers.lfs import lfs_server
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and such names need POSIX")
 
@@ -37,26 +37,6 @@ def trap(repo: Repo) -> Iterator[Trap]:
     made = Trap(repo)
     yield made
     made.check()
-
-
-ALL = """
-import contextlib, io, json, os, sys
-from git_theta_ext.cli.main import main
-for words in json.loads(sys.argv[1]):
-    print("$", ascii(words), flush=True)
-    try:
-        print("exit", main(words))
-    except Exception as error:
-        print("BUG", ascii(words), repr(error))
-"""
-
-
-def run_all(repo: Repo, commands: list[list[str]], env: dict[str, str] | None = None) -> bytes:
-    """Run many commands, one after the other, in one process; what they print."""
-    done = repo.run(sys.executable, "-I", "-c", ALL, json.dumps(commands), env=env)
-    assert b"\nBUG" not in done.stdout, done.stdout
-    assert done.stdout.count(b"\nexit") >= len(commands) - 1
-    return done.stdout + done.stderr
 
 
 def ways(*names: str) -> Iterator[list[str]]:

@@ -22,10 +22,10 @@ import pytest
 
 from git_theta_ext.core.errors import StoreError
 from git_theta_ext.git import outputs
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.containers import npy
-from tests.hostile.attacks.test_by_clone import run_all
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.containers import npy
+from tests.scenarios.repositories import Repo
+from tests.scenarios.traps import run_all
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes and such names need POSIX")
 

@@ -21,21 +21,11 @@ from git_theta_ext.cli.github import findings
 from git_theta_ext.cli.github.findings import Warn
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import annotation
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.pull_request_fixtures import (
-    BOT,
-    MARKER,
-    NAME,
-    GitHub,
-    change,
-    github,  # noqa: F401
-    pull,  # noqa: F401
-    report,
-)
-from tests.git.test_hooks import bare, history
-from tests.git.test_receive_check import guard, push
-from tests.hostile.test_names_everywhere import reading
+from tests.scenarios.checkpoints import NAME, model, safetensors
+from tests.scenarios.markdown import reading
+from tests.scenarios.pull_requests import BOT, MARKER, GitHub, change, report
+from tests.scenarios.remotes import bare, guard, history, push
+from tests.scenarios.repositories import Repo
 
 TOP = Path(__file__).parents[3]
 TENSOR = "encoder.layer.1.attention.query.weight"
@@ -129,7 +119,7 @@ def test_modules_and_settings_in_the_checkout(tmp_path: Path) -> None:
     assert marker.exists()
 
 
-def test_files_called_like_the_outputs(pull: Repo, github: GitHub, tmp_path: Path) -> None:  # noqa: F811
+def test_files_called_like_the_outputs(pull: Repo, github: GitHub, tmp_path: Path) -> None:
     """Committed links are called like the report, the summary and the outputs of the job."""
     secret = tmp_path / "secret"
     secret.write_text("untouched")
@@ -154,7 +144,7 @@ def git_that_tells(tmp_path: Path) -> tuple[dict[str, str], Path]:
     return {"PATH": os.pathsep.join([str(folder), os.environ["PATH"]])}, log
 
 
-def test_secrets_in_what_is_started(pull: Repo, github: GitHub, tmp_path: Path) -> None:  # noqa: F811
+def test_secrets_in_what_is_started(pull: Repo, github: GitHub, tmp_path: Path) -> None:
     """Programs that the report starts look for tokens, and for the files that a runner obeys."""
     path, log = git_that_tells(tmp_path)
     secrets = {
@@ -169,7 +159,7 @@ def test_secrets_in_what_is_started(pull: Repo, github: GitHub, tmp_path: Path) 
     assert "=secret" not in said  # the token
 
 
-def test_work_for_each_file(pull: Repo, github: GitHub, tmp_path: Path) -> None:  # noqa: F811
+def test_work_for_each_file(pull: Repo, github: GitHub, tmp_path: Path) -> None:
     """A pull request of many files that are no checkpoints has a program started for each."""
     path, log = git_that_tells(tmp_path)
     report(pull, github, **path)
@@ -186,7 +176,7 @@ def test_work_for_each_file(pull: Repo, github: GitHub, tmp_path: Path) -> None:
 # -- hiding a change -------------------------------------------------------------------------------
 
 
-def test_refs_that_stand_for_other_commits(pull: Repo, github: GitHub) -> None:  # noqa: F811
+def test_refs_that_stand_for_other_commits(pull: Repo, github: GitHub) -> None:
     """A ref below refs/replace says to look at the base in place of the head."""
     head, base = (pull.git("rev-parse", name).strip() for name in ("feature", "main~1"))
     pull.git("update-ref", f"refs/replace/{head}", base)
@@ -196,7 +186,7 @@ def test_refs_that_stand_for_other_commits(pull: Repo, github: GitHub) -> None: 
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("what", ["whole", "link", "pointer", "submodule", "empty", "deleted"])
-def test_a_checkpoint_that_is_none_any_more(pull: Repo, github: GitHub, what: str) -> None:  # noqa: F811
+def test_a_checkpoint_that_is_none_any_more(pull: Repo, github: GitHub, what: str) -> None:
     """The attributes are removed, and a checkpoint becomes a blob, a link, a pointer or nothing."""
     pull.git("switch", "-q", "feature")
     pull.git("rm", "-q", "--cached", ".gitattributes")
@@ -219,7 +209,7 @@ def test_a_checkpoint_that_is_none_any_more(pull: Repo, github: GitHub, what: st
     assert f"<code>{NAME}</code>" in github.comments[-1]["body"]
 
 
-def test_remarks_longer_than_a_comment(pull: Repo, github: GitHub) -> None:  # noqa: F811
+def test_remarks_longer_than_a_comment(pull: Repo, github: GitHub) -> None:
     """Names of four thousand characters make the report longer than a comment may be."""
     pull.git("switch", "-q", "feature")
     data = safetensors(model(3))
@@ -244,7 +234,7 @@ def test_remarks_that_crowd_out_the_failure() -> None:
     assert sum(map(len, notes)) < LIMIT // 2
 
 
-def test_names_that_crowd_out_other_checkpoints(pull: Repo, github: GitHub) -> None:  # noqa: F811
+def test_names_that_crowd_out_other_checkpoints(pull: Repo, github: GitHub) -> None:
     """Checkpoints with names as long as a comment stand before the one that matters."""
     manifest = pull.blob(f"main:{NAME}")
     pull.git("switch", "-q", "feature")
@@ -259,8 +249,8 @@ def test_names_that_crowd_out_other_checkpoints(pull: Repo, github: GitHub) -> N
 
 
 def test_an_author_who_mentions(
-    pull: Repo,  # noqa: F811
-    github: GitHub,  # noqa: F811
+    pull: Repo,
+    github: GitHub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Author, subject and object names of a commit mention people and refer to issues."""
@@ -277,7 +267,7 @@ def test_an_author_who_mentions(
     assert len(body) <= LIMIT
 
 
-def test_a_comment_that_looks_like_ours(pull: Repo, github: GitHub) -> None:  # noqa: F811
+def test_a_comment_that_looks_like_ours(pull: Repo, github: GitHub) -> None:
     """Strangers post comments that begin as the report does, to have it written into theirs."""
     people: list[object] = [{"login": "None"}, {"login": "github-actions"}, None, {}, "x"]
     github.comments += [
@@ -297,7 +287,7 @@ COMMANDS = (
 )
 
 
-def test_commands_to_the_runner(pull: Repo, github: GitHub) -> None:  # noqa: F811
+def test_commands_to_the_runner(pull: Repo, github: GitHub) -> None:
     """Names of files are commands that a runner obeys when they stand in its log."""
     pull.git("switch", "-q", "feature")
     for name in (f"{COMMANDS}.safetensors", f"a\n{COMMANDS}.safetensors", f"%0A{COMMANDS}.pt"):
@@ -336,7 +326,7 @@ LFSCONFIGS = (
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("event", ["pull_request", "merge_group"])
-def test_a_server_that_the_head_names(pull: Repo, github: GitHub, event: str) -> None:  # noqa: F811
+def test_a_server_that_the_head_names(pull: Repo, github: GitHub, event: str) -> None:
     """The head brings, changes and deletes .lfsconfig and .gitmodules to have its server asked."""
     with GitHub() as evil:
         pull.git("switch", "-q", "feature")
@@ -357,7 +347,7 @@ def test_a_server_that_the_head_names(pull: Repo, github: GitHub, event: str) ->
     assert "Basic eC1hY2Nlc3MtdG9rZW46c2VjcmV0" in github.tokens
 
 
-def test_an_object_of_a_terabyte(pull: Repo, github: GitHub) -> None:  # noqa: F811
+def test_an_object_of_a_terabyte(pull: Repo, github: GitHub) -> None:
     """A manifest says that its objects have a terabyte each, to be downloaded for the report."""
     pull.git("switch", "-q", "feature")
     text = pull.blob(f"feature:{NAME}").decode()

@@ -23,11 +23,11 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, pointers, transport
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.pull_request_fixtures import GitHub, github, pull, report  # noqa: F401
-from tests.git.transport_fixtures import put
 from tests.hostile.attacks.sites import Asked, Site, offers, reply, serve
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.objects import put
+from tests.scenarios.pull_requests import GitHub, github, pull, report  # noqa: F401
+from tests.scenarios.repositories import Repo
 
 NewRepo = Callable[..., Repo]
 ABSENT = UpdateRef("dense", "ab" * 32, 100)

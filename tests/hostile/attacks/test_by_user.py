@@ -24,10 +24,10 @@ from git_theta_ext.core.errors import StoreError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.branches.consent import Allowed, Consent
 from git_theta_ext.objects.store.locks import Lock
-from tests.checkpoints import changed, model, safetensors
-from tests.conftest import Repo
-from tests.git.test_merge_exact import branches, st
-from tests.git.transport_fixtures import lfs_server
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.merges import branches, st
+from tests.scenarios.repositories import Repo
+from tests.servers.lfs import lfs_server
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="files have no owner in that sense")
 

@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 
 from git_theta_ext.cli.main import VERBS
-from tests.suggestions import ROOT
+from tests.scenarios.suggestions import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
              *sorted((ROOT / "docs/commands").glob("*.md"))]  # fmt: skip

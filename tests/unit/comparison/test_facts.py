@@ -18,9 +18,9 @@ from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.manifest.model import Block, Entry, Manifest
-from tests.checkpoints import safetensors
-from tests.containers import gguf, npy, onnx, tagged
-from tests.torchzip import Record, Storage, legacy, save, state_dict, tensor
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.containers import gguf, npy, onnx, tagged
+from tests.scenarios.torchzip import Record, Storage, legacy, save, state_dict, tensor
 
 VALUES = np.arange(64, dtype=np.float32)
 

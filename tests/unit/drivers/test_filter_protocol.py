@@ -16,8 +16,8 @@ from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.manifest.model import is_manifest
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 HELLO = [
     [b"git-filter-client", b"version=2"],

@@ -8,7 +8,7 @@ from git_theta_ext.drivers import operation as module
 from git_theta_ext.drivers.operation import merged_head, operation
 from git_theta_ext.git.ancestry import command_of
 from git_theta_ext.git.repository import Repository
-from tests.conftest import Repo
+from tests.scenarios.repositories import Repo
 
 
 @pytest.fixture

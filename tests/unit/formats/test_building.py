@@ -169,7 +169,7 @@ def test_unknown_containers_are_refused() -> None:
 
 
 def test_quantised_tensors_keep_their_types_and_key_values() -> None:
-    from tests.containers import gguf
+    from tests.scenarios.containers import gguf
 
     pairs = [
         ("general.name", 8, b"\3" + bytes(7) + b"abc"),

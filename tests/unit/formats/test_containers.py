@@ -13,7 +13,7 @@ from git_theta_ext import formats
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.formats.base import Crc32, Layout, Span
 from git_theta_ext.formats.layout.source import BytesSource
-from tests.containers import gguf, npy, npz, onnx, onnx_tensor, tagged
+from tests.scenarios.containers import gguf, npy, npz, onnx, onnx_tensor, tagged
 
 
 def read(data: bytes) -> Layout:

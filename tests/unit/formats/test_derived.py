@@ -12,8 +12,8 @@ from git_theta_ext.formats import read_layout
 from git_theta_ext.formats.base import Crc32, SerializationId
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.source import BytesSource
-from tests.contract.test_formats import rebuilt
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.scenarios.examples import rebuilt
+from tests.scenarios.torchzip import Storage, save, state_dict, tensor
 
 
 def archive() -> bytes:

@@ -20,8 +20,8 @@ from git_theta_ext.formats.base import Crc32, Layout, Literal, Span
 from git_theta_ext.formats.hdf5 import container
 from git_theta_ext.formats.hdf5 import file as hdf5_file
 from git_theta_ext.formats.layout.source import BytesSource
-from tests.containers import hdf5 as written
-from tests.containers import keras
+from tests.scenarios.containers import hdf5 as written
+from tests.scenarios.containers import keras
 
 KERNEL = np.arange(600, dtype=np.float32).reshape(20, 30)
 

@@ -10,7 +10,7 @@ import pytest
 from git_theta_ext import formats
 from git_theta_ext.core import limits
 from git_theta_ext.formats.layout.source import BytesSource
-from tests.hdf5_files import Hdf5
+from tests.scenarios.hdf5_files import Hdf5
 
 
 def hdf5(deep: int, width: int = 5) -> bytes:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from git_theta_ext import formats
 from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout.source import BytesSource
-from tests.contract.test_formats import coreml, flax, rebuilt
+from tests.scenarios.examples import coreml, flax, rebuilt
 
 
 def table(data: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:

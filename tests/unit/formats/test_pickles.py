@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from git_theta_ext import formats
 from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.formats.layout.source import BytesSource
-from tests.contract.test_formats import rebuilt
-from tests.torchzip import Storage, legacy, state_dict, tensor
+from tests.scenarios.examples import rebuilt
+from tests.scenarios.torchzip import Storage, legacy, state_dict, tensor
 
 
 def read(data: bytes) -> Layout:

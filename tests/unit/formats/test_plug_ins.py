@@ -12,8 +12,8 @@ import pytest
 from git_theta_ext import formats, updates
 from git_theta_ext.core.errors import UnknownUpdateError, UsageError
 from git_theta_ext.formats.layout.source import BytesSource
-from tests.checkpoints import awkward, safetensors
-from tests.contract.test_formats import rebuilt
+from tests.scenarios.checkpoints import awkward, safetensors
+from tests.scenarios.examples import rebuilt
 
 EXAMPLE = Path(__file__).parents[2] / "plugin_example"
 FILE = b"EXAMPLE!" + (30).to_bytes(8, "little") + bytes(range(120))

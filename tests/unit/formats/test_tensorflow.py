@@ -16,10 +16,10 @@ from git_theta_ext.formats import companions
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.tensorflow import checkpoint, crc32c, leveldb_table, tflite
-from tests.containers import crc32c as slow_crc32c
-from tests.containers import onnx, sorted_table, tagged
-from tests.containers import tensorflow as written
-from tests.containers import tflite as model
+from tests.scenarios.containers import crc32c as slow_crc32c
+from tests.scenarios.containers import onnx, sorted_table, tagged
+from tests.scenarios.containers import tensorflow as written
+from tests.scenarios.containers import tflite as model
 
 VALUES = np.arange(600, dtype=np.float32).reshape(20, 30)
 DATA = "variables.data-00000-of-00001"

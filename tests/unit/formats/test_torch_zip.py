@@ -13,7 +13,16 @@ from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.layout.storages import memory_order
 from git_theta_ext.formats.layout.views import unique_names
 from git_theta_ext.formats.torch import zipped
-from tests.torchzip import Call, Global, Record, Storage, archive, save, state_dict, tensor
+from tests.scenarios.torchzip import (
+    Call,
+    Global,
+    Record,
+    Storage,
+    archive,
+    save,
+    state_dict,
+    tensor,
+)
 
 
 def read(value: Any, storages: Mapping[str, bytes], **options: Any) -> Layout:
@@ -200,7 +209,7 @@ def test_a_pickle_that_cannot_be_read_leaves_storages_unnamed(pickle: bytes) -> 
 
 
 def test_constants_of_torchscript() -> None:
-    from tests.torchzip import dumps
+    from tests.scenarios.torchzip import dumps
 
     constants = dumps((tensor(f32("0", 1), (1,)),))
     records = [Record("m/data/0", bytes(16)), Record("m/data.pkl", dumps({"w": T}))]
@@ -219,7 +228,7 @@ def test_derived_fields() -> None:
 
 @pytest.mark.parametrize("crc", [0, 1])
 def test_a_wrong_crc_stays_literal(crc: int) -> None:
-    from tests.torchzip import dumps
+    from tests.scenarios.torchzip import dumps
 
     records = [Record("m/data.pkl", dumps({"w": T})), Record("m/data/0", bytes(16), crc=crc)]
     layout = formats.read_layout(BytesSource(archive(records)))

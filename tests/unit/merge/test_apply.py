@@ -24,8 +24,8 @@ from git_theta_ext.merge.strategies.arrays import merge_arrays
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
-from tests.checkpoints import Tensors, awkward
-from tests.checkpoints import safetensors as file_of
+from tests.scenarios.checkpoints import Tensors, awkward
+from tests.scenarios.checkpoints import safetensors as file_of
 
 _TYPES = {
     np.dtype(np.float32): "F32", np.dtype(np.float64): "F64", np.dtype(np.float16): "F16",

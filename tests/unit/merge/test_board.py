@@ -14,7 +14,7 @@ from git_theta_ext.merge.conflicts.distance import Weighed
 from git_theta_ext.merge.decide.plan import Decision, Plan
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 from git_theta_ext.merge.strategies.policy import parse_choice
-from tests.manifests import entry, manifest
+from tests.scenarios.manifests import entry, manifest
 
 NAMES = ("a.weight", "b.weight", "c.weight")
 

@@ -16,7 +16,7 @@ from git_theta_ext.merge.decide.scaling import Configs, Scalings, Text, Unknown
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
-from tests.checkpoints import Tensors
+from tests.scenarios.checkpoints import Tensors
 from tests.unit.merge.test_apply import content, manifest
 
 MODULE = "base_model.model.l.0.q"

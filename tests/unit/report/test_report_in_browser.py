@@ -13,7 +13,7 @@ from git_theta_ext.diff.compare import Change, Comparison, Spectrum
 from git_theta_ext.diff.measure import Measure, Moments
 from git_theta_ext.diff.report import html
 from git_theta_ext.diff.skeletons import Note
-from tests.browser import Browser
+from tests.scenarios.browser import Browser
 
 EVIL = "</script><img src=x onerror=alert(1)>\u202e`@all`\n"
 KINDS = ("attention.query", "attention.key", "attention.value", "mlp.up", "mlp.down", "norm")

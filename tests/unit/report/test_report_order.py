@@ -13,7 +13,7 @@ from git_theta_ext.diff.named import Version
 from git_theta_ext.diff.report import html, markdown
 from git_theta_ext.diff.report.groups import group, weight
 from git_theta_ext.diff.report.words import is_training_state
-from tests.checkpoints import Tensors, safetensors
+from tests.scenarios.checkpoints import Tensors, safetensors
 
 BETWEEN = (
     Version("a" * 40, "Train <b>it</b>", "Ada", "2024-01-01"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.conftest import Repo
+from tests.scenarios.repositories import Repo
 
 _BEGINS = re.compile(
     r"(?:^|(?<=[\s(:]))((?:git(?! config[:.])|cp|rm|chmod|mv|python) .*|\S*python\S* -I -m pip .*)"

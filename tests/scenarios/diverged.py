@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.checkpoints import changed, model
-from tests.git.test_merge_exact import QUERY, VALUE
+from tests.scenarios.checkpoints import changed, model
+from tests.scenarios.merges import QUERY, VALUE
 
 BASE = model()
 LONE = "encoder.layer.1.attention.query.weight"

@@ -26,6 +26,9 @@ _NAMES = {
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
+NAME = "model.safetensors"
+"""How tests that have one checkpoint call it."""
+
 
 def safetensors(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
     """The bytes of a safetensors file that holds these tensors in this order."""

@@ -8,28 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-
-from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.objects.store.where import store_of
-
-
-def put(repository: Repository, *contents: bytes) -> list[UpdateRef]:
-    """Store some objects."""
-    refs = []
-    for content in contents:
-        oid, size = store_of(repository).put([content])
-        refs.append(UpdateRef("dense", oid, size))
-    return refs
-
-
-def damage(path: Path) -> None:
-    """Flip one bit in the middle of a file."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(data)
 
 
 class LfsServer:

@@ -1,7 +1,7 @@
 """Every command that our texts suggest, and the test that takes it out of the message and runs it.
 
 A line of a text that names a command stands in one of three tables, or `tests/unit/
-test_advice_table.py` fails. The lines are as `tests/suggestions.py` reads them.
+test_advice_table.py` fails. The lines are as `suggestions.py` reads them.
 """
 
 # ruff: noqa: E501

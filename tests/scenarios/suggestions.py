@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _COMMAND = re.compile(
     r"\bgit (?:theta |lfs )?(?:[a-z]|-[a-z]|\{)|\bpip install\b"
     r"|(?:^|[ :])(?:cp|rm|chmod|mv) [-+A-Z{]"

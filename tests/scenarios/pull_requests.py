@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from git_theta_ext.manifest.text import parse_manifest
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "model.safetensors"
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
