@@ -14,6 +14,7 @@ from git_theta_ext.manifest.text import parse_manifest
 from tests.scenarios.checkpoints import NAME, model, safetensors
 from tests.scenarios.pull_requests import GitHub, change, report, upload
 from tests.scenarios.repositories import Repo
+from tests.servers.listening import silent
 
 TENSOR = "encoder.layer.1.attention.query.weight"
 
@@ -119,17 +120,16 @@ def test_a_damaged_download_is_not_believed(pull: Repo, github: GitHub) -> None:
 
 
 def test_the_pull_request_does_not_choose_whom_to_ask(pull: Repo, github: GitHub) -> None:
-    evil = GitHub()  # bound, and answering nobody: a request would hang and fail
-    pull.git("switch", "-q", "feature")
-    lines = f'[lfs]\n\turl = {evil.url}/x\n[remote "origin"]\n\tlfsurl = {evil.url}/y\n'
-    pull.write(".lfsconfig", lines.encode())
-    pull.write(".gitmodules", lines.encode())
-    pull.git("add", ".lfsconfig", ".gitmodules")
-    pull.git("commit", "-q", "-m", "hostile")
-    empty_store(pull)
-    out, _ = report(pull, github)
-    evil.server_close()
-    assert evil.url not in out
+    with silent() as evil:  # a request would hang and fail
+        pull.git("switch", "-q", "feature")
+        lines = f'[lfs]\n\turl = {evil}/x\n[remote "origin"]\n\tlfsurl = {evil}/y\n'
+        pull.write(".lfsconfig", lines.encode())
+        pull.write(".gitmodules", lines.encode())
+        pull.git("add", ".lfsconfig", ".gitmodules")
+        pull.git("commit", "-q", "-m", "hostile")
+        empty_store(pull)
+        out, _ = report(pull, github)
+        assert evil not in out
     assert github.tokens
     assert "not available" not in github.comments[-1]["body"]
 

@@ -8,10 +8,8 @@ import os
 import re
 import shlex
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.objects import put
 from tests.scenarios.repositories import Repo
 from tests.servers.lfs import LfsServer, lfs_server
+from tests.servers.listening import Handler, listening
 
 NAME = "model.safetensors"
 WEIGHT = "encoder.layer.1.attention.query.weight"
@@ -54,13 +53,10 @@ def stranger(
     """Serve until the block ends; `locked` asks everybody for a password."""
     state = Stranger(has, locked=locked)
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Keep quiet."""
-
+    class StrangerHandler(Handler):
         def do_POST(self) -> None:
             state.headers.append(dict(self.headers))
-            asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+            asked = json.loads(self.body())
             rows = []
             for item in asked.get("objects", []):
                 if state.has(item["oid"], item["size"]):
@@ -68,32 +64,18 @@ def stranger(
                 else:
                     item["error"] = {"code": 404, "message": "no such object"}
                 rows.append(item)
-            body = json.dumps({"transfer": "basic", "objects": rows}).encode()
-            self.send_response(401 if state.locked else 200)
-            if state.locked:
-                self.send_header("LFS-Authenticate", 'Basic realm="x"')
-                self.send_header("WWW-Authenticate", 'Basic realm="x"')
-            self.send_header("Content-Type", "application/vnd.git-lfs+json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            names = ("LFS-Authenticate", "WWW-Authenticate") if state.locked else ()
+            status = 401 if state.locked else 200
+            headers = dict.fromkeys(names, 'Basic realm="x"')
+            self.answer(status, {"transfer": "basic", "objects": rows}, headers)
 
         def do_GET(self) -> None:
             state.headers.append(dict(self.headers))
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(404)
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{httpd.server_address[1]}/x"
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with listening(StrangerHandler) as url:
+        state.url = f"{url}/x"
         yield state
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
 
 
 @pytest.fixture
@@ -112,6 +94,23 @@ def objects(repo: Repo) -> set[str]:
     return set(Store(repo.path / ".git/theta").oids())
 
 
+def path_remote(
+    new_repo: Callable[..., Repo], name: str = "origin.git", *, settings: str = ""
+) -> tuple[Repo, Path]:
+    """A repository with a first version to push, and its remote `origin`, a folder.
+
+    `settings` is what the version has as its `.lfsconfig`.
+    """
+    repo = new_repo("repo")
+    repo.git("init", "-q", "--bare", f"../{name}")
+    repo.git("remote", "add", "origin", f"../{name}")
+    if settings:
+        repo.write(".lfsconfig", settings.encode())
+    repo.write(NAME, version(1))
+    repo.commit("first")
+    return repo, repo.path.parent / name
+
+
 WAYS = {
     "lfs.url": "[lfs]\n\turl = {url}\n",
     "lfsurl": '[remote "origin"]\n\tlfsurl = {url}\n',
@@ -123,11 +122,7 @@ WAYS = {
 @pytest.fixture
 def unpushed(new_repo: Callable[..., Repo]) -> tuple[Repo, set[str]]:
     """A repository with a pushed main, an old unpushed branch `mine`, and what only that needs."""
-    repo = new_repo("repo")
-    repo.git("init", "-q", "--bare", "../origin.git")
-    repo.git("remote", "add", "origin", "../origin.git")
-    repo.write(NAME, version(1))
-    repo.commit("base")
+    repo, _ = path_remote(new_repo)
     repo.git("push", "-q", "origin", "main")
     pushed = objects(repo)
     repo.git("checkout", "-q", "-b", "mine")
@@ -228,12 +223,7 @@ def test_nothing_is_sent_before_the_server_is_confirmed(
     new_repo: Callable[..., Repo], server: LfsServer, way: str
 ) -> None:
     """And what the error says to type is all that has to be typed."""
-    repo = new_repo("repo")
-    repo.git("init", "-q", "--bare", "../origin.git")
-    repo.git("remote", "add", "origin", "../origin.git")
-    repo.write(".lfsconfig", WAYS[way].format(url=server.url).encode())
-    repo.write(NAME, version(1))
-    repo.commit("first")
+    repo, _ = path_remote(new_repo, settings=WAYS[way].format(url=server.url))
     said = repo.run("git", "push", "origin", "main", ok=(1,)).stderr.decode()
     assert "no ref has moved" in said
     assert server.url in said
@@ -255,11 +245,7 @@ def test_nothing_is_sent_before_the_server_is_confirmed(
 def test_another_branchs_server_gets_nothing(
     new_repo: Callable[..., Repo], server: LfsServer
 ) -> None:
-    repo = new_repo("repo")
-    repo.git("init", "-q", "--bare", "../origin.git")
-    repo.git("remote", "add", "origin", "../origin.git")
-    repo.write(NAME, version(1))
-    repo.commit("first")
+    repo, _ = path_remote(new_repo)
     repo.git("push", "-q", "origin", "main")
     repo.git("checkout", "-q", "-b", "theirs")
     text = f"[lfs]\n\turl = {server.url}\n\tpushurl = {server.url}\n"
@@ -447,15 +433,6 @@ def test_urls_that_would_be_options_are_refused(new_repo: Callable[..., Repo], u
         endpoints.for_push(here, "origin", url)
 
 
-def path_remote(new_repo: Callable[..., Repo], name: str = "origin.git") -> tuple[Repo, Path]:
-    repo = new_repo("repo")
-    repo.git("init", "-q", "--bare", f"../{name}")
-    repo.git("remote", "add", "origin", f"../{name}")
-    repo.write(NAME, version(1))
-    repo.commit("first")
-    return repo, repo.path.parent / name
-
-
 @pytest.mark.parametrize("how", ["lfs.storage", "link", "deep link"])
 def test_a_push_to_a_path_names_where_it_really_writes(
     new_repo: Callable[..., Repo], tmp_path: Path, how: str
@@ -535,12 +512,7 @@ def test_whoever_looks_at_anybodys_commits_asks_nobody(
     new_repo: Callable[..., Repo], server: LfsServer, first: str
 ) -> None:
     """A commit without a branch, as a pull request is checked out: no branch speaks for it."""
-    repo = new_repo("repo")
-    repo.git("init", "-q", "--bare", "../origin.git")
-    repo.git("remote", "add", "origin", "../origin.git")
-    repo.write(".lfsconfig", f"[lfs]\n\turl = {server.url}\n".encode())
-    repo.write(NAME, version(1))
-    repo.commit("first")
+    repo, _ = path_remote(new_repo, settings=f"[lfs]\n\turl = {server.url}\n")
     if first == "detached":
         repo.git("checkout", "-q", "--detach")
     else:

@@ -60,6 +60,8 @@ UPDATES = {
     "delta": build("delta", {"coder": "pco"}, {"data": b"", "lengths": np.zeros(128, np.uint32)}),
 }  # fmt: skip
 """An update of each kind, of a few hundred bytes, that leaves zeros as they are."""
+BETWEEN_TWO = {"cast", "resize"}
+"""Those that lead to a block of another dtype or shape."""
 
 
 def put(blocks: Blocks, kind: str) -> UpdateRef:
@@ -94,10 +96,8 @@ def blocks(tmp_path: Path) -> Blocks:
     return Blocks(Store(tmp_path / "theta"))
 
 
-@pytest.mark.parametrize("kind", UPDATES)
+@pytest.mark.parametrize("kind", [kind for kind in UPDATES if kind not in BETWEEN_TWO])
 def test_each_kind_is_what_it_says_and_leaves_zeros(kind: str, blocks: Blocks) -> None:
-    if kind in ("cast", "resize"):
-        pytest.skip("between blocks of two dtypes or shapes")
     base = blocks.write(SPEC, np.zeros(SIDE * SIDE, np.uint32))
     block = Block(SPEC.nbytes, base.sha256, (*base.chain, put(blocks, kind)))
     assert not blocks.read(SPEC, block).any()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,18 @@ import pytest
 from git_theta_ext.manifest.text import parse_manifest
 from tests.scenarios.checkpoints import model, safetensors
 from tests.scenarios.repositories import Repo
+from tests.servers.listening import Handler, listening
 
 NAME = "model.safetensors"
 MARKER = "<!-- git-theta-ext: report on checkpoints -->"
 BOT = {"login": "github-actions[bot]"}
 
 
-class GitHub(ThreadingHTTPServer):
+class GitHub:
     """Comments of one pull request and a set of LFS objects, over HTTP."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = ""
         self.comments: list[dict[str, Any]] = []
         self.objects: set[str] = set()
         self.contents: dict[str, bytes] = {}
@@ -36,75 +35,56 @@ class GitHub(ThreadingHTTPServer):
         self.calls: list[str] = []
         self.tokens: list[str | None] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: GitHub
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
-
-    def _answer(self, status: int, data: object = None) -> None:
-        body = b"" if data is None else json.dumps(data).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+class _Handler(Handler):
+    github: GitHub
 
     def _objects(self, data: Any) -> None:
-        server = self.server
+        server = self.github
         if server.refusal:
-            self._answer(server.refusal, {"message": "no"})
+            self.answer(server.refusal, {"message": "no"})
         elif self.path.startswith("/object/"):
-            content = server.contents[self.path.rpartition("/")[2]]
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.answer(200, server.contents[self.path.rpartition("/")[2]])
         else:
             assert self.path.endswith("/objects/batch")
             server.tokens.append(self.headers["Authorization"])
             assert data["operation"] == "download"
-            self._answer(200, {"objects": [self._offer(item) for item in data["objects"]]})
+            self.answer(200, {"objects": [self._offer(item) for item in data["objects"]]})
 
     def _offer(self, item: dict[str, Any]) -> dict[str, Any]:
-        if item["oid"] not in self.server.objects:
+        if item["oid"] not in self.github.objects:
             return {**item, "error": {"code": 404}}
-        place = {"href": f"{self.server.url}/object/{item['oid']}"}
+        place = {"href": f"{self.github.url}/object/{item['oid']}"}
         return {**item, "actions": {"download": place}}
 
     def _handle(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        data = json.loads(self.rfile.read(length) or b"null")
-        self.server.calls.append(f"{self.command} {self.path}")
+        data = json.loads(self.body() or b"null")
+        self.github.calls.append(f"{self.command} {self.path}")
         if "/info/lfs/" in self.path or self.path.startswith("/object/"):
             self._objects(data)
             return
         assert self.headers["Authorization"] == "Bearer secret"
-        comments = self.server.comments
+        comments = self.github.comments
         if self.path == "/user":
-            self._answer(403, {})
+            self.answer(403, {})
         elif self.command == "GET":
             page = int(self.path.rpartition("=")[2])
-            self._answer(200, comments[100 * (page - 1) : 100 * page])
-        elif self.server.read_only:
-            self._answer(403, {"message": "Resource not accessible by integration"})
+            self.answer(200, comments[100 * (page - 1) : 100 * page])
+        elif self.github.read_only:
+            self.answer(403, {"message": "Resource not accessible by integration"})
         elif self.command == "POST":
             assert self.path == "/repos/o/r/issues/7/comments"
             comments.append({"id": 1000 + len(comments), "user": BOT, "body": data["body"]})
-            self._answer(201, comments[-1])
+            self.answer(201, comments[-1])
         else:
             number = int(self.path.rpartition("/")[2])
             found = next(item for item in comments if item["id"] == number)
             if self.command == "PATCH":
                 found["body"] = data["body"]
-                self._answer(200, found)
+                self.answer(200, found)
             else:
                 comments.remove(found)
-                self._answer(204)
+                self.answer(204)
 
     do_GET = do_POST = do_PATCH = do_DELETE = _handle
 
@@ -112,13 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def github() -> Iterator[GitHub]:
     """A server on a free port."""
-    server = GitHub()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    made = GitHub()
+    with listening(type("Bound", (_Handler,), {"github": made})) as made.url:
+        yield made
 
 
 @pytest.fixture

@@ -14,17 +14,15 @@ import json
 import os
 import re
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from tests.servers.backends import Backend
+from tests.servers.listening import Handler, listening
 
 USER, PASSWORD = "ada", "correct horse"
 BATCH_LIMIT = 100
@@ -105,26 +103,8 @@ class Front:
 def front(backend: Backend, projects: Path) -> Iterator[Front]:
     """Serve until the block ends."""
     state = Front(backend, projects)
-    httpd = _Server(("127.0.0.1", 0), _handler(state))
-    state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with listening(_handler(state)) as state.url:
         yield state
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed has closed its connection; everything else is a mistake here."""
-        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 def classify(method: str, target: str, body: bytes) -> tuple[Request, str]:
@@ -159,12 +139,9 @@ def _json(body: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _handler(state: Front) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(state: Front) -> type[Handler]:
+    class FrontHandler(Handler):
         protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Keep quiet."""
 
         def _serve(self) -> None:
             early, _ = classify(self.command, self.path, b"")
@@ -173,11 +150,11 @@ def _handler(state: Front) -> type[BaseHTTPRequestHandler]:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
                 self._hang_up(early)
                 return
-            body = self._body()
+            body = self.body()
             request, rest = classify(self.command, self.path, body)
             if not self._is_authorized(request):
                 answer = [("WWW-Authenticate", 'Basic realm="host"')]
-                self._answer(request, 401, answer, b'{"message": "who are you?"}')
+                self._tell(request, 401, answer, b'{"message": "who are you?"}')
                 return
             if request.kind != "upload":
                 fault = state.faults(request) if state.faults else None
@@ -185,30 +162,20 @@ def _handler(state: Front) -> type[BaseHTTPRequestHandler]:
                 self._hang_up(request)
             elif fault is not None and fault.kind == "status":
                 text = json.dumps({"message": f"a fault of {fault.status}"}).encode()
-                self._answer(request, fault.status, list(fault.headers), text)
+                self._tell(request, fault.status, list(fault.headers), text)
             elif fault is not None and fault.kind == "lose":
-                self._answer(request, 200, [], b"", fault)
+                self._tell(request, 200, [], b"", fault)
             elif request.kind == "batch" and len(request.oids) > BATCH_LIMIT:
-                self._answer(request, 413, [], b'{"message": "too many objects"}')
+                self._tell(request, 413, [], b'{"message": "too many objects"}')
             elif request.kind == "batch" and not state.usual_endpoint and "/info/lfs" in self.path:
-                self._answer(request, 404, [], b'{"message": "no LFS here"}')
+                self._tell(request, 404, [], b'{"message": "no LFS here"}')
             else:
                 status, headers, answer_body = (
                     self._git(body) if request.kind == "git" else self._lfs(request, rest, body)
                 )
-                self._answer(request, status, headers, answer_body, fault)
+                self._tell(request, status, headers, answer_body, fault)
 
         do_GET = do_POST = do_PUT = do_HEAD = _serve
-
-        def _body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            pieces = []
-            while size := int(self.rfile.readline(), 16):
-                pieces.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(pieces)
 
         def _is_authorized(self, request: Request) -> bool:
             """By password; the LFS server itself judges the tokens that it handed out."""
@@ -261,7 +228,7 @@ def _handler(state: Front) -> type[BaseHTTPRequestHandler]:
             kept = [(k, v) for k, v in answer.getheaders() if k.lower() not in _HOP_BY_HOP]
             return answer.status, kept, data
 
-        def _answer(
+        def _tell(
             self, request: Request, status: int, headers: list[tuple[str, str]], body: bytes,
             fault: Fault | None = None,
         ) -> None:  # fmt: skip
@@ -276,16 +243,7 @@ def _handler(state: Front) -> type[BaseHTTPRequestHandler]:
             elif kind == "cut":
                 body = body[: length // 2]
             state.records.append(Record(request, 0 if kind else status, len(body)))
-            self.send_response(status)
-            present = {name.lower() for name, _ in headers}
-            for name, value in headers:
-                self.send_header(name, value)
-            if "content-type" not in present:
-                self.send_header("Content-Type", "application/vnd.git-lfs+json")
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            self.answer(status, body, headers, length)
             if kind == "cut":
                 self.wfile.flush()
                 self.close_connection = True
@@ -294,7 +252,7 @@ def _handler(state: Front) -> type[BaseHTTPRequestHandler]:
             state.records.append(Record(request, 0, 0))
             self.close_connection = True
 
-    return Handler
+    return FrontHandler
 
 
 def write_passwords(url: str, home: Path) -> Path:

@@ -1,13 +1,13 @@
-"""An LFS server in a thread, and objects to move about."""
+"""An LFS server in a thread, and what it was asked."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.servers.listening import Handler, listening
 
 
 class LfsServer:
@@ -28,44 +28,21 @@ class LfsServer:
 def lfs_server() -> Iterator[LfsServer]:
     """Serve the batch API with the basic transfer adapter, and check uploads as hosts do."""
     state = LfsServer()
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
-    state.url = f"http://127.0.0.1:{httpd.server_address[1]}/lfs"
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with listening(_handler(state)) as url:
+        state.url = f"{url}/lfs"
         yield state
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
 
 
-def _handler(state: LfsServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(state: LfsServer) -> type[Handler]:
+    class LfsHandler(Handler):
         protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Keep quiet."""
 
         def _body(self) -> bytes:
             state.requests.append((self.command, self.path))
-            if self.headers.get("Transfer-Encoding", "") != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            pieces = []
-            while size := int(self.rfile.readline(), 16):
-                pieces.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(pieces)
+            return self.body()
 
         def _answer(self, status: int, body: bytes = b"") -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/vnd.git-lfs+json")
-            if status == 429:
-                self.send_header("Retry-After", "1")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(status, body, {"Retry-After": "1"} if status == 429 else {})
 
         def do_POST(self) -> None:
             body = self._body()
@@ -101,4 +78,4 @@ def _handler(state: LfsServer) -> type[BaseHTTPRequestHandler]:
                 state.objects[oid] = body
                 self._answer(200)
 
-    return Handler
+    return LfsHandler

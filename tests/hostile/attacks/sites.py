@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.servers.listening import Handler, listening
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Site:
         return [one for one in self.asked if one.path.endswith("/objects/batch")]
 
 
-Answer = Callable[[BaseHTTPRequestHandler, Asked], None]
+Answer = Callable[[Handler, Asked], None]
 
 
 @contextmanager
@@ -58,22 +58,11 @@ def serve(answer: Answer, host: str = "127.0.0.1") -> Iterator[Site]:
     """Serve until the block ends; `answer` writes the response to each request."""
     site = Site()
 
-    class Handler(BaseHTTPRequestHandler):
+    class SiteHandler(Handler):
         timeout = 30
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Keep quiet."""
-
         def _handle(self) -> None:
-            if self.headers.get("Transfer-Encoding", "") == "chunked":
-                body = b""
-                while size := int(self.rfile.readline(), 16):
-                    body += self.rfile.read(size)
-                    self.rfile.readline()
-                self.rfile.readline()
-            else:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            asked = Asked(self.command, self.path, dict(self.headers), body)
+            asked = Asked(self.command, self.path, dict(self.headers), self.body())
             site.asked.append(asked)
             self.close_connection = True
             with suppress(OSError):  # whoever is asked too much of hangs up
@@ -81,39 +70,8 @@ def serve(answer: Answer, host: str = "127.0.0.1") -> Iterator[Site]:
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _handle
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def handle_error(self, *arguments: Any) -> None:
-            """Keep quiet."""
-
-    httpd = Server(("127.0.0.1", 0), Handler)
-    site.url = f"http://{host}:{httpd.server_address[1]}"
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with listening(SiteHandler, host) as site.url:
         yield site
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
-
-
-def reply(
-    handler: BaseHTTPRequestHandler,
-    status: int = 200,
-    body: bytes | object = b"",
-    headers: Mapping[str, str] | None = None,
-) -> None:
-    """Write a response; anything but bytes is sent as JSON."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    sent = {"Content-Type": "application/vnd.git-lfs+json", "Content-Length": str(len(data))}
-    handler.send_response(status)
-    for name, value in {**sent, **(headers or {})}.items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    handler.wfile.write(data)
 
 
 def offers(objects: list[dict[str, Any]], url: str, **action: object) -> dict[str, object]:
@@ -126,3 +84,11 @@ def offers(objects: list[dict[str, Any]], url: str, **action: object) -> dict[st
         for one in objects
     ]  # fmt: skip
     return {"transfer": "basic", "objects": rows}
+
+
+def batch(handler: Handler, asked: Asked, site: Site) -> bool:
+    """Answer a batch as if everything were there; whether it was one."""
+    if asked.path.endswith("/objects/batch"):
+        handler.answer(200, offers(asked.objects, site.url))
+        return True
+    return False

@@ -11,7 +11,6 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -23,11 +22,12 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, pointers, transport
-from tests.hostile.attacks.sites import Asked, Site, offers, reply, serve
+from tests.hostile.attacks.sites import Asked, batch, offers, serve
 from tests.scenarios.checkpoints import model, safetensors
 from tests.scenarios.objects import put
 from tests.scenarios.pull_requests import GitHub, github, pull, report  # noqa: F401
 from tests.scenarios.repositories import Repo
+from tests.servers.listening import Handler
 
 NewRepo = Callable[..., Repo]
 ABSENT = UpdateRef("dense", "ab" * 32, 100)
@@ -54,9 +54,8 @@ def stored(repository: Repository) -> int:
 def test_a_download_without_end(new_repo: NewRepo) -> None:
     """An object of a hundred bytes is sent as a stream that does not end, to fill the disk."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        if asked.path.endswith("/objects/batch"):
-            reply(handler, 200, offers(asked.objects, site.url))
+    def answer(handler: Handler, asked: Asked) -> None:
+        if batch(handler, asked, site):
             return
         handler.send_response(200)
         handler.end_headers()
@@ -77,9 +76,8 @@ def test_a_download_without_end(new_repo: NewRepo) -> None:
 def test_a_download_that_drips(new_repo: NewRepo) -> None:
     """A byte now and then keeps a transfer alive for ever, though each is progress."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        if asked.path.endswith("/objects/batch"):
-            reply(handler, 200, offers(asked.objects, site.url))
+    def answer(handler: Handler, asked: Asked) -> None:
+        if batch(handler, asked, site):
             return
         handler.send_response(200)
         handler.send_header("Content-Length", str(1 << 20))
@@ -100,8 +98,8 @@ def test_a_download_that_drips(new_repo: NewRepo) -> None:
 def test_try_again_in_thirty_years(new_repo: NewRepo) -> None:
     """A refusal for the moment asks the client to wait for a thousand million seconds."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        reply(handler, 429, {"message": "slow"}, {"Retry-After": "1000000000"})
+    def answer(handler: Handler, asked: Asked) -> None:
+        handler.answer(429, {"message": "slow"}, {"Retry-After": "1000000000"})
 
     with serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -116,11 +114,9 @@ def test_try_again_in_thirty_years(new_repo: NewRepo) -> None:
 def test_other_bytes_than_were_asked_for(new_repo: NewRepo) -> None:
     """Objects of the right length and of other bytes are sent, to become somebody's weights."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        if asked.path.endswith("/objects/batch"):
-            reply(handler, 200, offers(asked.objects, site.url))
-        else:
-            reply(handler, 200, b"x" * 100)
+    def answer(handler: Handler, asked: Asked) -> None:
+        if not batch(handler, asked, site):
+            handler.answer(200, b"x" * 100)
 
     with serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -132,12 +128,12 @@ def test_other_bytes_than_were_asked_for(new_repo: NewRepo) -> None:
 def test_objects_that_nobody_asked_for(new_repo: NewRepo) -> None:
     """The answer to a batch lists a thousand objects that the manifest does not name."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         if asked.path.endswith("/objects/batch"):
             more = [{"oid": f"{n:064x}", "size": 1} for n in range(1000)]
-            reply(handler, 200, offers([*asked.objects, *more, *asked.objects], site.url))
+            handler.answer(200, offers([*asked.objects, *more, *asked.objects], site.url))
         else:
-            reply(handler, 200, b"x")
+            handler.answer(200, b"x")
 
     with serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -155,17 +151,17 @@ def test_objects_that_nobody_asked_for(new_repo: NewRepo) -> None:
 def test_everything_is_there_already(new_repo: NewRepo, offered: bool) -> None:
     """A server says of a whole push that it has the objects, so that nothing is sent to it."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         if not asked.path.endswith("/objects/batch"):
-            reply(handler, 404)
+            handler.answer(404)
         elif json.loads(asked.body)["operation"] == "upload":
             rows = [{"oid": one["oid"], "size": one["size"]} for one in asked.objects]
-            reply(handler, 200, {"objects": rows})
+            handler.answer(200, {"objects": rows})
         elif offered:
-            reply(handler, 200, offers(asked.objects, site.url))
+            handler.answer(200, offers(asked.objects, site.url))
         else:
             error = {"error": {"code": 404, "message": "no"}}
-            reply(handler, 200, {"objects": [{**one, **error} for one in asked.objects]})
+            handler.answer(200, {"objects": [{**one, **error} for one in asked.objects]})
 
     with serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -179,7 +175,7 @@ def test_everything_is_there_already(new_repo: NewRepo, offered: bool) -> None:
 def test_an_upload_to_nowhere(new_repo: NewRepo) -> None:
     """A server takes every upload, keeps none, and says in the end that it does not have them."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         if asked.path.endswith("/objects/batch"):
             rows = [
                 {
@@ -191,9 +187,9 @@ def test_an_upload_to_nowhere(new_repo: NewRepo) -> None:
                 }
                 for one in asked.objects
             ]  # fmt: skip
-            reply(handler, 200, {"transfer": "basic", "objects": rows})
+            handler.answer(200, {"transfer": "basic", "objects": rows})
         else:
-            reply(handler, 422 if asked.path == "/verify" else 200, {"message": "not here"})
+            handler.answer(422 if asked.path == "/verify" else 200, {"message": "not here"})
 
     with serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -209,14 +205,14 @@ def test_an_upload_to_nowhere(new_repo: NewRepo) -> None:
 def test_redirects_to_another_host(new_repo: NewRepo, status: int) -> None:
     """A redirect of a batch or of an object leads the credential of one host to another."""
 
-    def other(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        reply(handler, 404, {"message": "x"})
+    def other(handler: Handler, asked: Asked) -> None:
+        handler.answer(404, {"message": "x"})
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         if asked.secret is None:
-            reply(handler, 401, {}, {"WWW-Authenticate": 'Basic realm="x"'})
+            handler.answer(401, {}, {"WWW-Authenticate": 'Basic realm="x"'})
         else:
-            reply(handler, status, b"", {"Location": f"{thief.url}{asked.path}"})
+            handler.answer(status, b"", {"Location": f"{thief.url}{asked.path}"})
 
     with serve(other, "localhost") as thief, serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -231,14 +227,14 @@ def test_redirects_to_another_host(new_repo: NewRepo, status: int) -> None:
 def test_objects_that_lie_elsewhere(new_repo: NewRepo) -> None:
     """The batch says that objects lie at another host, which then gets the credential of this."""
 
-    def other(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        reply(handler, 404, {"message": "x"})
+    def other(handler: Handler, asked: Asked) -> None:
+        handler.answer(404, {"message": "x"})
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         if asked.secret is None:
-            reply(handler, 401, {}, {"WWW-Authenticate": 'Basic realm="x"'})
+            handler.answer(401, {}, {"WWW-Authenticate": 'Basic realm="x"'})
         else:
-            reply(handler, 200, offers(asked.objects, thief.url, authenticated=False))
+            handler.answer(200, offers(asked.objects, thief.url, authenticated=False))
 
     with serve(other, "localhost") as thief, serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -254,8 +250,8 @@ def test_objects_that_lie_elsewhere(new_repo: NewRepo) -> None:
 def test_a_login_that_never_succeeds(new_repo: NewRepo) -> None:
     """Every password is refused, for ever, so that a helper which has one is asked again."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        reply(handler, 401, {}, {"WWW-Authenticate": 'Basic realm="x"'})
+    def answer(handler: Handler, asked: Asked) -> None:
+        handler.answer(401, {}, {"WWW-Authenticate": 'Basic realm="x"'})
 
     with serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -273,11 +269,11 @@ def test_a_file_of_this_machine_as_an_object(new_repo: NewRepo, tmp_path: Path) 
     secret = tmp_path / "secret"
     secret.write_bytes(b"s" * 100)
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         answer = offers(asked.objects, site.url)
         for row in answer["objects"]:  # type: ignore[attr-defined]
             row["actions"]["download"]["href"] = secret.as_uri()
-        reply(handler, 200, answer)
+        handler.answer(200, answer)
 
     oid = hashlib.sha256(b"s" * 100).hexdigest()  # it even has the right hash
     with serve(answer) as site:
@@ -295,10 +291,10 @@ def test_messages_that_act_on_a_terminal(new_repo: NewRepo) -> None:
     """Refusals have escape sequences, line ends and commands of a runner in them."""
     evil = "\x1b]0;owned\x07\x1b[2J\r::add-mask::x\n##[set-env name=PATH]x\u202e"
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         error = {"error": {"code": 404, "message": evil}}
         rows = [{**one, **error} for one in asked.objects]
-        reply(handler, 200, {"objects": rows, "message": evil})
+        handler.answer(200, {"objects": rows, "message": evil})
 
     with serve(answer) as site:
         repository = connected(new_repo, site.url)
@@ -320,19 +316,11 @@ def test_messages_that_act_on_a_terminal(new_repo: NewRepo) -> None:
 # -- what a report on a pull request asks ----------------------------------------------------------
 
 
-def batch(handler: BaseHTTPRequestHandler, asked: Asked, site: Site) -> bool:
-    """Answer a batch as if everything were there."""
-    if asked.path.endswith("/objects/batch"):
-        reply(handler, 200, offers(asked.objects, site.url))
-        return True
-    return False
-
-
 def test_headers_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     """A response whose header comes byte by byte keeps a report waiting for days."""
     monkeypatch.setattr(web, "TIMEOUT_SECONDS", 1)
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
         for _ in range(600):
             handler.wfile.write(b"x")
@@ -349,11 +337,11 @@ def test_headers_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_redirect_of_what_is_written() -> None:
     """A redirect turns the making of a comment into a reading, which then counts as made."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         if asked.method == "POST":
-            reply(handler, 302, b"", {"Location": f"{site.url}/elsewhere"})
+            handler.answer(302, b"", {"Location": f"{site.url}/elsewhere"})
         else:
-            reply(handler, 200, {"id": 1})
+            handler.answer(200, {"id": 1})
 
     with serve(answer) as site:
         with pytest.raises(TransferError, match="not followed"):
@@ -366,9 +354,9 @@ def test_a_redirect_of_what_is_written() -> None:
 def test_a_redirect_to_what_is_no_web(target: str) -> None:
     """A redirect of an object leads to FTP, to a file, or to a place with a password."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         place = site.url.removeprefix("http://")
-        reply(handler, 302, b"", {"Location": target.format(place)})
+        handler.answer(302, b"", {"Location": target.format(place)})
 
     with serve(answer) as site:
         with pytest.raises(TransferError):
@@ -392,9 +380,9 @@ def test_addresses_inside_the_runner(host: str) -> None:
 def test_a_batch_of_a_million_strangers() -> None:
     """The answer to a batch lists objects without number, all to be remembered."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         more = [{"oid": f"{n:064x}", "size": 1} for n in range(4000)]
-        reply(handler, 200, offers([*more, *asked.objects], site.url))
+        handler.answer(200, offers([*more, *asked.objects], site.url))
 
     with serve(answer) as site:
         server = uploaded.Server(site.url, "")
@@ -413,8 +401,8 @@ def test_a_batch_of_a_million_strangers() -> None:
 def test_answers_that_are_no_batch(body: bytes) -> None:
     """HTML, deep JSON, numbers of a million digits or nothing at all come in place of a batch."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        reply(handler, 200, body)
+    def answer(handler: Handler, asked: Asked) -> None:
+        handler.answer(200, body)
 
     with serve(answer) as site:
         server = uploaded.Server(site.url, "")
@@ -428,7 +416,7 @@ def test_answers_that_are_no_batch(body: bytes) -> None:
 def test_an_answer_without_end() -> None:
     """The answer to a batch is JSON that does not end."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         handler.send_response(200)
         handler.end_headers()
         handler.wfile.write(b'{"objects": [')
@@ -450,14 +438,14 @@ def test_an_answer_without_end() -> None:
 def test_headers_that_say_where_a_request_ends() -> None:
     """The header that an object is to be asked for with names another host, and line ends."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         header = {"Host": "inside.example", "Content-Length": "5", "X": "y"}
         if asked.path == "/lines/objects/batch":
             header = {"X": "y\r\nHost: inside.example"}
         if asked.path.endswith("/objects/batch"):
-            reply(handler, 200, offers(asked.objects, site.url, header=header))
+            handler.answer(200, offers(asked.objects, site.url, header=header))
         else:
-            reply(handler, 200, b"x")
+            handler.answer(200, b"x")
 
     with serve(answer) as site:
         server = uploaded.Server(site.url, "token")
@@ -478,15 +466,15 @@ def test_headers_that_say_where_a_request_ends() -> None:
 def test_errors_that_quote_a_password(status: int) -> None:
     """What is said of a refusal, or of a URL that is none, quotes its password or signature."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
         if asked.path.endswith("/objects/batch") and status != 401:
             href = f"{site.url}/a b?X-Signature=hidden"
             rows = offers(asked.objects, site.url)
             for row in rows["objects"]:  # type: ignore[attr-defined]
                 row["actions"]["download"]["href"] = href
-            reply(handler, 200, rows)
+            handler.answer(200, rows)
         else:
-            reply(handler, status, {})
+            handler.answer(status, {})
 
     with serve(answer) as site:
         place = site.url.removeprefix("http://")
@@ -622,11 +610,9 @@ def test_settings_of_a_remote_folder(folder: Path, new_repo: NewRepo, tmp_path: 
 def test_a_report_on_what_is_there_already(pull: Repo, github: GitHub) -> None:  # noqa: F811
     """A server says of every object that it has it, so that the check of a pull request passes."""
 
-    def answer(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        if asked.path.endswith("/objects/batch"):
-            reply(handler, 200, offers(asked.objects, site.url))
-        else:
-            reply(handler, 404)
+    def answer(handler: Handler, asked: Asked) -> None:
+        if not batch(handler, asked, site):
+            handler.answer(404)
 
     with serve(answer) as site:
         out, folder = report(pull, github, ok=9, THETA_LFS_URL=f"{site.url}/lfs")
