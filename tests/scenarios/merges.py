@@ -19,10 +19,12 @@ def branches(repo: Repo, base: bytes | None, ours: bytes, theirs: bytes, name: s
         if base is not None:
             repo.write(name, base)
             repo.commit("base")
-        repo.git("checkout", "-q", "-b", "side")
         repo.write(name, theirs)
         repo.commit("theirs")
-        repo.git("checkout", "-q", "main")
+        repo.git("branch", "side")
+        # Back, without having the checkpoint written only to be replaced.
+        repo.git("update-ref", "refs/heads/main", "main~1")
+        repo.git("read-tree", "main")
         repo.write(name, ours)
         repo.commit("ours")
 
