@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from tests.scenarios.repositories import Repo
+from tests.scenarios.warm import Warm
 
 # How long an example takes says how busy the machine is, and nothing of the program.
 settings.register_profile("theta", deadline=None)
@@ -23,6 +24,7 @@ settings.load_profile("theta")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """All cases of the tests that are marked with `sample`, not one in so many."""
+    parser.addoption("--cold", action="store_true", help="start a Python for every `git theta`")
     parser.addoption("--all-cases", action="store_true", help="also those that `sample` leaves out")
 
 
@@ -106,10 +108,30 @@ def sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where `Repo.once` keeps what it made."""
-    Repo.kept = tmp_path_factory.mktemp("kept")
+    """Where `Repo.once` keeps what it made, for all workers; the last one clears it away."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    Repo.kept = folder / "kept"
+    Repo.kept.mkdir(exist_ok=True)
     yield
-    shutil.rmtree(Repo.kept)
+    left = folder / "left"
+    with left.open("a") as file:
+        file.write(".")
+    if left.stat().st_size >= workers:
+        shutil.rmtree(Repo.kept)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm(pytestconfig: pytest.Config) -> Iterator[None]:
+    """What `Repo.theta` runs its commands in, where there is `fork`."""
+    if pytestconfig.getoption("--cold") or sys.platform != "linux":
+        yield
+        return
+    Repo.warm = Warm()
+    yield
+    Repo.warm.close()
 
 
 @pytest.fixture

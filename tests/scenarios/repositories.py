@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import shutil
 import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
+
+from tests.scenarios.warm import PREFIX, Warm
 
 T = TypeVar("T")
 
@@ -18,13 +22,14 @@ class Repo:
     """A work tree and the commands that are run in it."""
 
     kept: ClassVar[Path]
-    _results: ClassVar[dict[str, Any]] = {}
+    warm: ClassVar[Warm | None] = None
+    """What runs `theta`, if there is such a thing; else each one is a Python of its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def once(self, make: Callable[[], T], *arguments: object) -> T:
-        """What `make` does to this repository, and returns; done once, then copied.
+        """What `make` does to this repository, and returns; done once, then copied, by all workers.
 
         Many tests begin with the same history. What they begin with depends on what is in the
         repository, on `make` and on `arguments`, and on nothing else.
@@ -35,14 +40,19 @@ class Repo:
             if path.is_file() and path.name != "index":
                 parts += [str(path.relative_to(self.path)), path.read_bytes().hex()]
         key = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
-        if key in self._results:
+        place = self.kept / key
+        if place.exists():
             shutil.rmtree(self.path)
-            shutil.copytree(self.kept / key, self.path, symlinks=True)
-        else:
-            self._results[key] = make()
-            shutil.copytree(self.path, self.kept / key, symlinks=True)
-        found: T = self._results[key]
-        return found
+            shutil.copytree(place / "files", self.path, symlinks=True)
+            found: T = pickle.loads((place / "result").read_bytes())
+            return found
+        result = make()
+        made = Path(tempfile.mkdtemp(dir=self.kept))
+        shutil.copytree(self.path, made / "files", symlinks=True)
+        (made / "result").write_bytes(pickle.dumps(result))
+        with suppress(OSError):  # another worker was faster
+            made.rename(place)
+        return result
 
     def run(
         self,
@@ -52,16 +62,20 @@ class Repo:
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command here; fails the test on another exit status."""
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env={**os.environ, **(env or {})},
-            timeout=300,
-            check=False,
-        )
+        environment = {**os.environ, **(env or {})}
+        if self.warm is not None and self.warm.takes(command, environment):
+            done = self.warm.run(command, self.path, environment, stdin, 300)
+        else:
+            done = subprocess.run(
+                command,
+                cwd=self.path,
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                env=environment,
+                timeout=300,
+                check=False,
+            )
         assert done.returncode in ok, (
             f"{command} exited with {done.returncode}\n{done.stdout[-4000:]!r}\n"
             f"{done.stderr.decode('utf-8', 'replace')[-4000:]}"
@@ -74,9 +88,7 @@ class Repo:
 
     def theta(self, *arguments: str, **options: object) -> str:
         """What `git theta` prints."""
-        return self.run(
-            sys.executable, "-m", "git_theta_ext.cli.main", *arguments, **options
-        ).stdout.decode()  # type: ignore[arg-type]
+        return self.run(*PREFIX, *arguments, **options).stdout.decode()  # type: ignore[arg-type]
 
     def write(self, name: str, data: bytes) -> Path:
         """Write a file of the work tree."""
