@@ -316,6 +316,7 @@ def test_the_configured_commands_do_their_work(repo: Repo, name: str) -> None:
 # git-lfs beside us
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("body", "times"),
     [

@@ -261,6 +261,7 @@ def test_settings_that_start_python_otherwise_are_told(plain: Repo, flags: str) 
 EVIL = ("", ".", ":/x", "/x:", "/x::/y")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "env",
     [*({"PYTHONPATH": value} for value in EVIL), {"PYTHONUSERBASE": "."}, {"PYTHONHOME": "."},

@@ -118,6 +118,7 @@ def test_a_block_of_gguf_has_the_bytes_of_one_side(repo: Repo) -> None:
     assert content(repo, "m.gguf") == theirs
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "kind", [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
 )
@@ -214,6 +215,7 @@ W = {f"l.{n}.weight": np.full((16, 32), n, np.float32) for n in range(3)}
 TRAINED = {name: value + 1 for name, value in W.items()}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model.", "encoder."])
 @pytest.mark.parametrize("flipped", [False, True])
 def test_a_uniform_rename_is_followed(repo: Repo, prefix: str, flipped: bool) -> None:

@@ -23,6 +23,7 @@ def stored(repo: Repo) -> int:
     return sum(path.stat().st_size for path in objects if path.is_file())
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "changes",
     [

@@ -78,6 +78,7 @@ def test_what_is_missing_is_named_and_the_rest_is_reported(
     assert "::error::1 object" in out
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
 def test_nothing_is_asked_after_a_refusal(pull: Repo, github: GitHub, status: int) -> None:
     for at in range(3):

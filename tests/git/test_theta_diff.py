@@ -193,6 +193,7 @@ def test_another_container(repo: Repo) -> None:
     assert "container: <code>safetensors</code> → <code>torch-zip</code>" in markdown
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("form", ["markdown", "html"])
 @pytest.mark.parametrize("words", [["HEAD~1", "HEAD"], ["HEAD~1..HEAD"], ["HEAD~1...HEAD"]])
 def test_a_report_names_the_commits(versions: Repo, form: str, words: list[str]) -> None:

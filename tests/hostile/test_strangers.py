@@ -415,6 +415,7 @@ ODD = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("url", ODD)
 def test_urls_that_would_be_options_are_refused(new_repo: Callable[..., Repo], url: str) -> None:
     repo = new_repo("repo")
