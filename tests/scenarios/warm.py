@@ -131,7 +131,7 @@ def _import_everything() -> None:
     from git_theta_ext.git import process
 
     for module, _ in main.VERBS.values():
-        importlib.import_module(f"git_theta_ext.cli.{module}")
+        importlib.import_module(f"git_theta_ext.cli.verbs.{module}")
     for name in ("numpy", "ml_dtypes", "zstandard", "git_theta_ext.git.libgit2"):
         importlib.import_module(name)
     process._gitpython()

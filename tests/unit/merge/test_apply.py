@@ -10,13 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.checkpoints.smudge import Smudger
-from git_theta_ext.core.names import natural_key
-from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
-from git_theta_ext.core.values import values_dtype
-from git_theta_ext.formats import safetensors
-from git_theta_ext.formats.layout import skeleton
-from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.merge.combine.apply import Merged, merge
 from git_theta_ext.merge.decide.kinds import kind_of
 from git_theta_ext.merge.decide.plan import make_plan
@@ -26,42 +19,12 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
 from tests.scenarios.checkpoints import Tensors, awkward
 from tests.scenarios.checkpoints import safetensors as file_of
-
-_TYPES = {
-    np.dtype(np.float32): "F32", np.dtype(np.float64): "F64", np.dtype(np.float16): "F16",
-    np.dtype(ml_dtypes.bfloat16): "BF16", np.dtype(np.int64): "I64", np.dtype(np.bool_): "BOOL",
-    np.dtype(ml_dtypes.float8_e4m3fn): "F8_E4M3", np.dtype(ml_dtypes.float8_e5m2): "F8_E5M2",
-    np.dtype(np.int8): "I8", np.dtype(np.int32): "I32",
-}  # fmt: skip
+from tests.scenarios.merged import TYPES, content, manifest
 
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> Blocks:
     return Blocks(Store(tmp_path_factory.mktemp("store")))
-
-
-def manifest(blocks: Blocks, tensors: Tensors) -> Manifest:
-    infos, entries = {}, []
-    for name, value in tensors.items():
-        info = TensorInfo(name, DTYPES[_TYPES[value.dtype]], value.shape)
-        data = np.ascontiguousarray(value).tobytes()
-        found, start = [], 0
-        for spec in cut(info):
-            part = np.frombuffer(data[start : start + spec.nbytes], values_dtype(spec.dtype))
-            found.append(blocks.write(spec, part))
-            start += spec.nbytes
-        infos[name] = info
-        entries.append(Entry(info, tuple(found)))
-    entries.sort(key=lambda entry: natural_key(entry.tensor.name))
-    layout = safetensors.build(infos)
-    return Manifest("safetensors", blocks.write_bytes(skeleton.encode(layout)), tuple(entries))
-
-
-def content(blocks: Blocks, merged: Merged) -> bytes:
-    """The checkpoint that results; making it also checks that structure and tensors agree."""
-    found = bytearray()
-    Smudger(merged.manifest, blocks).write(found.extend)
-    return bytes(found)
 
 
 def run(blocks: Blocks, *versions: Tensors, choice: Choice = CONFLICT) -> Merged:
@@ -134,7 +97,7 @@ def test_a_side_that_did_nothing_changes_nothing(blocks: Blocks) -> None:
 
 @pytest.mark.parametrize("kind", ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"])
 def test_blending_is_rounded_once_in_every_dtype(blocks: Blocks, kind: str) -> None:
-    dtype = next(key for key, value in _TYPES.items() if value == kind)
+    dtype = next(key for key, value in TYPES.items() if value == kind)
     base = np.zeros(300).astype(dtype)
     ours, theirs = np.linspace(1, 2, 300).astype(dtype), np.linspace(2, 3, 300).astype(dtype)
     merged = run(blocks, {"w": base}, {"w": ours}, {"w": theirs}, choice=Choice("average"))

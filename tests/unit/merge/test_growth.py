@@ -16,10 +16,9 @@ from git_theta_ext.merge.decide.scaling import GROWS, Configs, Scale, Scalings, 
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.policy import parse_choice, parse_file
 from git_theta_ext.objects.blocks import Blocks
-from tests.unit.merge.test_apply import content, manifest
-from tests.unit.merge.test_products import A, B, blocks, config, factors, load
+from tests.scenarios.factors import A, B, config, factors, load
+from tests.scenarios.merged import content, manifest
 
-__all__ = ["blocks"]
 GROW = Choice("average", (("rank", "grow"),))
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -15,34 +13,16 @@ from git_theta_ext.merge.combine.apply import Merged, merge
 from git_theta_ext.merge.decide.scaling import Configs, Scalings, Text, Unknown
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.store.store import Store
 from tests.scenarios.checkpoints import Tensors
-from tests.unit.merge.test_apply import content, manifest
+from tests.scenarios.factors import MODULE, A, B, config, factors, load
+from tests.scenarios.merged import content, manifest
 
-MODULE = "base_model.model.l.0.q"
-A, B = f"{MODULE}.lora_A.weight", f"{MODULE}.lora_B.weight"
 SHARES = {
     "average": (0.5, 0.5, 0.0),
     "task-arithmetic": (1.0, 1.0, -1.0),
     "reapply": (1.0, 1.0, -1.0),
 }
-KINDS = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 Three = tuple[int, int, int]
-
-
-@pytest.fixture
-def blocks(tmp_path: Path) -> Blocks:
-    return Blocks(Store(tmp_path))
-
-
-def factors(seed: int, rank: int, kind: type = np.float32) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(seed)
-    pair = {A: random.normal(size=(rank, 40)), B: random.normal(size=(24, rank))}
-    return {name: value.astype(kind) for name, value in pair.items()}
-
-
-def config(rank: int, alpha: float = 16, **more: object) -> bytes:
-    return json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": alpha, **more}).encode()
 
 
 def merged(
@@ -56,17 +36,6 @@ def merged(
 
 def product(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(tensors[B].astype(np.float64) @ tensors[A].astype(np.float64))
-
-
-def load(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, bfloat16 too."""
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    found = {}
-    for name, one in header.items():
-        first, last = (start + at for at in one["data_offsets"])
-        found[name] = np.frombuffer(data[first:last], KINDS[one["dtype"]]).reshape(one["shape"])
-    return found
 
 
 def cut_off(wanted: np.ndarray, rank: int) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ml_dtypes
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from git_theta_ext.manifest.model import Block
 from git_theta_ext.merge.combine.encoding import encode_merged
 from git_theta_ext.merge.combine.values import compare, measure, split
 from git_theta_ext.objects.blocks import Blocks, Shared
-from git_theta_ext.objects.store.store import Store
 
 COUNT = 70_000
 SPEC = BlockSpec(DTYPES["F32"], (COUNT,))
@@ -25,11 +22,6 @@ def moved(values: np.ndarray, seed: int, share: float = 1.0) -> np.ndarray:
     step = 1e-4 * random.standard_normal(COUNT, np.float32)
     floats = values.view(np.float32) + np.where(random.random(COUNT) < share, step, 0)
     return floats.astype(np.float32).view(np.uint32)
-
-
-@pytest.fixture
-def blocks(tmp_path: Path) -> Blocks:
-    return Blocks(Store(tmp_path))
 
 
 @pytest.fixture
