@@ -7,7 +7,7 @@ import pytest
 
 from tests.scenarios.advised import advised, do, only
 from tests.scenarios.checkpoints import safetensors
-from tests.scenarios.diverged import BASE, OURS, THEIRS
+from tests.scenarios.diverged import APART, BASE, OURS, THEIRS
 from tests.scenarios.merges import branches, st
 from tests.scenarios.repositories import Repo
 
@@ -85,6 +85,26 @@ def test_markers_of_a_merge_as_text(repo: Repo) -> None:
     do(repo, command.replace("--strategy S", "--strategy theirs"), "sub folder")
     repo.git("add", NAME)
     assert (repo.path / NAME).read_bytes() == st(BASE, THEIRS)
+
+
+def test_a_merge_without_the_driver_in_which_nothing_is_open(repo: Repo) -> None:
+    """What stands in the work tree is ours alone: to take that would lose theirs."""
+    branches(repo, st(BASE), st(BASE, OURS), st(BASE, APART), NAME)
+    repo.run("git", "-c", "merge.theta.driver=false", "merge", "side", ok=(1,))
+    assert (repo.path / NAME).read_bytes() == st(BASE, OURS)
+    do(repo, only(repo.theta("resolve", NAME), "git add"))
+    assert (repo.path / NAME).read_bytes() == st(BASE, OURS, APART)
+    repo.git("commit", "-q", "--no-edit")
+    assert repo.status() == ""
+
+
+def test_what_is_listed_as_open_says_how_to_go_on(stopped: Repo) -> None:
+    stopped.run("git", "merge", "side", ok=(1,))
+    listed = stopped.theta("resolve", NAME, ok=(1,))
+    command = only(listed, "resolve")
+    add = only(do(stopped, command.replace("average", "theirs")), "git add")
+    do(stopped, add)
+    assert (stopped.path / NAME).read_bytes() == st(BASE, THEIRS)
 
 
 def test_a_branch_that_is_none(stopped: Repo) -> None:

@@ -135,6 +135,9 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/cli/verbs/resolve.py": {
         "{printable(path)}: nothing is open; to take it: git add {to_add(conflict)}": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
+        "git theta resolve {name} --strategy ours (or theirs)": "test_advice_sharded.test_other_keys_are_merged_and_a_side_is_asked_for_where_they_collide",
+        "git theta resolve FILE": "test_advice_sharded.test_what_only_tensors_have_is_refused",
+        "{path}: written from the shards; to take it: git add {name}": "test_advice_sharded.test_status_names_what_settles_an_index",
     },
     "git_theta_ext/cli/verbs/show.py": {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
@@ -153,6 +156,7 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/cli/verbs/track.py": {
         "git theta track '*.safetensors'": "test_not_set_up.test_an_empty_pattern_is_called_so",
+        "git lfs untrack PATTERN removes it": "test_advice_moving_in.test_what_git_lfs_tracked_before_can_be_untracked",
         "Now run: git add .gitattributes": "test_advice_moving_in.test_track_advises_what_stages_the_patterns",
         "run git theta track in the folder that holds the checkpoints": "test_advice_setup.test_a_pattern_of_another_folder",
         "git theta track FILE": "test_advice_setup.test_a_folder_is_tracked_by_what_is_in_it",
@@ -214,7 +218,7 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/merge/conflicts/explain.py": {
         "… and {len(found) - MAX_LINES} more: git theta status": "test_advice_merging.test_what_is_open_is_listed_to_the_end",
-        "git theta resolve {word(where_git_was_started(model))}": "test_merge_sharded.test_gits_own_merge_says_what_to_do_and_is_resolved",
+        "git theta resolve {word(where_git_was_started(model))}": "test_advice_sharded.test_the_printed_command_merges_what_moved",
     },
     "git_theta_ext/merge/conflicts/hints.py": {
         "git checkout --ours -- {name} (or --theirs: no strategy fits all of it)": "test_merge_coupled.test_every_hint_settles_what_it_is_given_for",
@@ -229,7 +233,7 @@ RUN: dict[str, dict[str, str]] = {
         "git branch -a": "test_advice_merging.test_a_branch_that_is_none",
         "merge these branches one at a time: git theta merge BRANCH": "test_merge_several.test_mistakes",
         "merge them one at a time: git theta merge BRANCH": "test_merge_several.test_mistakes",
-        "merge it by itself first: git merge {name}": "test_merge_several.test_mistakes",
+        "merge it by itself first: git theta merge {name}": "test_merge_several.test_mistakes",
     },
     "git_theta_ext/merge/decide/scaling.py": {
         "rank=grow changes {CONFIG} too, which only git theta resolve and git theta merge do": "test_merge_adapters.test_the_driver_leaves_it_to_a_verb_and_says_to_which",
@@ -238,6 +242,14 @@ RUN: dict[str, dict[str, str]] = {
         "git status shows what is": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
         "to keep it: git add {name} to delete it: git rm {name}": "test_advice_merging.test_deleted_on_one_side",
         "to settle all shards of the model together: git theta resolve MODEL": "test_merge_sharded.test_gits_own_merge_says_what_to_do_and_is_resolved",
+    },
+    "git_theta_ext/merge/branches/models.py": {
+        "git status shows what is": "test_advice_sharded.test_nothing_of_the_model_is_in_conflict",
+        "to settle all shards of the model together: git theta resolve MODEL": "test_advice_sharded.test_a_shard_whose_tensor_moved_is_not_settled_by_itself",
+    },
+    "git_theta_ext/merge/conflicts/shard_index.py": {
+        "correct it by hand, then: git add FILE": "test_advice_sharded.test_a_text_that_is_no_index",
+        "git theta resolve FILE": "test_advice_sharded.test_status_names_what_settles_an_index",
     },
     "git_theta_ext/objects/transfer/pointers.py": {
         "To silence this: git config {SETTING} false": "test_pointer_ref.test_it_can_be_switched_off",

@@ -22,9 +22,11 @@ def _texts(node: ast.AST) -> Iterator[str]:
     text = _text(node)
     if text is not None:
         yield text
-    else:
+    if text is None or isinstance(node, ast.BinOp):
+        # Of a sum, only what is no text itself: a call in it may have texts of its own.
         for child in ast.iter_child_nodes(node):
-            yield from _texts(child)
+            if text is None or _text(child) is None:
+                yield from _texts(child)
 
 
 def _text(node: ast.AST) -> str | None:

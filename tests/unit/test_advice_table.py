@@ -50,3 +50,12 @@ def test_the_collector_sees_parts_of_f_strings_and_sums() -> None:
 
     text = 'raise E(f"x {name}: git theta {verb} it", hint="or " + "git add " + path)'
     assert list(_texts(ast.parse(text))) == ["x {name}: git theta {verb} it", "or git add {…}"]
+
+
+def test_the_collector_looks_into_the_calls_of_a_sum() -> None:
+    from tests.suggestions import _texts
+
+    assert list(_texts(ast.parse('f("git add FILE") + " takes it"'))) == [
+        "{…} takes it",
+        "git add FILE",
+    ]

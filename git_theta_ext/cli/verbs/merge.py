@@ -14,6 +14,7 @@ from git_theta_ext.cli.verbs import merge_several
 from git_theta_ext.cli.verbs.allow import shown
 from git_theta_ext.core.advice import word
 from git_theta_ext.core.errors import RepositoryError, ThetaError, UsageError
+from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import from_program, plural, printable, table
 from git_theta_ext.git import installation
@@ -38,6 +39,7 @@ from git_theta_ext.merge.combine.statistics import measured_strategies, statisti
 from git_theta_ext.merge.conflicts.explain import advice, figures, notes, open_lines
 from git_theta_ext.merge.conflicts.hints import common
 from git_theta_ext.merge.conflicts.resolve import Conflict
+from git_theta_ext.merge.conflicts.shard_index import changed_on_both, how_to_settle, in_conflict
 from git_theta_ext.merge.decide.beside_adapter import scalings_ahead
 from git_theta_ext.merge.decide.changed_on_both import Heads, pairs
 from git_theta_ext.merge.decide.plan import make_plan
@@ -109,9 +111,9 @@ def run(args: argparse.Namespace) -> int:
     heads = Heads.find(repository, args.other)
     if args.plan:
         return _plan(repository, heads, choice)
-    models = resharded(repository, heads)
+    models = {*resharded(repository, heads), *changed_on_both(repository, heads)}
     if models:
-        return _merge_models(repository, args, choice, heads, models)
+        return _merge_models(repository, args, choice, heads, sorted(models, key=natural_key))
     return _merge(repository, args, choice)
 
 
@@ -130,6 +132,7 @@ def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | No
         status, output, errors = _git(repository, "commit", "--no-edit", "--cleanup=strip")
         _pass_on(output, errors)
         return RepositoryError.exit_code if status else 0
+    _tell_of_indices(repository)
     return _code(repository, status)
 
 
@@ -156,6 +159,12 @@ def _settle_grown(repository: Repository) -> bool:
             print(f"{printable(path)}: settled, with {CONFIG} beside it")
             settled = True
     return settled and not repository.git("ls-files", "--unmerged", "-z")
+
+
+def _tell_of_indices(repository: Repository) -> None:
+    """Say what settles indices of shards that are in conflict, for Git takes them for texts."""
+    for path, merged in in_conflict(repository):
+        print(f"  to settle the index of shards: {how_to_settle(repository, path, merged=merged)}")
 
 
 def _code(repository: Repository, status: int) -> int:
@@ -198,8 +207,8 @@ def _merge_models(
         merged = conflict.finish(blocks)
         name = printable(pattern)
         print(
-            f"{name}: tensors moved between shards, or coupled ones lie in several, so all shards "
-            "are merged as one model"
+            f"{name}: tensors moved between shards, coupled ones lie in several, or both sides "
+            "changed the index, so all shards are merged as one model"
         )
         for line in notes(merged):
             print(line)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from git_theta_ext.checkpoints.shards import names_model
 from git_theta_ext.cli.verbs import mergetool_git
 from git_theta_ext.cli.verbs.mergetool_lines import by_lines
-from git_theta_ext.cli.verbs.resolve import to_add
+from git_theta_ext.cli.verbs.resolve import to_add, write_index
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable
@@ -26,6 +26,7 @@ from git_theta_ext.merge.branches.models import ModelConflict
 from git_theta_ext.merge.conflicts import distance, drafts
 from git_theta_ext.merge.conflicts.board import Board, Leave, Settling
 from git_theta_ext.merge.conflicts.resolve import Conflict
+from git_theta_ext.merge.conflicts.shard_index import IndexConflict
 from git_theta_ext.objects.blocks import Blocks
 
 _FAILURES = 100
@@ -56,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
     path = from_top(repository, args.file)
     if args.backup is not None and not mergetool_git.is_checkpoint(repository, path):
         return mergetool_git.hand_on(args.file)
+    index = IndexConflict.find(repository, path) if names_model(path) else None
+    if index is not None:
+        return write_index(index)
     kind = ModelConflict if names_model(path) else Conflict
     before = kind.find(repository, path, os.environ)
     conflict, kept = drafts.resumed(before)

@@ -13,13 +13,15 @@ from git_theta_ext.core import advice
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, to_json
 from git_theta_ext.git import installation
-from git_theta_ext.git.paths import from_here, from_top
+from git_theta_ext.git.paths import advise, from_here, from_top
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.merge.branches.models import ModelConflict
+from git_theta_ext.merge.branches.models import ModelConflict, require_unmoved
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.apply import UNFIT, Merged
 from git_theta_ext.merge.conflicts.explain import notes, open_lines
+from git_theta_ext.merge.conflicts.hints import resolving
 from git_theta_ext.merge.conflicts.resolve import Conflict
+from git_theta_ext.merge.conflicts.shard_index import IndexConflict
 from git_theta_ext.objects.blocks import Blocks
 
 
@@ -56,8 +58,13 @@ def run(args: argparse.Namespace) -> int:
     """Resolve; 0 when nothing is open any more, else 1."""
     repository = Repository.discover()
     path = from_top(repository, args.file)
+    index = IndexConflict.find(repository, path) if names_model(path) else None
+    if index is not None:
+        return _settle_index(index, args)
     kind = ModelConflict if names_model(path) else Conflict
     conflict = kind.find(repository, path, os.environ)
+    if not isinstance(conflict, ModelConflict):
+        require_unmoved(conflict)
     choice = choice_of(args)
     if choice is not None or args.structure or args.undo or args.abort:
         installation.require(repository)
@@ -70,7 +77,12 @@ def run(args: argparse.Namespace) -> int:
     elif choice is None and args.structure is None:
         if args.tensor:
             raise UsageError("--tensor needs --strategy S")
+        conflict.require_conflict()
         merged = conflict.merged(blocks)
+        if not merged.open and not conflict.written:
+            # What stands in the work tree is not this result: see `Conflict.written`.
+            installation.require(repository)
+            merged = conflict.finish(blocks)
     else:
         merged = _resolve(conflict, args, str(choice) if choice else None, blocks)
     return _report(conflict, merged, args.json)
@@ -116,7 +128,50 @@ def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
     print(f"{printable(path)}: {plural(len(merged.open), 'part')} open, where ours stands:")
     for line in open_lines(merged.open):
         print(f"  {line}")
+    print("to go on:")
+    for line in resolving(advice.word(from_here(conflict.repository, path)), merged):
+        print(line)
     return 1
+
+
+def _settle_index(index: IndexConflict, args: argparse.Namespace) -> int:
+    """Settle an index whose shards are merged; the exit code.
+
+    Raises:
+        UsageError: an option was given that only tensors have.
+    """
+    if args.tensor or args.undo or args.abort:
+        raise UsageError(
+            f"the shards of {index.path} are merged; it alone is in conflict",
+            hint=advise(index.repository, "git theta resolve FILE", index.path),
+        )
+    side = args.structure or (args.strategy if args.strategy in ("ours", "theirs") else None)
+    return write_index(index, side, json=args.json)
+
+
+def write_index(
+    index: IndexConflict, side: skeleton.Side | None = None, *, json: bool = False
+) -> int:
+    """Write an index whose shards are merged, and say so; 1 where a side must be chosen first.
+
+    Raises:
+        UsageError: no side has an index.
+        StoreError: it cannot be written.
+    """
+    name, path = advice.word(from_here(index.repository, index.path)), printable(index.path)
+    text, found = index.text(side)
+    if not found:
+        index.write(text)
+    if json:
+        print(to_json({"path": index.path, "open": found, "notes": []}))
+    elif found:
+        print(f"{path}: {plural(len(found), 'key')} open:")
+        for line in open_lines(found):
+            print(f"  {line}")
+        print(f"to go on:\n    git theta resolve {name} --strategy ours   (or theirs)")
+    else:
+        print(f"{path}: written from the shards; to take it: git add {name}")
+    return 1 if found else 0
 
 
 def to_add(conflict: Conflict) -> str:

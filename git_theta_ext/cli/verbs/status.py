@@ -20,6 +20,7 @@ from git_theta_ext.git.repository import IndexEntry, Repository, skips_smudge
 from git_theta_ext.git.trees import blob_sizes
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.merge.conflicts.explain import open_lines
+from git_theta_ext.merge.conflicts.shard_index import how_to_settle, in_conflict
 from git_theta_ext.merge.conflicts.state import key_of, load
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
@@ -65,6 +66,9 @@ def collect(repository: Repository) -> dict[str, Any]:
         "patterns": patterns,
         "links": links.tracked(repository),
         "files": _files(repository),
+        "indices": [
+            {"path": path, "shards_merged": merged} for path, merged in in_conflict(repository)
+        ],
     }
 
 
@@ -186,7 +190,7 @@ def _show(repository: Repository, report: dict[str, Any]) -> None:
             # All of them: messages that name some end with "and N more: git theta status".
             for line in open_lines(row["open"], len(row["open"])):
                 print(f"  {line}")
-    for line in _advice(repository, report["files"]):
+    for line in _advice(repository, report):
         print(line)
 
 
@@ -219,10 +223,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [*cells, ", ".join(remarks) or "up to date"]
 
 
-def _advice(repository: Repository, rows: list[dict[str, Any]]) -> list[str]:
-    lines = []
+def _advice(repository: Repository, report: dict[str, Any]) -> list[str]:
+    lines, rows = [], report["files"]
     if any(row["conflict"] for row in rows):
         lines.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
+    for row in report["indices"]:
+        way = how_to_settle(repository, row["path"], merged=row["shards_merged"])
+        lines.append(f"conflict in {printable(row['path'])}, an index of shards: {way}")
     if any(row.get("missing_objects") for row in rows):
         lines.append("missing objects: git theta fetch")
     if any(row["work_tree"] == "manifest" for row in rows):

@@ -7,12 +7,9 @@ is cut as the side did that moved tensors.
 
 from __future__ import annotations
 
-import json
-import posixpath
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from git_theta_ext.checkpoints import shards as sharded
 from git_theta_ext.checkpoints.shards import Model
@@ -23,6 +20,7 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
+from git_theta_ext.git.paths import advise
 from git_theta_ext.git.repository import Repository, is_file_at
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.git.work_tree import WorkTree
@@ -33,6 +31,7 @@ from git_theta_ext.merge.combine.growth import settings_for
 from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.skeleton import Side, Structure, merge_metadata, merge_order
 from git_theta_ext.merge.combine.statistics import statistics_of
+from git_theta_ext.merge.conflicts import shard_index
 from git_theta_ext.merge.conflicts.resolve import Conflict, operation_under_way
 from git_theta_ext.merge.conflicts.state import State, key_of, load
 from git_theta_ext.merge.decide.beside_adapter import scalings_under_way
@@ -143,6 +142,36 @@ def _model(repository: Repository, commit: str | None, path: str) -> Model | Non
     return found
 
 
+def require_unmoved(conflict: Conflict) -> None:
+    """Refuse to settle a shard by itself where a tensor that collides in it has moved to another.
+
+    To take either side there would leave the tensor twice, or not at all.
+
+    Raises:
+        UsageError: one has.
+    """
+    pattern = sharded.model_of(conflict.path)
+    gone = [one for one in conflict.plan().decisions if "removed" in (one.ours, one.theirs)]
+    gone = [one for one in gone if {one.ours, one.theirs} & {"changed", "retyped"}]
+    if pattern is None or not gone:
+        return
+    try:
+        heads = heads_under_way(conflict.repository)
+    except UsageError:
+        return  # a stash: its shards are settled one by one
+    for side, commit in (("ours", heads.ours), ("theirs", heads.theirs)):
+        model = sharded.find(conflict.repository, commit, pattern)
+        places = {} if model is None else places_of(model)
+        for one in gone:
+            if (one.ours if side == "ours" else one.theirs) == "removed" and one.name in places:
+                hint = "to settle all shards of the model together: git theta resolve MODEL"
+                raise UsageError(
+                    f"{one.name} is in {places[one.name]} in {side}, and was changed in "
+                    f"{conflict.path} in the other",
+                    hint=advise(conflict.repository, hint, pattern, "MODEL"),
+                )
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConflict(Conflict):
     """A sharded model under merge: as a `Conflict`, its versions joined from their shards.
@@ -194,8 +223,18 @@ class ModelConflict(Conflict):
     @property
     def paths(self) -> list[str]:
         """What `git add -A` takes the result with: the shards' pattern, and the index."""
-        index = self._index_path()
-        return [self.path] if self._index(index) is None else [self.path, index]
+        has_index = any(text and sharded.is_index(text) for text in self._index_texts()[1:])
+        return [self.path, shard_index.path_of(self.path)] if has_index else [self.path]
+
+    def require_conflict(self) -> None:
+        """Refuse where neither a shard nor the index is in conflict.
+
+        Raises:
+            UsageError: none is.
+        """
+        names = (f":(top,glob){name}" for name in self.paths)
+        if not any(entry.stage for entry in self.repository.index(*names)):
+            raise UsageError(f"{self.path} is not in conflict", hint="git status   shows what is")
 
     def merged(self, blocks: Blocks) -> Merged:
         """The result of what was chosen so far, all shards in one manifest that stands nowhere."""
@@ -270,31 +309,32 @@ class ModelConflict(Conflict):
             if held[path] or not manifest.entries
         }
 
-    def _index_path(self) -> str:
-        return self.path.replace("-*-of-*", "") + ".index.json"
-
-    def _index(self, path: str) -> bytes | None:
-        """The index of the side that says which shard holds what, else the other's.
-
-        A link, or a text that is no index of shards, is none.
-        """
-        heads = (self.heads.ours, self.heads.theirs)
-        for commit in heads if self._side()[0] == "ours" else reversed(heads):
-            oid = self.repository.blob_at(commit, path)
-            if oid is None or not is_file_at(self.repository, commit, path):
-                continue
-            text = self.repository.blob(oid)
-            if sharded.is_index(text):
-                return text
-        return None
-
     def _write_index(self, shards: Mapping[str, Manifest]) -> None:
-        path = self._index_path()
-        text = self._index(path)
-        if text is None:
+        """Write the index from the shards, and say what of its other keys collided."""
+        side = self.state.structure or self._side()[0]
+        before = [dict(model.shards) for model in self.models[1:] if model]
+        made = shard_index.merge_texts(self._index_texts(), side, shards, before)
+        path = shard_index.path_of(self.path)
+        if made is None:
             self._tell_of_none(path)
             return
-        WorkTree(self.repository.top).replace(path, renewed_index(text, shards))
+        text, collided = made
+        WorkTree(self.repository.top).replace(path, text)
+        for key in collided:
+            print(
+                f"git-theta: {printable(path)}: both sides changed {printable(key)}; {side} stands",
+                file=sys.stderr,
+            )
+
+    def _index_texts(self) -> list[bytes | None]:
+        """The index in base, ours and theirs. A link is none."""
+        path = shard_index.path_of(self.path)
+        found: list[bytes | None] = []
+        for commit in (self.heads.base, self.heads.ours, self.heads.theirs):
+            oid = None if commit is None else self.repository.blob_at(commit, path)
+            there = oid and commit and is_file_at(self.repository, commit, path)
+            found.append(self.repository.blob(oid) if oid and there else None)
+        return found
 
     def _tell_of_none(self, path: str) -> None:
         """Say that what stands in the index's place is none, so that it does not go unnoticed."""
@@ -305,28 +345,6 @@ class ModelConflict(Conflict):
                 "Git merged it",
                 file=sys.stderr,
             )
-
-
-def renewed_index(text: bytes, shards: Mapping[str, Manifest]) -> bytes:
-    """An index of shards that says where each tensor is now; its other keys are kept.
-
-    The text itself where it is right already. It has to be an index; see `sharded.is_index`.
-    """
-    document: Any = json.loads(text)
-    before = document["weight_map"]
-    places = {
-        entry.tensor.name: (posixpath.basename(path), entry.tensor.nbytes)
-        for path, manifest in shards.items()
-        for entry in manifest.entries
-        if not entry.opaque
-    }
-    now = {name: places[name][0] for name in sorted(places)}
-    if before == now:
-        return text
-    document["weight_map"] = now
-    if isinstance(document.get("metadata"), dict) and "total_size" in document["metadata"]:
-        document["metadata"]["total_size"] = sum(size for _, size in places.values())
-    return (json.dumps(document, indent=2) + "\n").encode()
 
 
 def _read(manifest: Manifest, blocks: Blocks) -> Skeleton:

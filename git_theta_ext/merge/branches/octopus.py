@@ -160,7 +160,7 @@ def _other_files(repository: Repository, branches: Branches) -> str:
         if paths:
             raise UsageError(
                 f"{paths[0]} collides when {name} is merged too; nothing was changed",
-                hint=f"merge it by itself first: git merge {name}",
+                hint=f"merge it by itself first: git theta merge {name}",
             )
         current = _commit(repository, tree, (current, commit), "together")
     return tree

@@ -71,12 +71,12 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
     from git_theta_ext.merge.conflicts.hints import commands
 
     name = word(where_git_was_started(path))
-    lines += commands(name, merged)
     model = model_of(path)
     if model is not None and any(map(_moved, merged.outcomes)):
         lines.append("  if tensors moved to other shards, settle all shards together:")
         lines.append(f"    git theta resolve {word(where_git_was_started(model))}")
-    return lines
+        lines.append("  if they were removed from the model:")
+    return lines + commands(name, merged)
 
 
 def _moved(outcome: Outcome) -> bool:

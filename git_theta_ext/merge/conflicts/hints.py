@@ -63,6 +63,12 @@ def commands(name: str, merged: Merged) -> list[str]:
             f"    git checkout --ours -- {name}   (or --theirs: no strategy fits all of it)",
             f"    git add {name}",
         ]
+    return [*resolving(name, merged), f"    git add {name}"]
+
+
+def resolving(name: str, merged: Merged) -> list[str]:
+    """The calls of `git theta resolve` among `commands`: they write, and say what to add."""
+    names = common([merged]) or _SIDES
     others = f"   (or {', '.join(names[1:])})" if names[1:] else ""
     lines = [f"    git theta resolve {name} --strategy {names[0]}{others}"]
     blended = sum("average" in settling(one) for one in merged.outcomes if one.open)
@@ -75,4 +81,4 @@ def commands(name: str, merged: Merged) -> list[str]:
         lines.append(
             f"    once {CONFIG} is settled and added: git theta resolve {name} --strategy average"
         )
-    return [*lines, f"    git add {name}"]
+    return lines

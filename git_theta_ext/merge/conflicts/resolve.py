@@ -118,6 +118,19 @@ class Conflict:
         """The result of what was chosen so far."""
         return carry_out(self.plan(), blocks, self.state.structure, self.statistics(blocks))
 
+    def require_conflict(self) -> None:
+        """Refuse what is not in conflict; `find` has done so for a single path."""
+
+    @property
+    def written(self) -> bool:
+        """Whether a result in which nothing is open was written before.
+
+        It was not where Git merged without the driver, or shard by shard: what stands in the work
+        tree is then one side, or has conflict markers.
+        """
+        known = load(self.repository, self.key)
+        return known is not None and not known.open
+
     def with_open(self, found: Mapping[str, str]) -> Conflict:
         """The same conflict, now that it is known what is open in it."""
         return replace(self, state=replace(self.state, open=dict(found)))
