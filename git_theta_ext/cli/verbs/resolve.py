@@ -95,11 +95,12 @@ def _resolve(
     if not conflict.state.open:
         # Nothing is remembered of it: find out what is open.
         conflict = conflict.with_open(conflict.merged(blocks).open)
-    if not conflict.state.open and args.tensor is None and choice is not None:
-        print(
-            f"nothing was open, so {choice} settles nothing; --tensor '*' settles anew what both "
-            "sides changed, --undo takes the last resolve back",
-            file=sys.stderr,
+    if conflict.written and not conflict.state.open and args.tensor is None and choice is not None:
+        words = advice.word(from_here(conflict.repository, conflict.path))
+        raise UsageError(
+            f"nothing was open, so {choice} settles nothing",
+            hint=f"git theta resolve {words} --tensor '*' --strategy {choice}   settles anew what "
+            "both sides changed; --undo takes the last resolve back",
         )
     side: skeleton.Side | None = args.structure
     if side is None and args.tensor is None and skeleton.NAME in conflict.state.open:

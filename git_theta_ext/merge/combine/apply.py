@@ -22,7 +22,7 @@ from git_theta_ext.merge.combine.merger import (
 from git_theta_ext.merge.combine.tensor import COPIES, Versions
 from git_theta_ext.merge.combine.values import Measure
 from git_theta_ext.merge.decide.blends import Blend
-from git_theta_ext.merge.decide.decisions import Choose, Decision, Plan, entries_of
+from git_theta_ext.merge.decide.decisions import Choose, Decision, Plan, entries_of, renamed
 from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.strategies.choice import CONFLICT
@@ -251,8 +251,15 @@ class _Work:
             return fitting or Outcome(decision, None, None, UNFIT)
         if decision.action == "merge":
             return self._factor(decision) if decision.leader in self.blended else None
+        if decision.source:
+            return Outcome(decision, self._copied(decision))
         taken = {"theirs": yours, "base": old}.get(decision.action, mine)
         return Outcome(decision, taken)
+
+    def _copied(self, decision: Decision) -> Entry:
+        """A tensor that stays a copy of another one, as the side that is taken has that."""
+        table = self.versions[2 if decision.action == "theirs" else 1]
+        return renamed(table[decision.source], decision.name)
 
     def _fitting(self, decision: Decision) -> Outcome | None:
         """A tensor that has no place in the structure, as the side has it that was chosen."""

@@ -39,7 +39,8 @@ class Decision:
     `standing` is the type that the tensor has in the result: None if it is not in it. `reason`
     says why a tensor is open. `seed_name` is the name that random strategies are seeded by: the
     first one of tied tensors, so that they stay equal. `leader` is the tensor under whose name the
-    coupled group is decided that this one is a member of; empty outside groups.
+    coupled group is decided that this one is a member of; empty outside groups. `source` is the
+    tensor that this one stays a copy of, as the side has it that is taken; else empty.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Decision:
     reason: str = ""
     seed_name: str = ""
     leader: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,11 @@ class Plan:
 def entries_of(manifest: Manifest | None) -> dict[str, Entry]:
     """The tensors of a manifest by name; none without a manifest."""
     return {} if manifest is None else manifest.by_name()
+
+
+def renamed(entry: Entry, name: str) -> Entry:
+    """A tensor under another name."""
+    return replace(entry, tensor=replace(entry.tensor, name=name))
 
 
 def type_of(entry: Entry | None) -> tuple[object, ...] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import DType, TensorInfo
@@ -25,6 +26,7 @@ from git_theta_ext.merge.decide.decisions import (
     Side,
     content_of,
     entries_of,
+    renamed,
     type_of,
 )
 from git_theta_ext.merge.decide.groups import Group, find_groups, joined_groups
@@ -69,8 +71,8 @@ def make_plan(
     if groups is None:
         groups = joined_groups(find_groups(base, (ours, theirs)), lost_renames(old, mine, yours))
     _check_ties(decisions, old, mine, yours)
-    for side, other, label in ((mine, yours, "theirs"), (yours, mine, "ours")):
-        _check_copies(decisions, old, side, (other, label), choose)
+    _check_copies(decisions, old, mine, (yours, "theirs"), choose)
+    _check_copies(decisions, old, yours, (mine, "ours"), choose)
     versions = (base, ours, theirs)
     settled = settle_groups(decisions, groups, versions, choose, scalings or Scalings())
     made = tuple(decisions.values())
@@ -244,7 +246,9 @@ def _check_ties(
             elif any(tied) and one.action == "merge" and one.choice.strategy not in PLAIN:
                 there, here = ("ours", "theirs") if tied[0] else ("theirs", "ours")
                 others = ", ".join(other for other in names if other != name)
-                reason = f"tied to {others} in {there}, untied in {here}"
+                gone = [other for other in names if other not in (yours if tied[0] else mine)]
+                what = f"which {here} removed" if gone == [others] else f"untied in {here}"
+                reason = f"tied to {others} in {there}, {what}"
                 tensor = mine[name].tensor if name in mine else None
                 decisions[name] = replace(one, action="open", standing=tensor, reason=reason)
 
@@ -257,10 +261,13 @@ def _check_copies(
     decisions: dict[str, Decision],
     old: Mapping[str, Entry],
     side: Mapping[str, Entry],
-    other: tuple[Mapping[str, Entry], str],
+    other: tuple[Mapping[str, Entry], Literal["ours", "theirs"]],
     choose: Choose,
 ) -> None:
-    """A tensor added as a copy of one that the other side changed is open: which values is it?"""
+    """A tensor added as a copy of one that the other side changed is open: which values is it?
+
+    The side that added it is taken as it is; of the other one, it gets the values that it copies.
+    """
     entries, label = other
     added = [name for name in side if name not in old and name not in entries]
     copied = {}
@@ -271,6 +278,14 @@ def _check_copies(
             copied[content_of(entry)] = name
     for name in added:
         source = copied.get(content_of(side[name]))
-        if source is not None and choose(name).strategy not in PLAIN:
+        if source is None:
+            continue
+        choice = choose(name)
+        if choice.strategy == label:
+            standing = renamed(entries[source], name).tensor
+            decisions[name] = replace(
+                decisions[name], action=label, standing=standing, choice=choice, source=source
+            )
+        elif choice.strategy not in PLAIN:
             reason = f"a copy of {source}, which {label} changed"
             decisions[name] = replace(decisions[name], action="open", reason=reason)
