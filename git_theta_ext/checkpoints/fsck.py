@@ -31,7 +31,7 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
-from git_theta_ext.objects.transfer import transport
+from git_theta_ext.objects.transfer import endpoints, transport
 
 Kind = Literal["missing", "damaged", "manifest", "block"]
 
@@ -95,6 +95,17 @@ class Progress:
             self._path.unlink(missing_ok=True)
 
 
+def everything_here(repository: Repository) -> Store:
+    """The store, which also finds what git-lfs keeps here, as reading takes it from there.
+
+    A repository that is a remote by its path has objects nowhere else.
+
+    Raises:
+        TransferError: `lfs.storage` names a user who is not there.
+    """
+    return store_of(repository).also(endpoints.lfs_folder(repository, repository.common_dir))
+
+
 def check(
     repository: Repository,
     revisions: Iterable[str] = (),
@@ -113,7 +124,7 @@ def check(
     Raises:
         StoreError: the state of the check cannot be written, or an object cannot be read.
     """
-    store = store_of(repository)
+    store = everything_here(repository)
     report = Report()
     needed: dict[str, UpdateRef] = {}
     jobs: dict[str, tuple[str, str, BlockSpec, Block]] = {}

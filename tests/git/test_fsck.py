@@ -177,3 +177,26 @@ def test_a_bare_clone_without_objects(new_repo: Callable[..., Repo], tmp_path: P
     assert len(found["findings"]) == found["objects"] > 0
     shutil.copytree(repo.path / ".git/theta", bare.path / "theta", dirs_exist_ok=True)
     assert fsck(bare)["findings"] == []
+
+
+def test_a_bare_repository_that_is_a_remote_by_its_path(repo: Repo, tmp_path: Path) -> None:
+    """Its objects are where git-lfs keeps them, and reading finds them there."""
+    repo.write(NAME, version(1))
+    repo.commit()
+    host = Repo(tmp_path / "host.git")
+    repo.git("init", "-q", "--bare", str(host.path))
+    repo.git("push", "-q", str(host.path), "main")
+    assert host.theta("show", f"main:{NAME}")
+    found = fsck(host)
+    assert found["findings"] == []
+    assert found["objects"] > 0
+    objects = [one for one in (host.path / "lfs/objects").rglob("*") if one.is_file()]
+    flip(objects[0])
+    objects[1].unlink()
+    for one in (host.path / "theta/objects").rglob("*"):
+        if one.name in (objects[0].name, objects[1].name):
+            one.unlink()
+    kinds = {one["oid"]: one["kind"] for one in fsck(host, code=5)["findings"]}
+    assert kinds == {objects[0].name: "damaged", objects[1].name: "missing"}
+    host.git("remote", "add", "origin", str(repo.path))
+    assert sorted(fsck(host, "--repair")["repaired"]) == sorted(kinds)

@@ -76,6 +76,12 @@ class Store:
         """A store at another folder, which also finds everything that this one has."""
         return Store(root, self._roots)
 
+    def also(self, *folders: Path) -> Store:
+        """This store, which also finds the objects below further folders."""
+        made = Store(self.root, (*self._roots[1:], *folders))
+        made._verified = self._verified
+        return made
+
     def path(self, oid: str) -> Path:
         """Where an object is, or would be, in the first store."""
         return _object_path(self.root, oid)
