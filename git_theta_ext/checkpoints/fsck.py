@@ -260,7 +260,7 @@ def repair(repository: Repository, report: Report, objects: dict[str, UpdateRef]
     Raises:
         StoreError: the store cannot be written.
     """
-    store = store_of(repository)
+    store = everything_here(repository)
     wanted = [objects[item.oid] for item in report.findings if item.kind in ("missing", "damaged")]
     aside: dict[str, Path] = {}
     try:

@@ -341,7 +341,7 @@ def push(
 
 
 def _doubt(repository: Repository, endpoint: Endpoint, claimed: list[UpdateRef]) -> None:
-    """Raise TransferError where a server that took no bytes of some objects has them not."""
+    """Raise TransferError where a server that took no bytes of some objects lacks them."""
     there = ask(repository, endpoint, claimed)
     lacking = [item for item in claimed if item.oid not in there]
     if lacking:

@@ -158,7 +158,10 @@ def _missing(
         " REMOTE"
     )
     if failed:
-        hint = f"put right what it says, then type: git theta fetch\nor, if it has them not: {hint}"
+        hint = (
+            "put right what it says, then type: git theta fetch\n"
+            f"or, if it does not have them: {hint}"
+        )
     if advice is not None:
         hint = f"about the server that {lfsconfig.NAME} names: {advice}\n{hint}"
     return MissingObjectError(
