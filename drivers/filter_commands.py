@@ -213,9 +213,12 @@ class Commands:
         """
         if not manifest.startswith(_OPAQUE) or not formats.promises(path):
             return
-        from git_theta_ext.objects.transfer.pointer_files import read_pointer  # rarely needed
+        from git_theta_ext.objects.transfer.pointer_files import (  # rarely needed
+            POINTER_BYTES,
+            read_pointer,
+        )
 
-        if read_pointer(source.read(0, min(source.size, 1024))) is not None:
+        if read_pointer(source.read(0, min(source.size, POINTER_BYTES + 1))) is not None:
             reason, way = "it is a pointer of Git LFS", "git lfs pull   brings the file itself"
         else:
             reason = formats.broken_promise(path, source) or "its structure is past a limit"

@@ -241,7 +241,8 @@ def _warn_of_raw_checkpoints(repository: Repository, include: Sequence[str]) -> 
         if raw:
             print(
                 f"git theta: warning: {plural(len(raw), 'tracked file')} committed as a plain blob,"
-                f" such as {printable(raw[0])};\n  to store the next version tensor by tensor:"
+                f" or by git-lfs, such as {printable(raw[0])};"
+                "\n  to store the next version tensor by tensor:"
                 f" {advice.with_name(advice.STORE_BY_TENSOR, raw[0])}",
                 file=sys.stderr,
             )

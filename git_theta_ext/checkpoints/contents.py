@@ -30,12 +30,10 @@ from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.transfer.endpoints import lfs_folder
-from git_theta_ext.objects.transfer.pointer_files import read_pointer
+from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 
 Storage = Literal["tensors", "git-lfs", "whole", "damaged", "work tree"]
 
-_POINTER_BYTES = 1024
-"""A blob longer than this is no pointer (git-lfs, `docs/spec.md`)."""
 _KEPT = 8
 """Contents whose manifests are held at a time: those of a version and of its parents."""
 _SLICE_BYTES = 1 << 20
@@ -119,7 +117,7 @@ class Contents:
             return None
         try:
             with files.plain(self.repository.top / path) as file:
-                pointer = read_pointer(file.read(_POINTER_BYTES + 1))
+                pointer = read_pointer(file.read(POINTER_BYTES + 1))
         except OSError:
             return None
         if pointer is not None:
@@ -139,7 +137,7 @@ class Contents:
             text = self.repository.blob(oid)
             if is_manifest(text[:HEAD_BYTES]):
                 return _stored(oid, name, text)
-            if length <= _POINTER_BYTES and (pointer := read_pointer(text)) is not None:
+            if length <= POINTER_BYTES and (pointer := read_pointer(text)) is not None:
                 return self._pointed(oid, name, pointer)
         return self._read(Content("whole", oid, name, length, None))
 
@@ -212,7 +210,7 @@ def not_plain(repository: Repository, oids: Iterable[str]) -> set[str]:
 
     def look() -> None:
         for oid, text in repository.blobs(batch):
-            small = len(text) <= _POINTER_BYTES
+            small = len(text) <= POINTER_BYTES
             if is_manifest(text[:HEAD_BYTES]) or (small and read_pointer(text) is not None):
                 found.add(oid)
 

@@ -23,9 +23,6 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer.pointer_files import read_pointer
 
-_POINTER_BYTES = 1024
-"""A blob longer than this is no pointer (git-lfs, `docs/spec.md`)."""
-
 
 def manifest_of(text: bytes, path: str, repository: Repository, blocks: Blocks) -> Manifest:
     """The manifest of a blob: of one that holds none, as `git add` of its checkpoint makes it.
@@ -42,7 +39,7 @@ def manifest_of(text: bytes, path: str, repository: Repository, blocks: Blocks) 
     """
     if is_manifest(text[:HEAD_BYTES]):
         return parse_manifest(text)
-    pointer = read_pointer(text) if len(text) <= _POINTER_BYTES else None
+    pointer = read_pointer(text)
     if pointer is None:
         with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
             place = Path(folder) / "checkpoint"

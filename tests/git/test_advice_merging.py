@@ -111,3 +111,25 @@ def test_a_branch_that_is_none(stopped: Repo) -> None:
     for words in (["nope"], ["nope", "side"]):
         said = stopped.run("git", "theta", "merge", *words, ok=(2,)).stderr.decode()
         assert "side" in do(stopped, only(said, "git branch"))
+
+
+def test_status_of_what_is_not_on_both_sides(repo: Repo) -> None:
+    """Renamed to two names: each of the three has its own way on, and none is a strategy."""
+    repo.write(NAME, st(BASE))
+    repo.commit("base")
+    repo.git("checkout", "-q", "-b", "side")
+    repo.git("mv", NAME, "b.safetensors")
+    repo.git("commit", "-q", "-m", "theirs")
+    repo.git("checkout", "-q", "main")
+    repo.git("mv", NAME, "a.safetensors")
+    repo.git("commit", "-q", "-m", "ours")
+    repo.run("git", "merge", "side", ok=(1,))
+    status = repo.theta("status")
+    assert "--strategy" not in status
+    for name, way in (("a.", "git add"), ("b.", "git rm"), ("mine.", "git rm")):
+        (line,) = [one for one in status.splitlines() if "not on both" in one and name in one]
+        do(repo, way + line.partition(way)[2].partition("   ")[0])
+    repo.git("commit", "-q", "--no-edit")
+    assert repo.status() == ""
+    assert (repo.path / "a.safetensors").read_bytes() == st(BASE)
+    assert not (repo.path / "b.safetensors").exists()

@@ -23,7 +23,7 @@ from git_theta_ext.git.trees import blob_sizes, blobs_of
 from git_theta_ext.manifest.model import Manifest, UpdateRef
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.transfer.pointer_files import read_pointer
+from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 
 
 def add_parser(subparsers: Any) -> None:
@@ -151,7 +151,7 @@ def _checkpoints(repository: Repository, commits: list[_Commit]) -> set[str]:
     """
     pairs = {oid: path for commit in commits for path, oid in commit.files}
     named = {oid for oid, _ in reachable.manifest_texts(repository, pairs)}
-    small = [oid for oid, n in blob_sizes(repository, pairs).items() if n <= 1024]
+    small = [oid for oid, n in blob_sizes(repository, pairs).items() if n <= POINTER_BYTES]
     pointers = {oid for oid, text in repository.blobs(small) if read_pointer(text) is not None}
     return {
         path

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from git_theta_ext import formats
+from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.summary import summarise
-from git_theta_ext.cli import links
+from git_theta_ext.cli import leftovers, links, stored_whole
 from git_theta_ext.cli.verbs.track import tracked_patterns
-from git_theta_ext.core import advice, files
+from git_theta_ext.core import files
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.text import paragraph, plural, printable, size, table, to_json
 from git_theta_ext.git import hooks, installation, launch
@@ -20,10 +21,12 @@ from git_theta_ext.git.repository import IndexEntry, Repository, skips_smudge
 from git_theta_ext.git.trees import blob_sizes
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.merge.conflicts.explain import open_lines
+from git_theta_ext.merge.conflicts.resolve import settling_deleted
 from git_theta_ext.merge.conflicts.shard_index import how_to_settle, in_conflict
 from git_theta_ext.merge.conflicts.state import key_of, load
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.transfer.pointer_files import lfs_sizes
 
 
 def add_parser(subparsers: Any) -> None:
@@ -92,14 +95,19 @@ def _files(repository: Repository) -> list[dict[str, Any]]:
     manifests = dict(reachable.manifests(repository, oids))
     changes = _changes(repository) if stages else {}
     sizes = blob_sizes(repository, oids)
+    pointers = lfs_sizes(repository, oids)
     rows = []
     for path, entries in stages.items():
         # Of an unmerged path, our side (stage 2) stands for what is stored.
         entry = next((found for found in entries if found.stage in (0, 2)), entries[0])
         row: dict[str, Any] = {"path": path, "conflict": entry.stage != 0}
-        row |= _stored(blocks, manifests.get(entry.oid), path, sizes.get(entry.oid, 0))
+        if entry.oid in pointers:
+            row |= {"stored_as": stored_whole.LFS, "raw_bytes": pointers[entry.oid]}
+        else:
+            row |= _stored(blocks, manifests.get(entry.oid), path, sizes.get(entry.oid, 0))
         row["work_tree"] = _work_tree(repository.top / path)
         row["open"] = _open(repository, entries) if row["conflict"] else {}
+        row["stages"] = [found.stage for found in entries if found.stage]
         row["staged"], row["modified"] = changes.get(path, (False, False))
         rows.append(row)
     return rows
@@ -110,7 +118,7 @@ def _stored(
 ) -> dict[str, Any]:
     """What the index has at a path: kind of blob, numbers, objects that are not here."""
     if manifest is None:
-        kind = "plain blob" if length else "empty"
+        kind = stored_whole.PLAIN if length else "empty"
         return {"stored_as": kind, "raw_bytes": length}
     if isinstance(manifest, ManifestError):
         return {"stored_as": "damaged manifest", "error": manifest.message}
@@ -139,7 +147,9 @@ def _open(repository: Repository, entries: list[IndexEntry]) -> dict[str, str]:
 
 
 def _work_tree(path: Path) -> str:
-    """What is in the work tree: `checkpoint`, `manifest`, `absent` or `unreadable`."""
+    """The work tree's `checkpoint`, `manifest` or `git-lfs pointer`; `absent` or `unreadable`."""
+    if stored_whole.is_pointer(path):
+        return "git-lfs pointer"
     try:
         with files.plain(path) as file:
             return "manifest" if is_manifest(file.read(HEAD_BYTES)) else "checkpoint"
@@ -225,8 +235,21 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _advice(repository: Repository, report: dict[str, Any]) -> list[str]:
     lines, rows = [], report["files"]
-    if any(row["conflict"] for row in rows):
+    unmerged = [row for row in rows if row["conflict"]]
+    if any({2, 3} <= set(row["stages"]) for row in unmerged):
         lines.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
+    for row in unmerged:
+        if not {2, 3} <= set(row["stages"]) and shards.model_of(row["path"]) is None:
+            way = settling_deleted(repository, row["path"], row["stages"])
+            lines.append(f"{printable(row['path'])} is not on both sides; {way}")
+    models = dict.fromkeys(
+        model
+        for row in unmerged
+        if not {2, 3} <= set(row["stages"]) and (model := shards.model_of(row["path"]))
+    )
+    for model in models:
+        way = advise(repository, "git theta resolve FILE", model)
+        lines.append(f"shards that are not on both sides: {way}")
     for row in report["indices"]:
         way = how_to_settle(repository, row["path"], merged=row["shards_merged"])
         lines.append(f"conflict in {printable(row['path'])}, an index of shards: {way}")
@@ -234,8 +257,11 @@ def _advice(repository: Repository, report: dict[str, Any]) -> list[str]:
         lines.append("missing objects: git theta fetch")
     if any(row["work_tree"] == "manifest" for row in rows):
         lines.append("manifests in the work tree: git theta pull   writes the checkpoints")
-    plain = [row["path"] for row in rows if row["stored_as"] == "plain blob"]
-    if plain:
-        command = advise(repository, advice.STORE_BY_TENSOR, plain[0])
-        lines.append(f"plain blobs: {command}   stores them tensor by tensor")
+    for kind, name in ((stored_whole.PLAIN, "plain blobs"), (stored_whole.LFS, stored_whole.LFS)):
+        paths = [row["path"] for row in rows if row["stored_as"] == kind]
+        if paths:
+            command = stored_whole.how_to_store(repository, paths)
+            lines.append(f"{name}: {command}   stores them tensor by tensor")
+    for path, staged in leftovers.found(repository, [row["path"] for row in rows]):
+        lines.append(leftovers.sentence(repository, path, staged=staged))
     return ["", *(f"  {line}" for line in lines)] if lines else []

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from git_theta_ext import formats
-from git_theta_ext.cli import links
+from git_theta_ext.cli import links, stored_whole
 from git_theta_ext.cli.verbs.install import ensure_hooks, warn_of_missing_hooks
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import StoreError, ThetaError, UsageError
-from git_theta_ext.core.text import plural, printable, to_json
+from git_theta_ext.core.text import printable, to_json
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git import attributes, hooks, installation
-from git_theta_ext.git.paths import advise
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.work_tree import WorkTree, is_link
 from git_theta_ext.manifest.model import HEAD_BYTES, is_manifest
@@ -71,14 +70,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"{printable(path)}: its content is not {promised}; it will be {what}")
     for line in links.sentences(repository, links.tracked(repository)):
         print(line)
-    after = [entry.path for entry in raw_entries(repository) if entry.oid not in before]
-    if after:
-        print(
-            f"{plural(len(after), 'checkpoint')} already committed as a plain blob, such as "
-            f"{printable(after[0])}.\n"
-            f"To store them tensor by tensor: "
-            f"{advise(repository, advice.STORE_BY_TENSOR, after[0])}"
-        )
+    entries = raw_entries(repository)
+    after = {entry.path: entry.oid for entry in entries if entry.oid not in before}
+    for line in stored_whole.sentences(repository, after):
+        print(line)
     return 0
 
 
@@ -156,7 +151,7 @@ def misnamed(repository: Repository) -> Iterator[tuple[str, str, str]]:
     tree = WorkTree(repository.top)
     for name in itertools.islice(dict.fromkeys(listed.split(b"\0")[:-1]), _LOOKED_INTO):
         path = os.fsdecode(name)
-        if not tree.has_file(path):
+        if not tree.has_file(path) or stored_whole.is_pointer(repository.top / path):
             continue
         try:
             with FileSource(repository.top / path) as source:

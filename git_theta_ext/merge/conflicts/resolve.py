@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from git_theta_ext.checkpoints.converted import manifest_of
@@ -30,6 +30,14 @@ from git_theta_ext.objects.blocks import Blocks
 
 _PICKING = ("CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
 _OTHER_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD")
+
+
+def settling_deleted(repository: Repository, path: str, stages: Collection[int]) -> str:
+    """What settles a path in conflict that a side does not have, by the stages that are there."""
+    name = advice.word(from_here(repository, path))
+    if 2 not in stages and 3 not in stages:
+        return f"to delete it: git rm {name}"
+    return f"to keep it: git add {name}   to delete it: git rm {name}"
 
 
 def operation_under_way(repository: Repository) -> Operation:
@@ -66,12 +74,15 @@ class Conflict:
         if 2 not in stages or 3 not in stages:
             gone = "ours" if 2 not in stages else "theirs"
             model = model_of(path)
-            name = advice.word(from_here(repository, path))
-            hint = f"to keep it: git add {name}   to delete it: git rm {name}"
+            hint = settling_deleted(repository, path, stages)
+            if 2 not in stages and 3 not in stages:
+                raise UsageError(f"{path} was deleted or renamed on both sides", hint=hint)
             if model is not None:
                 hint = "to settle all shards of the model together: git theta resolve MODEL"
                 hint = advise(repository, hint, model, "MODEL")
-            raise UsageError(f"{path} was deleted in {gone} and changed in the other", hint=hint)
+            raise UsageError(
+                f"{path} is not in {gone}: deleted, or renamed; the other has it", hint=hint
+            )
         texts = [_text(repository, stages.get(number)) for number in (1, 2, 3)]
         blocks = Blocks.open(repository)
         versions = [manifest_of(text, path, repository, blocks) if text else None for text in texts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from git_theta_ext.core import files
@@ -14,6 +14,9 @@ _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]+\n)*"
     rb"oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
 )
+POINTER_BYTES = 1024
+"""A longer file is no pointer (git-lfs, `docs/spec.md`)."""
+
 _REF = "refs/heads/pointers"
 _SHA256_DIGITS = 64
 
@@ -25,8 +28,15 @@ def pointer_text(item: UpdateRef) -> str:
 
 def read_pointer(text: bytes) -> UpdateRef | None:
     """The object that a pointer file names; None for any other file (git-lfs, `docs/spec.md`)."""
-    match = _POINTER.fullmatch(text)
+    match = _POINTER.fullmatch(text) if len(text) <= POINTER_BYTES else None
     return None if match is None else UpdateRef("lfs", match[1].decode(), int(match[2]))
+
+
+def lfs_sizes(repository: Repository, oids: Sequence[str]) -> dict[str, int]:
+    """Those of the blobs that are pointers, and the bytes of the file of each."""
+    texts = repository.small_blobs(oids, b"version https://git-lfs", POINTER_BYTES)
+    found = ((oid, read_pointer(text)) for oid, text in texts)
+    return {oid: pointer.size for oid, pointer in found if pointer is not None}
 
 
 def pointer_path(item: UpdateRef) -> str:
