@@ -55,6 +55,14 @@ def ensure(repository: Repository, python: str, *more: str) -> list[str]:
     return changes
 
 
+def are_there(repository: Repository) -> bool:
+    """Whether the repository's own folder has hooks of ours, of whichever Python."""
+    folder = hooks_folder(repository)
+    return _is_own(repository, folder) and any(
+        is_ours(_read(folder / name) or b"") for name in HOOKS
+    )
+
+
 def share(repository: Repository) -> list[str]:
     """Put the hooks into the folder that `core.hooksPath` names, whosever it is; what changed.
 

@@ -15,6 +15,7 @@ import pytest
 from git_theta_ext.git import hooks
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.where import store_of
+from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME, model, safetensors
 from tests.scenarios.objects import damage
 from tests.scenarios.remotes import are_at, bare, history, objects_of
@@ -197,18 +198,18 @@ def test_git_lfs_and_its_hooks_go_on_working(repo: Repo) -> None:
     changes = ensure(repo)
     assert changes
     assert not list((repo.path / ".git/hooks").glob("*.theta-replaced-*"))
-    push_both_kinds(repo, remote)
+    assert both_kinds_arrive(repo, remote)
 
 
 def test_git_lfs_runs_even_where_it_found_our_hook_first(repo: Repo) -> None:
     remote = bare(repo)
     repo.git("config", "filter.lfs.process", "git-lfs filter-process")
     repo.git("config", "filter.lfs.required", "true")
-    push_both_kinds(repo, remote)
+    assert both_kinds_arrive(repo, remote)
 
 
-def push_both_kinds(repo: Repo, remote: Path) -> None:
-    """Push a checkpoint and a file of git-lfs, and see both at the remote."""
+def both_kinds_arrive(repo: Repo, remote: Path) -> bool:
+    """Push a checkpoint and a file of git-lfs; whether both are at the remote."""
     repo.git("lfs", "track", "*.png")
     image = repo.write("image.png", os.urandom(5000))
     repo.write(NAME, safetensors(model()))
@@ -218,8 +219,7 @@ def push_both_kinds(repo: Repo, remote: Path) -> None:
     repo.git("remote", "set-url", "origin", remote.as_uri())
     repo.git("push", "-q", "origin", "main")
     held = {path.read_bytes() for path in (remote / "lfs/objects").glob("??/??/*")}
-    assert image.read_bytes() in held
-    assert are_at(remote, objects_of(repo, f"HEAD:{NAME}"))
+    return image.read_bytes() in held and are_at(remote, objects_of(repo, f"HEAD:{NAME}"))
 
 
 def test_odd_paths(new_repo: NewRepo, tmp_path: Path) -> None:
@@ -246,8 +246,15 @@ def test_a_python_that_is_gone_stops_a_push_and_warns_elsewhere(repo: Repo) -> N
     assert "git theta install" in said
     assert "git theta uninstall" in said
     assert repo.git("ls-remote", str(remote)) == ""
-    said = repo.run("git", "checkout", "-b", "other").stderr.decode()
-    assert "warning" in said
+    warned = repo.run("git", "checkout", "-b", "other").stderr.decode()
+    assert "warning" in warned
+    repo.git("checkout", "-q", "main")
+    install = only(said, "git theta install")
+    assert install in warned
+    do(repo, install)
+    repo.git("push", "-q", "origin", "main")
+    assert are_at(remote, objects_of(repo, f"HEAD:{NAME}"))
+    assert "warning" not in repo.run("git", "checkout", "-b", "third").stderr.decode()
 
 
 def test_no_code_of_the_work_tree_runs(repo: Repo) -> None:
@@ -421,6 +428,21 @@ def test_an_octopus_merge_leaves_checkpoints(repo: Repo) -> None:
     repo.git("merge", "-q", "-m", "octopus", "side0", "side1", "side2")
     for name, content in contents.items():
         assert (repo.path / name).read_bytes() == content
+    assert repo.status() == ""
+
+
+def test_manifests_that_a_hook_could_not_replace(repo: Repo) -> None:
+    contents = history(repo, 1)
+    (repo.path / NAME).unlink()
+    repo.git("checkout", "--", NAME, env={"GIT_THETA_SKIP_SMUDGE": "1"})
+    objects = repo.path / ".git/theta/objects"
+    objects.rename(repo.path / ".git/theta/elsewhere")
+    said = repo.run("git", "checkout", "-b", "other", ok=(0, 1)).stderr.decode()
+    assert "Manifests were left" in said
+    shutil.rmtree(objects, ignore_errors=True)
+    (repo.path / ".git/theta/elsewhere").rename(objects)
+    do(repo, only(said, "git theta pull"))
+    assert (repo.path / NAME).read_bytes() == contents[-1]
     assert repo.status() == ""
 
 

@@ -69,10 +69,26 @@ def run(args: argparse.Namespace) -> int:
         elsewhere = args.hooks and hooks.is_elsewhere(repository)
         for line in hooks.share(repository) if elsewhere else ensure_hooks(repository):
             print(printable(line))
+    else:
+        _renew_hooks(cwd)
     warn_of_missing_hooks(cwd)
     warn_of_missing_lfs(cwd)
     tell_of_manifests(cwd)
     return 0
+
+
+def _renew_hooks(cwd: Path) -> None:
+    """Let the hooks of the repository that the user stands in run this Python: theirs may be gone.
+
+    The filter would do so when it first runs. A push, which they stop, does not run it.
+    """
+    try:
+        repository = Repository.discover(cwd)
+    except RepositoryError:
+        return
+    if hooks.are_there(repository):
+        for line in ensure_hooks(repository):
+            print(printable(line))
 
 
 def _shortened(value: str) -> str:
