@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from git_theta_ext.core import limits
+from git_theta_ext.core.advice import OTHER_VERSION
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import NaturalKey, natural_key, quote, unquote
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, TensorInfo
@@ -56,7 +57,7 @@ def parse_manifest(text: bytes) -> Manifest:
         line = content.count("\n", 0, marker.start()) + 1
         raise ManifestError(
             f"line {line}: the manifest has conflict markers from an unfinished merge",
-            hint="git theta resolve FILE, or git checkout --ours|--theirs -- FILE",
+            hint=f"in a merge: git theta resolve FILE\nif it was committed so: {OTHER_VERSION}",
         ) from None
 
 

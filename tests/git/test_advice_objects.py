@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -54,8 +55,10 @@ def test_status_of_missing_objects(pushed: Repo) -> None:
 @pytest.mark.parametrize("kind", ["damaged", "missing"])
 def test_fsck(pushed: Repo, kind: str) -> None:
     damage(largest(pushed)) if kind == "damaged" else largest(pushed).unlink()
+    before = largest(pushed)
     do(pushed, take(pushed, "git", "theta", "fsck", has="--repair"))
-    pushed.theta("fsck")
+    assert hashlib.sha256(before.read_bytes()).hexdigest() == before.name
+    assert "0 problems" in pushed.theta("fsck")
 
 
 def test_reading_what_is_not_here(pushed: Repo) -> None:

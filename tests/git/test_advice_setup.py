@@ -228,7 +228,10 @@ def test_an_update_of_what_is_stored_whole(repo: Repo) -> None:
     track, store = said.partition("hint: ")[2].split(", then: ")[:2]
     do(repo, track, PATTERN="'*.safetensor'")
     do(repo, f"{store.split(', then')[0].strip().replace('git commit', 'git commit -q -m x')}")
+    before = repo.blob("HEAD:m.gguf.safetensor")
+    assert before.startswith(b"git-theta manifest")
     repo.git(*words)
+    assert repo.blob(":m.gguf.safetensor") != before
 
 
 def test_a_shard_is_not_the_model(repo: Repo) -> None:

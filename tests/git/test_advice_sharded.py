@@ -201,3 +201,28 @@ def test_nothing_of_the_model_is_in_conflict(repo: Repo) -> None:
     repo.git("merge", "-q", "--no-commit", "side")
     said = printed(repo, "git", "theta", "resolve", PATTERN, ok=(2,))
     assert "All conflicts fixed" in do(repo, only(said, "git status"))
+
+
+def test_a_shard_that_is_gone_on_one_side(repo: Repo) -> None:
+    ours, theirs = trained("layers.5.w"), trained("layers.1.w", seed=2)
+    sides(repo, (ours, (0, 6)), (theirs, (0, 4, 8)))
+    repo.git("-c", "merge.renames=false", "merge", "side", ok=(1,))
+    shard = "llm/model-00001-of-00002.safetensors"
+    said = printed(repo, "git", "theta", "resolve", shard, "--strategy", "ours", ok=(2,))
+    command = only(said, "-*-of-*")
+    assert command in repo.theta("status")
+    in_order(repo, command)
+    assert same(read(repo)[0], ours, theirs)
+
+
+def test_several_branches_of_which_one_moved_tensors(repo: Repo) -> None:
+    ours, theirs, third = (trained(f"layers.{n}.w", seed=n) for n in (5, 1, 9))
+    sides(repo, (ours, (0, 6)), (theirs, (0, 6)))
+    repo.git("checkout", "-q", "-b", "moved", "main~1")
+    write(repo, {**arrays(), **third}, 0, 4)
+    repo.commit("moved")
+    repo.git("checkout", "-q", "main")
+    said = printed(repo, "git", "theta", "merge", "side", "moved", ok=(2,))
+    for branch in ("side", "moved"):
+        do(repo, only(said, "BRANCH"), BRANCH=branch)
+    assert same(read(repo)[0], ours, theirs, third)

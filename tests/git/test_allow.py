@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.scenarios.advised import do, only
 from tests.scenarios.merges import branches, st
 from tests.scenarios.repositories import Repo
 
@@ -52,7 +53,7 @@ def test_it_does_not_run_before_it_was_allowed(named: Repo) -> None:
         assert not ran(named)
         assert b"evaluate.py" in done.stderr
         assert b"git theta allow" in done.stderr
-    shown = named.theta("allow")
+    shown = do(named, only(done.stderr.decode(), "theta allow"))
     assert "evaluate.py" in shown
     assert not ran(named)
     assert "task-arithmetic" in named.run(*MERGE, ok=UNDECIDED).stdout.decode()
@@ -114,6 +115,8 @@ def test_it_is_listed_and_revoked(named: Repo) -> None:
         sys.executable, "-m", "git_theta_ext.cli.main", "allow", "--revoke", "x", ok=(2,)
     )
     assert b"names 0 commands" in unknown.stderr
+    named.theta("allow")
+    assert "evaluate.py" in do(named, only(unknown.stderr.decode(), "--list"))
 
 
 def test_it_is_shown_in_full_and_acts_on_no_terminal(named: Repo) -> None:

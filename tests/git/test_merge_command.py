@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.scenarios.advised import do, only, take
 from tests.scenarios.checkpoints import NAME
 from tests.scenarios.collisions import AVERAGE, BASE, LONE, OURS, THEIRS
 from tests.scenarios.merges import QUERY, branches, content, evaluation, st
@@ -65,9 +66,21 @@ def test_tuning_finds_the_length_and_merges_when_told(scalar: Repo) -> None:
     assert "To take it: git theta merge side --strategy task-arithmetic,lambda=0.85" in text
     assert content(scalar) == st({"w": np.full(300, 2, np.float32)})
     assert scalar.status() == ""
+    take_it = only(text, "--strategy")
+    do(scalar, take_it)
+    tuned = content(scalar)
+    scalar.git("reset", "-q", "--hard", "HEAD~1")
     scalar.theta("merge", "side", "--tune", command, "--yes")
+    assert content(scalar) == tuned
     found = np.frombuffer(content(scalar)[-1200:], np.float32)
     assert found == pytest.approx(np.full(300, 5.1))
+
+
+def test_tuning_without_a_command_says_how_one_is_given(scalar: Repo) -> None:
+    command = take(scalar, "git", "theta", "merge", "side", "--tune", has="--tune")
+    evaluation(scalar, 5.1)
+    (scalar.path.parent / "evaluate.py").rename(scalar.path / "evaluate.py")
+    assert "To take it: git theta merge side" in do(scalar, command, ok=(1,))
 
 
 def test_tuning_says_when_no_merge_is_better(scalar: Repo) -> None:

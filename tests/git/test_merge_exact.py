@@ -11,13 +11,15 @@ from tests.scenarios.merges import QUERY, VALUE, branches, st
 from tests.scenarios.repositories import Repo
 
 
-def merged_is(repo: Repo, expected: bytes, name: str = NAME) -> None:
+def merged(repo: Repo, name: str = NAME) -> bytes:
+    """What a merge makes of a file: the same once it is checked out again."""
     repo.git("merge", "-q", "-m", "merge", "side")
-    assert (repo.path / name).read_bytes() == expected
+    found = (repo.path / name).read_bytes()
     assert repo.status() == ""
     repo.git("checkout", "-q", "HEAD~1")
     repo.git("checkout", "-q", "main")
-    assert (repo.path / name).read_bytes() == expected
+    assert (repo.path / name).read_bytes() == found
+    return found
 
 
 def test_different_tensors_added_on_both_sides(repo: Repo) -> None:
@@ -42,7 +44,7 @@ def test_different_tensors_added_on_both_sides(repo: Repo) -> None:
         expected[name] = value
         if name == QUERY:
             expected["after.query"] = twos
-    merged_is(repo, st(expected, metadata={"format": "pt", "step": "12", "who": "ada"}))
+    assert merged(repo) == st(expected, metadata={"format": "pt", "step": "12", "who": "ada"})
 
 
 def test_removed_on_one_side_and_added_on_the_other(repo: Repo) -> None:
@@ -50,7 +52,7 @@ def test_removed_on_one_side_and_added_on_the_other(repo: Repo) -> None:
     ours = {name: value for name, value in base.items() if name != VALUE}
     theirs = {**base, "new": np.ones(50, np.float32)}
     branches(repo, st(base), st(ours), st(theirs))
-    merged_is(repo, st({**ours, "new": np.ones(50, np.float32)}))
+    assert merged(repo) == st({**ours, "new": np.ones(50, np.float32)})
 
 
 def test_removed_on_one_side_and_changed_on_the_other_is_a_conflict(repo: Repo) -> None:
@@ -70,7 +72,7 @@ def test_cast_on_one_side_and_changed_on_the_other(repo: Repo) -> None:
     }
     moved = changed(base[QUERY])
     branches(repo, st(base), st(half), st(base, {QUERY: moved}))
-    merged_is(repo, st(half, {QUERY: moved.astype(ml_dtypes.bfloat16)}))
+    assert merged(repo) == st(half, {QUERY: moved.astype(ml_dtypes.bfloat16)})
 
 
 def test_cast_with_other_changes_collides(repo: Repo) -> None:
@@ -90,7 +92,7 @@ def test_rows_added_on_one_side_and_entries_changed_on_the_other(repo: Repo) -> 
     branches(repo, st(base), st(base, {QUERY: moved}), st(base, {QUERY: wider}))
     both = wider.copy()
     both[10:12] = 7
-    merged_is(repo, st(base, {QUERY: both}))
+    assert merged(repo) == st(base, {QUERY: both})
 
 
 def test_rows_added_on_both_sides_are_a_conflict_and_common_rows_merge(repo: Repo) -> None:
@@ -212,7 +214,7 @@ def test_pickles_that_differ_in_counters_merge(repo: Repo) -> None:
         lightning(5, weight, bias + 1),
         "last.pt",
     )
-    merged_is(repo, lightning(300, weight + 1, bias + 1), "last.pt")
+    assert merged(repo, "last.pt") == lightning(300, weight + 1, bias + 1)
 
 
 def test_the_side_that_changed_more_than_counters_gives_the_pickle(repo: Repo) -> None:
@@ -224,7 +226,7 @@ def test_the_side_that_changed_more_than_counters_gives_the_pickle(repo: Repo) -
         lightning(5, weight, bias + 1, 0.01),
         "last.pt",
     )
-    merged_is(repo, lightning(5, weight + 1, bias + 1, 0.01), "last.pt")
+    assert merged(repo, "last.pt") == lightning(5, weight + 1, bias + 1, 0.01)
 
 
 def test_pickles_that_differ_in_settings_are_a_clear_conflict(repo: Repo) -> None:
@@ -246,7 +248,7 @@ def test_a_file_added_on_both_sides(repo: Repo) -> None:
     one, two = {"a": np.ones(90, np.float32)}, {"b": np.ones(80, np.float32)}
     branches(repo, None, st(shared, one), st(shared, two))
     # A tensor of theirs follows the one that it followed in theirs.
-    merged_is(repo, st(shared, two, one))
+    assert merged(repo) == st(shared, two, one)
 
 
 def test_a_large_tensor_of_several_blocks(repo: Repo) -> None:
@@ -255,4 +257,4 @@ def test_a_large_tensor_of_several_blocks(repo: Repo) -> None:
     ours[0], ours[8999] = 1, 1
     theirs[10], theirs[8998] = 2, 2
     branches(repo, st(base), st(base, {"table": ours}), st(base, {"table": theirs}))
-    merged_is(repo, st(base, {"table": ours + theirs}))
+    assert merged(repo) == st(base, {"table": ours + theirs})

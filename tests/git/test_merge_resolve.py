@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.scenarios.advised import do
 from tests.scenarios.checkpoints import NAME, changed
 from tests.scenarios.collisions import AVERAGE, BASE, LONE, OURS, THEIRS, mean
 from tests.scenarios.merges import QUERY, VALUE, branches, content, st
@@ -148,6 +149,21 @@ def test_a_text_merge_with_markers_is_resolved_from_the_index(collided: Repo) ->
     assert content(clone) == expected(**AVERAGE)
     clone.commit("merged", NAME)
     assert clone.git("status", "--porcelain", "--", NAME) == ""
+
+
+def test_markers_that_were_committed(collided: Repo) -> None:
+    """In a clone without the extension; nothing is in conflict any more."""
+    clone = Repo(collided.path.parent / "clone")
+    collided.git("clone", "-q", str(collided.path), str(clone.path))
+    clone.run("git", "merge", "origin/side", ok=(1,))
+    clone.git("commit", "-q", "-am", "with markers")
+    clone.theta("install", "--local")
+    said = clone.run("git", "theta", "show", NAME, ok=(4,)).stderr.decode()
+    listed, _, taken = said.partition("if it was committed so: ")[2].partition("; to take one: ")
+    listed = listed.partition("   ")[0]
+    assert "with markers" in do(clone, listed, FILE=NAME)
+    do(clone, taken.strip(), REV="HEAD~1", FILE=NAME)
+    assert content(clone) == content(collided)
 
 
 def test_neighbouring_tensors_merge_as_text_without_the_driver(repo: Repo) -> None:

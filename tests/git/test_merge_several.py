@@ -9,6 +9,7 @@ import pytest
 
 from git_theta_ext.merge.strategies.arrays import merge_arrays
 from git_theta_ext.merge.strategies.choice import Choice
+from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
 from tests.scenarios.merges import evaluation
 from tests.scenarios.repositories import Repo
@@ -140,21 +141,27 @@ def test_what_stays_open_changes_nothing(three: Repo) -> None:
     done = three.run("git-theta", "merge", "a", "b", ok=(1,))
     assert f"{QUERY}: several sides changed 4,096 of 4,096 entries".encode() in done.stderr
     assert b"Nothing was changed" in done.stderr
+    one = only(done.stderr.decode(), "BRANCH")
+    assert "CONFLICT" in do(three, one, ok=(1,), BRANCH="a")
+    three.git("merge", "--abort")
     three.write("a.txt", b"mine")
     three.commit("collides")
     done = three.run("git-theta", "merge", "a", "b", "--strategy", "ours", ok=(2,))
     assert b"a.txt collides when a is merged too" in done.stderr
     assert content(three) == before[0]
     assert three.status() == ""
+    by_itself = only(done.stderr.decode(), "git theta merge a")
+    assert "a.txt" in do(three, by_itself, ok=(1,))
+    assert "AA a.txt" in three.status()
 
 
 def test_stopping_before_the_commit(three: Repo) -> None:
-    three.theta("merge", "a", "b", "--strategy", "ours", "--no-commit", "-m", "together")
+    words = ("merge", "a", "b", "--strategy", "ours", "--no-commit", "-m", "together")
+    said = three.theta(*words)
     assert (three.git("rev-parse", "HEAD")) == three.git("rev-parse", "main")
-    three.git("merge", "--abort")
+    do(three, only(said, "--abort"))
     assert content(three) == whole({QUERY: SIDES[0], COUNT: np.array(5, np.int64)})
-    three.theta("merge", "a", "b", "--strategy", "ours", "--no-commit", "-m", "together")
-    three.git("commit", "-q", "--no-edit")
+    do(three, f"{only(three.theta(*words), 'git commit')} -q --no-edit")
     assert three.git("log", "-1", "--format=%s").strip() == "together"
     assert three.git("log", "-1", "--format=%P").count(" ") == 2
     assert three.status() == ""

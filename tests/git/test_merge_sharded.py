@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from tests.scenarios.advised import do, only, take
 from tests.scenarios.checkpoints import changed, safetensors
 from tests.scenarios.repositories import Repo
 
@@ -111,7 +112,8 @@ def test_one_side_sharded_the_model_anew(
 def test_what_collides_is_settled_by_a_strategy(repo: Repo) -> None:
     ours, theirs = trained("layers.5.w"), trained("layers.5.w", seed=2)
     sides(repo, (ours, (0, 6)), (theirs, (0, 4, 8)))
-    repo.theta("merge", "side", "--strategy", "average")
+    evaluate = ("git", "theta", "merge", "side", "--tune", "echo {checkpoint} 1")
+    do(repo, take(repo, *evaluate, has="--strategy average"))
     mean = (ours["layers.5.w"].astype(np.float64) + theirs["layers.5.w"]) / 2
     assert same(read(repo)[0], {"layers.5.w": mean.astype(np.float32)})
     assert repo.status() == ""
@@ -126,6 +128,9 @@ def test_a_conflict_is_resolved_for_the_whole_model(repo: Repo) -> None:
     assert "UU" in repo.status() or "AA" in repo.status() or "UA" in repo.status()
     assert same(read(repo)[0], ours)
     assert "1 part open" in repo.theta("resolve", PATTERN, ok=(1,))
+    do(repo, only(text, "--strategy average"))
+    assert not same(read(repo)[0], ours)
+    repo.theta("resolve", INDEX, "--undo", ok=(1,))
     done = repo.theta("resolve", INDEX, "--strategy", "theirs")
     assert f"git add -A -- '{PATTERN}' {INDEX}" in done
     assert same(read(repo)[0], ours, theirs)

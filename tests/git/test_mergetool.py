@@ -6,6 +6,7 @@ import curses
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -224,6 +225,8 @@ def test_git_picks_it_and_its_last_line_is_true(conflicted: Repo, chosen: Termin
     assert f"{NAME}: written; git mergetool adds it now" in shown
     assert "to take it" not in shown
     assert f"{NAME}.orig will be what stood there before" in " ".join(shown.split())
+    do(conflicted, only(shown, "keepBackup"))
+    assert conflicted.git("config", "mergetool.keepBackup").strip() == "false"
     assert conflicted.git("ls-files", "-u") == ""
     assert (conflicted.path / f"{NAME}.orig").exists()
     conflicted.git("add", "-A")
@@ -255,12 +258,16 @@ def test_leaving_keeps_the_choices_for_the_next_start(
     assert "2 choices are kept for the next start" in shown
     # No copies of the file are left behind.
     assert sorted(one.name for one in conflicted.path.iterdir() if NAME[:5] in one.name) == [NAME]
-    done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"accept\n")
+    again = re.search(r"mergetool \S+", shown)  # the terminal may break the line before that
+    assert again
+    done = conflicted.run("sh", "-c", f"git theta {again[0]}", stdin=b"accept\n")
     assert b"2 choices kept from the last start; undo takes them back" in done.stdout
-    assert b"written; to take it: git add" in done.stdout
+    add = only(done.stdout.decode(), "git add")
     assert content(conflicted) == st(BASE, {QUERY: THEIRS[QUERY], VALUE: mean(VALUE)})
     done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"quit\n", ok=(1,))
     assert b"kept from" not in done.stdout
+    do(conflicted, add)
+    assert conflicted.status() == f"M  {NAME}\n"
 
 
 def test_a_terminal_that_closes_keeps_the_choices(conflicted: Repo) -> None:

@@ -60,6 +60,10 @@ def test_a_filter_that_is_switched_off_is_not_there(clone: Repo) -> None:
     clone.git("config", "filter.theta.process", "")
     clone.git("config", "filter.theta.required", "false")
     refused(clone, "pull")
+    # What is refused for the setting works without it.
+    clone.theta("install", "--local")
+    clone.theta("pull")
+    assert (clone.path / NAME).read_bytes() == version(3)
 
 
 def test_nothing_to_write_is_no_error(repo: Repo) -> None:

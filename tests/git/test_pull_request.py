@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from git_theta_ext.manifest.text import parse_manifest
+from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME, model, safetensors
 from tests.scenarios.pull_requests import BOT, MARKER, GitHub, change, report, upload
 from tests.scenarios.repositories import Repo
@@ -73,6 +74,8 @@ def test_a_checkpoint_committed_whole(pull: Repo, github: GitHub) -> None:
     warning = next(line for line in github.comments[-1]["body"].splitlines() if "whole" in line)
     assert "@" not in warning
     assert "<b>" not in warning
+    do(pull, only(out, "renormalize"))
+    assert pull.blob(":@all <b>raw.safetensors").startswith(b"git-theta manifest")
 
 
 def test_commits_that_are_not_here(pull: Repo, github: GitHub) -> None:

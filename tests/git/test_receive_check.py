@@ -11,6 +11,7 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import ManifestError, ProtocolError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects import received
+from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME
 from tests.scenarios.objects import damage
 from tests.scenarios.remotes import bare, guard, history, objects_of, push
@@ -33,10 +34,12 @@ def test_a_push_without_objects_is_refused_and_mended_as_it_says(repo: Repo, rem
     assert f"remote: {NAME}: " in said.replace("remote:   ", "remote: ")
     assert objects_of(repo, f"HEAD:{NAME}")[0].oid in said
     assert "2 versions of checkpoints need objects" in said
-    assert "git theta push REMOTE main" in said
-    repo.theta("push", "origin", "main")
+    do(repo, only(said, "theta push"), REMOTE="origin")
     push(repo)
     assert "refs/heads/main" in repo.git("ls-remote", str(remote))
+    do(repo, only(said, "install"))
+    history(repo, 1, start=2)
+    repo.git("push", "-q", "origin", "main")
 
 
 def test_a_push_with_the_hook_passes(repo: Repo, remote: Path) -> None:

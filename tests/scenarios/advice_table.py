@@ -103,17 +103,18 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/cli/verbs/merge.py": {
         "to go on: git theta resolve {place} --strategy {found[0]}": "test_merge_sharded.test_a_conflict_is_resolved_for_the_whole_model",
-        "git theta merge {args.other} --tune 'python evaluate.py {checkpoint}'": "test_merge_command.test_tuning_finds_the_length_and_merges_when_told",
+        "git theta merge {args.other} --tune 'python evaluate.py {checkpoint}'": "test_merge_command.test_tuning_without_a_command_says_how_one_is_given",
         "git theta allow (or, this once: --allow-evaluation)": "test_allow.test_it_does_not_run_before_it_was_allowed",
         "choose a strategy: git theta merge {args.other} --strategy average": "test_merge_sharded.test_what_collides_is_settled_by_a_strategy",
         "To take it: git theta merge {printable(args.other)} --strategy {best.label}": "test_merge_command.test_tuning_finds_the_length_and_merges_when_told",
     },
     "git_theta_ext/cli/verbs/merge_several.py": {
         "{chosen_by}erge one at a time: git theta merge BRANCH": "test_merge_several.test_what_stays_open_changes_nothing",
-        "Merged, but not committed: git commit concludes it, git merge --abort takes it back": "test_merge_several.test_stopping_before_the_commit",
+        "to conclude it: git commit": "test_merge_several.test_stopping_before_the_commit",
+        "to take it back: git merge --abort": "test_merge_several.test_stopping_before_the_commit",
     },
     "git_theta_ext/cli/verbs/mergetool_git.py": {
-        "(git config mergetool.keepBackup false leaves none)": "test_mergetool.test_without_backups_nothing_is_said_of_them",
+        "(git config mergetool.keepBackup false leaves none)": "test_mergetool.test_git_picks_it_and_its_last_line_is_true",
     },
     "git_theta_ext/cli/verbs/mergetool.py": {
         "{name}: written; to take it: git add {to_add(settled)}": "test_mergetool.test_settled_with_the_keyboard_alone",
@@ -131,11 +132,12 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/cli/verbs/receive_check.py": {
         "git theta push REMOTE {printable(refs)} uploads them (REMOTE as in your git push); then push again.": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
-        "So that git push does it by itself: git theta install --local": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
+        "To have git push do it by itself: git theta install --local": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
     },
     "git_theta_ext/cli/verbs/resolve.py": {
         "{printable(path)}: nothing is open; to take it: git add {to_add(conflict)}": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
         "git theta resolve {name} --strategy ours (or theirs)": "test_advice_sharded.test_other_keys_are_merged_and_a_side_is_asked_for_where_they_collide",
+        "git theta resolve {words} --tensor '*' --strategy {choice} settles anew what both sides changed; --undo takes the last resolve back": "test_advice_tied.test_another_side_afterwards_is_refused_and_says_how",
         "git theta resolve FILE": "test_advice_sharded.test_what_only_tensors_have_is_refused",
         "{path}: written from the shards; to take it: git add {name}": "test_advice_sharded.test_status_names_what_settles_an_index",
     },
@@ -146,10 +148,18 @@ RUN: dict[str, dict[str, str]] = {
         "it is not tracked: git theta track --filename FILE": "test_advice_setup.test_statistics_are_tracked_and_added",
         "to use them in merges, on each branch: git add FILE && git commit": "test_advice_setup.test_statistics_are_tracked_and_added",
     },
+    "git_theta_ext/cli/leftovers.py": {
+        "{name} would be taken by git add: {advise(repository, 'to remove it: rm FILE', path)}": "test_advice_status.test_a_backup_of_mergetool_is_named",
+        "{name} is in the index: {advise(repository, 'git rm -q --cached FILE', path)}": "test_advice_status.test_a_backup_that_was_added_is_taken_out_again",
+    },
+    "git_theta_ext/cli/stored_whole.py": {
+        "git lfs pull, then: {command}": "test_advice_status.test_a_pointer_in_the_work_tree_is_fetched_first",
+    },
     "git_theta_ext/cli/verbs/status.py": {
         "git-theta is not set up here: git theta install": "test_advice_setup.test_setting_up_as_status_says",
         "Smudging is off (theta.skipSmudge or its variable): checkouts leave manifests; git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
         "Tracked patterns: {names or 'none (git theta track PATTERN)'}": "test_advice_setup.test_setting_up_as_status_says",
+        "git theta resolve FILE": "test_advice_sharded.test_a_shard_that_is_gone_on_one_side",
         "conflicts: git theta resolve FILE --strategy S, then git add FILE": "test_advice_merging.test_a_conflict",
         "missing objects: git theta fetch": "test_advice_objects.test_status_of_missing_objects",
         "manifests in the work tree: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
@@ -211,7 +221,7 @@ RUN: dict[str, dict[str, str]] = {
         "if it is right: git config --add {TRUSTED} {self.url}": "test_advice_setup.test_a_server_that_lfsconfig_names",
     },
     "git_theta_ext/manifest/text.py": {
-        "git theta resolve FILE, or git checkout --ours|--theirs -- FILE": "test_merge_resolve.test_a_text_merge_with_markers_is_resolved_from_the_index",
+        "in a merge: git theta resolve FILE": "test_merge_resolve.test_a_text_merge_with_markers_is_resolved_from_the_index",
     },
     "git_theta_ext/merge/decide/changed_on_both.py": {
         "git branch -a": "test_advice_merging.test_a_branch_that_is_none",
@@ -221,7 +231,6 @@ RUN: dict[str, dict[str, str]] = {
         "git theta resolve {word(where_git_was_started(model))}": "test_advice_sharded.test_the_printed_command_merges_what_moved",
     },
     "git_theta_ext/merge/conflicts/hints.py": {
-        "git checkout --ours -- {name} (or --theirs: no strategy fits all of it)": "test_merge_coupled.test_every_hint_settles_what_it_is_given_for",
         "git add {name}": "test_advice_merging.test_a_conflict",
         "git theta resolve {name} --strategy {names[0]}{others}": "test_advice_merging.test_a_conflict",
         "once {CONFIG} is settled and added: git theta resolve {name} --strategy average": "test_merge_adapters.test_both_changed_the_rank",
@@ -231,9 +240,8 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/merge/branches/octopus.py": {
         "git branch -a": "test_advice_merging.test_a_branch_that_is_none",
-        "merge these branches one at a time: git theta merge BRANCH": "test_merge_several.test_mistakes",
-        "merge them one at a time: git theta merge BRANCH": "test_merge_several.test_mistakes",
-        "merge it by itself first: git theta merge {name}": "test_merge_several.test_mistakes",
+        "merge these branches one at a time: git theta merge BRANCH": "test_advice_sharded.test_several_branches_of_which_one_moved_tensors",
+        "merge it by itself first: git theta merge {name}": "test_merge_several.test_what_stays_open_changes_nothing",
     },
     "git_theta_ext/merge/decide/scaling.py": {
         "rank=grow changes {CONFIG} too, which only git theta resolve and git theta merge do": "test_merge_adapters.test_the_driver_leaves_it_to_a_verb_and_says_to_which",
@@ -241,7 +249,8 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/merge/conflicts/resolve.py": {
         "git status shows what is": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
         "to keep it: git add {name} to delete it: git rm {name}": "test_advice_merging.test_deleted_on_one_side",
-        "to settle all shards of the model together: git theta resolve MODEL": "test_merge_sharded.test_gits_own_merge_says_what_to_do_and_is_resolved",
+        "to delete it: git rm {name}": "test_advice_merging.test_status_of_what_is_not_on_both_sides",
+        "to settle all shards of the model together: git theta resolve MODEL": "test_advice_sharded.test_a_shard_that_is_gone_on_one_side",
     },
     "git_theta_ext/merge/branches/models.py": {
         "git status shows what is": "test_advice_sharded.test_nothing_of_the_model_is_in_conflict",
@@ -252,7 +261,7 @@ RUN: dict[str, dict[str, str]] = {
         "git theta resolve FILE": "test_advice_sharded.test_status_names_what_settles_an_index",
     },
     "git_theta_ext/objects/transfer/pointers.py": {
-        "To silence this: git config {SETTING} false": "test_pointer_ref.test_it_can_be_switched_off",
+        "To silence this: git config {SETTING} false": "test_pointer_ref.test_a_refusal_is_told_once_and_stops_nothing",
     },
     "git_theta_ext/objects/prune.py": {
         "if it is not shared: git -c theta.storage= theta prune after moving the store to .git/theta": "test_advice_objects.test_prune_of_a_store_that_may_be_shared",
@@ -291,12 +300,15 @@ RUN: dict[str, dict[str, str]] = {
         "git-theta-merge is started by Git; see: git theta help install": "test_advice_reading.test_a_driver_that_is_started_by_hand",
     },
     "drivers/post_hook.py": {
-        "Manifests were left in place of checkpoints. To write the checkpoints, type: git theta pull": "test_hooks.test_an_octopus_merge_leaves_checkpoints",
+        "Manifests were left in place of checkpoints. To write the checkpoints, type: git theta pull": "test_hooks.test_manifests_that_a_hook_could_not_replace",
     },
 }
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
+    "git_theta_ext/cli/leftovers.py": [
+        "{printable(path)}{length}, a backup of git mergetool,",
+    ],
     "git_theta_ext/cli/verbs/mergetool_git.py": [
         "which git add ignores here",
     ],
@@ -421,6 +433,7 @@ NAMED: dict[str, list[str]] = {
 """Module -> lines that name a command and suggest none."""
 
 NOT_RUN: dict[str, str] = {
+    "merge them one at a time: git theta merge BRANCH": "needs a Git older than 2.38; the command itself runs in test_what_stays_open_changes_nothing",
     "the model's shards are written too; to take them: git add {to_add(conflict)}": "the words of resolve, which test_merge_sharded runs; under git mergetool the same function makes them",
     "it cannot be merged into the weights: track its own folder beside the model, with git add": "a folder is added as any file is",
     "name one shard alone: git theta add SHARD --update ADAPTER": "two shards with different tensors of one name: no writer makes them; `git theta add SHARD` itself runs in test_a_shard_is_not_the_model",

@@ -75,7 +75,8 @@ def merge(
     sys.stdout.write(from_program(output))
     sys.stderr.write(from_program(errors))
     if not status and args.no_commit:
-        print("Merged, but not committed: git commit concludes it, git merge --abort takes it back")
+        print("Merged, but not committed.")
+        print("  to conclude it: git commit\n  to take it back: git merge --abort")
     return RepositoryError.exit_code if status else 0
 
 

@@ -57,12 +57,6 @@ def commands(name: str, merged: Merged) -> list[str]:
         name: of the file, as a word of a shell.
         merged: with something open.
     """
-    names = common([merged])
-    if not names:
-        return [
-            f"    git checkout --ours -- {name}   (or --theirs: no strategy fits all of it)",
-            f"    git add {name}",
-        ]
     return [*resolving(name, merged), f"    git add {name}"]
 
 
