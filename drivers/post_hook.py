@@ -38,6 +38,8 @@ def _run(arguments: Sequence[str]) -> int:
             hooks.runs_from_config(repository, name) for name in arguments[:1]
         ):
             return 0
+        if not repository.setting("filter.theta.process"):
+            return 0  # it is switched off here: Git would take what is written for a change
         paths = manifests_left(repository)
         if paths:
             from git_theta_ext.checkpoints.smudge import write_checkpoints
