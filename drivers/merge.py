@@ -19,6 +19,7 @@ from git_theta_ext.core.errors import ManifestError, ThetaError
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.drivers.operation import heads_of, merged_head, operation
+from git_theta_ext.git.paths import add_options
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import manifest_bytes
@@ -58,7 +59,8 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"git-theta: {printable(path)}: cannot merge: {why}", file=sys.stderr)
         return _FAILED
     if merged.open and not nested:
-        print("\n".join(conflict_lines(path, merged)), file=sys.stderr)
+        options = add_options(Repository.discover())
+        print("\n".join(conflict_lines(path, merged, options)), file=sys.stderr)
     return 1 if merged.open or unadded else 0
 
 

@@ -33,6 +33,11 @@ def from_here(repository: Repository, path: str) -> str:
     )
 
 
+def add_options(repository: Repository) -> str:
+    """What `git add` is told before its paths: a sparse checkout refuses those outside of it."""
+    return "--sparse " if repository.flag("core.sparseCheckout") else ""
+
+
 def advise(repository: Repository, text: str, path: str, placeholder: str = "FILE") -> str:
     """`advice.with_name` of a path from the top of the work tree."""
     return advice.with_name(text, from_here(repository, path), placeholder)

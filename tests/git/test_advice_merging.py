@@ -133,3 +133,21 @@ def test_status_of_what_is_not_on_both_sides(repo: Repo) -> None:
     assert repo.status() == ""
     assert (repo.path / "a.safetensors").read_bytes() == st(BASE)
     assert not (repo.path / "b.safetensors").exists()
+
+
+def test_a_conflict_outside_of_a_sparse_checkout(stopped: Repo) -> None:
+    """Git writes such a file all the same, and then `git add` refuses it without its option."""
+    stopped.write("small/m.safetensors", st(BASE))
+    stopped.commit("another")
+    stopped.git("sparse-checkout", "set", "small")
+    pulled = stopped.theta("pull")
+    assert "The checkpoint is in the work tree" in pulled
+    assert f"not in the work tree: 1 checkpoint, such as {NAME}" in pulled
+    said = stopped.run("git", "merge", "side", ok=(1,)).stderr.decode()
+    resolve, add = [one for one in advised(said) if "resolve" in one or "git add" in one]
+    assert only(do(stopped, resolve.replace("average", "theirs")), "git add") == add
+    do(stopped, add)
+    stopped.git("commit", "-q", "-m", "merge")
+    stopped.git("sparse-checkout", "disable")
+    assert (stopped.path / NAME).read_bytes() == st(BASE, THEIRS)
+    assert stopped.status() == ""

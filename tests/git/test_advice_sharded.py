@@ -206,7 +206,7 @@ def test_nothing_of_the_model_is_in_conflict(repo: Repo) -> None:
 def test_a_shard_that_is_gone_on_one_side(repo: Repo) -> None:
     ours, theirs = trained("layers.5.w"), trained("layers.1.w", seed=2)
     sides(repo, (ours, (0, 6)), (theirs, (0, 4, 8)))
-    repo.git("-c", "merge.renames=false", "merge", "side", ok=(1,))
+    repo.run("git", "merge", "-s", "resolve", "side", ok=(1,))  # it follows no renames
     shard = "llm/model-00001-of-00002.safetensors"
     said = printed(repo, "git", "theta", "resolve", shard, "--strategy", "ours", ok=(2,))
     command = only(said, "-*-of-*")

@@ -132,14 +132,14 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/cli/verbs/receive_check.py": {
         "git theta push REMOTE {printable(refs)} uploads them (REMOTE as in your git push); then push again.": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
-        "To have git push do it by itself: git theta install --local": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
+        "So that every push does it by itself: git theta install --local": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
     },
     "git_theta_ext/cli/verbs/resolve.py": {
         "{printable(path)}: nothing is open; to take it: git add {to_add(conflict)}": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
         "git theta resolve {name} --strategy ours (or theirs)": "test_advice_sharded.test_other_keys_are_merged_and_a_side_is_asked_for_where_they_collide",
         "git theta resolve {words} --tensor '*' --strategy {choice} settles anew what both sides changed; --undo takes the last resolve back": "test_advice_tied.test_another_side_afterwards_is_refused_and_says_how",
         "git theta resolve FILE": "test_advice_sharded.test_what_only_tensors_have_is_refused",
-        "{path}: written from the shards; to take it: git add {name}": "test_advice_sharded.test_status_names_what_settles_an_index",
+        "{path}: written from the shards; to take it: git add {options}{name}": "test_advice_sharded.test_status_names_what_settles_an_index",
     },
     "git_theta_ext/cli/verbs/show.py": {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
@@ -160,7 +160,7 @@ RUN: dict[str, dict[str, str]] = {
         "Smudging is off (theta.skipSmudge or its variable): checkouts leave manifests; git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
         "Tracked patterns: {names or 'none (git theta track PATTERN)'}": "test_advice_setup.test_setting_up_as_status_says",
         "git theta resolve FILE": "test_advice_sharded.test_a_shard_that_is_gone_on_one_side",
-        "conflicts: git theta resolve FILE --strategy S, then git add FILE": "test_advice_merging.test_a_conflict",
+        "conflicts: git theta resolve FILE --strategy S, then git add {options}FILE": "test_advice_merging.test_a_conflict",
         "missing objects: git theta fetch": "test_advice_objects.test_status_of_missing_objects",
         "manifests in the work tree: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
     },
@@ -231,7 +231,7 @@ RUN: dict[str, dict[str, str]] = {
         "git theta resolve {word(where_git_was_started(model))}": "test_advice_sharded.test_the_printed_command_merges_what_moved",
     },
     "git_theta_ext/merge/conflicts/hints.py": {
-        "git add {name}": "test_advice_merging.test_a_conflict",
+        "git add {options}{name}": "test_advice_merging.test_a_conflict",
         "git theta resolve {name} --strategy {names[0]}{others}": "test_advice_merging.test_a_conflict",
         "once {CONFIG} is settled and added: git theta resolve {name} --strategy average": "test_merge_adapters.test_both_changed_the_rank",
     },
@@ -248,8 +248,8 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/merge/conflicts/resolve.py": {
         "git status shows what is": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
-        "to keep it: git add {name} to delete it: git rm {name}": "test_advice_merging.test_deleted_on_one_side",
-        "to delete it: git rm {name}": "test_advice_merging.test_status_of_what_is_not_on_both_sides",
+        "to keep it: git add {sparse}{name} to delete it: git rm {sparse}{name}": "test_advice_merging.test_deleted_on_one_side",
+        "to delete it: git rm {add_options(repository)}{name}": "test_advice_merging.test_status_of_what_is_not_on_both_sides",
         "to settle all shards of the model together: git theta resolve MODEL": "test_advice_sharded.test_a_shard_that_is_gone_on_one_side",
     },
     "git_theta_ext/merge/branches/models.py": {

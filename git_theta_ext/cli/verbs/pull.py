@@ -71,6 +71,13 @@ def run(args: argparse.Namespace) -> int:
             print(f"Fetched {count} ({size(total)}){transfers.source(places)}")
         for path in written:
             print(f"Wrote {printable(path)}")
-        if not written:
-            print(f"{all_here(len(entries), 'checkpoint')} in the work tree")
+        absent = [one for one in entries if not os.path.lexists(repository.top / one.path)]
+        if not written and len(absent) < len(entries):
+            print(f"{all_here(len(entries) - len(absent), 'checkpoint')} in the work tree")
+        if absent:
+            count = plural(len(absent), "checkpoint")
+            print(
+                f"not in the work tree: {count}, such as {printable(absent[0].path)} "
+                "(deleted, or outside of the sparse checkout)"
+            )
     return 0

@@ -84,5 +84,5 @@ def _way_on(updates: list[Update]) -> str:
     refs = " ".join(names[:3]) if len(names) <= 3 else "--all"
     return (
         f"git theta push REMOTE {printable(refs)}   uploads them (REMOTE as in your git push);"
-        " then push again.\nTo have git push do it by itself: git theta install --local"
+        " then push again.\nSo that every push does it by itself: git theta install --local"
     )

@@ -8,12 +8,13 @@ import sys
 from typing import Any
 
 from git_theta_ext.checkpoints.shards import names_model
-from git_theta_ext.cli.choices import add_options, choice_of
+from git_theta_ext.cli import choices
+from git_theta_ext.cli.choices import choice_of
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, to_json
 from git_theta_ext.git import installation
-from git_theta_ext.git.paths import advise, from_here, from_top
+from git_theta_ext.git.paths import add_options, advise, from_here, from_top
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.branches.models import ModelConflict, require_unmoved
 from git_theta_ext.merge.combine import skeleton
@@ -42,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
         "--tensor", "-t", metavar="GLOB",
         help="the tensors to settle (default: whatever is still open)",
     )  # fmt: skip
-    add_options(parser)
+    choices.add_options(parser)
     parser.add_argument(
         "--structure", choices=("ours", "theirs"),
         help="the side whose header, metadata or pickle is to stand",
@@ -171,7 +172,8 @@ def write_index(
             print(f"  {line}")
         print(f"to go on:\n    git theta resolve {name} --strategy ours   (or theirs)")
     else:
-        print(f"{path}: written from the shards; to take it: git add {name}")
+        options = add_options(index.repository)
+        print(f"{path}: written from the shards; to take it: git add {options}{name}")
     return 1 if found else 0
 
 
@@ -179,5 +181,7 @@ def to_add(conflict: Conflict) -> str:
     """What `git add` is to be told, as words of a shell."""
     if isinstance(conflict, ModelConflict):
         names = (advice.word(from_here(conflict.repository, one)) for one in conflict.paths)
-        return "-A -- " + " ".join(names)
-    return advice.word(from_here(conflict.repository, conflict.path))
+        return f"-A {add_options(conflict.repository)}-- " + " ".join(names)
+    return add_options(conflict.repository) + advice.word(
+        from_here(conflict.repository, conflict.path)
+    )

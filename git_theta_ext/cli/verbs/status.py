@@ -16,7 +16,7 @@ from git_theta_ext.core import files
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.text import paragraph, plural, printable, size, table, to_json
 from git_theta_ext.git import hooks, installation, launch
-from git_theta_ext.git.paths import advise
+from git_theta_ext.git.paths import add_options, advise
 from git_theta_ext.git.repository import IndexEntry, Repository, skips_smudge
 from git_theta_ext.git.trees import blob_sizes
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
@@ -237,7 +237,8 @@ def _advice(repository: Repository, report: dict[str, Any]) -> list[str]:
     lines, rows = [], report["files"]
     unmerged = [row for row in rows if row["conflict"]]
     if any({2, 3} <= set(row["stages"]) for row in unmerged):
-        lines.append("conflicts: git theta resolve FILE --strategy S, then git add FILE")
+        options = add_options(repository)
+        lines.append(f"conflicts: git theta resolve FILE --strategy S, then git add {options}FILE")
     for row in unmerged:
         if not {2, 3} <= set(row["stages"]) and shards.model_of(row["path"]) is None:
             way = settling_deleted(repository, row["path"], row["stages"])

@@ -58,8 +58,11 @@ def _will(decision: Decision) -> str:
     }[decision.action]
 
 
-def conflict_lines(path: str, merged: Merged) -> list[str]:
-    """What to tell of a merge that is not clean, in Git's manner; `path` is from the top."""
+def conflict_lines(path: str, merged: Merged, options: str = "") -> list[str]:
+    """What to tell of a merge that is not clean, in Git's manner; `path` is from the top.
+
+    `options` are those of `git add`: see `paths.add_options`.
+    """
     lines = [f"CONFLICT (content): Merge conflict in {printable(path)}"]
     found = list(merged.open.items())
     measures = {one.name: one.measure for one in merged.outcomes}
@@ -76,7 +79,7 @@ def conflict_lines(path: str, merged: Merged) -> list[str]:
         lines.append("  if tensors moved to other shards, settle all shards together:")
         lines.append(f"    git theta resolve {word(where_git_was_started(model))}")
         lines.append("  if they were removed from the model:")
-    return lines + commands(name, merged)
+    return lines + commands(name, merged, options)
 
 
 def _moved(outcome: Outcome) -> bool:

@@ -50,14 +50,15 @@ def common(merged: Iterable[Merged]) -> tuple[str, ...]:
     return tuple(name for name in first if all(name in other for other in found))
 
 
-def commands(name: str, merged: Merged) -> list[str]:
+def commands(name: str, merged: Merged, options: str = "") -> list[str]:
     """The commands that settle a checkpoint, as lines; each of them settles all that is open.
 
     Args:
         name: of the file, as a word of a shell.
         merged: with something open.
+        options: those of `git add`, with a blank behind them; see `paths.add_options`.
     """
-    return [*resolving(name, merged), f"    git add {name}"]
+    return [*resolving(name, merged), f"    git add {options}{name}"]
 
 
 def resolving(name: str, merged: Merged) -> list[str]:

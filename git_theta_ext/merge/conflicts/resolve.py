@@ -11,7 +11,7 @@ from git_theta_ext.checkpoints.smudge import write_version
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.globs import Globs
-from git_theta_ext.git.paths import advise, from_here
+from git_theta_ext.git.paths import add_options, advise, from_here
 from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.merge.combine import skeleton
@@ -36,8 +36,9 @@ def settling_deleted(repository: Repository, path: str, stages: Collection[int])
     """What settles a path in conflict that a side does not have, by the stages that are there."""
     name = advice.word(from_here(repository, path))
     if 2 not in stages and 3 not in stages:
-        return f"to delete it: git rm {name}"
-    return f"to keep it: git add {name}   to delete it: git rm {name}"
+        return f"to delete it: git rm {add_options(repository)}{name}"
+    sparse = add_options(repository)
+    return f"to keep it: git add {sparse}{name}   to delete it: git rm {sparse}{name}"
 
 
 def operation_under_way(repository: Repository) -> Operation:
