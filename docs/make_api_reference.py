@@ -41,7 +41,7 @@ def reference() -> str:
         for name, member in _members(kind):
             lines += _entry(f"### `{kind.__name__}.{name}`", name, member)
     lines += [
-        "## Errors (`git_theta_ext.core.errors`)",
+        "## Errors (`git_theta_ext.errors`)",
         "",
         "| class | exit code | when |",
         "|---|---|---|",

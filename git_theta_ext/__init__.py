@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+from git_theta_ext.core import errors
 from git_theta_ext.core.version import VERSION
 
 __version__ = VERSION
 __all__ = ["CommitCallback", "commit", "diff", "load_into", "open", "safe_open"]
+
+# The errors are a part of the interface, by a name that does not say where they stand.
+sys.modules[f"{__name__}.errors"] = errors
 
 
 def __getattr__(name: str) -> Any:

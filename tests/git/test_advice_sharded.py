@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import Repo
-from tests.git.advised import advised, do, only
-from tests.git.test_merge_sharded import (
+from tests.scenarios.advised import advised, do, only
+from tests.scenarios.repositories import Repo
+from tests.scenarios.sharded import (
     INDEX,
     PATTERN,
     arrays,

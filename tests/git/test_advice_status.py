@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from git_theta_ext.core.text import size
-from tests.checkpoints import model, safetensors
-from tests.conftest import Repo
-from tests.git.advised import do, only
+from tests.scenarios.advised import do, only
+from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "sub folder/it's mine.safetensors"
 CONTENT = safetensors(model())

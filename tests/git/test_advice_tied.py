@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from tests.checkpoints import safetensors
-from tests.conftest import Repo
-from tests.git.advised import advised, do, only
-from tests.git.test_merge_exact import NAME, branches
+from tests.scenarios.advised import advised, do, only
+from tests.scenarios.checkpoints import NAME, safetensors
+from tests.scenarios.merges import branches
+from tests.scenarios.repositories import Repo
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 OLD = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)

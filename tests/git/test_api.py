@@ -256,3 +256,10 @@ def test_the_interface_is_imported_only_when_it_is_used(new_repo: Callable[..., 
     repo.run(sys.executable, "-c", code)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         theta.nothing  # noqa: B018
+
+
+def test_the_errors_are_where_they_are_documented() -> None:
+    from git_theta_ext.core import errors
+    from git_theta_ext.errors import ThetaError
+
+    assert ThetaError is theta.errors.ThetaError is errors.ThetaError

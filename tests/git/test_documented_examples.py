@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.checkpoints import Tensors, changed, model, safetensors
-from tests.conftest import Repo
-from tests.git.test_add_update import adapter, lora
-from tests.git.test_merge_sharded import write as write_shards
-from tests.git.test_merge_stats import SCRIPT
-from tests.suggestions import ROOT
+from tests.scenarios.adapters import adapter, lora
+from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
+from tests.scenarios.repositories import Repo
+from tests.scenarios.sharded import write as write_shards
+from tests.scenarios.statistics import SCRIPT
+from tests.scenarios.suggestions import ROOT
 
 NAME = "model.safetensors"
 RESOLVE, MERGING, SETTING_UP = "commands/resolve.md", "merging.md", "setting-up.md"

@@ -19,10 +19,10 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.git.paths import advise
 from git_theta_ext.git.repository import IndexEntry, Repository
+from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.merge.decide.changed_on_both import Heads
-from git_theta_ext.objects import reachable
 
 Side = Literal["ours", "theirs"]
 Shards = Mapping[str, Manifest]
@@ -273,7 +273,7 @@ def changed_on_both(repository: Repository, heads: Heads) -> list[str]:
     """The patterns of the tracked models whose index both sides changed, each in its own way."""
     commits = (heads.base, heads.ours, heads.theirs)
     ours, theirs = (
-        {sharded.model_of(path) for path, _ in reachable.blobs_of(repository, one)}
+        {sharded.model_of(path) for path, _ in blobs_of(repository, one)}
         for one in commits[1:]
         if one is not None
     )
