@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from git_theta_ext.cli.demo import story
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import StoreError, ThetaError, TransferError, UsageError
 from git_theta_ext.git import attributes, hooks
@@ -57,7 +58,7 @@ def test_setting_up_as_status_says(new_repo: object) -> None:
 
 def test_the_demo_ends_with_what_to_type(repo: Repo) -> None:
     said = next(
-        line for line in (Path(advice.__file__).parent / "demo/story.py").read_text().splitlines()
+        line for line in Path(story.__file__).read_text().splitlines()
         if "In your own repository:" in line
     )  # fmt: skip
     for command in ("git theta install", "git theta track '*.safetensors'"):

@@ -6,6 +6,7 @@ here; `test_every_example_is_run` names those that no scene takes.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.scenarios import ranks
 from tests.scenarios.adapters import adapter, lora
 from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
 from tests.scenarios.repositories import Repo
@@ -242,7 +244,24 @@ def test_stacking(repo: Repo, lines: tuple[str, ...]) -> None:
     assert values(repo)["embeddings.word"].shape == (32, 8)
 
 
-@scene(MERGING, *[line for line in examples(MERGING) if " other" in line])
+GROWING = [line for line in examples(MERGING) if "rank=grow" in line]
+
+
+@scene(MERGING, *GROWING)
+def test_a_rank_that_grows(repo: Repo, lines: tuple[str, ...]) -> None:
+    merge, resolve = lines
+    ranks.start(repo, (4, 8.0), (4, 8.0), (8, 8.0))
+    repo.git("branch", "other", "side")
+    do(repo, merge)
+    grown = (repo.path / ranks.NAME).read_bytes()
+    assert json.loads((repo.path / ranks.CONFIG).read_bytes())["r"] == 12
+    repo.git("reset", "-q", "--hard", "HEAD~1")
+    repo.run("git", "merge", "other", ok=(1,))
+    assert "to rank 12" in do(repo, resolve)
+    assert (repo.path / ranks.NAME).read_bytes() == grown
+
+
+@scene(MERGING, *[line for line in examples(MERGING) if " other" in line and line not in GROWING])
 def test_choosing(repo: Repo, lines: tuple[str, ...]) -> None:
     plan, strategy, variable, tune = lines
     collided(repo)

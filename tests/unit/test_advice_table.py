@@ -53,7 +53,7 @@ def test_the_collector_sees_parts_of_f_strings_and_sums() -> None:
 
 
 def test_the_collector_looks_into_the_calls_of_a_sum() -> None:
-    from tests.suggestions import _texts
+    from tests.scenarios.suggestions import _texts
 
     assert list(_texts(ast.parse('f("git add FILE") + " takes it"'))) == [
         "{…} takes it",
