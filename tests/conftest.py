@@ -1,8 +1,15 @@
 """Sealed repositories: real git, none of the machine's configuration, fixed identity and dates."""
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import os
+
+# Before NumPy is imported. Threads that wait for each other take most of the processor's time
+# where other processes have it: five times the work, for the matrices of a low-rank update.
+for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 import re
 import shutil
 import subprocess
