@@ -12,12 +12,12 @@ import gc
 import importlib
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 PREFIX = (sys.executable, "-m", "git_theta_ext.cli.main")
@@ -141,11 +141,11 @@ def _import_everything() -> None:
 
 def _next_command(requests: socket.socket) -> list[str] | None:
     """The arguments of a command, in the process that is to run it; None when there are no more."""
-    # Nobody waits for the forks, which may be several at a time.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
+        _forget_the_finished()
         head, descriptors, _, _ = socket.recv_fds(requests, 8, 4)
         if not head:
+            _forget_the_finished()
             return None
         data = b""
         while len(data) < int.from_bytes(head, "big"):
@@ -158,11 +158,17 @@ def _next_command(requests: socket.socket) -> list[str] | None:
             os.close(descriptor)
 
 
+def _forget_the_finished() -> None:
+    """Of the forks, of which there may be several at a time."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def _watched(
     descriptors: list[int], arguments: list[str], cwd: str, environment: dict[str, str], umask: int
 ) -> list[str]:
     """In a fork that becomes two: one runs the command, and one waits and says how it ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     command = os.fork()
     status = descriptors.pop()
     if command:

@@ -25,7 +25,7 @@ from git_theta_ext.objects.transfer import endpoints, pointers, transport
 from tests.hostile.attacks.sites import Asked, batch, offers, serve
 from tests.scenarios.checkpoints import model, safetensors
 from tests.scenarios.objects import put
-from tests.scenarios.pull_requests import GitHub, github, pull, report  # noqa: F401
+from tests.scenarios.pull_requests import GitHub, report
 from tests.scenarios.repositories import Repo
 from tests.servers.listening import Handler
 
@@ -607,7 +607,7 @@ def test_settings_of_a_remote_folder(folder: Path, new_repo: NewRepo, tmp_path: 
         transport.push(repository, "there", str(folder), put(repository, b"y"))
 
 
-def test_a_report_on_what_is_there_already(pull: Repo, github: GitHub) -> None:  # noqa: F811
+def test_a_report_on_what_is_there_already(pull: Repo, github: GitHub) -> None:
     """A server says of every object that it has it, so that the check of a pull request passes."""
 
     def answer(handler: Handler, asked: Asked) -> None:
