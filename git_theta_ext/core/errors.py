@@ -98,9 +98,3 @@ class ProtocolError(ThetaError):
     """Git, or whoever started a driver, sent something that the protocol does not allow."""
 
     exit_code = 12
-
-
-class MergeConflictError(ThetaError):
-    """A merge left tensors that both sides changed; exit code 1, as Git expects of a driver."""
-
-    exit_code = 1

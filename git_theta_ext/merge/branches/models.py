@@ -43,9 +43,6 @@ from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.policy import Policy, policy_for
 from git_theta_ext.objects.blocks import Blocks
 
-Places = Mapping[str, str]
-"""The shard, by its path, that holds each tensor."""
-
 _UNTIL_DECIDED = "both sides moved tensors between shards: choose with --structure ours or theirs"
 
 
