@@ -36,7 +36,7 @@ from git_theta_ext.merge.branches.tune import (
 )
 from git_theta_ext.merge.combine.apply import measure
 from git_theta_ext.merge.combine.statistics import measured_strategies, statistics_of
-from git_theta_ext.merge.conflicts.explain import advice, figures, notes, open_lines
+from git_theta_ext.merge.conflicts.explain import advice, figures, notes, open_lines, plan_lines
 from git_theta_ext.merge.conflicts.hints import common
 from git_theta_ext.merge.conflicts.resolve import Conflict
 from git_theta_ext.merge.conflicts.shard_index import changed_on_both, how_to_settle, in_conflict
@@ -246,7 +246,7 @@ def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
         source = "--strategy" if choice is not None else chosen.source
         came = f" (was {printable(pair.renamed)})" if pair.renamed else ""
         print(f"{printable(pair.path)}{came}  (strategy: {source})")
-        for line in plan.lines():
+        for line in plan_lines(plan):
             print(f"  {line}")
         measured = measure(plan, blocks)
         for name, one in measured.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -97,12 +97,6 @@ class Plan:
             for one in self.decisions
         )
         return replace(self, decisions=decisions)
-
-    def lines(self) -> Iterator[str]:
-        """The plan for a terminal: a line for each tensor that a side changed."""
-        from git_theta_ext.merge.conflicts.explain import plan_lines
-
-        return plan_lines(self)
 
 
 def entries_of(manifest: Manifest | None) -> dict[str, Entry]:

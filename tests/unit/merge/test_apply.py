@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from git_theta_ext.merge.combine.apply import Merged, merge
+from git_theta_ext.merge.conflicts.explain import plan_lines
 from git_theta_ext.merge.decide.kinds import kind_of
 from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.strategies.arrays import merge_arrays
@@ -190,7 +191,7 @@ def test_a_plan_is_printable_data(blocks: Blocks) -> None:
         )
     ]
     plan = make_plan(*versions, lambda _: Choice("ties"))
-    assert list(plan.lines()) == [
+    assert list(plan_lines(plan)) == [
         "a    ours changed  theirs changed  entry by entry; where both changed: ties",
         "b    ours changed  theirs kept     ours",
         "ids  ours changed  theirs changed  entry by entry; where both changed: open",
