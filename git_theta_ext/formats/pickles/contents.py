@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -28,19 +29,30 @@ class DescribedFile:
     """The file that a skeleton describes, zeros for its tensors; a `formats.base.Source`."""
 
     def __init__(self, skeleton: Skeleton, lengths: Mapping[str, int]) -> None:
-        self._pieces: list[tuple[int, bytes]] = []
+        """`lengths` are the bytes of each tensor, by name."""
+        self._pieces: list[bytes] = []
+        self._starts: list[int] = []
         position = 0
         for segment in skeleton.segments:
             if isinstance(segment, Literal):
-                self._pieces.append((position, segment.data))
+                self._pieces.append(segment.data)
+                self._starts.append(position)
             position += skeleton_length(segment, lengths)
         self.size = position
 
     def read(self, offset: int, length: int) -> bytes:
+        """Some bytes of the file.
+
+        Raises:
+            FormatError: it has no such bytes.
+        """
         if offset < 0 or length < 0 or offset + length > self.size:
             raise FormatError(f"bytes {offset} to {offset + length} of {self.size}")
         found = bytearray(length)
-        for start, data in self._pieces:
+        # A reader asks for every member: to look at all pieces each time would be square.
+        begin = max(0, bisect_right(self._starts, offset) - 1)
+        for number in range(begin, bisect_left(self._starts, offset + length)):
+            start, data = self._starts[number], self._pieces[number]
             first, stop = max(start, offset), min(start + len(data), offset + length)
             if first < stop:
                 found[first - offset : stop - offset] = data[first - start : stop - start]
