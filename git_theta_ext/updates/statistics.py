@@ -25,15 +25,15 @@ def describe(dtype: DType, new: Values, base: Values) -> tuple[tuple[str, str], 
         changed += int(np.count_nonzero(new[piece] != base[piece]))
         if now is None or then is None:
             continue
-        old = then[piece].astype(np.float64)
-        step = now[piece].astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
-            step -= old
+            old = then[piece].astype(np.float64)
+            step = now[piece].astype(np.float64) - old
             square_step, square_old = float(np.sum(step * step)), float(np.sum(old * old))
         if not math.isfinite(square_step + square_old):
             finite = np.isfinite(step)
-            square_step = float(np.sum(np.square(step[finite])))
-            square_old = float(np.sum(np.square(old[finite])))
+            with np.errstate(over="ignore", invalid="ignore"):
+                square_step = float(np.sum(np.square(step[finite])))
+                square_old = float(np.sum(np.square(old[finite])))
         moved += square_step
         norm += square_old
     if norm > 0 and math.isfinite(moved / norm):

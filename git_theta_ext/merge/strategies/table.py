@@ -147,8 +147,15 @@ class Strategy:
         if self.symmetric and not settings.get("weights"):
             order = sorted(order, key=lambda number: sides.seeds[number])  # type: ignore[assignment]
         ordered = _Ordered(sides, tuple(order))
-        combine = function(ordered, settings)
-        return lambda piece: combine(ordered.sorted(piece))
+        # What overflows is found in the result; NumPy need not print a warning of it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            combine = function(ordered, settings)
+
+        def combined(piece: Piece) -> Floats:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return combine(ordered.sorted(piece))
+
+        return combined
 
 
 def _check(strategy: str, parameter: Parameter, value: Setting) -> None:
