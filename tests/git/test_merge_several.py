@@ -174,7 +174,42 @@ def test_nan_on_one_side_stays_open(repo: Repo) -> None:
     done = repo.run("git-theta", "merge", "a", "b", "--strategy", "average", ok=(1,))
     assert f"{QUERY}: 1 NaN on some sides only".encode() in done.stderr
     done = repo.run("git-theta", "merge", "a", "b", "--strategy", "ties", ok=(1,))
-    assert b"a side holds NaN or infinite entries" in done.stderr
+    assert f"{QUERY}: 1 NaN on some sides only".encode() in done.stderr
+    repo.theta("merge", "a", "b", "--strategy", "theirs")
+    assert content(repo) == whole({QUERY: spoiled})
+
+
+def test_infinity_in_all_versions_does_not_stop_a_strategy(repo: Repo) -> None:
+    base, *sides = (one.copy() for one in (BASE[QUERY], *SIDES))
+    for one in (base, *sides):
+        one[0, 0] = -np.inf
+    branches(repo, *({QUERY: side} for side in sides), base={**BASE, QUERY: base})
+    repo.theta("merge", "a", "b", "--strategy", "task-arithmetic,lambda=0.5")
+    finite = np.where(np.isfinite(base), base, 0)
+    expected = merge_arrays(
+        Choice("task-arithmetic", (("lambda", 0.5),)),
+        finite,
+        [np.where(np.isfinite(side), side, 0) for side in sides],
+        name=QUERY,
+    )
+    expected[0, 0] = -np.inf
+    assert expected.tobytes() in content(repo)
+
+
+@pytest.mark.parametrize("strategy", ["ties", "karcher", "dare-linear"])
+def test_changes_that_do_not_meet_are_merged_exactly_by_any_strategy(
+    repo: Repo, strategy: str
+) -> None:
+    versions = []
+    expected = BASE[QUERY].copy()
+    for row in range(3):
+        value = BASE[QUERY].copy()
+        value[row] += row + 1
+        expected[row] = value[row]
+        versions.append({QUERY: value})
+    branches(repo, *versions)
+    repo.theta("merge", "a", "b", "--strategy", strategy)
+    assert content(repo) == whole({QUERY: expected})
 
 
 def test_tuning_chooses_for_all_sides(repo: Repo) -> None:

@@ -13,13 +13,8 @@ from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.factors import Blended, blend
-from git_theta_ext.merge.combine.merger import (
-    Statistics,
-    TensorResult,
-    measure_tensor,
-    merge_tensor,
-)
-from git_theta_ext.merge.combine.tensor import COPIES, Versions
+from git_theta_ext.merge.combine.merger import Statistics, measure_tensor, merge_tensor
+from git_theta_ext.merge.combine.tensor import Versions, copies_of
 from git_theta_ext.merge.combine.values import Measure
 from git_theta_ext.merge.decide.blends import Blend
 from git_theta_ext.merge.decide.decisions import Choose, Decision, Plan, entries_of, renamed
@@ -204,10 +199,31 @@ def _blend(
     entries = [
         entry for one in blends.values() for _, *pair in one.entries(tables) for entry in pair
     ]
-    blocks.ensure(ref for one in entries for block in one.blocks for ref in block.chain)
-    pairs = (pair for one in entries for pair in differing([one, None]))
-    check_work(blocks, pairs, "the factors that both sides changed", reading=True)
+    fetch(blocks, [[one, None] for one in entries], "the factors that both sides changed")
     return {name: blend(one, tables, blocks) for name, one in blends.items()}
+
+
+def fetch(blocks: Blocks, tensors: Sequence[Sequence[Entry | None]], what: str) -> None:
+    """Get all versions of some tensors in one batch, before any is read.
+
+    Args:
+        blocks: where they are to be.
+        tensors: for each the versions that will be read.
+        what: what this is, in a message that refuses what is out of proportion.
+
+    Raises:
+        ThetaError: an object is nowhere, or to read it all would be more than `limits` allow.
+    """
+    blocks.ensure(
+        ref
+        for versions in tensors
+        for entry in versions
+        if entry is not None
+        for block in entry.blocks
+        for ref in block.chain
+    )
+    pairs = (pair for versions in tensors for pair in differing(list(versions)))
+    check_work(blocks, pairs, what, reading=True)
 
 
 @dataclass(slots=True)
@@ -273,27 +289,15 @@ class _Work:
 
     def fetch(self, decisions: Sequence[Decision]) -> None:
         """Everything that will be read, in one batch; refused where it is out of proportion."""
-        entries = (version.get(one.name) for one in decisions for version in self.versions)
-        self.blocks.ensure(
-            ref for entry in entries if entry for block in entry.blocks for ref in block.chain
-        )
-        check_work(
-            self.blocks,
-            (
-                pair
-                for one in decisions
-                for pair in differing([version.get(one.name) for version in self.versions])
-            ),
-            "what both sides changed",
-            reading=True,
-        )
+        tensors = [[version.get(one.name) for version in self.versions] for one in decisions]
+        fetch(self.blocks, tensors, "what both sides changed")
 
     def versions_of(self, decision: Decision) -> Versions:
         """The three versions of a tensor that both sides have."""
         old, mine, yours = (version.get(decision.name) for version in self.versions)
         if mine is None or yours is None or decision.standing is None:
             raise ValueError(f"{decision.name!r} is not on both sides")
-        return Versions(decision.standing, old, mine, yours, self.blocks)
+        return Versions(decision.standing, old, (mine, yours), self.blocks)
 
     def _factor(self, decision: Decision) -> Outcome:
         """One factor of a product that was blended; the group's leader says how."""
@@ -315,13 +319,12 @@ class _Work:
 
     def _merge(self, decision: Decision, *, spread: bool) -> Outcome:
         versions = self.versions_of(decision)
-        found: TensorResult = merge_tensor(
-            decision, versions, self.statistics, BUDGET_BYTES if spread else 0
-        )
+        budget = BUDGET_BYTES if spread else 0
+        found = merge_tensor(decision, versions, self.statistics, budget)
         entry = Entry(versions.tensor, found.blocks)
         return Outcome(decision, entry, found.measure, found.reason)
 
 
 def _cost(decision: Decision) -> int:
     nbytes = decision.standing.nbytes if decision.standing is not None else 0
-    return COPIES * min(nbytes, BLOCK_BYTES)
+    return copies_of(2) * min(nbytes, BLOCK_BYTES)

@@ -1,10 +1,15 @@
-"""Merge one tensor entry by entry, and by a strategy where both sides changed an entry."""
+"""Merge one tensor of two or more sides, entry by entry, and by a strategy where they collide.
+
+An entry that one side changed is taken from it, and what several changed to the same is that. Where
+they changed it differently, a strategy says what it is, or it stays open: then that of the first
+side stands.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,22 +17,23 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.values import Values
-from git_theta_ext.manifest.model import Block, Entry
-from git_theta_ext.merge.combine import values
-from git_theta_ext.merge.combine.tensor import COPIES, Part, Read, Versions
-from git_theta_ext.merge.combine.values import Compared, Measure, from_floats, to_floats
-from git_theta_ext.merge.decide.kinds import VARIANCE
-from git_theta_ext.merge.decide.plan import Decision
+from git_theta_ext.manifest.model import Entry
+from git_theta_ext.merge.combine.collisions import compare
+from git_theta_ext.merge.combine.result import BlockResult, Left, TensorResult, gathered
+from git_theta_ext.merge.combine.settling import Settler, piece_of
+from git_theta_ext.merge.combine.tensor import Part, Read, Versions, copies_of
+from git_theta_ext.merge.combine.values import Measure, beyond_range, from_floats
+from git_theta_ext.merge.decide.decisions import Decision
 from git_theta_ext.merge.strategies import table
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
-from git_theta_ext.merge.strategies.table import Combine, Piece
+from git_theta_ext.merge.strategies.table import Combine, NotPossibleError, Piece
 from git_theta_ext.updates.residual import SLICE
 
 Statistics = Callable[[str, str], "tuple[NDArray[Any] | None, ...] | None"]
-"""Gives the statistics (`fisher`, `gram`) of a tensor, by its name, for ours and theirs; None if a
-side has no such statistics at all."""
+"""Gives the statistics (`fisher`, `gram`) of a tensor, by its name, for each side; None if a side
+has no such statistics at all."""
 
-_SIDES = frozenset({"ours", "theirs", "base"})
+_PICKED = frozenset({"ours", "theirs", "base"})
 _SHORT = 16_384
 """Entries compared at once: in float64 a dozen such arrays stay in the cache of a processor. What
 is random is drawn for slices of another length, and these strategies do not see shorter ones."""
@@ -36,65 +42,51 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class TensorResult:
-    """The blocks of the merged tensor, its figures, and why it is open (empty if it is not)."""
-
-    blocks: tuple[Block, ...]
-    measure: Measure
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """One block: stored; `left` entries stay open, of which `bad` because they are no numbers.
-
-    `beyond` entries would be infinite or NaN, though they are made of finite numbers.
-    """
-
-    block: Block
-    measure: Measure
-    left: int = 0
-    bad: int = 0
-    negative: int = 0
-    rows: int = 0
-    beyond: int = 0
-
-
 def merge_tensor(
-    decision: Decision, versions: Versions, statistics: Statistics | None, budget: int
+    decision: Decision,
+    versions: Versions,
+    statistics: Statistics | None = None,
+    budget: int = 0,
+    *,
+    several: bool = False,
 ) -> TensorResult:
     """Merge a tensor whose decision is `merge`.
 
     Args:
         decision: says the strategy where entries collide.
-        versions: base, ours and theirs in the type of the result.
-        statistics: for strategies that need them.
+        versions: base and sides in the type of the result; `ours` is the first of the sides that
+            changed an entry, `theirs` the last.
+        statistics: of these sides, for strategies that need them.
         budget: bytes for blocks that are worked on side by side; 0: one after the other.
+        several: whether the sides are some of more than two, which is only said in words.
+
+    Raises:
+        UsageError: the settings are not the strategy's.
+        ThetaError: an object is missing or damaged, or the store cannot be written.
     """
-    merger = _Merger(decision, versions, budget)
+    merger = _Merger(decision, versions, budget, several)
     choice = decision.choice
     if choice == CONFLICT or choice.strategy in ("larger", "zero"):
-        return merger.by_entry(choice, None)
+        return merger.by_entry(choice)
     strategy = table.get(choice.strategy)
-    if versions.old is None and strategy.needs_base:
-        done = merger.by_entry(CONFLICT, None)
+    if versions.base is None and strategy.needs_base:
+        done = merger.by_entry(CONFLICT)
         reason = f"{strategy.name} needs a common base, and there is none"
         return replace(done, reason=reason) if done.reason else done
     try:
         if strategy.by_entry:
-            return merger.by_entry(choice, strategy.prepare(merger, choice.settings))
+            return merger.by_entry(choice)
         measured = merger.measured()
         if not measured.collided or measured.nan_ours or measured.nan_theirs:
-            return merger.by_entry(CONFLICT, None)
+            return merger.by_entry(CONFLICT)
         merger.statistics = statistics
         return merger.by_tensor(strategy.prepare(merger, choice.settings), measured)
-    except table.NotPossibleError as error:
-        return replace(merger.by_entry(CONFLICT, None), reason=str(error))
+    except NotPossibleError as error:
+        return replace(merger.by_entry(CONFLICT), reason=str(error))
 
 
 def measure_tensor(versions: Versions) -> Measure:
-    """How the two updates of a tensor meet; nothing is stored."""
+    """How the updates of a tensor meet; nothing is stored."""
     return sum((_measure_part(versions, part) for part in versions.parts()), Measure())
 
 
@@ -103,45 +95,51 @@ def _measure_part(versions: Versions, part: Part) -> Measure:
         return Measure(part.stop - part.start)
     total = Measure()
     read = versions.read(part)
-    common = max(0, min(part.stop, versions.common) - part.start)
-    for start in range(0, common, _SHORT):
-        total += _compare(versions, read, slice(start, min(start + _SHORT, common))).measure
+    for where in _slices(_common(versions, part), _SHORT):
+        here = read.at(where)
+        total += compare(versions.dtype, here.base, here.sides).measure
     return total
 
 
-def _compare(versions: Versions, read: Read, where: slice) -> Compared:
-    old = None if read.old is None else read.old[where]
-    return values.compare(versions.dtype, old, read.mine[where], read.yours[where])
+def _common(versions: Versions, part: Part) -> int:
+    """Values of a block that all versions have."""
+    return max(0, min(part.stop, versions.common) - part.start)
+
+
+def _slices(count: int, length: int) -> Iterator[slice]:
+    for start in range(0, count, length):
+        yield slice(start, min(start + length, count))
 
 
 class _Merger:
     """One tensor under way. For a strategy it is the `strategies.Sides` that it looks at."""
 
-    def __init__(self, decision: Decision, versions: Versions, budget: int) -> None:
+    def __init__(self, decision: Decision, versions: Versions, budget: int, several: bool) -> None:
         self._decision = decision
         self._versions = versions
         self._budget = budget
+        self._several = several
         self.statistics: Statistics | None = None
         self.name = decision.name
         self.shape = versions.tensor.shape
         self.count = versions.common
-        self.seeds = tuple(
-            seed_of(decision.seed_name, reader.entry, versions.old.entry if versions.old else None)
-            for reader in (versions.mine, versions.yours)
-        )
+        base = versions.base.entry if versions.base else None
+        self.seeds = tuple(seed_of(decision.seed_name, side.entry, base) for side in versions.sides)
 
     def statistic(self, kind: str) -> tuple[NDArray[Any], ...]:
-        """Statistics of both sides for this tensor; see `strategies.Sides.statistic`."""
+        """Statistics of all sides for this tensor; see `strategies.Sides.statistic`."""
         if self._versions.tensor.order is not None:
-            raise table.NotPossibleError("its axes are not in row-major order")
+            raise NotPossibleError("its axes are not in row-major order")
         found = self.statistics(kind, self.name) if self.statistics else None
         if found is None:
-            raise table.NotPossibleError(
-                f"no {kind} statistics of both sides: see docs/merging.md, Statistics"
+            who = "all" if self._several else "both"
+            raise NotPossibleError(
+                f"no {kind} statistics of {who} sides: see docs/merging.md, Statistics"
             )
         present = tuple(one for one in found if one is not None)
-        if len(present) == 1:
-            raise table.NotPossibleError(f"only one side has {kind} statistics of it")
+        if len(present) not in (0, len(found)):
+            who = "only some sides have" if self._several else "only one side has"
+            raise NotPossibleError(f"{who} {kind} statistics of it")
         return present
 
     def measured(self) -> Measure:
@@ -151,213 +149,115 @@ class _Merger:
 
     def __iter__(self) -> Iterator[Piece]:
         """What all versions have, slice by slice; what is no number counts as zero."""
-        parts = list(self._versions.parts())
-        for part, read in self._map(lambda part: (part, self._versions.read(part)), parts):
-            for start in range(0, self._common(part), SLICE):
-                stop = min(start + SLICE, self._common(part))
-                yield self._piece(part, read, slice(start, stop))[0]
-
-    def _common(self, part: Part) -> int:
-        return max(0, min(part.stop, self._versions.common) - part.start)
+        versions = self._versions
+        for part, read in self._map(lambda part: (part, versions.read(part)), versions.parts()):
+            for where in _slices(_common(versions, part), SLICE):
+                yield piece_of(versions.dtype, part.start + where.start, read.at(where))[0]
 
     def _map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         if not self._budget:
             return map(work, items)
-        largest = max(spec.nbytes for spec in self._versions.specs)
-        return ordered_map(work, items, lambda _: COPIES * largest, budget=self._budget)
+        cost = copies_of(len(self._versions.sides)) * self._versions.largest
+        return ordered_map(work, items, lambda _: cost, budget=self._budget)
 
-    def _piece(self, part: Part, read: Read, where: slice) -> tuple[Piece, values.Mask | None]:
-        """A slice as numbers, and which of them are none (then they are zeros in the piece)."""
-        dtype = self._versions.dtype
-        floats = [
-            None if one is None else to_floats(dtype, one[where])
-            for one in (read.old, read.mine, read.yours)
-        ]
-        wrong = values.not_finite([one for one in floats if one is not None])
-        if wrong is not None:
-            floats = [None if one is None else np.where(wrong, 0.0, one) for one in floats]
-        base, mine, yours = floats
-        if mine is None or yours is None:
-            raise ValueError("a side is missing")
-        return Piece(part.start + where.start, base, (mine, yours)), wrong
+    def _gathered(self, done: Iterable[BlockResult]) -> TensorResult:
+        return gathered(done, self._versions, self._decision.choice, several=self._several)
 
-    def by_entry(self, choice: Choice, combine: Combine | None) -> TensorResult:
-        """Each entry from the side that changed it; by `choice` where both did."""
+    def by_entry(self, choice: Choice) -> TensorResult:
+        """Each entry from the sides that changed it; by `choice` where they collide."""
+        settler = Settler(choice, self._versions.dtype, self)
 
-        def work(part: Part) -> _Done:
+        def work(part: Part) -> BlockResult:
             if part.known is not None and choice.strategy != "zero":
-                return _Done(part.known, Measure(part.stop - part.start))
-            return self._block_by_entry(part, choice, combine)
+                return BlockResult(part.known, Measure(part.stop - part.start))
+            return self._block_by_entry(part, choice, settler)
 
-        return self._gather(self._map(work, self._versions.parts()))
+        return self._gathered(self._map(work, self._versions.parts()))
 
-    def _block_by_entry(self, part: Part, choice: Choice, combine: Combine | None) -> _Done:
-        read = self._versions.read(part)
-        result = np.empty(part.stop - part.start, read.mine.dtype)
-        total, left, bad, beyond = Measure(), 0, 0, 0
-        for start in range(0, self._common(part), _SHORT):
-            where = slice(start, min(start + _SHORT, self._common(part)))
-            found = _compare(self._versions, read, where)
+    def _block_by_entry(self, part: Part, choice: Choice, settler: Settler) -> BlockResult:
+        versions = self._versions
+        read = versions.read(part)
+        result = np.empty(part.stop - part.start, read.sides[0].dtype)
+        total, left = Measure(), Left()
+        for where in _slices(_common(versions, part), _SHORT):
+            here = read.at(where)
+            found = compare(versions.dtype, here.base, here.sides)
             total += found.measure
+            result[where] = found.split.exact
             if found.split.count:
-                lost, wrong, high = self._collisions(
-                    part, read, where, found, choice, combine, result
-                )
-                left, bad, beyond = left + lost, bad + wrong, beyond + high
-            else:
-                result[where] = found.split.exact
-        rows = self._added_rows(part, read, result)
+                left += settler.settle(part.start + where.start, here, found, result[where])
+        left += Left(rows=self._add_rows(part, read, result))
         if choice.strategy == "zero":
             result[:] = 0
-            left = rows = beyond = 0
-        elif choice.strategy not in _SIDES:
-            beyond += self._cast_beyond(result)
-        negative = self._negative(result, read)
-        block = self._versions.write(part, result, read)
-        return _Done(block, total, left, bad, negative, rows, beyond)
+            left = Left()
+        elif choice.strategy not in _PICKED:
+            left += Left(beyond=self._cast_beyond(result))
+        return BlockResult(versions.write(part, result, read), total, left)
 
     def _cast_beyond(self, result: Values) -> int:
         """Entries of a result that a cast made infinite or NaN."""
-        readers = (self._versions.mine, self._versions.yours)
-        if not any(reader.overflowed for reader in readers):
+        if not self._versions.overflowed:
             return 0
-        found = values.beyond_range(self._versions.dtype, result)
+        found = beyond_range(self._versions.dtype, result)
         return 0 if found is None else int(np.count_nonzero(found))
 
-    def _collisions(  # noqa: PLR0917
-        self,
-        part: Part,
-        read: Read,
-        where: slice,
-        found: Compared,
-        choice: Choice,
-        combine: Combine | None,
-        result: Values,
-    ) -> tuple[int, int, int]:
-        """Settle the entries of a slice that collide.
-
-        How many stay open, and of these how many are no numbers, and how many would be none.
-        """
-        split = found.split
-        result[where] = split.exact
-        if choice == CONFLICT:
-            return split.count, 0, 0
-        mine, yours = read.mine[where], read.yours[where]
-        old = None if read.old is None else read.old[where]
-        plain = {"ours": mine, "theirs": yours, "base": old}.get(choice.strategy)
-        if choice.strategy == "larger":
-            plain = values.larger(self._versions.dtype, mine, yours)
-        if plain is not None:
-            np.copyto(result[where], plain, where=split.collide)
-            return 0, 0, 0
-        if combine is None:
-            return split.count, 0, 0
-        if found.floats is not None:
-            base, a, b = found.floats
-            piece, wrong = Piece(part.start + where.start, base, (a, b)), None
-        else:
-            piece, wrong = self._piece(part, read, where)
-        blended = from_floats(self._versions.dtype, combine(piece))
-        high = values.beyond_range(self._versions.dtype, blended)
-        if wrong is None and high is None and split.count == len(mine):
-            result[where] = blended
-            return 0, 0, 0
-        numbers = split.collide if wrong is None else split.collide & ~wrong
-        settled = numbers if high is None else numbers & ~high
-        np.copyto(result[where], blended, where=settled)
-        bad = split.count - int(np.count_nonzero(numbers))
-        left = split.count - int(np.count_nonzero(settled))
-        return left, bad, left - bad
-
     def by_tensor(self, combine: Combine, measured: Measure) -> TensorResult:
-        """Every entry by the strategy, but for those that are equal on both sides."""
-
-        def work(part: Part) -> _Done:
-            read = self._versions.read(part)
-            mine, yours = read.mine, read.yours
-            result = np.empty(part.stop - part.start, mine.dtype)
-            bad = beyond = 0
-            for start in range(0, self._common(part), SLICE):
-                where = slice(start, min(start + SLICE, self._common(part)))
-                piece, wrong = self._piece(part, read, where)
-                blended = from_floats(self._versions.dtype, combine(piece))
-                differ = mine[where] != yours[where]
-                if wrong is not None:
-                    bad += int(np.count_nonzero(differ & wrong))
-                high = values.beyond_range(self._versions.dtype, blended)
-                if high is not None:
-                    beyond += int(
-                        np.count_nonzero(high & differ & (True if wrong is None else ~wrong))
-                    )
-                result[where] = np.where(differ, blended, mine[where])
-            rows = self._added_rows(part, read, result)
-            block = self._versions.write(part, result, read)
-            return _Done(block, Measure(), bad + beyond, bad, 0, rows, beyond)
-
-        found = self._gather(self._map(work, self._versions.parts()))
+        """Every entry by the strategy, but for those that are equal on all sides."""
+        found = self._gathered(
+            self._map(lambda part: self._block_by_tensor(part, combine), self._versions.parts())
+        )
         if found.reason:
             # A tensor is either blended as a whole or left as it is.
-            return replace(self.by_entry(CONFLICT, None), reason=found.reason)
+            return replace(self.by_entry(CONFLICT), reason=found.reason)
         return replace(found, measure=measured)
 
-    def _added_rows(self, part: Part, read: Read, result: Values) -> int:
-        """Fill in rows that only one side has; how many entries both added differently."""
-        mine, yours = read.mine, read.yours
-        start = self._common(part)
+    def _block_by_tensor(self, part: Part, combine: Combine) -> BlockResult:
+        versions = self._versions
+        read = versions.read(part)
+        result = np.empty(part.stop - part.start, read.sides[0].dtype)
+        left = Left()
+        for where in _slices(_common(versions, part), SLICE):
+            here = read.at(where)
+            piece, wrong = piece_of(versions.dtype, part.start + where.start, here)
+            blended = from_floats(versions.dtype, combine(piece))
+            first = here.sides[0]
+            differ = first != here.sides[1]
+            for other in here.sides[2:]:
+                differ |= first != other
+            result[where] = np.where(differ, blended, first)
+            bad = 0 if wrong is None else int(np.count_nonzero(differ & wrong))
+            high = beyond_range(versions.dtype, blended)
+            if high is not None:
+                high &= differ if wrong is None else differ & ~wrong
+            beyond = 0 if high is None else int(np.count_nonzero(high))
+            left += Left(bad + beyond, bad, beyond)
+        left += Left(rows=self._add_rows(part, read, result))
+        return BlockResult(versions.write(part, result, read), Measure(), left)
+
+    def _add_rows(self, part: Part, read: Read, result: Values) -> int:
+        """Fill in rows that sides added; how many entries of them several added differently."""
+        start = _common(self._versions, part)
         rest = len(result) - start
         if not rest:
             return 0
         if self._versions.stacked:
             result[start:] = self._versions.added(part.start + start, part.stop)
             return 0
-        here, there = mine[start:], yours[start:]
-        shared = min(len(here), len(there))
-        if len(here) >= rest:
-            result[start:] = here[:rest]
-        else:
-            result[start : start + len(here)] = here
-            result[start + len(here) :] = there[len(here) : rest]
-        grown = self._versions
-        if grown.common in (grown.mine.count, grown.yours.count):
+        added = [side[start:] for side in read.sides]
+        for one in reversed(added):
+            result[start : start + len(one)] = one
+        grown = [
+            one
+            for one, side in zip(added, self._versions.sides, strict=True)
+            if side.count > self._versions.common
+        ]
+        if len(grown) < 2:
             return 0
-        return int(np.count_nonzero(here[:shared] != there[:shared])) + rest - shared
-
-    def _negative(self, result: Values, read: Read) -> int:
-        """Variances that became negative though no side's were."""
-        if self._decision.kind != "batchnorm" or not VARIANCE.search(self.name):
-            return 0
-        dtype = self._versions.dtype
-        sides = (read.old, read.mine, read.yours)
-        if any(one is not None and np.any(to_floats(dtype, one) < 0) for one in sides):
-            return 0
-        return int(np.count_nonzero(to_floats(dtype, result) < 0))
-
-    def _gather(self, done: Iterable[_Done]) -> TensorResult:
-        blocks, total, left, bad, negative, rows, beyond = [], Measure(), 0, 0, 0, 0, 0
-        for one in done:
-            blocks.append(one.block)
-            total += one.measure
-            left, bad = left + one.left, bad + one.bad
-            negative, rows, beyond = negative + one.negative, rows + one.rows, beyond + one.beyond
-        versions = self._versions
-        if versions.mine.count != versions.yours.count and not rows and not versions.stacked:
-            both = versions.mine.count > versions.common < versions.yours.count
-            rows = abs(versions.mine.count - versions.yours.count) if both else 0
-        reason = ""
-        if rows and self._decision.choice.strategy != "zero":
-            reason = (
-                f"both sides added rows, {versions.mine.entry.tensor.shape[0]} in ours and "
-                f"{versions.yours.entry.tensor.shape[0]} in theirs; those of ours stand "
-                "(stack keeps both)"
-            )
-        elif beyond:
-            reason = (
-                f"{beyond:,} entries would be infinite or NaN, beyond the range of "
-                f"{versions.tensor.dtype.name}"
-            )
-        elif left or negative:
-            reason = _reason(total, left, bad, negative)
-        return TensorResult(tuple(blocks), total, reason)
+        shared = min(map(len, grown))
+        differ = np.zeros(shared, np.bool_)
+        for one in grown[1:]:
+            differ |= one[:shared] != grown[0][:shared]
+        return int(np.count_nonzero(differ)) + rest - shared
 
 
 def seed_of(name: str, side: Entry, base: Entry | None) -> bytes:
@@ -368,15 +268,3 @@ def seed_of(name: str, side: Entry, base: Entry | None) -> bytes:
         for block in entry.blocks if entry else ():
             digest.update(bytes.fromhex(block.sha256))
     return digest.digest()
-
-
-def _reason(total: Measure, left: int, bad: int, negative: int) -> str:
-    if negative:
-        return f"{negative:,} variances would be negative"
-    if total.nan_ours or total.nan_theirs:
-        counts = (("ours", total.nan_ours), ("theirs", total.nan_theirs))
-        found = " and ".join(f"{count:,} NaN in {side} only" for side, count in counts if count)
-        return found
-    if bad:
-        return f"{bad:,} entries that collide are NaN or infinite"
-    return f"both sides changed {left:,} of {total.entries:,} entries"

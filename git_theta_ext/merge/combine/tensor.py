@@ -1,8 +1,8 @@
-"""Three versions of one tensor, read block by block in the type that the result has."""
+"""All versions of one tensor, read block by block in the type that the result has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,13 @@ from git_theta_ext.merge.combine.values import beyond_range, from_floats, to_flo
 from git_theta_ext.objects.blocks import Blocks, Shared, sha256
 from git_theta_ext.updates.residual import SLICE
 
-COPIES = 6
-"""Blocks of memory that merging one block takes: three versions, the result, its encoding."""
+
+def copies_of(sides: int) -> int:
+    """Blocks of memory that merging one block of so many sides takes.
+
+    Base and sides, the result, and two for what encodes it.
+    """
+    return sides + 4
 
 
 class Reader:
@@ -74,9 +79,9 @@ def _values_in(spec: BlockSpec) -> int:
 class Part:
     """One block of the result: what it is and which values of the tensor it holds.
 
-    `known` is the block as it stands in the sides, where it is known to be theirs or ours without
-    being read; `same` are the blocks of the sides in the same place and of the same type, and `old`
-    is that of the base.
+    `known` is the block as it stands in a side, where it is known to be that one's without being
+    read; `same` are the blocks of all sides in the same place and of the same type, or nothing, and
+    `base` is that of the base.
     """
 
     spec: BlockSpec
@@ -84,95 +89,103 @@ class Part:
     stop: int
     known: Block | None
     same: tuple[Block, ...]
-    old: Block | None = None
+    base: Block | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The values of a block in three versions; not to be written to.
+    """The values of a block in all versions; not to be written to.
 
     `shared` is what they were all made of, if the result can be encoded against that.
     """
 
-    old: Values | None
-    mine: Values
-    yours: Values
+    base: Values | None
+    sides: tuple[Values, ...]
     shared: Shared | None = None
+
+    def at(self, where: slice) -> Read:
+        """A slice of all versions."""
+        base = None if self.base is None else self.base[where]
+        return Read(base, tuple(side[where] for side in self.sides))
 
 
 class Versions:
-    """The base and the two sides of a tensor, in the type of the result."""
+    """The base and the sides of a tensor, in the type of the result."""
 
     def __init__(
-        self, tensor: TensorInfo, old: Entry | None, mine: Entry, yours: Entry, blocks: Blocks
+        self, tensor: TensorInfo, base: Entry | None, sides: Sequence[Entry], blocks: Blocks
     ) -> None:
         """`tensor` is the result's type: the sides' own, a cast of them, or one with more rows."""
         self.tensor = tensor
         self.specs = list(cut(tensor))
         dtype = self.specs[0].dtype
         self.dtype = dtype
-        self.old = None if old is None else Reader(old, dtype, blocks)
-        self.mine = Reader(mine, dtype, blocks)
-        self.yours = Reader(yours, dtype, blocks)
+        self.base = None if base is None else Reader(base, dtype, blocks)
+        self.sides = tuple(Reader(side, dtype, blocks) for side in sides)
+        self.count = sum(_values_in(spec) for spec in self.specs)
+        counts = [reader.count for reader in (*self.sides, *([self.base] if self.base else []))]
+        self.common = min(self.count, *counts)
+        """Values that all versions have; those after them are rows that were added."""
         self._blocks = blocks
         self._held: dict[int, Read] = {}
+        shapes = [_shape(reader.entry.tensor) == _shape(tensor) for reader in self.sides]
+        self._alike = all(shapes)
+        self._base_alike = base is not None and _shape(base.tensor) == _shape(tensor)
 
     @property
-    def count(self) -> int:
-        """Values in the result."""
-        return sum(_values_in(spec) for spec in self.specs)
+    def largest(self) -> int:
+        """Bytes of the result's largest block."""
+        return max(spec.nbytes for spec in self.specs)
 
     @property
-    def common(self) -> int:
-        """Values that all versions have; those after them are rows that were added."""
-        readers = [self.mine, self.yours, *([self.old] if self.old else [])]
-        return min(self.count, *(reader.count for reader in readers))
+    def grown(self) -> tuple[Reader, ...]:
+        """The sides that added rows."""
+        return tuple(side for side in self.sides if side.count > self.common)
 
     @property
     def stacked(self) -> bool:
-        """Whether the result holds the rows that ours added, and behind them those of theirs."""
-        return self.count > max(self.mine.count, self.yours.count)
+        """Whether the result holds the rows that the first side added, then those of the next."""
+        return self.count > max(side.count for side in self.sides)
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether a finite number of a side that was read is none in the result's dtype."""
+        return any(side.overflowed for side in self.sides)
 
     def added(self, start: int, stop: int) -> Values:
-        """Values of a stacked result behind the common ones: those of ours, then of theirs."""
-        edge = self.mine.count
-        shift = edge - self.common
-        mine = self.mine.read(min(start, edge), min(stop, edge))
-        yours = self.yours.read(max(start, edge) - shift, max(stop, edge) - shift)
-        return np.concatenate([mine, yours])
+        """Values of a stacked result behind the common ones: those of each side after the other."""
+        edge = self.common
+        pieces = []
+        for side in self.sides:
+            shift = edge - self.common
+            first, last = max(start, edge), min(stop, edge + side.count - self.common)
+            if first < last:
+                pieces.append(side.read(first - shift, last - shift))
+            edge += side.count - self.common
+        return np.concatenate(pieces)
 
     def parts(self) -> Iterator[Part]:
         """The blocks of the result in order."""
         start = 0
         for number, spec in enumerate(self.specs):
             stop = start + _values_in(spec)
-            known, same = self._known(number)
-            old = self.old.entry.blocks[number] if same and self._alike() and self.old else None
-            yield Part(spec, start, stop, known, same, old)
+            base = self._base_block(number)
+            same = self._side_blocks(number)
+            yield Part(spec, start, stop, _known(base, same), same, base if same else None)
             start = stop
 
-    def _known(self, number: int) -> tuple[Block | None, tuple[Block, ...]]:
-        """The result's block if two of the three are equal, and the sides' blocks at its place."""
-        entries = [reader.entry for reader in (self.mine, self.yours)]
-        if any(_shape(entry.tensor) != _shape(self.tensor) for entry in entries):
-            return None, ()
-        mine, yours = (entry.blocks[number] for entry in entries)
-        same = mine, yours
-        if mine.sha256 == yours.sha256:
-            return mine, same
-        if self.old is None or _shape(self.old.entry.tensor) != _shape(self.tensor):
-            return None, same
-        old = self.old.entry.blocks[number]
-        if yours.sha256 == old.sha256:
-            return mine, same
-        return (yours if mine.sha256 == old.sha256 else None), same
+    def _base_block(self, number: int) -> Block | None:
+        """The base's block in a place of the result, if it is of the result's type."""
+        if self.base is None or not self._base_alike:
+            return None
+        return self.base.entry.blocks[number]
 
-    def _alike(self) -> bool:
-        """Whether the base is of the result's type too."""
-        return self.old is not None and _shape(self.old.entry.tensor) == _shape(self.tensor)
+    def _side_blocks(self, number: int) -> tuple[Block, ...]:
+        """The sides' blocks in a place of the result, if all are of the result's type."""
+        return tuple(side.entry.blocks[number] for side in self.sides) if self._alike else ()
 
     def read(self, part: Part) -> Read:
-        """Base, ours and theirs of a block of the result, up to where each version has values.
+        """Base and sides of a block of the result, up to where each version has values.
 
         Those of a tensor of one block are kept, for strategies that look at it more than once.
         """
@@ -184,16 +197,19 @@ class Versions:
         return found
 
     def _read(self, part: Part) -> Read:
-        if part.same and (part.old is not None or self.old is None):
-            versions = part.same if part.old is None else (part.old, *part.same)
+        if part.same and (part.base is not None or self.base is None):
+            versions = part.same if part.base is None else (part.base, *part.same)
             values, shared = self._blocks.read_together([(part.spec, one) for one in versions])
             if shared is not None and shared.spec != part.spec:
                 shared = None
-            old = values[0] if part.old is not None else None
-            return Read(old, values[-2], values[-1], shared)
-        old = self.old.read(part.start, min(part.stop, self.old.count)) if self.old else None
-        mine = self.mine.read(part.start, min(part.stop, self.mine.count))
-        return Read(old, mine, self.yours.read(part.start, min(part.stop, self.yours.count)))
+            if part.base is None:
+                return Read(None, tuple(values), shared)
+            return Read(values[0], tuple(values[1:]), shared)
+        base, *sides = (
+            None if one is None else one.read(part.start, min(part.stop, one.count))
+            for one in (self.base, *self.sides)
+        )
+        return Read(base, tuple(one for one in sides if one is not None))
 
     def write(self, part: Part, values: Values, read: Read) -> Block:
         """Store a block of the result; one that a side has already is that one's, verbatim."""
@@ -208,6 +224,16 @@ class Versions:
                 return self._blocks.append(part.spec, digest, chain, encoded)
         predecessor = part.same[0] if part.same else None
         return self._blocks.write(part.spec, values, digest=digest, predecessor=predecessor)
+
+
+def _known(base: Block | None, sides: tuple[Block, ...]) -> Block | None:
+    """The block of the result where all sides that changed it agree; None where they may not."""
+    if not sides:
+        return None
+    moved = [side for side in sides if base is None or side.sha256 != base.sha256]
+    if len({side.sha256 for side in moved}) > 1:
+        return None
+    return moved[0] if moved else sides[0]
 
 
 def _shape(tensor: TensorInfo) -> tuple[object, ...]:

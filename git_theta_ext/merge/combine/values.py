@@ -1,4 +1,4 @@
-"""Raw bits as numbers and back, rounded once; which entries of three versions collide."""
+"""Raw bits as numbers and back, rounded once; the figures of two updates."""
 
 from __future__ import annotations
 
@@ -58,7 +58,11 @@ def _to_odd(floats: Floats) -> NDArray[np.float32]:
 def not_numbers(dtype: DType, values: Values) -> Mask:
     """Which entries are NaN; none for dtypes that have none."""
     floats = as_floats(dtype, values)
-    return np.zeros(len(values), np.bool_) if floats is None else np.isnan(floats)
+    if floats is None:
+        return np.zeros(len(values), np.bool_)
+    with np.errstate(invalid="ignore"):  # ml_dtypes tells of NaN that it looks at
+        found: Mask = np.isnan(floats)
+    return found
 
 
 def not_finite(versions: Sequence[Floats]) -> Mask | None:
@@ -76,96 +80,9 @@ def beyond_range(dtype: DType, values: Values) -> Mask | None:
     floats = as_floats(dtype, values)
     if floats is None:
         return None
-    finite: Mask = np.isfinite(floats)
+    with np.errstate(invalid="ignore"):
+        finite: Mask = np.isfinite(floats)
     return None if finite.all() else ~finite
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Three versions compared entry by entry.
-
-    `exact` holds the entries that the sides agree on or only one changed, ours where they collide;
-    `collide` marks those that both changed to different bits, or that are NaN on one side only.
-    `nan` counts the latter in ours and in theirs.
-    """
-
-    exact: Values
-    collide: Mask
-    count: int
-    nan: tuple[int, int]
-
-
-def split(dtype: DType, old: Values | None, mine: Values, yours: Values) -> Split:
-    """Compare three versions by their bits; without `old`, whatever differs collides."""
-    differ = mine != yours
-    theirs_moved = differ if old is None else yours != old
-    collide = differ if old is None else differ & theirs_moved & (mine != old)
-    nan = (0, 0)
-    if dtype.kind in ("float", "complex"):
-        collide, nan = _with_nan(dtype, mine, yours, differ, collide)
-    exact = np.where(theirs_moved & ~collide, yours, mine)
-    return Split(exact, collide, int(np.count_nonzero(collide)), nan)
-
-
-def _with_nan(
-    dtype: DType, mine: Values, yours: Values, differ: Mask, collide: Mask
-) -> tuple[Mask, tuple[int, int]]:
-    ours, theirs = not_numbers(dtype, mine), not_numbers(dtype, yours)
-    if not (ours.any() or theirs.any()):
-        return collide, (0, 0)
-    one_sided = differ & (ours ^ theirs)
-    counts = int(np.count_nonzero(one_sided & ours)), int(np.count_nonzero(one_sided & theirs))
-    return collide | one_sided, counts
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A slice of three versions: what collides, its figures, and its numbers.
-
-    `floats` are base, ours and theirs in float64 where all of them are finite, else None.
-    """
-
-    split: Split
-    measure: Measure
-    floats: tuple[Floats, Floats, Floats] | None = None
-
-
-def compare(dtype: DType, old: Values | None, mine: Values, yours: Values) -> Compared:
-    """`split` and `measure` in one pass, which is the quicker one where all numbers are finite."""
-    if old is not None and dtype.kind in ("float", "complex"):
-        base, a, b = (to_floats(dtype, one) for one in (old, mine, yours))
-        with np.errstate(invalid="ignore", over="ignore"):
-            products = _products(a - base, b - base)
-        # A sum of squares is finite only if every number in it is.
-        if np.isfinite(products).all():
-            found = _split_finite(old, mine, yours)
-            counts = Measure(len(mine), found.count, 0, 0, *products)
-            return Compared(found, counts, (base, a, b))
-    found = split(dtype, old, mine, yours)
-    return Compared(found, measure(dtype, old, mine, yours, found))
-
-
-def _products(a: Floats, b: Floats) -> tuple[float, float, float]:
-    """The inner product of two updates and their squared norms; summed in a fixed order."""
-    room = np.multiply(a, b)
-    dot = float(np.sum(room))
-    np.multiply(a, a, out=room)
-    ours = float(np.sum(room))
-    np.multiply(b, b, out=room)
-    return dot, ours, float(np.sum(room))
-
-
-def _split_finite(old: Values, mine: Values, yours: Values) -> Split:
-    """As `split` for entries that are no NaN."""
-    collide = mine != yours
-    theirs_moved = yours != old
-    collide &= theirs_moved
-    collide &= mine != old
-    count = int(np.count_nonzero(collide))
-    if count == len(mine):
-        return Split(mine, collide, count, (0, 0))
-    theirs_moved &= ~collide
-    return Split(np.where(theirs_moved, yours, mine), collide, count, (0, 0))
 
 
 def larger(dtype: DType, mine: Values, yours: Values) -> Values:
@@ -228,18 +145,3 @@ class Measure:
         if self.ours <= 0 or self.theirs <= 0:
             return None
         return float((self.theirs / self.ours) ** 0.5)
-
-
-def measure(dtype: DType, old: Values | None, mine: Values, yours: Values, found: Split) -> Measure:
-    """The figures of one slice; sums run in float64 in a fixed order."""
-    counts = Measure(len(mine), found.count, *found.nan)
-    if old is None or dtype.kind not in ("float", "complex"):
-        return counts
-    base = to_floats(dtype, old)
-    with np.errstate(invalid="ignore", over="ignore"):
-        a, b = to_floats(dtype, mine) - base, to_floats(dtype, yours) - base
-        products = _products(a, b)
-        if not np.isfinite(products).all():
-            finite = np.isfinite(a * a) & np.isfinite(b * b)
-            products = _products(a[finite], b[finite])
-    return counts + Measure(0, 0, 0, 0, *products)

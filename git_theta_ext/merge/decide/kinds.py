@@ -22,8 +22,6 @@ _COUNTER = re.compile(
     re.IGNORECASE,
 )
 _BATCHNORM = re.compile(r"(^|[._/])(running_mean|running_var|moving_mean|moving_variance)(:0)?$")
-VARIANCE = re.compile(r"(running_var|moving_variance)(:0)?$")
-"""Statistics that must not be negative."""
 
 
 def is_counter_name(name: str) -> bool:

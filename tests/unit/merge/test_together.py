@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -10,7 +9,6 @@ from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.manifest.model import Block
 from git_theta_ext.merge.combine.encoding import encode_merged
-from git_theta_ext.merge.combine.values import compare, measure, split
 from git_theta_ext.objects.blocks import Blocks, Shared
 
 COUNT = 70_000
@@ -94,23 +92,3 @@ def test_a_merge_far_from_the_base_is_dense(blocks: Blocks, base: np.ndarray) ->
 def test_other_updates_are_searched_in_full(blocks: Blocks, base: np.ndarray) -> None:
     values, stored = family(blocks, base, 0.001, 1.0)
     assert encode_merged(values[1], Shared(SPEC, stored[0].chain, base), stored[1:]) is None
-
-
-AWKWARD = np.array([0.0, -0.0, 1.5, np.nan, np.inf, -np.inf, 3e38, 1e-45, 2.0, -1.0], np.float32)
-
-
-@pytest.mark.parametrize("kind", [np.float32, ml_dtypes.bfloat16, np.float16])
-@pytest.mark.parametrize("finite", [True, False])
-def test_one_pass_finds_what_two_do(kind: type, finite: bool) -> None:
-    random = np.random.default_rng(3)
-    pool = AWKWARD[[0, 1, 2, 7, 8, 9]] if finite else AWKWARD
-    name = {np.float32: "F32", np.float16: "F16"}.get(kind, "BF16")
-    bits = np.dtype(f"<u{np.dtype(kind).itemsize}")
-    with np.errstate(over="ignore"):
-        three = [random.choice(pool, 500).astype(kind).view(bits) for _ in range(3)]
-    found = compare(DTYPES[name], *three)
-    expected = split(DTYPES[name], *three)
-    assert (found.floats is not None) == finite
-    assert np.array_equal(found.split.exact, expected.exact)
-    assert np.array_equal(found.split.collide, expected.collide)
-    assert found.measure == measure(DTYPES[name], *three, expected)
