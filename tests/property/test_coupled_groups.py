@@ -107,7 +107,8 @@ def test_nor_of_several_sides(data: st.DataObject) -> None:
     base = version(types, {}, container)
     sides = [side(data.draw, types, container, number) for number in (1, 2, 3)]
     strategy = data.draw(st.sampled_from(["conflict", "ours", "theirs", "base", "average"]))
-    rows = {row.decision.name: row for row in plan_several(base, sides, lambda _: Choice(strategy))}
+    plan = plan_several(base, sides, lambda _: Choice(strategy))
+    rows = {row.decision.name: row for row in plan.rows}
     for names in groups.values():
         here = {name: rows[name] for name in names if name in rows}
         coupled = {name for name, row in here.items() if row.decision.leader}

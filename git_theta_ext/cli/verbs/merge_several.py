@@ -89,7 +89,7 @@ def plan(repository: Repository, branches: Branches, choice: Choice | None) -> i
         came = f" (was {printable(group.renamed)})" if group.renamed else ""
         print(f"{printable(group.path)}{came}  (strategy: {policy_.source})")
         names = [branches.names[number] for number in group.numbers]
-        rows = plan_several(group.base, group.sides, policy_.choose)
+        rows = plan_several(group.base, group.sides, policy_.choose).rows
         shown = [row for row in rows if any(did not in ("-", "kept") for did in row.did)]
         cells = [
             [

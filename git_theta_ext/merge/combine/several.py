@@ -6,7 +6,7 @@ those that did.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
+from git_theta_ext.formats import safetensors
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.apply import BUDGET_BYTES, UNFIT, Merged, Outcome, fetch
@@ -23,9 +24,9 @@ from git_theta_ext.merge.combine.collisions import MAX_SIDES
 from git_theta_ext.merge.combine.merger import Statistics, merge_tensor
 from git_theta_ext.merge.combine.settling import narrowed
 from git_theta_ext.merge.combine.tensor import Versions, copies_of
-from git_theta_ext.merge.decide.decisions import Choose, Plan, Side, entries_of
+from git_theta_ext.merge.decide.decisions import VERSIONS, Choose, Decision, Plan, Side, entries_of
 from git_theta_ext.merge.decide.plan import make_plan
-from git_theta_ext.merge.decide.plan_several import Row, check_weights, plan_several
+from git_theta_ext.merge.decide.plan_several import Row, SeveralPlan, check_weights, plan_several
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 from git_theta_ext.merge.strategies.table import NotPossibleError
 from git_theta_ext.objects.blocks import Blocks
@@ -48,24 +49,27 @@ def merge_several(
     """
     if len(sides) > MAX_SIDES:
         raise UsageError(f"at most {MAX_SIDES} versions can be merged at once, not {len(sides)}")
-    rows = plan_several(base, sides, choose)
-    stands = next((row.stands for row in rows if row.stands is not None), None)
-    manifest, reason = _structures(base, sides, blocks, prefer, stands)
-    holds = manifest.by_name()
-    tables = [entries_of(side) for side in sides]
+    plan = plan_several(base, sides, choose)
+    rows = plan.rows
+    holder = _structure(plan, blocks, prefer)
+    tables = [entries_of(side) for side in plan.sides]
     read = [[row.old, *(tables[n].get(row.decision.name) for n in row.movers)]
             for row in rows if row.movers]  # fmt: skip
     fetch(blocks, read, "what several sides changed")
 
     def settle(row: Row) -> Outcome:
-        return _settle(row, tables, holds.get(row.decision.name), blocks, statistics)
+        return _settle(row, tables, holder.tensors.get(row.decision.name), blocks, statistics)
 
     with blocks.store.gathering():
         outcomes = tuple(ordered_map(settle, rows, _cost, budget=BUDGET_BYTES))
         blocks.store.flush()
     made = {one.name: one.entry for one in outcomes}
-    entries = tuple(made.get(name) or holds[name] for name in sorted(holds, key=natural_key))
-    return Merged(Manifest(manifest.format, manifest.skeleton, entries), outcomes, reason)
+    versions = (*tables, entries_of(plan.base))
+    entries = tuple(
+        made.get(name) or _standing(name, holder.tensors[name], versions)
+        for name in sorted(holder.tensors, key=natural_key)
+    )
+    return Merged(Manifest(holder.format, holder.block, entries), outcomes, holder.reason)
 
 
 def _cost(row: Row) -> int:
@@ -73,38 +77,69 @@ def _cost(row: Row) -> int:
     return copies_of(len(row.movers)) * min(nbytes, BLOCK_BYTES)
 
 
-def _structures(
-    base: Manifest | None,
-    sides: Sequence[Manifest],
-    blocks: Blocks,
-    prefer: skeleton.Side | None,
-    stands: int | None,
-) -> tuple[Manifest, str]:
-    """What holds the result, side after side merged into it; some version's entries stand in it.
-
-    `stands` is the side whose skeleton must, if one must; -1 for the base.
-    """
-    current, reasons = sides[0], list[str]()
-    for number, side in enumerate(sides[1:], 1):
-        plan: Plan = make_plan(base, current, side, lambda _: Choice("ours"), ())
-        if stands is not None and stands <= number:
-            version: Side = "theirs" if stands == number else "ours"
-            plan = replace(plan, side="base" if stands < 0 else version)
-            reasons = [] if stands == number else reasons
-        holder = skeleton.settle(plan, blocks, prefer if plan.side is None else None)
+def _structure(
+    plan: SeveralPlan, blocks: Blocks, prefer: skeleton.Side | None
+) -> skeleton.Structure:
+    """What holds the result: the structures of all sides, merged one after the other."""
+    order = _order(plan)
+    stands = plan.stands if plan.stands is None or plan.stands < 0 else order.index(plan.stands)
+    current, names = plan.sides[order[0]], plan.names[1 + order[0]]
+    reasons: list[str] = []
+    for place, number in enumerate(order[1:], 1):
+        side = plan.sides[number]
+        known = dict(zip(VERSIONS, (plan.names[0], names, plan.names[1 + number]), strict=True))
+        two: Plan = make_plan(plan.base, current, side, lambda _: Choice("ours"), ())
+        two = replace(two, followed={one: found for one, found in known.items() if found})
+        theirs = {one.name for one in two.decisions if one.action == "theirs"}
+        if place == len(order) - 1:
+            two = replace(two, decisions=tuple(_wanted(plan, two)))
+        if stands is not None and stands <= place:
+            version: Side = "theirs" if stands == place else "ours"
+            two = replace(two, side="base" if stands < 0 else version)
+            reasons = [] if stands == place else reasons
+        holder = skeleton.settle(two, blocks, prefer if two.side is None else None)
         reasons.append(holder.reason)
-        versions = [entries_of(one) for one in (current, side, base)]
-        theirs = {one.name for one in plan.decisions if one.action == "theirs"}
+        names = known[holder.side] if holder.side else {}
+        versions = [entries_of(one) for one in (current, side, plan.base)]
         entries = [
             _standing(name, tensor, versions[1::-1] if name in theirs else versions)
             for name, tensor in holder.tensors.items()
         ]
         entries.sort(key=lambda entry: natural_key(entry.tensor.name))
         current = Manifest(holder.format, holder.block, tuple(entries))
-    return current, next(filter(None, reasons), "")
+    return replace(holder, reason=next(filter(None, reasons), ""))
+
+
+def _wanted(plan: SeveralPlan, last: Plan) -> Iterator[Decision]:
+    """The decisions of all sides, as far as structures ask: which types the result holds.
+
+    What is open has the type that it has in the plan of the last two.
+    """
+    found = {one.name: one.standing for one in last.decisions}
+    for row in plan.rows:
+        if row.decision.action == "open":
+            standing = found.get(row.decision.name)
+        elif row.movers:
+            standing = row.decision.standing
+        else:
+            standing = None if row.entry is None else row.entry.tensor
+        yield replace(row.decision, standing=standing)
+
+
+def _order(plan: SeveralPlan) -> list[int]:
+    """The sides in the order in which their structures are merged.
+
+    A skeleton with the new names of renamed tensors comes first where it is taken as it is: one
+    that has old names cannot stand for it.
+    """
+    numbers = list(range(len(plan.sides)))
+    if all(side.format == safetensors.NAME for side in plan.sides):
+        return numbers
+    return sorted(numbers, key=lambda number: bool(plan.names[1 + number]))
 
 
 def _standing(name: str, tensor: TensorInfo, versions: Sequence[Mapping[str, Entry]]) -> Entry:
+    """What stands for a tensor that is open: a version that is of its type, if there is one."""
     found = [one[name] for one in versions if name in one]
     return next((one for one in found if one.tensor == tensor), found[0])
 
@@ -112,7 +147,7 @@ def _standing(name: str, tensor: TensorInfo, versions: Sequence[Mapping[str, Ent
 def _settle(
     row: Row,
     tables: Sequence[Mapping[str, Entry]],
-    held: Entry | None,
+    held: TensorInfo | None,
     blocks: Blocks,
     statistics: Statistics | None,
 ) -> Outcome:
@@ -123,9 +158,7 @@ def _settle(
         outcome = _merged(row, tables, blocks, statistics)
     else:
         outcome = Outcome(decision, row.entry)
-    if (held is None) != (outcome.entry is None) or (
-        held is not None and outcome.entry is not None and held.tensor != outcome.entry.tensor
-    ):
+    if held != (None if outcome.entry is None else outcome.entry.tensor):
         return Outcome(decision, None, None, UNFIT)
     return outcome
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from git_theta_ext.core.tensors import TensorInfo
@@ -27,6 +28,8 @@ TIE_BYTES = 1024
 """Smaller tensors with equal bytes (zero biases) are a coincidence, not a tie."""
 
 Side = Literal["ours", "theirs", "base"]
+VERSIONS: tuple[Side, ...] = ("base", "ours", "theirs")
+"""The three versions of a merge of two sides, in the order in which they are given everywhere."""
 
 Choose = Callable[[str], Choice]
 """The strategy for a tensor, by its name."""
@@ -56,7 +59,7 @@ class Decision:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """All decisions, in natural order of the tensors' names.
 
@@ -75,6 +78,21 @@ class Plan:
     side: Side | None = None
     coupled: str = ""
     blends: Mapping[str, Blend] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Decision]:
+        """The decisions by the names of their tensors."""
+        return {one.name: one for one in self.decisions}
+
+    @cached_property
+    def tables(self) -> tuple[Mapping[str, Entry], Mapping[str, Entry], Mapping[str, Entry]]:
+        """The tensors of base, ours and theirs, by name."""
+        return entries_of(self.base), entries_of(self.ours), entries_of(self.theirs)
+
+    @cached_property
+    def group_of(self) -> Mapping[str, Group]:
+        """The coupled group that a tensor is a member of, by its name."""
+        return {name: group for group in self.groups for name in group.members}
 
     @property
     def open_group(self) -> bool:

@@ -8,7 +8,7 @@ open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.merge.decide.decisions import (
     PLAIN,
     TIE_BYTES,
+    VERSIONS,
     Action,
     Choose,
     Decision,
@@ -31,7 +32,7 @@ from git_theta_ext.merge.decide.decisions import (
 )
 from git_theta_ext.merge.decide.groups import Group, find_groups, joined_groups
 from git_theta_ext.merge.decide.kinds import NEVER_BLENDED, WHOLE, Kind, kind_of
-from git_theta_ext.merge.decide.renames import follow, lost_renames
+from git_theta_ext.merge.decide.renames import follow, lost_renames, split_renames
 from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.decide.together import settle_groups
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
@@ -60,16 +61,24 @@ def make_plan(
             followed then.
         scalings: what the configuration beside an adapter says; None: there is none.
     """
-    followed: Mapping[Side, Mapping[str, str]] = {}
+    followed: dict[Side, Mapping[str, str]] = {}
+    split: Mapping[str, tuple[str, ...]] = {}
     if groups is None:
-        base, ours, theirs, followed = follow(base, ours, theirs)
+        found = follow(base, (ours, theirs))
+        base, (ours, theirs), split = found.base, found.sides, found.split
+        followed = {side: names for side, names in zip(VERSIONS, found.names, strict=True) if names}
     old, mine, yours = entries_of(base), entries_of(ours), entries_of(theirs)
     names = sorted({*old, *yours, *mine}, key=natural_key)
     decisions = {
         name: _decide(old.get(name), mine.get(name), yours.get(name), choose) for name in names
     }
     if groups is None:
-        groups = joined_groups(find_groups(base, (ours, theirs)), lost_renames(old, mine, yours))
+        moved = (*lost_renames(old, mine, yours), *split_renames(split))
+        groups = joined_groups(find_groups(base, (ours, theirs)), moved)
+    else:
+        # Groups of more sides than these have members that these may lack.
+        groups = tuple(_those(group, decisions) for group in groups
+                       if not decisions.keys().isdisjoint(group.members))  # fmt: skip
     _check_ties(decisions, old, mine, yours)
     _check_copies(decisions, old, mine, (yours, "theirs"), choose)
     _check_copies(decisions, old, yours, (mine, "ours"), choose)
@@ -77,6 +86,10 @@ def make_plan(
     settled = settle_groups(decisions, groups, versions, choose, scalings or Scalings())
     made = tuple(decisions.values())
     return Plan(*versions, made, groups, followed, settled.side, settled.label, settled.blends)
+
+
+def _those(group: Group, known: Mapping[str, Decision]) -> Group:
+    return replace(group, members=tuple(name for name in group.members if name in known))
 
 
 def _did(old: Entry | None, now: Entry | None) -> Did:
@@ -162,6 +175,7 @@ def _stacked(old: Entry | None, mine: Entry, yours: Entry) -> TensorInfo | None:
     return replace(target, shape=(mine.tensor.shape[0] + added, *target.shape[1:]))
 
 
+_SHOWN = 3
 _OPAQUE = "bytes of unknown meaning, changed on both sides"
 
 
@@ -238,19 +252,27 @@ def _check_ties(
     for names in groups.values():
         if len(names) < 2:
             continue
+        first = min(names, key=natural_key)
         tied = [len({_content(side.get(name)) for name in names}) == 1 for side in (mine, yours)]
+        left = {"ours": mine.keys() & names, "theirs": yours.keys() & names}
         for name in names:
             one = decisions[name]
             if all(tied):
-                decisions[name] = replace(one, seed_name=min(names, key=natural_key))
+                decisions[name] = replace(one, seed_name=first)
             elif any(tied) and one.action == "merge" and one.choice.strategy not in PLAIN:
                 there, here = ("ours", "theirs") if tied[0] else ("theirs", "ours")
-                others = ", ".join(other for other in names if other != name)
-                gone = [other for other in names if other not in (yours if tied[0] else mine)]
-                what = f"which {here} removed" if gone == [others] else f"untied in {here}"
+                others = _others(names, name)
+                what = f"which {here} removed" if left[here] <= {name} else f"untied in {here}"
                 reason = f"tied to {others} in {there}, {what}"
                 tensor = mine[name].tensor if name in mine else None
                 decisions[name] = replace(one, action="open", standing=tensor, reason=reason)
+
+
+def _others(names: Sequence[str], name: str) -> str:
+    """Some of the tensors that one is tied to, and how many more there are."""
+    shown = [other for other in names[: _SHOWN + 1] if other != name][:_SHOWN]
+    more = len(names) - 1 - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
 def _content(entry: Entry | None) -> tuple[object, ...] | None:

@@ -6,7 +6,7 @@ apart (types, ties, quantised groups, optimizer state) keeps them apart here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -23,7 +23,7 @@ from git_theta_ext.merge.decide.decisions import (
 )
 from git_theta_ext.merge.decide.groups import Group, find_groups, joined_groups
 from git_theta_ext.merge.decide.plan import make_plan
-from git_theta_ext.merge.decide.renames import lost_renames
+from git_theta_ext.merge.decide.renames import Names, follow, lost_renames, split_renames
 from git_theta_ext.merge.decide.together import named_sides, reason_of, state_of
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 
@@ -60,7 +60,30 @@ def check_weights(choice: Choice, count: int) -> None:
         )
 
 
-def plan_several(base: Manifest | None, sides: Sequence[Manifest], choose: Choose) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class SeveralPlan:
+    """A row for every tensor, in natural order of the names, and the versions that they are of.
+
+    In `base` and `sides` a tensor that one of them renamed has its new name; `names` says for the
+    base, then for each side, under which name it stands there, by the new one.
+    """
+
+    base: Manifest | None
+    sides: tuple[Manifest, ...]
+    names: tuple[Names, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def stands(self) -> int | None:
+        """The side whose skeleton must stand, -1 for the base's; None if any may."""
+        return next((row.stands for row in self.rows if row.stands is not None), None)
+
+
+Tables = Sequence[Mapping[str, Entry]]
+"""The tensors of each side, by name."""
+
+
+def plan_several(base: Manifest | None, sides: Sequence[Manifest], choose: Choose) -> SeveralPlan:
     """Decide for every tensor of several versions of a checkpoint; reads no values.
 
     Args:
@@ -68,11 +91,13 @@ def plan_several(base: Manifest | None, sides: Sequence[Manifest], choose: Choos
         sides: in the order that `ours` (the first one that changed) and `theirs` (the last) mean.
         choose: gives the strategy for entries that collide.
     """
+    found = follow(base, sides)
+    base, sides = found.base, found.sides
     old = entries_of(base)
     tables = [entries_of(side) for side in sides]
-    groups = find_groups(base, sides)
-    for a, b in combinations(tables, 2):
-        groups = joined_groups(groups, lost_renames(old, a, b))
+    groups = joined_groups(
+        find_groups(base, sides), (*_lost(old, tables), *split_renames(found.split))
+    )
     pairs = {
         (a, b): {
             one.name: one for one in make_plan(base, sides[a], sides[b], choose, groups).decisions
@@ -84,35 +109,50 @@ def plan_several(base: Manifest | None, sides: Sequence[Manifest], choose: Choos
         name: _row(name, old.get(name), [one.get(name) for one in tables], pairs) for name in names
     }
     for group in groups:
-        rows.update(_together(group, rows, base, sides, choose))
-    return list(rows.values())
+        rows.update(_together(group, rows, (base, *sides), (old, *tables), choose))
+    return SeveralPlan(base, tuple(sides), found.names, tuple(rows.values()))
+
+
+def _lost(old: Mapping[str, Entry], tables: Tables) -> Iterator[Group]:
+    """What a side may have renamed that another one changed, for each two of them."""
+    for (a, one), (b, other) in combinations(enumerate(tables), 2):
+        yield from lost_renames(old, one, other, (f"side {a + 1}", f"side {b + 1}"))
 
 
 def _together(
     group: Group,
     rows: Mapping[str, Row],
-    base: Manifest | None,
-    sides: Sequence[Manifest],
+    versions: Sequence[Manifest | None],
+    tables: Tables,
     choose: Choose,
 ) -> dict[str, Row]:
-    """The rows of a group that several sides changed: all from one side, or all open."""
-    tables = [entries_of(side) for side in sides]
-    states = [state_of(group, *pair) for pair in zip(sides, tables, strict=True)]
-    before = state_of(group, base, entries_of(base))
-    movers = [n for n, one in enumerate(states) if base is None or one != before]
+    """The rows of a group that several sides changed: all from one side, or all open.
+
+    Args:
+        group: coupled tensors.
+        rows: of every tensor, decided as if it stood alone.
+        versions: the base and the sides, as manifests.
+        tables: and as their tensors.
+        choose: gives the strategy for each tensor.
+    """
+    before, *states = (
+        state_of(group, version, table) for version, table in zip(versions, tables, strict=True)
+    )
+    based = versions[0] is not None
+    movers = [n for n, one in enumerate(states) if not based or one != before]
     if len({states[n] for n in movers}) < 2:
         return {}
     named = named_sides(choose(name) for name in group.members)
     made: dict[str, Row] = {}
     for name in group.members:
         row = rows[name]
-        if len(named) == 1 and (named[0] != "base" or base is not None):
+        if len(named) == 1 and (named[0] != "base" or based):
             number = {"ours": movers[0], "theirs": movers[-1], "base": -1}[named[0]]
-            table = entries_of(base) if number < 0 else tables[number]
             same = replace(row.decision, action="same", choice=CONFLICT, reason="")
             stands = number if group.holds else None
-            made[name] = Row(same, row.did, row.old, table.get(name), (), stands)
-        elif group.kind != "renamed" or row.decision.action == "open":
+            entry = tables[number + 1].get(name)
+            made[name] = Row(same, row.did, row.old, entry, (), stands)
+        elif group.kind != "renamed" or row.old is not None or row.decision.action == "open":
             reason = reason_of(group, len(named) > 1) if name == group.leader else ""
             reason = reason.replace("both sides changed", "several sides changed")
             left = replace(row.decision, action="open", reason=reason, leader=group.leader)
@@ -169,7 +209,7 @@ def _whole(
     moved: Sequence[tuple[tuple[int, int], Decision]],
 ) -> Entry | None:
     """The version that stands where only whole ones can: the first, the last, or the old one."""
-    actions = {one.action for _, one in moved if one.action != "same"}
-    if actions == {"base"}:
+    named = named_sides(one.choice for _, one in moved)
+    if named == ["base"]:
         return old
-    return now[movers[-1] if actions == {"theirs"} else movers[0]]
+    return now[movers[-1] if named == ["theirs"] else movers[0]]

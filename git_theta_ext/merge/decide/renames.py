@@ -1,4 +1,4 @@
-"""Follow tensors that one side renamed and the other trained, so that both meet under one name.
+"""Follow tensors that one side renamed and another trained, so that both meet under one name.
 
 Wrappers put a prefix before every name (`module.`, `_orig_mod.`, `base_model.model.`), or take it
 away. A tensor is taken to be one of the base under a new name only if all that vanished on a side
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.manifest.model import Entry, Manifest
-from git_theta_ext.merge.decide.decisions import TIE_BYTES, Side, content_of, entries_of
+from git_theta_ext.merge.decide.decisions import TIE_BYTES, content_of, entries_of
 from git_theta_ext.merge.decide.groups import Group
 
 _WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|base_model\.model|base_model|model|_forward_module"
@@ -80,48 +80,85 @@ def _by_content(gone: Mapping[str, Entry], came: Mapping[str, Entry]) -> dict[st
     return {old[0]: new[0] for old, new in pairs}
 
 
-def follow(
-    base: Manifest | None, ours: Manifest, theirs: Manifest
-) -> tuple[Manifest | None, Manifest, Manifest, dict[Side, Names]]:
-    """The three versions, each tensor under the name that the side gave it that renamed it.
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The versions of a checkpoint, with each tensor under its new name where a side renamed it.
 
-    Returns:
-        The versions, and for each that calls a tensor by another name now: the name under which it
-        stands there, by the new one.
+    `names` are those of the base, then of each side: for every tensor that stands there under
+    another name, that name by the new one. `split` has the tensors that sides renamed differently,
+    by their old names, with the new ones; these are not followed.
     """
+
+    base: Manifest | None
+    sides: tuple[Manifest, ...]
+    names: tuple[Names, ...]
+    split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def follow(base: Manifest | None, sides: Sequence[Manifest]) -> Followed:
+    """Find what two or more sides renamed, and have it meet under its new name."""
+    nothing: tuple[Names, ...] = ({},) * (1 + len(sides))
     if base is None:
-        return base, ours, theirs, {}
-    moves = [renamed(base, side) for side in (ours, theirs)]
-    taken = {
-        old: new
-        for mine, other, side in ((moves[0], moves[1], theirs), (moves[1], moves[0], ours))
-        for old, new in mine.items()
-        if other.get(old, new) == new and (old in entries_of(side) or new in other.values())
-    }
-    if not any(_brings(base, side, old, new) for side in (ours, theirs)
-               for old, new in taken.items()):  # fmt: skip
-        return base, ours, theirs, {}
-    followed: dict[Side, Names] = {}
-    versions = []
-    labels: tuple[Side, ...] = ("base", "ours", "theirs")
-    for label, version in zip(labels, (base, ours, theirs), strict=True):
-        there = {old: new for old, new in taken.items() if old in entries_of(version)}
-        if there:
-            followed[label] = {new: old for old, new in there.items()}
-        versions.append(_under(version, there))
-    return versions[0], versions[1], versions[2], followed
+        return Followed(base, tuple(sides), nothing)
+    moves = [renamed(base, side) for side in sides]
+    new: dict[str, dict[str, None]] = {}
+    for move in moves:
+        for before, after in move.items():
+            new.setdefault(before, {})[after] = None
+    split = {before: tuple(names) for before, names in new.items() if len(names) > 1}
+    tables = [entries_of(side) for side in sides]
+    taken = dict(_taken(new, moves, tables))
+    old = entries_of(base)
+    if not any(_brings(old, tables, *pair) for pair in taken.items()):
+        return Followed(base, tuple(sides), nothing, split)
+    there = [
+        {after: before for before, after in taken.items() if before in table}
+        for table in (old, *tables)
+    ]
+    versions = [_under(*pair) for pair in zip((base, *sides), there, strict=True)]
+    return Followed(versions[0], tuple(versions[1:]), tuple(there), split)
 
 
-def _brings(base: Manifest, side: Manifest, old: str, new: str) -> bool:
-    """Whether a side changed what the other one renamed, or renamed and changed it too."""
-    before, now = entries_of(base), entries_of(side)
-    found = now.get(old) or now.get(new)
-    return found is not None and not _same(before[old], found)
+def _taken(
+    new: Mapping[str, Mapping[str, None]],
+    moves: Sequence[Names],
+    tables: Sequence[Mapping[str, Entry]],
+) -> Iterator[tuple[str, str]]:
+    """The renames, old name and new, that all other sides can follow, and that some has to."""
+    targets = Counter(after for names in new.values() for after in names)
+    for before, names in new.items():
+        after = next(iter(names))
+        if len(names) > 1 or targets[after] > 1:
+            continue
+        others = sum(before in table or before in move
+                     for table, move in zip(tables, moves, strict=True))  # fmt: skip
+        twice = any(before in table and after in table for table in tables)
+        if others > 1 and not twice:
+            yield before, after
 
 
-def _under(version: Manifest, names: Names) -> Manifest:
-    if not names:
+def _brings(
+    old: Mapping[str, Entry], tables: Sequence[Mapping[str, Entry]], before: str, after: str
+) -> bool:
+    """Whether a side changed what another one renamed, or renamed and changed it too."""
+    found = (table.get(before) or table.get(after) for table in tables)
+    return any(now is not None and not _same(old[before], now) for now in found)
+
+
+def split_renames(split: Mapping[str, tuple[str, ...]]) -> Iterator[Group]:
+    """What sides renamed differently, as one group: to close it is to choose one side's names."""
+    if split:
+        first = min(split, key=natural_key)
+        label = f"{first} was renamed to {' and to '.join(split[first])}"
+        names = dict.fromkeys((first, *split))
+        names.update(dict.fromkeys(name for found in split.values() for name in found))
+        yield Group("renamed", label, tuple(names))
+
+
+def _under(version: Manifest, there: Names) -> Manifest:
+    if not there:
         return version
+    names = {before: after for after, before in there.items()}
     entries = [
         replace(entry, tensor=replace(entry.tensor, name=names.get(entry.tensor.name) or
                                       entry.tensor.name))
@@ -132,16 +169,17 @@ def _under(version: Manifest, names: Names) -> Manifest:
 
 
 def lost_renames(
-    old: Mapping[str, Entry], mine: Mapping[str, Entry], yours: Mapping[str, Entry]
+    old: Mapping[str, Entry],
+    mine: Mapping[str, Entry],
+    yours: Mapping[str, Entry],
+    labels: tuple[str, str] = ("ours", "theirs"),
 ) -> Iterator[Group]:
     """Tensors that one side removed and the other changed, with what may be their new names.
 
-    To take the change alone would leave it under a name that nothing reads, if they are.
+    To take the change alone would leave it under a name that nothing reads, if they are. `labels`
+    are what the two sides are called.
     """
-    for here, there, words in (
-        (mine, yours, ("ours", "theirs")),
-        (yours, mine, ("theirs", "ours")),
-    ):
+    for here, there, words in ((mine, yours, labels), (yours, mine, labels[::-1])):
         gone = [
             name for name, entry in old.items()
             if name not in here and name in there and not _same(entry, there[name])
