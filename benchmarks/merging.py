@@ -28,6 +28,9 @@ from pathlib import Path
 import numpy as np
 from workflows import NAME, _theta, git, spans, write_model
 
+LEAST = 130
+"""Megabytes: the first tensor of `write_model` alone has 125."""
+
 WRAPPER = """
 import glob, resource, subprocess, sys, threading, time
 peak = 0
@@ -228,6 +231,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1, help="runs of each step; the median counts")
     parser.add_argument("--mergekit", metavar="PYTHON", help="a Python with mergekit")
     args = parser.parse_args()
+    if args.megabytes < LEAST:
+        parser.error(f"--megabytes: at least {LEAST}, so that both sides have a tensor to change")
     with tempfile.TemporaryDirectory(prefix="theta-bench-") as name:
         work = Path(name)
         os.environ.update(

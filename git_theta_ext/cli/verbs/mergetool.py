@@ -66,12 +66,13 @@ def run(args: argparse.Namespace) -> int:
     blocks = Blocks.open(repository)
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         scratch = blocks.above(Path(folder))
+        statistics = conflict.statistics(scratch)
         print(f"Merging {printable(path)} …", flush=True)
 
         def weigh(settling: Settling, name: str) -> distance.Weighed:
             if not isinstance(settling, Conflict):
                 raise UsageError("another conflict")
-            return distance.weigh(settling, name, scratch)
+            return distance.weigh(settling, name, scratch, statistics)
 
         reason = _structure_reason(conflict, scratch)
         board = Board(conflict, weigh, reason, partly=args.backup is None)

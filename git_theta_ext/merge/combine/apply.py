@@ -17,7 +17,7 @@ from git_theta_ext.merge.combine.merger import Statistics, measure_tensor, merge
 from git_theta_ext.merge.combine.tensor import Versions, copies_of
 from git_theta_ext.merge.combine.values import Measure
 from git_theta_ext.merge.decide.blends import Blend
-from git_theta_ext.merge.decide.decisions import Choose, Decision, Plan, entries_of, renamed
+from git_theta_ext.merge.decide.decisions import Choose, Decision, Plan, renamed
 from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.strategies.choice import CONFLICT
@@ -125,20 +125,19 @@ def _carried_out(
     statistics: Statistics | None,
     holder: skeleton.Structure | None,
 ) -> Merged:
-    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
-    blended = _blend(plan.blends, versions, blocks)
+    blended = _blend(plan.blends, plan, blocks)
     plan = plan.opened({name: one.wrong for name, one in blended.items() if one.wrong})
     if holder is None:
         holder = skeleton.settle(plan, blocks, prefer)
     elif any(one.wrong for one in blended.values()):
         stands = {one.name: one.standing for one in plan.decisions if one.standing is not None}
         holder = replace(holder, tensors={name: stands[name] for name in holder.tensors})
-    work = _Work(plan, versions, blocks, holder.tensors, statistics, blended)
+    work = _Work(plan, blocks, holder.tensors, statistics, blended)
     outcomes = {one.name: one for one in work.outcomes()}
     entries = []
     for name, tensor in holder.tensors.items():
         entry = outcomes[name].entry
-        entries.append(entry if entry is not None else _standing(name, tensor, versions))
+        entries.append(entry if entry is not None else _standing(name, tensor, plan.tables))
     entries.sort(key=lambda entry: natural_key(entry.tensor.name))
     manifest = Manifest(holder.format, holder.block, tuple(entries))
     ordered = tuple(outcomes[one.name] for one in plan.decisions)
@@ -149,14 +148,13 @@ def outcome_of(
     plan: Plan, name: str, blocks: Blocks, statistics: Statistics | None = None
 ) -> Outcome:
     """What becomes of one tensor of a plan, by itself; errors as for `merge`."""
-    decision = next(one for one in plan.decisions if one.name == name)
-    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
-    blends = {one: found for one, found in plan.blends.items() if one == decision.leader}
-    blended = _blend(blends, versions, blocks)
+    leader = plan.by_name[name].leader
+    blends = {one: found for one, found in plan.blends.items() if one == leader}
+    blended = _blend(blends, plan, blocks)
     plan = plan.opened({one: found.wrong for one, found in blended.items() if found.wrong})
-    decision = next(one for one in plan.decisions if one.name == name)
+    decision = plan.by_name[name]
     holds = {name: decision.standing} if decision.standing is not None else {}
-    work = _Work(plan, versions, blocks, holds, statistics, blended)
+    work = _Work(plan, blocks, holds, statistics, blended)
     plain = work._plain(decision)
     if plain is not None:
         return plain
@@ -166,8 +164,7 @@ def outcome_of(
 
 def measure(plan: Plan, blocks: Blocks) -> dict[str, Measure]:
     """How the updates meet in every tensor that is merged entry by entry; nothing is stored."""
-    versions = [entries_of(one) for one in (plan.base, plan.ours, plan.theirs)]
-    work = _Work(plan, versions, blocks, {}, None, {})
+    work = _Work(plan, blocks, {}, None, {})
     decisions = [
         one for one in plan.decisions if one.action == "merge" and one.leader not in plan.blends
     ]
@@ -178,23 +175,21 @@ def measure(plan: Plan, blocks: Blocks) -> dict[str, Measure]:
     return {one.name: figures for one, figures in zip(decisions, found, strict=True)}
 
 
-def _standing(name: str, tensor: TensorInfo, versions: list[dict[str, Entry]]) -> Entry:
+def _standing(name: str, tensor: TensorInfo, versions: Sequence[Mapping[str, Entry]]) -> Entry:
     """What stands for an open tensor: ours, else whatever version fits into the structure."""
     old, mine, yours = (version.get(name) for version in versions)
     fitting = [one for one in (mine, yours, old) if one is not None and one.tensor == tensor]
     return fitting[0]
 
 
-def _blend(
-    blends: Mapping[str, Blend], versions: list[dict[str, Entry]], blocks: Blocks
-) -> dict[str, Blended]:
+def _blend(blends: Mapping[str, Blend], plan: Plan, blocks: Blocks) -> dict[str, Blended]:
     """Products of factors, one after the other, before it is settled what holds the result.
 
     All that they are made of is fetched in one batch, and refused where it is out of proportion.
     """
     if not blends:
         return {}
-    old, mine, yours = versions
+    old, mine, yours = plan.tables
     tables = (mine, yours, old)
     entries = [
         entry for one in blends.values() for _, *pair in one.entries(tables) for entry in pair
@@ -229,7 +224,6 @@ def fetch(blocks: Blocks, tensors: Sequence[Sequence[Entry | None]], what: str) 
 @dataclass(slots=True)
 class _Work:
     plan: Plan
-    versions: list[dict[str, Entry]]
     blocks: Blocks
     holds: Mapping[str, TensorInfo]
     statistics: Statistics | None
@@ -255,7 +249,7 @@ class _Work:
 
     def _plain(self, decision: Decision) -> Outcome | None:
         """The outcome of a decision that needs no values, or None."""
-        old, mine, yours = (version.get(decision.name) for version in self.versions)
+        old, mine, yours = (version.get(decision.name) for version in self.plan.tables)
         if decision.action == "drop":
             return Outcome(decision, None)
         if decision.action == "open":
@@ -274,12 +268,12 @@ class _Work:
 
     def _copied(self, decision: Decision) -> Entry:
         """A tensor that stays a copy of another one, as the side that is taken has that."""
-        table = self.versions[2 if decision.action == "theirs" else 1]
+        table = self.plan.tables[2 if decision.action == "theirs" else 1]
         return renamed(table[decision.source], decision.name)
 
     def _fitting(self, decision: Decision) -> Outcome | None:
         """A tensor that has no place in the structure, as the side has it that was chosen."""
-        sides = dict(zip(("base", "ours", "theirs"), self.versions, strict=True))
+        sides = dict(zip(("base", "ours", "theirs"), self.plan.tables, strict=True))
         table = sides.get(decision.choice.strategy)
         if table is None:
             return None
@@ -289,12 +283,12 @@ class _Work:
 
     def fetch(self, decisions: Sequence[Decision]) -> None:
         """Everything that will be read, in one batch; refused where it is out of proportion."""
-        tensors = [[version.get(one.name) for version in self.versions] for one in decisions]
+        tensors = [[version.get(one.name) for version in self.plan.tables] for one in decisions]
         fetch(self.blocks, tensors, "what both sides changed")
 
     def versions_of(self, decision: Decision) -> Versions:
         """The three versions of a tensor that both sides have."""
-        old, mine, yours = (version.get(decision.name) for version in self.versions)
+        old, mine, yours = (version.get(decision.name) for version in self.plan.tables)
         if mine is None or yours is None or decision.standing is None:
             raise ValueError(f"{decision.name!r} is not on both sides")
         return Versions(decision.standing, old, (mine, yours), self.blocks)
@@ -304,7 +298,7 @@ class _Work:
         found = self.blended[decision.leader]
         note = ""
         if decision.name == decision.leader:
-            label = next(one.label for one in self.plan.groups if one.leader == decision.leader)
+            label = self.plan.group_of[decision.name].label
             product = self.plan.blends[decision.leader]
             note = (
                 f"{label}: the product of its factors was blended by {decision.choice}, with rank "

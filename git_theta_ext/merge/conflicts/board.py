@@ -132,7 +132,7 @@ class Board:
         return Row(name, one.ours, one.theirs, chosen, self._weigh(self.conflict, name))
 
     def _decision(self, name: str) -> Decision:
-        return next(one for one in self.conflict.plan().decisions if one.name == name)
+        return self.conflict.plan().by_name[name]
 
     def _structure(self) -> Row:
         side = self.conflict.state.structure

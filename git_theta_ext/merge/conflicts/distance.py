@@ -12,9 +12,10 @@ from git_theta_ext.core.tensors import DType
 from git_theta_ext.core.values import Values
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.combine.apply import outcome_of
+from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.values import to_floats
 from git_theta_ext.merge.conflicts.resolve import Conflict
-from git_theta_ext.merge.decide.plan import Plan, entries_of, type_of
+from git_theta_ext.merge.decide.decisions import Plan, type_of
 from git_theta_ext.objects.blocks import Blocks
 
 
@@ -31,20 +32,23 @@ class Weighed:
     theirs: float | None
 
 
-def weigh(conflict: Conflict, name: str, blocks: Blocks) -> Weighed:
+def weigh(
+    conflict: Conflict, name: str, blocks: Blocks, statistics: Statistics | None = None
+) -> Weighed:
     """Merge one tensor with what was chosen for it, and compare it with both sides.
 
     Args:
         conflict: with the choices so far.
         name: of a tensor.
         blocks: where objects are read; the merged tensor is written there.
+        statistics: what Fisher and RegMean need; see `Conflict.statistics`.
 
     Raises:
         ThetaError: an object is missing or damaged.
     """
     plan: Plan = conflict.plan()
-    outcome = outcome_of(plan, name, blocks, conflict.statistics(blocks))
-    mine, yours = (entries_of(one).get(name) for one in (plan.ours, plan.theirs))
+    outcome = outcome_of(plan, name, blocks, statistics)
+    mine, yours = (table.get(name) for table in plan.tables[1:])
     made = outcome.entry
     versions = [one for one in (made, mine, yours) if one is not None]
     if len(versions) < 3 or len({type_of(one) for one in versions}) > 1:

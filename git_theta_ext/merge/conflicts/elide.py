@@ -88,12 +88,14 @@ def _distinct(names: list[str], made: list[str], width: int) -> list[str]:
 def _numbered(made: Sequence[str], width: int) -> list[str]:
     """The texts, with a number at the end of each that stood before."""
     seen: set[str] = set()
+    counts: dict[str, int] = {}
     found = []
     for text in made:
-        shown, count = text, 1
+        shown, count = text, counts.get(text, 1)
         while shown in seen and count <= len(made):
             mark = f"~{count}"
             shown, count = (text[: max(0, width - len(mark))] + mark)[: max(0, width)], count + 1
+        counts[text] = count
         seen.add(shown)
         found.append(shown)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from git_theta_ext.checkpoints.converted import manifest_of
 from git_theta_ext.checkpoints.shards import model_of
@@ -48,7 +49,7 @@ def operation_under_way(repository: Repository) -> Operation:
     return "rebase" if any((repository.git_dir / one).exists() for one in _PICKING) else "merge"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Conflict:
     """An unmerged path: its three versions, and what was chosen so far."""
 
@@ -101,7 +102,11 @@ class Conflict:
         return cls(repository, path, (versions[0], ours, theirs), key, state, scalings)
 
     def plan(self) -> Plan:
-        """What would be done with what was chosen so far."""
+        """What would be done with what was chosen so far; made once, however often it is asked."""
+        return self._plan
+
+    @cached_property
+    def _plan(self) -> Plan:
         plan = make_plan(*self.versions, self.state.choose, scalings=self.scalings)
         if not self.state.resolutions:
             return plan

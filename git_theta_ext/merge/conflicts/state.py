@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ class Resolution:
     structure: Literal["ours", "theirs"] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """The policy that the merge began with, what was resolved since, and what is still open.
 
@@ -54,10 +55,13 @@ class State:
 
     def resolved(self, name: str) -> Choice | None:
         """The strategy of the last resolution that names a tensor, if one does."""
-        for resolution in reversed(self.resolutions):
-            if name in resolution.names:
-                return parse_choice(resolution.choice, "resolution")
-        return None
+        chosen = self._last.get(name)
+        return None if chosen is None else parse_choice(chosen, "resolution")
+
+    @cached_property
+    def _last(self) -> Mapping[str, str]:
+        """For each tensor what the last resolution that names it says."""
+        return {name: one.choice for one in self.resolutions for name in one.names}
 
     @property
     def structure(self) -> Literal["ours", "theirs"] | None:

@@ -101,6 +101,8 @@ class Plan:
 
     def opened(self, reasons: Mapping[str, str]) -> Plan:
         """The plan with some groups open after all: the leader's name, and why."""
+        if not reasons:
+            return self
         held = entries_of(self.ours)
         decisions = tuple(
             replace(
