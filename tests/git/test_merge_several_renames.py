@@ -124,7 +124,7 @@ def test_two_sides_that_renamed_differently_are_in_conflict(
     assert b"was renamed to _orig_mod.l.0.bias and to module.l.0.bias" in done.stderr
     repo.theta("resolve", NAME, "--strategy", "theirs")
     assert content(repo) == safetensors(versions[1])
-    repo.theta("resolve", NAME, "--strategy", "ours")
+    repo.theta("resolve", NAME, "-t", "l.0.bias", "--strategy", "ours")
     assert content(repo) == safetensors(versions[0])
     repo.git("add", NAME)
     repo.commit("merged")
