@@ -7,6 +7,7 @@ import pytest
 
 from tests.checkpoints import Tensors, safetensors
 from tests.conftest import Repo
+from tests.torchzip import Storage, save, state_dict, tensor
 
 NAME = "model.safetensors"
 PREFIXES = ["_orig_mod.", "module.", "base_model.model.", "encoder."]
@@ -78,6 +79,23 @@ def test_what_several_trained_is_blended_under_the_new_name(repo: Repo) -> None:
     repo.theta("merge", "a", "b", "--strategy", "average")
     mean = {**BASE, "l.0.weight": BASE["l.0.weight"] + 2}
     assert content(repo) == safetensors(under("module.", mean))
+
+
+def torch(tensors: Tensors) -> bytes:
+    """The same as `torch.save` writes it: a container that is taken from a side as it is."""
+    held = {name: tensor(Storage(str(n), count=value.size), value.shape)
+            for n, (name, value) in enumerate(tensors.items())}  # fmt: skip
+    data = {str(n): value.tobytes() for n, value in enumerate(tensors.values())}
+    return save(state_dict(held), data)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_pickle_with_the_new_names_holds_what_others_trained(repo: Repo, place: int) -> None:
+    versions = [torch(FIRST), torch(SECOND)]
+    versions.insert(place, torch(under("module.", BASE)))
+    branches(repo, *versions, base=torch(BASE), name="m.pt")
+    repo.theta("merge", "a", "b")
+    assert content(repo, "m.pt") == torch(under("module.", BOTH))
 
 
 @pytest.mark.parametrize("strategy", [None, "average", "ties", "task-arithmetic"])
