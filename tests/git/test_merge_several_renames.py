@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.checkpoints import Tensors, safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import Tensors, safetensors
+from tests.scenarios.repositories import Repo
 from tests.torchzip import Storage, save, state_dict, tensor
 
 NAME = "model.safetensors"
