@@ -574,7 +574,7 @@ def test_pipes_in_a_remote_folder(folder: Path, new_repo: NewRepo) -> None:
     os.mkfifo(folder / "config")
     repo = new_repo()
     script = (
-        "import sys, pathlib; from git_theta_ext import endpoints;"
+        "import sys, pathlib; from git_theta_ext.objects.transfer import endpoints;"
         "from git_theta_ext.git.repository import Repository;"
         "r = Repository.discover(); p = pathlib.Path(sys.argv[1]);"
         "print(endpoints.lfs_folder(r, endpoints.common_dir_of(p)))"
