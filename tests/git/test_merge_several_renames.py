@@ -7,7 +7,7 @@ import pytest
 
 from tests.scenarios.checkpoints import Tensors, safetensors
 from tests.scenarios.repositories import Repo
-from tests.torchzip import Storage, save, state_dict, tensor
+from tests.scenarios.torchzip import Storage, save, state_dict, tensor
 
 NAME = "model.safetensors"
 PREFIXES = ["_orig_mod.", "module.", "base_model.model.", "encoder."]

@@ -27,7 +27,7 @@ from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.table import TABLE
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
-from tests.property.test_update_laws import patterns
+from tests.scenarios.patterns import patterns
 
 FLOATS = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"]
 INTEGERS = ["BOOL", "U8", "I8", "I32", "I64", "U64", "F4", "F8_E8M0"]

@@ -23,11 +23,12 @@ from git_theta_ext.merge.decide import plan
 from git_theta_ext.merge.decide.groups import find_groups
 from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.decide.plan_several import plan_several
+from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 from git_theta_ext.merge.strategies.policy import Policy
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
-from tests.manifests import entry, manifest
+from tests.scenarios.manifests import entry, manifest
 
 FEW, MANY = 30, 120
 MOST = 6.0
@@ -191,7 +192,7 @@ def conflict(count: int, resolutions: tuple[Resolution, ...] = ()) -> Conflict:
     base, ours, theirs = versions(version, count)
     nowhere = Repository(Path("."), Path("."), Path("."), None)
     state = State(Policy(CONFLICT, (), "test"), resolutions)
-    return Conflict(nowhere, "m", (base, ours, theirs), "key", state)
+    return Conflict(nowhere, "m", (base, ours, theirs), "key", state, Scalings())
 
 
 @pytest.fixture
