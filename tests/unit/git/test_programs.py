@@ -15,7 +15,7 @@ import pytest
 from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.git import process
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def program(path: Path) -> Path:
