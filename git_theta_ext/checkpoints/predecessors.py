@@ -10,31 +10,45 @@ commands look at that before they write the index.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
+from git_theta_ext.checkpoints.block_index import (
+    SKELETON,
+    BlockIndex,
+    Form,
+    FormIndex,
+    Key,
+    TensorIndex,
+    blocks_of,
+    dtype_of,
+    form_of,
+)
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import natural_key
-from git_theta_ext.core.tensors import DType, TensorInfo, cut
+from git_theta_ext.core.tensors import TensorInfo, cut
 from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
 from git_theta_ext.manifest.text import parse_manifest
 
-_Key = tuple[str, str]
-_Form = tuple[str, int, int]
-"""Element type and number of elements of a tensor, and the number of a block in it."""
-_MAX_KIN = 8
-"""Blocks of one form that a block without a predecessor is compared with."""
-_Traits = frozenset[tuple[str, DType, tuple[int, ...]]]
-"""Which tensors there are: their names, element types and shapes."""
-_SKELETON = "skeleton"
-"""Stands for the dtype in the keys of skeletons."""
+Held = TypeVar("Held")
+
+_KEPT_BYTES = 16 << 20
+"""Text of manifests that is held, with what was parsed of it, which takes about five times that."""
+_SINGLY = 4
+"""Paths that are asked for one by one; for more than these, all alike are listed at once."""
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Predecessors:
-    """The manifests of a repository's index and HEAD, each read and parsed once."""
+    """The manifests of a repository's index and HEAD; the last few are held parsed."""
 
     def __init__(self, repository: Repository, written: Mapping[str, bytes] | None = None) -> None:
         """Nothing is read before it is asked for.
@@ -43,11 +57,12 @@ class Predecessors:
         """
         self._repository = repository
         self._written = {} if written is None else written
-        self._manifests: dict[str, tuple[bytes, Manifest] | None] = {}
+        self._manifests: _Last[tuple[bytes, Manifest] | None] = _Last(_KEPT_BYTES)
+        self._unparsed: _Last[bytes | None] = _Last(_KEPT_BYTES)
         self._extra: dict[str, list[IndexEntry]] = {}
-        self._known: dict[_Key, Block] | None = None
-        self._by_form: dict[_Form, list[Block]] | None = None
-        self._lock = threading.Lock()
+        self._listed: set[str] = set()
+        self._asked = 0
+        self._lock = threading.RLock()
 
     @cached_property
     def _heads(self) -> list[str]:
@@ -62,17 +77,40 @@ class Predecessors:
         """The blob that the index holds for a path: stage 0, else ours of a conflict."""
         entries = self._index.get(path)
         if entries is None:
-            if path not in self._extra:
-                self._extra[path] = self._repository.index(f":(top,literal){path}")
-            entries = self._extra[path]
+            entries = self._untracked(path)
         return next(
             (entry.oid for stage in (0, 2) for entry in entries if entry.stage == stage), None
         )
 
+    def _untracked(self, path: str) -> list[IndexEntry]:
+        """The index entries of a path that is new, or not tracked as the work tree is now."""
+        if path not in self._extra:
+            name = os.path.basename(path)
+            ending = os.path.splitext(name)[1][1:]
+            if len(self._extra) < _SINGLY or not _PLAIN.fullmatch(ending):
+                self._extra[path] = self._repository.index(f":(top,literal){path}")
+            else:
+                if ending not in self._listed:
+                    self._listed.add(ending)
+                    self._extra |= _by_path(self._repository.index(f":(top,glob)**/*.{ending}"))
+                self._extra.setdefault(path, [])
+        return self._extra[path]
+
     def committed(self, path: str) -> list[str]:
         """The blobs of a path in HEAD and in the other heads of a merge under way."""
-        found = (self._repository.blob_at(head, path) for head in self._heads)
+        found = (self._committed_at(head, path) for head in self._heads)
         return list(dict.fromkeys(oid for oid in found if oid is not None))
+
+    def _committed_at(self, head: str, path: str) -> str | None:
+        self._asked += 1
+        if self._repository.reads_within_process or self._asked <= _SINGLY:
+            return self._repository.blob_at(head, path)
+        return self._trees[head].get(path)
+
+    @cached_property
+    def _trees(self) -> dict[str, dict[str, str]]:
+        """The blobs of the heads by path, where to ask for one would start a process."""
+        return {head: self._repository.blobs_at(head) for head in self._heads}
 
     def manifests(self, path: str) -> Iterator[Manifest]:
         """The manifests of a path: the index's, then those of HEAD and other heads."""
@@ -88,8 +126,7 @@ class Predecessors:
 
     def blob(self, oid: str) -> bytes | None:
         """The bytes of a manifest, or None if that blob is not one."""
-        self._load([oid])
-        found = self._manifests[oid]
+        found = self._load(oid)
         return None if found is None else found[0]
 
     def blob_size(self, oid: str) -> int:
@@ -98,19 +135,30 @@ class Predecessors:
 
     def manifest(self, oid: str) -> Manifest | None:
         """A blob as a manifest, or None if it is not one."""
-        self._load([oid])
-        found = self._manifests[oid]
+        found = self._load(oid)
         return None if found is None else found[1]
 
-    def _load(self, oids: Iterable[str]) -> None:
-        missing = [oid for oid in dict.fromkeys(oids) if oid not in self._manifests]
-        for oid in missing:
-            self._manifests[oid] = None
-        for oid, data in self._repository.small_blobs(missing, FIRST_LINE, MAX_BYTES):
-            try:
-                self._manifests[oid] = (data, parse_manifest(data))
-            except ManifestError:
-                continue  # a broken manifest in history must not stop new work
+    def _load(self, oid: str) -> tuple[bytes, Manifest] | None:
+        """A manifest and its text; those that were asked for last are held."""
+        with self._lock:
+            if oid not in self._manifests:
+                found = None
+                for _, text in self._texts([oid]):
+                    with suppress(ManifestError):  # a broken one must not stop new work
+                        found = (text, parse_manifest(text))
+                self._manifests.put(oid, found, len(found[0]) if found else 0)
+            return self._manifests.get(oid)
+
+    def _text(self, oid: str) -> bytes | None:
+        """The text of a manifest, not parsed; held as `_load` does."""
+        if oid not in self._unparsed:
+            text = next((text for _, text in self._texts([oid])), None)
+            self._unparsed.put(oid, text, len(text or b""))
+        return self._unparsed.get(oid)
+
+    def _texts(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The texts of those of some blobs that begin as manifests do, each read when it is due."""
+        return self._repository.small_blobs(oids, FIRST_LINE, MAX_BYTES)
 
     @cached_property
     def _everything(self) -> list[str]:
@@ -140,11 +188,12 @@ class Predecessors:
         """
         staged = self.staged(path)
         committed = self.committed(path)
-        own = [oid for oid in (staged, *committed) if oid is not None]
-        self._load(own)
+        own = [oid for oid in dict.fromkeys((staged, *committed)) if oid is not None]
         predecessors = [found for oid in committed if (found := self.manifest(oid)) is not None]
-        if not predecessors and (relative := self._relative(tensors)) is not None:
-            predecessors = [relative]
+        if not predecessors:
+            nearest = self._by_tensors.nearest(tensors)
+            relative = None if nearest is None else self.manifest(nearest)
+            predecessors = [] if relative is None else [relative]
         written = [parse_manifest(self._written[path])] if path in self._written else []
         return PathPredecessors(
             [*written, *(found for oid in own if (found := self.manifest(oid)) is not None)],
@@ -153,73 +202,51 @@ class Predecessors:
             self,
         )
 
-    def _relative(self, tensors: Collection[TensorInfo]) -> Manifest | None:
-        """The committed checkpoint that shares most tensors by name, dtype and shape.
-
-        At least half of them, else none; of equals, the last path in natural order.
-        """
-        wanted = _traits(tensors)
-        best, most = None, max(1, len(wanted) // 2) - 1
-        for there, oid in self._by_tensors.items():
-            shared = len(there & wanted)
-            if shared > most:
-                best, most = oid, shared
-        return None if best is None else self.manifest(best)
-
     @cached_property
-    def _by_tensors(self) -> dict[_Traits, str]:
-        """Committed manifests by which tensors they have; of equals, the last path's.
-
-        The checkpoints of a run have the same tensors, so there are few of these.
-        """
+    def _by_tensors(self) -> TensorIndex:
+        """Committed manifests by which tensors they have; of equals, the last path's."""
         paths = sorted(self._index, key=natural_key, reverse=True)
         oids = list(dict.fromkeys(oid for path in paths for oid in self.committed(path)))
-        self._load(oids)
-        found: dict[_Traits, str] = {}
-        for oid in oids:
-            manifest = self.manifest(oid)
-            if manifest is not None:
-                tensors = (entry.tensor for entry in manifest.entries if not entry.opaque)
-                found.setdefault(_traits(tensors), oid)
-        return found
+        return TensorIndex(self._texts(oids))
 
-    @property
-    def known_blocks(self) -> dict[_Key, Block]:
-        """Every block of every tracked checkpoint, by hash and dtype; thread-safe."""
+    def known_block(self, key: Key) -> Block | None:
+        """A block of any tracked checkpoint, by hash and dtype; thread-safe."""
         with self._lock:
-            if self._known is None:
-                self._known = self._gather()
-            return self._known
+            return self._known.get(key)
 
-    @property
-    def blocks_by_form(self) -> dict[_Form, list[Block]]:
-        """Blocks of every tracked checkpoint, by what they look like from outside; thread-safe."""
+    @cached_property
+    def _known(self) -> BlockIndex:
+        return BlockIndex(self._texts(self._everything), self._text)
+
+    def blocks_byform_of(self, forms: Iterable[Form]) -> dict[Form, list[Block]]:
+        """A few blocks of any tracked checkpoint, by what they look like; thread-safe."""
         with self._lock:
-            if self._by_form is None:
-                self._by_form = self._sort_by_form()
-            return self._by_form
+            return self._by_form.find(forms)
 
-    def _sort_by_form(self) -> dict[_Form, list[Block]]:
-        oids = self._everything
-        self._load(oids)
-        found: dict[_Form, dict[str, Block]] = {}
-        for manifest in filter(None, map(self.manifest, oids)):
-            for entry in manifest.entries:
-                for position, block in enumerate(() if entry.opaque else entry.blocks):
-                    alike = found.setdefault(_form(entry.tensor, position), {})
-                    if block.chain and len(alike) < _MAX_KIN:
-                        alike.setdefault(block.sha256, block)
-        return {form: list(blocks.values()) for form, blocks in found.items()}
+    @cached_property
+    def _by_form(self) -> FormIndex:
+        return FormIndex(self._texts(self._everything), self.manifest)
 
-    def _gather(self) -> dict[_Key, Block]:
-        oids = self._everything
-        self._load(oids)
-        known: dict[_Key, Block] = {}
-        for oid in oids:
-            manifest = self.manifest(oid)
-            if manifest is not None:
-                _add_blocks(known, manifest)
-        return known
+
+class _Last(Generic[Held]):
+    """What was asked for last, by a name, up to a number of bytes; the newest is always there."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._all: OrderedDict[str, tuple[Held, int]] = OrderedDict()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._all
+
+    def get(self, name: str) -> Held:
+        self._all.move_to_end(name)
+        return self._all[name][0]
+
+    def put(self, name: str, held: Held, nbytes: int) -> None:
+        self._all[name] = held, nbytes
+        self._most -= nbytes
+        while self._most < 0 and len(self._all) > 1:
+            self._most += self._all.popitem(last=False)[1][1]
 
 
 class PathPredecessors:
@@ -246,20 +273,26 @@ class PathPredecessors:
         self._predecessor_skeletons = [manifest.skeleton for manifest in committed]
         self._everything = everything
         self._renamed = _renamed(tensors, self._committed[0]) if self._committed else {}
-        self._own_blocks: dict[_Key, Block] = {}
-        for manifest in own:
-            _add_blocks(self._own_blocks, manifest)
+        self._tensors = tensors
+        self._manifests = own
 
     def stored(self, name: str, position: int, sha256: str, dtype: str) -> Block | None:
         """The block with this hash, if it is stored: this tensor's, this file's, any other's."""
-        for entries in self._own:
+        for entries in (*self._own, *self._committed):
             entry = entries.get(name)
             if entry is not None and position < len(entry.blocks):
                 block = entry.blocks[position]
-                if block.sha256 == sha256 and block.chain and _dtype(entry) == dtype:
+                if block.sha256 == sha256 and block.chain and dtype_of(entry) == dtype:
                     return block
         key = (sha256, dtype)
-        return self._own_blocks.get(key) or self._everything.known_blocks.get(key)
+        return self._own_blocks.get(key) or self._everything.known_block(key)
+
+    @cached_property
+    def _own_blocks(self) -> dict[Key, Block]:
+        found: dict[Key, Block] = {}
+        for manifest in reversed(self._manifests):
+            found |= blocks_of(manifest)
+        return found
 
     def predecessor(self, name: str, position: int) -> tuple[Entry, Block] | None:
         """The block at this position of the tensor of this name in what was committed."""
@@ -283,12 +316,23 @@ class PathPredecessors:
         before = self._renamed.get(tensor.name)
         if before is not None and position < len(before.blocks):
             yield before.blocks[position]
-        yield from self._everything.blocks_by_form.get(_form(tensor, position), ())
+        yield from self._kin.get(form_of(tensor, position), ())
+
+    @cached_property
+    def _kin(self) -> dict[Form, list[Block]]:
+        """Blocks of the forms that tensors without a predecessor have."""
+        before: Mapping[str, Entry] = self._committed[0] if self._committed else {}
+        alone = [tensor for tensor in self._tensors if tensor.name not in before]
+        return self._everything.blocks_byform_of(
+            form_of(tensor, position)
+            for tensor in alone
+            for position in range(sum(1 for _ in cut(tensor)))
+        )
 
     def stored_skeleton(self, sha256: str) -> Block | None:
         """The skeleton with this hash, if it is stored: this file's, any other's."""
         own = next((block for block in self._skeletons if block.sha256 == sha256), None)
-        return own or self._everything.known_blocks.get((sha256, _SKELETON))
+        return own or self._everything.known_block((sha256, SKELETON))
 
     def predecessor_skeleton(self) -> Block | None:
         """The skeleton of the last commit."""
@@ -306,45 +350,19 @@ def _entries(manifest: Manifest) -> dict[str, Entry]:
     return manifest.by_name()
 
 
-def _traits(tensors: Iterable[TensorInfo]) -> _Traits:
-    return frozenset((one.name, one.dtype, one.memory_shape) for one in tensors)
-
-
-def _form(tensor: TensorInfo, position: int) -> _Form:
-    return tensor.dtype.name, tensor.count, position
-
-
 def _renamed(tensors: Iterable[TensorInfo], before: dict[str, Entry]) -> dict[str, Entry]:
     """Old tensors by the names that they may have now: where as many came as went, in order."""
     names = {tensor.name for tensor in tensors}
-    came: dict[_Form, list[str]] = {}
-    went: dict[_Form, list[Entry]] = {}
+    came: dict[Form, list[str]] = {}
+    went: dict[Form, list[Entry]] = {}
     for tensor in sorted(tensors, key=lambda tensor: natural_key(tensor.name)):
         if tensor.name not in before:
-            came.setdefault(_form(tensor, 0), []).append(tensor.name)
+            came.setdefault(form_of(tensor, 0), []).append(tensor.name)
     for name, entry in before.items():
         if name not in names and not entry.opaque:
-            went.setdefault(_form(entry.tensor, 0), []).append(entry)
+            went.setdefault(form_of(entry.tensor, 0), []).append(entry)
     found: dict[str, Entry] = {}
     for form, new in came.items():
         if len(new) == len(went.get(form, ())):
             found.update(zip(new, went[form], strict=True))
     return found
-
-
-def _dtype(entry: Entry) -> str:
-    return next(cut(entry.tensor)).dtype.name
-
-
-def _add_blocks(known: dict[_Key, Block], manifest: Manifest) -> None:
-    if manifest.skeleton.chain:
-        known.setdefault((manifest.skeleton.sha256, _SKELETON), manifest.skeleton)
-    for entry, block in _blocks(manifest):
-        if block.chain:
-            known.setdefault((block.sha256, _dtype(entry)), block)
-
-
-def _blocks(manifest: Manifest) -> Iterator[tuple[Entry, Block]]:
-    for entry in manifest.entries:
-        for block in entry.blocks:
-            yield entry, block

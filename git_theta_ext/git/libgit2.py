@@ -22,6 +22,9 @@ _STEERING = (
 )  # fmt: skip
 """Beginnings of the names of variables that tell Git where to look; libgit2 knows few of them."""
 
+_TREES = 64
+"""Folders that are held, of the revisions that are looked at: most questions are of the same."""
+
 
 class Place(NamedTuple):
     """Where a repository is: absolute paths; the work tree is None outside of it."""
@@ -37,6 +40,7 @@ class Reader:
     def __init__(self, repository: pygit2.Repository) -> None:
         """Use `open_reader` or `discover`."""
         self._repository = repository
+        self._trees: dict[Any, Any] = {}
 
     def blob(self, oid: str) -> bytes | None:
         """The content of a blob."""
@@ -45,6 +49,14 @@ class Reader:
         except (KeyError, ValueError):
             return None
         return bytes(found.data) if found.type_str == "blob" else None
+
+    def blob_size(self, oid: str) -> int | None:
+        """The length of a blob in bytes, without reading it."""
+        try:
+            kind, size = self._repository.odb.read_header(pygit2.Oid(hex=oid))
+        except _REFUSALS:
+            return None
+        return int(size) if kind == pygit2.enums.ObjectType.BLOB else None
 
     def resolve(self, revision: str) -> str | None:
         """The full object id that a revision names."""
@@ -63,13 +75,34 @@ class Reader:
     def blob_at(self, revision: str, path: str) -> str | None:
         """The object id of the blob at a path in a revision."""
         try:
-            tree: Any = self._repository.revparse_single(revision)
-            while tree.type_str in ("tag", "commit"):
-                tree = tree.tree if tree.type_str == "commit" else tree.get_object()
-            found = tree[os.fsencode(path).decode("utf-8", "surrogateescape")]
-        except (KeyError, ValueError, AttributeError, UnicodeEncodeError):
+            found: Any = self._repository.revparse_single(revision)
+            while found.type_str == "tag":
+                found = found.get_object()
+            root = found.tree_id if found.type_str == "commit" else found.id
+            *folders, name = os.fsencode(path).decode("utf-8", "surrogateescape").split("/")
+            tree = self._tree(root)
+            for folder in folders:
+                tree = self._tree(tree[folder].id)
+            entry = tree[name]
+        except (KeyError, ValueError, AttributeError, TypeError, UnicodeEncodeError):
             return None
-        return str(found.id) if found.type_str == "blob" else None
+        return str(entry.id) if entry.type_str == "blob" else None
+
+    def _tree(self, oid: Any) -> Any:
+        """A tree that was read before, if it is one of the last: a large one takes a while.
+
+        Raises:
+            TypeError: it is no tree.
+        """
+        found = self._trees.get(oid)
+        if found is None:
+            found = self._repository[oid]
+            if found.type_str != "tree":
+                raise TypeError
+            if len(self._trees) >= _TREES:
+                self._trees.pop(next(iter(self._trees)))
+            self._trees[oid] = found
+        return found
 
 
 def open_reader(git_dir: Path) -> Reader | None:

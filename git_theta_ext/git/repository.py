@@ -194,7 +194,9 @@ class Repository:
         Raises:
             RepositoryError: there is no such blob here.
         """
-        return int(self.git("cat-file", "-s", oid))
+        reader = self._libgit2
+        size = None if reader is None else reader.blob_size(oid)
+        return int(self.git("cat-file", "-s", oid)) if size is None else size
 
     def attribute(self, name: str, path: str) -> str:
         """The value of a Git attribute for a path from the top; `unspecified` if it has none."""
@@ -227,6 +229,18 @@ class Repository:
             return None
         kind, oid = answer.split(b"\t", 1)[0].split()[1:3]
         return oid.decode() if kind == b"blob" else None
+
+    def blobs_at(self, revision: str) -> dict[str, str]:
+        """The object id of the blob at every path (from the top) of a revision; see `blob_at`."""
+        answer = self.git("ls-tree", "-r", "-z", "--full-tree", revision, ok=(0, 128))
+        rows = (line.split(b"\t", 1) for line in answer.split(b"\0") if line)
+        split = ((fields.split(), path) for fields, path in rows)
+        return {os.fsdecode(path): row[2].decode() for row, path in split if row[1] == b"blob"}
+
+    @property
+    def reads_within_process(self) -> bool:
+        """Whether blobs and trees are read without starting git for each."""
+        return self._libgit2 is not None
 
     @cached_property
     def _libgit2(self) -> Reader | None:
@@ -332,8 +346,22 @@ class Repository:
     ) -> Iterator[tuple[str, bytes]]:
         """Those of some blobs that begin with `first_bytes` and are no larger than `limit` bytes.
 
-        Large blobs are never read.
+        Large blobs are never read. Those that are here are read within the process, if that can be.
         """
+        reader, rest = self._libgit2, []
+        for oid in oids:
+            size = None if reader is None else reader.blob_size(oid)
+            if size is None:
+                rest.append(oid)
+            elif len(first_bytes) <= size <= limit:
+                data = self.blob(oid)
+                if data.startswith(first_bytes):
+                    yield oid, data
+        yield from self._small_blobs(rest, first_bytes, limit)
+
+    def _small_blobs(
+        self, oids: Sequence[str], first_bytes: bytes, limit: int
+    ) -> Iterator[tuple[str, bytes]]:
         if not oids:
             return
         request = "".join(f"{oid}\n" for oid in oids).encode()
