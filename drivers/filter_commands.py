@@ -36,6 +36,8 @@ from git_theta_ext.objects.store.where import store_of
 
 _WORTH_REMEMBERING = 8 << 20
 """A smaller checkpoint is cleaned again sooner than Git tells what it wrote."""
+_SMALL_BYTES = 1 << 20
+"""Git has put a file of this size into the pipe before we are done with the one before."""
 _IN_MEMORY_BYTES = 8 << 20
 _OPAQUE = FIRST_LINE + b"format opaque\n"
 """How the manifest of a file of no known container begins."""
@@ -171,10 +173,13 @@ class Commands:
             return
         with source:
             answer = self._cleaner.remembered(path, source)
-            with _started(self._cleaner, path, source, answer) as job:
+            if answer is None and source.size <= _SMALL_BYTES:
                 equal = content.equals(source)
-                if equal:
-                    manifest = job.result()
+                manifest = self._cleaner.clean(path, source) if equal else b""
+            else:
+                with _started(self._cleaner, path, source, answer) as job:
+                    equal = content.equals(source)
+                    manifest = job.result() if equal else b""
             if not equal:
                 self._clean_spooled(path, content, source, found)
                 return

@@ -39,6 +39,9 @@ milliseconds on most, up to two seconds where times have no fraction (FAT, old N
 _SLICE_BYTES = 96 << 10
 """Read and hashed at once: from here on the C library would map new memory for every read."""
 
+WORTH_REMEMBERING = 1 << 20
+"""A smaller file is cleaned as fast as its answer is looked up, and kept."""
+
 _MEMO_BYTES = 64 << 10
 """Blocks from this size on are worth a remembered encoding."""
 
@@ -75,6 +78,8 @@ class Cleaner:
 
         Only if every object that it names is in the store: a memory must not outlive them.
         """
+        if source.size < WORTH_REMEMBERING:
+            return None
         found = self._memo.get("file", path, *self._key(path, source))
         if found is None:
             return None
@@ -85,6 +90,8 @@ class Cleaner:
 
     def remember(self, path: str, source: FileSource, manifest: bytes) -> None:
         """Keep the answer for a file, unless it is so new that it could change unnoticed."""
+        if source.size < WORTH_REMEMBERING:
+            return
         identity = source.identity()
         coarse = identity.mtime_ns % 1_000_000_000 == 0
         tick = _COARSE_TICK_SECONDS if coarse else _TICK_SECONDS
