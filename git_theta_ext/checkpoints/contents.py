@@ -23,10 +23,10 @@ from git_theta_ext.core.errors import ManifestError, RepositoryError
 from git_theta_ext.core.text import size
 from git_theta_ext.formats.layout import opaque
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.git.trees import blob_sizes, blobs_of
+from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, Manifest, UpdateRef, is_manifest
-from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.manifest.text import Parser, parse_manifest
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.transfer.endpoints import lfs_folder
@@ -85,6 +85,7 @@ class Contents:
         """`blocks`: where the blocks of manifests are read, if it is open already."""
         self.repository = repository
         self._blocks = blocks
+        self._parser = Parser()
         self._known: OrderedDict[tuple[str, str], Content | None] = OrderedDict()
 
     @property
@@ -136,10 +137,16 @@ class Contents:
         if length <= MAX_BYTES:
             text = self.repository.blob(oid)
             if is_manifest(text[:HEAD_BYTES]):
-                return _stored(oid, name, text)
+                return self._stored(oid, name, text)
             if length <= POINTER_BYTES and (pointer := read_pointer(text)) is not None:
                 return self._pointed(oid, name, pointer)
         return self._read(Content("whole", oid, name, length, None))
+
+    def _stored(self, oid: str, name: str, text: bytes) -> Content:
+        try:
+            return Content("tensors", oid, name, None, self._parser.parse(text))
+        except ManifestError:
+            return Content("damaged", oid, name, None, None)
 
     def _pointed(self, oid: str, name: str, pointer: UpdateRef) -> Content:
         content = Content("git-lfs", oid, name, pointer.size, None, formats.promises(name), pointer)
@@ -214,7 +221,7 @@ def not_plain(repository: Repository, oids: Iterable[str]) -> set[str]:
             if is_manifest(text[:HEAD_BYTES]) or (small and read_pointer(text) is not None):
                 found.add(oid)
 
-    for oid, length in blob_sizes(repository, oids).items():
+    for oid, length in repository.blob_sizes(oids).items():
         if 0 < length <= MAX_BYTES:
             batch.append(oid)
             waiting += length
@@ -244,13 +251,6 @@ class _BlobSide(FileSide):
         """Close the file and remove it."""
         super().close()
         self._folder.cleanup()
-
-
-def _stored(oid: str, name: str, text: bytes) -> Content:
-    try:
-        return Content("tensors", oid, name, None, parse_manifest(text))
-    except ManifestError:
-        return Content("damaged", oid, name, None, None)
 
 
 def objects_in(repository: Repository, revision: str | None) -> Iterator[str]:

@@ -36,7 +36,7 @@ from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import TensorInfo, cut
 from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
-from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.manifest.text import Parser, parse_manifest
 
 Held = TypeVar("Held")
 
@@ -62,6 +62,7 @@ class Predecessors:
         self._extra: dict[str, list[IndexEntry]] = {}
         self._listed: set[str] = set()
         self._asked = 0
+        self._parser = Parser()
         self._lock = threading.RLock()
 
     @cached_property
@@ -145,7 +146,7 @@ class Predecessors:
                 found = None
                 for _, text in self._texts([oid]):
                     with suppress(ManifestError):  # a broken one must not stop new work
-                        found = (text, parse_manifest(text))
+                        found = (text, self._parser.parse(text))
                 self._manifests.put(oid, found, len(found[0]) if found else 0)
             return self._manifests.get(oid)
 

@@ -198,6 +198,19 @@ class Repository:
         size = None if reader is None else reader.blob_size(oid)
         return int(self.git("cat-file", "-s", oid)) if size is None else size
 
+    def blob_sizes(self, oids: Iterable[str]) -> dict[str, int]:
+        """The length in bytes of each blob that is here; ids of other things are left out."""
+        reader = self._libgit2
+        wanted = list(dict.fromkeys(oids))
+        found = {oid: reader.blob_size(oid) if reader is not None else None for oid in wanted}
+        rest = [oid for oid, size in found.items() if size is None]
+        if rest:
+            request = "".join(f"{oid}\n" for oid in rest).encode()
+            answer = self.git("cat-file", "--batch-check", stdin=request).decode("ascii")
+            rows = (line.split() for line in answer.splitlines())
+            found |= {row[0]: int(row[2]) for row in rows if len(row) == 3 and row[1] == "blob"}
+        return {oid: size for oid, size in found.items() if size is not None}
+
     def attribute(self, name: str, path: str) -> str:
         """The value of a Git attribute for a path from the top; `unspecified` if it has none."""
         return self.attributes(name, [path])[path]
@@ -348,32 +361,13 @@ class Repository:
 
         Large blobs are never read. Those that are here are read within the process, if that can be.
         """
-        reader, rest = self._libgit2, []
-        for oid in oids:
-            size = None if reader is None else reader.blob_size(oid)
-            if size is None:
-                rest.append(oid)
-            elif len(first_bytes) <= size <= limit:
-                data = self.blob(oid)
-                if data.startswith(first_bytes):
-                    yield oid, data
-        yield from self._small_blobs(rest, first_bytes, limit)
-
-    def _small_blobs(
-        self, oids: Sequence[str], first_bytes: bytes, limit: int
-    ) -> Iterator[tuple[str, bytes]]:
-        if not oids:
-            return
-        request = "".join(f"{oid}\n" for oid in oids).encode()
-        sizes = self.git("cat-file", "--batch-check", stdin=request).decode().splitlines()
-        fitting = []
-        for line in sizes:
-            fields = line.split()
-            if fields[1:2] == ["blob"] and len(first_bytes) <= int(fields[2]) <= limit:
-                fitting.append(fields[0])
-        for oid, data in self.blobs(fitting):
-            if data.startswith(first_bytes):
-                yield oid, data
+        sizes = self.blob_sizes(oids)
+        fitting = [oid for oid, size in sizes.items() if len(first_bytes) <= size <= limit]
+        if self.reads_within_process:
+            found = ((oid, self.blob(oid)) for oid in fitting)
+        else:
+            found = ((oid, data) for oid, data in self.blobs(fitting))
+        yield from ((oid, data) for oid, data in found if data.startswith(first_bytes))
 
 
 def skips_smudge(repository: Repository, environment: Mapping[str, str]) -> bool:

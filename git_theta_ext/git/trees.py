@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from git_theta_ext.git.repository import Repository
 
@@ -18,13 +17,3 @@ def blobs_of(repository: Repository, revision: str) -> list[tuple[str, str]]:
         if mode.startswith("100"):
             rows.append((os.fsdecode(path), oid))
     return rows
-
-
-def blob_sizes(repository: Repository, oids: Iterable[str]) -> dict[str, int]:
-    """The size in bytes of each blob that is here."""
-    request = "".join(f"{oid}\n" for oid in dict.fromkeys(oids)).encode()
-    if not request:
-        return {}
-    answer = repository.git("cat-file", "--batch-check", stdin=request).decode("ascii")
-    rows = (line.split() for line in answer.splitlines())
-    return {row[0]: int(row[2]) for row in rows if len(row) == 3 and row[1] == "blob"}

@@ -32,8 +32,15 @@ _CHAIN = re.compile(
     rf"  ((?!block )[a-z][a-z0-9-]{{0,31}}) sha256:({_HEX}) ({_INT})"
     r"((?: [a-z][a-z0-9_-]{0,31}=[!-~]+)*)"
 )
+_ENTRY = re.compile(
+    rf"tensor ([!#-~](?:[ -~]*[!-~])?)\n  ([A-Z0-9_]+) \[((?:{_INT}(?:, {_INT})*)?)\]"
+    rf" sha256:({_HEX})((?:\n  (?!block )[a-z][a-z0-9-]{{0,31}} sha256:{_HEX} {_INT}"
+    r"(?: [a-z][a-z0-9_-]{0,31}=[!-~]+)*)+)"
+)
 _MARKER = re.compile(r"^(?:<{7,}|>{7,}|\|{7,}|={7,})(?: .*)?\r?$", re.MULTILINE)
 _LAST_LINE = "end"
+_KEPT_ENTRIES = 1 << 15
+"""From so many on, what was not asked for again is forgotten; an entry takes about a kilobyte."""
 
 
 def parse_manifest(text: bytes) -> Manifest:
@@ -42,12 +49,86 @@ def parse_manifest(text: bytes) -> Manifest:
     Raises:
         ManifestError: names the line, what was expected and what was found.
     """
-    if len(text) > limits.MANIFEST_BYTES:
-        raise ManifestError(f"manifest of {len(text)} bytes: the limit is {limits.MANIFEST_BYTES}")
-    if text.count(b"\n") > limits.MANIFEST_LINES:
-        raise ManifestError(f"manifest has more than {limits.MANIFEST_LINES} lines, the limit")
-    # Latin-1 maps every byte to one character, so that a stray byte is reported with its line.
-    content = text.decode("latin-1")
+    return Parser().parse(text)
+
+
+class Parser:
+    """Reads manifests one after the other; an entry that stood in the last few is not read again.
+
+    The versions of a checkpoint have most lines in common, so a history costs what changed in it.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has been read."""
+        self._known: dict[str, tuple[NaturalKey, Entry]] = {}
+        self._older: dict[str, tuple[NaturalKey, Entry]] = {}
+
+    def parse(self, text: bytes) -> Manifest:
+        """As `parse_manifest`; entries may be the same objects as in the one before."""
+        if len(text) > limits.MANIFEST_BYTES:
+            raise ManifestError(
+                f"manifest of {len(text)} bytes: the limit is {limits.MANIFEST_BYTES}"
+            )
+        if text.count(b"\n") > limits.MANIFEST_LINES:
+            raise ManifestError(f"manifest has more than {limits.MANIFEST_LINES} lines, the limit")
+        # Latin-1 maps every byte to one character, so that a stray byte is reported with its line.
+        content = text.decode("latin-1")
+        try:
+            found = self._by_paragraphs(content)
+        except ManifestError:
+            found = None
+        return found or _read_whole(content)  # which tells what is wrong, and in which line
+
+    def _by_paragraphs(self, content: str) -> Manifest | None:
+        """A manifest, entry by entry; None, or any ManifestError, where it is not a legal one."""
+        head, *paragraphs = content.split("\n\n")
+        if not paragraphs or paragraphs.pop() != f"{_LAST_LINE}\n":
+            return None
+        if len(self._known) > _KEPT_ENTRIES:
+            self._known, self._older = {}, self._known
+        known, older = self._known, self._older
+        entries: list[Entry] = []
+        previous: NaturalKey = ((), "")
+        for paragraph in paragraphs:
+            found = known.get(paragraph)
+            if found is None:
+                found = older.get(paragraph)
+                if found is None:
+                    entry = _common_entry(paragraph) or _Reader(f"{paragraph}\n").only_entry()
+                    found = natural_key(entry.tensor.name), entry
+                known[paragraph] = found
+            key, entry = found
+            if key <= previous and entries:
+                return None
+            previous = key
+            entries.append(entry)
+        first = _Reader(f"{head}\n\n{_LAST_LINE}\n").manifest()
+        return Manifest(first.format, first.skeleton, tuple(entries))
+
+
+def _common_entry(paragraph: str) -> Entry | None:
+    """An entry of the most common form: a bare name, one block, row-major; None of any other."""
+    match = _ENTRY.fullmatch(paragraph)
+    dtype = None if match is None else DTYPES.get(match[2])
+    if match is None or dtype is None:
+        return None
+    shape = tuple(map(int, match[3].split(", "))) if match[3] else ()
+    info = TensorInfo(match[1], dtype, shape)
+    chain = []
+    for one in _CHAIN.finditer(match[5]):
+        remarks = _info(one[4]) if one[4] else ()
+        size = int(one[3])
+        if size > MAX_INT or len(dict(remarks)) != len(remarks):
+            return None
+        chain.append(UpdateRef(one[1], one[2], size, remarks))
+    nbytes = info.nbytes
+    if nbytes <= INLINE_BYTES or len(chain) > limits.CHAIN_LENGTH:
+        return None
+    entry = Entry(info, (Block(nbytes, match[4], tuple(chain)),))
+    return None if entry_problem(entry) else entry
+
+
+def _read_whole(content: str) -> Manifest:
     try:
         return _Reader(content).manifest()
     except ManifestError:
@@ -189,6 +270,14 @@ class _Reader:
         if self.lines[self.at :] != [""]:
             raise self._error(self.at, "one line feed after `end`, then nothing")
         return Manifest(name, skeleton, tuple(entries))
+
+    def only_entry(self) -> Entry:
+        """The one entry that there is, and nothing else."""
+        opaque, name = self._heading()
+        entry = self._entry(name, opaque=opaque)
+        if self.lines[self.at :] != [""]:
+            raise self._error(self.at, "the end of the entry")
+        return entry
 
     def _error(self, at: int, expected: str) -> ManifestError:
         found = repr(self.lines[at][:120]) if at < len(self.lines) else "the end of the text"

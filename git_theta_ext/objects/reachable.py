@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.git.trees import blob_sizes
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
-from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.manifest.text import Parser
 from git_theta_ext.objects.store.store import Store
 
 _BATCH_BYTES = 64 << 20
@@ -27,7 +26,7 @@ def missing(manifest: Manifest, store: Store) -> dict[str, int]:
 
 def manifest_texts(repository: Repository, oids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """The blobs that begin as a manifest does, with their object ids; large blobs are not read."""
-    sizes = blob_sizes(repository, oids)
+    sizes = repository.blob_sizes(oids)
     batch: list[str] = []
     held = 0
     for oid, length in sizes.items():
@@ -51,16 +50,17 @@ def manifests(
     repository: Repository, oids: Iterable[str]
 ) -> Iterator[tuple[str, Manifest | ManifestError]]:
     """The manifests among blobs, or why one that begins like a manifest is none."""
+    parser = Parser()
     for oid, text in manifest_texts(repository, oids):
         try:
-            yield oid, parse_manifest(text)
+            yield oid, parser.parse(text)
         except ManifestError as error:
             yield oid, error
 
 
 def is_raw(repository: Repository, oids: Iterable[str]) -> set[str]:
     """Those of the blobs that are not empty and do not begin as a manifest."""
-    sizes = blob_sizes(repository, oids)
+    sizes = repository.blob_sizes(oids)
     found = {oid for oid, _ in manifest_texts(repository, sizes)}
     return {oid for oid, length in sizes.items() if length and oid not in found}
 

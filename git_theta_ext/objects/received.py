@@ -18,7 +18,7 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import ManifestError, ProtocolError, UsageError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.manifest.text import Parser
 from git_theta_ext.objects.transfer import endpoints, transport
 
 _NAMED = 20
@@ -102,7 +102,7 @@ def check(repository: Repository, updates: Sequence[Update], store: Path) -> Ans
     old = repository.git("for-each-ref", "--format=%(objectname)").decode().split()
     answer = Answer()
     seen: set[str] = set()
-    room = limits.RECEIVED_BYTES
+    room, parser = limits.RECEIVED_BYTES, Parser()
     for blob, data in transport.manifests_in(repository, new, old):
         room -= len(data)
         if room < 0:
@@ -111,7 +111,7 @@ def check(repository: Repository, updates: Sequence[Update], store: Path) -> Ans
                 hint="push fewer commits at a time",
             )
         try:
-            manifest = parse_manifest(data)
+            manifest = parser.parse(data)
         except ManifestError as error:
             if len(answer.damaged) < _NAMED:
                 answer.damaged.append((blob, error.message))

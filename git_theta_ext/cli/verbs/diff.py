@@ -24,7 +24,6 @@ from git_theta_ext.diff.report.text import Style, render
 from git_theta_ext.diff.spectrum import with_spectra
 from git_theta_ext.git import outputs
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.git.trees import blob_sizes
 from git_theta_ext.objects.blocks import Blocks
 
 Found = tuple[str, Comparison]
@@ -168,7 +167,7 @@ def _repository_for(words: list[str]) -> Repository | None:
 def _is_blob(repository: Repository, word: str) -> bool:
     """Whether a word is `REV:PATH` or `:PATH`, and there is a file."""
     oid = repository.resolve(word) if ":" in word else None
-    return oid is not None and bool(blob_sizes(repository, [oid]))
+    return oid is not None and bool(repository.blob_sizes([oid]))
 
 
 def _are_files(repository: Repository, words: list[str]) -> bool:

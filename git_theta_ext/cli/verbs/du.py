@@ -19,7 +19,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.git.trees import blob_sizes, blobs_of
+from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import Manifest, UpdateRef
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
@@ -151,7 +151,7 @@ def _checkpoints(repository: Repository, commits: list[_Commit]) -> set[str]:
     """
     pairs = {oid: path for commit in commits for path, oid in commit.files}
     named = {oid for oid, _ in reachable.manifest_texts(repository, pairs)}
-    small = [oid for oid, n in blob_sizes(repository, pairs).items() if n <= POINTER_BYTES]
+    small = [oid for oid, n in repository.blob_sizes(pairs).items() if n <= POINTER_BYTES]
     pointers = {oid for oid, text in repository.blobs(small) if read_pointer(text) is not None}
     return {
         path

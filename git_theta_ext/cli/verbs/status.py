@@ -18,7 +18,6 @@ from git_theta_ext.core.text import paragraph, plural, printable, size, table, t
 from git_theta_ext.git import hooks, installation, launch
 from git_theta_ext.git.paths import add_options, advise
 from git_theta_ext.git.repository import IndexEntry, Repository, skips_smudge
-from git_theta_ext.git.trees import blob_sizes
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.merge.conflicts.explain import open_lines
 from git_theta_ext.merge.conflicts.resolve import settling_deleted
@@ -94,7 +93,7 @@ def _files(repository: Repository) -> list[dict[str, Any]]:
     blocks = Blocks.open(repository)
     manifests = dict(reachable.manifests(repository, oids))
     changes = _changes(repository) if stages else {}
-    sizes = blob_sizes(repository, oids)
+    sizes = repository.blob_sizes(oids)
     pointers = lfs_sizes(repository, oids)
     rows = []
     for path, entries in stages.items():

@@ -27,7 +27,7 @@ from git_theta_ext.core.errors import (
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, UpdateRef
-from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.manifest.text import Parser
 from git_theta_ext.objects.store.durable import Durable
 from git_theta_ext.objects.store.store import Store, folders_above
 from git_theta_ext.objects.store.where import store_of
@@ -486,9 +486,10 @@ def objects_in(
         ManifestError: there is such a blob, and no `on_damage`.
     """
     objects: dict[str, UpdateRef] = {}
+    parser = Parser()
     for oid, data in manifests_in(repository, include, exclude):
         try:
-            objects.update((item.oid, item) for item in parse_manifest(data).objects())
+            objects.update((item.oid, item) for item in parser.parse(data).objects())
         except ManifestError as error:
             if on_damage is None:
                 raise
