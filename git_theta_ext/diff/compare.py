@@ -152,14 +152,17 @@ def compare(
         known.update(ref.oid for ref in old.manifest.objects())
     renames = _renames(before, after)
     changes: list[Change] = []
-    for name in sorted({*before, *after}, key=natural_key):
+    differing = {name for name, now in after.items() if not _same(before.get(name), now)}
+    # Sorted are those alone: of a long history, most tensors are as they were.
+    for name in sorted([*differing, *(name for name in before if name not in after)],
+                       key=natural_key):  # fmt: skip
         then, now = before.get(name), after.get(name)
         if now is None and then is not None:
             if then.tensor.name not in renames.values():
                 changes.append(Change("removed", then.tensor, None))
         elif now is not None and then is None:
             changes.append(_arrival(now, before.get(renames.get(name, "")), known))
-        elif now is not None and then is not None and not _same(then, now):
+        elif now is not None and then is not None:
             kind, info = _update(then, now)
             stored = _stored(now.blocks, known)
             changes.append(Change("changed", then.tensor, now.tensor, kind, info, stored))
@@ -182,13 +185,13 @@ def compare(
         len(whole),
         sum(entry.tensor.count for entry in whole.values()),
         sum(_parameters(change) for change in changes),
-        _all_stored(new.manifest, known) if new is not None else 0,
+        _all_stored(new.manifest, before, known) if new is not None else 0,
         new.length() if measured and new is not None else 0,
         old.manifest.format if old is not None else None,
         new.manifest.format if new is not None else None,
         restructured,
         notes,
-        tuple(name for name, now in after.items() if name in before and _same(before[name], now)),
+        tuple(name for name in after if name not in differing),
     )
 
 
@@ -264,7 +267,9 @@ def _hashes(entry: Entry) -> tuple[str, ...]:
     return tuple(block.sha256 for block in entry.blocks)
 
 
-def _same(then: Entry, now: Entry) -> bool:
+def _same(then: Entry | None, now: Entry) -> bool:
+    if then is now or then is None:  # versions that were read together share what is the same
+        return then is now
     a, b = then.tensor, now.tensor
     return _hashes(then) == _hashes(now) and (a.dtype, a.shape, a.order) == (
         b.dtype,
@@ -300,9 +305,10 @@ def _stored(blocks: Iterable[Block], known: set[str]) -> int:
     return sum(size for oid, size in objects.items() if oid not in known)
 
 
-def _all_stored(manifest: Manifest, known: set[str]) -> int:
-    objects = {ref.oid: ref.size for ref in manifest.objects()}
-    return sum(size for oid, size in objects.items() if oid not in known)
+def _all_stored(manifest: Manifest, before: Mapping[str, Entry], known: set[str]) -> int:
+    """Bytes of the objects of a version that are not known, as all are of the version before."""
+    fresh = (one for one in manifest.entries if before.get(one.tensor.name) is not one)
+    return _stored([manifest.skeleton, *(block for one in fresh for block in one.blocks)], known)
 
 
 def _last_kind(entry: Entry) -> str | None:
