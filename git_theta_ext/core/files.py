@@ -26,6 +26,7 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0) | getattr(os, "O_CLOEXEC", 0)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY
 _PERMISSIONS = 0o777
+_PIECE_BYTES = 1 << 20
 
 BY_FOLDER = bool(_NO_LINK) and {os.open, os.rename, os.unlink, os.mkdir, os.stat} <= set(
     os.supports_dir_fd
@@ -217,6 +218,55 @@ def plain(path: StrPath, *, follow: bool = False) -> BufferedReader:
         return file
     file.close()
     raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+
+
+def pieces_of(path: StrPath) -> Iterator[bytes]:
+    """The bytes of a regular file, which a link may lead to, without the cost of a file object.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+        left = found.st_size
+        # To the end that it has when it is there: a file may have grown.
+        while piece := os.read(descriptor, min(_PIECE_BYTES, max(left, 1))):
+            left -= len(piece)
+            yield piece
+    finally:
+        os.close(descriptor)
+
+
+def read_whole(path: StrPath) -> bytes:
+    """All bytes of a regular file; see `pieces_of`."""
+    pieces = list(pieces_of(path))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def write_new(path: StrPath, pieces: Iterable[memoryview], *, mode: int = 0o666) -> int:
+    """Write a file that was not there before, as `new_file`; its length in bytes.
+
+    Raises:
+        OSError: there is something at `path`, be it a link, or it cannot be written.
+    """
+    descriptor = os.open(path, _NEW, mode)
+    length = 0
+    try:
+        try:
+            for piece in pieces:
+                done = 0
+                while done < len(piece):
+                    done += os.write(descriptor, piece[done:] if done else piece)
+                length += done
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        _unlink_quietly(path, None)
+        raise
+    return length
 
 
 def own(path: StrPath) -> BufferedReader:

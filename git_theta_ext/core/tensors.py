@@ -132,5 +132,6 @@ def cut(info: TensorInfo) -> Iterator[BlockSpec]:
 
 def is_one_block(info: TensorInfo) -> bool:
     """Whether `cut` leaves a tensor whole."""
-    blocks = cut(info)
-    return next(blocks).nbytes == info.nbytes
+    if info.dtype.bits % 8:
+        return info.nbytes <= BLOCK_VALUES
+    return info.count <= min(BLOCK_BYTES // info.dtype.itemsize, BLOCK_VALUES)

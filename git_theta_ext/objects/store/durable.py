@@ -158,6 +158,16 @@ class Durable:
             self._make(os.path.dirname(target))
         self.need(self._above(target))
 
+    def write(self, target: str, pieces: Iterable[memoryview], *, mode: int = 0o666) -> None:
+        """As `writing`, of bytes that are at hand."""
+        if self._gathers():
+            temporary = self._temporary()
+            self._wait(target, temporary, files.write_new(temporary, pieces, mode=mode))
+            return
+        with self.writing(target, mode=mode) as file:
+            for piece in pieces:
+                file.write(piece)
+
     def take(self, source: str, target: str) -> None:
         """Have a file that is there, and that nobody else writes to, get the name `target`.
 

@@ -62,7 +62,7 @@ class Store:
         """
         self.root = root
         self._verified = Verified(verified)
-        self._wrong: set[Path] = set()
+        self._wrong: set[str] = set()
         self._roots = (root, *alternates)
         self._top, self._tops = str(root), [str(one) for one in self._roots]
         self._may_be_links = {os.fspath(root), os.fspath(root / "objects")}
@@ -71,6 +71,7 @@ class Store:
         """Objects that were written and not noted as verified yet, by their path."""
         self._lock = threading.Lock()
         self._shared: Lock | None = None
+        self._known_private = False
 
     def above(self, root: Path) -> Store:
         """A store at another folder, which also finds everything that this one has."""
@@ -84,7 +85,7 @@ class Store:
 
     def path(self, oid: str) -> Path:
         """Where an object is, or would be, in the first store."""
-        return _object_path(self.root, oid)
+        return Path(f"{self._top}{_name(oid)}")
 
     def find(self, oid: str, size: int | None = None) -> Path | None:
         """The file that holds an object, or None; one of another size than promised is not it."""
@@ -93,22 +94,41 @@ class Store:
 
     def _find(self, oid: str, size: int | None) -> str | None:
         """As `find`, for each object of a checkpoint: without the cost of a Path."""
+        found = self._look(oid, size)
+        return None if found is None else found[0]
+
+    def state(self, oid: str, size: int) -> os.stat_result | None:
+        """What the system says of the file that `find` gives; None where there is none."""
+        found = self._look(oid, size)
+        return None if found is None else found[1]
+
+    def _look(self, oid: str, size: int | None) -> tuple[str, os.stat_result | None] | None:
+        """The file that holds an object; what the system says of it, if it has its name."""
         name = _name(oid)
-        waiting = self._durable.waiting(f"{self._top}{name}")
-        if waiting is not None and size in (None, waiting[1]) and os.path.exists(waiting[0]):
-            return waiting[0]  # else it has just been given its name
+        waiting = self._waiting(name, size)
+        if waiting is not None:
+            return waiting, None
         for root in self._tops:
             path = f"{root}{name}"
             try:
                 status = os.stat(path)
             except OSError:
                 continue
-            if not stat.S_ISREG(status.st_mode):
-                continue  # a pipe or a device that somebody put there
-            right = size is None or status.st_size == size
-            if right and not (self._wrong and Path(path) in self._wrong):
-                return path
+            if self._may_be(path, status, size):
+                return path, status
         return None
+
+    def _waiting(self, name: str, size: int | None) -> str | None:
+        """Where the bytes of an object are that has no name yet."""
+        waiting = self._durable.waiting(f"{self._top}{name}")
+        if waiting is not None and size in (None, waiting[1]) and os.path.exists(waiting[0]):
+            return waiting[0]
+        return None  # or it has just been given its name
+
+    def _may_be(self, path: str, status: os.stat_result, size: int | None) -> bool:
+        """Whether a file may be an object; not a pipe, or a device that somebody put there."""
+        right = size is None or status.st_size == size
+        return right and stat.S_ISREG(status.st_mode) and path not in self._wrong
 
     def sound(self, oid: str, size: int) -> bool:
         """Whether nothing is wrong with an object as far as it is here; one that is absent may be.
@@ -117,40 +137,56 @@ class Store:
         one is moved to the folder `damaged` of the store, or passed over where it lies in a store
         that is only read; stderr tells. Afterwards it is absent, and not sound until it is back.
         """
-        if self._weed(oid, size) and self.has(oid, size):
+        if self._weeded(oid, size) is not None:
             return True
-        wrong = any(_object_path(root, oid) in self._wrong for root in self._roots)
+        wrong = self._wrong and any(f"{root}{_name(oid)}" in self._wrong for root in self._tops)
         return not wrong and not (self.root / "damaged" / oid).exists()
 
-    def _weed(self, oid: str, size: int) -> bool:
-        """Set aside what has the name of an object and is not that; whether there was anything."""
-        name, found = _name(oid), False
+    def _weeded(self, oid: str, size: int) -> tuple[str, os.stat_result | None] | None:
+        """Where an object is that is right, and what the system says of it; else None.
+
+        What has its name and is not that is set aside, in every store. Nothing is said of one that
+        this process has just written.
+        """
+        name = _name(oid)
+        found: tuple[str, os.stat_result | None] | None = None
         for root in self._tops:
-            plain = f"{root}{name}"
-            if self._durable.waiting(plain) is not None:
-                found = True
-            elif os.path.exists(plain):
-                path, found = Path(plain), True
-                if path not in self._wrong and not self._right(path, oid, size):
-                    self._set_aside(path, oid, size)
+            path = f"{root}{name}"
+            if root == self._top and (waiting := self._waiting(name, size)) is not None:
+                found = waiting, None
+                continue
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            if path in self._wrong:
+                continue
+            if self._right(path, oid, size, status):
+                found = found or (path, status)
+                continue
+            self._set_aside(Path(path), oid, size)
+            if found is None and self._find(oid, size) == path:  # another process has mended it
+                found = path, None
         return found
 
-    def right_elsewhere(self, path: Path, oid: str, size: int) -> bool:
-        """Whether a file that is none of this store's holds an object; hashed once, as its own."""
-        if not os.path.exists(path):
+    def right_elsewhere(self, folder: Path, path: str, oid: str, size: int) -> bool:
+        """Whether a file that is none of this store's holds an object; hashed once, as its own.
+
+        Args:
+            folder: the store that it lies in.
+            path: the file.
+            oid: the object.
+            size: its length.
+        """
+        try:
+            found = os.stat(path)
+        except OSError:
             return False
-        key = hashlib.sha256(os.fsencode(path.parent.resolve())).hexdigest()[:16]
-        private = path.parent.exists() and only_ours(path.parent.stat())
-        return self._right(path, oid, size, key=f"{oid}@{key}", private=private)
+        key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        return self._right(path, oid, size, found, key=f"{oid}@{key}")
 
     def _right(
-        self,
-        path: Path,
-        oid: str,
-        size: int,
-        *,
-        key: str | None = None,
-        private: bool | None = None,
+        self, path: str, oid: str, size: int, found: os.stat_result, *, key: str | None = None
     ) -> bool:
         """Whether a file holds an object, by its hash, or by the memory of having hashed it.
 
@@ -158,38 +194,37 @@ class Store:
             path: the file.
             oid: the object.
             size: its length.
-            key: what it is remembered under, if not under the object's name.
-            private: whether nobody else can put files there; by default what holds of the store.
+            found: what the system says of it.
+            key: what it is remembered under, if it lies in no store of this one.
         """
+        if found.st_size != size or not stat.S_ISREG(found.st_mode):
+            return False
+        if self._verified.knows(key or oid, found):
+            return True
         try:
-            found = path.stat()
-            if found.st_size != size or not stat.S_ISREG(found.st_mode):
-                return False
-            if self._verified.knows(key or oid, found):
-                return True
             if sha256_of(path) != oid:
                 return False
+            private = only_ours(os.stat(os.path.dirname(path))) if key else self._private
         except OSError:
             return False
-        private = self._private if private is None else private
         self._verified.note(key or oid, found, lasting=private and only_ours(found))
         return True
 
     def _set_aside(self, path: Path, oid: str, size: int) -> None:
         """Have a wrong object found no more."""
         if not path.is_relative_to(self.root):
-            self._wrong.add(path)
+            self._wrong.add(os.fspath(path))
             _tell(f"{path} is damaged: its bytes are not those that its name promises; passed over")
             return
         aside = self.root / "damaged" / oid
         try:
             self._make_folder(os.fspath(aside.parent))
             files.move(path, aside)
-            if self._right(aside, oid, size):  # another process has just mended it
+            if self._right(os.fspath(aside), oid, size, aside.stat()):  # mended just now
                 files.move(aside, path)
                 return
         except OSError as error:
-            self._wrong.add(path)
+            self._wrong.add(os.fspath(path))
             _tell(f"{path} is damaged, and cannot be moved away: {error.strerror or error}")
         else:
             _tell(f"object {oid} was damaged: its bytes are not its name's; moved to {aside}")
@@ -197,13 +232,16 @@ class Store:
     @property
     def _private(self) -> bool:
         """Whether nobody else can put objects into this store."""
-        try:
-            if not only_ours(self.root.stat()):
+        if not self._known_private:
+            objects = f"{self._top}{os.sep}objects"
+            try:
+                private = only_ours(os.stat(self._top))
+                if private and os.path.exists(objects):
+                    private = self._known_private = only_ours(os.stat(objects))
+            except OSError:
                 return False
-            objects = self.root / "objects"
-            return not objects.exists() or only_ours(objects.stat())
-        except OSError:
-            return False
+            return private
+        return True
 
     def has(self, oid: str, size: int | None = None) -> bool:
         """Whether an object is here, with the size that was promised."""
@@ -214,18 +252,16 @@ class Store:
 
         False, too, where its time cannot be set (it belongs to another user): write it again.
         """
-        if not self._weed(oid, size):
+        found = self._weeded(oid, size)
+        if found is None:
             return False
-        path = self.find(oid, size)
-        if path is None:
-            return False
-        if not path.is_relative_to(self.root):
-            return True  # in a store that is only read, and never pruned from here
-        if self._durable.waiting(f"{self._top}{_name(oid)}") is not None:
-            return True  # this process has just written it, and flushes it with the others
-        self.share()  # and then see whether it is still there
+        path, before = found
+        if path != f"{self._top}{_name(oid)}":
+            return True  # in a store that is only read, or flushed by this process with the others
         try:
-            before = path.stat()
+            if self._shared is None or before is None:
+                self.share()  # and then see whether it is still there
+                before = os.stat(path)
             if abs(time.time() - before.st_mtime) > _FRESH_SECONDS:
                 os.utime(path)
                 self._note_written(oid, path, before.st_ino)
@@ -234,6 +270,10 @@ class Store:
         except OSError:
             return False
         return True
+
+    def holds(self, oid: str, size: int) -> bool:
+        """Whether an object is here and right, as for `keep`; for a manifest that is no new one."""
+        return self._weeded(oid, size) is not None
 
     def share(self) -> None:
         """Share the store's lock until `flush`, `let_go` or the end of this process.
@@ -299,8 +339,7 @@ class Store:
             if path is None:
                 break
             try:
-                with open(path, "rb") as file:
-                    return file.read()
+                return files.read_whole(path)
             except FileNotFoundError as error:  # it may have been given its name meanwhile
                 if last:
                     raise StoreError(f"cannot read {path}: {error.strerror}") from error
@@ -317,7 +356,7 @@ class Store:
         Raises:
             MissingObjectError, CorruptObjectError.
         """
-        path = self.find(oid, size)
+        path = self._find(oid, size)
         if path is None:
             raise MissingObjectError(f"object {oid} is not in the local store")
         found = sha256_of(path)
@@ -342,9 +381,7 @@ class Store:
             digest.update(part)
         oid, size = digest.hexdigest(), sum(part.nbytes for part in parts)
         if not self.keep(oid, size):  # which has moved a wrong one away
-            with self._writing(oid) as file:
-                for part in parts:
-                    file.write(part)
+            self._write(oid, parts)
         return oid, size
 
     def take(self, source: Path, oid: str, size: int, *, move: bool = False) -> None:
@@ -427,8 +464,7 @@ class Store:
 
     def _written(self, oid: str, target: str) -> None:
         """Note that an object was written; it has its final times once it has its name."""
-        if self._wrong:
-            self._wrong.discard(Path(target))
+        self._wrong.discard(target)
         with self._lock:
             self._new[target] = oid
 
@@ -462,10 +498,26 @@ class Store:
 
         `objects` itself may be one: people move it to a larger disk.
         """
-        for one in (os.path.dirname(folder), folder):
-            if os.path.islink(one) and one not in self._may_be_links:
-                raise OSError(errno.ELOOP, f"{one} is a link", one)
-        make_folder(folder)
+        self._refuse_link(os.path.dirname(folder))
+        try:
+            os.mkdir(folder)  # what was made now is no link
+        except OSError:
+            self._refuse_link(folder)
+            make_folder(folder)
+
+    def _refuse_link(self, folder: str) -> None:
+        if os.path.islink(folder) and folder not in self._may_be_links:
+            raise OSError(errno.ELOOP, f"{folder} is a link", folder)
+
+    def _write(self, oid: str, parts: Iterable[memoryview]) -> None:
+        """As `_writing`, of what is at hand."""
+        target = f"{self._top}{_name(oid)}"
+        self.share()
+        try:
+            self._durable.write(target, parts, mode=_MODE)
+        except OSError as error:
+            raise StoreError(_explain(error, self.root)) from error
+        self._written(oid, target)
 
     @contextmanager
     def _writing(self, oid: str) -> Iterator[IO[bytes]]:
@@ -506,18 +558,16 @@ def _name(oid: str) -> str:
     return f"{os.sep}objects{os.sep}{oid[:2]}{os.sep}{oid[2:4]}{os.sep}{oid}"
 
 
-def _object_path(root: Path, oid: str) -> Path:
-    return Path(f"{root}{_name(oid)}")
-
-
-def sha256_of(path: Path) -> str:
+def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal.
 
     Raises:
         OSError: it cannot be read.
     """
-    with files.plain(path, follow=True) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for piece in files.pieces_of(path):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _tell(text: str) -> None:

@@ -325,12 +325,13 @@ def _unconfirmed(
         return []
     if endpoint.folder is not None:
         folder = endpoints.lfs_folder(repository, endpoints.common_dir_of(endpoint.folder))
+        top = str(folder)
         # By its hash: who can write there may have put something else under the name.
         store = store_of(repository)
         absent = [
             item
             for item in items.values()
-            if not store.right_elsewhere(object_path(folder, item.oid), item.oid, item.size)
+            if not store.right_elsewhere(folder, _place(top, item.oid), item.oid, item.size)
         ]
         store.save_verified()
         return absent
