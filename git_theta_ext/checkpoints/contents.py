@@ -131,7 +131,7 @@ class Contents:
         return None if found is None else found.manifest
 
     def _look(self, oid: str, name: str) -> Content | None:
-        length = blob_sizes(self.repository, [oid]).get(oid)
+        length = self.repository.blob_sizes([oid]).get(oid)
         if not length:
             return None
         if length <= MAX_BYTES:

@@ -25,7 +25,7 @@ from git_theta_ext.core.errors import (
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Block, Manifest, UpdateRef
+from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work
@@ -126,55 +126,143 @@ def check(
     """
     store = everything_here(repository)
     report = Report()
-    needed: dict[str, UpdateRef] = {}
-    jobs: dict[str, tuple[str, str, BlockSpec, Block]] = {}
-    whole: list[tuple[str, Manifest]] = []
-    for blob, manifest in reachable.reachable_manifests(repository, revisions):
-        report.manifests += 1
-        if isinstance(manifest, ManifestError):
-            report.findings.append(Finding("manifest", blob, manifest.message))
-            continue
-        needed.update((ref.oid, ref) for ref in manifest.objects())
-        fresh: dict[str, tuple[str, str, BlockSpec, Block]] = {}
-        for entry in manifest.entries:
-            for spec, block in entry.parts():
-                if block.chain and (key := _key(store, spec, block)) not in jobs:
-                    fresh[key] = blob, entry.tensor.name, spec, block
-        try:
-            pairs = ((job[2], job[3]) for job in fresh.values())
-            check_work(Blocks(store), pairs, f"manifest {blob}", reading=True)
-        except ManifestError as error:
-            report.findings.append(Finding("manifest", blob, error.message))
-            continue
-        whole.append((blob, manifest))
-        jobs.update(fresh)
-    report.objects, report.blocks = len(needed), len(jobs)
-    report.bytes = sum(ref.size for ref in needed.values())
     progress = Progress(store.root, resume=resume)
     finished = False
     try:
-        known = {key: job for key, job in jobs.items() if key in progress.known}
-        report.resumed = len(known)
-        sound = {ref.oid for job in known.values() for ref in job[3].chain}
-        bad = _check_objects(store, [r for r in needed.values() if r.oid not in sound], report)
-        todo = [(key, job) for key, job in jobs.items() if key not in known]
-        _check_blocks(store, todo, bad, report, progress=progress, advance=advance)
-        _check_structures(store, whole, bad, report)
+        look = _Check(store, report, progress, advance)
+        # One after the other: of a long history no more is held than what was seen by name.
+        for blob, manifest in reachable.reachable_manifests(repository, revisions):
+            look.manifest(blob, manifest)
         finished = True
     finally:
         progress.close(finished=finished)
     return report
 
 
+_Job = tuple[str, str, str, BlockSpec, Block]
+"""A block to look at: its key, the manifest's blob, the tensor, what it is."""
+
+
+class _Check:
+    """Looks at one manifest after the other, at each object and block once."""
+
+    def __init__(
+        self,
+        store: Store,
+        report: Report,
+        progress: Progress,
+        advance: Callable[[int], object] | None,
+    ) -> None:
+        self._store = store
+        self._report = report
+        self._progress = progress
+        self._advance = advance
+        self._blocks = Blocks(store).passing_on()  # what each manifest asks for is looked at
+        self._objects: set[str] = set()
+        self._bad: set[str] = set()
+        self._keys: set[str] = set()
+        self._entries: dict[str, Entry] = {}
+        """The entries of the manifest before: what is the same in this one was looked at."""
+        self._skeleton: tuple[str, Block] | None = None
+        """Its format and skeleton, if they belong to its tensors."""
+
+    def manifest(self, blob: str, manifest: Manifest | ManifestError) -> None:
+        """Look at what a manifest needs and at whether it can be rebuilt."""
+        report = self._report
+        report.manifests += 1
+        if isinstance(manifest, ManifestError):
+            report.findings.append(Finding("manifest", blob, manifest.message))
+            return
+        new = [one for one in manifest.entries if self._entries.get(one.tensor.name) is not one]
+        jobs = self._jobs(blob, new)
+        self._objects_of([manifest.skeleton, *(block for one in new for block in one.blocks)], jobs)
+        try:
+            pairs = ((job[3], job[4]) for job in jobs)
+            check_work(Blocks(self._store), pairs, f"manifest {blob}", reading=True)
+        except ManifestError as error:
+            report.findings.append(Finding("manifest", blob, error.message))
+            return
+        self._keys.update(job[0] for job in jobs)
+        report.blocks += len(jobs)
+        self._look(jobs)
+        if not self._stands_for_same(manifest, new):
+            self._structure(blob, manifest)
+        self._entries = {one.tensor.name: one for one in manifest.entries}
+
+    def _stands_for_same(self, manifest: Manifest, new: Iterable[Entry]) -> bool:
+        """Whether the manifest before was of a file with this very structure, and was right."""
+        before = self._entries
+        return (
+            (manifest.format, manifest.skeleton) == self._skeleton
+            and len(manifest.entries) == len(before)
+            and all(
+                (then := before.get(one.tensor.name)) is not None
+                and (then.tensor, then.opaque) == (one.tensor, one.opaque)
+                for one in new
+            )
+        )
+
+    def _objects_of(self, blocks: Iterable[Block], jobs: Iterable[_Job]) -> None:
+        """Look at the objects of some blocks, but for those that an interrupted check read."""
+        refs = {ref.oid: ref for block in blocks for ref in block.chain}
+        new = {oid: ref for oid, ref in refs.items() if oid not in self._objects}
+        self._objects.update(new)
+        self._report.objects += len(new)
+        self._report.bytes += sum(ref.size for ref in new.values())
+        known = (job[4] for job in jobs if job[0] in self._progress.known)
+        sound = {ref.oid for block in known for ref in block.chain}
+        wanted = [ref for oid, ref in new.items() if oid not in sound]
+        self._bad |= _check_objects(self._store, wanted, self._report)
+
+    def _jobs(self, blob: str, entries: Iterable[Entry]) -> list[_Job]:
+        """The blocks of some entries that were not looked at yet."""
+        found: dict[str, _Job] = {}
+        for entry in entries:
+            for spec, block in entry.parts():
+                if block.chain and (key := _key(self._store, spec, block)) not in self._keys:
+                    found[key] = key, blob, entry.tensor.name, spec, block
+        return list(found.values())
+
+    def _look(self, jobs: list[_Job]) -> None:
+        todo = [job for job in jobs if job[0] not in self._progress.known]
+        self._report.resumed += len(jobs) - len(todo)
+
+        def read(job: _Job) -> tuple[_Job, bool, Finding | None]:
+            _, blob, name, spec, block = job
+            if any(ref.oid in self._bad for ref in block.chain):
+                return job, False, None  # named already, by the object
+            try:
+                self._blocks.read(spec, block)
+            except ThetaError as error:
+                return job, False, Finding("block", blob, error.message, name)
+            return job, True, None
+
+        for job, right, finding in ordered_map(read, todo, lambda job: job[4].nbytes):
+            if finding is not None:
+                self._report.findings.append(finding)
+            if right:
+                self._progress.add(job[0])
+            if self._advance is not None:
+                self._advance(job[4].nbytes)
+
+    def _structure(self, blob: str, manifest: Manifest) -> None:
+        """Rebuild the skeleton; it and the manifest must name the same tensors."""
+        self._skeleton = None
+        if any(ref.oid in self._bad for ref in manifest.skeleton.chain):
+            return
+        try:
+            # Only the skeleton is read here; the blocks have been.
+            Smudger(manifest, Blocks(self._store))
+            self._skeleton = manifest.format, manifest.skeleton
+        except ThetaError as error:
+            self._report.findings.append(Finding("block", blob, error.message))
+
+
 def _key(store: Store, spec: BlockSpec, block: Block) -> str:
     """A block, its promise, and the state of the files that it is rebuilt from."""
     parts: list[object] = [spec.dtype.name, spec.shape, block.sha256]
     for ref in block.chain:
-        path = store.find(ref.oid, ref.size)
-        try:
-            found = path.stat() if path else None
-        except OSError:
-            found = None
+        found = store.state(ref.oid, ref.size)
         parts += [ref.oid, (found.st_mtime_ns, found.st_ino) if found else None]
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -184,10 +272,10 @@ def _check_objects(store: Store, refs: list[UpdateRef], report: Report) -> set[s
 
     def look(ref: UpdateRef) -> Finding | None:
         try:
-            if store.find(ref.oid) is not None and not store.has(ref.oid, ref.size):
-                return Finding("damaged", ref.oid, f"object {ref.oid} is not {ref.size} bytes long")
             store.verify(ref.oid, ref.size)
         except MissingObjectError as error:
+            if store.has(ref.oid):
+                return Finding("damaged", ref.oid, f"object {ref.oid} is not {ref.size} bytes long")
             return Finding("missing", ref.oid, error.message)
         except CorruptObjectError as error:
             return Finding("damaged", ref.oid, error.message)
@@ -198,52 +286,6 @@ def _check_objects(store: Store, refs: list[UpdateRef], report: Report) -> set[s
     found = [item for item in ordered_map(look, refs, lambda ref: ref.size) if item is not None]
     report.findings += found
     return {item.oid for item in found}
-
-
-def _check_blocks(
-    store: Store,
-    jobs: list[tuple[str, tuple[str, str, BlockSpec, Block]]],
-    bad: set[str],
-    report: Report,
-    *,
-    progress: Progress,
-    advance: Callable[[int], object] | None,
-) -> None:
-    blocks = Blocks(store).passing_on()  # what each manifest asks for has been looked at
-
-    def look(item: tuple[str, tuple[str, str, BlockSpec, Block]]) -> tuple[str, Finding | None]:
-        key, (blob, name, spec, block) = item
-        if any(ref.oid in bad for ref in block.chain):
-            return "", None  # named already, by the object
-        try:
-            blocks.read(spec, block)
-        except ThetaError as error:
-            return "", Finding("block", blob, error.message, name)
-        return key, None
-
-    sizes = [job[3].nbytes for _, job in jobs]
-    done = ordered_map(look, jobs, lambda item: item[1][3].nbytes)
-    for size, (key, finding) in zip(sizes, done, strict=True):
-        if finding is not None:
-            report.findings.append(finding)
-        if key:
-            progress.add(key)
-        if advance is not None:
-            advance(size)
-
-
-def _check_structures(
-    store: Store, whole: list[tuple[str, Manifest]], bad: set[str], report: Report
-) -> None:
-    """Rebuild each skeleton; it and its manifest must name the same tensors."""
-    for blob, manifest in whole:
-        if any(ref.oid in bad for ref in manifest.skeleton.chain):
-            continue
-        try:
-            # Only the skeleton is read here; the blocks have been.
-            Smudger(manifest, Blocks(store))
-        except ThetaError as error:
-            report.findings.append(Finding("block", blob, error.message))
 
 
 def repair(repository: Repository, report: Report, objects: dict[str, UpdateRef]) -> list[str]:
