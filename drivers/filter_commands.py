@@ -29,7 +29,7 @@ from git_theta_ext.git import ancestry, hooks, launch
 from git_theta_ext.git.paths import where_git_was_started
 from git_theta_ext.git.repository import Repository, git_hash, skips_smudge
 from git_theta_ext.manifest.model import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
-from git_theta_ext.manifest.text import has_conflict_markers, manifest_bytes, parse_manifest
+from git_theta_ext.manifest.text import Parser, has_conflict_markers, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.reminders import remind
 from git_theta_ext.objects.store.where import store_of
@@ -54,7 +54,8 @@ class Commands:
         """The streams stand just after the handshake."""
         self._reader = reader
         self._writer = writer
-        self._delayed: dict[bytes, Manifest] = {}
+        self._delayed: dict[bytes, bytes] = {}
+        self._parser = Parser()
         self._listed = False
         self._written: dict[str, bytes] = {}
         self._worth_remembering: set[str] = set()
@@ -86,7 +87,8 @@ class Commands:
 
     @cached_property
     def _cleaner(self) -> Cleaner:
-        return Cleaner(self._blocks, Predecessors(self._repository, self._written), self._memo)
+        predecessors = Predecessors(self._repository, self._written, self._parser)
+        return Cleaner(self._blocks, predecessors, self._memo)
 
     def close(self) -> None:
         """Git is done, and its index is written: remember what it wrote, tell what it passed."""
@@ -259,7 +261,8 @@ class Commands:
         """Answer with a checkpoint, or put it off until all that is missing is fetched at once."""
         if name in self._delayed and self._listed:
             self._drain()
-            self._rebuild(name, self._delayed.pop(name), True)
+            text = self._delayed.pop(name)
+            self._rebuild(name, text, self._parser.parse(text), True)
             return
         with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as spool:
             for payload in self._reader.content():
@@ -276,22 +279,22 @@ class Commands:
                 self._conflicted[os.fsdecode(name)] = None
                 self._send(text)
                 return
-            manifest = parse_manifest(text)
+            manifest = self._parser.parse(text)
         # Git crashes on a delayed answer for an unmerged path, for which it sends no tree.
         may_delay = request.get("can-delay") == b"1" and "treeish" in request
         self._tree = os.fsdecode(request["treeish"]) if may_delay else self._tree
         if may_delay and not self._all_here(manifest):
-            self._delayed[name] = manifest
+            self._delayed[name] = text
             self._listed = False
             self._writer.lines(b"status=delayed")
             return
-        self._rebuild(name, manifest, may_delay)
+        self._rebuild(name, text, manifest, may_delay)
 
     def _all_here(self, manifest: Manifest) -> bool:
         store = store_of(self._repository)
         return all(store.has(ref.oid, ref.size) for ref in manifest.objects())
 
-    def _rebuild(self, name: bytes, manifest: Manifest, in_work_tree: bool) -> None:
+    def _rebuild(self, name: bytes, text: bytes, manifest: Manifest, in_work_tree: bool) -> None:
         """Answer with a checkpoint, which Git holds in memory before it writes it, or passes on."""
         shown = os.fsdecode(name)
         smudger = Smudger(manifest, self._blocks, shown)
@@ -314,7 +317,7 @@ class Commands:
         self._writer.flush()
         self._writer.flush()
         path = os.fsdecode(name)
-        self._written[path] = manifest_bytes(manifest)
+        self._written[path] = text
         if smudger.size >= _WORTH_REMEMBERING:
             self._worth_remembering.add(path)
 
@@ -325,7 +328,9 @@ class Commands:
         if names:
             with suppress(ThetaError):  # reported for each file when it is asked for
                 self._blocks.ensure(
-                    ref for manifest in self._delayed.values() for ref in manifest.objects()
+                    ref
+                    for text in self._delayed.values()
+                    for ref in self._parser.parse(text).objects()
                 )
         self._writer.lines(*(b"pathname=" + name for name in names))
         self._writer.lines(b"status=success")

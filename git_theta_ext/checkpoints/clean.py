@@ -27,7 +27,7 @@ from git_theta_ext.formats.layout.places import Place, blocks_of
 from git_theta_ext.formats.layout.source import BytesSource, FileSource
 from git_theta_ext.git.repository import Repository, git_hash
 from git_theta_ext.manifest.model import Block, Entry, Manifest
-from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
+from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import say
 
@@ -83,10 +83,12 @@ class Cleaner:
         found = self._memo.get("file", path, *self._key(path, source))
         if found is None:
             return None
-        objects, store = parse_manifest(found).objects(), self._blocks.store
-        kept = all(store.keep(ref.oid, ref.size) for ref in objects)
+        objects, store = self._predecessors.parse(found).objects(), self._blocks.store
+        # What the index names already is no garbage, and need not be kept from being taken for it.
+        kept = store.holds if self._predecessors.is_staged(path, found) else store.keep
+        whole = all(kept(ref.oid, ref.size) for ref in objects)
         store.save_verified()
-        return found if kept else None
+        return found if whole else None
 
     def remember(self, path: str, source: FileSource, manifest: bytes) -> None:
         """Keep the answer for a file, unless it is so new that it could change unnoticed."""

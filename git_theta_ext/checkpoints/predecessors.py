@@ -36,7 +36,7 @@ from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import TensorInfo, cut
 from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
-from git_theta_ext.manifest.text import Parser, parse_manifest
+from git_theta_ext.manifest.text import Parser
 
 Held = TypeVar("Held")
 
@@ -50,10 +50,18 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 class Predecessors:
     """The manifests of a repository's index and HEAD; the last few are held parsed."""
 
-    def __init__(self, repository: Repository, written: Mapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        written: Mapping[str, bytes] | None = None,
+        parser: Parser | None = None,
+    ) -> None:
         """Nothing is read before it is asked for.
 
-        `written` are the manifests whose files Git has just written, by path; it may grow.
+        Args:
+            repository: the one that is looked at.
+            written: the manifests whose files Git has just written, by path; it may grow.
+            parser: one that has read versions of the same checkpoints, for this thread.
         """
         self._repository = repository
         self._written = {} if written is None else written
@@ -62,7 +70,7 @@ class Predecessors:
         self._extra: dict[str, list[IndexEntry]] = {}
         self._listed: set[str] = set()
         self._asked = 0
-        self._parser = Parser()
+        self._parser = parser or Parser()
         self._lock = threading.RLock()
 
     @cached_property
@@ -139,6 +147,20 @@ class Predecessors:
         found = self._load(oid)
         return None if found is None else found[1]
 
+    def parse(self, text: bytes) -> Manifest:
+        """As `parse_manifest`, of a version of something that is known here; thread-safe.
+
+        Raises:
+            ManifestError: it is none.
+        """
+        with self._lock:
+            return self._parser.parse(text)
+
+    def is_staged(self, path: str, manifest: bytes) -> bool:
+        """Whether the index holds just this manifest for a path."""
+        staged = self.staged(path)
+        return staged is not None and self._repository.names(staged, manifest)
+
     def _load(self, oid: str) -> tuple[bytes, Manifest] | None:
         """A manifest and its text; those that were asked for last are held."""
         with self._lock:
@@ -195,7 +217,7 @@ class Predecessors:
             nearest = self._by_tensors.nearest(tensors)
             relative = None if nearest is None else self.manifest(nearest)
             predecessors = [] if relative is None else [relative]
-        written = [parse_manifest(self._written[path])] if path in self._written else []
+        written = [self.parse(self._written[path])] if path in self._written else []
         return PathPredecessors(
             [*written, *(found for oid in own if (found := self.manifest(oid)) is not None)],
             predecessors,

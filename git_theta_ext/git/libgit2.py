@@ -96,12 +96,16 @@ class Reader:
         """
         found = self._trees.get(oid)
         if found is None:
-            found = self._repository[oid]
-            if found.type_str != "tree":
-                raise TypeError
+            found = self._read_tree(oid)
             if len(self._trees) >= _TREES:
                 self._trees.pop(next(iter(self._trees)))
             self._trees[oid] = found
+        return found
+
+    def _read_tree(self, oid: Any) -> Any:
+        found = self._repository[oid]
+        if found.type_str != "tree":
+            raise TypeError
         return found
 
 

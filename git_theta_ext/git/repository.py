@@ -180,6 +180,10 @@ class Repository:
                 return content
         return self.git("cat-file", "blob", oid)
 
+    def names(self, oid: str, content: bytes) -> bool:
+        """Whether an object id is that of a blob with this content."""
+        return git_hash(lambda at, length: content[at : at + length], len(content), len(oid)) == oid
+
     def write_blob(self, oid: str, file: BinaryIO) -> None:
         """Write the content of a blob, however large, to a file.
 
