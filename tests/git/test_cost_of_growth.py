@@ -1,0 +1,200 @@
+"""What a command does grows with what changed: counted, at two sizes, for what users type.
+
+Nothing here looks at a clock. The filter and `git theta` run under `counted`, which counts
+processes, threads, files, trees, manifests and entries; each count may grow no faster than the size
+does, and what is named in `CONSTANT` not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import safetensors
+from tests.conftest import Repo
+
+NAME = "m.safetensors"
+COUNTED = Path(__file__).parent / "counted.py"
+SIZES = (12, 48)
+CONSTANT = ("processes", "threads")
+SLACK = 40
+"""What a command does once, whatever its size, need not be known to the call."""
+Counts = dict[str, Counter[str]]
+
+
+def values(seed: int, count: int = 32) -> np.ndarray:
+    """Weights of one tensor: an object of its own."""
+    return np.random.default_rng(seed).normal(0, 1, (count, 16)).astype(np.float32)
+
+
+class Counting:
+    """A repository whose filter is counted."""
+
+    def __init__(self, repo: Repo) -> None:
+        self.repo = repo
+        self._log = repo.path / ".git/counted"
+        command = [sys.executable, str(COUNTED), str(self._log)]
+        self._theta = [*command, "theta"]
+        repo.git("config", "filter.theta.process", shlex.join([*command, "filter"]))
+        self.found: Counts = {}
+
+    def git(self, label: str, *arguments: str) -> None:
+        """What the filter does for a Git command."""
+        self._log.write_text("")
+        self.repo.git(*arguments)
+        self._keep(label)
+
+    def theta(self, label: str, *arguments: str) -> None:
+        """What one of our own commands does."""
+        self._log.write_text("")
+        self.repo.run(*self._theta, *arguments)
+        self._keep(label)
+
+    def _keep(self, label: str) -> None:
+        total: Counter[str] = Counter()
+        for line in self._log.read_text().splitlines():
+            total.update(json.loads(line))
+        assert total, f"{label}: nothing was started that is counted"
+        self.found[label] = total
+
+
+def touch(path: Path, seconds: int) -> None:
+    """Give a file another time, well before the index was written."""
+    moment = path.stat().st_ctime - 1000 - seconds
+    os.utime(path, (moment, moment))
+
+
+def many_files(repo: Repo, size: int) -> Counts:
+    """Many small checkpoints, of which a quarter changes."""
+    counting = Counting(repo)
+    names = [f"f{number}.safetensors" for number in range(size)]
+    for number, name in enumerate(names):
+        touch(repo.write(name, safetensors({f"t{number}": values(number)})), 0)
+    counting.git("add", "add", *names)
+    repo.git("commit", "-q", "-m", "one")
+    for name in names:
+        touch(repo.path / name, 10)
+    counting.git("status, touched", "status", "--short")
+    for number, name in enumerate(names[: size // 4]):
+        touch(repo.write(name, safetensors({f"t{number}": values(number) + 1})), 20)
+    counting.git("status, changed", "status", "--short")
+    counting.git("add, changed", "add", *names)
+    repo.git("commit", "-q", "-m", "two")
+    for number in range(size):  # of other names, with the same bytes
+        copy = repo.path / f"copy{number}.safetensors"
+        copy.write_bytes((repo.path / names[number]).read_bytes())
+        touch(copy, 20)
+    counting.git("add, copies", "add", *(f"copy{number}.safetensors" for number in range(size)))
+    repo.git("commit", "-q", "-m", "three")
+    counting.git("switch", "checkout", "-q", "HEAD~2")
+    repo.git("checkout", "-q", "-")
+    counting.theta("theta status", "status")
+    counting.theta("fsck", "fsck")
+    counting.theta("du", "du")
+    counting.theta("ls-files", "ls-files")
+    return counting.found
+
+
+def many_tensors(repo: Repo, size: int) -> Counts:
+    """One checkpoint of many tensors, of which a quarter changes."""
+    counting = Counting(repo)
+    tensors = {f"layer.{number}": values(number) for number in range(size)}
+    touch(repo.write(NAME, safetensors(tensors)), 0)
+    counting.git("add", "add", NAME)
+    repo.git("commit", "-q", "-m", "one")
+    touch(repo.path / NAME, 10)
+    counting.git("status, touched", "status", "--short")
+    for number in range(size // 4):
+        tensors[f"layer.{number}"] += 1
+    touch(repo.write(NAME, safetensors(tensors)), 20)
+    counting.git("add, changed", "add", NAME)
+    repo.git("commit", "-q", "-m", "two")
+    counting.git("switch", "checkout", "-q", "HEAD~1")
+    repo.git("checkout", "-q", "-")
+    server = repo.path / ".git/server.git"
+    repo.git("init", "-q", "--bare", str(server))
+    repo.git("remote", "add", "origin", str(server))
+    counting.theta("push", "push", "origin", "--all")
+    counting.theta("push again", "push", "origin", "--all")
+    for command in ("log", "blame", "show"):
+        counting.theta(command, command, NAME)
+    for command in ("fsck", "du", "status"):
+        counting.theta(f"theta {command}", command)
+    counting.theta("diff", "diff", "HEAD~1", "HEAD")
+    counting.theta("prune", "prune", "--dry-run")
+    return counting.found
+
+
+@pytest.mark.parametrize("kind", [many_files, many_tensors])
+def test_no_count_grows_faster_than_the_size(
+    new_repo: Callable[..., Repo], kind: Callable[[Repo, int], Counts]
+) -> None:
+    few, many = (kind(new_repo(f"{kind.__name__}-{size}"), size) for size in SIZES)
+    wrong = []
+    for label, what, before, after in compared(few, many):
+        most = before + 2 if what in CONSTANT else before * SIZES[1] // SIZES[0] + SLACK
+        if after > most:
+            wrong.append(f"{label}: {before} {what} at {SIZES[0]}, {after} at {SIZES[1]}")
+    assert wrong == []
+
+
+def compared(few: Counts, many: Counts) -> Iterator[tuple[str, str, int, int]]:
+    """Each command, what is counted, and how often at both sizes."""
+    assert few.keys() == many.keys()
+    for label, counts in many.items():
+        for what, after in counts.items():
+            yield label, what, few[label][what], after
+
+
+TENSORS = 40
+
+
+def versions(repo: Repo, count: int) -> Counts:
+    """A checkpoint with a history; every version changes one tensor."""
+    counting = Counting(repo)
+    tensors = {f"layer.{number}": values(number) for number in range(TENSORS)}
+    for version in range(count):
+        tensors[f"layer.{version % TENSORS}"] += 1
+        touch(repo.write(NAME, safetensors(tensors)), version)
+        repo.commit(str(version))
+    server = repo.path / ".git/server.git"
+    repo.git("init", "-q", "--bare", str(server))
+    repo.git("remote", "add", "origin", str(server))
+    counting.theta("log -n 1", "log", "-n", "1", NAME)
+    for command in ("log", "blame"):
+        counting.theta(command, command, NAME)
+    for command in ("fsck", "du"):
+        counting.theta(command, command)
+    counting.theta("push", "push", "origin", "--all")
+    touch(repo.path / NAME, 100)
+    counting.git("status, touched", "status", "--short")
+    tensors["layer.0"] += 1
+    touch(repo.write(NAME, safetensors(tensors)), 200)
+    counting.git("add, changed", "add", NAME)
+    return counting.found
+
+
+def test_a_history_costs_what_changed_in_it(new_repo: Callable[..., Repo]) -> None:
+    lengths = (4, 24)
+    few, many = (versions(new_repo(f"versions-{count}"), count) for count in lengths)
+    more = lengths[1] - lengths[0]
+    entries, others = [], []
+    for label, what, before, after in compared(few, many):
+        if what == "entries parsed" and after > before + 4 * more:
+            entries.append(f"{label}: {before} of {lengths[0]} versions, {after} of {lengths[1]}")
+        # Each tensor that changed is made of one object more, which is looked for.
+        most = before + (3 * more if what in ("stat", "open") else 8)
+        if label in ("log -n 1", "status, touched", "add, changed") and after > most:
+            others.append(f"{label}: {before} {what}, {after} of the longer history")
+    assert entries == []
+    assert others == []
+    parsed = {label: counts["entries parsed"] for label, counts in many.items()}
+    assert all(parsed[label] > 0 for label in ("log", "blame", "fsck", "du", "push"))
