@@ -14,6 +14,7 @@ POSIX only, for Windows does not tell what the children of a process took.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -33,6 +34,28 @@ THETA = [sys.executable, "-m", "git_theta_ext.cli.main"]
 TOOLS = ("git-theta-ext", "git-lfs")
 SIZES = {"files": (200, 3200), "tensors": (3000, 30000), "versions": (5, 40), "bytes": (256, 1024)}
 Tensors = dict[str, NDArray[np.uint8]]
+_START = """
+import json, os, subprocess, sys
+for line in sys.stdin:
+    command, folder, environment = json.loads(line)
+    said = os.path.join(environment["HOME"], "said")
+    with open(said, "wb") as file:
+        child = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL, stderr=file)
+        _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    with open(said, encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    seconds = usage.ru_utime + usage.ru_stime
+    print(json.dumps([child.returncode, seconds, usage.ru_maxrss, text]), flush=True)
+"""
+START = time.time() - 100_000
+TOUCHED = itertools.count()
+STARTER = subprocess.Popen(
+    [sys.executable, "-I", "-S", "-c", _START],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
+)  # fmt: skip
+"""A small process that starts the others: what one takes counts from what its parent had."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +93,15 @@ class Repo:
         Raises:
             SystemExit: it failed.
         """
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(
-                command, cwd=cwd or self.path, env=self.environment(), stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=said,
-            )  # fmt: skip
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                said.seek(0)
-                raise SystemExit(f"{' '.join(command)}:\n{said.read().decode(errors='replace')}")
-        scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
-        return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale)
+        request = [list(command), str(cwd or self.path), self.environment()]
+        assert STARTER.stdin is not None
+        assert STARTER.stdout is not None
+        STARTER.stdin.write(json.dumps(request) + "\n")
+        STARTER.stdin.flush()
+        status, seconds, most, said = json.loads(STARTER.stdout.readline())
+        if status:
+            raise SystemExit(f"{' '.join(command)}:\n{said}")
+        return Cost(seconds, most / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
     def step(self, name: str, *command: str, cwd: Path | None = None) -> None:
         """Run a command, and keep what it took under a name."""
@@ -141,9 +161,9 @@ def write(path: Path, tensors: Tensors) -> None:
     touch(path)
 
 
-def touch(path: Path, seconds: float = 300) -> None:
-    """Give a file another time than the index knows."""
-    moment = time.time() - seconds
+def touch(path: Path) -> None:
+    """Give a file another time than the index knows, some minutes ago."""
+    moment = START + 2 * next(TOUCHED)
     os.utime(path, (moment, moment))
 
 
@@ -169,7 +189,7 @@ def grow_files(repo: Repo, count: int) -> None:
     repo.step("commit", "git", "commit", "-q", "-m", "one")
     for turn in range(2):
         for number in range(count):
-            touch(repo.path / f"f{number}.safetensors", 200 - turn)
+            touch(repo.path / f"f{number}.safetensors")
         repo.step(f"status, all touched{' again' * turn}", "git", "status", "--short")
     repo.step("status, nothing touched", "git", "status", "--short")
     repo.theta("theta status", "status")
@@ -192,7 +212,7 @@ def grow_tensors(repo: Repo, count: int) -> None:
     write(path, tensors)
     repo.step("add", "git", "add", "-A")
     repo.step("commit", "git", "commit", "-q", "-m", "one")
-    touch(path, 200)
+    touch(path)
     repo.step("status, touched", "git", "status", "--short")
     for number, name in enumerate(tensors):
         if number % 10 == 0:
@@ -239,7 +259,7 @@ def grow_bytes(repo: Repo, megabytes: int) -> None:
     repo.step("add, one tensor changed", "git", "add", "-A")
     repo.run("git", "commit", "-q", "-m", "two")
     repo.step("checkout of the other version", "git", "checkout", "-q", "HEAD~1")
-    touch(path, 200)
+    touch(path)
     repo.step("status, touched", "git", "status", "--short")
 
 
