@@ -246,13 +246,15 @@ def read_whole(path: StrPath) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def write_new(path: StrPath, pieces: Iterable[memoryview], *, mode: int = 0o666) -> int:
+def write_new(
+    path: StrPath, pieces: Iterable[memoryview], *, mode: int = 0o666, kept: int | None = None
+) -> int:
     """Write a file that was not there before, as `new_file`; its length in bytes.
 
     Raises:
         OSError: there is something at `path`, be it a link, or it cannot be written.
     """
-    descriptor = os.open(path, _NEW, mode)
+    descriptor = _open_new(os.fspath(path), mode, kept, None)
     length = 0
     try:
         try:
@@ -342,6 +344,11 @@ def temporary_name(path: str) -> str:
 
 def _create(name: str, mode: int, kept: int | None, folder: int | None) -> BinaryIO:
     """A file that was not there, with its permissions before it has a byte."""
+    return os.fdopen(_open_new(name, mode, kept, folder), "wb")
+
+
+def _open_new(name: str, mode: int, kept: int | None, folder: int | None) -> int:
+    """As `_create`, a descriptor."""
     descriptor = os.open(name, _NEW, mode if kept is None else kept & 0o600, dir_fd=folder)
     try:
         if kept is not None:
@@ -349,11 +356,11 @@ def _create(name: str, mode: int, kept: int | None, folder: int | None) -> Binar
                 os.chmod(name, kept)
             else:
                 os.fchmod(descriptor, kept)
-        return os.fdopen(descriptor, "wb")
     except BaseException:
         os.close(descriptor)
         _unlink_quietly(name, folder)
         raise
+    return descriptor
 
 
 def _unlink_quietly(path: StrPath, folder: int | None) -> None:

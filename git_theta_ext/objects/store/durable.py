@@ -158,13 +158,21 @@ class Durable:
             self._make(os.path.dirname(target))
         self.need(self._above(target))
 
-    def write(self, target: str, pieces: Iterable[memoryview], *, mode: int = 0o666) -> None:
+    def write(
+        self,
+        target: str,
+        pieces: Iterable[memoryview],
+        *,
+        mode: int = 0o666,
+        kept: int | None = None,
+    ) -> None:
         """As `writing`, of bytes that are at hand."""
         if self._gathers():
             temporary = self._temporary()
-            self._wait(target, temporary, files.write_new(temporary, pieces, mode=mode))
+            size = files.write_new(temporary, pieces, mode=mode, kept=kept)
+            self._wait(target, temporary, size)
             return
-        with self.writing(target, mode=mode) as file:
+        with self.writing(target, mode=mode, kept=kept) as file:
             for piece in pieces:
                 file.write(piece)
 

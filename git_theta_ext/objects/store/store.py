@@ -402,11 +402,28 @@ class Store:
         if move and self._move(source, oid, size):
             return
         check = _Check(oid, size)
+        if size <= _COPY_BYTES:
+            self._take_at_once(source, oid, check)
+            return
         with self._writing(oid) as file, files.plain(source, follow=True) as original:
             while chunk := original.read(_COPY_BYTES):
                 check.feed(chunk)
                 file.write(chunk)
             check.finish(source)
+
+    def _take_at_once(self, source: Path, oid: str, check: _Check) -> None:
+        """As `take`, of a file that fits into memory, if it is what it should be."""
+        pieces = []
+        try:
+            for piece in files.pieces_of(source):
+                check.feed(piece)
+                pieces.append(memoryview(piece))
+                if check.is_too_long():
+                    break
+        except OSError as error:
+            raise StoreError(_explain(error, self.root)) from error
+        check.finish(source)
+        self._write(oid, pieces)
 
     def _move(self, source: Path, oid: str, size: int) -> bool:
         """Take a file over by giving it another name; False where that cannot be done."""
@@ -542,6 +559,10 @@ class _Check:
     def feed(self, chunk: bytes) -> None:
         self._digest.update(chunk)
         self._length += len(chunk)
+
+    def is_too_long(self) -> bool:
+        """Whether there have been more bytes than the object has."""
+        return self._length > self._size
 
     def finish(self, source: Path) -> None:
         """Raise CorruptObjectError if the bytes were not that object's."""

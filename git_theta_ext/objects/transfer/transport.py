@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from git_theta_ext.core import files
 from git_theta_ext.core.errors import (
     CorruptObjectError,
     ManifestError,
@@ -119,6 +119,8 @@ def _fetch(
             failed = True
             reasons.append(f"{_label(endpoint)}: {error.message}")
     store.flush()
+    # Another process may have brought some meanwhile.
+    wanted = {oid: item for oid, item in wanted.items() if not store.has(oid, item.size)}
     if wanted and without_lfs:
         raise without_lfs
     if wanted:
@@ -198,10 +200,9 @@ def _take_all(
     `remove` takes the source away, be it whole or damaged (so that a retry downloads it anew).
     """
     top = str(folder)
-    # Another process may have brought some meanwhile: git-lfs's folder of a store is shared.
-    for item in [item for item in wanted.values() if store.has(item.oid, item.size)]:
-        del wanted[item.oid]
-        if remove:
+    if remove:  # another process may have brought some: git-lfs's folder of a store is shared
+        for item in [item for item in wanted.values() if store.has(item.oid, item.size)]:
+            del wanted[item.oid]
             Path(_place(top, item.oid)).unlink(missing_ok=True)
     there = [item for item in wanted.values() if _is_readable(_place(top, item.oid))]
     damaged = []
@@ -216,7 +217,7 @@ def _take_all(
                 raise
         return item, None
 
-    for item, complaint in ordered_map(take, there, lambda _: _COPY_BYTES):
+    for item, complaint in ordered_map(take, there, _cost):
         if complaint is None:
             del wanted[item.oid]
             advance(item.size)
@@ -340,9 +341,13 @@ def _unconfirmed(
 
 
 def _verify_all(store: Store, items: list[UpdateRef]) -> None:
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(lambda item: store.verify(item.oid, item.size), items):
-            pass
+    for _ in ordered_map(lambda item: store.verify(item.oid, item.size), items, _cost):
+        pass
+
+
+def _cost(item: UpdateRef) -> int:
+    """What is held of an object that is copied or hashed piece by piece."""
+    return min(item.size, _COPY_BYTES)
 
 
 def _push_to_folder(
@@ -358,17 +363,23 @@ def _push_to_folder(
         mode = (common / "objects").stat().st_mode & 0o7777
         target = Durable(str(folder / "tmp"), folders_above, _maker(folder, mode), "theta-")
 
+        kept = None if os.name == "nt" else mode & 0o666
+
         def copy(item: UpdateRef) -> int:
             source = store_of(repository).find(item.oid, item.size)
             if source is None:
                 raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
-            kept = None if os.name == "nt" else mode & 0o666
+            if item.size <= _COPY_BYTES:
+                data = files.read_whole(source)
+                _require(source, item, len(data), hashlib.sha256(data).hexdigest())
+                target.write(_place(str(folder), item.oid), [memoryview(data)], kept=kept)
+                return item.size
             with target.writing(_place(str(folder), item.oid), kept=kept) as written:
                 _write_verified(source, written, item)
             return item.size
 
         with target.gathering():
-            for size in ordered_map(copy, items, lambda _: _COPY_BYTES):
+            for size in ordered_map(copy, items, _cost):
                 advance(size)
             target.settle()  # the names as well, before Git moves the ref that relies on them
     except OSError as error:
@@ -414,9 +425,14 @@ def _write_verified(source: Path, copy: BinaryIO, item: UpdateRef) -> None:
             digest.update(chunk)
             copy.write(chunk)
         size = copy.tell()
-    if digest.hexdigest() != item.oid or size != item.size:
+    _require(source, item, size, digest.hexdigest())
+
+
+def _require(source: Path, item: UpdateRef, size: int, digest: str) -> None:
+    """Raise CorruptObjectError unless a file that was read is the object that it should be."""
+    if digest != item.oid or size != item.size:
         raise CorruptObjectError(
-            f"object {source} is damaged: {size} bytes that hash to {digest.hexdigest()}",
+            f"object {source} is damaged: {size} bytes that hash to {digest}",
             hint="remove that file, then: git theta fetch",
         )
 
