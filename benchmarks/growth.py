@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How costs grow with the number of files, tensors, versions and bytes, beside git-lfs.
 
-    python benchmarks/growth.py files|tensors|versions|bytes [--sizes N N] [--steps add,status]
+    python benchmarks/growth.py files|models|tensors|versions|bytes [--sizes N N]
 
 Every step is one command that a user types, in a new repository of each size, with this package and
 with git-lfs. The figures are CPU seconds of the whole tree of processes (user and system), which
@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 THETA = [sys.executable, "-m", "git_theta_ext.cli.main"]
 TOOLS = ("git-theta-ext", "git-lfs")
-SIZES = {"files": (200, 3200), "tensors": (3000, 30000), "versions": (5, 40), "bytes": (256, 1024)}
+SIZES = {"files": (200, 3200), "models": (75, 300), "tensors": (3000, 30000), "versions": (5, 40),
+         "bytes": (256, 1024)}  # fmt: skip
 Tensors = dict[str, NDArray[np.uint8]]
 _START = """
 import json, os, subprocess, sys
@@ -183,19 +184,34 @@ def trained(array: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
 
 def grow_files(repo: Repo, count: int) -> None:
     """Many files of a few kilobytes in one folder; a tenth of them changes."""
-    for number in range(count):
-        write(repo.path / f"f{number}.safetensors", {"a": values(number, 4096)})
+    grow_copies(repo, count, 1, 4096)
+
+
+def grow_models(repo: Repo, count: int) -> None:
+    """Many files of a megabyte."""
+    grow_copies(repo, count, 16, 65536)
+
+
+def grow_copies(repo: Repo, count: int, tensors: int, nbytes: int) -> None:
+    """Files of some tensors of one size; of a tenth of them, every tensor changes."""
+    paths = [repo.path / f"f{number}.safetensors" for number in range(count)]
+
+    def weights(number: int) -> Tensors:
+        return {f"t{n}": values(number * tensors + n, nbytes) for n in range(tensors)}
+
+    for number, path in enumerate(paths):
+        write(path, weights(number))
     repo.step("add", "git", "add", "-A")
     repo.step("commit", "git", "commit", "-q", "-m", "one")
     for turn in range(2):
-        for number in range(count):
-            touch(repo.path / f"f{number}.safetensors")
+        for path in paths:
+            touch(path)
         repo.step(f"status, all touched{' again' * turn}", "git", "status", "--short")
     repo.step("status, nothing touched", "git", "status", "--short")
     repo.theta("theta status", "status")
-    for number in range(0, count, 10):
-        path = repo.path / f"f{number}.safetensors"
-        write(path, {"a": trained(values(number, 4096), number)})
+    for number, path in enumerate(paths):
+        if number % 10 == 0:
+            write(path, {name: trained(old, number) for name, old in weights(number).items()})
     repo.step("status, a tenth changed", "git", "status", "--short")
     repo.step("add, a tenth changed", "git", "add", "-A")
     repo.run("git", "commit", "-q", "-m", "two")
@@ -288,7 +304,8 @@ def travel(repo: Repo) -> None:
 
 
 AXES: dict[str, Callable[[Repo, int], None]] = {
-    "files": grow_files, "tensors": grow_tensors, "versions": grow_versions, "bytes": grow_bytes,
+    "files": grow_files, "models": grow_models, "tensors": grow_tensors,
+    "versions": grow_versions, "bytes": grow_bytes,
 }  # fmt: skip
 
 

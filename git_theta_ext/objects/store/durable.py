@@ -92,6 +92,8 @@ class Durable:
         self._waiting: dict[str, _Waiting] = {}
         self._bytes = 0
         self._folders: set[str] = set()
+        self._named: set[str] = set()
+        """Folders whose names, in the folders above them, were flushed by this process."""
         self._depth = 0
         self._tried = False
         self._whole: int | None = None
@@ -193,9 +195,15 @@ class Durable:
         self.need(self._above(target))
 
     def need(self, folders: Iterable[str]) -> None:
-        """Have `settle` flush the entries of further folders."""
+        """Have `settle` flush the entries of further folders, each in the next, as `above` gives.
+
+        Above one whose own name was flushed there is nothing new.
+        """
         with self._lock:
-            self._folders.update(folders)
+            for folder in folders:
+                self._folders.add(folder)
+                if folder in self._named:
+                    return
 
     def settle(self, *, names: bool = True) -> None:
         """Give all files their names and, unless `names` is false, have the names on disk, too.
@@ -263,16 +271,22 @@ class Durable:
     def _flush_names(self) -> None:
         with self._lock:
             folders, self._folders = self._folders, set()
-        if len(folders) > _FEW_FOLDERS:
-            whole = self._whole if self._whole is not None else _file_system(self._folder)
-            if whole is not None:
-                try:
-                    _flush(whole)
-                finally:
-                    if whole != self._whole:
-                        os.close(whole)
-                return
-        files.sync_folders(folders)
+        if len(folders) <= _FEW_FOLDERS or not self._flush_whole():
+            files.sync_folders(folders)
+        with self._lock:
+            self._named.update(one for one in folders if os.path.dirname(one) in folders)
+
+    def _flush_whole(self) -> bool:
+        """Flush the whole file system, where that can be relied on."""
+        whole = self._whole if self._whole is not None else _file_system(self._folder)
+        if whole is None:
+            return False
+        try:
+            _flush(whole)
+        finally:
+            if whole != self._whole:
+                os.close(whole)
+        return True
 
     def _give_up(self, waiting: dict[str, _Waiting], error: BaseException) -> None:
         if self._depth:
