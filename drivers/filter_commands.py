@@ -108,7 +108,7 @@ class Commands:
                 cleaner = Cleaner(self._blocks, Predecessors(self._repository), self._memo)
                 written = {path: self._written[path] for path in self._worth_remembering}
                 cleaner.remember_written(self._repository, written)
-        if "_memo" in self.__dict__:
+        if "_memo" in self.__dict__ and self._memo.grew:
             self._memo.trim(store_of(self._repository).root / "objects")
 
     def answer(self, request: Mapping[str, bytes], found: os.stat_result | None) -> None:

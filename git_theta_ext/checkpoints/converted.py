@@ -57,6 +57,8 @@ def manifest_of(text: bytes, path: str, repository: Repository, blocks: Blocks) 
 
 
 def _cleaned(place: Path, path: str, repository: Repository, blocks: Blocks) -> Manifest:
-    cleaner = Cleaner(blocks, Predecessors(repository), Memo(store_of(repository).root / "memo"))
+    memo = Memo(store_of(repository).root / "memo")
     with FileSource(place) as source:
-        return parse_manifest(cleaner.clean(path, source))
+        found = Cleaner(blocks, Predecessors(repository), memo).clean(path, source)
+    memo.trim(store_of(repository).root / "objects")
+    return parse_manifest(found)

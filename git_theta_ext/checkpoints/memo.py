@@ -34,6 +34,8 @@ class Memo:
     def __init__(self, folder: Path) -> None:
         """Nothing is created before the first answer is kept."""
         self._folder = folder
+        self.grew = False
+        """Whether an answer was put into it, so that there is something to trim."""
 
     def get(self, *key: str) -> bytes | None:
         """The answer kept under a key, or None where there is none, or it is damaged."""
@@ -49,6 +51,7 @@ class Memo:
     def put(self, answer: bytes, *key: str) -> None:
         """Keep an answer; readers see all of it or nothing."""
         path = self._path(key)
+        self.grew = True
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             files.replace_file(path, _digest(path, answer) + answer, mode=0o600)
@@ -73,6 +76,8 @@ class Memo:
 
     def trim(self, objects: Path, keep: int = _KEEP) -> None:
         """Remove the oldest answers beyond `keep`, and beyond a share of what the objects take.
+
+        All answers are looked at, so it is for those who have put one in: see `grew`.
 
         Args:
             objects: the folder of the store's objects, in folders named by their first digits.

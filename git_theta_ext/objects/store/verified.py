@@ -20,6 +20,7 @@ _RACY_NS = 2_000_000_000
 _MAX_BYTES = 64 << 20
 """A memory of half a million objects; a longer one is begun anew."""
 _FIELDS = 6
+_FEW_LINES = 4096
 
 
 class Verified:
@@ -31,6 +32,8 @@ class Verified:
         self._lock = threading.Lock()
         self._known: dict[str, str] | None = None
         self._new: list[str] = []
+        self._outdated: list[str] = []
+        """What is told by a file most lines of which say what a later one says otherwise."""
 
     def knows(self, oid: str, found: os.stat_result) -> bool:
         """Whether a file with these properties was verified to be object `oid`."""
@@ -60,6 +63,11 @@ class Verified:
             return
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._outdated:  # most lines are of objects of which a later one tells
+                last = {line.partition(" ")[0]: line for line in (*self._outdated, *lines)}
+                self._outdated = []
+                files.replace_file(self._path, "".join(last.values()).encode("ascii"), mode=0o600)
+                return
             with suppress(FileNotFoundError):
                 if self._path.stat().st_size > _MAX_BYTES:
                     self._path.unlink()
@@ -71,10 +79,14 @@ class Verified:
             self._known = {}
             if self._path is not None:
                 with suppress(OSError, ValueError), files.own(self._path) as file:
-                    for line in file.read().decode("ascii").splitlines():
+                    lines = file.read().decode("ascii").splitlines()
+                    for line in lines:
                         oid, _, identity = line.partition(" ")
                         if identity.count(" ") == _FIELDS - 2:
                             self._known[oid] = identity
+                    if len(lines) > 2 * len(self._known) + _FEW_LINES:
+                        told = self._known.items()
+                        self._outdated = [f"{oid} {identity}\n" for oid, identity in told]
         return self._known
 
 

@@ -70,3 +70,11 @@ def test_the_answers_take_a_share_of_the_store(tmp_path: Path, stored: int, kept
     assert [number for number in range(60) if memo.get(str(number)) is not None] == list(
         range(60 - kept, 60)
     )
+
+
+def test_a_memory_that_did_not_grow_says_so(tmp_path: Path) -> None:
+    memo = Memo(tmp_path / "memo")
+    memo.get("a")
+    assert not memo.grew
+    memo.put(b"x", "a")
+    assert memo.grew

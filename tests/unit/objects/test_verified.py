@@ -65,3 +65,21 @@ def test_modes(file: Path) -> None:
     for mode in (0o464, 0o446):
         file.chmod(mode)
         assert not only_ours(file.stat())
+
+
+def test_a_memory_of_what_was_said_otherwise_since_is_written_anew(
+    file: Path, tmp_path: Path
+) -> None:
+    memory = tmp_path / "verified"
+    memory.write_text(f"{OID} 1 2 3 4 5\n" * 5000 + f"{'c' * 64} 1 2 3 4 5\n")
+    one = Verified(memory)
+    one.note("b" * 64, file.stat(), lasting=False)
+    one.note(OID, file.stat())
+    one.keep()
+    lines = memory.read_text().splitlines()
+    assert sorted(line[0] for line in lines) == ["a", "c"]  # not what others may write
+    assert Verified(memory).knows(OID, file.stat())
+    for _ in range(3):
+        one.note("d" * 64, file.stat())
+        one.keep()
+    assert len(memory.read_text().splitlines()) == 5
