@@ -86,6 +86,7 @@ class Contents:
         self.repository = repository
         self._blocks = blocks
         self._parser = Parser()
+        self._ahead: dict[str, bytes] = {}
         self._known: OrderedDict[tuple[str, str], Content | None] = OrderedDict()
 
     @property
@@ -112,6 +113,15 @@ class Contents:
             self._known.popitem(last=False)
         return self._known[key]
 
+    def read_ahead(self, oids: Iterable[str]) -> None:
+        """Read what is asked for next at once, where each would start processes of its own."""
+        self._ahead = {}
+        if self.repository.reads_within_process:
+            return
+        sizes = reachable.blob_sizes(self.repository, oids)
+        if sum(sizes.values()) <= _BATCH_BYTES:
+            self._ahead = dict(self.repository.blobs(sizes))
+
     def in_work_tree(self, path: str) -> Content | None:
         """The file at a path of the work tree; None where there is no regular file."""
         if not WorkTree(self.repository.top).has_file(path):
@@ -131,11 +141,12 @@ class Contents:
         return None if found is None else found.manifest
 
     def _look(self, oid: str, name: str) -> Content | None:
-        length = self.repository.blob_sizes([oid]).get(oid)
+        text = self._ahead.get(oid)
+        length = len(text) if text else self.repository.blob_sizes([oid]).get(oid)
         if not length:
             return None
         if length <= MAX_BYTES:
-            text = self.repository.blob(oid)
+            text = text or self.repository.blob(oid)
             if is_manifest(text[:HEAD_BYTES]):
                 return self._stored(oid, name, text)
             if length <= POINTER_BYTES and (pointer := read_pointer(text)) is not None:

@@ -42,6 +42,7 @@ Held = TypeVar("Held")
 
 _KEPT_BYTES = 16 << 20
 """Text of manifests that is held, with what was parsed of it, which takes about five times that."""
+_MOST_AHEAD = 64
 _SINGLY = 4
 """Paths that are asked for one by one; for more than these, all alike are listed at once."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
@@ -70,6 +71,7 @@ class Predecessors:
         self._extra: dict[str, list[IndexEntry]] = {}
         self._listed: set[str] = set()
         self._asked = 0
+        self._ahead = 1
         self._parser = parser or Parser()
         self._lock = threading.RLock()
 
@@ -165,19 +167,37 @@ class Predecessors:
         """A manifest and its text; those that were asked for last are held."""
         with self._lock:
             if oid not in self._manifests:
-                found = None
-                for _, text in self._texts([oid]):
-                    with suppress(ManifestError):  # a broken one must not stop new work
-                        found = (text, self._parser.parse(text))
+                found, text = None, self._text(oid)
+                with suppress(ManifestError):  # a broken one must not stop new work
+                    found = None if text is None else (text, self._parser.parse(text))
                 self._manifests.put(oid, found, len(found[0]) if found else 0)
             return self._manifests.get(oid)
 
     def _text(self, oid: str) -> bytes | None:
         """The text of a manifest, not parsed; held as `_load` does."""
         if oid not in self._unparsed:
-            text = next((text for _, text in self._texts([oid])), None)
-            self._unparsed.put(oid, text, len(text or b""))
+            wanted = [oid, *self._following(oid)]
+            found = dict(self._texts(wanted))
+            for one in reversed(wanted):
+                self._unparsed.put(one, found.get(one), len(found.get(one) or b""))
+            self._ahead = 2 * len(wanted) if len(wanted) < _MOST_AHEAD else len(wanted)
+            if sum(map(len, found.values())) > _KEPT_BYTES // 2:
+                self._ahead = 0
         return self._unparsed.get(oid)
+
+    def _following(self, oid: str) -> list[str]:
+        """The blobs after one, in the order of the paths, where to read one starts a process.
+
+        Git asks for files in this order. The more were asked for, the more are read ahead.
+        """
+        if self._repository.reads_within_process or not self._ahead:
+            return []
+        start = self._places.get(oid, len(self._places)) + 1
+        return [one for one in self._everything[start : start + self._ahead] if one != oid]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {oid: at for at, oid in enumerate(self._everything)}
 
     def _texts(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """The texts of those of some blobs that begin as manifests do, each read when it is due."""

@@ -99,6 +99,7 @@ def versions(repository: Repository, revisions: str) -> Iterator[dict[str, Any]]
         seen_objects.update(objects_in(repository, first))
     for commit in commits:
         rows: dict[str, dict[str, Any]] = {}
+        contents.read_ahead(oid for path, oid in commit.files if path in ours)
         for path, oid in commit.files:
             if (path, oid) in seen_blobs or path not in ours:
                 continue
