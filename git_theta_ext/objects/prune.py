@@ -173,11 +173,9 @@ def _objects(repository: Repository) -> Iterator[tuple[str, int, float]]:
 
     A time in the future counts as new: such an object is left alone.
     """
-    store, now = store_of(repository), time.time()
-    for oid in list(store.oids()):
-        with suppress(OSError):
-            found = store.path(oid).stat()
-            yield oid, found.st_size, now - found.st_mtime
+    now = time.time()
+    for oid, found in list(store_of(repository).entries()):
+        yield oid, found.st_size, now - found.st_mtime
 
 
 def _needed(repository: Repository) -> dict[str, UpdateRef]:

@@ -65,9 +65,7 @@ def run(args: argparse.Namespace) -> int:
     remote = args.remote or repository.setting("theta.pruneRemote")
     remote = remote or endpoints.keeping_remote(repository)
     endpoint = presence.endpoint_of(repository, remote) if remote else None
-    total = sum(
-        store_of(repository).path(oid).stat().st_size for oid in store_of(repository).oids()
-    )
+    total = sum(found.st_size for _, found in store_of(repository).entries())
     with Progress(f"Asking {remote}", total if remote else 0) as progress:
         found = prune.plan(repository, endpoint, rules, progress)
     removed = found.removable

@@ -507,8 +507,16 @@ class Store:
 
     def oids(self) -> Iterator[str]:
         """The ids of all objects of the first store, in no particular order."""
-        for path in (self.root / "objects").glob("??/??/*"):
-            yield path.name
+        for oid, _ in self.entries():
+            yield oid
+
+    def entries(self) -> Iterator[tuple[str, os.stat_result]]:
+        """The id of each object of the first store, and what the system says of its file."""
+        for top in _folder(f"{self._top}{os.sep}objects"):
+            for below in _folder(top.path) if len(top.name) == 2 else ():
+                for one in _folder(below.path) if len(below.name) == 2 else ():
+                    with suppress(OSError):
+                        yield one.name, os.stat(one.path)
 
     def _make_folder(self, folder: str) -> None:
         """Make a folder of the store; a link in its place, which others may have put, is refused.
@@ -600,6 +608,15 @@ def _explain(error: OSError, root: Path) -> str:
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return f"no space left to store objects in {root}; nothing was staged"
     return f"cannot write to the object store {root}: {error.strerror or error}"
+
+
+def _folder(path: str) -> list[os.DirEntry[str]]:
+    """What a folder holds; nothing where there is none."""
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def folders_above(path: str | Path) -> list[str]:
