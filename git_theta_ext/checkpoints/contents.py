@@ -118,7 +118,7 @@ class Contents:
         self._ahead = {}
         if self.repository.reads_within_process:
             return
-        sizes = reachable.blob_sizes(self.repository, oids)
+        sizes = self.repository.blob_sizes(oids)
         if sum(sizes.values()) <= _BATCH_BYTES:
             self._ahead = dict(self.repository.blobs(sizes))
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.checkpoints import safetensors
-from tests.conftest import Repo
+from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.repositories import Repo
 
 NAME = "m.safetensors"
 COUNTED = Path(__file__).parent / "counted.py"

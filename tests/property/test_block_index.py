@@ -20,7 +20,7 @@ from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.manifest.text import Parser, _read_whole, manifest_bytes, parse_manifest
-from tests.manifests import block, entry, manifest, manifests
+from tests.scenarios.manifests import block, entry, manifest, manifests
 
 several = st.lists(manifests(), max_size=4)
 
