@@ -26,7 +26,9 @@ import zstandard
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.updates import get
-from git_theta_ext.updates.low_rank import Factors, LowRank
+from git_theta_ext.updates.low_rank.factors import Factors
+from git_theta_ext.updates.low_rank.prediction import predict
+from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.parameter_file import parse
 
 NUMPY: dict[str, Any] = {"F32": np.float32, "BF16": ml_dtypes.bfloat16, "F16": np.float16}
@@ -126,8 +128,6 @@ def low_rank(name: str, side: int, rank: int) -> None:
     exponent = int(np.log2(0.0002 / rank**0.5)) - 2 * (width - 3)
     order = "rounded" if name == "F32" else "sum"
     factors = Factors(left, right, exponent, order)
-    from git_theta_ext.updates.low_rank import predict
-
     new = predict(spec.dtype, base.copy(), factors)
     # Rounding inside a merge leaves some entries a step away.
     places = np.arange(0, len(new), 50)

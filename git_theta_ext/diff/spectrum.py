@@ -22,7 +22,7 @@ from git_theta_ext.core.values import Values, as_floats
 from git_theta_ext.diff.compare import Change, Comparison, Spectrum
 from git_theta_ext.manifest.model import Block, Entry
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.updates.low_rank import Factors, read_factors
+from git_theta_ext.updates.low_rank.factors import Factors, read_factors
 from git_theta_ext.updates.parameter_file import parse
 
 SHOWN = 12

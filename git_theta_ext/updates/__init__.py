@@ -20,7 +20,7 @@ _KINDS = {
     "sparse": ("git_theta_ext.updates.sparse", "Sparse"),
     "step": ("git_theta_ext.updates.step", "Step"),
     "scale": ("git_theta_ext.updates.scale", "Scale"),
-    "low-rank": ("git_theta_ext.updates.low_rank", "LowRank"),
+    "low-rank": ("git_theta_ext.updates.low_rank.update", "LowRank"),
     "cast": ("git_theta_ext.updates.cast", "Cast"),
     "permute": ("git_theta_ext.updates.permute", "Permute"),
     "resize": ("git_theta_ext.updates.resize", "Resize"),

@@ -16,7 +16,7 @@ from git_theta_ext.updates.cast import Cast
 from git_theta_ext.updates.coders import compress_numbers, sample_of
 from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
-from git_theta_ext.updates.low_rank import LowRank
+from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.permute import Permute
 from git_theta_ext.updates.residual import difference, is_ordered
 from git_theta_ext.updates.resize import Resize

@@ -24,9 +24,10 @@ from git_theta_ext.objects import bounds
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.work import of_chain
-from git_theta_ext.updates import low_rank
 from git_theta_ext.updates.coders import compress, compress_numbers
-from git_theta_ext.updates.low_rank import Factors, LowRank
+from git_theta_ext.updates.low_rank import prediction
+from git_theta_ext.updates.low_rank.factors import Factors
+from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.parameter_file import build
 from tests.scenarios.repositories import Repo
 
@@ -209,7 +210,7 @@ def test_a_library_that_is_not_exact_is_done_without(monkeypatch: pytest.MonkeyP
     sides = (random.integers(-9999, 9999, shape).astype(float) for shape in ((90, 8), (8, 70)))
     factors = Factors(*sides, -12, "sum")
     old = random.standard_normal(90 * 70).astype(np.float32).view(np.uint32)
-    right = low_rank.predict(DTYPES["F32"], old.copy(), factors)
+    right = prediction.predict(DTYPES["F32"], old.copy(), factors)
     real = np.matmul
 
     def rounding(left: object, other: object, **more: object) -> object:
@@ -218,15 +219,15 @@ def test_a_library_that_is_not_exact_is_done_without(monkeypatch: pytest.MonkeyP
             found[...] = found.astype(np.float32)
         return found
 
-    low_rank.library_is_exact.cache_clear()
-    assert low_rank.library_is_exact()
+    prediction.library_is_exact.cache_clear()
+    assert prediction.library_is_exact()
     try:
         monkeypatch.setattr(np, "matmul", rounding)
-        low_rank.library_is_exact.cache_clear()
-        assert not low_rank.library_is_exact()
-        assert np.array_equal(low_rank.predict(DTYPES["F32"], old.copy(), factors), right)
+        prediction.library_is_exact.cache_clear()
+        assert not prediction.library_is_exact()
+        assert np.array_equal(prediction.predict(DTYPES["F32"], old.copy(), factors), right)
     finally:
-        low_rank.library_is_exact.cache_clear()
+        prediction.library_is_exact.cache_clear()
 
 
 # -- bytes that are claimed ------------------------------------------------------------------------

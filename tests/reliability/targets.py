@@ -59,7 +59,8 @@ from git_theta_ext.updates.base import Encoded, Update
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Predecessor, encode_bytes
 from git_theta_ext.updates.dense import Dense
-from git_theta_ext.updates.low_rank import LowRank, exact_factors
+from git_theta_ext.updates.low_rank.factors import exact_factors
+from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.parameter_file import build, parse
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors

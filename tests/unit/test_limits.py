@@ -21,7 +21,7 @@ OWN = {
     "manifest/model.py": {"MAX_BYTES"},
     "manifest/rules.py": {"MAX_INT"},
     "updates/choose.py": {"MAX_UPDATES", "_MAX_SHARE"},
-    "updates/low_rank.py": {"_MAX_EXPONENT"},
+    "updates/low_rank/factors.py": {"_MAX_EXPONENT"},
     "updates/step.py": {"_MAX_WIDTH"},
 }
 """What a specification sets, or what the encoder chooses."""

@@ -24,8 +24,10 @@ from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.find import unless_larger
-from git_theta_ext.updates.find_low_rank import quantised
-from git_theta_ext.updates.low_rank import LowRank, add, exact_factors, is_low_rank
+from git_theta_ext.updates.low_rank.factors import exact_factors, is_low_rank
+from git_theta_ext.updates.low_rank.precision import quantised
+from git_theta_ext.updates.low_rank.prediction import add
+from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.scale import Scale
 from git_theta_ext.updates.scale import predict as multiply
 

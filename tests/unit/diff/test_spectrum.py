@@ -15,7 +15,8 @@ from git_theta_ext.diff.spectrum import with_spectra
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.objects.blocks import Blocks, sha256
 from git_theta_ext.objects.store.store import Store
-from git_theta_ext.updates.low_rank import Factors, LowRank
+from git_theta_ext.updates.low_rank.factors import Factors
+from git_theta_ext.updates.low_rank.update import LowRank
 
 SHAPE = (96, 80)
 

@@ -14,7 +14,10 @@ from git_theta_ext.updates import get
 from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.choose import encode_block
 from git_theta_ext.updates.find import converting_update, smallest_update
-from git_theta_ext.updates.low_rank import Factors, LowRank, predict
+from git_theta_ext.updates.low_rank import directions
+from git_theta_ext.updates.low_rank.factors import Factors
+from git_theta_ext.updates.low_rank.prediction import predict
+from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.parameter_file import parse
 
 NUMPY: dict[str, Any] = {
@@ -130,6 +133,45 @@ def test_a_product_with_sparse_noise_is_low_rank() -> None:
     places = np.random.default_rng(4).integers(0, new.size, 80)
     new.ravel()[places] += np.float32(0.05)
     assert found("F32", new, old).info == (("rank", "4"),)
+
+
+def test_much_sparse_noise_is_no_direction() -> None:
+    old = weights("F32")
+    new = old + low_rank_step(4, 2e-4)
+    random = np.random.default_rng(4)
+    places = random.integers(0, new.size, new.size // 200)
+    new.ravel()[places] += 0.02 * random.standard_normal(len(places), np.float32)
+    update = found("F32", new, old)
+    assert (update.kind, update.info) == ("low-rank", (("rank", "4"),))
+    assert update.nbytes < 0.15 * 4 * old.size
+
+
+@pytest.mark.parametrize("name", ["F32", "BF16"])
+def test_heavy_tails_are_no_outliers(name: str) -> None:
+    # The entries of one outer product, and of rows that changed more than others.
+    old = weights(name)
+    assert found(name, old + low_rank_step(1, 2e-4), old).info == (("rank", "1"),)
+    rows = np.exp(np.random.default_rng(5).standard_normal((len(old), 1), np.float32))
+    update = found(name, old + rows * low_rank_step(4, 2e-4), old)
+    assert (update.kind, update.info) == ("low-rank", (("rank", "4"),))
+
+
+@pytest.mark.parametrize(("name", "limit"), [("F32", 0.16), ("BF16", 0.2)])
+def test_directions_of_unequal_sizes_are_found(name: str, limit: float) -> None:
+    random = np.random.default_rng(6)
+    left = random.standard_normal((SHAPE[0], 12)) * 0.6 ** np.arange(12)
+    step = 2e-4 * left @ random.standard_normal((12, SHAPE[1]))
+    old = weights(name)
+    update = found(name, old + step.astype(np.float32), old)
+    assert update.kind == "low-rank"
+    assert update.nbytes < limit * old.size * DTYPES[name].itemsize
+
+
+@pytest.mark.parametrize("shape", [(90, 40), (40, 90)])
+def test_energies_are_the_squares_of_singular_values(shape: tuple[int, int]) -> None:
+    matrix = np.random.default_rng(8).standard_normal(shape)
+    energies = directions.energies(matrix)
+    np.testing.assert_allclose(energies, np.linalg.svd(matrix, compute_uv=False) ** 2, rtol=1e-9)
 
 
 def test_a_convolution_counts_as_a_matrix() -> None:
