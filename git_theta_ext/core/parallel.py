@@ -10,6 +10,8 @@ from contextlib import suppress
 from itertools import chain
 from typing import TypeAlias, TypeVar
 
+from git_theta_ext.core.blas import single_threaded
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _Group: TypeAlias = tuple[list[Item], int]
@@ -51,7 +53,8 @@ def ordered_map(
         cost: bytes that an item holds from when it is started until its result is taken.
         budget: bytes under way at once; a single item may exceed it, then it runs alone.
 
-    When the caller stops early, or a call fails, what was not started is dropped.
+    When the caller stops early, or a call fails, what was not started is dropped. Linear algebra
+    starts no threads of its own under ours.
     """
     priced = ((item, cost(item)) for item in items)
     small = 0
@@ -60,7 +63,9 @@ def ordered_map(
         if small > _ALONE_BYTES:
             yield from _on_threads(work, _grouped(chain([(item, price)], priced)), budget)
             return
-        yield work(item)
+        with single_threaded():
+            made = work(item)
+        yield made
 
 
 def _on_threads(
@@ -71,8 +76,9 @@ def _on_threads(
     def each(items: list[Item]) -> tuple[list[Result], BaseException | None]:
         done: list[Result] = []
         try:
-            for item in items:
-                done.append(work(item))
+            with single_threaded():
+                for item in items:
+                    done.append(work(item))
         except BaseException as error:
             return done, error
         return done, None
