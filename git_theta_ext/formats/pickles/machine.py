@@ -9,8 +9,10 @@ never compare, hash or print what came out of a pickle.
 
 from __future__ import annotations
 
+import gc
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,16 +64,38 @@ class Call:
     states: list[Value] = field(default_factory=list)
 
 
+_STOP = ord(".")
+
+
 def load(data: bytes) -> Value:
     """The value of the pickle at the start of `data`.
 
     Raises:
         FormatError: damaged, an opcode that is not supported, or past a limit; names the offset.
     """
-    return _Machine(data).run()
+    with no_search_for_cycles():
+        return _Machine(data).run()
+
+
+@contextmanager
+def no_search_for_cycles() -> Iterator[None]:
+    """Python looks for cycles to free each time that so many objects were made; not meanwhile.
+
+    A pickle makes a million that all stay: looking through them took a quarter of the time. If two
+    threads do this at once, one of them searches again earlier; that is all.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Machine:
+    __slots__ = ("data", "left", "marks", "memo", "position", "stack")
+
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.position = 0
@@ -83,11 +107,12 @@ class _Machine:
     def run(self) -> Value:
         data, size, table, weights = self.data, len(self.data), _TABLE, WEIGHTS
         for _ in range(limits.PICKLE_OPCODES):
-            if self.position >= size:
+            position = self.position
+            if position >= size:
                 raise self.error("the pickle has no end")
-            opcode = data[self.position]
-            self.position += 1
-            if opcode == 0x2E:  # STOP
+            opcode = data[position]
+            self.position = position + 1
+            if opcode == _STOP:
                 return self.pop()
             action = table[opcode]
             if action is None:
@@ -174,9 +199,10 @@ class _Machine:
             self.pop_mark()
 
     def get(self, index: int) -> None:
-        if index not in self.memo:
-            raise self.error(f"nothing was memoized as {index}")
-        self.stack.append(self.memo[index])
+        try:
+            self.stack.append(self.memo[index])
+        except KeyError:
+            raise self.error(f"nothing was memoized as {index}") from None
 
     def put(self, index: int) -> None:
         if index < 0 or index >= 1 << 32:
@@ -184,15 +210,11 @@ class _Machine:
         self.memo[index] = self.top()
 
     def memoize(self) -> None:
-        self.memo[len(self.memo)] = self.top()
+        if not self.stack:
+            raise self.error("the stack is empty")
+        self.memo[len(self.memo)] = self.stack[-1]
 
     # Objects
-
-    def tuple_of(self, count: int) -> None:
-        if len(self.stack) < count:
-            raise self.error("the stack is empty")
-        items = tuple(self.stack[-count:])
-        self.stack[-count:] = [items]
 
     def pairs(self, items: list[Value]) -> list[tuple[Value, Value]]:
         if len(items) % 2:
@@ -297,31 +319,113 @@ class _Machine:
             raise self.error(f"protocol {version}; known are 0 to 5")
 
 
-def _table() -> list[Callable[[_Machine], object] | None]:
+# -- opcodes ---------------------------------------------------------------------------------------
+
+# Those of which a pickle has hundreds of thousands take one call: what they need lies in the window
+# nearly always. Where it does not, or there is nothing on the stack, the long way says so.
+
+Action = Callable[[_Machine], object]
+
+
+def _pushing(value: Value) -> Action:
+    """An opcode that pushes a constant."""
+    return lambda s: s.stack.append(value)
+
+
+def _fixed(width: int, convert: Callable[[bytes], Value]) -> Action:
+    """An opcode that pushes what its next bytes are converted to."""
+
+    def action(s: _Machine) -> None:
+        start, data = s.position, s.data
+        stop = start + width
+        if stop <= len(data):
+            s.position = stop
+            s.stack.append(convert(data[start:stop]))
+        else:
+            s.stack.append(convert(s.take(width)))
+
+    return action
+
+
+def _string(width: int) -> Action:
+    """An opcode that pushes text, behind its length in so many bytes."""
+
+    def action(s: _Machine) -> None:
+        start, data = s.position + width, s.data
+        stop = start + int.from_bytes(data[s.position : start], "little")
+        if start <= len(data) and stop <= len(data):
+            s.position = stop
+            s.stack.append(s.text(data[start:stop]))
+        else:
+            s.string(width)
+
+    return action
+
+
+def _put(width: int) -> Action:
+    """An opcode that memoizes the top of the stack under a number of so many bytes."""
+
+    def action(s: _Machine) -> None:
+        start, data, stack = s.position, s.data, s.stack
+        stop = start + width
+        if stack and stop <= len(data):
+            s.position = stop
+            s.memo[int.from_bytes(data[start:stop], "little")] = stack[-1]
+        else:
+            s.put(s.number(width))
+
+    return action
+
+
+def _tuple(count: int) -> Action:
+    """An opcode that makes a tuple of so many values."""
+
+    def action(s: _Machine) -> None:
+        stack = s.stack
+        if len(stack) < count:
+            raise s.error("the stack is empty")
+        stack[-count:] = [tuple(stack[-count:])]
+
+    return action
+
+
+def _unsigned(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+def _signed(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
+
+
+def _double(data: bytes) -> float:
+    number: float = _DOUBLE.unpack(data)[0]
+    return number
+
+
+_DOUBLE = struct.Struct(">d")
+
+
+def _table() -> list[Action | None]:
     """What to do for each opcode byte; None where there is no such opcode."""
     m = _Machine
-    double = struct.Struct(">d")
-    actions: dict[bytes, Callable[[_Machine], object]] = {
+    actions: dict[bytes, Action] = {
         b"\x80": m.protocol, b"\x95": lambda s: s.take(8),
         b"(": m.mark, b"0": m.pop_or_mark, b"1": m.pop_mark, b"2": lambda s: s.push(s.top()),
-        b"N": lambda s: s.push(None),
-        b"\x88": lambda s: s.push(True), b"\x89": lambda s: s.push(False),
+        b"N": _pushing(None),
+        b"\x88": _pushing(True), b"\x89": _pushing(False),
         b"I": m.int_line, b"L": lambda s: s.push(s.decimal(s.line().removesuffix("L"))),
-        b"K": lambda s: s.push(s.number(1)), b"M": lambda s: s.push(s.number(2)),
-        b"J": lambda s: s.push(int.from_bytes(s.take(4), "little", signed=True)),
+        b"K": _fixed(1, _unsigned), b"M": _fixed(2, _unsigned), b"J": _fixed(4, _signed),
         b"\x8a": lambda s: s.long(1), b"\x8b": lambda s: s.long(4),
-        b"F": m.float_line, b"G": lambda s: s.push(double.unpack(s.take(8))[0]),
+        b"F": m.float_line, b"G": _fixed(8, _double),
         b"S": m.quoted, b"V": lambda s: s.push(s.line()),
         b"T": lambda s: s.old_string(s.take(s.number(4))),
         b"U": lambda s: s.old_string(s.take(s.number(1))),
-        b"X": lambda s: s.string(4), b"\x8c": lambda s: s.string(1),
-        b"\x8d": lambda s: s.string(8),
+        b"X": _string(4), b"\x8c": _string(1), b"\x8d": _string(8),
         b"B": lambda s: s.push(s.take(s.number(4))), b"C": lambda s: s.push(s.take(s.number(1))),
         b"\x8e": lambda s: s.push(s.take(s.number(8))),
         b"\x96": lambda s: s.push(s.take(s.number(8))),
-        b")": lambda s: s.push(()), b"t": lambda s: s.push(tuple(s.pop_mark())),
-        b"\x85": lambda s: s.tuple_of(1), b"\x86": lambda s: s.tuple_of(2),
-        b"\x87": lambda s: s.tuple_of(3),
+        b")": _pushing(()), b"t": lambda s: s.push(tuple(s.pop_mark())),
+        b"\x85": _tuple(1), b"\x86": _tuple(2), b"\x87": _tuple(3),
         b"]": lambda s: s.push([]), b"l": lambda s: s.push(s.pop_mark()),
         b"a": m.append_item, b"e": lambda s: s.append_items(s.pop_mark()),
         b"}": lambda s: s.push(Dict()), b"d": lambda s: s.push(Dict(s.pairs(s.pop_mark()))),
@@ -332,8 +436,8 @@ def _table() -> list[Callable[[_Machine], object] | None]:
         b"R": m.call, b"\x81": m.call, b"\x92": m.call_with_keywords, b"b": m.build,
         b"P": lambda s: s.push(Persistent(s.line())),
         b"Q": lambda s: s.push(Persistent(s.pop())),
-        b"p": lambda s: s.put(s.decimal(s.line())), b"q": lambda s: s.put(s.number(1)),
-        b"r": lambda s: s.put(s.number(4)), b"\x94": m.memoize,
+        b"p": lambda s: s.put(s.decimal(s.line())), b"q": _put(1), b"r": _put(4),
+        b"\x94": m.memoize,
         b"g": lambda s: s.get(s.decimal(s.line())), b"h": lambda s: s.get(s.number(1)),
         b"j": lambda s: s.get(s.number(4)),
     }  # fmt: skip

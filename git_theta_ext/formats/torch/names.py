@@ -104,6 +104,11 @@ def find_views(top: Value, prefix: tuple[str, ...] = ()) -> list[View]:
         if not isinstance(value, list | tuple | Dict | Set | Call) or id(value) in visited:
             continue
         visited[id(value)] = value
+        if isinstance(value, list | tuple):
+            if value:
+                node.check(None)
+        elif _is_plain(value, node):
+            continue
         children = []
         for step, item in _children(value, view is not None):
             if _may_hold(item):
@@ -117,6 +122,22 @@ def find_views(top: Value, prefix: tuple[str, ...] = ()) -> list[View]:
         View(name, view.key, view.dtype, view.offset, view.size, view.stride)
         for name, (_, view) in zip(names, found, strict=True)
     ]
+
+
+_LEAVES = frozenset({type(None), bool, int, float, str, bytes})
+
+
+def _is_plain(value: Value, node: _Node) -> bool:
+    """Whether a dictionary has nothing but plain values, below keys that names may have.
+
+    A pickle of settings is nearly all such, and the sets of types are made in C.
+    """
+    if not isinstance(value, Dict) or node.depth >= limits.NAME_DEPTH:
+        return False
+    keys, items = zip(*value.pairs, strict=True) if value.pairs else ((), ())
+    if not _LEAVES.issuperset(map(type, items)) or not {str}.issuperset(map(type, keys)):
+        return False
+    return max(map(len, keys), default=0) <= limits.NAME_KEY_CHARS
 
 
 def _may_hold(value: Value) -> bool:
@@ -213,7 +234,8 @@ def _children(value: Value, is_tensor: bool) -> Iterator[tuple[str | None, Value
 
 
 def _numbered(items: Iterable[Value]) -> Iterator[tuple[str, Value]]:
-    return ((str(index), item) for index, item in enumerate(items))
+    """Items by their positions, without plain values: nothing is below these."""
+    return ((str(index), item) for index, item in enumerate(items) if type(item) not in _LEAVES)
 
 
 def _keyed(pairs: list[tuple[Value, Value]]) -> Iterator[tuple[str | None, Value]]:

@@ -86,7 +86,9 @@ def _views(
         return {}
     by_key: dict[str, list[View]] = {}
     try:
-        for view in find_views(machine.load(_content(source, entry)), prefix):
+        with machine.no_search_for_cycles():
+            views = find_views(machine.load(_content(source, entry)), prefix)
+        for view in views:
             by_key.setdefault(view.key, []).append(view)
     except BoundError as error:
         remarks.append(error.message)
