@@ -22,7 +22,15 @@ from git_theta_ext.updates.statistics import describe
 MAX_UPDATES = 32
 """Updates in a chain; each costs a pass over the block when it is rebuilt."""
 _MAX_SHARE = 0.5
-"""Further updates are chained only while all together stay under this share of a dense copy."""
+"""Small updates are chained while all of them together stay under this share of a dense copy."""
+_LARGE = 0.25
+"""From this share of a dense copy on an update is a large one."""
+_MAX_LARGE_SHARE = 2.75
+"""Large updates are chained while all of them together stay under so many dense copies: of
+consecutive checkpoints of one training run three. Each is smaller on the version before (0.63 of
+the raw bytes of float32 weights) than on the first (0.72), but all must be there for the last."""
+_WORTH_CHAINING = 0.85
+"""A large update that saves less of a dense copy is not worth the others that it needs."""
 _QUICK_BYTES = 4 << 20
 """Blocks up to this size are rebuilt for a guess."""
 _CLEARLY_SMALLER = 16
@@ -64,7 +72,8 @@ def encode_block(
     is taken as long as the chain may grow by it.
 
     A first update may be of any size below a dense copy. Further ones are added while the chain
-    stays short and cheap; then the block is encoded against the chain's base, or afresh.
+    stays short and cheap (`_may_grow`); then the block is encoded against the chain's base, or
+    afresh.
     """
     require_subnormals()
     if predecessor is None:
@@ -135,10 +144,15 @@ def _is_foundation(
 
 
 def _may_grow(chain: tuple[UpdateRef, ...], update: Encoded) -> bool:
+    """Whether an update may be added to a chain; a first one always may."""
     if len(chain) == 1:
         return True
-    total = sum(ref.size for ref in chain[1:]) + update.nbytes
-    return len(chain) <= MAX_UPDATES and total <= _MAX_SHARE * chain[0].size
+    dense = chain[0].size
+    large = update.nbytes >= _LARGE * dense
+    if len(chain) > MAX_UPDATES or (large and update.nbytes > _WORTH_CHAINING * dense):
+        return False
+    alike = sum(ref.size for ref in chain[1:] if (ref.size >= _LARGE * dense) == large)
+    return alike + update.nbytes <= (_MAX_LARGE_SHARE if large else _MAX_SHARE) * dense
 
 
 def _update_against(

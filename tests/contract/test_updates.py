@@ -15,6 +15,7 @@ from git_theta_ext import updates
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.updates import choose
 from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.cast import Cast
 from git_theta_ext.updates.chain import decode_chain
@@ -216,6 +217,38 @@ def test_what_no_longer_fits_a_chain_is_joined_into_one_update(exported: bool) -
     assert longest > base + 4
     assert shortest == base + 1
     assert [file.kind for file in history.files[:base]] == ["dense", "cast"][:base]
+
+
+def test_checkpoints_of_one_run_are_stored_on_the_last_three_in_a_row() -> None:
+    random = np.random.default_rng(3)
+    weights = (random.standard_normal((256, 256)) * 0.05).astype(np.float32)
+    spec, history = BlockSpec(DTYPES["F32"], (256, 256)), History()
+    history.add(spec, weights.ravel().view(np.uint32))
+    sizes, lengths = [], []
+    for _ in range(7):
+        weights = weights + (random.standard_normal((256, 256)) * 5e-4).astype(np.float32)
+        history.add(spec, weights.ravel().view(np.uint32))
+        sizes.append(history.files[-1].nbytes / weights.nbytes)
+        lengths.append(len(history.files))
+    assert {file.kind for file in history.files[1:]} == {"delta"}
+    assert lengths == [2, 3, 4, 2, 3, 4, 2]
+    assert max(sizes[:3]) < sizes[0] * 1.02 < sizes[3]
+    # A few entries changed behind these cost no more than they do behind a dense copy.
+    weights = weights.copy()
+    weights[::64, ::64] *= 1.5
+    history.add(spec, weights.ravel().view(np.uint32))
+    assert history.files[-1].kind == "sparse"
+    assert len(history.files) == 3
+
+
+def test_a_large_update_that_saves_little_needs_no_other() -> None:
+    dense, large = (
+        UpdateRef(kind, "0" * 64, size) for kind, size in (("dense", 100), ("delta", 86))
+    )
+    update = Encoded("delta", [bytes(86)])
+    assert choose._may_grow((dense,), update)
+    assert not choose._may_grow((dense, large), update)
+    assert choose._may_grow((dense, large), Encoded("delta", [bytes(85)]))
 
 
 def test_a_parameter_file_is_a_safetensors_file() -> None:

@@ -20,7 +20,7 @@ OWN = {
     "formats/zips/archive.py": {"_MAX_COMMENT"},
     "manifest/model.py": {"MAX_BYTES"},
     "manifest/rules.py": {"MAX_INT"},
-    "updates/choose.py": {"MAX_UPDATES", "_MAX_SHARE"},
+    "updates/choose.py": {"MAX_UPDATES", "_MAX_SHARE", "_MAX_LARGE_SHARE"},
     "updates/low_rank/factors.py": {"_MAX_EXPONENT"},
     "updates/step.py": {"_MAX_WIDTH"},
 }
