@@ -86,6 +86,30 @@ def lora(model: Model, rank: int, ulps: float | None = None, seed: int = 2) -> M
     return changed
 
 
+def uneven(model: Model) -> Model:
+    """A merged product whose sixteen directions differ in size, each 0.7 of the one before."""
+    random = np.random.default_rng(7)
+    sizes = np.float32(0.7) ** np.arange(16, dtype=np.float32)
+    changed = dict(model)
+    for name, old in model.items():
+        if name.split(".")[-1] in ATTENTION:
+            up = random.standard_normal((old.shape[0], 16), np.float32) * sizes
+            step = up @ random.standard_normal((16, old.shape[1]), np.float32)
+            step *= np.float32(1e-4)
+            changed[name] = (old.astype(np.float32) + step).astype(old.dtype)
+    return changed
+
+
+def trained(model: Model, steps: int, seed: int) -> Model:
+    """Every entry moved as Adam moves it in some steps whose gradients are noise."""
+    random = np.random.default_rng(seed)
+    size = np.float32(1e-4 * np.sqrt(steps))
+    return {
+        name: (old + size * random.standard_normal(old.shape, np.float32)).astype(old.dtype)
+        for name, old in model.items()
+    }
+
+
 def rows(model: Model, count: int) -> Model:
     """A few rows of the embedding trained."""
     random = np.random.default_rng(3)
@@ -208,6 +232,19 @@ def history(model: Model, commits: int) -> tuple[float, float, str]:
     return (total + sum(used.values())) / raw, seconds, ", ".join(sorted(used))
 
 
+def run(model: Model, checkpoints: int) -> tuple[float, float, str]:
+    """Consecutive checkpoints of one training run; the mean share of those after the first."""
+    used: Counter[str] = Counter()
+    stored, seconds = store(model), 0.0
+    for number in range(checkpoints):
+        model = trained(model, 10, number)
+        for name, array in model.items():
+            stored[name], took = put(array, stored[name], used)
+            seconds += took
+    raw = sum(array.nbytes for array in model.values())
+    return sum(used.values()) / raw / checkpoints, seconds, ", ".join(sorted(used))
+
+
 def read(path: Path) -> Model:
     """The tensors of a safetensors file."""
     from safetensors.numpy import load_file
@@ -230,6 +267,11 @@ def cases(layers: int, commits: int) -> Iterator[Case]:
         model = models[dtype]
         yield f"LoRA rank 8, {dtype}", partial(lambda m: measure(m, lora(m, 8)), model), share
     yield "LoRA rank 8, 0.3 ulp, bf16", lambda: measure(bf16, lora(bf16, 8, 0.3)), 0.012
+    for dtype, share in (("F32", 0.017), ("BF16", 0.0145)):
+        model = models[dtype]
+        yield f"rank 16, unequal, {dtype}", partial(lambda m: measure(m, uneven(m)), model), share
+    sparse = lora(entries(fp32, 0.001), 8)
+    yield "LoRA rank 8 and 0.1 % of entries, fp32", lambda: measure(fp32, sparse), None
     yield "IA3 everywhere, fp32", lambda: measure(fp32, ia3(fp32)), 0.0014
     yield "IA3 everywhere, bf16", lambda: measure(bf16, ia3(bf16)), 0.0028
     yield "IA3 everywhere, fp16", lambda: measure(fp16, ia3(fp16)), 0.0028
@@ -239,6 +281,7 @@ def cases(layers: int, commits: int) -> Iterator[Case]:
     yield "the same without a predecessor", lambda: measure({}, retrained(fp32)), None
     yield "retrained, bf16", lambda: measure(bf16, retrained(bf16)), None
     yield "the same without a predecessor", lambda: measure({}, retrained(bf16)), None
+    yield "5 checkpoints of one run, fp32", lambda: run(fp32, 5), None
     yield f"{commits} sparse and LoRA commits, fp32", lambda: history(fp32, commits), 1.8
 
 
@@ -253,13 +296,13 @@ def main() -> None:
     if arguments.pair:
         old, new = (read(path) for path in arguments.pair)
         chosen.append((arguments.pair[1].name, lambda: measure(old, new), None))
-    print(f"{'change':<34}{'share':>10}{'goal':>10}{'seconds':>9}  kinds")
-    for name, run, goal in chosen:
+    print(f"{'change':<40}{'share':>10}{'goal':>10}{'seconds':>9}  kinds")
+    for name, measured, goal in chosen:
         if arguments.only not in name:
             continue
-        share, seconds, used = run()
+        share, seconds, used = measured()
         wanted = "" if goal is None else f"{goal:.5f}"
-        print(f"{name:<34}{share:>10.5f}{wanted:>10}{seconds:>9.2f}  {used}", flush=True)
+        print(f"{name:<40}{share:>10.5f}{wanted:>10}{seconds:>9.2f}  {used}", flush=True)
 
 
 if __name__ == "__main__":
