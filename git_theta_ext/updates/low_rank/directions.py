@@ -122,8 +122,11 @@ def _subspace(matrix: Matrix, size: int) -> tuple[Precise, Matrix]:
     basis = np.linalg.qr(matrix @ start.astype(matrix.dtype))[0]
     for _ in range(2):
         basis = np.linalg.qr(matrix @ (matrix.T @ basis))[0]
-    _, values, directions = np.linalg.svd(basis.T @ matrix, full_matrices=False)
-    return values.astype(np.float64), directions
+    inner = (basis.T @ matrix).astype(np.float64)
+    squares, turn = np.linalg.eigh(inner @ inner.T)
+    values: Precise = np.sqrt(np.maximum(squares[::-1], 0))
+    directions = turn[:, ::-1].T @ inner / np.maximum(values, np.finfo(np.float64).tiny)[:, None]
+    return values, directions.astype(matrix.dtype)
 
 
 def before_gap(sizes: Precise) -> int:
