@@ -22,7 +22,7 @@ from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.repositories import Repo
 
 NAME = "m.safetensors"
-COUNTED = Path(__file__).parent / "counted.py"
+COUNTED = Path(__file__).parents[1] / "scenarios/counted.py"
 SIZES = (12, 48)
 CONSTANT = ("processes", "threads")
 SLACK = 40
