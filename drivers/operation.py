@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from git_theta_ext.git.ancestry import command_of, git_command
+from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.conflicts.resolve import operation_under_way
-from git_theta_ext.merge.decide.changed_on_both import Heads
 from git_theta_ext.merge.strategies.policy import Operation
 
 _HEAD = "GITHEAD_"

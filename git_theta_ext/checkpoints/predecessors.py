@@ -34,6 +34,7 @@ from git_theta_ext.checkpoints.block_index import (
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import TensorInfo, cut
+from git_theta_ext.git.operations import revisions_in_progress
 from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
 from git_theta_ext.manifest.text import Parser
@@ -77,7 +78,7 @@ class Predecessors:
 
     @cached_property
     def _heads(self) -> list[str]:
-        return self._repository.revisions_in_progress()
+        return revisions_in_progress(self._repository)
 
     @cached_property
     def _index(self) -> dict[str, list[IndexEntry]]:

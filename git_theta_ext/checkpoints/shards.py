@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -207,17 +206,8 @@ def _files(repository: Repository, revision: str, folder: str) -> dict[str, str]
         spec = f":(top,glob){folder}/*" if folder else ":(top,glob)*"
         return {entry.path: entry.oid for entry in repository.index(spec) if entry.stage == 0}
     place = [f"{folder}/"] if folder else []
-    answer = repository.git(
-        "ls-tree", "-z", "--full-tree", revision, "--", *place,
-        env={"GIT_LITERAL_PATHSPECS": "1"}, ok=(0, 128),
-    )  # fmt: skip
-    found = {}
-    for line in answer.split(b"\0")[:-1]:
-        fields, name = line.split(b"\t", 1)
-        _, kind, oid = fields.decode("ascii").split()
-        if kind == "blob":
-            found[os.fsdecode(name)] = oid
-    return found
+    found = repository.tree(revision, *place, ok=(0, 128))
+    return {entry.path: entry.oid for entry in found if entry.kind == "blob"}
 
 
 def is_index(text: bytes) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import tempfile
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,8 +30,16 @@ from git_theta_ext.formats.layout.derived import Checksums
 from git_theta_ext.formats.layout.places import segment_length
 from git_theta_ext.formats.layout.source import check_range
 from git_theta_ext.git import outputs
-from git_theta_ext.git.repository import IndexEntry, Repository, file_mode_at
-from git_theta_ext.git.trees import blobs_of
+from git_theta_ext.git.repository import IndexEntry, Repository
+from git_theta_ext.git.trees import (
+    Row,
+    blobs_of,
+    commit_tree,
+    file_mode_at,
+    index_of,
+    store_blob,
+    write_tree,
+)
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room
 from git_theta_ext.objects.store.where import store_of
@@ -211,17 +218,11 @@ def commit(
     _check_metadata(metadata or {}, container)
     manifest = cleaner.clean(path, ArraysSource(tensors, metadata or {}, container))
     memo.trim(store_of(repository).root / "objects")
-    blob = repository.git("hash-object", "-w", "--stdin", "--no-filters", stdin=manifest)
-    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
-        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        repository.git("read-tree", base, env=env)
+    row = Row(file_mode_at(repository, base, path), store_blob(repository, manifest), path)
+    with index_of(repository, base) as env:
         _check_tracked(repository, path, parent, env)
-        mode = file_mode_at(repository, base, path)
-        line = f"{mode} {blob.decode().strip()}\t".encode() + os.fsencode(path) + b"\0"
-        repository.git("update-index", "-z", "--index-info", stdin=line, env=env)
-        tree = repository.git("write-tree", env=env).decode().strip()
-    made = repository.git("commit-tree", tree, "-p", base, "-F", "-", stdin=message.encode())
-    new = made.decode().strip()
+        tree = write_tree(repository, [row], env)
+    new = commit_tree(repository, tree, [base], message)
     branch = repository.branch(parent)
     if branch is not None:
         reason = f"git-theta: {message.splitlines()[0] if message else 'commit'}"

@@ -21,7 +21,15 @@ from git_theta_ext.git.process import run_git, run_git_into
 if TYPE_CHECKING:
     from git_theta_ext.git.libgit2 import Reader
 
-_MERGE_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD")
+
+@dataclass(frozen=True, slots=True)
+class TreeEntry:
+    """One file or folder of a revision; `path` is from the top."""
+
+    mode: str
+    kind: str
+    oid: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,20 +247,38 @@ class Repository:
         reader = self._libgit2
         if reader is not None:
             return reader.blob_at(revision, path)
-        answer = self.git(
-            "ls-tree", "-z", "--full-tree", revision, "--", path, env=_LITERAL, ok=(0, 128)
-        )
-        if not answer:
-            return None
-        kind, oid = answer.split(b"\t", 1)[0].split()[1:3]
-        return oid.decode() if kind == b"blob" else None
+        found = self.tree(revision, path, ok=(0, 128))
+        return found[0].oid if found and found[0].kind == "blob" else None
 
     def blobs_at(self, revision: str) -> dict[str, str]:
         """The object id of the blob at every path (from the top) of a revision; see `blob_at`."""
-        answer = self.git("ls-tree", "-r", "-z", "--full-tree", revision, ok=(0, 128))
-        rows = (line.split(b"\t", 1) for line in answer.split(b"\0") if line)
-        split = ((fields.split(), path) for fields, path in rows)
-        return {os.fsdecode(path): row[2].decode() for row, path in split if row[1] == b"blob"}
+        found = self.tree(revision, recursive=True, ok=(0, 128))
+        return {entry.path: entry.oid for entry in found if entry.kind == "blob"}
+
+    def tree(
+        self, revision: str, *paths: str, recursive: bool = False, ok: Sequence[int] = (0,)
+    ) -> list[TreeEntry]:
+        """What a revision has, in Git's order: at some paths, or in its top folder.
+
+        Args:
+            revision: a commit or tree, in any spelling.
+            paths: from the top, as they are; one that ends with a slash stands for what is in it.
+            recursive: the files in all folders below, too.
+            ok: exit codes of `git ls-tree` that are no error; 128 is an unknown revision.
+
+        Raises:
+            RepositoryError: git exits with a status that is not in `ok`.
+        """
+        options = ["-r"] if recursive else []
+        answer = self.git(
+            "ls-tree", "-z", "--full-tree", *options, revision, "--", *paths, env=_LITERAL, ok=ok
+        )
+        found = []
+        for line in answer.split(b"\0")[:-1]:
+            fields, path = line.split(b"\t", 1)
+            mode, kind, oid = fields.decode("ascii").split()
+            found.append(TreeEntry(mode, kind, oid, os.fsdecode(path)))
+        return found
 
     @property
     def reads_within_process(self) -> bool:
@@ -314,11 +340,6 @@ class Repository:
         """
         found = self.index(":(top,attr:filter=theta)")
         return [entry for entry in found if entry.mode.startswith("100")]
-
-    def revisions_in_progress(self) -> list[str]:
-        """HEAD, where there is one, and the other heads of a merge, rebase or pick under way."""
-        names = ["HEAD", *(name for name in _MERGE_HEADS if (self.git_dir / name).exists())]
-        return names if self.resolve("HEAD") else names[1:]
 
     def resolve(self, revision: str) -> str | None:
         """The full object id that a revision names, or None."""
@@ -388,19 +409,6 @@ _DEBUG_ENTRY = re.compile(
     rb"  dev: \d+\tino: (\d+)\n  uid: \d+\tgid: \d+\n  size: (\d+)\tflags: [0-9a-f]+\n"
 )
 _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
-
-
-def file_mode_at(repository: Repository, revision: str, path: str) -> str:
-    """The mode that a file has in a revision; that of an ordinary file where there is none."""
-    answer = repository.git("ls-tree", "-z", "--full-tree", revision, "--", path, env=_LITERAL)
-    mode = answer.split(b" ", 1)[0].decode()
-    return mode if mode in ("100644", "100755") else "100644"
-
-
-def is_file_at(repository: Repository, revision: str, path: str) -> bool:
-    """Whether a regular file, not a link, is at a path in a revision."""
-    answer = repository.git("ls-tree", "-z", "--full-tree", revision, "--", path, env=_LITERAL)
-    return answer.startswith(b"100")
 
 
 def git_hash(read: Callable[[int, int], bytes], size: int, digits: int) -> str:

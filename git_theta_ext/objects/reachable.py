@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.git.operations import revisions_in_progress
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
 from git_theta_ext.manifest.text import Parser
@@ -78,7 +79,7 @@ def reachable_manifests(
     sources = ["--stdin"]
     if not named:
         sources = ["--all", "--reflog", "--indexed-objects", "--stdin"]
-        named = repository.revisions_in_progress()
+        named = revisions_in_progress(repository)
     answer = repository.git(
         "rev-list", "--objects", "--no-object-names", "--ignore-missing", "--missing=print",
         *sources, stdin="".join(f"{name}\n" for name in named).encode(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -27,7 +26,8 @@ from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git import installation
 from git_theta_ext.git.paths import advise, from_top
-from git_theta_ext.git.repository import Repository, file_mode_at
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.trees import Row, file_mode_at, stage, store_blob
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
@@ -198,17 +198,14 @@ def _stage(repository: Repository, old: Files, new: Files, blocks: Blocks) -> No
     Where one cannot be written, those before it become again what they were.
     """
     written: list[str] = []
-    lines = []
+    rows = []
     try:
         for path, manifest in new.items():
             written.append(path)
             write_version(repository, path, manifest, blocks)
-            blob = repository.git(
-                "hash-object", "-w", "--stdin", "--no-filters", stdin=manifest_bytes(manifest)
-            )
-            mode = file_mode_at(repository, "HEAD", path)
-            lines.append(f"{mode} {blob.decode().strip()}\t".encode() + os.fsencode(path) + b"\0")
-        repository.git("update-index", "-z", "--index-info", stdin=b"".join(lines))
+            blob = store_blob(repository, manifest_bytes(manifest))
+            rows.append(Row(file_mode_at(repository, "HEAD", path), blob, path))
+        stage(repository, rows)
     except BaseException:
         for path in written:
             with suppress(ThetaError):

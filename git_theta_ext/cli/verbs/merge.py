@@ -18,6 +18,7 @@ from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import from_program, plural, printable, table
 from git_theta_ext.git import installation
+from git_theta_ext.git.operations import Heads, is_merging
 from git_theta_ext.git.paths import from_here
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository
@@ -41,7 +42,7 @@ from git_theta_ext.merge.conflicts.hints import common
 from git_theta_ext.merge.conflicts.resolve import Conflict
 from git_theta_ext.merge.conflicts.shard_index import changed_on_both, how_to_settle, in_conflict
 from git_theta_ext.merge.decide.beside_adapter import scalings_ahead
-from git_theta_ext.merge.decide.changed_on_both import Heads, pairs
+from git_theta_ext.merge.decide.changed_on_both import pairs
 from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.decide.scaling import GROWS
 from git_theta_ext.merge.strategies import policy
@@ -196,7 +197,7 @@ def _merge_models(
         os.environ[policy.VARIABLE] = str(choice)
     message = ["-m", args.message] if args.message else []
     status, output, errors = _git(repository, "merge", "--no-commit", *message, "--", args.other)
-    if not (repository.git_dir / "MERGE_HEAD").exists():
+    if not is_merging(repository):
         _pass_on(output, errors)
         return _code(repository, status)
     blocks = Blocks.open(repository)

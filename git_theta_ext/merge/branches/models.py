@@ -20,9 +20,10 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
+from git_theta_ext.git.operations import Heads, heads_under_way
 from git_theta_ext.git.paths import advise
-from git_theta_ext.git.repository import Repository, is_file_at
-from git_theta_ext.git.trees import blobs_of
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.trees import Row, blobs_of, is_file_at, stage
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.manifest.text import manifest_bytes
@@ -35,7 +36,6 @@ from git_theta_ext.merge.conflicts import shard_index
 from git_theta_ext.merge.conflicts.resolve import Conflict, operation_under_way
 from git_theta_ext.merge.conflicts.state import State, key_of, load
 from git_theta_ext.merge.decide.beside_adapter import scalings_under_way
-from git_theta_ext.merge.decide.changed_on_both import Heads, heads_under_way
 from git_theta_ext.merge.decide.decisions import content_of, entries_of
 from git_theta_ext.merge.decide.groups import find_groups
 from git_theta_ext.merge.decide.together import whole_groups
@@ -419,7 +419,7 @@ def reopen(conflict: ModelConflict, names: Sequence[str]) -> None:
     model = conflict.models[1] if side == "ours" else conflict.models[2]
     places = places_of(model)
     first = model.shards[0][0]
-    lines = []
+    rows = []
     parts = whole_groups(names, conflict.plan().groups)
     for path in sorted({places.get(name, first) for name in parts}):
         stages = {entry.stage for entry in repository.index(f":(top,literal){path}")}
@@ -429,6 +429,6 @@ def reopen(conflict: ModelConflict, names: Sequence[str]) -> None:
             repository.blob_at(one, path) for one in (conflict.heads.ours, conflict.heads.theirs)
         ]
         length = next(len(oid) for oid in oids if oid)
-        lines.append(f"0 {'0' * length}\t{path}\0")
-        lines += [f"100644 {oid} {n}\t{path}\0" for n, oid in zip((2, 3), oids, strict=True) if oid]
-    repository.git("update-index", "-z", "--index-info", stdin="".join(lines).encode())
+        rows.append(Row("0", "0" * length, path))
+        rows += [Row("100644", oid, path, n) for n, oid in zip((2, 3), oids, strict=True) if oid]
+    stage(repository, rows)

@@ -7,23 +7,23 @@ all branches as its parents. Nothing is written until everything is settled.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import StoreError, UsageError
+from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.process import run_program
-from git_theta_ext.git.repository import Repository, file_mode_at
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.trees import Row, commit_tree, file_mode_at, index_of, store_blob, write_tree
 from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.branches import models
 from git_theta_ext.merge.combine.apply import Merged
 from git_theta_ext.merge.combine.several import merge_several
 from git_theta_ext.merge.combine.statistics import statistics_of
-from git_theta_ext.merge.decide.changed_on_both import Group, Heads, groups
+from git_theta_ext.merge.decide.changed_on_both import Group, groups
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.policy import Policy
 from git_theta_ext.objects.blocks import Blocks
@@ -127,18 +127,12 @@ def merge_branches(
     ]
     if any(one.merged.open for one in results):
         return "", results
-    lines = []
+    rows = []
     for one in results:
-        text = manifest_bytes(one.merged.manifest)
-        oid = repository.git("hash-object", "-w", "--stdin", stdin=text).decode().strip()
-        mode = file_mode_at(repository, tree, one.group.path)
-        lines.append(f"{mode} {oid}\t{one.group.path}\0")
-    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
-        index = {"GIT_INDEX_FILE": os.path.join(folder, "index")}
-        repository.git("read-tree", tree, env=index)
-        request = os.fsencode("".join(lines))
-        repository.git("update-index", "-z", "--index-info", stdin=request, env=index)
-        return repository.git("write-tree", env=index).decode().strip(), results
+        oid = store_blob(repository, manifest_bytes(one.merged.manifest))
+        rows.append(Row(file_mode_at(repository, tree, one.group.path), oid, one.group.path))
+    with index_of(repository, tree) as env:
+        return write_tree(repository, rows, env), results
 
 
 def _other_files(repository: Repository, branches: Branches) -> str:
@@ -162,14 +156,8 @@ def _other_files(repository: Repository, branches: Branches) -> str:
                 f"{paths[0]} collides when {name} is merged too; nothing was changed",
                 hint=f"merge it by itself first: git theta merge {name}",
             )
-        current = _commit(repository, tree, (current, commit), "together")
+        current = commit_tree(repository, tree, (current, commit), "together")
     return tree
-
-
-def _commit(repository: Repository, tree: str, parents: Sequence[str], message: str) -> str:
-    options = [word for parent in parents for word in ("-p", parent)]
-    answer = repository.git("commit-tree", tree, *options, "-m", message)
-    return answer.decode().strip()
 
 
 def commit_merge(
@@ -180,7 +168,7 @@ def commit_merge(
     Returns:
         The exit status and what Git printed: it refuses where local changes would be lost.
     """
-    commit = _commit(repository, tree, branches.commits, message)
+    commit = commit_tree(repository, tree, branches.commits, message)
     return run_program(["git", "merge", "--ff-only", commit], repository.cwd)
 
 

@@ -12,6 +12,7 @@ from git_theta_ext.checkpoints.smudge import write_version
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.globs import Globs
+from git_theta_ext.git.operations import heads_if_any, is_picking, other_heads
 from git_theta_ext.git.paths import add_options, advise, from_here
 from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.manifest.model import Manifest
@@ -22,15 +23,11 @@ from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.state import Resolution, State, key_of, load, save
 from git_theta_ext.merge.decide.beside_adapter import scalings_under_way
-from git_theta_ext.merge.decide.changed_on_both import heads_if_any
 from git_theta_ext.merge.decide.plan import Plan, make_plan
 from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.decide.together import whole_groups
 from git_theta_ext.merge.strategies.policy import Operation, parse_choice, policy_for
 from git_theta_ext.objects.blocks import Blocks
-
-_PICKING = ("CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
-_OTHER_HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD")
 
 
 def settling_deleted(repository: Repository, path: str, stages: Collection[int]) -> str:
@@ -44,9 +41,7 @@ def settling_deleted(repository: Repository, path: str, stages: Collection[int])
 
 def operation_under_way(repository: Repository) -> Operation:
     """Whether a rebase, cherry-pick or revert is in progress, by what Git leaves in its folder."""
-    if (repository.git_dir / "MERGE_HEAD").exists():
-        return "merge"
-    return "rebase" if any((repository.git_dir / one).exists() for one in _PICKING) else "merge"
+    return "rebase" if is_picking(repository) else "merge"
 
 
 @dataclass(frozen=True)
@@ -123,8 +118,9 @@ class Conflict:
 
     def statistics(self, blocks: Blocks) -> Statistics:
         """What Fisher and RegMean need, of both sides."""
-        heads = (name for name in _OTHER_HEADS if (self.repository.git_dir / name).exists())
-        revisions = ("HEAD", next(heads, None))
+        # A revert takes what a commit did away again: no statistics are of that.
+        heads = [one for one in other_heads(self.repository) if one != "REVERT_HEAD"]
+        revisions = ("HEAD", heads[0] if heads else None)
         return statistics_of(self.repository, self.path, revisions, blocks)
 
     def structure_reason(self, blocks: Blocks) -> str:

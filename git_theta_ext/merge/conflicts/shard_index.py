@@ -17,12 +17,12 @@ from typing import Any, Literal
 from git_theta_ext.checkpoints import shards as sharded
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import TensorInfo
+from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.paths import advise
 from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Manifest
-from git_theta_ext.merge.decide.changed_on_both import Heads
 
 Side = Literal["ours", "theirs"]
 Shards = Mapping[str, Manifest]

@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 
 from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.core import files, limits
+from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.merge.decide.changed_on_both import Heads
 from git_theta_ext.merge.decide.scaling import SETTLE, Configs, Scalings, Text, Unknown
 
 FindHeads = Callable[[], Heads | None]

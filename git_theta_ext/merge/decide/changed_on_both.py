@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from git_theta_ext.core.errors import ManifestError, UsageError
+from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import Manifest
@@ -25,76 +26,6 @@ class Pair:
     ours: Manifest
     theirs: Manifest
     renamed: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """The commits of a merge to come; `base` is None for unrelated histories.
-
-    `further` are merge bases besides `base`, where there are several.
-    """
-
-    base: str | None
-    ours: str
-    theirs: str
-    further: tuple[str, ...] = ()
-
-    @classmethod
-    def find(cls, repository: Repository, other: str) -> Heads:
-        """HEAD, another revision, and their merge base (the first, if there are several).
-
-        Raises:
-            UsageError: there is no such revision, or no commit yet.
-        """
-        ours, theirs = (
-            repository.resolve("HEAD^{commit}"),
-            repository.resolve(f"{other}^{{commit}}"),
-        )
-        if ours is None:
-            raise UsageError("there is no commit here yet to merge into")
-        if theirs is None:
-            raise UsageError(f"{other!r} is not a branch or commit here", hint="git branch -a")
-        found = repository.git("merge-base", "--all", ours, theirs, ok=(0, 1)).decode().split()
-        return cls(found[0] if found else None, ours, theirs, tuple(found[1:]))
-
-
-def heads_under_way(repository: Repository) -> Heads:
-    """The three commits of the merge, cherry-pick, revert or rebase that is in progress.
-
-    Raises:
-        UsageError: none is.
-    """
-
-    def there(name: str) -> bool:
-        return (repository.git_dir / name).exists()
-
-    own = repository.resolve("HEAD^{commit}")
-    if own is None:
-        raise UsageError("there is no commit here yet to merge into")
-    if there("MERGE_HEAD"):
-        return Heads.find(repository, "MERGE_HEAD")
-    if there("REVERT_HEAD"):
-        base, theirs = "REVERT_HEAD^{commit}", "REVERT_HEAD^1^{commit}"
-    else:
-        head = next((one for one in ("CHERRY_PICK_HEAD", "REBASE_HEAD") if there(one)), None)
-        if head is None:
-            raise UsageError(
-                "no merge, rebase, cherry-pick or revert is in progress here",
-                hint="for a stash, or a squashed merge, settle the shards one by one",
-            )
-        base, theirs = f"{head}^1^{{commit}}", f"{head}^{{commit}}"
-    found = repository.resolve(theirs)
-    if found is None:
-        raise UsageError(f"{theirs} is no commit here")
-    return Heads(repository.resolve(base), own, found)
-
-
-def heads_if_any(repository: Repository) -> Heads | None:
-    """As `heads_under_way`; None where none is, or a commit of it is not to be found."""
-    try:
-        return heads_under_way(repository)
-    except UsageError:
-        return None
 
 
 def pairs(repository: Repository, heads: Heads) -> Iterator[Pair]:

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from git_theta_ext.core import limits
+from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.repository import IndexEntry
 from git_theta_ext.merge.decide.beside_adapter import Grown, scalings_ahead, scalings_under_way
-from git_theta_ext.merge.decide.changed_on_both import Heads
 from git_theta_ext.merge.decide.scaling import Scale, Unknown
 
 FILE, BESIDE = "a/adapter_model.safetensors", "a/adapter_config.json"
