@@ -10,8 +10,8 @@ from typing import Any
 from git_theta_ext.api import functions, integrations
 from git_theta_ext.api.handle import Handle, Slice
 from git_theta_ext.checkpoints.read import Checkpoint
+from git_theta_ext.comparison import compare, measure
 from git_theta_ext.core import errors
-from git_theta_ext.diff import compare, measure
 
 TARGET = Path(__file__).with_name("api-reference.md")
 FUNCTIONS = [

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from git_theta_ext.checkpoints.versions import Side, open_side
 from git_theta_ext.cli import colours
+from git_theta_ext.comparison.compare import compare
+from git_theta_ext.comparison.files import Pair
+from git_theta_ext.comparison.report.text import Style, render
 from git_theta_ext.core.errors import RepositoryError, ThetaError
 from git_theta_ext.core.terminal import BOLD, harmless_streams
 from git_theta_ext.core.text import paragraph, printable
-from git_theta_ext.diff.compare import compare
-from git_theta_ext.diff.files import Pair
-from git_theta_ext.diff.report.text import Style, render
 from git_theta_ext.git.process import git_program
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks

@@ -22,7 +22,7 @@ from git_theta_ext.git import libgit2  # noqa: F401  a first `open` is not to wa
 from git_theta_ext.git.repository import Repository
 
 if TYPE_CHECKING:
-    from git_theta_ext.diff.compare import Comparison
+    from git_theta_ext.comparison.compare import Comparison
 
 Folder = str | PathLike[str] | None
 
@@ -144,7 +144,7 @@ def diff(old: str, new: str, path: str, *, repository: Folder = None) -> Compari
     Raises:
         UsageError: a revision has no such checkpoint.
     """
-    from git_theta_ext.diff.compare import compare
+    from git_theta_ext.comparison.compare import compare
 
     here = _repository(repository)
     before = open_checkpoint(here, f"{old}:{path}")

@@ -27,16 +27,16 @@ from git_theta_ext.cli.github.findings import Findings
 from git_theta_ext.cli.github.github import Api
 from git_theta_ext.cli.github.lfs_check import Job
 from git_theta_ext.cli.whole import committed_whole
+from git_theta_ext.comparison.compare import Comparison
+from git_theta_ext.comparison.files import OnDamage, Pair, changed_checkpoints
+from git_theta_ext.comparison.named import version_of
+from git_theta_ext.comparison.report import html, markdown
+from git_theta_ext.comparison.report.words import is_training_state
+from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import ManifestError, ThetaError, TransferError, UsageError
 from git_theta_ext.core.terminal import HarmlessStream
 from git_theta_ext.core.text import annotation, no_workflow_command, paragraph
-from git_theta_ext.diff.compare import Comparison
-from git_theta_ext.diff.files import OnDamage, Pair, changed_checkpoints
-from git_theta_ext.diff.named import version_of
-from git_theta_ext.diff.report import html, markdown
-from git_theta_ext.diff.report.words import is_training_state
-from git_theta_ext.diff.spectrum import with_spectra
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of

@@ -263,3 +263,9 @@ def test_the_errors_are_where_they_are_documented() -> None:
     from git_theta_ext.errors import ThetaError
 
     assert ThetaError is theta.errors.ThetaError is errors.ThetaError
+
+
+def test_no_room_hides_a_function() -> None:
+    """A folder of the package becomes an attribute of it when something in it is imported."""
+    rooms = {path.name for path in Path(theta.__file__).parent.iterdir() if path.is_dir()}
+    assert not rooms & set(theta.__all__)

@@ -11,10 +11,10 @@ import pytest
 
 from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.checkpoints.versions import StoredSide
+from git_theta_ext.comparison.compare import compare
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import CorruptObjectError, ManifestError, StoreError
 from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
-from git_theta_ext.diff.compare import compare
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.git.repository import Repository

@@ -28,6 +28,7 @@ from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.adapters import peft, sparse
 from git_theta_ext.checkpoints.adapters.base import Adapter
 from git_theta_ext.checkpoints.adapters.files import TensorFile
+from git_theta_ext.comparison.facts import facts
 from git_theta_ext.core import patterns
 from git_theta_ext.core.errors import (
     CorruptObjectError,
@@ -40,7 +41,6 @@ from git_theta_ext.core.errors import (
 from git_theta_ext.core.names import quote, unquote
 from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
 from git_theta_ext.core.values import Values, values_dtype
-from git_theta_ext.diff.facts import facts
 from git_theta_ext.drivers import filter_commands
 from git_theta_ext.drivers.filter import serve
 from git_theta_ext.formats import companions

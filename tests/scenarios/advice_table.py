@@ -184,7 +184,7 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/checkpoints/contents.py": {
         "git lfs fetch --all": "test_advice_reading.test_what_git_lfs_has_elsewhere_is_fetched_for_blame",
     },
-    "git_theta_ext/diff/files.py": {
+    "git_theta_ext/comparison/files.py": {
         "to compare two versions of a model: git theta diff REV REV -- PATH": "test_advice_reading.test_diff_of_two_versions_of_a_sharded_model",
     },
     "git_theta_ext/checkpoints/converted.py": {

@@ -24,7 +24,7 @@ ORDER = [
     {"formats", "updates", "git"},
     {"objects"},
     {"checkpoints"},
-    {"diff", "merge"},
+    {"comparison", "merge"},
     {"api"},
     {"cli"},
     {"drivers"},

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from git_theta_ext.cli.github.uploaded import Server
+from git_theta_ext.comparison.compare import Comparison, Lacking, compare, versions_of
+from git_theta_ext.comparison.files import Pair
+from git_theta_ext.comparison.report.words import is_training_state
 from git_theta_ext.core.errors import TransferError
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.text import size
-from git_theta_ext.diff.compare import Comparison, Lacking, compare, versions_of
-from git_theta_ext.diff.files import Pair
-from git_theta_ext.diff.report.words import is_training_state
 from git_theta_ext.manifest.model import Block, UpdateRef
 from git_theta_ext.objects.store.store import Store
 

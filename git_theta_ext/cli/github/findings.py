@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from git_theta_ext.comparison.compare import Comparison
+from git_theta_ext.comparison.named import Version
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.text import markdown_text
-from git_theta_ext.diff.compare import Comparison
-from git_theta_ext.diff.named import Version
 
 _NOTE_CHARS = 600
 _MAX_NOTES = 20

@@ -11,12 +11,12 @@ from typing import Any
 from git_theta_ext.checkpoints.contents import LFS_FETCH, Content
 from git_theta_ext.checkpoints.versions import Side
 from git_theta_ext.cli.verbs.log import split
+from git_theta_ext.comparison.history import Blame, History, blame, entries_of, first_versions
+from git_theta_ext.comparison.overlap import Pair, measure_pairs
+from git_theta_ext.comparison.report.text import percentage
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, table, to_json
-from git_theta_ext.diff.history import Blame, History, blame, entries_of, first_versions
-from git_theta_ext.diff.overlap import Pair, measure_pairs
-from git_theta_ext.diff.report.text import percentage
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Entry
 

@@ -12,16 +12,22 @@ from typing import Any, Literal
 
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.cli import colours
+from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.files import (
+    TWO_VERSIONS,
+    Pair,
+    changed_checkpoints,
+    two_blobs,
+    two_files,
+)
+from git_theta_ext.comparison.named import Version, between
+from git_theta_ext.comparison.report import markdown
+from git_theta_ext.comparison.report.records import records
+from git_theta_ext.comparison.report.text import Style, render
+from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.core import patterns
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import printable, to_json
-from git_theta_ext.diff.compare import Change, Comparison
-from git_theta_ext.diff.files import TWO_VERSIONS, Pair, changed_checkpoints, two_blobs, two_files
-from git_theta_ext.diff.named import Version, between
-from git_theta_ext.diff.report import markdown
-from git_theta_ext.diff.report.records import records
-from git_theta_ext.diff.report.text import Style, render
-from git_theta_ext.diff.spectrum import with_spectra
 from git_theta_ext.git import outputs
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
@@ -269,7 +275,7 @@ def _text(
     if args.format == "markdown":
         return markdown.render(found, between=compared)
     if args.format == "html":
-        from git_theta_ext.diff.report import html
+        from git_theta_ext.comparison.report import html
 
         return html.render(found, compared)
     style = _style(args)

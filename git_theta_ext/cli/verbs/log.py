@@ -9,12 +9,12 @@ from typing import Any
 
 from git_theta_ext.checkpoints.contents import Content, objects_in
 from git_theta_ext.checkpoints.versions import StoredSide
+from git_theta_ext.comparison.compare import Change, Comparison, compare
+from git_theta_ext.comparison.history import History, Version, changes
+from git_theta_ext.comparison.report.groups import group
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, to_json
-from git_theta_ext.diff.compare import Change, Comparison, compare
-from git_theta_ext.diff.history import History, Version, changes
-from git_theta_ext.diff.report.groups import group
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
 

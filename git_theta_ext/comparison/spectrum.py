@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.versions import Side, read_both
+from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
 from git_theta_ext.core.errors import CorruptObjectError, ThetaError
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values, as_floats
-from git_theta_ext.diff.compare import Change, Comparison, Spectrum
 from git_theta_ext.manifest.model import Block, Entry
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.updates.low_rank.factors import Factors, read_factors

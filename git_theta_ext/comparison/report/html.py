@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 
+from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.measure import histogram
+from git_theta_ext.comparison.named import Version
+from git_theta_ext.comparison.report.text import described, percentage, summary
+from git_theta_ext.comparison.report.words import is_training_state, relation
+from git_theta_ext.comparison.spectrum import SHOWN
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.text import plural, printable
-from git_theta_ext.diff.compare import Change, Comparison
-from git_theta_ext.diff.measure import histogram
-from git_theta_ext.diff.named import Version
-from git_theta_ext.diff.report.text import described, percentage, summary
-from git_theta_ext.diff.report.words import is_training_state, relation
-from git_theta_ext.diff.spectrum import SHOWN
 
 _MAX_PLOTS = 12
 _MAX_KINDS = 120
@@ -46,8 +46,8 @@ def render(
     """
     ordered = sorted(comparisons, key=lambda item: is_training_state(item[0]))
     body = "".join(_section(path, found) for path, found in ordered)
-    style = files("git_theta_ext.diff.report").joinpath("report.css").read_text("utf-8")
-    script = files("git_theta_ext.diff.report").joinpath("report.js").read_text("utf-8")
+    style = files("git_theta_ext.comparison.report").joinpath("report.css").read_text("utf-8")
+    script = files("git_theta_ext.comparison.report").joinpath("report.js").read_text("utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'

@@ -11,10 +11,10 @@ from pathlib import Path
 from git_theta_ext.checkpoints import shards as sharded
 from git_theta_ext.checkpoints.contents import LFS_FETCH, Content, Contents, not_plain, objects_in
 from git_theta_ext.checkpoints.versions import Side, open_side
+from git_theta_ext.comparison.compare import Comparison, Lacking, compare
+from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.core.errors import ManifestError, RepositoryError, UsageError
 from git_theta_ext.core.names import natural_key
-from git_theta_ext.diff.compare import Comparison, Lacking, compare
-from git_theta_ext.diff.renames import renamed
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.objects.blocks import Blocks

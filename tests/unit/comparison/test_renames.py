@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
-from git_theta_ext.diff.renames import renamed
 from git_theta_ext.manifest.model import Block, Entry, Manifest
 
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
+from git_theta_ext.comparison.measure import Measure, histogram
+from git_theta_ext.comparison.report.groups import Group, group, weight
+from git_theta_ext.comparison.report.words import conversion, relation, rounded
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.core.terminal import ALARM, BOLD, CYAN, DIM, END, GREEN, RED
 from git_theta_ext.core.text import plural, printable, size
-from git_theta_ext.diff.compare import Change, Comparison, Spectrum
-from git_theta_ext.diff.measure import Measure, histogram
-from git_theta_ext.diff.report.groups import Group, group, weight
-from git_theta_ext.diff.report.words import conversion, relation, rounded
 
 MAX_LINES = 400
 """Groups of tensors listed; the rest is counted."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from git_theta_ext.checkpoints.versions import Side
+from git_theta_ext.comparison.measure import Measure
+from git_theta_ext.comparison.overlap import Pair, measure_pairs
+from git_theta_ext.comparison.skeletons import Note, compare_structures
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import BlockSpec, TensorInfo
-from git_theta_ext.diff.measure import Measure
-from git_theta_ext.diff.overlap import Pair, measure_pairs
-from git_theta_ext.diff.skeletons import Note, compare_structures
 from git_theta_ext.manifest.model import Block, Entry, Manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from git_theta_ext.checkpoints.versions import FileSide
-from git_theta_ext.diff.compare import Change, Comparison, compare
-from git_theta_ext.diff.named import Version
-from git_theta_ext.diff.report import html, markdown
-from git_theta_ext.diff.report.groups import group, weight
-from git_theta_ext.diff.report.words import is_training_state
+from git_theta_ext.comparison.compare import Change, Comparison, compare
+from git_theta_ext.comparison.named import Version
+from git_theta_ext.comparison.report import html, markdown
+from git_theta_ext.comparison.report.groups import group, weight
+from git_theta_ext.comparison.report.words import is_training_state
 from tests.scenarios.checkpoints import Tensors, safetensors
 
 BETWEEN = (

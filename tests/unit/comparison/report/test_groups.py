@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from git_theta_ext.comparison.compare import Change
+from git_theta_ext.comparison.report.groups import group
 from git_theta_ext.core.patterns import expand
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
-from git_theta_ext.diff.compare import Change
-from git_theta_ext.diff.report.groups import group
 
 
 def change(name: str, kind: str = "delta", rows: int = 4) -> Change:

@@ -10,9 +10,9 @@ import msgpack
 import numpy as np
 import pytest
 
+from git_theta_ext.comparison.facts import cut, facts
+from git_theta_ext.comparison.skeletons import MAX_NOTES, Note, compare_structures
 from git_theta_ext.core.errors import FormatError
-from git_theta_ext.diff.facts import cut, facts
-from git_theta_ext.diff.skeletons import MAX_NOTES, Note, compare_structures
 from git_theta_ext.formats import read_layout
 from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout import skeleton

@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from git_theta_ext.comparison.compare import Change
+from git_theta_ext.comparison.overlap import same_but_for_ones
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.core.text import plural
-from git_theta_ext.diff.compare import Change
-from git_theta_ext.diff.overlap import same_but_for_ones
 from git_theta_ext.formats import gguf
 
 _TRAINING = re.compile(

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from git_theta_ext.checkpoints.versions import Position
+from git_theta_ext.comparison import overlap
+from git_theta_ext.comparison.measure import Measure
+from git_theta_ext.comparison.overlap import Pair, measure_pairs
 from git_theta_ext.core import tensors
 from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
 from git_theta_ext.core.values import Values, values_dtype
-from git_theta_ext.diff import overlap
-from git_theta_ext.diff.measure import Measure
-from git_theta_ext.diff.overlap import Pair, measure_pairs
 from git_theta_ext.manifest.model import Block, Entry, Manifest
 
 NAMES = {

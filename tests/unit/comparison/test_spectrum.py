@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from git_theta_ext.checkpoints.versions import StoredSide
+from git_theta_ext.comparison import spectrum
+from git_theta_ext.comparison.compare import Change, Comparison, compare
+from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo
-from git_theta_ext.diff import spectrum
-from git_theta_ext.diff.compare import Change, Comparison, compare
-from git_theta_ext.diff.spectrum import with_spectra
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.objects.blocks import Blocks, sha256
 from git_theta_ext.objects.store.store import Store

@@ -15,8 +15,8 @@ from functools import cached_property
 
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.contents import Content, Contents
+from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.core.errors import UsageError
-from git_theta_ext.diff.renames import renamed
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Entry, Manifest
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.versions import Side, read_both
+from git_theta_ext.comparison.measure import Measure, measure_arrival, measure_block, sample_stride
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.core.values import Values, values_dtype
-from git_theta_ext.diff.measure import Measure, measure_arrival, measure_block, sample_stride
 from git_theta_ext.manifest.model import Entry
 
 _PIECE = 1 << 18

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
+from git_theta_ext.comparison.compare import Change
+from git_theta_ext.comparison.report.words import is_training_state, relation
 from git_theta_ext.core.braces import fold
 from git_theta_ext.core.names import natural_key
-from git_theta_ext.diff.compare import Change
-from git_theta_ext.diff.report.words import is_training_state, relation
 
 
 @dataclass(frozen=True, slots=True)

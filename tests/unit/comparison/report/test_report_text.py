@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.measure import Measure, Moments
+from git_theta_ext.comparison.report.text import Style, percentage, position, render, spark
+from git_theta_ext.comparison.report.words import relation, reshaping
+from git_theta_ext.comparison.skeletons import Note
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
-from git_theta_ext.diff.compare import Change, Comparison
-from git_theta_ext.diff.measure import Measure, Moments
-from git_theta_ext.diff.report.text import Style, percentage, position, render, spark
-from git_theta_ext.diff.report.words import relation, reshaping
-from git_theta_ext.diff.skeletons import Note
 
 
 def tensor(name: str = "w", *shape: int, dtype: str = "F32") -> TensorInfo:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
+from git_theta_ext.comparison.measure import Measure, Moments
+from git_theta_ext.comparison.report import html
+from git_theta_ext.comparison.skeletons import Note
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
-from git_theta_ext.diff.compare import Change, Comparison, Spectrum
-from git_theta_ext.diff.measure import Measure, Moments
-from git_theta_ext.diff.report import html
-from git_theta_ext.diff.skeletons import Note
 from tests.scenarios.browser import Browser
 
 EVIL = "</script><img src=x onerror=alert(1)>\u202e`@all`\n"

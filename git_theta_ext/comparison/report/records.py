@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.measure import Measure
+from git_theta_ext.comparison.report.text import position
+from git_theta_ext.comparison.report.words import conversion, relation
 from git_theta_ext.core.tensors import TensorInfo
-from git_theta_ext.diff.compare import Change, Comparison
-from git_theta_ext.diff.measure import Measure
-from git_theta_ext.diff.report.text import position
-from git_theta_ext.diff.report.words import conversion, relation
 
 
 def records(path: str, comparison: Comparison) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from git_theta_ext.comparison.compare import Change
+from git_theta_ext.comparison.report.words import conversion, quantised, relation
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
-from git_theta_ext.diff.compare import Change
-from git_theta_ext.diff.report.words import conversion, quantised, relation
 
 
 def tensor(dtype: str, *shape: int) -> TensorInfo:

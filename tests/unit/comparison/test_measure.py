@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from git_theta_ext.comparison.measure import BINS, Measure, measure_block
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
-from git_theta_ext.diff.measure import BINS, Measure, measure_block
 from git_theta_ext.updates.residual import SLICE
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from git_theta_ext.comparison.facts import facts
 from git_theta_ext.core.errors import FormatError, ManifestError
 from git_theta_ext.core.names import natural_key
-from git_theta_ext.diff.facts import facts
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.manifest.model import Manifest

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from git_theta_ext.comparison.compare import Comparison
+from git_theta_ext.comparison.measure import Measure
+from git_theta_ext.comparison.named import Version
+from git_theta_ext.comparison.report.groups import Group, group, weight
+from git_theta_ext.comparison.report.text import described, magnitude, percentage
+from git_theta_ext.comparison.report.words import conversion, is_training_state, relation
 from git_theta_ext.core.text import markdown_code, markdown_escaped, markdown_text, size
-from git_theta_ext.diff.compare import Comparison
-from git_theta_ext.diff.measure import Measure
-from git_theta_ext.diff.named import Version
-from git_theta_ext.diff.report.groups import Group, group, weight
-from git_theta_ext.diff.report.text import described, magnitude, percentage
-from git_theta_ext.diff.report.words import conversion, is_training_state, relation
 
 LIMIT = 65_536
 """Characters that a comment on GitHub may have."""
