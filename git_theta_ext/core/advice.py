@@ -59,7 +59,7 @@ def install_package() -> str:
     With `-I`: a `pip.py` of the folder that the user stands in would be run otherwise.
     """
     python = shlex.quote(sys.executable.replace("\\", "/") if os.name == "nt" else sys.executable)
-    source = Path(__file__).resolve().parent.parent
+    source = Path(__file__).resolve().parents[2]
     if (source / "pyproject.toml").is_file():
         place = shlex.quote(source.as_posix())
         return f"install the package first: {python} -I -m pip install {place}"

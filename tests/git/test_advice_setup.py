@@ -165,9 +165,10 @@ def test_the_package_is_installed_from_its_source(tmp_path: Path) -> None:
     """Pip reads its source where the advice says; nothing is fetched, and nothing installed."""
     said = advice.install_package()
     command = next(part for part in [said.partition(": ")[2]] if "-I -m pip install" in part)
-    here = Repo(Path(advice.__file__).parents[1])
-    if not (here.path / "pyproject.toml").is_file():
-        here = Repo(Path(__file__).parents[2])
+    root = Path(__file__).resolve().parents[2]
+    from_sources = root in Path(advice.__file__).resolve().parents
+    assert (str(root) in command) is from_sources
+    here = Repo(root)
     quiet = {"PIP_NO_INDEX": "1", "PIP_DRY_RUN": "1", "PIP_NO_DEPS": "1",
              "PIP_NO_BUILD_ISOLATION": "0"}  # fmt: skip
     done = here.run("sh", "-c", command, env=quiet, ok=(0, 1))

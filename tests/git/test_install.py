@@ -190,7 +190,7 @@ def bare_python(tmp_path: Path) -> tuple[str, Path, str]:
     venv.create(folder, symlinks=True)
     library = tmp_path / "library"
     ignored = shutil.ignore_patterns("__pycache__", "drivers")
-    package = Path(installation.__file__).parent
+    package = Path(installation.__file__).parents[1]
     shutil.copytree(package, library / "git_theta_ext", ignore=ignored)
     drivers_folder = Path(next(iter(drivers.__path__)))
     shutil.copytree(drivers_folder, library / "git_theta_ext" / "drivers")
