@@ -223,7 +223,7 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/manifest/text.py": {
         "in a merge: git theta resolve FILE": "test_merge_resolve.test_a_text_merge_with_markers_is_resolved_from_the_index",
     },
-    "git_theta_ext/merge/decide/changed_on_both.py": {
+    "git_theta_ext/git/operations.py": {
         "git branch -a": "test_advice_merging.test_a_branch_that_is_none",
     },
     "git_theta_ext/merge/conflicts/explain.py": {
