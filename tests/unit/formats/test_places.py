@@ -59,7 +59,14 @@ def layouts(draw: st.DrawFn) -> Layout:
 def test_offsets_count_from_the_first_byte() -> None:
     layout = Layout(
         "test",
-        (Literal(b"header"), Span(SMALL), Crc32(0, 2), Literal(b""), SerializationId(()), Span(SMALL)),
+        (
+            Literal(b"header"),
+            Span(SMALL),
+            Crc32(0, 2),
+            Literal(b""),
+            SerializationId(()),
+            Span(SMALL),
+        ),
     )
     assert [offset for offset, _ in placed(layout)] == [0, 6, 36, 40, 40, 60]
     assert tuple(segment for _, segment in placed(layout)) == layout.segments
