@@ -207,7 +207,7 @@ class TestDamage:
         planted = replace(weight, blocks=(replace(block, chain=other.chain),))
         out: list[bytes] = []
         smudger = Smudger(replace(manifest, entries=(bias, planted)), blocks)
-        with pytest.raises(CorruptObjectError, match="^weight: "):
+        with pytest.raises(CorruptObjectError, match=r"^weight: "):
             smudger.write(lambda data: out.append(bytes(data)))
         assert (WEIGHT + 1).tobytes() not in b"".join(out)
 
