@@ -357,6 +357,13 @@ class TestTheFingerprint:
             seen.add(self.of(repository))
             assert len(seen) == number
 
+    def test_changes_with_the_index_at_a_path_that_no_filter_has(
+        self, repository: InMemory
+    ) -> None:
+        before = self.of(repository, "untracked.pt")
+        repository.stage("untracked.pt", manifest(entry("w")))
+        assert self.of(repository, "untracked.pt") != before
+
     def test_is_another_for_another_path(self, repository: InMemory) -> None:
         repository.commit(a=manifest(entry("w")), b=manifest(entry("v")))
         assert self.of(repository, A) != self.of(repository, B)

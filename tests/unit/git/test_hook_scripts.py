@@ -36,6 +36,15 @@ exit {status}
 """
 
 
+_AGAIN = """\
+#!/bin/sh
+test "$DEPTH" = xxx && exit 9
+export DEPTH="x$DEPTH"
+exec "{hook}" "$@"
+"""
+"""Starts the hook that starts it; not for ever, if nothing else ends that."""
+
+
 class Folder:
     """A folder of hooks, and what was run from it."""
 
@@ -168,10 +177,9 @@ class TestPrePush:
     def test_one_that_chains_and_is_chained_runs_once(self, folder: Folder) -> None:
         """Another tool may have moved our file, put its own there, and been chained by us."""
         hook = own(folder, "pre-push")
-        again = folder.path / f"pre-push{CHAINED}"
-        again.write_text(f'#!/bin/sh\nexec "{hook}" "$@"\n')
-        again.chmod(0o755)
+        again = folder.hook(f"pre-push{CHAINED}", _AGAIN.format(hook=hook))
         assert folder.run(hook, "origin", stdin=REFS).returncode == 0
+        assert again.exists()
         assert len([one for one in folder.said() if one.startswith("ours")]) == 1
         # Another push, from within the first one, is not the same.
         inside = {"GIT_THETA_IN_PRE_PUSH": "of another push"}
@@ -229,7 +237,7 @@ class TestAfterwards:
 
     def test_one_that_chains_and_is_chained_runs_once(self, folder: Folder) -> None:
         hook = own(folder, "post-merge")
-        again = folder.hook(f"post-merge{CHAINED}", f'#!/bin/sh\nexec "{hook}" "$@"\n')
+        again = folder.hook(f"post-merge{CHAINED}", _AGAIN.format(hook=hook))
         assert folder.run(hook, "0").returncode == 0
         assert again.exists()
         assert len(folder.said()) == 1

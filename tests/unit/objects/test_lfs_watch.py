@@ -76,4 +76,5 @@ def test_standing_still_ends_it_after_a_time(
         watch.tick()
     moment[0] = 1e9
     forever.tick()
+    moment[0] = 2e9
     forever.tick()

@@ -205,6 +205,9 @@ def test_a_ref_that_the_push_itself_moves_is_left_alone(
     add(repository, remote, TWO, all_sent=[ONE, THREE], moved=[REF])
     assert published(remote) == {ONE}
     assert published(remote, REFS[1]) == {ONE, TWO, THREE}
+    # Again, where the next one is there already: it may lack what the first one names.
+    add(repository, remote, TWO, all_sent=[BESIDE], moved=[REF])
+    assert published(remote, REFS[1]) == {ONE, TWO, THREE, BESIDE}
     add(repository, remote, TWO, moved=REFS)
     assert remote.git("for-each-ref", "--format=%(refname)").split() == list(REFS[:2])
 
