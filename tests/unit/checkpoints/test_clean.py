@@ -23,6 +23,7 @@ from git_theta_ext.core.errors import (
 )
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.formats.layout.source import BytesSource, FileSource
+from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks, Fetch
@@ -44,17 +45,18 @@ class Committed(Predecessors):
     """What HEAD and the index hold of the one path that there is."""
 
     def __init__(self, *versions: bytes) -> None:
+        super().__init__(Repository(Path(), Path(), Path(), None))
         self.versions = [parse_manifest(version) for version in versions]
 
     def for_path(self, path: str, tensors: Collection[TensorInfo]) -> PathPredecessors:
         return PathPredecessors(self.versions, self.versions, tensors, self)
 
-    @property
-    def known_blocks(self) -> dict[tuple[str, str], Block]:
-        return {}
+    def known_block(self, key: tuple[str, str]) -> Block | None:
+        return None
 
-    @property
-    def blocks_by_form(self) -> dict[tuple[str, int, int], list[Block]]:
+    def blocks_byform_of(
+        self, forms: Iterable[tuple[str, int, int]]
+    ) -> dict[tuple[str, int, int], list[Block]]:
         return {}
 
     @property
@@ -307,6 +309,10 @@ class TestRemembered:
         path = tmp_path / NAME
         path.write_bytes(safetensors(MODEL))
         return path
+
+    @pytest.fixture(autouse=True)
+    def _of_any_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(clean, "WORTH_REMEMBERING", 0)
 
     def answer(self, store: Store, path: Path, *before: bytes) -> bytes | None:
         with FileSource(path) as source:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from git_theta_ext.checkpoints import predecessors
 from git_theta_ext.checkpoints.predecessors import PathPredecessors, Predecessors
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.git.repository import IndexEntry, Repository
-from git_theta_ext.manifest.model import Block, Entry, Manifest
+from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.manifest.text import manifest_bytes
 from tests.scenarios.manifests import block, entry, manifest
 
@@ -48,8 +49,9 @@ class InMemory(Repository):
             if head == "HEAD" and all(one.path != path for one in self.entries):
                 self.stage(path, content)
 
-    def revisions_in_progress(self) -> list[str]:
-        return list(self.heads)
+    @property
+    def reads_within_process(self) -> bool:
+        return True
 
     def tracked(self) -> list[IndexEntry]:
         return [one for one in self.entries if not one.path.startswith("untracked")]
@@ -74,8 +76,10 @@ class InMemory(Repository):
 
 
 @pytest.fixture
-def repository() -> InMemory:
-    return InMemory()
+def repository(monkeypatch: pytest.MonkeyPatch) -> InMemory:
+    made = InMemory()
+    monkeypatch.setattr(predecessors, "revisions_in_progress", lambda found: list(found.heads))
+    return made
 
 
 def tensors(*entries: Entry) -> list[TensorInfo]:
@@ -147,7 +151,6 @@ class TestWhatThePathHas:
         for _ in range(2):
             assert len(list(found.manifests(A))) == 2
             assert not list(found.manifests(B))
-            found.for_path(A, []).stored("w", 0, "0" * 64, "F32")
         assert len(repository.read) == len(set(repository.read)) == 2
 
 
@@ -376,7 +379,7 @@ def test_the_work_tree_is_the_repositorys(repository: InMemory) -> None:
 def test_blocks_are_gathered_from_all_tracked_paths(repository: InMemory) -> None:
     repository.commit(a=manifest(entry("w", 1)), b=manifest(entry("w", 2)))
     repository.stage("untracked.pt", manifest(entry("w", 3)))
-    known = Predecessors(repository).known_blocks
-    tensors = [key for key in known if key[1] != "skeleton"]
-    assert tensors == [(entry("w", label).blocks[0].sha256, "F32") for label in (1, 2)]
-    assert all(isinstance(one, Block) and one.sha256 == key[0] for key, one in known.items())
+    found = Predecessors(repository)
+    blocks = [entry("w", label).blocks[0] for label in (1, 2, 3)]
+    known = [found.known_block((one.sha256, "F32")) for one in blocks]
+    assert known == [*blocks[:2], None]

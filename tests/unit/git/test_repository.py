@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.git.operations import revisions_in_progress
 from git_theta_ext.git.repository import (
     IndexEntry,
     Repository,
     any_commit_here,
-    file_mode_at,
     git_hash,
-    is_file_at,
     scratch_objects,
     skips_smudge,
 )
+from git_theta_ext.git.trees import file_mode_at, is_file_at
 from tests.scenarios.repositories import Repo
 
 ODD_NAMES = ["é.pt", "[x].pt", "-dash.pt", "a b.pt"]
@@ -261,7 +261,7 @@ class TestTheIndex:
 class TestRevisions:
     def test_before_the_first_commit_there_is_none(self, plain: Repo) -> None:
         for found in (Repository.discover(plain.path), Repository.discover_quickly(plain.path)):
-            assert found.revisions_in_progress() == []
+            assert revisions_in_progress(found) == []
             assert found.resolve("HEAD") is None
         assert Repository.discover(plain.path).branch("HEAD") == "refs/heads/main"
 
@@ -271,7 +271,7 @@ class TestRevisions:
         for name in ("MERGE_HEAD", "REBASE_HEAD", "FETCH_HEAD"):
             (plain.path / ".git" / name).write_text(f"{commit}\n")
         found = Repository.discover(plain.path)
-        assert found.revisions_in_progress() == ["HEAD", "MERGE_HEAD", "REBASE_HEAD"]
+        assert revisions_in_progress(found) == ["HEAD", "MERGE_HEAD", "REBASE_HEAD"]
 
     def test_names_of_revisions(self, plain: Repo) -> None:
         plain.write("f", b"x")
