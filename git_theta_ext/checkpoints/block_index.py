@@ -200,7 +200,7 @@ class TensorIndex:
             return None
         if wanted in self._names:
             return self._names[wanted]
-        least = max(1, len(wanted) // 2)
+        least = (len(wanted) + 1) // 2
         # Whatever has that many of them has one of any `len - least + 1`: of the rarest, too.
         rarest = sorted(wanted, key=lambda trait: len(self._having.get(trait, ())))
         counts: Counter[int] = Counter()

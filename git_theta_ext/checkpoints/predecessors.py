@@ -262,7 +262,7 @@ class Predecessors:
     def _known(self) -> BlockIndex:
         return BlockIndex(self._texts(self._everything), self._text)
 
-    def blocks_byform_of(self, forms: Iterable[Form]) -> dict[Form, list[Block]]:
+    def blocks_by_form(self, forms: Iterable[Form]) -> dict[Form, list[Block]]:
         """A few blocks of any tracked checkpoint, by what they look like; thread-safe."""
         with self._lock:
             return self._by_form.find(forms)
@@ -367,7 +367,7 @@ class PathPredecessors:
         """Blocks of the forms that tensors without a predecessor have."""
         before: Mapping[str, Entry] = self._committed[0] if self._committed else {}
         alone = [tensor for tensor in self._tensors if tensor.name not in before]
-        return self._everything.blocks_byform_of(
+        return self._everything.blocks_by_form(
             form_of(tensor, position)
             for tensor in alone
             for position in range(sum(1 for _ in cut(tensor)))

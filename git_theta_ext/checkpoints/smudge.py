@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,12 @@ def _match(segments: Sequence[skeleton.SkeletonSegment], manifest: Manifest) -> 
                 f"the file's structure has a tensor {name!r} that the manifest does not list",
                 hint=advice.OTHER_VERSION,
             )
+    if len(set(spans)) != len(spans):
+        twice = next(name for name, count in Counter(spans).items() if count > 1)
+        raise ManifestError(
+            f"the file's structure has the tensor {twice!r} more than once",
+            hint=advice.OTHER_VERSION,
+        )
     if len(spans) != len(entries):
         extra = sorted(set(entries) - set(spans))[0]
         raise ManifestError(

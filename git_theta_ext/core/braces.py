@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from git_theta_ext.core.names import natural_key
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+"""A number as it would be written again: `01` is a name of its own."""
 
 _MAX_CHOICES = 6
 """Alternatives listed between braces; more are counted."""
@@ -51,7 +55,7 @@ def _choices(part: frozenset[str]) -> str:
     names = sorted(part, key=natural_key)
     if len(names) == 1:
         return names[0]
-    if all(name.isdecimal() and name.isascii() for name in names):
+    if all(_NUMBER.fullmatch(name) for name in names):
         return "{" + ",".join(_runs([int(name) for name in names])) + "}"
     more = [f"… {len(names) - _MAX_CHOICES} more"] if len(names) > _MAX_CHOICES else []
     return "{" + ",".join([*names[:_MAX_CHOICES], *more]) + "}"

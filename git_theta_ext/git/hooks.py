@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from git_theta_ext.core import files
-from git_theta_ext.core.errors import RepositoryError, StoreError
+from git_theta_ext.core.errors import RepositoryError, StoreError, UsageError
+from git_theta_ext.core.text import printable
 from git_theta_ext.git import launch
 from git_theta_ext.git.hook_scripts import (
     CHAINED,
@@ -202,7 +203,12 @@ def hooks_folder(repository: Repository) -> Path:
         return repository.common_dir / "hooks"
     # Git runs hooks at the top of the work tree, and a relative path counts from there.
     base = repository.work_tree or repository.git_dir
-    return Path(os.path.normpath(base / Path(configured).expanduser()))
+    try:
+        return Path(os.path.normpath(base / Path(configured).expanduser()))
+    except RuntimeError as error:
+        raise UsageError(
+            f"core.hooksPath is {printable(configured)}: there is no such user"
+        ) from error
 
 
 def _is_own(repository: Repository, folder: Path) -> bool:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.store import Store
 
@@ -14,7 +16,11 @@ _STORES: WeakKeyDictionary[Repository, Store] = WeakKeyDictionary()
 
 
 def store_of(repository: Repository) -> Store:
-    """The object store of a repository; `theta.storage` may name another folder."""
+    """The object store of a repository; `theta.storage` may name another folder.
+
+    Raises:
+        UsageError: it names the folder of a user who is not there.
+    """
     if repository not in _STORES:
         _STORES[repository] = _open(repository)
     return _STORES[repository]
@@ -24,7 +30,12 @@ def _open(repository: Repository) -> Store:
     root = repository.common_dir / "theta"
     configured = repository.quick_setting("theta.storage", root)
     if configured:
-        root = repository.common_dir / Path(configured).expanduser()
+        try:
+            root = repository.common_dir / Path(configured).expanduser()
+        except RuntimeError as error:
+            raise UsageError(
+                f"theta.storage is {printable(configured)}: there is no such user"
+            ) from error
     verified = repository.common_dir / "theta" / "verified"
     return Store(root, _alternates(repository), verified=verified)
 

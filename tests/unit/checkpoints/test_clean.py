@@ -54,7 +54,7 @@ class Committed(Predecessors):
     def known_block(self, key: tuple[str, str]) -> Block | None:
         return None
 
-    def blocks_byform_of(
+    def blocks_by_form(
         self, forms: Iterable[tuple[str, int, int]]
     ) -> dict[tuple[str, int, int], list[Block]]:
         return {}

@@ -138,6 +138,14 @@ class TestAStructureOfAnotherVersion:
         with pytest.raises(ManifestError, match="tensor 'weight' that the manifest does not list"):
             Smudger(fewer, blocks)
 
+    @pytest.mark.parametrize("listed", [("a",), ("a", "b")])
+    def test_that_has_a_tensor_twice(self, blocks: Blocks, listed: tuple[str, ...]) -> None:
+        twice = skeleton.Skeleton((skeleton.SpanRef("a"), skeleton.SpanRef("a")))
+        entries = tuple(entry(name, shape=(1,)) for name in listed)
+        made = Manifest("made", blocks.write_bytes(skeleton.encode(twice)), entries)
+        with pytest.raises(ManifestError, match="has the tensor 'a' more than once"):
+            Smudger(made, blocks)
+
     def test_that_has_a_tensor_less(self, blocks: Blocks) -> None:
         manifest = stored(blocks, DATA)
         more = replace(manifest, entries=(*manifest.entries, entry("zz", shape=(1,))))

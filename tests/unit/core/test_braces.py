@@ -44,6 +44,9 @@ def _range(item: str) -> list[str]:
         # All four corners are there, then only three of them.
         (["0.q", "0.v", "1.q", "1.v"], ["{0,1}.{q,v}"]),
         (["0.q", "0.v", "1.q"], ["{0,1}.q", "0.v"]),
+        # Zeros before a number are a part of the name.
+        (["b.01.w", "b.02.w"], ["b.{01,02}.w"]),
+        (["b.1", "b.01"], ["b.{01,1}"]),
         # Nothing in common, or another depth.
         (["a.b", "c.d"], ["a.b", "c.d"]),
         (["a", "a.b", "c"], ["{a,c}", "a.b"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git import hooks
 from git_theta_ext.git.hook_scripts import HOOKS, by_hand, is_ours, script, shared_script
 from git_theta_ext.git.repository import Repository
@@ -42,6 +43,10 @@ def warned(repository: Repository) -> list[str]:
 
 
 class TestTheFolder:
+    def test_is_none_where_there_is_no_such_user(self, top: Path) -> None:
+        with pytest.raises(UsageError, match="~nobody-here/x: there is no such user"):
+            hooks.hooks_folder(Configured(top, core_hooksPath="~nobody-here/x"))
+
     @pytest.mark.parametrize(
         ("setting", "folder", "own"),
         [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
@@ -68,6 +69,11 @@ def test_a_setting_names_another_folder(
     git_dir: Path, tmp_path: Path, setting: str | None, root: str
 ) -> None:
     assert store_of(Configured(git_dir, setting)).root == tmp_path / root
+
+
+def test_the_folder_of_a_user_who_is_not_there(git_dir: Path) -> None:
+    with pytest.raises(UsageError, match="~nobody-here/x: there is no such user"):
+        store_of(Configured(git_dir, "~nobody-here/x"))
 
 
 def test_an_absolute_setting_counts_as_it_is(git_dir: Path, tmp_path: Path) -> None:
