@@ -58,6 +58,23 @@ def test_resolve_without_a_strategy_says_how_to_take_it(stopped: Repo) -> None:
     assert "Changes to be committed" in do(stopped, only(said.decode(), "git status"))
 
 
+@pytest.mark.parametrize("others", [("third",), ("side", "third")])
+def test_a_merge_does_not_begin_before_another_is_concluded(
+    stopped: Repo, others: tuple[str, ...]
+) -> None:
+    stopped.git("branch", "third", "side~1")
+    stopped.run("git", "merge", "side", ok=(1,))
+    words = ("git", "theta", "merge", *others, "--strategy", "average")
+    said = stopped.run(*words, ok=(10,)).stderr.decode()
+    assert "git merge --abort" in do(stopped, only(said, "git status"))
+    assert stopped.status() == f'UU "{NAME}"\n'
+    stopped.theta("resolve", NAME, "--strategy", "theirs")
+    stopped.git("add", NAME)
+    stopped.run(*words, ok=(10,))  # settled, and not yet committed
+    stopped.git("commit", "-q", "-m", "merge")
+    assert stopped.git("rev-list", "--count", "--merges", "HEAD").strip() == "1"
+
+
 @pytest.mark.parametrize("way", ["git add", "git rm"])
 def test_deleted_on_one_side(repo: Repo, way: str) -> None:
     repo.write(NAME, st(BASE))

@@ -256,6 +256,16 @@ def test_the_driver_leaves_it_to_a_verb_and_says_to_which(repo: Repo) -> None:
     assert repo.status() == ""
 
 
+def test_what_another_merge_left_open_is_not_settled_by_the_next(repo: Repo) -> None:
+    grown(repo)
+    repo.git("branch", "third", "side~1")
+    repo.git("config", "theta.merge.strategy", "average,rank=grow")
+    repo.run("git", "merge", "side", ok=(1,))
+    before = repo.git("rev-parse", "HEAD"), repo.status()
+    repo.run("git", "theta", "merge", "third", ok=(10,))
+    assert (repo.git("rev-parse", "HEAD"), repo.status()) == before
+
+
 def test_only_what_both_trained_grows(repo: Repo) -> None:
     """The other module stays as its side has it, and is told apart by a pattern."""
     pairs = {0: (4, 8.0), 1: (4, 8.0), 2: (4, 8.0)}

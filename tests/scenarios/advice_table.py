@@ -102,6 +102,7 @@ RUN: dict[str, dict[str, str]] = {
         "git theta help VERB shows the options of a command.": "test_advice_reading.test_verbs_that_are_none",
     },
     "git_theta_ext/cli/verbs/merge.py": {
+        "git status shows how to conclude it, and how to take it back": "test_advice_merging.test_a_merge_does_not_begin_before_another_is_concluded",
         "to go on: git theta resolve {place} --strategy {found[0]}": "test_merge_sharded.test_a_conflict_is_resolved_for_the_whole_model",
         "git theta merge {args.other} --tune 'python evaluate.py {checkpoint}'": "test_merge_command.test_tuning_without_a_command_says_how_one_is_given",
         "git theta allow (or, this once: --allow-evaluation)": "test_allow.test_it_does_not_run_before_it_was_allowed",

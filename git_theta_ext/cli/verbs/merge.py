@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     choice = choice_of(args)
     if not args.plan:
         installation.require(repository, "filter.theta.process", "merge.theta.driver")
+        _require_nothing_under_way(repository)
     branches = Branches.find(repository, args.others) if len(args.others) > 1 else None
     if branches is not None and len(branches.commits) < 3 and "HEAD" in branches.names:
         # Of several names one branch is left that HEAD does not contain, if any: Git's own merge.
@@ -116,6 +117,21 @@ def run(args: argparse.Namespace) -> int:
     if models:
         return _merge_models(repository, args, choice, heads, sorted(models, key=natural_key))
     return _merge(repository, args, choice)
+
+
+def _require_nothing_under_way(repository: Repository) -> None:
+    """Refuse to begin where Git would, before what another merge left is taken for this one's.
+
+    Raises:
+        RepositoryError: a merge or a pick is not concluded, or a path is in conflict.
+    """
+    heads = ("MERGE_HEAD", "CHERRY_PICK_HEAD")
+    started = any((repository.git_dir / name).exists() for name in heads)
+    if started or repository.git("ls-files", "--unmerged", "-z"):
+        raise RepositoryError(
+            "nothing was merged: an earlier merge is not concluded, or files are in conflict",
+            hint="git status   shows how to conclude it, and how to take it back",
+        )
 
 
 def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | None) -> int:
