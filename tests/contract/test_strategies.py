@@ -301,6 +301,7 @@ def test_numbers_are_rounded_once(name: str) -> None:
     ("choice", "message"),
     [
         (Choice("tise"), "unknown merge strategy 'tise'; known: ours, theirs"),
+        (Choice("zeros"), "regmean, conflict, zero\n  hint: did you mean: zero"),
         (Choice("ties", (("densty", 0.2),)), "ties has no parameter 'densty'; it has: density"),
         (Choice("ties", (("density", 1.5),)), "density takes a number from 0 to 1, not 1.5"),
         (Choice("ties", (("density", "x"),)), "density takes a number from 0 to 1, not 'x'"),

@@ -269,6 +269,9 @@ TABLE: tuple[Strategy, ...] = (
 )  # fmt: skip
 """Every strategy, in the order in which the documentation lists them."""
 
+WITHOUT_VALUES = ("conflict", "zero")
+"""What can be chosen, too, and computes nothing from the sides: leave open, reset to zeros."""
+
 
 @cache
 def _by_name() -> dict[str, Strategy]:
@@ -283,9 +286,10 @@ def get(name: str) -> Strategy:
     """
     found = _by_name().get(name)
     if found is None:
-        near = nearest(name, _by_name())
+        known = (*_by_name(), *WITHOUT_VALUES)
+        near = nearest(name, known)
         raise UsageError(
-            f"unknown merge strategy {name!r}; known: {', '.join(_by_name())}",
+            f"unknown merge strategy {name!r}; known: {', '.join(known)}",
             hint=None if near is None else f"did you mean: {near}",
         )
     return found
@@ -303,7 +307,7 @@ def check(choice: Choice) -> Choice:
     Raises:
         UsageError: they do not.
     """
-    if choice.strategy in ("conflict", "zero"):
+    if choice.strategy in WITHOUT_VALUES:
         if choice.settings:
             raise UsageError(f"{choice.strategy} has no parameters")
     else:
