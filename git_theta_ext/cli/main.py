@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("show", "show a version of a checkpoint, or one of its tensors"),
     "du": ("du", "show what each version and tensor takes in the store"),
     "cat": ("cat", "write one tensor to standard output as .npy"),
-    "export": ("export", "write tensors of a version to a safetensors, npz or pt file"),
+    "export": ("export", "write tensors of a version to a safetensors, pt, npz or gguf file"),
     "merge": ("merge", "merge a branch with a strategy, show the plan, or find the best merge"),
     "resolve": ("resolve", "settle what a merge left open in a checkpoint"),
     "mergetool": ("mergetool", "settle what a merge left open, in the terminal"),

@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the parser of `add`."""
     parser = subparsers.add_parser(
         "add",
-        help="apply an adapter to a committed checkpoint and stage the result",
+        help="apply an adapter (LoRA, IA3, sparse) to a committed checkpoint",
         description="Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to "
         "the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage "
         "it. The store keeps the adapter's own factors. Checkpoints without an adapter are added "

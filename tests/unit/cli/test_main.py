@@ -34,6 +34,15 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("name", program.VERBS)
+def test_the_overview_says_of_a_verb_what_the_verb_says(name: str) -> None:
+    module, text = program.VERBS[name]
+    subparsers = argparse.ArgumentParser().add_subparsers()
+    importlib.import_module(f"git_theta_ext.cli.verbs.{module}").add_parser(subparsers)
+    (own,) = (action.help for action in subparsers._choices_actions if action.dest == name)
+    assert own == text
+
+
+@pytest.mark.parametrize("name", program.VERBS)
 def test_every_verb_has_a_module_with_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main([name, "-h"]) == 0
     assert f"usage: git theta {name}" in capsys.readouterr().out
