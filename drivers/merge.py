@@ -15,11 +15,12 @@ from pathlib import Path
 
 from git_theta_ext.checkpoints.converted import manifest_of
 from git_theta_ext.core import files
+from git_theta_ext.core.advice import word
 from git_theta_ext.core.errors import ManifestError, ThetaError
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.drivers.operation import heads_of, merged_head, operation
-from git_theta_ext.git.paths import add_options
+from git_theta_ext.git.paths import add_options, where_git_was_started
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import manifest_bytes
@@ -57,6 +58,9 @@ def _run(arguments: Sequence[str]) -> int:
     except (ThetaError, OSError) as error:
         why = paragraph(str(error))
         print(f"git-theta: {printable(path)}: cannot merge: {why}", file=sys.stderr)
+        if not nested:
+            name = word(where_git_was_started(path))
+            print(f"  when that is mended, to merge it: git theta resolve {name}", file=sys.stderr)
         return _FAILED
     if merged.open and not nested:
         options = add_options(Repository.discover())

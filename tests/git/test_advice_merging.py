@@ -34,6 +34,19 @@ def test_a_conflict(stopped: Repo, folder: str) -> None:
     assert stopped.status() == ""
 
 
+@pytest.mark.parametrize("folder", [".", "sub folder"])
+def test_what_could_not_be_merged_is_merged_later(repo: Repo, folder: str) -> None:
+    branches(repo, st(BASE), st(BASE, OURS), st(BASE, THEIRS), NAME)
+    repo.git("config", "theta.merge.strategy", "avrage")
+    words = ("sh", "-c", f'cd "{folder}" && git merge side')
+    said = repo.run(*words, ok=(1,)).stderr.decode()
+    resolve = only(said, "theta resolve")
+    repo.git("config", "theta.merge.strategy", "theirs")
+    do(repo, only(do(repo, resolve, folder), "git add"), folder)
+    assert (repo.path / NAME).read_bytes() == st(BASE, THEIRS)
+    repo.git("commit", "-q", "-m", "merge")
+
+
 def test_what_is_open_is_listed_to_the_end(repo: Repo) -> None:
     names = [f"layer.{number}.weight" for number in range(40)]
     versions = [{name: np.full(300, float(n), np.float32) for name in names} for n in range(3)]

@@ -131,6 +131,17 @@ def test_what_git_lfs_tracked_before_can_be_untracked(repo: Repo) -> None:
     assert "filter=theta" in text
 
 
+def test_untrack_gives_the_pattern_back_to_git_lfs(repo: Repo) -> None:
+    lfs(repo)
+    repo.write(NAME, st(BASE))
+    repo.theta("track", "*.safetensors")
+    repo.commit("by tensor")
+    text = repo.theta("untrack", "*.safetensors")
+    assert "in Git again" not in text
+    do(repo, only(text, "renormalize") + " .")  # this end was taken for that of a sentence
+    assert repo.blob(f":{NAME}").startswith(b"version https://git-lfs")
+
+
 def test_track_advises_what_stages_the_patterns(repo: Repo) -> None:
     do(repo, take(repo, "git", "theta", "track", "*.onnx", has="git add"))
     assert b"*.onnx filter=theta" in repo.blob(":.gitattributes")

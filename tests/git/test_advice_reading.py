@@ -62,8 +62,9 @@ def test_a_name_that_cannot_be_shown_is_not_given_for_pasting(repo: Repo) -> Non
 
 
 def test_diff_of_a_tensor_that_is_not_there(two: Repo) -> None:
-    advice = take(two, "git", "theta", "diff", "HEAD~1", "HEAD", "--tensor", "nope")
-    assert QUERY in do(two, advice.replace("--name-only", "--name-only HEAD~1 HEAD"))
+    for words in (["HEAD~1", "HEAD"], ["HEAD~1", "--", NAME], ["--cached", "HEAD~1"],
+                  [f"HEAD~1:{NAME}", f":{NAME}"]):  # fmt: skip
+        assert QUERY in do(two, take(two, "git", "theta", "diff", "--tensor", "nope", *words))
 
 
 def test_diff_of_what_is_neither_a_revision_nor_a_file(two: Repo) -> None:

@@ -70,7 +70,7 @@ RUN: dict[str, dict[str, str]] = {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
     "git_theta_ext/cli/verbs/diff.py": {
-        "git theta diff --name-only lists some": "test_advice_reading.test_diff_of_a_tensor_that_is_not_there",
+        "git theta diff --name-only{_compared(args)} lists some": "test_advice_reading.test_diff_of_a_tensor_that_is_not_there",
         "outside a repository: git theta diff FILE FILE": "test_advice_reading.test_diff_outside_of_a_repository",
         "git theta diff REV:FILE REV:FILE compares two files of two revisions": "test_advice_reading.test_diff_of_what_is_neither_a_revision_nor_a_file",
         "git theta diff [REV [REV]] FILE": "test_advice_reading.test_diff_of_what_is_neither_a_revision_nor_a_file",
@@ -180,6 +180,7 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/cli/verbs/untrack.py": {
         "Now run: git add .gitattributes": "test_advice_moving_in.test_track_advises_what_stages_the_patterns",
+        "To store the files by git-lfs, whose line counts again: git add --renormalize .": "test_advice_moving_in.test_untrack_gives_the_pattern_back_to_git_lfs",
         "To store the files themselves in Git again: git add --renormalize .": "test_advice.test_untrack_advises_how_to_store_the_file_itself_again",
     },
     "git_theta_ext/checkpoints/contents.py": {
@@ -298,6 +299,7 @@ RUN: dict[str, dict[str, str]] = {
         "hint: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
     },
     "drivers/merge.py": {
+        "when that is mended, to merge it: git theta resolve {name}": "test_advice_merging.test_what_could_not_be_merged_is_merged_later",
         "git-theta-merge is started by Git; see: git theta help install": "test_advice_reading.test_a_driver_that_is_started_by_hand",
     },
     "drivers/post_hook.py": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
                 comparison = with_spectra(comparison, pair.old, pair.new, sketched=args.spectrum)
         if comparison.changes or (comparison.differs and not args.tensor):
             found.append((pair.path, comparison))
-    _check_tensors(names, args.tensor)
+    _check_tensors(names, args)
     compared = None
     if args.format in ("markdown", "html") and asked.kind == "revisions" and asked.first:
         compared = between(Repository.discover(), asked.first)
@@ -115,17 +116,26 @@ def _work_tree() -> Path | None:
         return None  # two files outside of any repository
 
 
-def _check_tensors(names: set[str], wanted: list[str]) -> None:
+def _check_tensors(names: set[str], args: argparse.Namespace) -> None:
     """Where something was compared, a pattern that fits no tensor of it is a mistake.
 
     Raises:
         UsageError: there is one.
     """
-    for pattern in wanted if names else ():
+    for pattern in args.tensor if names else ():
         if not patterns.select(names, [pattern]):
             raise UsageError(
-                f"no tensor matches {pattern!r}", hint="git theta diff --name-only   lists some"
+                f"no tensor matches {pattern!r}",
+                hint=f"git theta diff --name-only{_compared(args)}   lists some",
             )
+
+
+def _compared(args: argparse.Namespace) -> str:
+    """What was compared, to be typed again after a blank."""
+    options = {"--cached": args.cached, "--no-index": args.no_index}
+    words = [name for name, given in options.items() if given]
+    words += [shlex.quote(one) if printable(one) == one else "FILE" for one in args.revisions]
+    return "".join(f" {one}" for one in words)
 
 
 @dataclass(frozen=True, slots=True)

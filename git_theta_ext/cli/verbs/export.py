@@ -40,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
     target = Path(args.output)
     container = args.to or container_of(target.name)
     if container is None:
-        raise UsageError(f"{args.output} does not tell which container is meant", hint="add: --to")
+        raise UsageError(
+            f"{args.output} does not tell which container is meant",
+            hint=f"add one of: {', '.join(f'--to {name}' for name in BUILDERS)}",
+        )
     repository = Repository.discover()
     checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
     names = patterns.select(checkpoint, args.tensors) if args.tensors else list(checkpoint)

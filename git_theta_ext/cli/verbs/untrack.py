@@ -45,8 +45,18 @@ def run(args: argparse.Namespace) -> int:
         print(f'"{shown}" is not tracked by .gitattributes in this folder{elsewhere}')
     if content != before:
         write(repository, content)
-        print(
-            "Now run: git add .gitattributes\n"
-            "To store the files themselves in Git again: git add --renormalize ."
-        )
+        print("Now run: git add .gitattributes")
+        if _lfs_takes_over(before, content):
+            print("To store the files by git-lfs, whose line counts again: git add --renormalize .")
+        else:
+            print("To store the files themselves in Git again: git add --renormalize .")
     return code
+
+
+def _lfs_takes_over(before: bytes, after: bytes) -> bool:
+    """Whether git-lfs gets a pattern back whose line for us was removed."""
+    removed = {*attributes.tracked(before)} - {*attributes.tracked(after)}
+    left = {
+        line.pattern: line.filter for line in attributes.lines(after) if line.filter is not None
+    }
+    return any(left.get(pattern) == "lfs" for pattern in removed)
