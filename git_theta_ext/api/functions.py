@@ -112,6 +112,8 @@ def commit(
 
     A path that ends in `.pt`, `.pth`, `.npz` or `.gguf` is a file of that container, any other a
     safetensors file. Where `parent` is a branch, it moves. The work tree and the index stay.
+    So where that branch is checked out, `git status` shows the commit as undone, and the next
+    `git commit -a` would undo it: `git restore --staged --worktree -- PATH` takes it over.
 
     Args:
         tensors: NumPy arrays or torch tensors by name, in the order in which they are to stand in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,19 @@ def test_a_commit_without_a_work_tree(versions: Repo) -> None:
     data = (versions.path / "new/trained.safetensors").read_bytes()
     assert data == safetensors(arrays, {"by": "api"})
     assert (versions.path / NAME).exists()
+
+
+def test_a_commit_on_the_branch_that_is_checked_out_is_taken_over_as_documented(
+    versions: Repo,
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/api.md").read_text("utf-8")
+    (command,) = re.findall(r"To take it over: `([^`]+)`", page)
+    made = theta.commit({"w": np.ones(3)}, NAME, message="m", repository=versions.path)
+    assert versions.git("rev-parse", "HEAD").strip() == made
+    assert versions.status() == f"M  {NAME}\n"  # as if it were undone, and that were staged
+    versions.run("sh", "-c", command)
+    assert versions.status() == ""
+    assert np.array_equal(theta.open(NAME, repository=versions.path)["w"], np.ones(3))
 
 
 def test_a_commit_of_another_container(versions: Repo) -> None:
