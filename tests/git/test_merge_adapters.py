@@ -149,6 +149,30 @@ def test_the_smaller_rank_of_the_configuration_is_not_taken_for_granted(repo: Re
         assert np.allclose(got, aim, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ((8, 8.0), b"gives them rank 8, not 4"),
+        ((4, 32.0), b"scales their product 4 times as much"),
+        ((4, 8.0), b""),
+    ],
+)
+def test_a_side_without_its_configuration_is_warned_of(
+    repo: Repo, theirs: Pair, said: bytes
+) -> None:
+    """Git takes the configuration of theirs, for only they changed it, and the user our factors."""
+    start(repo, (4, 8), (4, 8), theirs)
+    repo.run("git", "merge", "side", ok=(1,))
+    resolve = ("git", "theta", "resolve", NAME, "--strategy", "ours")
+    done = repo.run(*resolve)
+    assert (said in done.stdout and b"2 modules" in done.stdout) == bool(said)
+    repo.git("checkout", "HEAD", "--", CONFIG)
+    assert b"warning" not in repo.run(*resolve[:4], "--undo", ok=(1,)).stdout
+    assert b"warning" not in repo.run(*resolve).stdout
+    for got, aim in zip(updates(repo), wanted({1: (4, 8.0)}, {1: 1.0}), strict=True):
+        assert np.array_equal(got, aim)
+
+
 def test_the_mergetool_blends_them(repo: Repo) -> None:
     grown(repo)
     assert repo.run("git", "merge", "side", ok=(0, 1)).returncode == 1

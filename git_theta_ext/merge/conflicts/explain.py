@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from git_theta_ext.checkpoints.shards import model_of
 from git_theta_ext.core.advice import word
-from git_theta_ext.core.text import printable
+from git_theta_ext.core.text import plural, printable
 from git_theta_ext.git.paths import where_git_was_started
 from git_theta_ext.merge.combine.values import Measure
 from git_theta_ext.merge.strategies.choice import CONFLICT
@@ -99,6 +100,7 @@ def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
     """What was blended and what the user should know of it; nothing if the merge was exact."""
     blended = [one for one in merged.outcomes if _blended(one)]
     products = [printable(one.note) for one in merged.outcomes if one.note]
+    products += _of_groups(merged.outcomes)
     if not blended:
         return products
     total = sum((one.measure for one in blended if one.measure), Measure())
@@ -109,6 +111,13 @@ def notes(merged: Merged, *, reapplied: bool = False) -> list[str]:
     ]
     lines += _warnings(blended, total, reapplied)
     return lines + products
+
+
+def _of_groups(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """What the groups that were taken from a side warn of: each sentence once, and of how many."""
+    found = Counter(one.decision.warning for one in outcomes if one.decision.warning)
+    for warning, count in found.items():
+        yield f"warning: {plural(count, 'module')}: {printable(warning)}"
 
 
 def advice(measures: Iterable[Measure]) -> list[str]:

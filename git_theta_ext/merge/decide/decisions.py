@@ -43,7 +43,8 @@ class Decision:
     says why a tensor is open. `seed_name` is the name that random strategies are seeded by: the
     first one of tied tensors, so that they stay equal. `leader` is the tensor under whose name the
     coupled group is decided that this one is a member of; empty outside groups. `source` is the
-    tensor that this one stays a copy of, as the side has it that is taken; else empty.
+    tensor that this one stays a copy of, as the side has it that is taken; else empty. `warning` is
+    what the user should know of a group that was taken from a side, at its leader.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Decision:
     seed_name: str = ""
     leader: str = ""
     source: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.checkpoints.adapters.peft_names import module_of
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.decide.blends import Blend, Tables
-from git_theta_ext.merge.decide.scaling import Scale, Scalings, Unknown
+from git_theta_ext.merge.decide.scaling import SETTLE, Scale, Scalings, Unknown
 from git_theta_ext.merge.strategies.choice import Choice
 
 STRATEGIES = ("average", "task-arithmetic", "reapply")
@@ -128,6 +129,38 @@ def plain_alone(
     if any(ratio != 1.0 for ratio in scale.ratios):
         return Unknown("only one of them changed, and the versions scale their product differently")
     return True
+
+
+def other_scaling(
+    members: Sequence[str], tables: Tables, place: int, scalings: Scalings
+) -> str | None:
+    """How the result's settings differ from those of the version that a product is taken from.
+
+    Args:
+        members: of a group of factors.
+        tables: the tensors of ours, of theirs and of the base.
+        place: of the version among them.
+        scalings: what the adapter's configuration says of them.
+
+    Returns:
+        The rank or the factor, as a part of a sentence; None where they are the same.
+    """
+    pair = product_of(members)
+    left = tables[place].get(pair.left) if pair is not None else None
+    if left is None or len(left.tensor.shape) < 2:
+        return None
+    rank = left.tensor.shape[1]
+    ranks = [rank if one == place else None for one in range(len(tables))]
+    scale = scalings.weigh(module_of(left.tensor.name) or left.tensor.name, ranks)
+    if isinstance(scale, Unknown):
+        return scale.why if SETTLE in scale.why else None
+    if scale.rank != rank:
+        return f"{CONFIG} of the merge gives them rank {scale.rank:,}, not {rank:,}"
+    ratio = scale.ratios[place]
+    if ratio != 1.0:
+        times = f"{1 / ratio:.3g}" if ratio else "infinitely many"
+        return f"{CONFIG} of the merge scales their product {times} times as much"
+    return None
 
 
 def _matrices(left: Entry | None, right: Entry | None) -> tuple[TensorInfo, TensorInfo] | None:

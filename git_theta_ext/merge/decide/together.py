@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.merge.decide.blends import Blend
 from git_theta_ext.merge.decide.decisions import Action, Decision, Side, content_of, entries_of
 from git_theta_ext.merge.decide.groups import Group
 from git_theta_ext.merge.decide.kinds import Kind
-from git_theta_ext.merge.decide.products import STRATEGIES, plain_alone, plan_blend
+from git_theta_ext.merge.decide.products import (
+    STRATEGIES,
+    other_scaling,
+    plain_alone,
+    plan_blend,
+)
 from git_theta_ext.merge.decide.scaling import GROWS, Scalings, Unknown
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 
@@ -79,6 +85,7 @@ def settle_groups(
         side = _settle(decisions, group, tables, choose)
         if group.kind == "factors":
             _say_what_blends(decisions, group, tables, choices, scalings)
+            _say_what_scales(decisions, group, tables, side, scalings)
         if group.holds and side is not None:
             settled.side, settled.label = side, group.label
     return settled
@@ -186,6 +193,25 @@ def _say_what_blends(
     elif found:
         more = BLENDS_PRODUCT
     decisions[group.leader] = replace(one, reason=one.reason + more)
+
+
+def _say_what_scales(
+    decisions: dict[str, Decision],
+    group: Group,
+    tables: Versions,
+    side: Side | None,
+    scalings: Scalings,
+) -> None:
+    """Warn of factors taken from a side whose configuration is not the one that the merge has."""
+    one = decisions[group.leader]
+    if side is None or one.action == "open":
+        return
+    why = other_scaling(
+        group.members, [tables[name] for name in SIDES], SIDES.index(side), scalings
+    )
+    if why:
+        warning = f"factors are taken from {side}, but {why}; take {CONFIG} of {side} too"
+        decisions[group.leader] = replace(one, warning=warning)
 
 
 def named_sides(choices: Iterable[Choice]) -> list[Side]:
