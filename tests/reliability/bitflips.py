@@ -73,8 +73,8 @@ def versions() -> list[dict[str, bytes]]:
         found.append({
             "model.safetensors": safetensors({**tensors, **awkward()}, {"step": str(number)}),
             "optimizer.pt": save(value, {"0": rows.tobytes()}),
-            "arrays.npz": npz({"rows": rows, "ids": np.arange(900 + number)}),
-            "blob.bin": random_.bytes(3000) + bytes(range(256)) * (20 + number),
+            "arrays.npz": npz({"rows": rows, "ids": np.arange(140_000 + number)}),
+            "blob.bin": random_.bytes(3000) + bytes(range(256)) * (4200 + number),
             "small.gguf": gguf({"rows": (0, rows.shape, rows.tobytes())}),
         })  # fmt: skip
     return found
