@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    """Answer one call by Git or its difftool; a closed pager is no error."""
     try:
         if len(arguments) == 1:
             print(f"* Unmerged path {printable(arguments[0])}")

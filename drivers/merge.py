@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    """Write the merged manifest over ours; 0: nothing is open, 1: something is."""
     if len(arguments) != 5:
         print("git-theta-merge is started by Git; see: git theta help install", file=sys.stderr)
         return _FAILED

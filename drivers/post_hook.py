@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    """Write the checkpoints that a checkout left as manifests, unless the user switched it off."""
     try:
         repository = Repository.discover()
         if repository.work_tree is None or skips_smudge(repository, os.environ):

@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(arguments: list[str], text: bytes) -> int:
+    """Let the push go on (0) only if every object that it needs is at the remote."""
     try:
         configured = arguments[:1] == [hook_scripts.CONFIGURED]
         arguments = arguments[int(configured) :]
@@ -153,6 +154,13 @@ def run(
     others: Sequence[str] = (),
 ) -> None:
     """Upload what these refs need; what the commits `others` need is not looked at.
+
+    Args:
+        repository: what is pushed from.
+        remote: its name or URL, as Git gives it to hooks.
+        url: where Git pushes to.
+        refs: what is pushed, with what the remote has there.
+        others: full commit ids.
 
     Raises:
         ThetaError: not every object is at the remote.

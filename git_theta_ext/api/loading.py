@@ -172,6 +172,7 @@ def _inside(checkpoint: Checkpoint, targets: list[str]) -> str:
 
 
 def _require_fit(checkpoint: Checkpoint, one: _Filled) -> None:
+    """Refuse a tensor that would not come into the module with its own shape and bits."""
     info, target = checkpoint.info(one.source), one.target
     what = None if is_sharded(target) else unusual(target)
     if is_sharded(target) and (
@@ -217,6 +218,7 @@ def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _copy(module: Any, checkpoint: Checkpoint, filled: list[_Filled]) -> None:
+    """Fill the targets in place; in the module, new tensors replace those on the meta device."""
     checkpoint.check_held(one.source for one in filled if one.target.is_meta)
     checkpoint.fetch([one.source for one in filled])
     made: dict[int, Any] = {}

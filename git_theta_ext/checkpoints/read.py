@@ -266,6 +266,7 @@ class Checkpoint(Mapping[str, Array]):
         return as_array(entry.tensor, self._bytes(entry))
 
     def _bytes(self, entry: Entry) -> NDArray[np.uint8]:
+        """All bytes of a tensor, in memory order; missing objects are fetched first."""
         self.check_held([entry.tensor.name])
         specs = entry.specs()
         self._blocks.ensure(ref for block in entry.blocks for ref in block.chain)

@@ -125,6 +125,12 @@ class Smudger:
     ) -> None:
         """Refuse a file for which there is no room in a folder; see `bounds.check_room`.
 
+        Args:
+            name: what messages call the file.
+            folder: where it goes.
+            certain: it does go there; else a lack of space is only a warning.
+            in_memory: Git holds all of it in memory before it writes.
+
         Raises:
             StoreError: it fits neither the disk, nor (`in_memory`) memory and swap space.
         """
@@ -233,6 +239,12 @@ def write_version(repository: Repository, path: str, manifest: Manifest, blocks:
 
     With `theta.skipSmudge`, or GIT_THETA_SKIP_SMUDGE, the manifest itself is written. A file that
     was there gives its permissions; a link is replaced.
+
+    Args:
+        repository: one with a work tree.
+        path: of the checkpoint, from the top of the work tree.
+        manifest: the version to write.
+        blocks: where its objects are; missing ones are fetched.
 
     Raises:
         StoreError: the file cannot be written, or not there; see `WorkTree`.

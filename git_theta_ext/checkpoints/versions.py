@@ -112,6 +112,7 @@ class FileSide:
             raise
 
     def _index(self, path: Path) -> None:
+        """Make the manifest that the file would have, and note where each block lies in it."""
         layout = read_layout(self._source, path.name, path.parent, (), None)
         self._offsets: dict[Position, int] = {}
         places = list(blocks_of(layout, self._source))
@@ -183,6 +184,10 @@ def read_both(
     """The raw bits of two blocks; what both are made of is read once. Neither is to be written to.
 
     One array for both where they have the same bytes.
+
+    Args:
+        old, new: the two versions.
+        then, now: the block in each of them: what it is, where it lies, and its hash and chain.
     """
     if then[2].sha256 == now[2].sha256 and then[0].dtype == now[0].dtype:
         values = old.read(*then)

@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    """The exit status of a command; our errors, Ctrl-C and a closed pipe give no traceback."""
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -105,6 +106,7 @@ def report(error: ThetaError) -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    """Run the verb that the arguments name, and import no other; its exit status."""
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
     if not arguments:

@@ -132,6 +132,7 @@ def _gguf(source: Source) -> Iterator[tuple[str, str]]:
 
 
 def _gguf_value(window: Window, kind: int, depth: int) -> str:
+    """The value at the window as text; of a long array the first items, and a hash of all."""
     if kind in _GGUF_NUMBERS:
         code = "<" + _GGUF_NUMBERS[kind]
         (value,) = struct.unpack(code, window.take(struct.calcsize(code)))
@@ -237,6 +238,7 @@ def _msgpack(source: Source) -> Iterator[tuple[str, str]]:
 
 
 def _msgpack_value(window: Window, path: tuple[str, ...], depth: int) -> Iterator[tuple[str, str]]:
+    """The numbers and texts below a value, each with its path; binary data is skipped."""
     if depth > _MAX_DEPTH:
         raise FormatError(f"msgpack: nested deeper than {_MAX_DEPTH} at offset {window.position}")
     kind, value = _msgpack_item(window)

@@ -132,6 +132,7 @@ class _Changes:
         cached: bool,
         on_damage: OnDamage | None,
     ) -> None:
+        """Find what changed, file by file, and put the shards of a model together."""
         self._repository = contents.repository
         self._contents = contents
         self._on_damage = on_damage

@@ -121,6 +121,7 @@ class _Machine:
     """All patterns with wildcards as one machine, whose states are made when they are needed."""
 
     def __init__(self, patterns: Sequence[str], where: str) -> None:
+        """`where` tells in errors what the patterns were matched against."""
         self._where = where
         self._literals: dict[str, list[int]] = {}
         self._classes: dict[_Class, list[int]] = {}

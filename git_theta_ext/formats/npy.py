@@ -46,6 +46,11 @@ def layout(source: Source) -> Layout:
 def read_header(source: Source, start: int, stop: int, name: str) -> tuple[int, TensorInfo]:
     """Where the values of an array lie that begins at `start`, and what they are.
 
+    Args:
+        source: the file.
+        start, stop: byte offsets between which the array lies.
+        name: of the tensor.
+
     Raises:
         FormatError: no such header, or the array holds objects.
     """

@@ -41,6 +41,7 @@ def layout(source: Source) -> Layout:
 
 
 def _piece(source: Source, entry: Entry, names: Names) -> Piece | None:
+    """What an archive entry is: the values of an array, opaque bytes if it is large, or None."""
     name = entry.name.removesuffix(_SUFFIX)
     if entry.method == STORED:
         stop = entry.data_offset + entry.size

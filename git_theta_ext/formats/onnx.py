@@ -75,7 +75,14 @@ class _Reader:
         self.external: list[tuple[str, int, TensorInfo]] = []
 
     def message(self, kind: str, start: int, stop: int, owner: str, depth: int) -> None:
-        """Read a message; `owner` names a tensor that has no name of its own."""
+        """Read a message; `owner` names a tensor that has no name of its own.
+
+        Args:
+            kind: a key of `_GRAPHS`, which says what its fields hold.
+            start, stop: byte offsets of the message in the file.
+            owner: the output of the node around it, or a name from further out.
+            depth: how many messages are around it.
+        """
         if depth > limits.ONNX_DEPTH:
             raise BoundError(
                 f"onnx: messages nested deeper than {limits.ONNX_DEPTH} at offset {start}"
@@ -128,6 +135,7 @@ class _Reader:
         return self._source.read(at, length).decode("utf-8", "backslashreplace")
 
     def _tensor(self, start: int, stop: int, owner: str) -> None:
+        """Note a TensorProto between two offsets; `owner` names it if it has no name of its own."""
         tensor = _Tensor()
         self._fields += _FIELDS_OF_TENSOR
         for number, wire, at, length in self._walk(start, stop):

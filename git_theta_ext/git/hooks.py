@@ -245,6 +245,7 @@ def _by_hand(repository: Repository, folder: Path, python: Sequence[str]) -> lis
 
 
 def _ensure_one(path: Path, text: str) -> list[str]:
+    """Have the hook at a path run ours, and keep one that is there; what was done, for the user."""
     wanted = text.encode("utf-8", "surrogateescape")
     found = _read(path)
     if found == wanted:

@@ -39,7 +39,14 @@ def add_options(repository: Repository) -> str:
 
 
 def advise(repository: Repository, text: str, path: str, placeholder: str = "FILE") -> str:
-    """`advice.with_name` of a path from the top of the work tree."""
+    """`advice.with_name` of a path from the top of the work tree.
+
+    Args:
+        repository: one with a work tree.
+        text: the advice.
+        path: from the top of the work tree, with slashes.
+        placeholder: the word of `text` that the path replaces.
+    """
     return advice.with_name(text, from_here(repository, path), placeholder)
 
 

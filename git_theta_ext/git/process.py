@@ -128,6 +128,13 @@ def run_git(
 ) -> bytes:
     """What `git ARGUMENTS` prints when it is run in `cwd`.
 
+    Args:
+        arguments: what follows `git`.
+        cwd: the folder to run it in.
+        stdin: what it reads; None for nothing.
+        env: variables in addition to ours, or in their place.
+        ok: exit statuses that are no failure.
+
     Raises:
         RepositoryError: git cannot be started, or exits with a status that is not in `ok`.
     """
@@ -172,6 +179,13 @@ def run_watched(
     """Run a long `git ARGUMENTS`, calling `tick` five times a second; its status and stderr.
 
     An exception out of `tick` ends the process and is raised on.
+
+    Args:
+        arguments: what follows `git`.
+        cwd: the folder to run it in.
+        stdin: what it reads.
+        env: variables in addition to ours, or in their place.
+        tick: called while it runs.
 
     Raises:
         RepositoryError: git cannot be started.

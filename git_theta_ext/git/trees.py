@@ -70,7 +70,14 @@ def write_tree(repository: Repository, rows: Iterable[Row], env: Mapping[str, st
 
 
 def commit_tree(repository: Repository, tree: str, parents: Sequence[str], message: str) -> str:
-    """A commit of a tree, which no ref names yet."""
+    """The id of a new commit of a tree, which no ref names yet.
+
+    Args:
+        repository: where it is made.
+        tree: the full id of the tree.
+        parents: full ids of its parents, the first parent first.
+        message: of the commit; a line feed is added if it does not end with one.
+    """
     options = [word for parent in parents for word in ("-p", parent)]
     text = message if message.endswith("\n") or not message else f"{message}\n"
     made = repository.git("commit-tree", tree, *options, "-F", "-", stdin=text.encode())

@@ -84,6 +84,12 @@ def remember(repository: Repository, remote: str, url: str, commits: Iterable[st
 
     Not while an earlier push to that remote is known to have left objects behind: our hook does
     not look at what the remote's refs hold already, and the record would hide it.
+
+    Args:
+        repository: what is pushed from.
+        remote: its name or URL, as Git gives it to hooks.
+        url: where Git pushes to.
+        commits: full ids of what was pushed.
     """
     if (repository.common_dir / "theta").is_dir() and not any(
         left.remote == remote for left in find(repository)
@@ -107,6 +113,7 @@ def _tips(repository: Repository) -> dict[str, dict[str, str]]:
 
 
 def _look_at(repository: Repository, remote: str, tips: dict[str, str]) -> list[LeftBehind]:
+    """The branches of a remote that lack objects there; others are remembered as good."""
     url = endpoints.remote_url(repository, remote, push=True)
     memory = _memory(repository, remote, url)
     known = memory.read()

@@ -135,6 +135,13 @@ def carry_out(
     The store is locked and everything is looked at again, but for the remote: a command may have
     come to need an object while the remote was asked.
 
+    Args:
+        repository: any, bare ones too.
+        endpoint: the remote that the plan was made for, or None.
+        found: the plan.
+        rules: those of the plan.
+        advance: called with the bytes of each object that is removed.
+
     Raises:
         StoreError: another command goes on writing, or an object cannot be removed.
     """

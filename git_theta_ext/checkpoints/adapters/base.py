@@ -42,7 +42,13 @@ class Change(Protocol):
         ...
 
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
-        """The update that is known already, or None where it is to be found from the values."""
+        """The update that is known already, or None where it is to be found from the values.
+
+        Args:
+            spec: the block: its dtype, and its shape in memory order.
+            start: the index of its first element in the tensor.
+            new, old: the block's values after and before the change: raw bits, 1-D.
+        """
         ...
 
 
@@ -82,6 +88,12 @@ def memory_matrix(tensor: TensorInfo) -> tuple[int, int, bool]:
 
 def rows_of(spec: BlockSpec, start: int, columns: int, name: str) -> slice:
     """The rows of a tensor's memory matrix that a block holds.
+
+    Args:
+        spec: the block.
+        start: the index of its first element in the tensor.
+        columns: elements in a row of the matrix.
+        name: of the tensor, for the message.
 
     Raises:
         UsageError: the block does not hold whole rows.

@@ -143,6 +143,7 @@ class _Parser:
         return tuple(nodes)
 
     def _atom(self, depth: int) -> _Node:
+        """What a quantifier can follow: a group, an edge of the text or one character."""
         char = self.pattern[self.at]
         if char == "(":
             self.at += 1

@@ -158,6 +158,7 @@ def _check(
     originals: Mapping[str, str],
     adapters: Mapping[str, str],
 ) -> None:
+    """Refuse a file that is not one whole adapter of its kind, with the name of what is wrong."""
     if len(adapters) > 1:
         first, second = list(adapters.values())[:2]
         raise refuse(

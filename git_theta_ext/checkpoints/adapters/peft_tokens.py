@@ -54,6 +54,7 @@ def tokens(
 
 
 def _indices(file: TensorFile, config: Mapping[str, Any], module: str) -> list[int]:
+    """The rows that were trained: each once, but they may not exist in the tensor."""
     found = config.get("trainable_token_indices", config.get("token_indices"))
     if isinstance(found, dict):
         fitting = [key for key in found if f".{module}".endswith(f".{key}")]

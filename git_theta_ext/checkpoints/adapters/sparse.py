@@ -56,6 +56,7 @@ def bind(file: TensorFile, tensors: Mapping[str, TensorInfo]) -> Adapter:
 
 
 def _change(file: TensorFile, stem: str, tensor: TensorInfo, adds: bool) -> EntriesChange:
+    """The listed entries of one tensor, sorted by position, each named once and with one value."""
     if tensor.dtype.kind in ("complex", "bits") or (adds and tensor.dtype.kind != "float"):
         raise refuse(
             file.path, f"entries of tensor {tensor.name!r} ({tensor.dtype.name}) cannot be updated"

@@ -59,6 +59,7 @@ def _match_tied(
     missing: Collection[str],
     present: Collection[str],
 ) -> dict[str, str] | None:
+    """The names, if some are of a layer that the checkpoint has under a tied name; else None."""
     gone = [name for name in wanted if _module(name) in missing]
     there = [name for name in tensors if _module(name) in present]
     if not gone or len(there) != 1 or any(_module(name) in missing for name in tensors):

@@ -91,7 +91,16 @@ def train(
 ) -> Tensors:
     """A network after training for one head with Adam (Kingma and Ba, 2015) on cross-entropy.
 
-    `only` names the tensors that move; the others come back with the bits that they had.
+    Tensors that are not trained come back with the bits that they had.
+
+    Args:
+        tensors: float32, by name; they are not changed.
+        images: what is learned from.
+        head: the name of the head, which says what is to be told apart.
+        only: names of the tensors to train; None: the encoder and this head.
+        epochs: how often each image is seen.
+        rate: Adam's step size.
+        seed: of the order in which images are seen.
     """
     trained = {name: value.copy() for name, value in tensors.items()}
     optimiser = _Adam(rate)
@@ -128,6 +137,7 @@ def _scores(tensors: Tensors, head: str, hidden: NDArray[np.float32]) -> NDArray
 def _gradients(
     tensors: Tensors, head: str, pixels: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Tensors:
+    """The gradients of the mean cross-entropy, for the encoder and this head only."""
     activations = _encode(tensors, pixels)
     scores = _scores(tensors, head, activations[-1])
     shares = np.exp(scores - scores.max(axis=1, keepdims=True))

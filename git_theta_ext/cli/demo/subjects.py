@@ -92,6 +92,7 @@ class TrainedNetwork:
         rate: float,
         seed: int,
     ) -> None:
+        """Go on training from these tensors, and write the result to `path`."""
         trained = network.train(
             tensors, self._lessons, head=head, only=only, epochs=epochs, rate=rate, seed=seed
         )

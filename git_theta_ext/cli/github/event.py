@@ -81,6 +81,11 @@ def read_event(environment: Mapping[str, str]) -> Event:
 
 
 def _event(found: Any, environment: Mapping[str, str], name: str) -> Event:
+    """What to compare for a pull request, a merge queue, a push or a run by hand.
+
+    Raises:
+        KeyError: the event is none of these, or lacks a field.
+    """
     about = found.get("repository")
     default = about.get("default_branch") if isinstance(about, dict) else None
     default = default if isinstance(default, str) else None

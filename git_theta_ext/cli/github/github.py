@@ -112,7 +112,15 @@ def send(
     headers: dict[str, str],
     limit: int = _MAX_ANSWER,
 ) -> Any:
-    """Send JSON and parse the JSON that comes back; see `Api.call`."""
+    """Send JSON and parse the JSON that comes back; see `Api.call`.
+
+    Args:
+        method: GET, POST, PATCH.
+        url: http or https; the caller has checked it.
+        data: the JSON to send; None for no body.
+        headers: of the request; `Content-Type` is set here.
+        limit: bytes of the answer that are read.
+    """
     content = None if data is None else json.dumps(data).encode("ascii")
     sent = dict(headers)
     if content is not None:

@@ -107,6 +107,7 @@ class Server:
             raise
 
     def _present(self, part: Sequence[UpdateRef]) -> set[tuple[str, int]]:
+        """The objects that the server says it has, with the lengths it gives; notes a false yes."""
         headers = {"Accept": _TYPE}
         if self._login:
             headers["Authorization"] = self._login

@@ -48,6 +48,13 @@ def read(
 ) -> bytes:
     """What a server answers; of a longer answer the first `limit` bytes, and no further ones.
 
+    Args:
+        method: GET, POST, PATCH.
+        url: http or https; the caller has checked it.
+        content: the body; None for none.
+        headers: of the request; a redirect does not take `Authorization` along.
+        limit: bytes of the answer that are read; the time allowed grows with it.
+
     Raises:
         RefusedError: 401, 403, 404 or 410.
         TransferError: any other failure, or it takes too long.
@@ -89,6 +96,7 @@ def shown(url: str) -> str:
 def _read(
     method: str, url: str, content: bytes | None, headers: dict[str, str], limit: int
 ) -> bytes:
+    """One request, for which only silence is bounded in time; no error quotes a secret."""
     request = urllib.request.Request(url, content, method=method)  # http only: checked by callers
     request.add_header("User-Agent", "git-theta-ext")
     for name, value in headers.items():

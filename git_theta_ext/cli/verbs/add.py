@@ -217,6 +217,7 @@ def _stage(repository: Repository, old: Files, new: Files, blocks: Blocks) -> No
 def _report(
     path: str, adapter: Adapter, updated: list[Updated], raw: int, args: argparse.Namespace
 ) -> None:
+    """Tell what the update changed or would change, and how much of it is to be stored."""
     stored = sum(one.stored for one in updated)
     if args.json:
         tensors = [_record(one) for one in updated]

@@ -71,6 +71,7 @@ def _list() -> int:
 
 
 def _revoke(name: str) -> int:
+    """Take back one allowed command, or without a name all of this repository."""
     try:
         repository: Repository | None = Repository.discover()
     except RepositoryError:

@@ -121,6 +121,7 @@ def _drift(
 
 
 def _row(entry: Entry, found: Blame, newest: Content, drift: float | None) -> dict[str, Any]:
+    """One tensor as a record for `--json`, which the text is made from, too."""
     version = found.version
     kind, info = _update(entry, newest)
     return {

@@ -273,6 +273,7 @@ def _moved(change: Change) -> float:
 def _text(
     args: argparse.Namespace, found: list[Found], compared: tuple[Version, Version] | None
 ) -> str:
+    """The whole output in the form that the options ask for."""
     if args.name_only:
         lines = [
             f"{printable(path)}: {printable(change.name)}"

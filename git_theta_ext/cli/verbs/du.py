@@ -208,6 +208,7 @@ def _share(stored: int, raw: int) -> str:
 
 
 def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
+    """Show what each tensor takes in the store; the text has the largest first."""
     names = patterns.select(checkpoint, [args.tensors]) if args.tensors else list(checkpoint)
     if not names:
         raise UsageError(

@@ -141,6 +141,7 @@ def _touched(comparison: Comparison | None, wanted: list[str]) -> list[Change]:
 
 
 def _row(step: _Step, touched: list[Change]) -> dict[str, Any]:
+    """One version as a record for `--json`; `touched` are the changes that were asked for."""
     version, content, comparison = step.version, step.content, step.comparison
     manifest = None if content is None else content.manifest
     tensors = 0 if manifest is None else sum(not entry.opaque for entry in manifest.entries)

@@ -253,6 +253,7 @@ def _merge_models(
 
 
 def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
+    """Show what a merge would do with each checkpoint that both sides changed."""
     found = list(pairs(repository, heads))
     blocks = Blocks.open(repository)
     for pair in found:
@@ -334,6 +335,7 @@ def _allowed(repository: Repository, command: str | None, args: argparse.Namespa
 def _contests(
     repository: Repository, args: argparse.Namespace, branches: Branches | None, blocks: Blocks
 ) -> list[Contest]:
+    """What can be tuned in this merge: one contest for each checkpoint that is merged by itself."""
     if branches is not None:
         return merge_several.contests(repository, branches, blocks)
     heads = Heads.find(repository, args.other)

@@ -48,7 +48,14 @@ def policies(
 def merge(
     repository: Repository, args: argparse.Namespace, branches: Branches, choice: Choice | None
 ) -> int:
-    """Merge several branches; 1 where something collides that nothing settles."""
+    """Merge several branches; 1 where something collides that nothing settles.
+
+    Args:
+        repository: one with a work tree.
+        args: `message` and `no_commit` of the command line.
+        branches: the commits to merge.
+        choice: the strategy for all tensors; None: what is configured for each checkpoint.
+    """
     if choice is not None:
         check_weights(choice, len(branches.commits))
     chosen = policies(repository, choice, os.environ)

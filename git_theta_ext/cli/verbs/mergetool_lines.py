@@ -36,6 +36,7 @@ def by_lines(board: Board, stream: TextIO) -> Leave:
 
 
 def _obey(board: Board, words: list[str]) -> Leave:
+    """Carry out one line of the user and print the answer; not empty if it ends the mergetool."""
     left: Leave = ""
     if words == ["accept"]:
         left = board.press("w")

@@ -118,6 +118,7 @@ def _resolve(
 
 
 def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
+    """Say what is open and how to go on from there; 1 if anything is open."""
     path = conflict.path
     if json:
         print(to_json({"path": path, "open": merged.open, "notes": notes(merged)}))

@@ -71,6 +71,7 @@ def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _show_tensors(checkpoint: Checkpoint, wanted: list[str], as_json: bool) -> int:
+    """Print the values in figures and the storage of each tensor whose name matches."""
     names = patterns.select(checkpoint, wanted)
     if not names:
         raise UsageError(
@@ -100,6 +101,7 @@ def _show_tensors(checkpoint: Checkpoint, wanted: list[str], as_json: bool) -> i
 
 
 def _describe(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """One tensor as a record: its type, figures on its values, and the chain of each block."""
     entry = checkpoint.entry(name)
     info = entry.tensor
     return {

@@ -86,6 +86,7 @@ def _hooks(repository: Repository) -> list[str]:
 
 
 def _files(repository: Repository) -> list[dict[str, Any]]:
+    """One record a tracked path: how it is stored, what is open, what the work tree has."""
     stages: dict[str, list[IndexEntry]] = {}
     for entry in repository.tracked():
         stages.setdefault(entry.path, []).append(entry)
@@ -170,6 +171,7 @@ def _changes(repository: Repository) -> dict[str, tuple[bool, bool]]:
 
 
 def _show(repository: Repository, report: dict[str, Any]) -> None:
+    """Print the report for people: setup, patterns, files, what is open, and what to type next."""
     if report["installed"]:
         print(f"Set up in the {report['scopes'][-1]} git config.")
     else:
@@ -212,6 +214,7 @@ def _show_hooks(sentences: list[str]) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
+    """The columns after the path: format, size, and what needs attention."""
     if row["stored_as"] == "manifest":
         about = "" if row["raw_exact"] else "about "
         numbers = f"{plural(row['tensors'], 'tensor')}, {about}{size(row['raw_bytes'])}"
@@ -233,6 +236,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _advice(repository: Repository, report: dict[str, Any]) -> list[str]:
+    """What to type for each kind of trouble in the report; no line if there is none."""
     lines, rows = [], report["files"]
     unmerged = [row for row in rows if row["conflict"]]
     if any({2, 3} <= set(row["stages"]) for row in unmerged):

@@ -73,6 +73,7 @@ def _between(between: tuple[Version, Version] | None) -> str:
 
 
 def _file(path: str, found: Comparison, keep: int) -> str:
+    """The section on one checkpoint: the `keep` groups that changed most; others are counted."""
     groups = sorted(group(found.changes), key=weight)
     rows = [_row(one) for one in groups[:keep]]
     parts = [f"**{_path(path)}** — {_summary(found)}\n"]
@@ -130,6 +131,7 @@ def _counts(found: Comparison) -> str:
 
 
 def _row(one: Group) -> str:
+    """One line of the table: a group of tensors that changed alike; new NaN gets a warning sign."""
     first = one.changes[0]
     measures = [change.measure for change in one.changes if change.measure is not None]
     alarm = sum(measure.not_finite for measure in measures)
@@ -155,6 +157,7 @@ def _row(one: Group) -> str:
 
 
 def _what(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
+    """The parts of the column that says what the tensors are and how they changed, escaped."""
     first = one.changes[0]
     tensor = first.new or first.old
     times = f"{len(one.changes):,} × " if len(one.changes) > 1 else ""
@@ -173,6 +176,7 @@ def _what(one: Group, measures: Sequence[Measure]) -> Iterator[str]:
 
 
 def _outside(found: Comparison) -> list[str]:
+    """What changed besides the tensors: the container, and at most 50 facts."""
     container = []
     if found.old_format and found.new_format and found.old_format != found.new_format:
         then, now = markdown_code(found.old_format), markdown_code(found.new_format)

@@ -37,6 +37,7 @@ def records(path: str, comparison: Comparison) -> dict[str, Any]:
 
 
 def _change(change: Change) -> dict[str, Any]:
+    """The record of one changed tensor; what was not measured is None."""
     return {
         "name": change.name,
         "status": change.status,
@@ -64,6 +65,7 @@ def _tensor(tensor: TensorInfo | None) -> dict[str, Any] | None:
 
 
 def _measure(measure: Measure | None, tensor: TensorInfo | None) -> dict[str, Any] | None:
+    """The figures on a tensor's values, as JSON can hold them; None if there are none."""
     if measure is None or tensor is None:
         return None
     at, gone = measure.largest_at, measure.not_finite_at

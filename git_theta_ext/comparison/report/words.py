@@ -37,6 +37,7 @@ def relation(change: Change) -> list[str]:
 
 
 def _relation(change: Change) -> Iterator[str]:
+    """How type, shape and memory order differ; nothing for what is the same."""
     then, now, measure = change.old, change.new, change.measure
     if then is None or now is None:
         return

@@ -255,6 +255,7 @@ class Hdf5File:
         return self.source.read(start, size)
 
     def _symbols(self, tree: int, heap: bytes) -> Iterator[tuple[str, int]]:
+        """The names in an old-style group, with addresses; symbolic links are left out."""
         for address in self.leaves(tree, _GROUP_NODE, self.length_size):
             window = self._window(address[1])
             if window.take(4) != b"SNOD":
@@ -293,6 +294,7 @@ class Hdf5File:
             pending += [(key, child, node.level) for key, child in reversed(node.children)]
 
     def _node(self, address: int, kind: int, key_size: int) -> Node:
+        """The B-tree node at an address, which no other node may lead to, too."""
         if address in self._visited:
             raise FormatError(f"hdf5: the B-tree node at offset {address} is reached twice")
         self._visited.add(address)

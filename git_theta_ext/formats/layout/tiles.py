@@ -49,7 +49,14 @@ def _named(tensors: Iterable[tuple[int, TensorInfo]], names: Names) -> list[Piec
 def gaps(
     source: Source, pieces: Sequence[Piece], names: Names, prefix: str = ""
 ) -> Iterator[Piece]:
-    """Opaque spans for what lies between the pieces (sorted) where that is long."""
+    """Opaque spans for what lies between the pieces (sorted) where that is long.
+
+    Args:
+        source: the file.
+        pieces: sorted by offset, without overlap; offsets and lengths in bytes.
+        names: those in use; each gap gets a free one.
+        prefix: put before the names.
+    """
     position = 0
     for offset, length in [*((piece.offset, piece.length) for piece in pieces), (source.size, 0)]:
         if offset - position >= OPAQUE_FROM:

@@ -122,6 +122,7 @@ def leaves_of(top: object) -> Iterator[tuple[Path, tuple[str, object]]]:
 
 
 def _children(value: object) -> Iterator[tuple[str, object]]:
+    """What a value directly holds, each with its step in the path; nothing for a plain value."""
     if isinstance(value, Dict):
         yield from _pairs(value.pairs)
     elif isinstance(value, list | tuple):

@@ -92,6 +92,7 @@ def _check_header(value: bytes, shards: int) -> None:
 
 
 def _entry(value: bytes) -> _Entry:
+    """What a BundleEntryProto says; fields that are not known are ignored."""
     entry = _Entry()
     for number, content in _fields(value):
         if isinstance(content, bytes):

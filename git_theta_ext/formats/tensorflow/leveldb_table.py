@@ -55,6 +55,7 @@ def _handle(window: Window) -> tuple[int, int]:
 
 
 def _block(source: Source, offset: int, length: int) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values of one block, in order, after its CRC-32C was found right."""
     if length > limits.TABLE_BLOCK_BYTES:
         raise BoundError(f"table: a block of {length} bytes at offset {offset}")
     trailer = source.read(offset + length, _TRAILER_BYTES)

@@ -65,6 +65,7 @@ def _pickle(tensors: Mapping[str, TensorInfo]) -> bytes:
 
 
 def _tensor(info: TensorInfo, key: str) -> bytes:
+    """The pickle opcodes for a dense tensor on the CPU whose values are the storage `key`."""
     name = _PLAIN.get(info.dtype.name, info.dtype.name)
     if name in _STORAGES:
         rebuild, storage, size = (

@@ -147,6 +147,7 @@ def _read_end64(source: Source, locator: int) -> tuple[int, int, int, int, int]:
 
 
 def _read_directory(data: bytes, start: int, count: int) -> list[_Record]:
+    """The entries of a central directory, which has to end with the last of `count` entries."""
     records: list[_Record] = []
     position = 0
     for _ in range(count):

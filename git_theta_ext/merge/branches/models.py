@@ -198,7 +198,14 @@ class ModelConflict(Conflict):
     def between(
         cls, repository: Repository, path: str, heads: Heads, policy: Policy
     ) -> ModelConflict:
-        """The model in three commits; errors as for `find`."""
+        """The model in three commits; errors as for `find`.
+
+        Args:
+            repository: where the commits are.
+            path: of a shard, or the model's pattern, from the top of the work tree.
+            heads: the commits: base, ours and theirs.
+            policy: what the merge begins with if nothing was chosen for it before.
+        """
         pattern = sharded.pattern_of(path)
         base, ours, theirs = (
             _model(repository, one, pattern) for one in (heads.base, heads.ours, heads.theirs)
@@ -406,7 +413,14 @@ def _shard(
 def chosen_policy(
     repository: Repository, pattern: str, choice: Choice | None, environment: Mapping[str, str]
 ) -> Policy:
-    """What a merge of a model begins with: a choice for all tensors, else what is configured."""
+    """What a merge of a model begins with: a choice for all tensors, else what is configured.
+
+    Args:
+        repository: where the configuration is.
+        pattern: the model's path, as `sharded.pattern_of` has it.
+        choice: of the command line, if any.
+        environment: variables of the process.
+    """
     if choice is not None:
         return Policy(choice, (), "--strategy")
     return policy_for(repository, pattern, "merge", environment)

@@ -103,7 +103,15 @@ def colliding(repository: Repository, branches: Branches) -> list[Group]:
 def merge_group(
     repository: Repository, branches: Branches, group: Group, policy: Policy, blocks: Blocks
 ) -> Merged:
-    """Merge one checkpoint from all its versions; errors as for `merge_several`."""
+    """Merge one checkpoint from all its versions; errors as for `merge_several`.
+
+    Args:
+        repository: where measured statistics are looked for.
+        branches: the commits that are merged.
+        group: the checkpoint: its path, base and versions.
+        policy: the strategy for each tensor, and the side whose skeleton wins.
+        blocks: where its objects are, and the result's go.
+    """
     commits = [branches.commits[number] for number in group.numbers]
     statistics = statistics_of(repository, group.path, commits, blocks)
     return merge_several(
@@ -115,6 +123,12 @@ def merge_branches(
     repository: Repository, branches: Branches, policy_of: Callable[[str], Policy], blocks: Blocks
 ) -> tuple[str, list[Result]]:
     """The tree of the merge, and what became of each checkpoint; it may not be whole.
+
+    Args:
+        repository: where the commits are; index and work tree are not touched.
+        branches: the commits to merge.
+        policy_of: the policy for a path, from the top of the work tree.
+        blocks: where the objects are, and the results' go.
 
     Raises:
         UsageError: files that are not checkpoints collide, or this Git is too old.
@@ -165,6 +179,12 @@ def commit_merge(
 ) -> tuple[int, bytes, bytes]:
     """Make the merge commit and move HEAD and the work tree to it, as a fast-forward does.
 
+    Args:
+        repository: one with a work tree.
+        branches: what was merged; its commits become the parents.
+        tree: the id of the merged tree.
+        message: of the commit.
+
     Returns:
         The exit status and what Git printed: it refuses where local changes would be lost.
     """
@@ -176,6 +196,12 @@ def stage_merge(
     repository: Repository, branches: Branches, tree: str, message: str
 ) -> tuple[int, bytes, bytes]:
     """Put the merge into index and work tree, and let `git commit` conclude it.
+
+    Args:
+        repository: one with a work tree.
+        branches: what was merged; its commits become the parents.
+        tree: the id of the merged tree.
+        message: what `git commit` offers.
 
     Raises:
         StoreError: Git's folder cannot be written.

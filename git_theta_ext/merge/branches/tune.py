@@ -148,7 +148,15 @@ class Contest:
         measured: tuple[str, ...] = (),
         scalings: Scalings | None = None,
     ) -> Contest:
-        """The contest of two sides; arguments as for `apply.merge`."""
+        """The contest of two sides.
+
+        Args:
+            pair: the checkpoint: its path, base and two sides.
+            blocks: where its objects are, and the results' go.
+            statistics: what Fisher and RegMean need.
+            measured: the strategies whose statistics both sides have.
+            scalings: what the configuration beside an adapter says; None: there is none.
+        """
 
         left: dict[str, int] = {}
 

@@ -108,9 +108,14 @@ def carry_out(
     statistics: Statistics | None = None,
     holder: skeleton.Structure | None = None,
 ) -> Merged:
-    """Make the result that a plan describes; arguments and errors as for `merge`.
+    """Make the result that a plan describes; errors as for `merge`.
 
-    `holder` is what holds the tensors, where that is settled already.
+    Args:
+        plan: the decisions.
+        blocks: where the objects are, and the result's go.
+        prefer: the side whose skeleton wins if both changed it.
+        statistics: what Fisher and RegMean need.
+        holder: the skeleton of the result, if it is settled already.
     """
     with blocks.store.gathering():
         merged = _carried_out(plan, blocks, prefer, statistics, holder)
@@ -125,6 +130,7 @@ def _carried_out(
     statistics: Statistics | None,
     holder: skeleton.Structure | None,
 ) -> Merged:
+    """The result of a plan; for an open tensor it has the version that stands."""
     blended = _blend(plan.blends, plan, blocks)
     plan = plan.opened({name: one.wrong for name, one in blended.items() if one.wrong})
     if holder is None:
@@ -147,7 +153,14 @@ def _carried_out(
 def outcome_of(
     plan: Plan, name: str, blocks: Blocks, statistics: Statistics | None = None
 ) -> Outcome:
-    """What becomes of one tensor of a plan, by itself; errors as for `merge`."""
+    """What becomes of one tensor of a plan, by itself; errors as for `merge`.
+
+    Args:
+        plan: the decisions; those of other tensors are not carried out.
+        name: of the tensor.
+        blocks: where the objects are, and the result's go.
+        statistics: what Fisher and RegMean need.
+    """
     leader = plan.by_name[name].leader
     blends = {one: found for one, found in plan.blends.items() if one == leader}
     blended = _blend(blends, plan, blocks)

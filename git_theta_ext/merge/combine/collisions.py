@@ -62,7 +62,12 @@ def compare(dtype: DType, base: Values | None, sides: Sequence[Values]) -> Compa
 
 
 def of_two(dtype: DType, base: Values, ours: Values, theirs: Values) -> Compared | None:
-    """As `of_any` for two sides; None where some entry is NaN or infinite, or figures overflow."""
+    """As `of_any` for two sides; None where some entry is NaN or infinite, or figures overflow.
+
+    Args:
+        dtype: of all versions.
+        base, ours, theirs: the raw bits of a slice, equally long.
+    """
     if dtype.kind not in ("float", "complex"):
         found = _bits_of_two(base, ours, theirs)
         return Compared(found, Measure(len(ours), found.count))
@@ -99,6 +104,7 @@ def of_any(dtype: DType, base: Values | None, sides: Sequence[Values]) -> Compar
 
 
 def _split(dtype: DType, base: Values | None, sides: Sequence[Values]) -> Split:
+    """Split by the bits alone; what is NaN on some sides and not on others collides, too."""
     first = sides[0]
     if base is None:
         moved = [np.ones(len(first), np.bool_)] * len(sides)

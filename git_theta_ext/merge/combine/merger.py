@@ -175,6 +175,7 @@ class _Merger:
         return self._gathered(self._map(work, self._versions.parts()))
 
     def _block_by_entry(self, part: Part, choice: Choice, settler: Settler) -> BlockResult:
+        """Merge a block; only elements that collide are computed, others keep exact bits."""
         versions = self._versions
         read = versions.read(part)
         result = np.empty(part.stop - part.start, read.sides[0].dtype)
@@ -212,6 +213,7 @@ class _Merger:
         return replace(found, measure=measured)
 
     def _block_by_tensor(self, part: Part, combine: Combine) -> BlockResult:
+        """Merge a block by `combine`; elements that all sides share keep their bits."""
         versions = self._versions
         read = versions.read(part)
         result = np.empty(part.stop - part.start, read.sides[0].dtype)

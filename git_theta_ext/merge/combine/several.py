@@ -43,6 +43,14 @@ def merge_several(
 ) -> Merged:
     """Merge several versions of a checkpoint; see `rows.plan_several` and `apply.merge`.
 
+    Args:
+        base: what all sides come from; None if there is no such version.
+        sides: the versions, at most `MAX_SIDES`.
+        blocks: where their objects are, and the result's go.
+        choose: the strategy for each tensor, by name, if its entries collide.
+        prefer: the side whose skeleton wins if several changed it.
+        statistics: what Fisher and RegMean need.
+
     Raises:
         UsageError: more than `MAX_SIDES` sides, or a strategy's weights are not one for each.
         ThetaError: an object is missing or damaged, or the store cannot be written.
@@ -151,6 +159,7 @@ def _settle(
     blocks: Blocks,
     statistics: Statistics | None,
 ) -> Outcome:
+    """What becomes of one tensor; open if the skeleton has no place for the result."""
     decision = row.decision
     if decision.action == "open":
         return Outcome(decision, None, None, decision.reason)

@@ -216,6 +216,10 @@ def merge_metadata(
     """Three-way merge, key by key: the metadata, and the keys that both changed differently.
 
     For those the preferred side stands, else ours; of counters (`step`, `epoch`) the larger.
+
+    Args:
+        base, ours, theirs: the metadata of the three versions.
+        prefer: the side that wins; None: ours stands, and the key is reported.
     """
     merged: dict[str, str] = {}
     clashes = []

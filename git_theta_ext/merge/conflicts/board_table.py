@@ -47,7 +47,14 @@ def body(rows: Sequence[Cells], kept: Sequence[int], width: int) -> list[str]:
 
 
 def below(row: Cells, kept: Sequence[int], width: int, shown: str) -> list[str]:
-    """What the table could not show of one row: its whole name, the columns that were left out."""
+    """What the table could not show of one row: its whole name, the columns that were left out.
+
+    Args:
+        row: the cells, whole.
+        kept: the numbers of the columns that the table has.
+        width: of the terminal, in characters.
+        shown: the line of the table for this row.
+    """
     lines = [] if row[0] in shown else wrapped(row[0], width, 3)
     missing = [
         f"{HEAD[column]}: {row[column]}"

@@ -50,7 +50,11 @@ def scalings_under_way(
 ) -> Scalings:
     """As `scalings_ahead`, where the result's settings stand in the index, merged or staged.
 
-    `grown` says what they were before a growing rank changed them.
+    Args:
+        repository: where the merge is under way.
+        path: of the checkpoint, from the top of the work tree.
+        heads: finds the commits; None if Git does not tell which are merged.
+        grown: the settings before and after a growing rank changed them.
     """
 
     def load() -> Configs:

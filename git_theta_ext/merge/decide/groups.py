@@ -82,6 +82,7 @@ class _Table:
     """All versions side by side: every name with some version of it, and what changed where."""
 
     def __init__(self, base: Manifest | None, sides: Sequence[Manifest]) -> None:
+        """Note for each tensor which sides changed it, its module and if it has codes."""
         versions = [*([base] if base is not None else []), *sides]
         self.formats = {one.format for one in versions}
         self.entries: dict[str, Entry] = {}
@@ -264,6 +265,7 @@ class _Near:
 def _module_group(
     key: str, codes: Sequence[str], alike: set[str], near: _Near, table: _Table
 ) -> _Draft:
+    """The codes of one module, with the scales and tensors that give them their meaning."""
     for name in codes:
         alike |= table.below.get(name, set())
     found = any(_is_partner(name, codes, table) for name in alike)

@@ -142,6 +142,7 @@ def _removed(made: Decision, mine: Entry | None, yours: Entry | None, choice: Ch
 def _both_changed(
     made: Decision, old: Entry | None, mine: Entry, yours: Entry, choice: Choice
 ) -> Decision:
+    """The decision for a tensor that both sides changed; open if nothing can merge it."""
     stacked = _stacked(old, mine, yours) if choice.strategy == "stack" else None
     if stacked is not None and made.kind == "weights":
         return replace(made, action="merge", standing=stacked, choice=choice)

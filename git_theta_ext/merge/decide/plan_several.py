@@ -166,6 +166,7 @@ def _row(
     now: Sequence[Entry | None],
     pairs: Mapping[tuple[int, int], Mapping[str, Decision]],
 ) -> Row:
+    """The decision for one tensor from those for every two sides; open if any of them is."""
     found = {pair: plan[name] for pair, plan in pairs.items() if name in plan}
     did = _deeds(len(now), found)
     movers = tuple(number for number, one in enumerate(did) if one not in _STILL)

@@ -110,6 +110,12 @@ def plain_alone(
     """Whether a strategy on the one factor that changed is the same as on the product.
 
     It is not where the versions, or the result, scale that product differently: says so then.
+
+    Args:
+        members: the names of the group's tensors that are merged.
+        tables: the entries of the base and both sides.
+        choice: the strategy and its parameters.
+        scalings: what the configuration beside the adapter says.
     """
     if len(members) != 1 or choice.strategy not in STRATEGIES:
         return False

@@ -176,8 +176,11 @@ def lost_renames(
 ) -> Iterator[Group]:
     """Tensors that one side removed and the other changed, with what may be their new names.
 
-    To take the change alone would leave it under a name that nothing reads, if they are. `labels`
-    are what the two sides are called.
+    To take the change alone would leave it under a name that nothing reads, if they are.
+
+    Args:
+        old, mine, yours: the entries of the base, ours and theirs, by name.
+        labels: what the two sides are called.
     """
     for here, there, words in ((mine, yours, labels), (yours, mine, labels[::-1])):
         gone = [

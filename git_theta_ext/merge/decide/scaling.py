@@ -158,6 +158,7 @@ class Scalings:
 
 
 def _parse(text: Text) -> State:
+    """The settings of a LoRA; None if there is no file, Unknown if they cannot be used."""
     if text is None or isinstance(text, Unknown):
         return text
     try:

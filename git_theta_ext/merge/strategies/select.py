@@ -45,7 +45,14 @@ def kth_largest(slices: Slices, wanted: int, total: int) -> np.float32:
 def kth_largest_each(
     slices: Callable[[], Iterable[Sequence[Floats]]], count: int, wanted: int, total: int
 ) -> list[np.float32]:
-    """As `kth_largest`, for each of `count` tensors that are seen side by side."""
+    """As `kth_largest`, for each of `count` tensors that are seen side by side.
+
+    Args:
+        slices: gives, anew each time, the slices of all tensors, one array for each tensor.
+        count: of tensors.
+        wanted: how many entries of each are to reach the answer.
+        total: entries of each tensor.
+    """
     if wanted <= 0:
         return [np.float32(np.inf)] * count
     if wanted >= total:

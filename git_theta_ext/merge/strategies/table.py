@@ -159,6 +159,7 @@ class Strategy:
 
 
 def _check(strategy: str, parameter: Parameter, value: Setting) -> None:
+    """Refuse a value that the parameter does not take, with the words or the range that it does."""
     if parameter.words:
         if value not in parameter.words:
             known = " or ".join(parameter.words)

@@ -172,6 +172,7 @@ def _endpoint(
     setting: str | None = None,
     named: Named | None = None,
 ) -> Endpoint:
+    """The endpoint at a URL; it is a folder only if no transfer agent is configured."""
     path = None
     if not repository.setting("lfs.standalonetransferagent"):
         path = local_path(url, repository.work_tree or repository.git_dir)

@@ -81,6 +81,12 @@ def fetch(
 
     Some may be absent or damaged there even if nothing is raised, so check each of them.
 
+    Args:
+        repository: where git-lfs is run.
+        endpoint: the server; its remote's name is what git-lfs gets.
+        objects: what to download, with sizes in bytes.
+        advance: called with the bytes that came since the last call.
+
     Raises:
         LfsNotInstalledError: there is no git-lfs.
         TransferError: it failed and brought nothing; carries what it said.
@@ -302,6 +308,12 @@ def push(
 
     The server's word for that is believed only where it does not say the same of objects that
     nobody has, and offers for download what it says that it has.
+
+    Args:
+        repository: where git-lfs is run.
+        endpoint: the server; its remote's name is what git-lfs gets.
+        objects: what to upload, with sizes in bytes.
+        advance: called with the bytes that went since the last call.
 
     Returns:
         The objects that were not sent, for the server says that it has them.

@@ -50,7 +50,14 @@ def pointer_path(item: UpdateRef) -> str:
 def commands(
     ref: str, message: bytes, contents: Mapping[str, bytes], parent: str | None = None
 ) -> bytes:
-    """What `git fast-import` reads to commit files, besides those of a parent."""
+    """What `git fast-import` reads to commit files, besides those of a parent.
+
+    Args:
+        ref: the full name of the ref that moves.
+        message: of the commit.
+        contents: the files to commit, by path.
+        parent: the id of the parent commit; None: the commit has none.
+    """
     return b"".join(
         [
             f"commit {ref}\ncommitter theta <theta@localhost> 0 +0000\n".encode(),
