@@ -75,8 +75,8 @@ def _answer(arguments: list[str], text: bytes) -> int:
     except ThetaError as error:
         print(f"git theta: error: {paragraph(error.message)}", file=sys.stderr)
         print(
-            "  The push was stopped and no ref has moved, for the objects above are not all at"
-            " the remote.",
+            "  The push was stopped and no ref has moved, because the objects above are not"
+            " all at the remote.",
             file=sys.stderr,
         )
         if error.hint:

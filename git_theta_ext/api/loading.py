@@ -112,7 +112,7 @@ def _require_alike(checkpoint: Checkpoint, sources: list[str]) -> None:
             raise UsageError(
                 f"{sources[0]!r} and {other!r} are tied in the module and differ in "
                 f"{checkpoint.name}",
-                hint="untie the module, or load one of the two: strict=False of a version with one",
+                hint="untie the module, or load a version that has only one of them: strict=False",
             )
 
 
@@ -206,7 +206,7 @@ def _require_off_meta(module: Any, checkpoint: Checkpoint, filled: list[_Filled]
             continue
         raise UsageError(
             f"{name!r} of the module is on the meta device, and {checkpoint.name} has no values "
-            "for it: it would stay without any",
+            "for it",
             hint="build the module on the CPU, or give it memory first: "
             "module.to_empty(device='cpu') and values for its buffers",
         )

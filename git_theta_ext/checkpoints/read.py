@@ -326,7 +326,7 @@ def _open_model(repository: Repository, revision: str, path: str, spec: str) -> 
     model = shards.find(repository, commit, path)
     if model is None:
         raise UsageError(
-            f"{spec} stands for no shards that are stored tensor by tensor",
+            f"{spec} matches no shards that are stored tensor by tensor",
             hint=advice.TRACK_FIRST,
         )
     model.require_whole()

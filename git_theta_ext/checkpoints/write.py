@@ -239,7 +239,7 @@ def _check_metadata(metadata: Mapping[str, str], container: str) -> None:
         )
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
-            raise UsageError(f"metadata are texts by text; {key!r} is {type(value).__name__}")
+            raise UsageError(f"metadata maps text to text; {key!r} is {type(value).__name__}")
 
 
 def _check_tracked(repository: Repository, path: str, parent: str, env: Mapping[str, str]) -> None:

@@ -32,7 +32,7 @@ def choice_of(args: argparse.Namespace) -> Choice | None:
     """
     if args.strategy is None:
         if args.settings:
-            raise UsageError("--set is a parameter of a strategy: add --strategy S")
+            raise UsageError("--set gives a parameter to a strategy: add --strategy S")
         return None
     given = parse_choice(args.strategy, "--strategy")
     settings = dict(given.settings)

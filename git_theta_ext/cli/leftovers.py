@@ -38,4 +38,4 @@ def sentence(repository: Repository, path: str, *, staged: bool) -> str:
     name = f"{printable(path)}{length}, a backup of git mergetool,"
     if staged:
         return f"{name} is in the index: {advise(repository, 'git rm -q --cached FILE', path)}"
-    return f"{name} would be taken by git add: {advise(repository, 'to remove it: rm FILE', path)}"
+    return f"{name} would be added by git add: {advise(repository, 'to remove it: rm FILE', path)}"

@@ -140,7 +140,7 @@ def require(repository: Repository, *names: str) -> None:
             )
             raise UsageError(
                 f"git-theta is not set up here ({name} is not set): Git would {what}",
-                hint="git theta install   (then the same again)",
+                hint="git theta install   (then run the command again)",
             )
 
 

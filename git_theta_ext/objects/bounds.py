@@ -22,7 +22,7 @@ _SMALL_BYTES = 64 << 20
 """Values up to this size are made without a look at the memory."""
 _SKIP = (
     "make room, or keep the manifest in the work tree for now: set GIT_THETA_SKIP_SMUDGE=1 in the "
-    "environment, repeat the command, and run git theta pull FILE where there is room"
+    "environment, repeat the command, and run git theta pull FILE when there is room"
 )
 
 

@@ -274,7 +274,7 @@ def _objects_of(manifests: Iterable[tuple[str, Manifest | ManifestError]]) -> di
         if isinstance(manifest, ManifestError):
             raise ManifestError(
                 f"blob {blob}: {manifest.message}; "
-                "nothing is removed, for what it needs is unknown",
+                "nothing is removed, because it is not known what it needs",
                 hint="git theta fsck   tells more",
             )
         found.update((ref.oid, ref) for ref in manifest.objects())

@@ -114,7 +114,7 @@ def test_it_is_listed_and_revoked(named: Repo) -> None:
     unknown = named.run(
         sys.executable, "-m", "git_theta_ext.cli.main", "allow", "--revoke", "x", ok=(2,)
     )
-    assert b"names 0 commands" in unknown.stderr
+    assert b"matches 0 allowed commands" in unknown.stderr
     named.theta("allow")
     assert "evaluate.py" in do(named, only(unknown.stderr.decode(), "--list"))
 
@@ -133,7 +133,7 @@ def test_consent_does_not_come_with_the_repository(named: Repo, tmp_path: Path) 
     inside = {"XDG_CONFIG_HOME": str(named.path / "config")}
     for words in (("allow",), ("merge", "side", "--tune")):
         done = named.run("git", "theta", *words, env=inside, ok=(2,))
-        assert b"lies in this repository" in done.stderr
+        assert b"is inside this repository" in done.stderr
     assert not ran(named)
     named.run("git", "theta", "allow", env={"XDG_CONFIG_HOME": str(tmp_path / "config")})
     (kept,) = (tmp_path / "config/git-theta/allowed").iterdir()

@@ -259,7 +259,7 @@ def test_the_driver_leaves_it_to_a_verb_and_says_to_which(repo: Repo) -> None:
     grown(repo)
     repo.git("config", "theta.merge.strategy", "average,rank=grow")
     done = repo.run("git", "merge", "side", ok=(1,))
-    assert b"rank=grow changes adapter_config.json too" in done.stderr
+    assert b"rank=grow also changes adapter_config.json" in done.stderr
     before = (repo.path / CONFIG).read_bytes()
     (hint,) = re.findall(r"(git theta resolve .*?)   \(or", done.stderr.decode())
     assert hint == f"git theta resolve {NAME} --strategy average,rank=grow"

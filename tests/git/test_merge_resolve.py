@@ -119,7 +119,7 @@ def test_mistakes_of_resolve(collided: Repo) -> None:
     collided.run("git", "merge", "side", ok=(1,))
     for words, message in (
         ((NAME, "--strategy", "avrage"), "unknown merge strategy 'avrage'"),
-        ((NAME, "--set", "density=1"), "--set is a parameter of a strategy"),
+        ((NAME, "--set", "density=1"), "--set gives a parameter to a strategy"),
         ((NAME, "--strategy", "ties", "--set", "density"), "--set takes NAME=VALUE"),
         ((NAME, "--undo"), "nothing was resolved yet"),
         ((NAME, "--tensor", "nope*", "--strategy", "ours"), "no tensor that both sides changed"),

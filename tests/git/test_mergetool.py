@@ -161,7 +161,7 @@ def test_without_a_full_screen_the_same_is_typed(conflicted: Repo) -> None:
 def test_accepting_a_part_leaves_the_rest_in_conflict(conflicted: Repo) -> None:
     typed = b"2 theirs\naccept\naccept\n"
     done = conflicted.run("git-theta", "mergetool", "--plain", NAME, stdin=typed, ok=(1,))
-    assert b"1 open, where ours stands; accept again" in done.stdout
+    assert b"1 open; accept again" in done.stdout
     assert content(conflicted) == st(BASE, {QUERY: OURS[QUERY], VALUE: THEIRS[VALUE]})
     assert conflicted.git("ls-files", "-u").count(NAME) == 3
     done = conflicted.run("git-theta", "mergetool", NAME, stdin=b"all ours\n", ok=(1,))
@@ -224,7 +224,7 @@ def test_git_picks_it_and_its_last_line_is_true(conflicted: Repo, chosen: Termin
     shown = chosen.until(lambda text: "keepBackup" in text)
     assert f"{NAME}: written; git mergetool adds it now" in shown
     assert "to take it" not in shown
-    assert f"{NAME}.orig will be what stood there before" in " ".join(shown.split())
+    assert f"{NAME}.orig will be the file as it was before" in " ".join(shown.split())
     do(conflicted, only(shown, "keepBackup"))
     assert conflicted.git("config", "mergetool.keepBackup").strip() == "false"
     assert conflicted.git("ls-files", "-u") == ""
@@ -289,7 +289,7 @@ def test_a_part_is_not_written_where_git_would_put_the_old_file_back(
     tool.until(lambda text: "w accept" in text)
     tool.type("tw")
     shown = tool.until(lambda text: "keeps your choices" in " ".join(text.split()))
-    assert "1 open: git mergetool takes a file whole" in " ".join(shown.split())
+    assert "1 open: git mergetool marks a whole file as merged" in " ".join(shown.split())
     tool.type("w")
     assert tool.wait() == 1
     assert content(conflicted) == st(BASE, OURS)

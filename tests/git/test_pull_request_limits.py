@@ -116,7 +116,7 @@ def test_a_damaged_download_is_not_believed(pull: Repo, github: GitHub) -> None:
     assert "values not available" in github.comments[-1]["body"]
     assert "is damaged on the server" in github.comments[-1]["body"]
     assert outputs(folder)["objects"] == "missing"
-    assert "that the server says it has" in out
+    assert "The server says that it has" in out
     assert not [path for path in (pull.path / ".git/theta").rglob("*") if len(path.name) == 64]
 
 

@@ -13,7 +13,7 @@ RUN: dict[str, dict[str, str]] = {
         "cd to one, or make one: git init": "test_not_set_up.test_outside_a_repository_the_folder_is_named",
     },
     "git_theta_ext/git/installation.py": {
-        "git theta install (then the same again)": "test_not_set_up.test_pull_does_not_stage_checkpoints_whole",
+        "git theta install (then run the command again)": "test_not_set_up.test_pull_does_not_stage_checkpoints_whole",
     },
     "git_theta_ext/checkpoints/adapters/base.py": {
         "merge it with the tool that made it, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
@@ -45,7 +45,7 @@ RUN: dict[str, dict[str, str]] = {
         "git theta fsck --repair fetches it again, where a remote has it": "test_advice_objects.test_building_on_a_damaged_object",
     },
     "git_theta_ext/objects/bounds.py": {
-        "make room, or keep the manifest in the work tree for now: set GIT_THETA_SKIP_SMUDGE=1 in the environment, repeat the command, and run git theta pull FILE where there is room": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
+        "make room, or keep the manifest in the work tree for now: set GIT_THETA_SKIP_SMUDGE=1 in the environment, repeat the command, and run git theta pull FILE when there is room": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
         "set GIT_THETA_SKIP_SMUDGE=1 in the environment, repeat the command, then run git theta pull FILE, which writes block by block": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
         "Git holds all {size(nbytes)} in memory before it writes them; at most {size(available)} are free (git theta pull writes block by block, after GIT_THETA_SKIP_SMUDGE=1)": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",
     },
@@ -138,7 +138,7 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/verbs/resolve.py": {
         "{printable(path)}: nothing is open; to take it: git add {to_add(conflict)}": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
         "git theta resolve {name} --strategy ours (or theirs)": "test_advice_sharded.test_other_keys_are_merged_and_a_side_is_asked_for_where_they_collide",
-        "git theta resolve {words} --tensor '*' --strategy {choice} settles anew what both sides changed; --undo takes the last resolve back": "test_advice_tied.test_another_side_afterwards_is_refused_and_says_how",
+        "git theta resolve {words} --tensor '*' --strategy {choice} settles again what both sides changed; --undo undoes the last resolve": "test_advice_tied.test_another_side_afterwards_is_refused_and_says_how",
         "git theta resolve FILE": "test_advice_sharded.test_what_only_tensors_have_is_refused",
         "{path}: written from the shards; to take it: git add {options}{name}": "test_advice_sharded.test_status_names_what_settles_an_index",
     },
@@ -150,7 +150,7 @@ RUN: dict[str, dict[str, str]] = {
         "to use them in merges, on each branch: git add FILE && git commit": "test_advice_setup.test_statistics_are_tracked_and_added",
     },
     "git_theta_ext/cli/leftovers.py": {
-        "{name} would be taken by git add: {advise(repository, 'to remove it: rm FILE', path)}": "test_advice_status.test_a_backup_of_mergetool_is_named",
+        "{name} would be added by git add: {advise(repository, 'to remove it: rm FILE', path)}": "test_advice_status.test_a_backup_of_mergetool_is_named",
         "{name} is in the index: {advise(repository, 'git rm -q --cached FILE', path)}": "test_advice_status.test_a_backup_that_was_added_is_taken_out_again",
     },
     "git_theta_ext/cli/stored_whole.py": {
@@ -158,7 +158,7 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/cli/verbs/status.py": {
         "git-theta is not set up here: git theta install": "test_advice_setup.test_setting_up_as_status_says",
-        "Smudging is off (theta.skipSmudge or its variable): checkouts leave manifests; git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
+        "Smudging is off (theta.skipSmudge or GIT_THETA_SKIP_SMUDGE): checkouts leave manifests; git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
         "Tracked patterns: {names or 'none (git theta track PATTERN)'}": "test_advice_setup.test_setting_up_as_status_says",
         "git theta resolve FILE": "test_advice_sharded.test_a_shard_that_is_gone_on_one_side",
         "conflicts: git theta resolve FILE --strategy S, then git add {options}FILE": "test_advice_merging.test_a_conflict",
@@ -196,7 +196,7 @@ RUN: dict[str, dict[str, str]] = {
         "In your own repository: git theta install; git theta track '*.safetensors'; git add, commit, push as ever.": "test_advice_setup.test_the_demo_ends_with_what_to_type",
     },
     "git_theta_ext/objects/transfer/endpoints.py": {
-        "git config --show-origin --get-regexp url tells where it stands": "test_advice_objects.test_a_url_that_is_not_used",
+        "git config --show-origin --get-regexp url shows where it is set": "test_advice_objects.test_a_url_that_is_not_used",
         "git remote -v (is the disk mounted?)": "test_advice_objects.test_a_remote_that_is_not_mounted",
     },
     "git_theta_ext/git/hook_scripts.py": {
@@ -238,7 +238,7 @@ RUN: dict[str, dict[str, str]] = {
         "once {CONFIG} is settled and added: git theta resolve {name} --strategy average": "test_merge_adapters.test_both_changed_the_rank",
     },
     "git_theta_ext/merge/combine/growth.py": {
-        "git add FILE, then the same again": "test_merge_adapters.test_changes_of_the_configuration_are_not_written_over",
+        "git add FILE, then run the command again": "test_merge_adapters.test_changes_of_the_configuration_are_not_written_over",
     },
     "git_theta_ext/merge/branches/octopus.py": {
         "git branch -a": "test_advice_merging.test_a_branch_that_is_none",
@@ -246,7 +246,7 @@ RUN: dict[str, dict[str, str]] = {
         "merge it by itself first: git theta merge {name}": "test_merge_several.test_what_stays_open_changes_nothing",
     },
     "git_theta_ext/merge/decide/scaling.py": {
-        "rank=grow changes {CONFIG} too, which only git theta resolve and git theta merge do": "test_merge_adapters.test_the_driver_leaves_it_to_a_verb_and_says_to_which",
+        "rank=grow also changes {CONFIG}, and only git theta resolve and git theta merge do that": "test_merge_adapters.test_the_driver_leaves_it_to_a_verb_and_says_to_which",
     },
     "git_theta_ext/merge/conflicts/resolve.py": {
         "git status shows what is": "test_advice_merging.test_resolve_without_a_strategy_says_how_to_take_it",
@@ -316,7 +316,7 @@ NAMED: dict[str, list[str]] = {
         "which git add ignores here",
     ],
     "git_theta_ext/merge/conflicts/board.py": [
-        "{self.left} open: git mergetool takes a file whole, so nothing is written until all is settled; w again leaves, and keeps your choices for the next start",
+        "{self.left} open: git mergetool marks a whole file as merged, so nothing is written until all is settled; w again leaves, and keeps your choices for the next start",
     ],
     "git_theta_ext/cli/verbs/add.py": [
         "Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage it. The store keeps the adapter's own factors. Checkpoints without an adapter are added by git add.",
@@ -342,7 +342,7 @@ NAMED: dict[str, list[str]] = {
         "Everyday work needs none of them: git add, commit, diff, merge, push do it.",
     ],
     "git_theta_ext/cli/verbs/merge.py": [
-        "git merge, with a strategy for the tensors that both sides changed. With --plan nothing is merged: say what would be done. With --tune, evaluate candidates and merge with the best.",
+        "Run git merge with a strategy for the tensors that both sides changed. With --plan, only show what would be done. With --tune, evaluate candidates and merge with the best.",
         "no checkpoint was changed on both sides: git merge needs no strategy",
     ],
     "git_theta_ext/cli/verbs/mergetool.py": [
@@ -356,7 +356,7 @@ NAMED: dict[str, list[str]] = {
         "Upload the objects that the checkpoints in the history of HEAD, or of the revisions, need. `git push` does this by itself; use this to fill a new or damaged remote. No ref moves.",
     ],
     "git_theta_ext/cli/verbs/resolve.py": [
-        "Settle the tensors that both sides changed, all or some of them, with a merge strategy; as often as needed. The result is written into the work tree; git add takes it. Without a strategy: list what is open.",
+        "Settle the tensors that both sides changed, all or some of them, with a merge strategy; as often as needed. The result is written into the work tree; git add stages it. Without a strategy: list what is open.",
     ],
     "git_theta_ext/cli/verbs/status.py": [
         "Set up in the {report['scopes'][-1]} git config.",
@@ -440,8 +440,8 @@ NOT_RUN: dict[str, str] = {
     "the model's shards are written too; to take them: git add {to_add(conflict)}": "the words of resolve, which test_merge_sharded runs; under git mergetool the same function makes them",
     "it cannot be merged into the weights: track its own folder beside the model, with git add": "a folder is added as any file is",
     "name one shard alone: git theta add SHARD --update ADAPTER": "two shards with different tensors of one name: no writer makes them; `git theta add SHARD` itself runs in test_a_shard_is_not_the_model",
-    "{plural(len(gone), 'object')} that the server says it has cannot be had from it, or is damaged there: {_names(gone)}. Whoever has them runs: git theta push --no-cache": "the job of a pull request cannot run it; `git theta push` runs in test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
-    "{plural(len(absent), 'object')} ({total}) missing on the server: {_names(absent)}. Whoever has them runs: git theta push": "the job of a pull request cannot run it; `git theta push` runs in test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
+    "The server says that it has {plural(len(gone), 'object')} that it does not send, or sends damaged: {_names(gone)}. Anyone who has them can run: git theta push --no-cache": "the job of a pull request cannot run it; `git theta push` runs in test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
+    "{plural(len(absent), 'object')} ({total}) missing on the server: {_names(absent)}. Anyone who has them can run: git theta push": "the job of a pull request cannot run it; `git theta push` runs in test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
     "git theta help receive-check": "prints help, as every verb does in test_every_verb_has_help",
     "git theta help stats shows what it needs": "prints help, as every verb does in test_every_verb_has_help",
     "ask the owner of the repository; or, to send the objects elsewhere: git config remote.{printable(endpoint.remote)}.lfsurl URL": "needs a folder of another user; the setting it names counts in test_transport",

@@ -49,8 +49,8 @@ __all__ = ["CONFIG", "KINDS", "MODELS", "bind", "check_type", "looks_like", "rea
 
 MODELS = ("adapter_model.safetensors", "adapter_model.bin")
 _ROUNDING = (
-    "the product B·A is summed in float64 and rounded once; PEFT's float32 sum depends on its "
-    "BLAS, and the last bit of the product may differ, and with it some values of the result"
+    "the product B·A is computed in float64 and rounded once. PEFT computes it in float32, so some "
+    "values may differ in their last bits from a merge by PEFT"
 )
 
 
@@ -232,8 +232,8 @@ class _Binder:
         if (not stated) in self.layouts:
             raise refuse(
                 self.file.path,
-                f"module {module!r} is square, and it is not clear whether its weight is stored as "
-                "inputs × outputs: other modules of the adapter are not as fan_in_fan_out says",
+                f"module {module!r} is square, so it is not clear whether its weight is stored as "
+                "inputs × outputs: fan_in_fan_out is wrong for other modules of the adapter",
                 MERGE,
             )
         return stated
@@ -260,9 +260,9 @@ class _Binder:
         if down.shape[0] != up.shape[1]:
             raise refuse(
                 self.file.path,
-                f"module {module!r}: {first} is of rank {down.shape[0]}, {second} of rank "
-                f"{up.shape[1]}; of a convolution of several groups, which cannot be merged, or "
-                "of two adapters",
+                f"module {module!r}: {first} has rank {down.shape[0]} and {second} has "
+                f"rank {up.shape[1]}. They may be from two adapters, or from a convolution with "
+                "several groups, which cannot be merged",
             )
         return down, up
 
@@ -309,8 +309,8 @@ class _Binder:
         if not isinstance(inputs, list):
             raise refuse(
                 self.file.path,
-                f"module {module!r} has as many inputs as outputs, and its feedforward_modules are "
-                "a pattern: it is not clear which its vector scales",
+                f"module {module!r} has as many inputs as outputs, and feedforward_modules is a "
+                "pattern: it is not clear which of the two its vector scales",
                 MERGE,
             )
         return not any(module.endswith(str(one)) for one in inputs)

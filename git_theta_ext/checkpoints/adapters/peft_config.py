@@ -95,7 +95,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
         raise refuse(
             path,
             f"cannot be read: {error.strerror or error}",
-            "an adapter's scaling stands in its adapter_config.json; give it with --config FILE",
+            "an adapter's scaling is in its adapter_config.json; give it with --config FILE",
         ) from error
     except (ValueError, RecursionError) as error:
         raise refuse(path, f"is no JSON: {error}") from error
@@ -174,7 +174,7 @@ def _unknown(path: Path, key: str, value: Any) -> UsageError:
         path,
         f"its adapter_config.json sets {printable(key[:80])} to {printable(repr(value)[:80])}, "
         "which is not known here and may change the result",
-        f"{MERGE}; or, where it changes nothing, give a copy without it: --config FILE",
+        f"{MERGE}; or, if it changes nothing, give a copy without it: --config FILE",
     )
 
 
@@ -205,7 +205,7 @@ class Scaling:
             raise refuse(
                 self.path,
                 f"module {module!r}: lora_alpha is {alpha!r}, which is no number",
-                f"it stands in {CONFIG}; give that with --config FILE",
+                f"it is in {CONFIG}; give that file with --config FILE",
             )
         if not math.isfinite(alpha):
             raise refuse(self.path, f"module {module!r}: lora_alpha is {alpha!r}")

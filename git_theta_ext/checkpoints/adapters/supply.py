@@ -198,8 +198,8 @@ class _Piece:
             raise UsageError(
                 f"the update makes {plural(lost, 'value')} of tensor {self.name!r} infinite or "
                 f"NaN ({dtype.name})",
-                hint="the adapter is damaged, or not of this model, or its sums are too large for "
-                "the dtype of the weights",
+                hint="the adapter is damaged or for another model, or the new values are too large "
+                "for the dtype of the weights",
             )
 
 

@@ -72,8 +72,8 @@ def _match_tied(
     if there[0] not in names.values():
         raise refuse(
             path,
-            f"changes {gone[0]!r} alone; in the checkpoint it is tied to {there[0]!r}, one tensor "
-            "under that name, which would change with it",
+            f"changes {gone[0]!r} alone, but the checkpoint has only one tensor for it and "
+            f"{there[0]!r} (they are tied): both would change",
             UNTIE,
         )
     return {**names, **dict.fromkeys(gone, there[0])}
@@ -106,8 +106,7 @@ def notes(entries: Collection[Entry], changed: Collection[str]) -> list[str]:
     alone = [] if heads else [e.tensor.name for e in ends if e.tensor.name in changed]
     return [
         *(
-            f"where the model ties its head to {name!r}, the head changes with it, as in PEFT's "
-            "merge"
+            f"if the model ties its head to {name!r}, the head changes too, as in a merge by PEFT"
             for name in alone
         )
     ] + [

@@ -51,7 +51,9 @@ def ask(report: Findings, job: Job, at_hand: AtHand) -> None:
         server = _server(job)
         print(f"Objects are looked for at {printable(server.url)}")
         if len(asked) > _MAX_ASKED:
-            raise TransferError(f"{len(asked):,} objects are more than the {_MAX_ASKED:,} checked")
+            raise TransferError(
+                f"there are {len(asked):,} objects; at most {_MAX_ASKED:,} are checked"
+            )
         lost = [ref for ref in server.missing(asked.values()) if job.checks and ref.oid in needed]
     except TransferError as error:
         at_hand.give_up(error.message)
@@ -77,15 +79,16 @@ def _doubt(report: Findings, server: Server, gone: list[UpdateRef]) -> None:
     if gone:
         report.objects = "missing"
         report.warn(
-            f"{plural(len(gone), 'object')} that the server says it has cannot be had from it, or"
-            f" is damaged there: {_names(gone)}. Whoever has them runs: git theta push --no-cache",
+            f"The server says that it has {plural(len(gone), 'object')} that it does not send, or"
+            f" sends damaged: {_names(gone)}. Anyone who has them can run: git theta push"
+            " --no-cache",
             1,
         )
     if server.lies:
         report.objects = "unknown" if report.objects == "complete" else report.objects
         report.warn(
-            "It is not known whether all objects are on the server: it says of objects that were"
-            " made up that it has them",
+            "It is not known whether all objects are on the server: it says that it has objects"
+            " that do not exist",
             TransferError.exit_code,
         )
 
@@ -119,7 +122,7 @@ def _missing(absent: list[UpdateRef]) -> str:
     total = size(sum(item.size for item in absent))
     return (
         f"{plural(len(absent), 'object')} ({total}) missing on the server: {_names(absent)}. "
-        "Whoever has them runs: git theta push"
+        "Anyone who has them can run: git theta push"
     )
 
 

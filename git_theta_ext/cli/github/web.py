@@ -119,7 +119,7 @@ def _read(
         raise TransferError(f"{method} {shown(url)}: {reason}") from error
     except (ValueError, HTTPException) as error:
         # (What these say quotes the URL, or a header.)
-        words = "that URL, a header for it, or the answer is not one of HTTP"
+        words = "the URL, a header or the answer is not valid HTTP"
         raise TransferError(f"{method} {shown(url)}: {words}") from error
 
 

@@ -55,13 +55,15 @@ def add_parser(subparsers: Any) -> None:
         help="a folder that PEFT wrote, its adapter_model.safetensors, or a file of indices and "
         "values",
     )  # fmt: skip
-    parser.add_argument("--type", choices=TYPES, help="what it is (default: by its tensors' names)")
+    parser.add_argument(
+        "--type", choices=TYPES, help="the kind of adapter (default: by its tensors' names)"
+    )
     parser.add_argument(
         "--config", metavar="FILE", help="its adapter_config.json (default: the one beside it)"
     )
     parser.add_argument(
         "--dry-run", "-n", action="store_true",
-        help="say what every tensor would cost; change nothing",
+        help="show what every tensor would take in the store; change nothing",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)

@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     which.add_argument("--list", action="store_true", help="list what is allowed, everywhere")
     which.add_argument(
         "--revoke", metavar="NAME", nargs="?", const=_HERE,
-        help="allow no more what this repository names, or what --list calls NAME",
+        help="no longer allow the command of this repository, or that of NAME in --list",
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -82,12 +82,12 @@ def _revoke(name: str) -> int:
     found = [one for one in consent.all() if _is_meant(one, name, repository)]
     if name and len(found) != 1:
         raise UsageError(
-            f"{name!r} names {plural(len(found), 'command')} of those that are allowed",
+            f"{name!r} matches {plural(len(found), 'allowed command')}",
             hint="git theta allow --list",
         )
     for one in found:
         consent.revoke(one)
-        print(f"Not allowed any more in {printable(one.repository)}:")
+        print(f"No longer allowed in {printable(one.repository)}:")
         print(shown(one.command))
     if not found:
         print("Nothing is allowed here.")

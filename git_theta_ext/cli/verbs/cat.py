@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
         "cat",
         help="write one tensor to standard output as .npy",
         description="Write one tensor of a version to standard output: as a NumPy .npy file, or "
-        "with --raw as the bytes that it is in the checkpoint. Element types that NumPy does not "
+        "with --raw as its bytes in the checkpoint. Element types that NumPy does not "
         "have (BF16, F8) are written as unsigned integers of their size, holding their bits.",
     )
     parser.add_argument("file", metavar="[REV:]FILE", help="without REV, of HEAD")

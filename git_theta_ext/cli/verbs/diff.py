@@ -60,20 +60,20 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--tensor", action="append", default=[], metavar="GLOB", help="only these")
     parser.add_argument(
         "--sort", choices=["name", "change", "size"],
-        help="order of the tensors: by name, or each on its own by relative change or by what it "
-        "stores; by default in groups, what matters first",
+        help="list the tensors by name, or one by one by relative change or by stored size "
+        "(default: in groups, the most important first)",
     )  # fmt: skip
     parser.add_argument(
         "--spectrum", action="store_true",
-        help="also the singular values of the most changed matrices; of updates that are not "
-        "low-rank an estimate",
+        help="also show the singular values of the matrices that changed most (an estimate if "
+        "the update is not low-rank)",
     )  # fmt: skip
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--stat", action="store_true", help="one line for each group of tensors")
     shape.add_argument("--name-only", action="store_true", help="only the names of tensors")
     shape.add_argument(
         "--format", choices=["text", "markdown", "html", "json"], default="text",
-        help="markdown fits into a comment on GitHub; html is one file without network",
+        help="markdown fits into a comment on GitHub; html is one file that needs no network",
     )  # fmt: skip
     parser.add_argument("-o", "--output", metavar="FILE", help="write there, not to stdout")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything differs")

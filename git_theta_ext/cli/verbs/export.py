@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     container = args.to or container_of(target.name)
     if container is None:
         raise UsageError(
-            f"{args.output} does not tell which container is meant",
+            f"the name {args.output} does not say which format to write",
             hint=f"add one of: {', '.join(f'--to {name}' for name in BUILDERS)}",
         )
     repository = Repository.discover()

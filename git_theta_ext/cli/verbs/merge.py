@@ -58,9 +58,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "merge",
         help="merge a branch with a strategy, show the plan, or find the best merge",
-        description="git merge, with a strategy for the tensors that both sides changed. With "
-        "--plan nothing is merged: say what would be done. With --tune, evaluate candidates and "
-        "merge with the best.",
+        description="Run git merge with a strategy for the tensors that both sides changed. With "
+        "--plan, only show what would be done. With --tune, evaluate candidates and merge with "
+        "the best.",
     )
     parser.add_argument(
         "others", metavar="OTHER", nargs="+", help="the branch or commit to merge; several at once"
@@ -69,12 +69,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
     parser.add_argument(
         "--tune", metavar="CMD", nargs="?", const=_FROM_FILE,
-        help="evaluate candidates by a command with {checkpoint} in it, whose last line is the "
-        "score and the number of examples (default: evaluate in .theta.toml)",
+        help="evaluate candidates with this command; {checkpoint} in it is the file, and the last "
+        "line that it prints has the score and the number of examples (default: evaluate in "
+        ".theta.toml)",
     )  # fmt: skip
     parser.add_argument(
         "--allow-evaluation", action="store_true",
-        help="with --tune: run the command that .theta.toml names, whatever it is, this once",
+        help="with --tune: this once, run the command in .theta.toml without asking",
     )  # fmt: skip
     parser.add_argument("--file", metavar="FILE", help="the checkpoint to tune for")
     parser.add_argument("--yes", "-y", action="store_true", help="with --tune: do not ask")
@@ -224,8 +225,8 @@ def _merge_models(
         merged = conflict.finish(blocks)
         name = printable(pattern)
         print(
-            f"{name}: tensors moved between shards, coupled ones lie in several, or both sides "
-            "changed the index, so all shards are merged as one model"
+            f"{name}: tensors moved between shards, a coupled group is in several shards, or both "
+            "sides changed the index, so all shards are merged as one model"
         )
         for line in notes(merged):
             print(line)
@@ -234,7 +235,10 @@ def _merge_models(
             continue
         left += 1
         reopen(conflict, list(merged.open))
-        print(f"CONFLICT (content): {plural(len(merged.open), 'part')} open, where ours stands:")
+        print(
+            f"CONFLICT (content): {plural(len(merged.open), 'part')} open; "
+            "the file has our version for now:"
+        )
         for line in open_lines(merged.open):
             print(f"    {line}")
         found = common([merged]) or ("ours",)
@@ -283,7 +287,7 @@ def _tuned(
     text = args.tune or _allowed(repository, policy.committed(repository).evaluate, args)
     if not text:
         raise UsageError(
-            "--tune needs a command, for .theta.toml has none",
+            "--tune needs a command: .theta.toml has none",
             hint=f"git theta merge {args.other} --tune 'python evaluate.py {{checkpoint}}'",
         )
     words = command_of(text)
@@ -295,7 +299,7 @@ def _tuned(
     for trial in tune(contest, blocks, evaluator(words, repository.top), memory):
         again = "  (evaluated before)" if trial.remembered else ""
         parts = plural(trial.left, "part")
-        again += f"  ({parts} stay open, ours stood for them)" if trial.left else ""
+        again += f"  ({parts} stay open, with our version)" if trial.left else ""
         print(f"  {printable(trial.label)}: {_score(trial)}{again}", flush=True)
         trials.append(trial)
     verdict = judge(trials)

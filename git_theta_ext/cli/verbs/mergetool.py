@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("file", metavar="FILE", help="a checkpoint in conflict")
     parser.add_argument(
-        "--plain", action="store_true", help="lines and commands in place of a full screen"
+        "--plain", action="store_true", help="lines and commands instead of a full screen"
     )
     parser.add_argument("--backup", metavar="FILE", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     drafts.drop(before)
     name = printable(path)
     if merged.open:
-        print(f"{name}: written; {plural(len(merged.open), 'part')} open, ours stands")
+        print(f"{name}: written; {plural(len(merged.open), 'part')} open, with our version for now")
         return 1
     if args.backup is None:
         print(f"{name}: written; to take it: git add {to_add(settled)}")

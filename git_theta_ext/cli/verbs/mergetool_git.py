@@ -59,9 +59,9 @@ def backup_lines(repository: Repository, path: str, backup: str) -> Sequence[str
         return []
     ignored = _ignore(repository, left)
     name = printable(left)
-    held = "which git add ignores here" if ignored else "which is not to be added"
+    held = "which git add ignores here" if ignored else "which you should not add"
     return [
-        f"  {name} will be what stood there before ({length}), {held}; remove it when you like",
+        f"  {name} will be the file as it was before ({length}), {held}; you can remove it",
         "  (git config mergetool.keepBackup false   leaves none)",
     ]
 

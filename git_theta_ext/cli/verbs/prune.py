@@ -29,7 +29,9 @@ def add_parser(subparsers: Any) -> None:
         description="Remove objects of the local store that only older versions need and that the "
         "remote has, and objects that nothing names.",
     )
-    parser.add_argument("--dry-run", "-d", action="store_true", help="only say what would be")
+    parser.add_argument(
+        "--dry-run", "-d", action="store_true", help="only say what would be removed"
+    )
     parser.add_argument("--verbose", "-v", action="store_true", help="name each object")
     parser.add_argument(
         "--keep-days", metavar="N", help="keep what commits of the last N days need (default: 14)"
@@ -42,11 +44,11 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     verify.add_argument(
         "--no-verify-remote", action="store_false", dest="verify_remote",
-        help="believe the record of earlier pushes",
+        help="trust the record of earlier pushes",
     )  # fmt: skip
     parser.add_argument(
         "--verify-unreachable", action="store_true",
-        help="remove even what nothing names only if the remote has it",
+        help="remove an object that nothing names only if the remote has it, too",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

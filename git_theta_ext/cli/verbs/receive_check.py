@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         "receive-check",
         help="as a server's hook: refuse pushes without their objects",
         description="To be run as the pre-receive hook of a repository on a server: reads lines of "
-        "<old> <new> <ref> and fails, so that no ref moves, where the LFS store lacks objects that "
+        "<old> <new> <ref> and fails, so that no ref moves, if the LFS store lacks objects that "
         "the pushed checkpoints need.",
     )
     parser.add_argument(

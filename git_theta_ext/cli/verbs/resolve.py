@@ -32,8 +32,8 @@ def add_parser(subparsers: Any) -> None:
         "resolve",
         help="settle what a merge left open in a checkpoint",
         description="Settle the tensors that both sides changed, all or some of them, with a merge "
-        "strategy; as often as needed. The result is written into the work tree; git add takes it. "
-        "Without a strategy: list what is open.",
+        "strategy; as often as needed. The result is written into the work tree; git add stages "
+        "it. Without a strategy: list what is open.",
     )
     parser.add_argument(
         "file", metavar="FILE",
@@ -46,11 +46,11 @@ def add_parser(subparsers: Any) -> None:
     choices.add_options(parser)
     parser.add_argument(
         "--structure", choices=("ours", "theirs"),
-        help="the side whose header, metadata or pickle is to stand",
+        help="the side whose header, metadata or pickle is used",
     )  # fmt: skip
     way_back = parser.add_mutually_exclusive_group()
-    way_back.add_argument("--undo", action="store_true", help="take the last resolve back")
-    way_back.add_argument("--abort", action="store_true", help="take all of them back")
+    way_back.add_argument("--undo", action="store_true", help="undo the last resolve")
+    way_back.add_argument("--abort", action="store_true", help="undo all of them")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     blocks = Blocks.open(repository)
     if args.undo or args.abort:
         if choice is not None or args.structure or args.tensor:
-            raise UsageError("--undo and --abort stand alone")
+            raise UsageError("--undo and --abort take no other options")
         conflict = conflict.undo() if args.undo else conflict.abort()
         merged = conflict.finish(blocks)
     elif choice is None and args.structure is None:
@@ -100,8 +100,8 @@ def _resolve(
         words = advice.word(from_here(conflict.repository, conflict.path))
         raise UsageError(
             f"nothing was open, so {choice} settles nothing",
-            hint=f"git theta resolve {words} --tensor '*' --strategy {choice}   settles anew what "
-            "both sides changed; --undo takes the last resolve back",
+            hint=f"git theta resolve {words} --tensor '*' --strategy {choice}   settles again "
+            "what both sides changed; --undo undoes the last resolve",
         )
     side: skeleton.Side | None = args.structure
     if side is None and args.tensor is None and skeleton.NAME in conflict.state.open:
@@ -112,7 +112,7 @@ def _resolve(
         return merged
     # Tensors that only the other side has, and for which the chosen structure has no place.
     for name in unfit:
-        print(f"{printable(name)}: as in {choice}, whose structure stands", file=sys.stderr)
+        print(f"{printable(name)}: as in {choice}, whose structure is used", file=sys.stderr)
     more = conflict.with_open({**conflict.state.open, **unfit})
     return more.resolve(None, choice, side).finish(blocks)
 
@@ -128,7 +128,10 @@ def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
     if not merged.open:
         print(f"{printable(path)}: nothing is open; to take it: git add {to_add(conflict)}")
         return 0
-    print(f"{printable(path)}: {plural(len(merged.open), 'part')} open, where ours stands:")
+    print(
+        f"{printable(path)}: {plural(len(merged.open), 'part')} open; "
+        "the file has our version for now:"
+    )
     for line in open_lines(merged.open):
         print(f"  {line}")
     print("to go on:")

@@ -180,8 +180,8 @@ def _show(repository: Repository, report: dict[str, Any]) -> None:
             print(f"  {printable(problem)}")
     if report["skip_smudge"]:
         print(
-            "Smudging is off (theta.skipSmudge or its variable): checkouts leave manifests;"
-            " git theta pull   writes the checkpoints"
+            "Smudging is off (theta.skipSmudge or GIT_THETA_SKIP_SMUDGE): checkouts leave "
+            "manifests; git theta pull   writes the checkpoints"
         )
     _show_hooks(report["hooks"])
     names = ", ".join(printable(row["pattern"]) for row in report["patterns"])
@@ -197,7 +197,7 @@ def _show(repository: Repository, report: dict[str, Any]) -> None:
         print(line)
     for row in report["files"]:
         if row["open"]:
-            print(f"\nOpen in {printable(row['path'])}, where ours stands:")
+            print(f"\nOpen in {printable(row['path'])}; the file has our version for now:")
             # All of them: messages that name some end with "and N more: git theta status".
             for line in open_lines(row["open"], len(row["open"])):
                 print(f"  {line}")

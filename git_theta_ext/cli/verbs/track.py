@@ -88,7 +88,7 @@ def _track(repository: Repository, patterns: list[str]) -> None:
         print(f'"{shown}" already tracked' if longer == content else f'Tracking "{shown}"')
         if "lfs" in filters and longer != content:
             print(
-                "  its line with filter=lfs stays and no longer counts, for later lines win;\n"
+                "  its line with filter=lfs stays, but has no effect, because later lines win;\n"
                 + advice.with_name("  git lfs untrack PATTERN   removes it", pattern, "PATTERN")
             )
         content = longer

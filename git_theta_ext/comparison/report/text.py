@@ -257,7 +257,7 @@ def _outside(comparison: Comparison, style: Style) -> Iterator[str]:
         else:
             yield f"    {name}  {old} → {new}"
     if comparison.structure_changed and not comparison.notes and not comparison.changes:
-        yield "    structure changed: padding, or the order or encoding of what is no tensor"
+        yield "    structure changed: padding, or order or encoding of bytes outside the tensors"
 
 
 def _type(change: Change) -> str:

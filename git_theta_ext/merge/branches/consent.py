@@ -57,7 +57,7 @@ class Consent:
             inside = [repository.common_dir, repository.git_dir, repository.work_tree]
             if any(place and folder.resolve().is_relative_to(place.resolve()) for place in inside):
                 raise UsageError(
-                    f"{folder} lies in this repository, which could bring its own consent with it",
+                    f"{folder} is inside this repository, so a commit could allow its own command",
                     hint="set XDG_CONFIG_HOME to a folder outside of it",
                 )
         return cls(folder)
@@ -79,7 +79,7 @@ class Consent:
             self._folder.mkdir(exist_ok=True, mode=0o700)
             if not self._is_ours():
                 raise StoreError(
-                    f"others can write to {self._folder}, and could allow in your name",
+                    f"others can write to {self._folder}, and could allow commands in your name",
                     hint=f"chmod go-w {shell_word(str(self._folder))} "
                     f"{shell_word(str(self._folder.parent))}   (both must be yours)",
                 )
@@ -137,4 +137,4 @@ def _configuration(environment: Mapping[str, str]) -> Path:
     try:
         return Path.home() / ".config"
     except RuntimeError as error:
-        raise UsageError("there is no home folder to keep what you allow in") from error
+        raise UsageError("there is no home folder in which to keep what you allow") from error

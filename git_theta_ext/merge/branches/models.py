@@ -326,7 +326,8 @@ class ModelConflict(Conflict):
         WorkTree(self.repository.top).replace(path, text)
         for key in collided:
             print(
-                f"git-theta: {printable(path)}: both sides changed {printable(key)}; {side} stands",
+                f"git-theta: {printable(path)}: both sides changed {printable(key)}; the value of "
+                f"{side} is kept",
                 file=sys.stderr,
             )
 

@@ -94,7 +94,7 @@ def colliding(repository: Repository, branches: Branches) -> list[Group]:
             moved = models.resharded(repository, Heads(branches.base, first, second))
             if moved:
                 raise UsageError(
-                    f"tensors of {moved[0]} moved between shards, or coupled ones lie in several",
+                    f"tensors of {moved[0]} moved between shards, or a coupled group is in several",
                     hint="merge these branches one at a time: git theta merge BRANCH",
                 )
     return list(groups(repository, branches.base, branches.commits))

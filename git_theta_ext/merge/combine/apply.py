@@ -27,7 +27,7 @@ from git_theta_ext.objects.bounds import check_work
 BUDGET_BYTES = 400 << 20
 """Memory for tensors under way: three versions, the result, and what encodes it."""
 
-UNFIT = "it does not fit into the structure that stands"
+UNFIT = "it does not fit into the structure of the result"
 
 
 @dataclass(frozen=True, slots=True)

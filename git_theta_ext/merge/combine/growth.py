@@ -84,8 +84,8 @@ def settings_for(
     changed = after != now and repository.git("diff", "--name-only", "-z", "--", _literal(place))
     if changed:
         raise UsageError(
-            f"{printable(place)} has changes that are not staged, and would be written over",
-            hint=advise(repository, "git add FILE, then the same again", place),
+            f"{printable(place)} has changes that are not staged and would be overwritten",
+            hint=advise(repository, "git add FILE, then run the command again", place),
         )
     return Settings(place, now, before, after)
 

@@ -90,10 +90,10 @@ def _rows(versions: Versions, several: bool) -> str:
     rows = [side.entry.tensor.shape[0] for side in versions.sides]
     if several:
         every = ", ".join(str(count) for count in rows)
-        return f"several sides added rows ({every} in all); those of the first stand"
+        return f"several sides added rows ({every} in all); the result has those of the first"
     return (
-        f"both sides added rows, {rows[0]} in ours and {rows[1]} in theirs; those of ours stand "
-        "(stack keeps both)"
+        f"both sides added rows, {rows[0]} in ours and {rows[1]} in theirs; the result has those "
+        "of ours (stack keeps both)"
     )
 
 

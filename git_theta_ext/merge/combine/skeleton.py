@@ -88,7 +88,9 @@ def _coupled(
     torn = prefer is not None and prefer != side and not plan.open_group
     reason = f"{plan.coupled} comes from {side}, and needs its structure" if torn else ""
     if manifest is None or side in plan.followed:
-        return _taken(plan, "ours", f"{plan.coupled} needs what has other names for its tensors")
+        return _taken(
+            plan, "ours", f"{plan.coupled} needs a structure in which its tensors have other names"
+        )
     if manifest.format == safetensors.NAME and not _fits(wanted, manifest):
         return replace(_build(plan, wanted, blocks, prefer, side), reason=reason)
     return _taken(plan, side, reason)

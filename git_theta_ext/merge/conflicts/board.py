@@ -194,10 +194,11 @@ class Board:
             return "accept"
         self._sure = True
         self.message = (
-            f"{self.left} open, where ours stands; w again writes it and leaves them open"
+            f"{self.left} open; w again writes the file, with our version for them"
             if self._partly
-            else f"{self.left} open: git mergetool takes a file whole, so nothing is written until "
-            "all is settled; w again leaves, and keeps your choices for the next start"
+            else f"{self.left} open: git mergetool marks a whole file as merged, so nothing "
+            "is written until all is settled; w again leaves, and keeps your choices for the next "
+            "start"
         )
         return ""
 

@@ -71,7 +71,7 @@ def conflict_lines(path: str, merged: Merged, options: str = "") -> list[str]:
         lines.append(f"    {printable(name)}: {printable(reason)}{figures(measures.get(name))}")
     if len(found) > MAX_LINES:
         lines.append(f"    … and {len(found) - MAX_LINES} more: git theta status")
-    lines.append("  ours stands there for now; what does not collide is merged. To go on:")
+    lines.append("  the file has our version for now; everything else is merged. To go on:")
     from git_theta_ext.merge.conflicts.hints import commands
 
     name = word(where_git_was_started(path))
@@ -127,7 +127,7 @@ def advice(measures: Iterable[Measure]) -> list[str]:
         return []
     line = f"together: {100 * total.share:.3g} % of the entries collide{figures(total)}"
     if total.cosine > _ALIKE:
-        return [line, "both sides made much the same move: average is a safe choice"]
+        return [line, "both sides made nearly the same change: average is a safe choice"]
     if total.cosine < _UNLIKE:
         return [line, "the sides learned different things: evaluate what you merge (--tune)"]
     return [line]
@@ -141,16 +141,16 @@ def _blended(outcome: Outcome) -> bool:
 def _warnings(blended: Sequence[Outcome], total: Measure, reapplied: bool) -> Iterator[str]:
     if reapplied and total.cosine is not None and total.cosine > _ALIKE:
         yield (
-            f"warning: both sides made much the same move (cosine {total.cosine:.2f}); "
+            f"warning: both sides made nearly the same change (cosine {total.cosine:.2f}); "
             "it is now applied twice"
         )
     if reapplied and total.share > _DENSE:
         yield (
-            "warning: most entries changed on both sides; evaluate the result, for what the new "
-            "base had learned may suffer"
+            "warning: most entries changed on both sides; evaluate the result: it may have "
+            "lost what the new base had learned"
         )
     if total.ratio is not None and not 1 / _UNEQUAL < total.ratio < _UNEQUAL:
-        yield f"warning: the updates are of very unequal length, 1 : {total.ratio:.2g}"
+        yield f"warning: one update is much longer than the other, 1 : {total.ratio:.2g}"
     if any(one.decision.kind == "batchnorm" for one in blended):
         yield "note: BatchNorm statistics were averaged; a few hundred samples recalibrate them"
 

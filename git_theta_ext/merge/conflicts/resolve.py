@@ -78,7 +78,7 @@ class Conflict:
                 hint = "to settle all shards of the model together: git theta resolve MODEL"
                 hint = advise(repository, hint, model, "MODEL")
             raise UsageError(
-                f"{path} is not in {gone}: deleted, or renamed; the other has it", hint=hint
+                f"{gone} has deleted or renamed {path}; the other side has it", hint=hint
             )
         texts = [_text(repository, stages.get(number)) for number in (1, 2, 3)]
         blocks = Blocks.open(repository)

@@ -207,7 +207,7 @@ def _scale(
     if same and all(ratio == 1.0 for ratio in scale.ratios):
         return scale
     more = _further(pair, tables)
-    return Unknown(f"{more} beside them hangs on their scaling, which differs") if more else scale
+    return Unknown(f"{more} beside them depends on their scaling, which differs") if more else scale
 
 
 def _further(pair: Product, tables: Sequence[Mapping[str, Entry]]) -> str | None:

@@ -196,7 +196,5 @@ def lost_renames(
         came = {here[name].tensor.shape for name in new}
         gone = [name for name in gone if old[name].tensor.shape in came]
         if gone and new:
-            label = (
-                f"{words[0]} removed {gone[0]} and added {new[0]}, {words[1]} changed the former"
-            )
+            label = f"{words[0]} removed {gone[0]} and added {new[0]}, {words[1]} changed {gone[0]}"
             yield Group("renamed", label, (*gone, *new))

@@ -27,7 +27,7 @@ SETTLE = f"settle {CONFIG} first"
 """Stands in the reason of factors that can be blended once their configuration is known."""
 
 
-GROWS = f"rank=grow changes {CONFIG} too, which only git theta resolve and git theta merge do"
+GROWS = f"rank=grow also changes {CONFIG}, and only git theta resolve and git theta merge do that"
 """The reason of factors that would be joined where only the checkpoint may be written."""
 
 
@@ -169,10 +169,10 @@ def _parse(text: Text) -> State:
         return Unknown(f"{CONFIG} is no JSON object: {SETTLE}")
     kind = stated_type(data)
     if kind not in (None, "LORA"):
-        return Unknown(f"{CONFIG} says that they are no LoRA")
+        return Unknown(f"{CONFIG} says that they are not a LoRA")
     strange = next((key for key in _NO_PRODUCT if data.get(key)), None)
     if strange is not None:
-        return Unknown(f"{CONFIG} sets {strange}, with which they are no plain product")
+        return Unknown(f"{CONFIG} sets {strange}, so the update is not just their product")
     return data
 
 
@@ -212,7 +212,7 @@ def _rank(state: Mapping[str, Any], module: str, largest: int) -> int | Unknown:
 def _ratios(rank: int, target: float, found: Mapping[int, float]) -> Scale | Unknown:
     """The scalings of versions, by their places, as multiples of the result's."""
     if target == 0 and any(found.values()):
-        return Unknown(f"{CONFIG} of the merge scales them to nothing")
+        return Unknown(f"{CONFIG} of the merge scales them by zero")
     ratios = [1.0, 1.0, 1.0]
     for place, one in found.items():
         ratios[place] = 1.0 if one == target else one / target

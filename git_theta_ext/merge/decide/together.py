@@ -241,13 +241,12 @@ def _reset(decisions: dict[str, Decision], group: Group) -> bool:
 _WHY = {
     "quantised": "both sides changed the quantised {label}: take one side for all of it",
     "integers": "both sides changed the integers of {label}: take one side for all of it",
-    "sparse": "both sides changed the sparse {label}, whose parts mean nothing apart: take one "
-    "side for all of it",
+    "sparse": "both sides changed the sparse {label}, whose tensors belong together: take "
+    "one side for all of it",
     "training": "{label} is never blended: take one side for all of it, or reset it (zero)",
-    "factors": "both sides changed the factors of {label}, of which only the product means "
-    "something: take one side for all of it",
-    "renamed": "{label}; if it is a new name, the training would be left where nothing reads it: "
-    "take one side for all of it",
+    "factors": "both sides changed the factors of {label}, and only their product has a "
+    "meaning: take one side for all of it",
+    "renamed": "{label}; if it was renamed, the change would be lost: take one side for all of it",
 }
 
 

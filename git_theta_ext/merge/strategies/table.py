@@ -237,7 +237,7 @@ TABLE: tuple[Strategy, ...] = (
              "sparse", "dare_ties"),
     Strategy("della", "updates thinned at random, large entries less, then merged by sign",
              "Deep et al. 2024, DELLA-Merging",
-             (_DENSITY, Parameter("epsilon", 0.1, 0.0, 1.0, "how far the chances are apart"),
+             (_DENSITY, Parameter("epsilon", 0.1, 0.0, 1.0, "how much the chances differ"),
               _LAMBDA),
              "sparse", "della"),
     Strategy("breadcrumbs", "updates without their largest and smallest entries, added",
@@ -265,7 +265,7 @@ TABLE: tuple[Strategy, ...] = (
              "measured", "fisher", needs_base=False),
     Strategy("regmean", "the weights whose outputs are nearest to those of all sides",
              "Jin et al. 2023, Dataless knowledge fusion by merging weights",
-             (Parameter("alpha", 0.9, 0.0, 1.0, "how much of what is off the diagonal counts"),),
+             (Parameter("alpha", 0.9, 0.0, 1.0, "the weight of the entries off the diagonal"),),
              "measured", "regmean", needs_base=False),
 )  # fmt: skip
 """Every strategy, in the order in which the documentation lists them."""

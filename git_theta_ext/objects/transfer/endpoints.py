@@ -84,7 +84,7 @@ def for_check(repository: Repository, remote: str) -> Endpoint:
     """
     names = ["lfs.url", f"remote.{remote}.lfsurl"]
     url = remote_url(repository, remote)
-    return _relied_on(_named(repository, remote, url, names), "its word is not taken for anything")
+    return _relied_on(_named(repository, remote, url, names), "its answers are not trusted")
 
 
 def for_fetch(repository: Repository, remote: str | None) -> Iterator[Endpoint]:
@@ -180,7 +180,7 @@ def _endpoint(
         raise TransferError(
             f"{printable(url)} is not used as a URL: it, or its host, begins with a dash, or it"
             " has a line end in it",
-            hint="git config --show-origin --get-regexp url   tells where it stands",
+            hint="git config --show-origin --get-regexp url   shows where it is set",
         )
     return Endpoint(remote, path.as_uri() if path else url, path, setting, named)
 

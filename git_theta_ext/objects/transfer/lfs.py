@@ -219,13 +219,13 @@ def ask(repository: Repository, endpoint: Endpoint, objects: list[UpdateRef]) ->
     made_up = {item.oid for item in decoys}
     if status == 0 or not made_up & lacking:
         raise TransferError(
-            f"{endpoint.remote} ({endpoint}) could not be asked what it has, or says of names that"
-            f" were made up that it has them: {said}"
+            f"{endpoint.remote} ({endpoint}) could not be asked what it has, or says that it has"
+            f" objects that do not exist: {said}"
         )
     if not made_up <= lacking:
         raise TransferError(
-            f"{endpoint.remote} ({endpoint}) says of objects that were made up that it has them:"
-            " its word is not taken for anything"
+            f"{endpoint.remote} ({endpoint}) says that it has objects that do not exist:"
+            " its answers are not trusted"
         )
     found = {item.oid for item in objects} - lacking
     if not found:
@@ -343,7 +343,7 @@ def push(
     if status != 0:
         raise TransferError(
             f"git lfs push to {endpoint.remote} failed: {said}",
-            hint="nothing is lost: put right what it says, then push again",
+            hint="nothing is lost: correct what it reports, then push again",
         )
     claimed = [item for item in objects if item.size and item.oid not in moved]
     # (An agent of the user's own need not tell of its progress, and asks nobody.)
@@ -358,9 +358,9 @@ def _doubt(repository: Repository, endpoint: Endpoint, claimed: list[UpdateRef])
     lacking = [item for item in claimed if item.oid not in there]
     if lacking:
         raise TransferError(
-            f"{endpoint.remote} ({endpoint}) did not take object {lacking[0].oid}, as if it had"
-            f" it, and does not offer it ({len(lacking):,} such objects)",
-            hint="nothing is lost here: tell those who run the server",
+            f"{endpoint.remote} ({endpoint}) says that it has object {lacking[0].oid}, but does"
+            f" not offer it for download ({len(lacking):,} such objects)",
+            hint="nothing is lost here: tell the people who run the server",
         )
 
 

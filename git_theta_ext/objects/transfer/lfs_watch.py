@@ -92,8 +92,8 @@ class Watch:
         size = self._sizes.get(name)
         if size is not None and done > size:
             raise TransferError(
-                f"the server sends more than the {size:,} bytes of object {name}, and was not heard"
-                " to the end"
+                f"the server sent more than the {size:,} bytes of object {name}, and the download"
+                " was stopped"
             )
         count = done - self._done.get(name, 0)
         self._done[name] = done

@@ -198,7 +198,7 @@ def test_many_that_changed_alike_are_one_line() -> None:
 def test_accepting_with_something_open_is_asked_twice() -> None:
     made = board()
     assert press(made, "w") == ""
-    assert "3 open, where ours stands; w again" in text(made)
+    assert "3 open; w again writes the file, with our version for them" in text(made)
     assert press(made, "down", "w") == ""
     assert press(made, "w") == "accept"
     assert press(board(), "q") == "quit"
