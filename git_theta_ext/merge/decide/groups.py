@@ -123,6 +123,26 @@ class _Table:
     def narrow(self, name: str) -> bool:
         return self.entries[name].tensor.dtype.bits <= 8
 
+    def certain(self, name: str) -> bool:
+        """Whether what looks like codes is hardly anything else.
+
+        It is narrow, or of a type that codes are packed into and in the place of a weight; ids and
+        positions are mostly I64.
+        """
+        if self.narrow(name) or layouts.last_of(name) in layouts.CODE_WORDS:
+            return True
+        module = layouts.module_of(name)
+        packed = self.entries[name].tensor.dtype.bits <= 32
+        return bool(module) and packed and not self.weighted(module)
+
+    def weighted(self, module: str) -> bool:
+        """Whether a module has a weight of floats."""
+        return any(
+            layouts.last_of(name) in layouts.WEIGHTS and len(tensor.shape) > 1
+            and tensor.dtype.kind in ("float", "complex") and tensor.dtype.bits > 8
+            for name in self.modules.get(module, ()) for tensor in (self.entries[name].tensor,)
+        )  # fmt: skip
+
 
 def _contents(manifest: Manifest) -> dict[str, tuple[object, ...]]:
     return {
@@ -163,11 +183,21 @@ def _training(table: _Table) -> Iterator[_Draft]:
             and entry.tensor.count > 1
             and layouts.key_of(name) not in layouts.QUANT_WORDS
         }
+    names |= set(_twisters(table))
     if names:
         first = min(names & table.changed or names, key=natural_key)
         holds: Hold = "belongs" if table.pickled else "follows"
         label = "optimizer state" if layouts.has_optimizer(names) else "training state"
         yield _Draft("training", label, names, first, holds)
+
+
+def _twisters(table: _Table) -> Iterator[str]:
+    """The 624 words of a Mersenne Twister, whatever they are called, and the place in them."""
+    for name, entry in table.entries.items():
+        if entry.tensor.dtype.name == "U32" and entry.tensor.shape == (624,):
+            yield name
+            beside = table.modules[layouts.module_of(name)]
+            yield from (one for one in beside if table.entries[one].tensor.count == 1)
 
 
 def _sparse(table: _Table) -> Iterator[_Draft]:
@@ -295,11 +325,14 @@ def _is_partner(name: str, codes: Sequence[str], table: _Table) -> bool:
 def _by_place(loose: Iterable[str], codes: Sequence[str], table: _Table) -> Iterator[str]:
     """Tensors of the codes' module that nothing but their place and time ties to them."""
     movers = frozenset[int]().union(*(table.changed_by[name] for name in codes))
-    narrow = any(table.narrow(name) for name in codes)
-    if not narrow and not layouts.module_of(codes[0]):
+    module = layouts.module_of(codes[0])
+    certain = any(table.certain(name) for name in codes)
+    if not module and not any(table.narrow(name) for name in codes):
         return
+    # Integers that some side changed, and in whose module no weight stands, stand for one.
+    close = certain or not (table.weighted(module) or table.changed.isdisjoint(codes))
     for name in loose:
-        if movers & table.changed_by[name] or (narrow and not layouts.is_plain(name)):
+        if movers & table.changed_by[name] or (close and not layouts.is_plain(name)):
             yield name
 
 
@@ -307,7 +340,7 @@ def _scaling(name: str, codes: Sequence[str], table: _Table) -> bool:
     """Whether a tensor belongs to codes that no side changed: by its name, or, in doubt, too."""
     if layouts.is_scale(name) or name in codes:
         return True
-    return any(table.narrow(one) for one in codes) and not layouts.is_plain(name)
+    return any(table.certain(one) for one in codes) and not layouts.is_plain(name)
 
 
 def _joined(drafts: Sequence[_Draft]) -> Iterator[_Draft]:

@@ -7,7 +7,7 @@ find what structure cannot: parts under another module's name, states of trainin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 _SEPARATOR = re.compile(r"[./]")
 _AFFIX = re.compile(
@@ -24,11 +24,16 @@ QUANT_WORDS = frozenset(
         "lut", "zero_point", "zero_points", "weight_format", "w_q", "qdata", "q_data", "perm",
         "tensor_data", "invperm", "channel_scale", "group_size", "axis", "nbits", "packing",
         "offset", "offsets", "amax", "step_size", "channel_idx", "outliers", "outlier_idx",
+        "indices", "res_indices", "outlier_indices", "meta",
     }
 )  # fmt: skip
 """Last parts of names, in lower case, that only quantised modules have, and no stem."""
 
-CODE_WORDS = frozenset({"qweight", "weight_packed", "w_q", "qdata", "_data", "_qdata"})
+CODE_WORDS = frozenset({"qweight", "weight_packed", "w_q", "qdata", "_data", "_qdata", "qidxs"})
+WEIGHTS = frozenset({"weight", "kernel", "embedding", "embeddings"})
+"""Last parts of the names of what a layer computes with."""
+
+_OF_Q = re.compile(r"q_(?=(?:weight|scale|scale_max|groups?|group_map|perm|invperm)$)")
 _SCALE = re.compile(
     r"(^|[._/])(q?scales?(_inv|_2)?|scaling_factor|q?zeros?|zero_points?|scb|g_idx|absmax|amax"
     r"|quant_map|quant_state|codebook|lut|biases|global_scale)(:0)?$|(^|[._/])scale_(weight|input)$"
@@ -41,12 +46,28 @@ _PLAIN = re.compile(
     r"|lora_.*|class_embedding|cls_token|mask_token|logit_scale)(:0)?$",
     re.IGNORECASE,
 )
-_BELOW = ("meta", "quant_state", "qparams", "quant", "state", "nested")
+_BELOW = ("meta", "quant_state", "qparams", "quant", "state", "nested", "centroids",
+          "res_centroids", "outlier_centroids", "codebook", "codebooks")  # fmt: skip
+_SPARSE_WORDS = {
+    "idx": "indices",
+    "index": "indices",
+    "coords": "indices",
+    "val": "values",
+    "vals": "values",
+    "rows": "row",
+    "cols": "col",
+}
+"""What parts of sparse tensors are called, too."""
+
+_SPARSE_PART = re.compile(
+    r"(?P<stem>.*?)_?(?P<part>(?:compressed_|plain_|crow_|col_|ccol_|row_)?indices|values|idx|vals?)"
+)
 _SPARSE = (
     {"indices", "values"}, {"compressed_indices", "plain_indices", "values"},
     {"crow_indices", "col_indices", "values"}, {"ccol_indices", "row_indices", "values"},
     {"indices", "indptr", "data"}, {"indices", "indptr", "values"}, {"row", "col", "data"},
-    {"buffer", "sizes", "strides", "offsets"}, {"values", "offsets"}, {"values", "lengths"},
+    {"row", "col", "values"}, {"buffer", "sizes", "strides", "offsets"}, {"values", "offsets"},
+    {"values", "lengths"},
 )  # fmt: skip
 _TRAINING = re.compile(
     r"(^|[./])(?:[a-z0-9_]*optimi[sz]er[a-z0-9_]*|opt_state[a-z0-9_]*|optim|(?:lr_?)?schedulers?"
@@ -57,6 +78,17 @@ _MOMENTS = (
     "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "acc_delta",
     "grad_avg", "exp_avg_sq_row", "exp_avg_sq_col", "exp_inf", "exp_avg_diff", "state1", "state2",
 )  # fmt: skip
+_SLOT = re.compile(
+    r"(?:^|.*/)(?:(?:Adam|AdamW|LazyAdam|LAMB|Nadam|Adamax|Momentum|RMSProp|Adagrad|Adadelta|Ftrl)"
+    r"(?:_\d+)?|adam_[mv]|lamb_[mv]|(?:.*_)?beta[12]_power(?:_\d+)?)(?::0)?"
+    r"|.*_(?:(?:inf_norm|moment|moment[12](?:_max)?|velocity|mean_square|momentum"
+    r"|mean_grad|beta[12]_pow_acc|beta[12]_pow)_\d+)"
+)
+"""Slots of optimizers in TensorFlow 1 and Paddle, which stand beside the weights."""
+
+_PAIRS = (("m", "v"), ("mu", "nu"))
+"""Both moments below the name of a weight."""
+
 _STEPS = (*_MOMENTS, "step", "prev", "sum", "step_size")
 _OPT = re.compile(
     r"^(?P<top>(?:.*?[./])?opt)[./](?:m|v|mu|nu|t|step|count)(?:[./]|$)", re.IGNORECASE
@@ -71,6 +103,11 @@ _FACTOR = re.compile(
     r"|randlora_(?:lambda|gamma)|alpha)"
     r"(?P<adapter>[./][^./]+)??(?:[./](?:weight|bias|default))*$"
 )
+_UP_AND_DOWN = re.compile(
+    r"^(?P<module>(?:.*[./])?[^./]*lora[a-z_]*)[./](?:down|up)(?:[./](?:weight|bias))?$"
+)
+"""Factors of LoRA as early versions of diffusers call them."""
+
 _ALPHA = re.compile(r"(^|[./])alpha$")
 
 
@@ -95,7 +132,7 @@ def key_of(name: str, *, root: bool = False) -> str:
     Empty for the module's own weight; at the top of a checkpoint, which is no module, the stem
     itself.
     """
-    last = last_of(name).removesuffix(":0")
+    last = _OF_Q.sub("", last_of(name).removesuffix(":0"))
     if last in QUANT_WORDS:
         return ""
     for word in ("scale_", "scales_"):
@@ -118,7 +155,7 @@ def is_scale(name: str) -> bool:
 
 def is_plain(name: str) -> bool:
     """Whether a name is one of tensors that stand beside codes and mean something by themselves."""
-    return _PLAIN.search(name) is not None
+    return _PLAIN.search(name) is not None and last_of(name) != "weight_bias"
 
 
 def owners_of(name: str) -> Iterator[str]:
@@ -147,9 +184,27 @@ def training_state(names: Iterable[str], *, pickled: bool) -> set[str]:
     tops = {match["top"] for name in names if (match := _OPT.match(name))}
     below = tuple(f"{top}{dot}" for top in tops for dot in "./")
     found |= {name for name in names if name.startswith(below)}
+    found |= _slots(names)
     # What stands beside a moment (its step, a row's norm) belongs to it.
     owners = {module_of(name) for name in found if _is_moment(name)}
     return found | {name for name in names if module_of(name) in owners}
+
+
+def _slots(names: Sequence[str]) -> set[str]:
+    """Moments that stand beside or below weights, told by both of them, and the step at the top.
+
+    One name alone may be a layer's.
+    """
+    found = {name for name in names if _SLOT.fullmatch(name)}
+    known = set(names)
+    for name in names:
+        owner, last = module_of(name), last_of(name)
+        for first, second in _PAIRS:
+            other = f"{name[: len(name) - len(first)]}{second}"
+            if owner and last == first and other in known:
+                found |= {name, other}
+    top = {"step", "learning_rate", "count", "iterations", "global_step"} if found else set[str]()
+    return found | {name for name in names if name in top}
 
 
 def has_optimizer(names: Iterable[str]) -> bool:
@@ -163,23 +218,39 @@ def _is_moment(name: str) -> bool:
 
 def sparse_parts(names: Iterable[str]) -> Iterator[tuple[str, set[str]]]:
     """Indices with their values, and the parts of nested tensors, by the name that they share."""
-    parents: dict[str, dict[str, str]] = {}
+    parents: dict[str, dict[str, set[str]]] = {}
     for name in names:
-        parents.setdefault(module_of(name), {})[last_of(name)] = name
+        module, last = module_of(name), last_of(name)
+        parents.setdefault(module, {}).setdefault(_SPARSE_WORDS.get(last, last), set()).add(name)
+        match = _SPARSE_PART.fullmatch(last)
+        if match is not None and match["stem"]:
+            part = _SPARSE_WORDS.get(match["part"], match["part"])
+            stem = joined(module, match["stem"])
+            parents.setdefault(stem, {}).setdefault(part, set()).add(name)
     for parent, parts in parents.items():
         for wanted in _SPARSE:
             if wanted <= set(parts):
-                yield parent, {parts[last] for last in parts if last in wanted or last == "shape"}
+                kept = (parts[last] for last in parts if last in wanted or last == "shape")
+                yield parent, set().union(*kept)
 
 
 def factor_sets(names: Iterable[str]) -> Iterator[tuple[str, set[str]]]:
     """The factors of one product, by its module: those of LoRA, LoHa, LoKr and VeRA."""
     found: dict[tuple[str, str], set[str]] = {}
+    lengths: dict[str, str] = {}
     for name in names:
-        match = _FACTOR.match(name)
+        match, other = _FACTOR.match(name), _UP_AND_DOWN.match(name)
         if match is not None:
             module = match["module"].rstrip("./")
             found.setdefault((module, (match["adapter"] or "").strip("./")), set()).add(name)
+        elif other is not None:
+            found.setdefault((other["module"], ""), set()).add(name)
+        elif last_of(name) == "m":
+            lengths[module_of(name)] = name
+    for (module, _), members in found.items():
+        # What DoRA learns of a weight's length, as MLX calls it.
+        if module in lengths and not all(_ALPHA.search(name) for name in members):
+            members.add(lengths[module])
     for (module, _), members in found.items():
         if not all(_ALPHA.search(name) for name in members):
             yield module, members

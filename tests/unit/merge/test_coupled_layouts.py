@@ -63,6 +63,12 @@ APART: dict[str, tuple[Types, str, str]] = {
     "a table of ids": ({"e.ids": ("I64", (8, 8)), "e.weight": (F, (8, 8))}, "e.ids", "e.weight"),
     "a model called OPT": ({"opt.q.weight": (F, (8, 8)), "opt.k.weight": (F, (8, 8))},
                            "opt.q.weight", "opt.k.weight"),
+    "positions beside learned tables": (
+        {"e.position_ids": ("I64", (1, 8)), "e.a": (F, (8, 8)), "e.b": (F, (8, 8))}, "e.a", "e.b"),
+    "ids of 32 bits beside a weight": (
+        {"e.ids": ("I32", (8, 8)), "e.weight": (F, (8, 8)), "e.shift": (F, (8,))},
+        "e.ids", "e.shift"),
+    "one name like a moment": ({"attn.m": (F, (8, 8)), "attn.q": (F, (8, 8))}, "attn.m", "attn.q"),
     "bytes without a scale": ({"a.types": (U8, (8,)), "a.weight": (F, (8, 8))},
                               "a.types", "a.weight"),
     "a mask": ({"a.mask": ("BOOL", (8, 8)), "a.weight": (F, (8, 8))}, "a.mask", "a.weight"),
