@@ -103,7 +103,7 @@ def _structure(
             two = replace(two, decisions=tuple(_wanted(plan, two)))
         if stands is not None and stands <= place:
             version: Side = "theirs" if stands == place else "ours"
-            two = replace(two, side="base" if stands < 0 else version)
+            two = replace(two, side="base" if stands < 0 else version, coupled=plan.coupled)
             reasons = [] if stands == place else reasons
         holder = skeleton.settle(two, blocks, prefer if two.side is None else None)
         reasons.append(holder.reason)

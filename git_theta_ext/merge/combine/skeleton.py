@@ -25,6 +25,7 @@ Side = Literal["ours", "theirs"]
 
 NAME = "structure (header or pickle)"
 """How what holds the tensors is named where it is open."""
+_OTHER_NAMES = "needs a structure in which its tensors have other names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,16 @@ def _coupled(
     manifest = {"ours": plan.ours, "theirs": plan.theirs, "base": plan.base}[side]
     torn = prefer is not None and prefer != side and not plan.open_group
     reason = f"{plan.coupled} comes from {side}, and needs its structure" if torn else ""
-    if manifest is None or side in plan.followed:
-        return _taken(
-            plan, "ours", f"{plan.coupled} needs a structure in which its tensors have other names"
-        )
-    if manifest.format == safetensors.NAME and not _fits(wanted, manifest):
+    if manifest is None:
+        return _taken(plan, "ours", f"{plan.coupled} {_OTHER_NAMES}")
+    renamed = side in plan.followed
+    formats = {plan.ours.format, plan.theirs.format, manifest.format}
+    if formats == {safetensors.NAME} and (renamed or not _fits(wanted, manifest)):
         return replace(_build(plan, wanted, blocks, prefer, side), reason=reason)
+    if renamed:
+        # A side that has the new names stands: the tensors are called by these.
+        standing: Side = "theirs" if "ours" in plan.followed else "ours"
+        return _taken(plan, standing, f"{plan.coupled} {_OTHER_NAMES}")
     return _taken(plan, side, reason)
 
 

@@ -101,6 +101,9 @@ class _Table:
         self.modules: dict[str, list[str]] = {}
         for name in self.entries:
             self.modules.setdefault(layouts.module_of(name), []).append(name)
+        weights = (name for name, entry in self.entries.items() if _is_weight(entry))
+        self.weighted = {layouts.module_of(name) for name in weights}
+        """Modules that have a weight of floats."""
         self.codes = {name for name, entry in self.entries.items() if is_codes(entry)}
         owners = self.codes | set(filter(self._is_flat, self.entries))
         owners |= {f"{layouts.module_of(name)}." for name in self.codes}
@@ -133,15 +136,14 @@ class _Table:
             return True
         module = layouts.module_of(name)
         packed = self.entries[name].tensor.dtype.bits <= 32
-        return bool(module) and packed and not self.weighted(module)
+        return bool(module) and packed and module not in self.weighted
 
-    def weighted(self, module: str) -> bool:
-        """Whether a module has a weight of floats."""
-        return any(
-            layouts.last_of(name) in layouts.WEIGHTS and len(tensor.shape) > 1
-            and tensor.dtype.kind in ("float", "complex") and tensor.dtype.bits > 8
-            for name in self.modules.get(module, ()) for tensor in (self.entries[name].tensor,)
-        )  # fmt: skip
+
+def _is_weight(entry: Entry) -> bool:
+    """Whether a tensor is a layer's weight, of floats."""
+    tensor = entry.tensor
+    real = tensor.dtype.kind in ("float", "complex") and tensor.dtype.bits > 8
+    return real and len(tensor.shape) > 1 and layouts.last_of(tensor.name) in layouts.WEIGHTS
 
 
 def _contents(manifest: Manifest) -> dict[str, tuple[object, ...]]:
@@ -330,7 +332,7 @@ def _by_place(loose: Iterable[str], codes: Sequence[str], table: _Table) -> Iter
     if not module and not any(table.narrow(name) for name in codes):
         return
     # Integers that some side changed, and in whose module no weight stands, stand for one.
-    close = certain or not (table.weighted(module) or table.changed.isdisjoint(codes))
+    close = certain or not (module in table.weighted or table.changed.isdisjoint(codes))
     for name in loose:
         if movers & table.changed_by[name] or (close and not layouts.is_plain(name)):
             yield name

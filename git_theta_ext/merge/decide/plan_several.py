@@ -19,6 +19,7 @@ from git_theta_ext.merge.decide.decisions import (
     Did,
     content_of,
     entries_of,
+    renamed,
     type_of,
 )
 from git_theta_ext.merge.decide.groups import Group, find_groups, joined_groups
@@ -78,6 +79,12 @@ class SeveralPlan:
         """The side whose skeleton must stand, -1 for the base's; None if any may."""
         return next((row.stands for row in self.rows if row.stands is not None), None)
 
+    @property
+    def coupled(self) -> str:
+        """What the group is called whose skeleton must stand; empty if any may."""
+        found = (row.decision for row in self.rows if row.stands is not None)
+        return next((one.leader or one.name for one in found), "")
+
 
 Tables = Sequence[Mapping[str, Entry]]
 """The tensors of each side, by name."""
@@ -108,6 +115,9 @@ def plan_several(base: Manifest | None, sides: Sequence[Manifest], choose: Choos
     rows = {
         name: _row(name, old.get(name), [one.get(name) for one in tables], pairs) for name in names
     }
+    for name, row in rows.items():
+        if row.entry is not None and row.decision.source:
+            rows[name] = _copied(row, rows[row.decision.source], tables)
     for group in groups:
         rows.update(_together(group, rows, (base, *sides), (old, *tables), choose))
     return SeveralPlan(base, tuple(sides), found.names, tuple(rows.values()))
@@ -172,12 +182,14 @@ def _row(
     movers = tuple(number for number, one in enumerate(did) if one not in _STILL)
     first = next(iter(found.values()))
     contents = {None if (one := now[n]) is None else content_of(one) for n in movers}
-    made = replace(first, action="same", choice=CONFLICT, reason="")
+    copy = next((one for one in found.values() if one.source), None)
+    choice, source = (CONFLICT, "") if copy is None else (copy.choice, copy.source)
+    made = replace(first, action="same", choice=choice, reason="", source=source)
     for pair, two in found.items():
         if two.action == "open":
             labels = {"ours": f"side {pair[0] + 1}", "theirs": f"side {pair[1] + 1}"}
             reason = " ".join(labels.get(word, word) for word in two.reason.split(" "))
-            return Row(replace(made, action="open", reason=reason), did, old)
+            return Row(replace(made, action="open", choice=CONFLICT, reason=reason), did, old)
     if not movers:
         return Row(made, did, old, old)
     if len(contents) == 1:
@@ -194,6 +206,14 @@ def _row(
         reason = "type or shape differ; merge such branches one at a time"
         return Row(replace(made, action="open", reason=reason), did, old)
     return Row(made, did, old, None, movers)
+
+
+def _copied(row: Row, source: Row, tables: Tables) -> Row:
+    """A copy that a side added of what others changed, as the chosen one of these has that."""
+    movers = [n for n, did in enumerate(source.did) if did == "changed"]
+    chosen = movers[0 if row.decision.choice.strategy == "ours" else -1]
+    entry = tables[chosen][source.decision.name]
+    return replace(row, entry=renamed(entry, row.decision.name))
 
 
 def _deeds(count: int, found: Mapping[tuple[int, int], Decision]) -> tuple[Did, ...]:
