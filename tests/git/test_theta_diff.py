@@ -150,6 +150,22 @@ def test_what_is_no_revision_is_a_file(versions: Repo) -> None:
     assert NAME in versions.theta("diff", "HEAD~1", "HEAD", "--", NAME)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((f"HEAD~1:{NAME}", "HEAD:nothing"), "there is no 'HEAD:nothing' here"),
+        (("HEAD:nothing", f"HEAD~1:{NAME}"), "there is no 'HEAD:nothing' here"),
+        ((f"HEAD~1:{NAME}", NAME), f"'HEAD~1:{NAME}' is one file, to be compared with one of "),
+        ((f"HEAD~1:{NAME}",), f"'HEAD~1:{NAME}' is one file, to be compared with one of "),
+    ],
+)
+def test_a_file_of_a_revision_that_is_there_is_not_called_missing(
+    versions: Repo, words: tuple[str, ...], message: str
+) -> None:
+    done = versions.run(*THETA, "diff", *words, ok=(2,))
+    assert message in done.stderr.decode()
+
+
 def test_resized_retyped_and_added_tensors(repo: Repo) -> None:
     random = np.random.default_rng(0)
     rows = random.normal(0, 0.02, (300, 64)).astype(np.float32)

@@ -217,8 +217,13 @@ def _check_paths(repository: Repository, words: list[str], revisions: list[str])
         if Path(word).exists() or any(char in word for char in "*?["):
             continue
         if ":" in word and not word.startswith(":("):
+            there = repository.resolve(word) is not None
+            if there and any(":" in one and repository.resolve(one) is None for one in words):
+                continue  # the one that is not there is named
             raise UsageError(
-                f"there is no {word!r} here",
+                f"{word!r} is one file, to be compared with one of another revision"
+                if there
+                else f"there is no {word!r} here",
                 hint="git theta diff REV:FILE REV:FILE   compares two files of two revisions",
             )
         ends = [
