@@ -120,3 +120,15 @@ def test_export_to_torch_and_gguf_without_torch(versions: Repo, tmp_path: Path) 
 def test_export_needs_to_know_the_container(versions: Repo, tmp_path: Path) -> None:
     done = versions.run(*THETA, "export", NAME, "-o", str(tmp_path / "out.bin"), ok=(2,))
     assert b"--to" in done.stderr
+
+
+def test_ls_files_of_a_bare_repository_lists_head(versions: Repo, tmp_path: Path) -> None:
+    bare = str(tmp_path / "bare.git")
+    versions.git("init", "-q", "--bare", bare)
+    # Before the first commit there is nothing to list.
+    assert versions.run("git", "-C", bare, "theta", "ls-files").stdout == b""
+    versions.git("push", "-q", bare, "HEAD:refs/heads/main")
+    versions.git("-C", bare, "symbolic-ref", "HEAD", "refs/heads/main")
+    done = versions.run("git", "-C", bare, "theta", "ls-files", "--json")
+    (row,) = json.loads(done.stdout)["files"]
+    assert (row["path"], row["tensors"]) == (NAME, 14)

@@ -22,7 +22,9 @@ def add_parser(subparsers: Any) -> None:
         description="List the checkpoints that are stored tensor by tensor, with their number of "
         "tensors and parameters. A * says that all objects are here, a - that some are missing.",
     )
-    parser.add_argument("revision", nargs="?", metavar="REV", help="default: the index")
+    parser.add_argument(
+        "revision", nargs="?", metavar="REV", help="default: the index; in a bare repository HEAD"
+    )
     parser.add_argument(
         "-s", "--size", action="store_true", help="show the size of the file and of its objects"
     )
@@ -59,6 +61,8 @@ def list_files(repository: Repository, revision: str | None) -> list[dict[str, A
     Raises:
         UsageError: there is no such revision.
     """
+    if revision is None and repository.work_tree is None and repository.resolve("HEAD"):
+        revision = "HEAD"  # a bare repository has an empty index
     if revision is None:
         files = [(entry.path, entry.oid) for entry in repository.tracked() if entry.stage in (0, 2)]
     else:
