@@ -131,6 +131,16 @@ class History:
             return None
         return Content("tensors", version.commit, version.path, None, model.manifest)
 
+    def absent(self, version: Version) -> str:
+        """Why a version has no content: `deleted`, `empty`, or `not on this machine`."""
+        if shards.names_model(version.path):
+            return "deleted"
+        oid = self._repository.blob_at(version.commit, version.path)
+        if oid is None:
+            return "deleted"
+        there = self._repository.blob_sizes([oid]).get(oid)
+        return "not on this machine" if there is None else "empty"
+
     def _is_there(self, version: Version) -> bool:
         """Whether there is anything at the path, whatever it is."""
         if shards.names_model(version.path):

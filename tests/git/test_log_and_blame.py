@@ -104,3 +104,21 @@ def test_what_is_not_there(repo: Repo, history: dict[str, str], verb: str, file:
 
     command = (sys.executable, "-m", "git_theta_ext.cli.main", verb, file)
     assert b"error" in repo.run(*command, ok=(2,)).stderr
+
+
+def test_an_emptied_file_is_not_called_deleted(repo: Repo) -> None:
+    for number, data in enumerate((safetensors(model()), b"", safetensors(model()))):
+        repo.write(NAME, data)
+        repo.commit(f"version {number}")
+    text = repo.theta("log", NAME)
+    assert "deleted" not in text
+    assert "version 1\n    empty\n" in text
+    row = json.loads(repo.theta("log", "--json", NAME))["commits"][1]
+    assert (row["deleted"], row["stored_as"]) == (False, "empty")
+    said = repo.run("git", "theta", "blame", f"HEAD~1:{NAME}", ok=(2,)).stderr.decode()
+    assert f"{NAME!r} is empty in HEAD~1" in said
+    repo.git("rm", "-q", NAME)
+    repo.commit("gone")
+    assert "gone\n    deleted\n" in repo.theta("log", NAME)
+    said = repo.run("git", "theta", "blame", NAME, ok=(2,)).stderr.decode()
+    assert "is deleted in HEAD" in said

@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     content = history.content(history.newest)
     entries = entries_of(None if content is None else content.manifest)
     if content is None or not entries:
-        raise UsageError(f"{path!r} {_why_not(content)} in {revision}")
+        why = history.absent(history.newest) if content is None else _without(content)
+        raise UsageError(f"{path!r} is {why} in {revision}")
     found = blame(history)
     names = patterns.select(entries, args.tensors) if args.tensors else list(entries)
     if not names:
@@ -74,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _why_not(content: Content | None) -> str:
-    return "is not there" if content is None else f"is {content.words} and has no tensors"
+def _without(content: Content) -> str:
+    return f"{content.words} and has no tensors"
 
 
 def _tell_of_doubts(rows: list[dict[str, Any]]) -> None:

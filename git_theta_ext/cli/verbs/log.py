@@ -58,6 +58,7 @@ class _Step:
 
     version: Version
     content: Content | None
+    absent: str
     before: Version | None
     then: Content | None
     comparison: Comparison | None
@@ -105,7 +106,8 @@ def _steps(repository: Repository, history: History) -> Iterator[_Step]:
         if known and not version.boundary:
             known_objects = set() if then is not None else _objects_before(repository, version)
             comparison = _compare(content, then, history, known_objects)
-        yield _Step(version, content, before, then, comparison)
+        absent = history.absent(version) if content is None else ""
+        yield _Step(version, content, absent, before, then, comparison)
 
 
 def _objects_before(repository: Repository, version: Version) -> set[str]:
@@ -154,13 +156,13 @@ def _row(step: _Step, touched: list[Change]) -> dict[str, Any]:
         "renamed_from": _old_path(step),
         "boundary": version.boundary,
         "storage": None if content is None else content.storage,
-        "stored_as": "deleted" if content is None else content.words,
+        "stored_as": step.absent if content is None else content.words,
         "before": None if step.then is None else step.then.words,
         "compared": comparison is not None,
         "tensors": tensors if comparison is None else comparison.tensors,
         "changed": None if comparison is None else len(comparison.changes),
         "stored": None if comparison is None else comparison.stored,
-        "deleted": content is None,
+        "deleted": step.absent == "deleted",
         "changes": [
             {
                 "name": change.name, "status": change.status, "update": change.kind,
@@ -184,8 +186,8 @@ def _show(row: dict[str, Any], touched: list[Change], gap: bool) -> None:
     print(f"    {printable(row['subject'])}")
     if row["renamed_from"] is not None:
         print(f"    renamed from {printable(row['renamed_from'])}")
-    if row["deleted"]:
-        print("    deleted")
+    if row["storage"] is None:
+        print(f"    {row['stored_as']}")
         return
     for line in _counts(row):
         print(f"    {line}")
