@@ -79,7 +79,7 @@ def test_the_library_that_numpy_brings_is_found() -> None:
     if controls is None:
         pytest.skip("NumPy was built with another library than OpenBLAS")
     code = (
-        "import numpy; from git_theta_ext import blas\n"
+        "import numpy; from git_theta_ext.core import blas\n"
         "get, put = blas._controls(); put(2); first = get()\n"
         "with blas.single_threaded(): print(first, get())\n"
         "print(get())"
