@@ -42,6 +42,7 @@ from git_theta_ext.formats.base import Layout
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.formats.pickles.contents import contents
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.merge.combine import pickles
@@ -295,10 +296,10 @@ def test_cyclic_pickles_are_read_and_compared(name: str) -> None:
     }
     if name in ("lists inside each other", "halves that are one"):
         with pytest.raises(FormatError, match="steps"):
-            pickles.contents(found, lengths)
+            contents(found, lengths)
         return
-    contents = pickles.contents(found, lengths)
-    assert pickles.judge(contents, contents, contents).side == "ours"
+    held = contents(found, lengths)
+    assert pickles.judge(held, held, held).side == "ours"
 
 
 # -- hashes that do not match ----------------------------------------------------------------------
