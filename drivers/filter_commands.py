@@ -169,6 +169,11 @@ class Commands:
         self._send(data)
 
     def _clean_checkpoint(self, path: str, content: Content, found: os.stat_result | None) -> None:
+        """Answer for just the bytes that Git sent, whatever the work-tree file holds.
+
+        With a manifest, or unchanged where the index holds them so. Nothing is sent before all
+        were read, and no manifest if the file at `path` is not as it was `found`.
+        """
         source = _open(path)
         if source is None:
             self._clean_spooled(path, content, None, found)

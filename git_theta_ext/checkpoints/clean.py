@@ -143,6 +143,7 @@ class Cleaner:
         return manifest_bytes(manifest)
 
     def _clean(self, path: str, source: Source, cancelled: threading.Event | None) -> Manifest:
+        """As `clean`, the manifest itself; what was put into the store is not flushed yet."""
         layout = self._layout(path, source)
         tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
         predecessors = self._predecessors.for_path(path, tensors)
@@ -298,6 +299,11 @@ class Cleaner:
         predecessor: tuple[BlockSpec, Block] | None,
         predecessors: PathPredecessors,
     ) -> Block:
+        """The entry of a block whose bytes were read and hashed, with nothing damaged in its chain.
+
+        It is one that is stored already, or was made before against the same predecessor; else the
+        block is encoded and stored.
+        """
         spec, name = piece.spec, piece.span.tensor.name
         stored = predecessors.stored(name, piece.position, digest, spec.dtype.name)
         values = np.frombuffer(data, values_dtype(spec.dtype))

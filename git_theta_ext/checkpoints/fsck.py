@@ -153,6 +153,14 @@ class _Check:
         progress: Progress,
         advance: Callable[[int], object] | None,
     ) -> None:
+        """Nothing is looked at before the first manifest.
+
+        Args:
+            store: where the objects are; nothing is fetched.
+            report: gets the counts and what is wrong.
+            progress: the blocks that were found right, to which others are added.
+            advance: called with the raw bytes of each block that was looked at.
+        """
         self._store = store
         self._report = report
         self._progress = progress
@@ -224,6 +232,11 @@ class _Check:
         return list(found.values())
 
     def _look(self, jobs: list[_Job]) -> None:
+        """Rebuild these blocks, but for those that an interrupted check found right.
+
+        Each that is right is noted at once. The others go into the report, but for those whose
+        objects are in it already.
+        """
         todo = [job for job in jobs if job[0] not in self._progress.known]
         self._report.resumed += len(jobs) - len(todo)
 

@@ -321,7 +321,14 @@ class PathPredecessors:
         self._manifests = own
 
     def stored(self, name: str, position: int, sha256: str, dtype: str) -> Block | None:
-        """The block with this hash, if it is stored: this tensor's, this file's, any other's."""
+        """The block with this hash, if it is stored: this tensor's, this file's, any other's.
+
+        Args:
+            name: the tensor's name.
+            position: the number of the block in its tensor, from 0.
+            sha256: the hash of the block's bytes, in hexadecimal.
+            dtype: the name of the block's dtype; a block of another one does not count.
+        """
         for entries in (*self._own, *self._committed):
             entry = entries.get(name)
             if entry is not None and position < len(entry.blocks):

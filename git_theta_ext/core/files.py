@@ -81,7 +81,18 @@ def replace_file(
     kept: int | None = None,
     durable: bool = False,
 ) -> None:
-    """Write a file whole, or leave what is there as it is; arguments and errors as `replacing`."""
+    """Write a file whole, or leave what is there as it is.
+
+    Args:
+        path: what is replaced: nothing, a file, or a link (not what the link leads to).
+        content: its bytes, in one piece or in several that are written one after the other.
+        mode: the permissions of the new file, of which the umask takes some away.
+        kept: permissions to have exactly instead; see `permissions`.
+        durable: the bytes are on disk before the file has its name; see `replacing`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     pieces = [content] if isinstance(content, bytes) else content
     with replacing(path, mode=mode, kept=kept, durable=durable) as file:
         for piece in pieces:
@@ -250,6 +261,12 @@ def write_new(
     path: StrPath, pieces: Iterable[memoryview], *, mode: int = 0o666, kept: int | None = None
 ) -> int:
     """Write a file that was not there before, as `new_file`; its length in bytes.
+
+    Args:
+        path: in a folder of our own.
+        pieces: its bytes, in flat views of one byte an item, one after the other.
+        mode: the permissions of the new file, of which the umask takes some away.
+        kept: permissions to have exactly instead; see `permissions`.
 
     Raises:
         OSError: there is something at `path`, be it a link, or it cannot be written.

@@ -122,6 +122,12 @@ class Repository:
     ) -> bytes:
         """What `git ARGUMENTS` prints, run in the folder in which this command was started.
 
+        Args:
+            *arguments: what follows `git`.
+            stdin: what it reads; None for nothing.
+            env: variables in addition to ours, or in their place.
+            ok: exit statuses that are no failure.
+
         Raises:
             RepositoryError: git exits with a status that is not in `ok`; carries what it printed.
         """

@@ -368,6 +368,10 @@ class Blocks:
         return Block(len(data), digest, self._store(choice, predecessor))
 
     def _predecessor(self, spec: BlockSpec, block: Block | None) -> Predecessor | None:
+        """A block as one to encode against; None if there is none, or it has no objects.
+
+        Nothing is read or fetched before its values are asked for.
+        """
         if block is None or not block.chain:
             return None
 
@@ -413,6 +417,11 @@ class Blocks:
         whole: bool = True,
         base: Values | None = None,
     ) -> Values:
+        """What parsed files of a chain decode to, not verified; errors name their objects.
+
+        What is out of all proportion is refused before it is computed. `whole` and `base` are as
+        for `decode_chain`.
+        """
         work = of_chain(spec, chain, [file.settings for file in files])
         self._account(work, chain, bounded=self._bounded)
         try:

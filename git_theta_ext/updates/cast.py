@@ -32,6 +32,12 @@ class Cast:
 
         Beyond the largest number PyTorch saturates to it in 8 bits and other libraries do not:
         both are tried.
+
+        Args:
+            spec: what the new block is.
+            new: its raw bits, flat.
+            old_spec: what its predecessor is, of the same shape and another dtype.
+            base: the predecessor's raw bits, flat, as many as of `new`; not written to.
         """
         if old_spec.shape != spec.shape or old_spec.dtype == spec.dtype:
             return None
@@ -69,7 +75,14 @@ def _castable(dtype: DType) -> bool:
 def convert(old: DType, new: DType, values: Values, saturate: bool) -> Values:
     """Round to another dtype; NaNs become the first quiet one with their sign.
 
-    `saturate`: what lies beyond the largest finite number becomes that number.
+    Args:
+        old: the real float dtype of `values`.
+        new: the real float dtype to round to.
+        values: raw bits, flat.
+        saturate: whether what lies beyond the largest finite number becomes that number.
+
+    Returns:
+        The raw bits of as many numbers of the new dtype, in a fresh array.
     """
     target = values_dtype(new)
     bits, mantissa = target.itemsize * 8, mantissa_bits(new) or 0

@@ -21,9 +21,14 @@ def decode_chain(
 ) -> Values:
     """The values that a chain of parameter files stands for, in a fresh writable array.
 
-    `whole` is False for the first part of a chain, which for plain bytes may be of another length.
-    `base`: what the part of the chain before `files` decodes to; it may be written to.
     The caller verifies the hash; this only promises to stay within a small multiple of the block.
+
+    Args:
+        spec: what the last file decodes to.
+        files: the parsed parameter files, the first one first.
+        whole: whether the values must be as many as `spec` says. Not so for the first part of a
+            chain, which for plain bytes may be of another length.
+        base: what the part of the chain before `files` decodes to; it may be written to.
 
     Raises:
         CorruptObjectError: the files do not fit together or are damaged.

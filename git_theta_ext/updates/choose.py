@@ -68,12 +68,20 @@ def encode_block(
 ) -> Choice:
     """The smallest exact way to store a block, given its predecessor.
 
-    `supplied` is an update on the predecessor that is known already, from who made the change; it
-    is taken as long as the chain may grow by it.
-
     A first update may be of any size below a dense copy. Further ones are added while the chain
     stays short and cheap (`_may_grow`); then the block is encoded against the chain's base, or
     afresh.
+
+    Args:
+        spec: what the block is.
+        new: its raw bits, flat.
+        predecessor: the block before it; None to encode it afresh.
+        supplied: an update on the predecessor that is known already, from who made the change; it
+            is taken as long as the chain may grow by it.
+
+    Raises:
+        CorruptObjectError, MissingObjectError, TransferError: the predecessor cannot be rebuilt.
+        UsageError: this thread computes in a way that gives other bits (`require_subnormals`).
     """
     require_subnormals()
     if predecessor is None:

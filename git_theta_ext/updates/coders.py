@@ -190,6 +190,13 @@ def decode_some_planes(
 ) -> list[Values]:
     """Some slices of `count` values, by their numbers; the others are not looked at.
 
+    Args:
+        settings, parts: what `encode_planes` gave, the parts as raw bytes.
+        dtype: the unsigned integers that the values are.
+        count: how many there are in all.
+        numbers: which slices of `SLICE` values to decode, counted from 0; the last one may be
+            shorter.
+
     Raises:
         CorruptObjectError: see `decode_planes`.
     """

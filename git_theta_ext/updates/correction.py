@@ -47,6 +47,11 @@ def apply(
 ) -> None:
     """Turn a prediction into the truth, in place.
 
+    Args:
+        settings, parts: what `encode` gave, the parts as raw bytes.
+        values: the prediction: raw bits, flat.
+        floats: as for `encode`.
+
     Raises:
         CorruptObjectError: the parts do not fit `values`, or are damaged.
     """
@@ -65,7 +70,13 @@ def apply(
 def encode_slices(
     new: Values, predicted: Values, floats: bool, level: int = coders.PCO_LEVEL
 ) -> dict[str, Part]:
-    """The distance of every value from its prediction, slice by slice; `level` is pcodec's."""
+    """The distance of every value from its prediction, slice by slice.
+
+    Args:
+        new, predicted: raw bits, flat, of one dtype and length.
+        floats: as for `encode`.
+        level: of compression, pcodec's.
+    """
     streams = []
     room: Values = np.empty(min(SLICE, len(new)), new.dtype)
     for start in range(0, len(new), SLICE):
@@ -120,6 +131,11 @@ def apply_list(
     settings: Mapping[str, Any], parts: Mapping[str, memoryview], values: Values, floats: bool
 ) -> None:
     """Put right the values that a list names, in place.
+
+    Args:
+        settings, parts: what `encode_list` gave, the parts as raw bytes.
+        values: the prediction: raw bits, flat.
+        floats: as for `encode`.
 
     Raises:
         CorruptObjectError: a position lies outside, or the counts do not fit.

@@ -71,7 +71,14 @@ def smallest_update(spec: BlockSpec, new: Values, base: Values) -> Encoded | Non
 def converting_update(
     spec: BlockSpec, new: Values, old_spec: BlockSpec, base: Values
 ) -> Encoded | None:
-    """The update from a block of another dtype or shape, or None if a dense copy is smaller."""
+    """The update from a block of another dtype or shape, or None if a dense copy is smaller.
+
+    Args:
+        spec: what the new block is.
+        new: its raw bits, flat.
+        old_spec: what its predecessor is.
+        base: the predecessor's raw bits, flat; not written to.
+    """
     best = _smaller(
         Cast().encode_from(spec, new, old_spec, base),
         Resize().encode_from(spec, new, old_spec, base),

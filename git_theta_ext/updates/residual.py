@@ -55,7 +55,11 @@ def difference(new: Values, base: Values, floats: bool, out: Values | None = Non
 def apply(difference: Values, base: Values, floats: bool, out: Values | None = None) -> Values:
     """The values at a zigzag-coded distance from `base`; undoes `difference` exactly.
 
-    `out`, which may be `base`, is where to write them; a fresh array if it is None.
+    Args:
+        difference: the distances.
+        base: raw bits, flat, of the same unsigned dtype and length.
+        floats: whether the bits are floats'; else integers'.
+        out: where to write the values, which may be `base`; a fresh array if it is None.
     """
     out = np.empty_like(base) if out is None else out
     one = difference.dtype.type(1)

@@ -30,7 +30,14 @@ class Resize:
     def encode_from(
         self, spec: BlockSpec, new: Values, old_spec: BlockSpec, base: Values
     ) -> Encoded | None:
-        """Store the added slices, and what changed in the others; None if more axes differ."""
+        """Store the added slices, and what changed in the others; None if more axes differ.
+
+        Args:
+            spec: what the new block is.
+            new: its raw bits, flat.
+            old_spec: what its predecessor is, of the same dtype and number of axes.
+            base: the predecessor's raw bits, flat; not written to.
+        """
         now, then = spec.shape, old_spec.shape
         if old_spec.dtype != spec.dtype or len(now) != len(then) or not len(new) or not len(base):
             return None

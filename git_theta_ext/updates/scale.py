@@ -56,9 +56,14 @@ class Scale:
         factors: NDArray[Any],
         axis: int,
     ) -> Encoded:
-        """The update with given multipliers (float32; float64 for F64), and what they miss.
+        """The update with given multipliers, and what they miss.
 
-        They are of the rows (axis 0) or columns (1) of the block's first axis against the rest.
+        Args:
+            spec: what the block is, of a float or complex dtype.
+            new, base: its raw bits and its predecessor's, flat, of one dtype and length.
+            factors: float32 (float64 for F64 and C128), one for each row or column.
+            axis: 0 if they are of the rows, the block's first axis in memory; 1 if they are of the
+                columns, all other axes.
         """
         shape = _matrix(spec, len(new))
         predicted = predict(spec.dtype, base.copy(), factors, shape, axis)
@@ -105,7 +110,18 @@ def _factor_dtype(dtype: DType) -> np.dtype[Any]:
 def predict(
     dtype: DType, values: Values, factors: NDArray[Any], shape: tuple[int, int], axis: int
 ) -> Values:
-    """Multiply rows (axis 0) or columns (1), each product rounded once more to the dtype."""
+    """Multiply rows or columns, each product rounded once more to the dtype, in place.
+
+    Args:
+        dtype: a float or complex dtype.
+        values: raw bits, flat, row after row.
+        factors: float32 (float64 for F64 and C128), as many as there are rows or columns.
+        shape: rows and columns.
+        axis: 0 to multiply rows, 1 to multiply columns.
+
+    Returns:
+        The same array `values`.
+    """
     columns = shape[1]
     for piece in pieces(len(values), columns if columns <= 1 << 20 else 1):
         old = values[piece]
@@ -172,7 +188,17 @@ def find_factors(
 ) -> NDArray[Any]:
     """The middle of the multipliers that suit every entry of a row (or column).
 
-    Rounded to the block's own dtype where that suits as well: it is shorter to store.
+    Rounded to the block's own dtype where that suits as well: it is shorter to store. It is 1 where
+    no entry tells one.
+
+    Args:
+        dtype: a float or complex dtype.
+        new, base: raw bits, flat, of one dtype and length, row after row.
+        shape: rows and columns.
+        axis: 0 for a multiplier of each row, 1 of each column.
+
+    Returns:
+        Float32 (float64 for F64 and C128), as many as there are rows or columns.
     """
     rows, columns = shape
     low, high = np.full(shape[axis], -np.inf), np.full(shape[axis], np.inf)

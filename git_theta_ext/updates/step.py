@@ -106,7 +106,19 @@ def find_table(dtype: DType, new: Values, base: Values) -> NDArray[np.int32] | N
 
 
 def modes(dtype: DType, new: Values, base: Values, width: int, mantissa: int) -> NDArray[np.int32]:
-    """The most frequent step of each bucket; the smaller magnitude of equally frequent ones."""
+    """The most frequent step of each bucket; the smaller magnitude of equally frequent ones.
+
+    A step that was seen once is none. A bucket without one has that of the bucket before it.
+
+    Args:
+        dtype: a float or complex dtype.
+        new, base: raw bits, flat, of one dtype and length.
+        width: how many leading mantissa bits make the bucket.
+        mantissa: how many the dtype stores.
+
+    Returns:
+        A table of 2^`width` steps in ulps, away from zero.
+    """
     buckets, steps = steps_of(dtype, new, base, width, mantissa)
     keys = (buckets << 33) | (steps + (1 << 32))
     found, counts = np.unique(keys, return_counts=True)
@@ -125,7 +137,16 @@ def modes(dtype: DType, new: Values, base: Values, width: int, mantissa: int) ->
 def steps_of(
     dtype: DType, new: Values, base: Values, width: int, mantissa: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Bucket and step, in ulps away from zero, of the values that can have made one."""
+    """Bucket and step, in ulps away from zero, of the values that can have made one.
+
+    Those are finite, were not zero, and kept their sign.
+
+    Args:
+        dtype: a float or complex dtype.
+        new, base: raw bits, flat, of one dtype and length.
+        width: how many leading mantissa bits make the bucket.
+        mantissa: how many the dtype stores.
+    """
     bits = new.itemsize * 8
     unsigned = new.dtype.type
     magnitude = unsigned((1 << (bits - 1)) - 1)

@@ -18,29 +18,6 @@ ARGUMENTS = 4
 OF_LIBRARIES = {"cli/github/web.py: _Redirects.redirect_request"}
 """Methods that override one of a library, which documents their arguments."""
 
-TO_DO = (
-    "checkpoints/clean.py",
-    "checkpoints/contents.py",
-    "checkpoints/converted.py",
-    "checkpoints/fsck.py",
-    "checkpoints/memo.py",
-    "checkpoints/predecessors.py",
-    "comparison/compare.py",
-    "core/files.py",
-    "core/parallel.py",
-    "core/tensors.py",
-    "drivers/filter_commands.py",
-    "git/libgit2.py",
-    "git/repository.py",
-    "manifest/text.py",
-    "objects/blocks.py",
-    "objects/reachable.py",
-    "objects/store/",
-    "objects/transfer/transport.py",
-    "updates/",
-)
-"""Modules and folders for which the rules do not hold yet."""
-
 
 @dataclass(frozen=True, slots=True)
 class Function:
@@ -157,18 +134,16 @@ def unexplained(everything: tuple[Function, ...]) -> list[str]:
 
 def test_long_private_functions_say_what_they_promise() -> None:
     """A reader need not work through twenty lines to learn what they are for."""
-    assert [one for one in silent(functions()) if not one.startswith(TO_DO)] == []
+    assert silent(functions()) == []
 
 
 def test_public_functions_say_what_their_arguments_are() -> None:
     """Four arguments and more are not told by their names."""
-    assert [one for one in unexplained(functions()) if not one.startswith(TO_DO)] == []
+    assert unexplained(functions()) == []
 
 
 def test_what_is_excepted_is_there_and_needs_it() -> None:
     """No exception outlives its reason."""
-    names = {name_of(path) for path in sources()}
-    assert [one for one in TO_DO if not any(name.startswith(one) for name in names)] == []
     assert {
         str(one)
         for one in functions()

@@ -168,7 +168,17 @@ class Durable:
         mode: int = 0o666,
         kept: int | None = None,
     ) -> None:
-        """As `writing`, of bytes that are at hand."""
+        """As `writing`, of bytes that are at hand.
+
+        Args:
+            target: the file's name.
+            pieces: its bytes, in flat views of one byte an item, one after the other.
+            mode: the permissions of the new file, of which the umask takes some away.
+            kept: permissions to have exactly instead; see `files.permissions`.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         if self._gathers():
             temporary = self._temporary()
             size = files.write_new(temporary, pieces, mode=mode, kept=kept)

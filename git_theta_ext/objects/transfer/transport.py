@@ -66,8 +66,14 @@ def fetch(
 ) -> list[str]:
     """Bring every object that is not here into the store, verified.
 
-    They are looked for in git-lfs's local folder, then at `remote` (default: the branch's remote,
-    the only one, or origin), then at every other remote.
+    They are looked for in git-lfs's local folder, then at `remote`, then at every other remote.
+
+    Args:
+        repository: where they are brought to.
+        objects: what is wanted; what is here already is not asked for.
+        remote: the name of the one to ask first; by default the branch's remote, the only one, or
+            origin.
+        progress: called with the number of bytes brought since the last call.
 
     Returns:
         The remotes that had some, each with its endpoint.
@@ -87,6 +93,7 @@ def _fetch(
     remote: str | None,
     progress: Progress | None,
 ) -> list[str]:
+    """As `fetch`; a remote that fails is passed over, and named only if objects stay missing."""
     store = store_of(repository)
     wanted = {item.oid: item for item in objects if not store.has(item.oid, item.size)}
     if not wanted:
@@ -255,9 +262,16 @@ def push(
 ) -> Pushed:
     """See to it that a remote has every object, verifying each that is sent.
 
-    `use_cache` skips objects that the endpoint is on record to have; a path remote is always
-    looked at, for that costs nothing. `moved_refs` are the refs that the push changes at the
-    remote; where the ref of pointer files is among them, they are all named again.
+    Args:
+        repository: what is pushed from.
+        remote_name: the remote's name or URL, as Git gives it to hooks.
+        remote_url: where Git pushes to.
+        objects: what the remote is to have.
+        progress: called with the number of bytes sent since the last call.
+        use_cache: skip objects that the endpoint is on record to have. A path remote is always
+            looked at, for that costs nothing.
+        moved_refs: full names of refs that the push changes at the remote. Where the ref of pointer
+            files is among them, they are all named again.
 
     Raises:
         MissingObjectError: an object is neither here nor there.
@@ -311,8 +325,17 @@ def unconfirmed(
 ) -> list[UpdateRef]:
     """The objects that a push would see to: not known to be at the remote, each once.
 
+    Args:
+        repository: what would be pushed from.
+        remote_name: the remote's name or URL, as Git gives it to hooks.
+        remote_url: where Git would push to.
+        objects: what the remote is to have.
+        use_cache: skip objects that the endpoint is on record to have. A path remote is always
+            looked at.
+
     Raises:
-        TransferError: there is no repository at a path remote.
+        TransferError: there is no repository at a path remote, or `.lfsconfig` names a server that
+            the user has not chosen.
     """
     endpoint = endpoints.for_push(repository, remote_name, remote_url)
     return _unconfirmed(repository, endpoint, objects, use_cache=use_cache)
@@ -321,6 +344,7 @@ def unconfirmed(
 def _unconfirmed(
     repository: Repository, endpoint: Endpoint, objects: Iterable[UpdateRef], *, use_cache: bool
 ) -> list[UpdateRef]:
+    """As `unconfirmed`; what a path remote has counts only if its bytes are right."""
     items = {item.oid: item for item in objects}
     if not items:
         return []
@@ -497,7 +521,12 @@ def objects_in(
 ) -> dict[str, UpdateRef]:
     """The objects, by id, that the manifests need which `manifests_in` finds.
 
-    `on_damage` is called with the id of a blob that begins like a manifest and is none.
+    Args:
+        repository: where the manifests are.
+        include: full ids of commits, tags, trees or blobs; those that are not here are ignored.
+        exclude: the same; what is reachable from these is left out.
+        on_damage: called with the id of a blob that begins like a manifest and is none, and with
+            what is wrong with it.
 
     Raises:
         ManifestError: there is such a blob, and no `on_damage`.

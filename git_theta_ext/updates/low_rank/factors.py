@@ -127,7 +127,16 @@ def is_low_rank(spec: BlockSpec, factors: Factors) -> bool:
 def exact_factors(
     left: NDArray[np.float32], right: NDArray[np.float32], order: str, scaling: float
 ) -> Factors | None:
-    """Given factors as integers over powers of two, if they are that without rounding."""
+    """Given factors as integers over powers of two, if they are that without rounding.
+
+    None where one is zero everywhere or not finite, or its integers would reach 2^30.
+
+    Args:
+        left: rows × rank.
+        right: rank × columns.
+        order: how the sum is rounded, `sum` or `rounded`.
+        scaling: the number by which the product, rounded to float32, is multiplied.
+    """
     found = []
     exponent = 0
     for side in (left, right):

@@ -18,10 +18,16 @@ _TRIAL_ROWS = 32
 def quantised(
     spec: BlockSpec, new: Values, base: Values, left: Precise, right: Precise
 ) -> Factors | None:
-    """Factors that are known (rows × rank and rank × columns), in the precision that pays here.
+    """Factors that are known, in the precision that pays here.
 
     None where the block is no matrix large enough, has no float dtype, or the product is zero or
     not finite.
+
+    Args:
+        spec: what the block is.
+        new, base: its raw bits and its predecessor's, flat, of one dtype and length.
+        left: float64, rows × rank; the rows are the block's first axis in memory.
+        right: float64, rank × columns; the columns are all other axes.
     """
     try:
         with np.errstate(all="ignore"):

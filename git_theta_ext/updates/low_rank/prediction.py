@@ -41,7 +41,14 @@ def predict(
 ) -> Values:
     """Add the change to the values, in place, rounded in the order of the factors.
 
-    `product` is how to multiply; by default the quick way, if that is exact here.
+    Args:
+        dtype: a real float dtype.
+        values: raw bits, flat, row after row of a matrix of the factors' shape.
+        factors: the change.
+        product: how to multiply; by default the quick way, if that is exact here.
+
+    Returns:
+        The same array `values`.
     """
     if product is None:
         product = Product if library_is_exact() else SlowProduct
@@ -64,6 +71,13 @@ def add(
 
     The change is rounded to float32, and multiplied by `scaling` there, before anything else. On
     float64 weights only `rounded` does that; `sum` adds it as it is.
+
+    Args:
+        dtype: the real float dtype of `old`.
+        old: raw bits, flat; not written to.
+        change: as many numbers, not scaled yet.
+        order: `sum` to round once, with the sum; `rounded` to round the change before, too.
+        scaling: the number by which the change is multiplied.
     """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         if dtype.name == "F64" and order == "sum":

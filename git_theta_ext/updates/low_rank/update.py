@@ -37,7 +37,13 @@ class LowRank:
     def encode_factors(
         self, spec: BlockSpec, new: Values, base: Values, factors: Factors
     ) -> Encoded:
-        """The update with given factors, and what they miss."""
+        """The update with given factors, and what they miss.
+
+        Args:
+            spec: what the block is, of a dtype in `DTYPES`.
+            new, base: its raw bits and its predecessor's, flat, of one dtype and length.
+            factors: of a matrix with as many entries, for which `is_low_rank` holds.
+        """
         predicted = predict(spec.dtype, base.copy(), factors)
         settings, parts = correction.encode(new, predicted, True)
         rank = factors.left.shape[1]
