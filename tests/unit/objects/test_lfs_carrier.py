@@ -265,8 +265,6 @@ class TestPushing:
         else:
             refused = f"says that it has object {two.oid}, but does not offer"
             with pytest.raises(TransferError, match=refused):
-                TransferError, match=f"says that it has object {two.oid}, but does not offer"
-            ):
                 lfs.push(repository, SERVER, [one, two], silent)
         assert [call.command for call in git_lfs.calls][:2] == ["push", "prune"]
 
