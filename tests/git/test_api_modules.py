@@ -147,7 +147,7 @@ def test_metadata_that_would_be_lost_are_refused(repo: Repo) -> None:
     tensors = {"w": WANTED}
     for path, metadata, message in (
         ("m.npz", {"step": "1"}, "has no place for metadata"),
-        (FILE, {"step": 1}, "metadata are texts"),
+        (FILE, {"step": 1}, "metadata maps text to text"),
     ):
         with pytest.raises(UsageError, match=message):
             theta.commit(tensors, path, message="x", metadata=metadata, repository=repo.path)
