@@ -34,8 +34,10 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="files have no owner in 
 NAME = "model.safetensors"
 THETA = (sys.executable, "-m", "git_theta_ext.cli.main")
 NOBODY = 65534
-DATA = safetensors(model(1))
-EVIL = safetensors(model(2))
+# As long as files are whose answers are remembered.
+FILLER = np.zeros(1 << 18, np.float32)
+DATA = safetensors({**model(1), "filler": FILLER})
+EVIL = safetensors({**model(2), "filler": FILLER})
 
 
 def by_another(path: Path) -> None:
