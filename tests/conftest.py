@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -38,19 +39,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of a test marked `sample(n)`, with many cases that take seconds, run one in n.
 
-    The others are counted as deselected; `python -m tests.reliability` runs all.
+    With `spread=True` they begin with another case for each test, so that the tests of a file have
+    all of its cases among them. The others are counted as deselected; `--all-cases` runs all.
     """
     if config.getoption("--all-cases"):
         return
-    seen: dict[str, int] = {}
-    left_out = []
+    cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        mark = item.get_closest_marker("sample")
-        if mark is not None:
-            name = item.nodeid.partition("[")[0]
-            seen[name] = number = seen.get(name, -1) + 1
-            if number % mark.args[0]:
-                left_out.append(item)
+        if item.get_closest_marker("sample") is not None:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out = []
+    for name, alike in cases.items():
+        mark = alike[0].get_closest_marker("sample")
+        assert mark is not None
+        step = min(mark.args[0], len(alike))
+        start = zlib.crc32(name.encode()) % step if mark.kwargs.get("spread") else 0
+        left_out += [item for at, item in enumerate(alike) if at % step != start]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         gone = set(left_out)

@@ -141,6 +141,7 @@ def many_tensors(repo: Repo, size: int) -> Counts:
     return counting.found
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("kind", "names"), [(many_files, "sha1"), (many_files, "sha256"), (many_tensors, "sha1")]
 )

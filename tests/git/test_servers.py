@@ -15,6 +15,7 @@ from tests.servers.backends import KINDS
 from tests.servers.front import BATCH_LIMIT
 from tests.servers.site import Client, Site, kept, site
 
+pytestmark = pytest.mark.sample(2, spread=True)
 NAME = "m.safetensors"
 
 

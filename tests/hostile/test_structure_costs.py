@@ -179,6 +179,7 @@ WORST: dict[str, tuple[Callable[[], bytes], str | None]] = {
 """How to make each file, and what its remark names where it is past a limit."""
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", WORST)
 def test_the_worst_structure_takes_seconds_and_little_memory(kind: str) -> None:
     make, limit = WORST[kind]
@@ -190,6 +191,7 @@ def test_the_worst_structure_takes_seconds_and_little_memory(kind: str) -> None:
     assert (limit or "") in layout.remark
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["memoized", "hdf5 groups", "npz past it"])
 def test_memory_stays_near_its_estimate(kind: str) -> None:
     source = BytesSource(WORST[kind][0]())

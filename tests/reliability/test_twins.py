@@ -9,6 +9,7 @@ import pytest
 from tests.reliability.twins import Difference, Twins, compare
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("seed", [3, 4])
 def test_random_commands_leave_the_same_files_as_plain_git(tmp_path: Path, seed: int) -> None:
     twins = Twins(tmp_path, seed)
