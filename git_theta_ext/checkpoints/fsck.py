@@ -195,7 +195,7 @@ class _Check:
         self._look(jobs)
         if not self._stands_for_same(manifest, new):
             self._structure(blob, manifest)
-        self._entries = {one.tensor.name: one for one in manifest.entries}
+        self._entries = manifest.by_name()
 
     def _stands_for_same(self, manifest: Manifest, new: Iterable[Entry]) -> bool:
         """Whether the manifest before was of a file with this very structure, and was right."""

@@ -35,7 +35,7 @@ from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import TensorInfo, cut
 from git_theta_ext.git.operations import revisions_in_progress
-from git_theta_ext.git.repository import IndexEntry, Repository
+from git_theta_ext.git.repository import IndexEntry, Repository, literal
 from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
 from git_theta_ext.manifest.text import Parser
 
@@ -100,7 +100,7 @@ class Predecessors:
             name = os.path.basename(path)
             ending = os.path.splitext(name)[1][1:]
             if len(self._extra) < _SINGLY or not _PLAIN.fullmatch(ending):
-                self._extra[path] = self._repository.index(f":(top,literal){path}")
+                self._extra[path] = self._repository.index(literal(path))
             else:
                 if ending not in self._listed:
                     self._listed.add(ending)
@@ -225,7 +225,7 @@ class Predecessors:
         return hashlib.sha256("\n".join(self._everything).encode()).hexdigest()
 
     def for_path(self, path: str, tensors: Collection[TensorInfo]) -> PathPredecessors:
-        """The references of one path, at which there now are these tensors.
+        """What one path is compared with, at which there now are these tensors.
 
         A path that is in no commit yet is compared with the committed checkpoint that is most
         like it, so that `step-200.pt` is an update of `step-100.pt`.
@@ -309,7 +309,7 @@ class PathPredecessors:
             own: the path's manifests, the index's first.
             committed: those of HEAD and others.
             tensors: what there is now.
-            everything: the references of all paths.
+            everything: what all paths are compared with.
         """
         self._own = [_entries(manifest) for manifest in own]
         self._committed = [_entries(manifest) for manifest in committed]

@@ -23,9 +23,10 @@ def found(repository: Repository, paths: Sequence[str]) -> Iterator[tuple[str, b
     )
     others = {os.fsdecode(name) for name in answer.split(b"\0")[:-1]}
     staged = {entry.path for entry in repository.index(pattern)}
+    there = others | staged
     for path in paths:
         name = path + _SUFFIX
-        if name in others | staged and repository.attribute("filter", name) != "theta":
+        if name in there and repository.attribute("filter", name) != "theta":
             yield name, name in staged
 
 

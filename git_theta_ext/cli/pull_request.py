@@ -37,7 +37,7 @@ from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import ManifestError, ThetaError, TransferError, UsageError
 from git_theta_ext.core.terminal import HarmlessStream
 from git_theta_ext.core.text import annotation, no_workflow_command, paragraph
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of
 
@@ -153,7 +153,7 @@ def _compared(
 
 def _author(repository: Repository, path: str, between: Ends) -> str | None:
     """Whose commit is the last one to change a checkpoint."""
-    place = shards.pathspec_of(path) if shards.names_model(path) else f":(top,literal){path}"
+    place = shards.pathspec_of(path) if shards.names_model(path) else literal(path)
     answer = repository.git(
         "log", "-1", "--no-show-signature", "--format=%an", between.new, f"^{between.old}",
         "--", place, ok=(0, 128),

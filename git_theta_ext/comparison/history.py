@@ -17,7 +17,7 @@ from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.contents import Content, Contents
 from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.core.errors import UsageError
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.manifest.model import Entry, Manifest
 
 _FORMAT = "%H%x00%P%x00%an%x00%ae%x00%aI%x00%s"
@@ -76,7 +76,7 @@ class History:
         answer = self._repository.git(
             "log", "-z", "--topo-order", "--full-history", "--simplify-merges", "--parents",
             f"--format=%x01{_FORMAT}", "--end-of-options", revision, "--",
-            shards.pathspec_of(path) if shards.names_model(path) else f":(top,literal){path}",
+            shards.pathspec_of(path) if shards.names_model(path) else literal(path),
         )  # fmt: skip
         found = []
         for record in os.fsdecode(answer).split("\x01")[1:]:

@@ -319,7 +319,7 @@ class Repository:
         """
         answer = self.git(
             "ls-files", "-s", "-z", "--full-name", "--debug", "--",
-            *(f":(top,literal){path}" for path in paths),
+            *map(literal, paths),
         )  # fmt: skip
         found = {}
         for match in _DEBUG_ENTRY.finditer(answer):
@@ -415,6 +415,11 @@ _DEBUG_ENTRY = re.compile(
     rb"  dev: \d+\tino: (\d+)\n  uid: \d+\tgid: \d+\n  size: (\d+)\tflags: [0-9a-f]+\n"
 )
 _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
+
+
+def literal(path: str) -> str:
+    """The pathspec of just one path, from the top, whatever characters it has."""
+    return f":(top,literal){path}"
 
 
 def git_hash(read: Callable[[int, int], bytes], size: int, digits: int) -> str:

@@ -26,7 +26,7 @@ from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git import installation
 from git_theta_ext.git.paths import advise, from_top
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.git.trees import Row, file_mode_at, stage, store_blob
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
@@ -184,7 +184,7 @@ def _require_clean(repository: Repository, path: str) -> None:
     Raises:
         UsageError: the index or the work tree has another version than HEAD.
     """
-    pathspec = f":(top,literal){path}"
+    pathspec = literal(path)
     if repository.git("status", "--porcelain", "-z", "--untracked-files=no", "--", pathspec):
         raise UsageError(
             f"{printable(path)} has changes that are not committed; they would be lost",

@@ -16,7 +16,7 @@ from git_theta_ext.checkpoints.shards import names_model, pattern_of
 from git_theta_ext.core import files
 from git_theta_ext.core.text import printable, size
 from git_theta_ext.git.process import run_git, run_in_terminal
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.manifest.model import is_manifest
 
 _MANIFEST_BYTES = 1 << 24
@@ -27,7 +27,7 @@ def is_checkpoint(repository: Repository, path: str) -> bool:
     """Whether a path in conflict is ours to merge: tracked, or a manifest on some side."""
     if "theta" in (repository.attribute("filter", path), repository.attribute("merge", path)):
         return True
-    entries = repository.index(f":(top,literal){path}")
+    entries = repository.index(literal(path))
     if any(_is_manifest(repository, entry.oid) for entry in entries):
         return True
     if not names_model(path):
@@ -68,7 +68,7 @@ def backup_lines(repository: Repository, path: str, backup: str) -> Sequence[str
 
 def _ignore(repository: Repository, path: str) -> bool:
     """Make Git ignore a file in this repository, in its own list; whether it does."""
-    if "\n" in path or repository.index(f":(top,literal){path}"):
+    if "\n" in path or repository.index(literal(path)):
         return False
     name = os.fsencode(path)
     asked = ["check-ignore", "-z", "--stdin"]

@@ -22,7 +22,7 @@ from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.git.operations import Heads, heads_under_way
 from git_theta_ext.git.paths import advise
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.git.trees import Row, blobs_of, is_file_at, stage
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Entry, Manifest
@@ -437,7 +437,7 @@ def reopen(conflict: ModelConflict, names: Sequence[str]) -> None:
     rows = []
     parts = whole_groups(names, conflict.plan().groups)
     for path in sorted({places.get(name, first) for name in parts}):
-        stages = {entry.stage for entry in repository.index(f":(top,literal){path}")}
+        stages = {entry.stage for entry in repository.index(literal(path))}
         if stages - {0}:
             continue
         oids = [

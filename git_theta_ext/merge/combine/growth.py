@@ -17,7 +17,7 @@ from git_theta_ext.checkpoints.adapters.peft_names import module_of
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.paths import advise
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.merge.combine.apply import Merged
@@ -51,7 +51,7 @@ class Settings:
         """
         if self.after != self.now:
             WorkTree(repository.top).replace(self.path, self.after)
-            repository.git("add", "--", _literal(self.path))
+            repository.git("add", "--", literal(self.path))
 
 
 def settings_for(
@@ -81,17 +81,13 @@ def settings_for(
     }
     after = config_with(before, ranks_of(merged.manifest), alphas) if alphas else before
     place = config_path(path)
-    changed = after != now and repository.git("diff", "--name-only", "-z", "--", _literal(place))
+    changed = after != now and repository.git("diff", "--name-only", "-z", "--", literal(place))
     if changed:
         raise UsageError(
             f"{printable(place)} has changes that are not staged and would be overwritten",
             hint=advise(repository, "git add FILE, then run the command again", place),
         )
     return Settings(place, now, before, after)
-
-
-def _literal(path: str) -> str:
-    return f":(top,literal){path}"
 
 
 def ranks_of(manifest: Manifest) -> dict[str, int]:

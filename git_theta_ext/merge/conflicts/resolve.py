@@ -14,7 +14,7 @@ from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.globs import Globs
 from git_theta_ext.git.operations import heads_if_any, is_picking, other_heads
 from git_theta_ext.git.paths import add_options, advise, from_here
-from git_theta_ext.git.repository import IndexEntry, Repository
+from git_theta_ext.git.repository import IndexEntry, Repository, literal
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.apply import Merged, carry_out
@@ -65,7 +65,7 @@ class Conflict:
             UsageError: the path is not in conflict, or one side deleted it.
             ManifestError: a version is no manifest.
         """
-        stages = {one.stage: one for one in repository.index(f":(top,literal){path}")}
+        stages = {one.stage: one for one in repository.index(literal(path))}
         if not stages or 0 in stages:
             raise UsageError(f"{path} is not in conflict", hint="git status   shows what is")
         if 2 not in stages or 3 not in stages:

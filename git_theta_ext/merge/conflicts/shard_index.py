@@ -19,7 +19,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.paths import advise
-from git_theta_ext.git.repository import IndexEntry, Repository
+from git_theta_ext.git.repository import IndexEntry, Repository, literal
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Manifest
@@ -168,7 +168,8 @@ def _totals(shards: Shards) -> dict[str, int]:
 class IndexConflict:
     """An index in conflict beside shards that are merged: each of them is staged.
 
-    `deleted` is the side that has no index any more, if one does.
+    `texts` are the index in base, ours and theirs, None where a version has none; `before` the
+    shards of ours and theirs, empty where they are not known.
     """
 
     repository: Repository
@@ -188,7 +189,7 @@ class IndexConflict:
             ManifestError: a shard's manifest is damaged.
         """
         index = path_of(path)
-        stages = _stages(repository.index(f":(top,literal){index}"))
+        stages = _stages(repository.index(literal(index)))
         shards = staged_shards(repository, path) if stages else None
         if not shards:
             return None

@@ -12,7 +12,7 @@ from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.core import files, limits
 from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.process import run_program
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.merge.decide.scaling import SETTLE, Configs, Scalings, Text, Unknown
 
 FindHeads = Callable[[], Heads | None]
@@ -68,7 +68,7 @@ def scalings_under_way(
 
 def result_text(repository: Repository, path: str) -> Text:
     """The settings beside a checkpoint as the index has them."""
-    stages = {one.stage: one.oid for one in repository.index(f":(top,literal){config_path(path)}")}
+    stages = {one.stage: one.oid for one in repository.index(literal(config_path(path)))}
     if not stages:
         return None
     if 0 not in stages:

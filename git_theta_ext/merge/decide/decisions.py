@@ -105,7 +105,7 @@ class Plan:
         """The plan with some groups open after all: the leader's name, and why."""
         if not reasons:
             return self
-        held = entries_of(self.ours)
+        held = self.tables[1]
         decisions = tuple(
             replace(
                 one,
