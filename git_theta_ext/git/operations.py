@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from git_theta_ext.core.errors import UsageError
@@ -23,6 +24,19 @@ def is_merging(repository: Repository) -> bool:
 def is_picking(repository: Repository) -> bool:
     """Whether a rebase, cherry-pick or revert is under way, and no merge within it."""
     return not is_merging(repository) and any(_there(repository, one) for one in _PICKING)
+
+
+def keeps_from_merging(repository: Repository) -> bool:
+    """Whether Git begins no merge yet: one waits for its commit, or a path is in conflict."""
+    waiting = is_merging(repository) or _there(repository, "CHERRY_PICK_HEAD")
+    return waiting or bool(unmerged(repository))
+
+
+def unmerged(repository: Repository) -> list[str]:
+    """The paths in conflict, from the top, wherever in the work tree the command was started."""
+    answer = repository.git("ls-files", "--unmerged", "-z", "--full-name", "--", ":(top)")
+    lines = answer.split(b"\0")[:-1]
+    return list(dict.fromkeys(os.fsdecode(line.split(b"\t", 1)[1]) for line in lines))
 
 
 def other_heads(repository: Repository) -> list[str]:

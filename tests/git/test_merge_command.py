@@ -151,3 +151,12 @@ def test_what_git_refuses_is_not_a_conflict(scalar: Repo) -> None:
     scalar.write(NAME, st({"w": np.full(300, 9, np.float32)}))
     done = scalar.run("git-theta", "merge", "side", "-s", "average", ok=(10,))
     assert b"would be overwritten" in done.stderr
+
+
+def test_a_conflict_elsewhere_counts_in_any_folder(collided: Repo) -> None:
+    """Git lists what is below the folder that it is started in; the merge is of the whole tree."""
+    (collided.path / "below").mkdir()
+    command = f'cd below && "{sys.executable}" -m git_theta_ext.cli.main merge side'
+    done = collided.run("sh", "-c", command, ok=(1,))
+    assert b"CONFLICT" in done.stdout
+    collided.run("sh", "-c", command, ok=(10,))

@@ -18,10 +18,10 @@ from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import from_program, plural, printable, table
 from git_theta_ext.git import installation
-from git_theta_ext.git.operations import Heads, is_merging
+from git_theta_ext.git.operations import Heads, is_merging, keeps_from_merging, unmerged
 from git_theta_ext.git.paths import from_here
 from git_theta_ext.git.process import run_program
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.merge.branches.consent import Consent, evaluation_of
 from git_theta_ext.merge.branches.models import ModelConflict, chosen_policy, reopen, resharded
 from git_theta_ext.merge.branches.octopus import Branches
@@ -126,9 +126,7 @@ def _require_nothing_under_way(repository: Repository) -> None:
     Raises:
         RepositoryError: a merge or a pick is not concluded, or a path is in conflict.
     """
-    heads = ("MERGE_HEAD", "CHERRY_PICK_HEAD")
-    started = any((repository.git_dir / name).exists() for name in heads)
-    if started or repository.git("ls-files", "--unmerged", "-z"):
+    if keeps_from_merging(repository):
         raise RepositoryError(
             "nothing was merged: an earlier merge is not concluded, or files are in conflict",
             hint="git status   shows how to conclude it, and how to take it back",
@@ -161,8 +159,7 @@ def _settle_grown(repository: Repository) -> bool:
         Whether something was settled, and nothing is left in conflict.
     """
     settled = False
-    unmerged = os.fsdecode(repository.git("diff", "--name-only", "-z", "--diff-filter=U"))
-    for path in unmerged.split("\0")[:-1]:
+    for path in unmerged(repository):
         try:
             conflict = Conflict.find(repository, path, os.environ)
         except ThetaError:
@@ -173,10 +170,10 @@ def _settle_grown(repository: Repository) -> bool:
         for line in notes(merged):
             print(f"{printable(path)}: {line}")
         if not merged.open:
-            repository.git("add", "--", f":(top,literal){path}")
+            repository.git("add", "--", literal(path))
             print(f"{printable(path)}: settled, with {CONFIG} beside it")
             settled = True
-    return settled and not repository.git("ls-files", "--unmerged", "-z")
+    return settled and not unmerged(repository)
 
 
 def _tell_of_indices(repository: Repository) -> None:
@@ -189,7 +186,7 @@ def _code(repository: Repository, status: int) -> int:
     """Our exit code for git merge's: 1 where something is left in conflict, 10 where it failed."""
     if status == 0:
         return 0
-    return 1 if repository.git("ls-files", "--unmerged", "-z") else RepositoryError.exit_code
+    return 1 if unmerged(repository) else RepositoryError.exit_code
 
 
 def _git(repository: Repository, *arguments: str) -> tuple[int, bytes, bytes]:
@@ -244,10 +241,10 @@ def _merge_models(
         found = common([merged]) or ("ours",)
         place = word(from_here(repository, name))
         print(f"  to go on: git theta resolve {place} --strategy {found[0]}")
-    unmerged = os.fsdecode(repository.git("diff", "--name-only", "-z", "--diff-filter=U"))
-    if left or unmerged:
-        for line in unmerged.split("\0")[:-1]:
-            print(f"in conflict: {printable(line)}")
+    in_conflict_now = unmerged(repository)
+    if left or in_conflict_now:
+        for path in in_conflict_now:
+            print(f"in conflict: {printable(path)}")
         return 1
     if args.no_commit:
         return 0
