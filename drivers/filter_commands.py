@@ -28,7 +28,7 @@ from git_theta_ext.formats.layout.source import FileSource, check_unchanged
 from git_theta_ext.git import ancestry, hooks, launch
 from git_theta_ext.git.paths import where_git_was_started
 from git_theta_ext.git.repository import Repository, git_hash, skips_smudge
-from git_theta_ext.manifest.model import FIRST_LINE, HEAD_BYTES, MAX_BYTES, Manifest, is_manifest
+from git_theta_ext.manifest.model import HEAD_BYTES, HEADS, MAX_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest.text import Parser, has_conflict_markers, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.reminders import remind
@@ -39,7 +39,7 @@ _WORTH_REMEMBERING = 8 << 20
 _SMALL_BYTES = 1 << 20
 """Git has put a file of this size into the pipe before we are done with the one before."""
 _IN_MEMORY_BYTES = 8 << 20
-_OPAQUE = FIRST_LINE + b"format opaque\n"
+_OPAQUE = tuple(head + b"format opaque\n" for head in HEADS.values())
 """How the manifest of a file of no known container begins."""
 _WAY_BACK = (
     "Git may have removed files of the work tree: git status   lists them; to have them again,\n"

@@ -18,7 +18,7 @@ from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import paragraph
 from git_theta_ext.git import hook_scripts, hooks
 from git_theta_ext.git.repository import Repository, skips_smudge
-from git_theta_ext.manifest.model import FIRST_LINE, HEAD_BYTES, MAX_BYTES, is_manifest
+from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, SHORTEST, is_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def manifests_left(repository: Repository) -> list[str]:
 def _is_manifest(path: Path) -> bool:
     try:
         found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or not len(FIRST_LINE) <= found.st_size <= MAX_BYTES:
+        if not stat.S_ISREG(found.st_mode) or not SHORTEST <= found.st_size <= MAX_BYTES:
             return False
         with path.open("rb") as file:
             return is_manifest(file.read(HEAD_BYTES))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import quote
 from git_theta_ext.core.tensors import TensorInfo, cut
-from git_theta_ext.manifest.model import FIRST_LINE, Block, Entry, Manifest
+from git_theta_ext.manifest.model import HEADS, LATEST, Block, Entry, Manifest
 from git_theta_ext.manifest.text import parse_manifest
 
 Key = tuple[str, str]
@@ -35,7 +35,7 @@ _BLOCK = re.compile(rb"sha256:([0-9a-f]{64})\n")
 _TENSOR = re.compile(rb"^tensor (.+\n  [A-Z0-9_]+ \[[0-9, ]*\])( order=[0-9,]+)?", re.MULTILINE)
 _GAP = b"\n\n"
 _END = b"\n\nend\n"
-_EMPTY = FIRST_LINE + b"format none\nskeleton\n  U8 [0] inline:\n\n"
+_EMPTY = HEADS[LATEST] + b"format none\nskeleton\n  U8 [0] inline:\n\n"
 """What makes a manifest of the lines of one entry."""
 _HASH_BYTES = 32
 _MOST_KIN = 8

@@ -26,7 +26,7 @@ from git_theta_ext.formats.layout import opaque, skeleton
 from git_theta_ext.formats.layout.places import Place, blocks_of
 from git_theta_ext.formats.layout.source import BytesSource, FileSource
 from git_theta_ext.git.repository import Repository, git_hash
-from git_theta_ext.manifest.model import Block, Entry, Manifest
+from git_theta_ext.manifest.model import Block, Entry, Manifest, references
 from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import say
@@ -171,7 +171,8 @@ class Cleaner:
         ]
         entries.sort(key=lambda entry: natural_key(entry.tensor.name))
         structure = self._skeleton(layout, predecessors)
-        return Manifest(layout.format, structure, tuple(entries))
+        manifest = Manifest(layout.format, structure, tuple(entries))
+        return replace(manifest, version=predecessors.version_of(manifest))
 
     def _layout(self, path: str, source: Source) -> Layout:
         """How the file is made up; what describes it from outside is asked where it is needed."""
@@ -247,7 +248,7 @@ class Cleaner:
         absent = []
         for piece in pieces:
             found = self._predecessor(piece, predecessors)
-            if found and not all(store.has(ref.oid, ref.size) for ref in found[1].chain):
+            if found and not all(store.has(ref.oid, ref.size) for ref in found[1].objects()):
                 absent.append((piece, found[1]))
 
         def changed(item: tuple[_Piece, Block]) -> bool:
@@ -258,10 +259,10 @@ class Cleaner:
         answers = ordered_map(changed, absent, lambda item: item[0].spec.nbytes)
         needed = [block for (_, block), yes in zip(absent, answers, strict=True) if yes]
         try:
-            self._blocks.ensure(ref for block in needed for ref in block.chain)
+            self._blocks.ensure(ref for block in needed for ref in block.objects())
         except (MissingObjectError, TransferError):
             # One that was damaged and set aside must not keep the next version from being added.
-            if any(self._blocks.sound(block.chain) for block in needed):
+            if any(self._blocks.sound(block.objects()) for block in needed):
                 raise
 
     def _block(self, piece: _Piece, source: Source, predecessors: PathPredecessors) -> Block:
@@ -319,7 +320,9 @@ class Cleaner:
         key = (digest, spec.dtype.name, repr(spec.shape), repr(then), repr(block))
         if spec.nbytes >= _MEMO_BYTES:
             chain = self._memo.get_chain(*key)
-            if chain and all(self._blocks.store.keep(ref.oid, ref.size) for ref in chain):
+            if chain and all(
+                self._blocks.store.keep(ref.oid, ref.size) for ref in references(chain)
+            ):
                 return Block(spec.nbytes, digest, chain)
         if piece.before is not None and block is not None:
             made = self._blocks.write_chunk(values, digest=digest, predecessor=block)
@@ -365,7 +368,7 @@ class Cleaner:
 
     def _relied_on(self, stored: Block) -> bool:
         """Whether a new manifest may name what an earlier one names, in place of bytes at hand."""
-        return self._blocks.sound(stored.chain)
+        return self._blocks.sound(stored.objects())
 
 
 def _hash_of(source: Source, offset: int, length: int) -> str:

@@ -71,7 +71,7 @@ def _adopted(source: Source, manifest: Manifest, blocks: Blocks) -> Layout | Non
     if manifest.format not in (*companions.names(), opaque.NAME):
         return None
     try:
-        blocks.ensure(manifest.skeleton.chain)
+        blocks.ensure(manifest.skeleton.objects())
         segments = blocks.skeleton(manifest).segments
     except ThetaError:
         return None

@@ -212,13 +212,13 @@ class _Check:
 
     def _objects_of(self, blocks: Iterable[Block], jobs: Iterable[_Job]) -> None:
         """Look at the objects of some blocks, but for those that an interrupted check read."""
-        refs = {ref.oid: ref for block in blocks for ref in block.chain}
+        refs = {ref.oid: ref for block in blocks for ref in block.objects()}
         new = {oid: ref for oid, ref in refs.items() if oid not in self._objects}
         self._objects.update(new)
         self._report.objects += len(new)
         self._report.bytes += sum(ref.size for ref in new.values())
         known = (job[4] for job in jobs if job[0] in self._progress.known)
-        sound = {ref.oid for block in known for ref in block.chain}
+        sound = {ref.oid for block in known for ref in block.objects()}
         wanted = [ref for oid, ref in new.items() if oid not in sound]
         self._bad |= _check_objects(self._store, wanted, self._report)
 
@@ -242,7 +242,7 @@ class _Check:
 
         def read(job: _Job) -> tuple[_Job, bool, Finding | None]:
             _, blob, name, spec, block = job
-            if any(ref.oid in self._bad for ref in block.chain):
+            if any(ref.oid in self._bad for ref in block.objects()):
                 return job, False, None  # named already, by the object
             try:
                 self._blocks.read(spec, block)
@@ -261,7 +261,7 @@ class _Check:
     def _structure(self, blob: str, manifest: Manifest) -> None:
         """Rebuild the skeleton; it and the manifest must name the same tensors."""
         self._skeleton = None
-        if any(ref.oid in self._bad for ref in manifest.skeleton.chain):
+        if any(ref.oid in self._bad for ref in manifest.skeleton.objects()):
             return
         try:
             # Only the skeleton is read here; the blocks have been.
@@ -274,7 +274,7 @@ class _Check:
 def _key(store: Store, spec: BlockSpec, block: Block) -> str:
     """A block, its promise, and the state of the files that it is rebuilt from."""
     parts: list[object] = [spec.dtype.name, spec.shape, block.sha256]
-    for ref in block.chain:
+    for ref in block.objects():
         found = store.state(ref.oid, ref.size)
         parts += [ref.oid, (found.st_mtime_ns, found.st_ino) if found else None]
     return hashlib.sha256(repr(parts).encode()).hexdigest()

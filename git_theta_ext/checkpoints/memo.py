@@ -10,14 +10,14 @@ Nor is what another user put there, who may write to the store (`theta.storage`)
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from git_theta_ext.core import files
 from git_theta_ext.core.version import VERSION
-from git_theta_ext.manifest.model import Block, UpdateRef
+from git_theta_ext.manifest.chains import chain_lines, read_chain
+from git_theta_ext.manifest.model import LATEST, Block, Chain
 
 _KEEP = 8192
 """Answers kept; the oldest beyond that are removed."""
@@ -56,23 +56,22 @@ class Memo:
             path.parent.mkdir(parents=True, exist_ok=True)
             files.replace_file(path, _digest(path, answer) + answer, mode=0o600)
 
-    def get_chain(self, *key: str) -> tuple[UpdateRef, ...] | None:
+    def get_chain(self, *key: str) -> Chain | None:
         """A block's chain kept under a key, or None."""
         answer = self.get("chain", *key)
         if answer is None:
             return None
         try:
-            return tuple(
-                UpdateRef(kind, oid, size, tuple((name, value) for name, value in info))
-                for kind, oid, size, info in json.loads(answer)
-            )
-        except (ValueError, TypeError):
+            lines = answer.decode("ascii").split("\n")
+            chain, end = read_chain(lines, 0, LATEST)
+        except ValueError:
             return None
+        return chain if lines[end:] == [""] else None
 
     def put_chain(self, block: Block, *key: str) -> None:
         """Keep the chain of a block."""
-        rows = [[ref.kind, ref.oid, ref.size, ref.info] for ref in block.chain]
-        self.put(json.dumps(rows).encode(), "chain", *key)
+        lines = "\n".join([*chain_lines(block.chain, LATEST), ""])
+        self.put(lines.encode("ascii"), "chain", *key)
 
     def trim(self, objects: Path, keep: int = _KEEP) -> None:
         """Remove the oldest answers beyond `keep`, and beyond a share of what the objects take.

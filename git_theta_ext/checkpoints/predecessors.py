@@ -36,7 +36,7 @@ from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import TensorInfo, cut
 from git_theta_ext.git.operations import revisions_in_progress
 from git_theta_ext.git.repository import IndexEntry, Repository, literal
-from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Block, Entry, Manifest
+from git_theta_ext.manifest.model import LATEST, MAGIC, MAX_BYTES, Block, Entry, Manifest
 from git_theta_ext.manifest.text import Parser
 
 Held = TypeVar("Held")
@@ -202,7 +202,7 @@ class Predecessors:
 
     def _texts(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """The texts of those of some blobs that begin as manifests do, each read when it is due."""
-        return self._repository.small_blobs(oids, FIRST_LINE, MAX_BYTES)
+        return self._repository.small_blobs(oids, MAGIC, MAX_BYTES)
 
     @cached_property
     def _everything(self) -> list[str]:
@@ -319,6 +319,15 @@ class PathPredecessors:
         self._renamed = _renamed(tensors, self._committed[0]) if self._committed else {}
         self._tensors = tensors
         self._manifests = own
+        self._before = committed
+
+    def version_of(self, manifest: Manifest) -> int:
+        """The version of the text that a manifest is written in.
+
+        One that says what the path's manifests say is the same text; what is new is of the latest.
+        """
+        alike = (one.version for one in (*self._manifests, *self._before) if one == manifest)
+        return next(alike, LATEST)
 
     def stored(self, name: str, position: int, sha256: str, dtype: str) -> Block | None:
         """The block with this hash, if it is stored: this tensor's, this file's, any other's.

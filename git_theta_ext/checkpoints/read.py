@@ -22,7 +22,7 @@ from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import HEAD_BYTES, Entry, Manifest, is_manifest
+from git_theta_ext.manifest.model import HEAD_BYTES, Entry, Manifest, is_manifest, stored_bytes
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_held
@@ -95,7 +95,7 @@ class Checkpoint(Mapping[str, Array]):
         """The `__metadata__` of a safetensors file or of all its shards; empty for others."""
         if shards.container(self.manifest) != safetensors.NAME:
             return {}
-        self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.chain)
+        self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.objects())
         found: dict[str, str] = {}
         for part in self.parts:
             segments = self._blocks.skeleton(part).segments
@@ -158,7 +158,7 @@ class Checkpoint(Mapping[str, Array]):
             MissingObjectError, TransferError: they cannot be had.
         """
         entries = [self.entry(name) for name in (self if names is None else names)]
-        self._blocks.ensure(ref for e in entries for block in e.blocks for ref in block.chain)
+        self._blocks.ensure(ref for e in entries for block in e.blocks for ref in block.objects())
 
     def check_held(self, names: Iterable[str], more: int = 0) -> None:
         """Look whether these tensors can be held in memory at once, before one is made.
@@ -224,7 +224,7 @@ class Checkpoint(Mapping[str, Array]):
                 "shape": entry.tensor.shape,
                 "parameters": entry.tensor.count,
                 "bytes": entry.tensor.nbytes,
-                "stored": sum(ref.size for block in entry.blocks for ref in block.chain),
+                "stored": stored_bytes(entry.blocks),
                 "updates": [ref.kind for ref in entry.blocks[0].chain] or ["inline"],
                 "blocks": len(entry.blocks),
             }
@@ -241,7 +241,7 @@ class Checkpoint(Mapping[str, Array]):
 
     def file_order(self) -> list[str]:
         """The tensors' names as they lie in the file; of shards, one after the other."""
-        self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.chain)
+        self._blocks.ensure(ref for part in self.parts for ref in part.skeleton.objects())
         found: dict[str, None] = {}
         for part in self.parts:
             segments = self._blocks.skeleton(part).segments
@@ -251,7 +251,7 @@ class Checkpoint(Mapping[str, Array]):
     def structure(self) -> Layout:
         """How the file is made up (of shards: the first): tensors, and literal bytes between."""
         part = self.parts[0]
-        self._blocks.ensure(part.skeleton.chain)
+        self._blocks.ensure(part.skeleton.objects())
         entries = part.by_name()
         found = self._blocks.skeleton(part).segments
         segments = [
@@ -269,7 +269,7 @@ class Checkpoint(Mapping[str, Array]):
         """All bytes of a tensor, in memory order; missing objects are fetched first."""
         self.check_held([entry.tensor.name])
         specs = entry.specs()
-        self._blocks.ensure(ref for block in entry.blocks for ref in block.chain)
+        self._blocks.ensure(ref for block in entry.blocks for ref in block.objects())
         if len(specs) == 1:
             return self._blocks.read(specs[0], entry.blocks[0]).view(np.uint8)
         whole = np.empty(entry.tensor.nbytes, np.uint8)

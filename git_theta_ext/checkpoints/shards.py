@@ -117,7 +117,7 @@ def join(shards: Sequence[tuple[str, Manifest]]) -> Manifest:
     formats = {manifest.format for _, manifest in shards}
     kind = formats.pop() if len(formats) == 1 else "several containers"
     hashes = "\n".join(manifest.skeleton.sha256 for _, manifest in shards)
-    chain = tuple(ref for _, manifest in shards for ref in manifest.skeleton.chain)
+    chain = tuple(ref for _, manifest in shards for ref in manifest.skeleton.objects())
     size = sum(manifest.skeleton.nbytes for _, manifest in shards)
     block = Block(size, hashlib.sha256(hashes.encode()).hexdigest(), chain)
     ordered = sorted(entries.values(), key=lambda entry: natural_key(entry.tensor.name))

@@ -52,8 +52,7 @@ def file_size(manifest: Manifest, blocks: Blocks) -> int | None:
 
     Nothing is fetched, and no tensor is read.
     """
-    chain = manifest.skeleton.chain
-    if not all(blocks.store.has(ref.oid, ref.size) for ref in chain):
+    if not all(blocks.store.has(ref.oid, ref.size) for ref in manifest.skeleton.objects()):
         return None
     tensors = {entry.tensor.name: entry.tensor.nbytes for entry in manifest.entries}
     try:

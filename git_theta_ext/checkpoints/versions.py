@@ -85,7 +85,7 @@ class StoredSide:
 
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Fetch the objects that are missing."""
-        self.blocks.ensure(ref for block in blocks for ref in block.chain)
+        self.blocks.ensure(ref for block in blocks for ref in block.objects())
 
     def structure(self) -> bytes:
         """The skeleton."""

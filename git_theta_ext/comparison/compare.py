@@ -12,7 +12,7 @@ from git_theta_ext.comparison.overlap import Pair, measure_pairs
 from git_theta_ext.comparison.skeletons import Note, compare_structures
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import BlockSpec, TensorInfo
-from git_theta_ext.manifest.model import Block, Entry, Manifest
+from git_theta_ext.manifest.model import Block, Entry, Manifest, Recipe
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work
 
@@ -301,8 +301,8 @@ def _arrival(now: Entry, then: Entry | None, known: set[str]) -> Change:
 
 def _stored(blocks: Iterable[Block], known: set[str]) -> int:
     """Bytes of the objects of some blocks that were not needed before."""
-    objects = {ref.oid: ref.size for block in blocks for ref in block.chain}
-    return sum(size for oid, size in objects.items() if oid not in known)
+    files = {ref.place: ref.nbytes for block in blocks for ref in block.objects()}
+    return sum(size for (oid, _), size in files.items() if oid not in known)
 
 
 def _all_stored(manifest: Manifest, before: Mapping[str, Entry], known: set[str]) -> int:
@@ -324,8 +324,13 @@ def _update(then: Entry, now: Entry) -> tuple[str | None, tuple[tuple[str, str],
     kinds, remarks = set(), set()
     for old, new in zip(then.blocks, now.blocks, strict=False):
         if old.sha256 != new.sha256 and new.chain:
-            follows = len(new.chain) > 1 and new.chain[0] in old.chain
-            kinds.add(new.chain[-1].kind if follows else "dense")
-            remarks.add(new.chain[-1].info if follows else ())
+            first, last = new.chain[0], new.chain[-1]
+            if isinstance(first, Recipe) and first not in old.chain:
+                kinds.add(first.kind)
+                remarks.add(first.info)
+                continue
+            follows = len(new.chain) > 1 and first in old.chain
+            kinds.add(last.kind if follows else "dense")
+            remarks.add(last.info if follows else ())
     kind = kinds.pop() if len(kinds) == 1 else None
     return kind, remarks.pop() if kind and len(remarks) == 1 else ()

@@ -20,10 +20,9 @@ from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
 from git_theta_ext.core.errors import CorruptObjectError, ThetaError
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values, as_floats
-from git_theta_ext.manifest.model import Block, Entry
+from git_theta_ext.manifest.model import Block, Entry, UpdateRef
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.updates.low_rank.factors import Factors, read_factors
-from git_theta_ext.updates.parameter_file import parse
 
 SHOWN = 12
 """Tensors whose singular values are told, the most changed ones."""
@@ -108,18 +107,14 @@ def _of_factors(old: Side, new: Side, then: Entry, now: Entry) -> NDArray[np.flo
 def _factors(blocks: Blocks, spec: BlockSpec, old: Block, new: Block) -> list[Factors] | None:
     """The factors of the updates that lead from one version of a block to the other."""
     known = len(old.chain)
-    added = new.chain[known:]
-    if (
-        not known
-        or not added
-        or [ref.oid for ref in new.chain[:known]] != [ref.oid for ref in old.chain]
-    ):
+    added = [link for link in new.chain[known:] if isinstance(link, UpdateRef)]
+    if not known or not added or new.chain[:known] != old.chain:
         return None
     if any(ref.kind != "low-rank" for ref in added):
         return None
     found = []
     for ref in added:
-        file = parse(blocks.store.read(ref.oid, ref.size))
+        file = blocks.parameters(ref)
         try:
             found.append(read_factors(file.settings, file.parts, spec.count))
         except (KeyError, TypeError, ValueError) as error:

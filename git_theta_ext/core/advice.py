@@ -20,6 +20,9 @@ STORE_BY_TENSOR = (
 """Stores by tensor what the index holds whole. The filter is asked the same by `git status`, which
 must find such a file unchanged, so it looks which command asks: Windows does not tell that."""
 TRACK_FIRST = f"git theta track PATTERN, then: {STORE_BY_TENSOR}"
+UPGRADE = "pip install --upgrade git-theta-ext"
+"""How a newer version of the program is had."""
+
 OTHER_VERSION = (
     "git log --oneline -- FILE   lists the versions; to take one: git checkout REV -- FILE"
 )

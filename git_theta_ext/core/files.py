@@ -257,6 +257,17 @@ def read_whole(path: StrPath) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def read_part(path: StrPath, start: int, stop: int) -> bytes:
+    """The bytes of a regular file from one place to another; fewer where it ends before.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with plain(path) as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
 def write_new(
     path: StrPath, pieces: Iterable[memoryview], *, mode: int = 0o666, kept: int | None = None
 ) -> int:

@@ -126,6 +126,8 @@ RECEIVED_BYTES = 8 << 30
 """Manifests of one push together, as a server's hook reads them: 2,700 of 3 MB."""
 CHAIN_LENGTH = 256
 """Parameter files of one block."""
+MERGED_SIDES = 32
+"""Versions that a block is merged from."""
 PARAMETER_HEADER_BYTES = 1 << 20
 """Header of a parameter file."""
 ZSTD_WINDOW_BYTES = 1 << 27

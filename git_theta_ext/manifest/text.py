@@ -8,37 +8,46 @@ has one legal encoding: `manifest_bytes(parse_manifest(text)) == text` for every
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from itertools import chain
 
 from git_theta_ext.core import limits
-from git_theta_ext.core.advice import OTHER_VERSION
+from git_theta_ext.core.advice import OTHER_VERSION, UPGRADE
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import NaturalKey, natural_key, quote, unquote
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, TensorInfo
-from git_theta_ext.manifest.model import FIRST_LINE, Block, Entry, Manifest, UpdateRef
+from git_theta_ext.core.version import VERSION
+from git_theta_ext.manifest.chains import HEX, INT, ChainProblem, chain_lines, read_chain
+from git_theta_ext.manifest.model import (
+    HEADS,
+    LATEST,
+    MAGIC,
+    VERSIONS,
+    Block,
+    Chain,
+    Entry,
+    Manifest,
+    UpdateRef,
+    is_manifest,
+)
 from git_theta_ext.manifest.rules import MAX_INT, entry_problem
 
-_INT = "(?:0|[1-9][0-9]{0,18})"
-_HEX = "[0-9a-f]{64}"
-_CONTENT = rf"(?:sha256:({_HEX})|inline:((?:[0-9a-f][0-9a-f])*))"
+_CONTENT = rf"(?:sha256:({HEX})|inline:((?:[0-9a-f][0-9a-f])*))"
 _FORMAT = re.compile(r"format ([a-z0-9][a-z0-9._-]{0,63})")
 _SPEC = re.compile(
-    rf"  ([A-Z0-9_]+) \[((?:{_INT}(?:, {_INT})*)?)\]"
-    rf"(?: order=({_INT}(?:,{_INT})*))?(?: {_CONTENT})?"
+    rf"  ([A-Z0-9_]+) \[((?:{INT}(?:, {INT})*)?)\]"
+    rf"(?: order=({INT}(?:,{INT})*))?(?: {_CONTENT})?"
 )
-_BLOCK = re.compile(rf"  block ({_INT}) {_CONTENT}")
-_CHAIN = re.compile(
-    rf"  ((?!block )[a-z][a-z0-9-]{{0,31}}) sha256:({_HEX}) ({_INT})"
-    r"((?: [a-z][a-z0-9_-]{0,31}=[!-~]+)*)"
-)
+_BLOCK = re.compile(rf"  block ({INT}) {_CONTENT}")
 _ENTRY = re.compile(
-    rf"tensor ([!#-~](?:[ -~]*[!-~])?)\n  ([A-Z0-9_]+) \[((?:{_INT}(?:, {_INT})*)?)\]"
-    rf" sha256:({_HEX})((?:\n  (?!block )[a-z][a-z0-9-]{{0,31}} sha256:{_HEX} {_INT}"
-    r"(?: [a-z][a-z0-9_-]{0,31}=[!-~]+)*)+)"
+    rf"tensor ([!#-~](?:[ -~]*[!-~])?)\n  ([A-Z0-9_]+) \[((?:{INT}(?:, {INT})*)?)\]"
+    rf" sha256:({HEX})\n((?:  [^\n]*\n?)+)"
 )
 _MARKER = re.compile(r"^(?:<{7,}|>{7,}|\|{7,}|={7,})(?: .*)?\r?$", re.MULTILINE)
 _LAST_LINE = "end"
+_Read = tuple[NaturalKey, Entry, int]
+"""An entry, where it stands in the order, and the lowest version that can say it."""
 _KEPT_ENTRIES = 1 << 15
 """From so many on, what was not asked for again is forgotten; an entry takes about a kilobyte."""
 
@@ -60,8 +69,8 @@ class Parser:
 
     def __init__(self) -> None:
         """Nothing has been read."""
-        self._known: dict[str, tuple[NaturalKey, Entry]] = {}
-        self._older: dict[str, tuple[NaturalKey, Entry]] = {}
+        self._known: dict[str, _Read] = {}
+        self._older: dict[str, _Read] = {}
 
     def parse(self, text: bytes) -> Manifest:
         """As `parse_manifest`; entries may be the same objects as in the one before."""
@@ -86,6 +95,7 @@ class Parser:
             return None
         if len(self._known) > _KEPT_ENTRIES:
             self._known, self._older = {}, self._known
+        first = _Reader(f"{head}\n\n{_LAST_LINE}\n").manifest()
         known, older = self._known, self._older
         entries: list[Entry] = []
         previous: NaturalKey = ((), "")
@@ -95,15 +105,14 @@ class Parser:
                 found = older.get(paragraph)
                 if found is None:
                     entry = _common_entry(paragraph) or _Reader(f"{paragraph}\n").only_entry()
-                    found = natural_key(entry.tensor.name), entry
+                    found = natural_key(entry.tensor.name), entry, lowest_version([entry])
                 known[paragraph] = found
-            key, entry = found
-            if key <= previous and entries:
+            key, entry, version = found
+            if (key <= previous and entries) or version > first.version:
                 return None
             previous = key
             entries.append(entry)
-        first = _Reader(f"{head}\n\n{_LAST_LINE}\n").manifest()
-        return Manifest(first.format, first.skeleton, tuple(entries))
+        return Manifest(first.format, first.skeleton, tuple(entries), first.version)
 
 
 def _common_entry(paragraph: str) -> Entry | None:
@@ -114,18 +123,24 @@ def _common_entry(paragraph: str) -> Entry | None:
         return None
     shape = tuple(map(int, match[3].split(", "))) if match[3] else ()
     info = TensorInfo(match[1], dtype, shape)
-    chain = []
-    for one in _CHAIN.finditer(match[5]):
-        remarks = _info(one[4]) if one[4] else ()
-        size = int(one[3])
-        if size > MAX_INT or len(dict(remarks)) != len(remarks):
-            return None
-        chain.append(UpdateRef(one[1], one[2], size, remarks))
-    nbytes = info.nbytes
-    if nbytes <= INLINE_BYTES or len(chain) > limits.CHAIN_LENGTH:
+    lines = match[5].split("\n")
+    try:
+        links, end = read_chain([*lines, ""], 0, LATEST)
+    except ChainProblem:
         return None
-    entry = Entry(info, (Block(nbytes, match[4], tuple(chain)),))
+    nbytes = info.nbytes
+    if nbytes <= INLINE_BYTES or end != len(lines):
+        return None
+    entry = Entry(info, (Block(nbytes, match[4], links),))
     return None if entry_problem(entry) else entry
+
+
+def lowest_version(entries: Iterable[Entry], *others: Block) -> int:
+    """The lowest version of the manifest that can say how some tensors, or blocks, are rebuilt."""
+    blocks = chain((block for entry in entries for block in entry.blocks), others)
+    links = (link for block in blocks for link in block.chain)
+    return max((1 if isinstance(link, UpdateRef) and link.part is None else 2 for link in links),
+               default=1)  # fmt: skip
 
 
 def _read_whole(content: str) -> Manifest:
@@ -154,11 +169,12 @@ def manifest_bytes(manifest: Manifest) -> bytes:
         ManifestError: it breaks a rule of the grammar (entries out of order, blocks that do
             not fit their tensor, ...), so that it could not be read again.
     """
-    lines = [FIRST_LINE[:-1].decode(), f"format {manifest.format}", "skeleton"]
-    if not _FORMAT.fullmatch(lines[1]):
+    version = max(manifest.version, lowest_version(manifest.entries, manifest.skeleton))
+    lines = [*HEADS[version].decode().splitlines(), f"format {manifest.format}", "skeleton"]
+    if not _FORMAT.fullmatch(lines[-2]):
         raise ManifestError(f"{manifest.format!r} is not the name of a format")
     skeleton = TensorInfo("skeleton", DTYPES["U8"], (manifest.skeleton.nbytes,))
-    lines += _spec_lines(skeleton, manifest.skeleton)
+    lines += _spec_lines(skeleton, manifest.skeleton, version)
     previous: NaturalKey | None = None
     for entry in manifest.entries:
         name = entry.tensor.name
@@ -169,7 +185,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
             if problem := entry_problem(entry):
                 raise ValueError(problem)
             lines += ("", f"{'opaque' if entry.opaque else 'tensor'} {quoted}")
-            lines += _entry_lines(entry)
+            lines += _entry_lines(entry, version)
         except ValueError as error:
             raise ManifestError(f"tensor {name!r}: {error}") from None
         previous = key
@@ -207,38 +223,28 @@ def _head(info: TensorInfo) -> str:
     )
 
 
-def _spec_lines(info: TensorInfo, block: Block) -> Iterator[str]:
+def _spec_lines(info: TensorInfo, block: Block, version: int) -> Iterator[str]:
     yield _checked(_SPEC, f"{_head(info)} {_content(block)}")
-    yield from _chain_lines(block)
+    yield from _chain_lines(block, version)
 
 
-def _chain_lines(block: Block) -> Iterator[str]:
-    if (block.inline is None) != (0 < len(block.chain) <= limits.CHAIN_LENGTH):
-        raise ManifestError(f"a chain of {len(block.chain)} parameter files does not rebuild it")
-    for ref in block.chain:
-        info = "".join(f" {key}={value}" for key, value in ref.info)
-        line = _checked(_CHAIN, f"  {ref.kind} sha256:{ref.oid} {ref.size}{info}")
-        if ref.info and (_info(info) != ref.info or len(dict(ref.info)) != len(ref.info)):
-            raise ManifestError(f"remarks{info!r} cannot be written in a manifest")
-        if ref.size > MAX_INT:
-            raise ManifestError(f"object {ref.oid}: a size of {ref.size} is past the limit")
-        yield line
+def _chain_lines(block: Block, version: int) -> Iterator[str]:
+    if block.inline is None:
+        yield from chain_lines(block.chain, version)
+    elif block.chain:
+        raise ManifestError("an inline block has no chain")
 
 
-def _info(text: str) -> tuple[tuple[str, str], ...]:
-    return tuple((word.partition("=")[0], word.partition("=")[2]) for word in text.split())
-
-
-def _entry_lines(entry: Entry) -> Iterator[str]:
+def _entry_lines(entry: Entry, version: int) -> Iterator[str]:
     info, blocks = entry.tensor, entry.blocks
     if len(blocks) == 1 and (not entry.opaque or blocks[0].inline is not None):
-        yield from _spec_lines(info, blocks[0])
+        yield from _spec_lines(info, blocks[0], version)
         return
     whole = f" sha256:{_digest(blocks)}" if entry.opaque else ""
     yield _checked(_SPEC, _head(info) + whole)
     for block in blocks:
         yield _checked(_BLOCK, f"  block {block.nbytes} {_content(block)}")
-        yield from _chain_lines(block)
+        yield from _chain_lines(block, version)
 
 
 class _Reader:
@@ -247,13 +253,10 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.lines = text.split("\n")
         self.at = 0
+        self.version = LATEST
 
     def manifest(self) -> Manifest:
-        try:
-            self._literal(FIRST_LINE[:-1].decode())
-        except ManifestError as error:
-            error.hint = "made by a newer version, or its line ends were changed (text attribute)?"
-            raise
+        self._first_lines()
         name = self._match(_FORMAT, "`format NAME`")[1]
         self._literal("skeleton")
         skeleton = self._skeleton()
@@ -269,7 +272,26 @@ class _Reader:
             entries.append(self._entry(name_text, opaque=opaque))
         if self.lines[self.at :] != [""]:
             raise self._error(self.at, "one line feed after `end`, then nothing")
-        return Manifest(name, skeleton, tuple(entries))
+        return Manifest(name, skeleton, tuple(entries), self.version)
+
+    def _first_lines(self) -> None:
+        """The lines that say what this is, and of which version."""
+        first = f"{self.lines[0]}\n".encode("latin-1", "replace")
+        known = [number for number in VERSIONS if HEADS[number].startswith(first)]
+        if not known:
+            stated = first.removeprefix(MAGIC).strip().decode("latin-1")
+            newer = is_manifest(first) and not first.endswith(b"\r\n") and int(stated) > LATEST
+            error = self._error(0, " or ".join(f"`{MAGIC.decode()}{n}`" for n in VERSIONS))
+            error.hint = (
+                f"manifest v{stated} came with a newer git-theta-ext; this one ({VERSION}) reads "
+                f"up to v{LATEST}; for a newer one: {UPGRADE}"
+                if newer
+                else "its line ends were changed (text attribute)?"
+            )
+            raise error
+        self.version = known[0]
+        for line in HEADS[self.version].decode().splitlines():
+            self._literal(line)
 
     def only_entry(self) -> Entry:
         """The one entry that there is, and nothing else."""
@@ -386,17 +408,9 @@ class _Reader:
             raise self._error(at, "sha256:")
         return Block(nbytes, digest, self._chain())
 
-    def _chain(self) -> tuple[UpdateRef, ...]:
-        refs: list[UpdateRef] = []
-        while match := _CHAIN.fullmatch(self.lines[self.at]):
-            info = _info(match[4]) if match[4] else ()
-            if len(dict(info)) != len(info):
-                raise self._error(self.at, "each remark once")
-            size = int(match[3])
-            if size > MAX_INT:
-                raise self._error(self.at, "numbers below 2^63")
-            refs.append(UpdateRef(match[1], match[2], size, info))
-            self._advance()
-        if not refs or len(refs) > limits.CHAIN_LENGTH:
-            raise self._error(self.at, f"1 to {limits.CHAIN_LENGTH} lines `  KIND sha256:OID SIZE`")
-        return tuple(refs)
+    def _chain(self) -> Chain:
+        try:
+            links, self.at = read_chain(self.lines, self.at, self.version)
+        except ChainProblem as problem:
+            raise self._error(problem.at, problem.expected) from None
+        return links

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,20 @@ from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
 from git_theta_ext.core.values import Values, raw_bytes, values_dtype
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton
-from git_theta_ext.manifest.model import Block, Manifest, UpdateRef
+from git_theta_ext.manifest.model import (
+    Block,
+    Chain,
+    Manifest,
+    Place,
+    Recipe,
+    UpdateRef,
+    references,
+)
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.work import Ledger, Work, needs_settings, of_chain
 from git_theta_ext.updates.base import Encoded, Parameters
-from git_theta_ext.updates.chain import decode_chain, specs
+from git_theta_ext.updates.chain import before, decode_chain
 from git_theta_ext.updates.choose import (
     Choice,
     Predecessor,
@@ -42,6 +50,7 @@ from git_theta_ext.updates.choose import (
 )
 from git_theta_ext.updates.dense import glimpse
 from git_theta_ext.updates.parameter_file import head_settings, parse
+from git_theta_ext.updates.recipes import predict
 
 if TYPE_CHECKING:
     from git_theta_ext.git.repository import Repository
@@ -61,7 +70,7 @@ class Shared:
     """What several versions of a block were made of: the beginning of their chains."""
 
     spec: BlockSpec
-    chain: tuple[UpdateRef, ...]
+    chain: Chain
     values: Values
     """What that beginning stands for; not to be written to."""
 
@@ -86,6 +95,11 @@ class Blocks:
             transport.fetch(repository, objects)
 
         return cls(store_of(repository), fetch)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it is refused to read far more than the objects hold; see `passing_on`."""
+        return self._bounded
 
     def writing_to(self, scratch: Store) -> Blocks:
         """The same blocks, but what is written goes into another store and is gone with it."""
@@ -116,16 +130,16 @@ class Blocks:
 
     def weigh(self, blocks: Iterable[tuple[BlockSpec, Block]]) -> Work:
         """What it takes to rebuild some blocks, from what is at hand of their parameter files."""
-        settings: dict[str, Mapping[str, Any]] = {}
+        settings: dict[Place, Mapping[str, Any]] = {}
         objects: dict[str, int] = {}
         total = [0.0, 0, 0]
         for spec, block in blocks:
             for ref in needs_settings(block.chain):
-                if ref.oid not in settings:
-                    settings[ref.oid] = self._head(ref)
-            one = of_chain(spec, block.chain, [settings.get(ref.oid) for ref in block.chain])
+                if ref.place not in settings:
+                    settings[ref.place] = self._head(ref)
+            one = of_chain(spec, block.chain, lambda ref: settings.get(ref.place))
             total = [total[0] + one.nanoseconds, total[1] + one.values, total[2] + one.nbytes]
-            objects.update((ref.oid, ref.size) for ref in block.chain)
+            objects.update((ref.oid, ref.size) for ref in block.objects())
         return Work(total[0], int(total[1]), int(total[2]), sum(objects.values()))
 
     def _head(self, ref: UpdateRef) -> Mapping[str, Any]:
@@ -134,6 +148,7 @@ class Blocks:
             return {}
         try:
             with path.open("rb") as file:
+                file.seek(0 if ref.part is None else ref.part[0])
                 head = file.read(_HEAD_BYTES)
                 length = int.from_bytes(head[:8], "little") + 8
                 if _HEAD_BYTES < length <= limits.PARAMETER_HEADER_BYTES + 8:
@@ -142,7 +157,7 @@ class Blocks:
             return {}
         return head_settings(head)
 
-    def _account(self, work: Work, chain: Sequence[UpdateRef], *, bounded: bool) -> None:
+    def _account(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> None:
         """Refuse what is out of all proportion, over all that was read so far.
 
         An object counts once, however many blocks are made of it.
@@ -165,8 +180,8 @@ class Blocks:
         """
         if block.inline is not None:
             return np.frombuffer(block.inline, values_dtype(spec.dtype)).copy()
-        if len(block.chain) > 1:  # a single one is fetched where it is found to be missing
-            self.ensure(block.chain)
+        if len(block.chain) > 1 or isinstance(block.chain[0], Recipe):
+            self.ensure(block.objects())  # a single one is fetched where it is found to be missing
         values = self._decode(spec, block.chain)
         if sha256(values) == block.sha256:
             return values
@@ -184,43 +199,48 @@ class Blocks:
         Raises:
             MissingObjectError, CorruptObjectError: as `read`.
         """
-        self.ensure(ref for _, block in versions for ref in block.chain)
-        length = _common([block.chain for _, block in versions])
-        rests = [block.chain[length:] for _, block in versions]
-        files = [[self._parse(ref) for ref in rest] for rest in rests if length]
-        chain = versions[0][1].chain[:length]
-        shared = self._shared(chain, [spec for spec, _ in versions], files) if length else None
+        self.ensure(ref for _, block in versions for ref in block.objects())
+        made = [spec for spec, _ in versions]
+        shared, together = self._together(made, [block.chain for _, block in versions])
         if shared is None:
             return [self.read(spec, block) for spec, block in versions], None
         # A distance is added to every value, so a wrong head cannot give a right successor.
+        rests = [block.chain[len(shared.chain) :] for _, block in versions]
         proven = any(rest and all(ref.kind == "delta" for ref in rest) for rest in rests)
         found = []
-        for (spec, block), rest, parsed in zip(versions, rests, files, strict=True):
-            values = shared.values
-            if rest:
-                values = self._decode_files(spec, rest, parsed, base=values.copy())
-            if (rest or not proven) and sha256(values) != block.sha256:
-                values = self.read(spec, block)
-            found.append(values)
+        for (spec, block), rest, values in zip(versions, rests, together, strict=True):
+            right = (not rest and proven) or sha256(values) == block.sha256
+            found.append(values if right else self.read(spec, block))
         return found, shared
 
-    def _shared(
-        self,
-        chain: tuple[UpdateRef, ...],
-        made: Sequence[BlockSpec],
-        rests: Sequence[Sequence[Parameters]],
-    ) -> Shared | None:
-        """What a chain stands for, if it is the same thing before all these rests of chains."""
-        files = [self._parse(ref) for ref in chain]
-        heads = {
-            specs(spec, [*files, *rest])[len(files) - 1]
-            for spec, rest in zip(made, rests, strict=True)
-        }
+    def _together(
+        self, made: Sequence[BlockSpec], chains: Sequence[Chain]
+    ) -> tuple[Shared | None, list[Values]]:
+        """What several chains decode to, not verified; what they begin with is decoded once.
+
+        None and nothing where they do not begin alike.
+
+        Args:
+            made: what each of them decodes to.
+            chains: their objects are at hand.
+        """
+        length = _common(chains)
+        if not length:
+            return None, []
+        rests = [_updates(chain[length:]) for chain in chains]
+        files = [[self.parameters(ref) for ref in rest] for rest in rests]
+        heads = {before(spec, rest) for spec, rest in zip(made, files, strict=True)}
         if len(heads) != 1:
-            return None
+            return None, []
         (head,) = heads
-        values = self._decode_files(head, chain, files, whole=False)
-        return Shared(head, chain, values) if values.nbytes == head.nbytes else None
+        values = self._decode(head, chains[0][:length], whole=False)
+        if values.nbytes != head.nbytes:
+            return None, []
+        found = [
+            self._decode_files(spec, rest, parsed, base=values.copy()) if rest else values
+            for spec, rest, parsed in zip(made, rests, files, strict=True)
+        ]
+        return Shared(head, chains[0][:length], values), found
 
     def skeleton(self, manifest: Manifest) -> Skeleton:
         """The structure of a manifest's file: its literal bytes, and where its tensors lie.
@@ -281,12 +301,12 @@ class Blocks:
         try:
             choice = encode(base)
         except CorruptObjectError:
-            self.sound(predecessor.chain)  # says which object it is, and moves it away
+            self.sound(predecessor.objects())  # says which object it is, and moves it away
         except (MissingObjectError, TransferError):
-            if self.sound(predecessor.chain):
+            if self.sound(predecessor.objects()):
                 raise  # absent, and not because it was moved away
         else:
-            if self.sound(predecessor.chain[: choice.keep]):
+            if self.sound(references(predecessor.chain[: choice.keep])):
                 return choice, predecessor
         return encode(None), None
 
@@ -316,9 +336,7 @@ class Blocks:
         """
         return all(self.store.sound(ref.oid, ref.size) for ref in chain)
 
-    def append(
-        self, spec: BlockSpec, digest: str, chain: tuple[UpdateRef, ...], encoded: Encoded
-    ) -> Block:
+    def append(self, spec: BlockSpec, digest: str, chain: Chain, encoded: Encoded) -> Block:
         """Store an update that the caller has encoded, behind a chain; the block that it makes.
 
         Args:
@@ -330,15 +348,12 @@ class Blocks:
         Raises:
             CorruptObjectError: an object of the chain is damaged.
         """
-        if not self.sound(chain):
+        if not self.sound(references(chain)):
             raise CorruptObjectError(
                 "an object that the new version would build on is damaged",
                 hint="git theta fsck --repair   fetches it again, where a remote has it",
             )
-        oid, size = self.store.put(encoded.pieces)
-        return Block(
-            spec.nbytes, digest, (*chain, UpdateRef(encoded.kind, oid, size, encoded.info))
-        )
+        return Block(spec.nbytes, digest, (*chain, self._put(encoded)))
 
     def find_kin(self, spec: BlockSpec, values: Values, guesses: Iterable[Block]) -> Block | None:
         """The first of some blocks of the same size that this one may be an update of.
@@ -348,7 +363,7 @@ class Blocks:
         for block in guesses:
             if block.nbytes != spec.nbytes:
                 continue
-            if not all(self.store.has(ref.oid, ref.size) for ref in block.chain):
+            if not all(self.store.has(ref.oid, ref.size) for ref in block.objects()):
                 continue
             predecessor = self._predecessor(spec, block)
             with suppress(CorruptObjectError):  # a guess that is damaged is none
@@ -378,35 +393,68 @@ class Blocks:
         def rebuild(count: int) -> Values:
             if count == len(block.chain):
                 return self.read(spec, block)
-            self.ensure(block.chain[:count])
+            self.ensure(references(block.chain[:count]))
             return self._decode(spec, block.chain[:count], whole=False)
 
         def first_glance() -> tuple[NDArray[np.intp], Values] | None:
-            if spec.nbytes < _GLANCE_BYTES:
+            first = block.chain[0]
+            if spec.nbytes < _GLANCE_BYTES or isinstance(first, Recipe):
                 return None
-            self.ensure(block.chain[:1])
+            self.ensure([first])
             try:
-                return glimpse(spec, self._parse(block.chain[0]))
+                return glimpse(spec, self.parameters(first))
             except (CorruptObjectError, KeyError, TypeError, ValueError, IndexError):
                 return None  # rebuilding it says what is wrong
 
         return Predecessor(block.chain, spec, rebuild, first_glance)
 
-    def _store(self, choice: Choice, predecessor: Block | None) -> tuple[UpdateRef, ...]:
+    def _store(self, choice: Choice, predecessor: Block | None) -> Chain:
         kept = predecessor.chain[: choice.keep] if predecessor is not None else ()
         if choice.encoded is None:
             return kept
-        oid, size = self.store.put(choice.encoded.pieces)
-        return (*kept, UpdateRef(choice.encoded.kind, oid, size, choice.encoded.info))
+        return (*kept, self._put(choice.encoded))
 
-    def _decode(
-        self,
-        spec: BlockSpec,
-        chain: Sequence[UpdateRef],
-        whole: bool = True,
-    ) -> Values:
-        files = [self._parse(ref) for ref in chain]
-        return self._decode_files(spec, chain, files, whole=whole)
+    def _put(self, encoded: Encoded) -> UpdateRef:
+        """Store an update."""
+        oid, size = self.store.put(encoded.pieces)
+        return UpdateRef(encoded.kind, oid, size, encoded.info)
+
+    def _decode(self, spec: BlockSpec, chain: Chain, whole: bool = True) -> Values:
+        """What a chain decodes to, not verified; `whole` as for `decode_chain`."""
+        first, rest = chain[0], _updates(chain[1:])
+        if not isinstance(first, Recipe):
+            rest = [first, *rest]
+            files = [self.parameters(ref) for ref in rest]
+            return self._decode_files(spec, rest, files, whole=whole)
+        files = [self.parameters(ref) for ref in rest]
+        predicted = self.predicted(before(spec, files), first)
+        return self._decode_files(spec, rest, files, base=predicted) if rest else predicted
+
+    def predicted(self, spec: BlockSpec, recipe: Recipe) -> Values:
+        """What a recipe gives of its parents, as they are stored; a fresh array, not verified.
+
+        Args:
+            spec: what the block is, and so is each of its parents.
+            recipe: its objects are fetched where they are not here.
+
+        Raises:
+            MissingObjectError, CorruptObjectError: as `read`.
+            UnknownUpdateError: this version of the program knows no such recipe.
+        """
+        chains = [parent.chain for parent in recipe.parents]
+        self.ensure(references([recipe]))
+        alone = replace(recipe, parents=tuple(replace(one, chain=()) for one in recipe.parents))
+        work = of_chain(spec, [alone], lambda ref: None)
+        self._account(work, (), bounded=self._bounded)
+        shared, values = self._together([spec] * len(chains), chains)
+        if shared is None:
+            values = [self._decode(spec, chain) for chain in chains]
+        base, sides = (values[0], values[1:]) if recipe.has_base else (None, values)
+        try:
+            return predict(recipe, spec.dtype, base, sides)
+        except CorruptObjectError as error:
+            names = ", ".join(ref.oid for ref in references([recipe]))
+            raise CorruptObjectError(f"objects {names}: {error.message}") from error
 
     def _decode_files(
         self,
@@ -422,7 +470,8 @@ class Blocks:
         What is out of all proportion is refused before it is computed. `whole` and `base` are as
         for `decode_chain`.
         """
-        work = of_chain(spec, chain, [file.settings for file in files])
+        said = {ref.place: file.settings for ref, file in zip(chain, files, strict=True)}
+        work = of_chain(spec, chain, lambda ref: said.get(ref.place))
         self._account(work, chain, bounded=self._bounded)
         try:
             return decode_chain(spec, files, whole=whole, base=base)
@@ -432,27 +481,34 @@ class Blocks:
             names = ", ".join(ref.oid for ref in chain)
             raise CorruptObjectError(f"objects {names}: {error.message}") from error
 
-    def _parse(self, ref: UpdateRef) -> Parameters:
+    def parameters(self, ref: UpdateRef) -> Parameters:
+        """A parameter file, parsed; not verified.
+
+        Raises:
+            MissingObjectError: it is nowhere.
+            CorruptObjectError: it is none.
+        """
         try:
             try:
-                data = self.store.read(ref.oid, ref.size)
+                data = self.store.read(ref.oid, ref.size, ref.part)
             except MissingObjectError:
                 # It was here a moment ago; `git theta prune` removes what a remote has.
                 self.ensure([ref])
-                data = self.store.read(ref.oid, ref.size)
+                data = self.store.read(ref.oid, ref.size, ref.part)
             return parse(data)
         except CorruptObjectError as error:
             raise CorruptObjectError(f"object {ref.oid}: {error.message}") from error
 
     def _blame(self, block: Block) -> CorruptObjectError:
         """Say which object of a chain is damaged, or that the manifest's promise is wrong."""
-        for ref in block.chain:
+        refs = list(block.objects())
+        for ref in refs:
             try:
                 self.store.verify(ref.oid, ref.size)
             except CorruptObjectError as error:
                 return error
         return CorruptObjectError(
-            f"the chain of {block.chain[-1].oid} decodes to other bytes than the manifest promises "
+            f"the chain of {refs[-1].oid} decodes to other bytes than the manifest promises "
             f"(sha256:{block.sha256})",
             hint="the manifest was edited or written by another program; restore it from a commit",
         )
@@ -471,19 +527,14 @@ class _Rehearsal(Blocks):
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         self._real.ensure(objects)
 
-    def _account(self, work: Work, chain: Sequence[UpdateRef], *, bounded: bool) -> None:
+    def _account(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> None:
         self._real._account(work, chain, bounded=bounded)
 
-    def _decode(
-        self,
-        spec: BlockSpec,
-        chain: Sequence[UpdateRef],
-        whole: bool = True,
-    ) -> Values:
+    def _decode(self, spec: BlockSpec, chain: Chain, whole: bool = True) -> Values:
         return self._real._decode(spec, chain, whole)
 
-    def _parse(self, ref: UpdateRef) -> Parameters:
-        return self._real._parse(ref)
+    def parameters(self, ref: UpdateRef) -> Parameters:
+        return self._real.parameters(ref)
 
     def _blame(self, block: Block) -> CorruptObjectError:
         return self._real._blame(block)
@@ -492,7 +543,12 @@ class _Rehearsal(Blocks):
         return self._real.sound(chain)
 
 
-def _common(chains: Sequence[tuple[UpdateRef, ...]]) -> int:
+def _updates(chain: Chain) -> list[UpdateRef]:
+    """The parameter files of a chain, or of its rest, that begins with no recipe."""
+    return [link for link in chain if isinstance(link, UpdateRef)]
+
+
+def _common(chains: Sequence[Chain]) -> int:
     """How many updates all chains begin with alike."""
     first = min(chains, key=len)
     for length, ref in enumerate(first):

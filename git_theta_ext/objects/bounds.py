@@ -132,7 +132,7 @@ def check_held(name: str, nbytes: int, blocks: Iterable[Block], more: int = 0) -
     """
     if nbytes < _SMALL_BYTES:
         return
-    encoded = {ref.oid: ref.size for block in blocks for ref in block.chain}
+    encoded = {ref.oid: ref.size for block in blocks for ref in block.objects()}
     problem = Work(nbytes=nbytes, encoded=sum(encoded.values())).too_large()
     if problem is not None:
         raise ManifestError(f"{name}: {problem}", hint=NOT_HONEST)

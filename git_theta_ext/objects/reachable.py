@@ -7,7 +7,14 @@ from collections.abc import Iterable, Iterator
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.git.operations import revisions_in_progress
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, Manifest, UpdateRef
+from git_theta_ext.manifest.model import (
+    HEAD_BYTES,
+    MAX_BYTES,
+    SHORTEST,
+    Manifest,
+    UpdateRef,
+    is_manifest,
+)
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.objects.store.store import Store
 
@@ -31,7 +38,7 @@ def manifest_texts(repository: Repository, oids: Iterable[str]) -> Iterator[tupl
     batch: list[str] = []
     held = 0
     for oid, length in sizes.items():
-        if not len(FIRST_LINE) <= length <= MAX_BYTES:
+        if not SHORTEST <= length <= MAX_BYTES:
             continue
         if held + length > _BATCH_BYTES and batch:
             yield from _beginning_as_manifests(repository, batch)
@@ -43,7 +50,7 @@ def manifest_texts(repository: Repository, oids: Iterable[str]) -> Iterator[tupl
 
 def _beginning_as_manifests(repository: Repository, oids: list[str]) -> Iterator[tuple[str, bytes]]:
     for oid, content in repository.blobs(oids):
-        if content.startswith(FIRST_LINE):
+        if is_manifest(content[:HEAD_BYTES]):
             yield oid, content
 
 

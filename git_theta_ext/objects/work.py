@@ -14,7 +14,7 @@ and 512 for every byte of objects, beyond half a minute that any command may hav
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.text import size as as_size
 from git_theta_ext.core.values import values_dtype
-from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.manifest.model import Link, Recipe, UpdateRef, references
 from git_theta_ext.updates.base import base_spec
 
 Settings = Mapping[str, Any]
@@ -31,6 +31,8 @@ Settings = Mapping[str, Any]
 _NANOSECONDS = {"dense": 1.0, "delta": 1.0, "step": 2.0, "scale": 2.0, "cast": 2.0, "resize": 2.0,
                 "sparse": 3.0, "patch": 3.0, "permute": 2.0, "low-rank": 3.0}  # fmt: skip
 """For each byte of a block; `benchmarks/costs.py` measures them, values of one byte cost most."""
+_MERGED = 8.0
+"""For each byte of each version that a merge is computed from."""
 _OTHER = 4.0
 """For each byte, of a kind that a plug-in has."""
 _RANK = 0.5
@@ -108,7 +110,7 @@ class Ledger:
         self._done = Work()
         self._counted: set[str] = set()
 
-    def add(self, work: Work, chain: Sequence[UpdateRef], *, bounded: bool) -> str | None:
+    def add(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> str | None:
         """Count a block; why no more is read, or None.
 
         An object counts once, however many blocks are made of it.
@@ -134,26 +136,36 @@ def duration(nanoseconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
 
 
-def needs_settings(chain: Sequence[UpdateRef]) -> list[UpdateRef]:
+def needs_settings(chain: Sequence[Link]) -> list[UpdateRef]:
     """The parameter files of a chain whose settings say what it costs."""
-    if not any(ref.kind == "patch" for ref in chain):
-        return [ref for ref in chain if ref.kind in _TELLING]
-    return list(chain)
+    refs = [link for link in chain if isinstance(link, UpdateRef)]
+    if not any(ref.kind == "patch" for ref in refs):
+        refs = [ref for ref in refs if ref.kind in _TELLING]
+    for link in chain:
+        if isinstance(link, Recipe):
+            refs += [ref for parent in link.parents for ref in needs_settings(parent.chain)]
+    return refs
 
 
 def of_chain(
-    spec: BlockSpec, chain: Sequence[UpdateRef], settings: Sequence[Settings | None]
+    spec: BlockSpec, chain: Sequence[Link], said_by: Callable[[UpdateRef], Settings | None]
 ) -> Work:
     """What it takes to decode a chain.
 
     Args:
         spec: what it decodes to.
-        chain: its parameter files.
-        settings: what each of them says; None where `needs_settings` has no use for it.
+        chain: its parameter files; a recipe stands for those of all its parents.
+        said_by: the settings of a parameter file; None where `needs_settings` has no use for them.
     """
     nanoseconds = 0.0
     after = spec
-    for ref, said in zip(reversed(chain), reversed(settings), strict=True):
+    for ref in reversed(chain):
+        if isinstance(ref, Recipe):
+            nanoseconds += _MERGED * after.nbytes * len(ref.parents)
+            for parent in ref.parents:
+                nanoseconds += of_chain(after, parent.chain, said_by).nanoseconds
+            continue
+        said = said_by(ref)
         before, nbytes = after, after.nbytes
         if said is not None:
             before = _before(said) or after
@@ -166,7 +178,7 @@ def of_chain(
             cost += _ROW * values / _row(said)
         nanoseconds += cost
         after = before
-    encoded = sum({ref.oid: ref.size for ref in chain}.values())
+    encoded = sum({ref.oid: ref.size for ref in references(chain)}.values())
     count = spec.nbytes // values_dtype(spec.dtype).itemsize
     return Work(nanoseconds, count, spec.nbytes, encoded)
 

@@ -58,3 +58,10 @@ def specs(spec: BlockSpec, files: Sequence[Parameters]) -> list[BlockSpec]:
         specs.append(spec)
         spec = base_spec(file.settings) or spec
     return specs[::-1]
+
+
+def before(spec: BlockSpec, files: Sequence[Parameters]) -> BlockSpec:
+    """What stands before some files of a chain, of which the last one makes `spec`."""
+    for file in reversed(files):
+        spec = base_spec(file.settings) or spec
+    return spec

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.core.values import Values
-from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.manifest.model import Chain, Recipe, references
 from git_theta_ext.updates.arithmetic import require_subnormals
 from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.dense import Dense, encode_dense_bytes
@@ -49,7 +49,7 @@ class Predecessor:
     much cheaper, else None.
     """
 
-    chain: tuple[UpdateRef, ...]
+    chain: Chain
     spec: BlockSpec
     rebuild: Callable[[int], Values]
     glimpse: Callable[[], tuple[NDArray[np.intp], Values] | None] = lambda: None
@@ -128,7 +128,7 @@ def is_kin(spec: BlockSpec, new: Values, predecessor: Predecessor) -> bool:
     return not look_unrelated(spec, new[places], few) or looks_permuted(spec, new, places, few)
 
 
-def _foundation(chain: tuple[UpdateRef, ...]) -> int:
+def _foundation(chain: Chain) -> int:
     """How many files of a chain stay when its updates are joined into one.
 
     The base; and, behind a cast or a resize, all up to the last of these: what stands before is
@@ -151,16 +151,25 @@ def _is_foundation(
     return np.array_equal(new, predecessor.rebuild(first))
 
 
-def _may_grow(chain: tuple[UpdateRef, ...], update: Encoded) -> bool:
+def _may_grow(chain: Chain, update: Encoded) -> bool:
     """Whether an update may be added to a chain; a first one always may."""
-    if len(chain) == 1:
+    if len(chain) == 1 and not isinstance(chain[0], Recipe):
         return True
-    dense = chain[0].size
+    dense, before = cost(chain)
     large = update.nbytes >= _LARGE * dense
-    if len(chain) > MAX_UPDATES or (large and update.nbytes > _WORTH_CHAINING * dense):
+    if len(before) >= MAX_UPDATES or (large and update.nbytes > _WORTH_CHAINING * dense):
         return False
-    alike = sum(ref.size for ref in chain[1:] if (ref.size >= _LARGE * dense) == large)
+    alike = sum(nbytes for nbytes in before if (nbytes >= _LARGE * dense) == large)
     return alike + update.nbytes <= (_MAX_LARGE_SHARE if large else _MAX_SHARE) * dense
+
+
+def cost(chain: Chain) -> tuple[int, list[int]]:
+    """What a chain takes to be rebuilt: bytes of its dense copy, and of each of its updates.
+
+    Of a recipe what its parents are made of counts, each parameter file once.
+    """
+    dense, *updates = dict.fromkeys(references(chain))
+    return dense.nbytes, [ref.nbytes for ref in updates]
 
 
 def _update_against(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import DTYPES
-from git_theta_ext.merge.combine.values import from_floats
+from git_theta_ext.core.values import from_floats
 from git_theta_ext.merge.strategies.arrays import Arrays, merge_arrays
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.table import TABLE, NotPossibleError, Strategy, check, get

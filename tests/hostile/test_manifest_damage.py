@@ -5,24 +5,32 @@ from __future__ import annotations
 import pytest
 
 from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.manifest.model import HEADS
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 
 H = "0" * 64
 HEAD = "git-theta manifest v1\nformat safetensors\nskeleton\n  U8 [3] inline:616263\n\n"
 ONE = f"tensor a\n  F32 [30] sha256:{H}\n  dense sha256:{H} 7\n\n"
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+HEAD2 = HEAD.replace("git-theta manifest v1\n", HEADS[2].decode())
+MERGE = "  merge average of ours, theirs recipe=1\n" + "".join(
+    f"  from {name}\n    dense sha256:{H} 7\n" for name in ("base", "ours", "theirs")
+)
 
 
 def test_the_undamaged_one_is_read() -> None:
-    text = (HEAD + ONE + "end\n").encode()
-    assert manifest_bytes(parse_manifest(text)) == text
+    merged = ONE.replace(f"  dense sha256:{H} 7\n", MERGE)
+    for whole in (HEAD + ONE, HEAD2 + ONE, HEAD2 + ONE.replace(" 7", " 7[0:3]"), HEAD2 + merged):
+        text = (whole + "end\n").encode()
+        assert manifest_bytes(parse_manifest(text)) == text
 
 
 @pytest.mark.parametrize(
     ("text", "line", "expected"),
     [
         ("", 1, "`git-theta manifest v1`"),
-        ("git-theta manifest v2\n", 1, "`git-theta manifest v1`"),
+        ("git-theta manifest v3\n", 1, "`git-theta manifest v1` or `git-theta manifest v2`"),
+        ("git-theta manifest v2\nformat safetensors\n", 2, "`# This file stands for a checkpoint"),
         (HEAD.replace("\n", "\r\n"), 1, "`git-theta manifest v1`"),
         (HEAD.replace("safetensors", "Safe Tensors"), 2, "`format NAME`"),
         (HEAD.replace("U8 [3]", "I8 [3]"), 4, "U8 with one axis"),
@@ -81,6 +89,27 @@ def test_the_undamaged_one_is_read() -> None:
         (HEAD + f"opaque a\n  U8 [0] sha256:{EMPTY}\n\nend\n", 7, "inline"),
         (HEAD + "opaque a\n  I8 [0] inline:\n\nend\n", 7, "U8 with one axis"),
         (HEAD + "opaque a\n  U8 [3] sha256:{H}\n  block 3 inline:616263\n\nend\n", 7, "SHAPE"),
+        (HEAD + ONE.replace(" 7", " 7[1:3]"), 8, "came with version 2"),
+        (HEAD + ONE.replace(f"  dense sha256:{H} 7\n", MERGE), 8, "KIND sha256:OID SIZE"),
+        *(
+            (HEAD2 + ONE.replace(" 7", f" 7[{part}]"), 10, "a part [START:STOP] of 7 bytes")
+            for part in ("3:3", "4:3", "0:8", "0:7")
+        ),
+        (HEAD2 + ONE.replace(" 7", " 7[01:3]"), 10, "KIND"),
+        *(
+            (HEAD2 + ONE.replace(f"  dense sha256:{H} 7\n", MERGE.replace(old, new)), line, said)
+            for old, new, line, said in (
+                ("ours, theirs", "ours, ours", 10, "2 to 32 different sides, none called base"),
+                ("ours, theirs", "base, theirs", 10, "none called base"),
+                ("ours, theirs", "ours", 10, "KIND"),
+                ("recipe=1", "recipe=1 a=1 a=2", 10, "each setting once"),
+                ("recipe=1", "recipe=9223372036854775808", 10, "below 2^63"),
+                ("from theirs", "from ours", 17, "`  from NAME` for ours, theirs, in this order"),
+                ("from base", "from old", 17, "`  from NAME`"),
+                ("    dense", "  dense", 12, "indented by four spaces"),
+                ("    dense", "     dense", 12, "indented by four spaces"),
+            )
+        ),
     ],
 )
 def test_damage_is_refused_naming_the_line(text: str, line: int, expected: str) -> None:

@@ -172,8 +172,7 @@ def test_honest_chains_are_far_below_the_bound() -> None:
         for kind in UPDATES:
             refs = [UpdateRef("dense", "a" * 64, spec.nbytes)]
             refs += [UpdateRef(kind, "b" * 64, 100)] * 32
-            said = [None, *[{"rank": 64, "row": 32}] * 32]
-            work = of_chain(spec, refs, said)
+            work = of_chain(spec, refs, lambda ref: {"rank": 64, "row": 32})
             assert work.values == spec.nbytes // itemsize
             worst = max(worst, work.nanoseconds / work.values)
             assert work.too_long() is None
@@ -186,7 +185,8 @@ def test_rows_of_one_value_count_for_what_they_take(blocks: Blocks) -> None:
     for name, least in (("F32", 14), ("I8", 45)):
         spec = BlockSpec(DTYPES[name], (1 << 20, 8))
         for said in ({"row": 1}, {}, {"row": "1"}, {"row": -1}, {"row": True}):
-            work = of_chain(spec, refs, [None, said])
+            settings = {"permute": said}
+            work = of_chain(spec, refs, lambda ref, known=settings: known.get(ref.kind))
             assert least < work.nanoseconds / spec.nbytes < 5 * least
     order = compress_numbers(np.zeros(SIDE * SIDE, np.uint32))
     data = build("permute", {"coder": "exact", "row": 1}, {"order": order})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import natural_key, quote, unquote
-from git_theta_ext.manifest.model import Entry, Manifest, is_manifest
+from git_theta_ext.manifest.model import HEADS, VERSIONS, Entry, Manifest, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from tests.scenarios.manifests import entry, manifest, manifests
 
@@ -23,6 +23,7 @@ def test_what_is_written_reads_the_same(value: Manifest) -> None:
     text = manifest_bytes(value)
     assert is_manifest(text)
     assert parse_manifest(text) == value
+    assert parse_manifest(text).version == value.version
     assert manifest_bytes(parse_manifest(text)) == text
 
 
@@ -55,10 +56,10 @@ def test_a_mutated_line_is_refused_or_is_itself_canonical(
     assert message.startswith("line ")
 
 
-@given(st.binary(max_size=300))
-def test_arbitrary_bytes_never_crash_the_reader(tail: bytes) -> None:
+@given(st.sampled_from(VERSIONS), st.binary(max_size=300))
+def test_arbitrary_bytes_never_crash_the_reader(version: int, tail: bytes) -> None:
     with pytest.raises(ManifestError):
-        parse_manifest(b"git-theta manifest v1\nformat x\nskeleton\n" + tail)
+        parse_manifest(HEADS[version] + b"format x\nskeleton\n" + tail)
 
 
 @given(st.text(st.characters(codec="utf-8")))

@@ -14,14 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from git_theta_ext.core.tensors import DTYPES, DType, TensorInfo, cut
-from git_theta_ext.core.values import Values, values_dtype
+from git_theta_ext.core.values import Values, to_floats, values_dtype
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.combine import collisions, merger
 from git_theta_ext.merge.combine.collisions import Compared
 from git_theta_ext.merge.combine.merger import merge_tensor
 from git_theta_ext.merge.combine.result import TensorResult
 from git_theta_ext.merge.combine.tensor import Versions
-from git_theta_ext.merge.combine.values import to_floats
 from git_theta_ext.merge.decide.decisions import Decision
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.table import TABLE

@@ -448,6 +448,7 @@ NOT_RUN: dict[str, str] = {
     'theta() { test -x {program} || { echo >&2 "git theta: "{program}" is gone, so no objects of checkpoints can be sent. Type:"; echo >&2 " git theta install (or, to do without: git config --global --remove-section hook.theta-pre-push)"; if {used}; then return 1; fi; return 0; }; {command} -m git_theta_ext.drivers.pre_push {configured} "$@"; }; theta': "the text of a hook in git config; its sentences are those of the file's, which are run",
     "does it wait for a password? try: git lfs fetch (to wait longer: git config theta.transferTimeout SECONDS, 0 for ever)": "needs a server that asks on a terminal",
     "correct the shards on that branch first; git theta show COMMIT:FILE lists one": "needs hand-made shards that contradict each other",
+    "pip install --upgrade git-theta-ext": "installs from the network",
     "put the file itself in its place: rm {FILE}": "a link in the place of .theta.toml is removed by rm as anywhere",
     "name another file; where a commit has this one, rename it: git mv FILE NEW": "names that only Windows cannot write; git mv is run where they can be",
 }

@@ -8,8 +8,19 @@ from hypothesis import strategies as st
 
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, TensorInfo, cut
-from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.manifest.model import (
+    BASE,
+    VERSIONS,
+    Block,
+    Chain,
+    Entry,
+    Manifest,
+    Parent,
+    Recipe,
+    UpdateRef,
+)
 from git_theta_ext.manifest.rules import CHUNK_BYTES
+from git_theta_ext.manifest.text import lowest_version
 
 
 def hexdigest(label: object) -> str:
@@ -47,11 +58,37 @@ _INFO = st.dictionaries(_WORDS, st.text("09az.%=,", min_size=1, max_size=6), max
 
 @st.composite
 def refs(draw: st.DrawFn) -> UpdateRef:
-    """A parameter file."""
-    kind = draw(st.sampled_from(["dense", "delta", "low-rank", "patch", "x2"]))
-    return UpdateRef(
-        kind, draw(digests), draw(st.integers(0, 2**63 - 1)), tuple(draw(_INFO).items())
+    """A parameter file, an object or a part of one."""
+    kind = draw(st.sampled_from(["dense", "delta", "low-rank", "patch", "merge", "x2"]))
+    size = draw(st.integers(0, 2**63 - 1))
+    part = None
+    if size > 2 and draw(st.booleans()):
+        start = draw(st.integers(1, size - 1))
+        part = start, draw(st.integers(start + 1, size))
+    return UpdateRef(kind, draw(digests), size, tuple(draw(_INFO).items()), part)
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    """A merge of other chains."""
+    sides = draw(
+        st.lists(_WORDS.filter(lambda one: one != BASE), min_size=2, max_size=4, unique=True)
     )
+    names = [*([BASE] if draw(st.booleans()) else []), *sides]
+    chains = st.lists(refs(), min_size=1, max_size=2)
+    return Recipe(
+        draw(_WORDS),
+        draw(st.integers(0, 2**63 - 1)),
+        tuple(draw(_INFO).items()),
+        tuple(Parent(name, tuple(draw(chains))) for name in names),
+    )
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> Chain:
+    """What a block is made of."""
+    files = tuple(draw(st.lists(refs(), min_size=1, max_size=3)))
+    return (draw(recipes()), *files[1:]) if draw(st.integers(0, 4)) == 0 else files
 
 
 @st.composite
@@ -60,7 +97,7 @@ def blocks(draw: st.DrawFn, nbytes: int) -> Block:
     if nbytes <= INLINE_BYTES:
         data = draw(st.binary(min_size=nbytes, max_size=nbytes))
         return Block(nbytes, sha256(data).hexdigest(), (), data)
-    return Block(nbytes, draw(digests), tuple(draw(st.lists(refs(), min_size=1, max_size=3))))
+    return Block(nbytes, draw(digests), draw(chains()))
 
 
 @st.composite
@@ -86,8 +123,10 @@ def manifests(draw: st.DrawFn) -> Manifest:
     """Any manifest."""
     names = draw(st.sets(st.text(st.characters(codec="utf-8"), max_size=6), max_size=5))
     body = tuple(draw(entries(name)) for name in sorted(names, key=natural_key))
+    skeleton = draw(st.integers(0, 200).flatmap(blocks))
     return Manifest(
         draw(st.sampled_from(["safetensors", "pytorch", "opaque", "x.y-z_1"])),
-        draw(st.integers(0, 200).flatmap(blocks)),
+        skeleton,
         body,
+        draw(st.integers(lowest_version(body, skeleton), VERSIONS[-1])),
     )

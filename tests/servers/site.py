@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from git_theta_ext.manifest.model import FIRST_LINE
+from git_theta_ext.manifest.model import HEAD_BYTES, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.transfer.transport import object_path
 from tests.scenarios.repositories import Repo
@@ -144,7 +144,7 @@ def needed(repo: Repo, tips: Sequence[str]) -> set[str]:
         end = answer.index(b"\n", position)
         _, kind, size = answer[position:end].split()
         data = answer[end + 1 : end + 1 + int(size)]
-        if kind == b"blob" and data.startswith(FIRST_LINE):
+        if kind == b"blob" and is_manifest(data[:HEAD_BYTES]):
             oids.update(ref.oid for ref in parse_manifest(data).objects())
         position = end + 2 + int(size)
     return oids

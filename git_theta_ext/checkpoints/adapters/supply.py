@@ -128,7 +128,7 @@ def updated_tensors(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> Ite
         StoreError: the store cannot be written.
     """
     entries = [entry for entry in manifest.entries if entry.tensor.name in adapter.changes]
-    blocks.ensure(ref for entry in entries for block in entry.blocks for ref in block.chain)
+    blocks.ensure(ref for entry in entries for block in entry.blocks for ref in block.objects())
     pieces = list(_pieces(entries, adapter.changes))
 
     def update(piece: _Piece) -> Block:
@@ -141,7 +141,7 @@ def updated_tensors(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> Ite
             change = adapter.changes[entry.tensor.name]
             new = tuple(next(made) for _ in entry.blocks)
             stored = sum(
-                block.chain[-1].size if block.chain else block.nbytes
+                block.chain[-1].nbytes if block.chain else block.nbytes
                 for block, old in zip(new, entry.blocks, strict=True)
                 if block != old
             )

@@ -63,9 +63,9 @@ class AtHand:
                     self._choose(versions_of(before.get(change.name), after[change.name]))
 
     def _choose(self, blocks: Sequence[Block]) -> None:
-        work = sum(block.nbytes * max(1, len(block.chain)) for block in blocks)
+        work = sum(block.nbytes * max(1, sum(1 for _ in block.objects())) for block in blocks)
         lacking = {
-            ref.oid: ref for block in blocks for ref in block.chain
+            ref.oid: ref for block in blocks for ref in block.objects()
             if ref.oid not in self._wanted and not self.store.has(ref.oid, ref.size)
         }  # fmt: skip
         traffic = sum(ref.size for ref in lacking.values())
@@ -121,7 +121,7 @@ class AtHand:
         def why(blocks: Sequence[Block]) -> str | None:
             if (reason := self._beyond.get(_key(blocks))) is not None:
                 return reason
-            for ref in (ref for block in blocks for ref in block.chain):
+            for ref in (ref for block in blocks for ref in block.objects()):
                 if self.store.has(ref.oid, ref.size):
                     continue
                 if ref.oid not in self._gone and self._trouble is not None:

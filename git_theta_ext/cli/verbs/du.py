@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import blobs_of
-from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.manifest.model import Manifest, UpdateRef, stored_bytes
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
@@ -169,12 +169,13 @@ def _numbers(content: Content, seen: set[str], blocks: Blocks) -> dict[str, Any]
         kinds = {content.storage: length}
         return {"raw": length, "stored": length, "objects": 1, "kinds": kinds}
     manifest = content.manifest
-    new = {ref.oid: ref for ref in manifest.objects() if ref.oid not in seen}
-    seen.update(new)
+    new = {ref.place: ref for ref in manifest.objects() if ref.oid not in seen}
+    objects = {ref.oid: ref.size for ref in new.values()}
+    seen.update(objects)
     return {
         "raw": summarise(manifest, blocks).raw,
-        "stored": sum(ref.size for ref in new.values()) + _inline(manifest),
-        "objects": len(new),
+        "stored": sum(objects.values()) + _inline(manifest),
+        "objects": len(objects),
         "kinds": _by_kind(new.values()),
     }
 
@@ -191,11 +192,11 @@ def _inline(manifest: Manifest) -> int:
     return sum(len(block.inline or b"") for entry in manifest.entries for block in entry.blocks)
 
 
-def _by_kind(refs: Any) -> dict[str, int]:
+def _by_kind(refs: Iterable[UpdateRef]) -> dict[str, int]:
     """Bytes by kind of update, the largest first."""
     sizes: Counter[str] = Counter()
     for ref in refs:
-        sizes[ref.kind] += ref.size
+        sizes[ref.kind] += ref.nbytes
     return dict(sizes.most_common())
 
 
@@ -217,8 +218,8 @@ def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
         )
     rows = [_tensor_row(checkpoint, name) for name in names]
     entries = checkpoint.manifest.entries
-    opaque = [ref for e in entries if e.opaque for block in e.blocks for ref in block.chain]
-    rest = sum(ref.size for ref in (*opaque, *checkpoint.manifest.skeleton.chain))
+    opaque = [block for entry in entries if entry.opaque for block in entry.blocks]
+    rest = stored_bytes([*opaque, checkpoint.manifest.skeleton])
     if args.json:
         print(to_json({"file": checkpoint.name, "tensors": rows, "structure": rest}))
         return 0
@@ -240,11 +241,11 @@ def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
 
 def _tensor_row(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     entry = checkpoint.entry(name)
-    refs: dict[str, UpdateRef] = {ref.oid: ref for block in entry.blocks for ref in block.chain}
+    refs = {ref.place: ref for block in entry.blocks for ref in block.objects()}
     inline = sum(len(block.inline or b"") for block in entry.blocks)
     return {
         "name": name,
         "raw": entry.tensor.nbytes,
-        "stored": sum(ref.size for ref in refs.values()) + inline,
+        "stored": stored_bytes(entry.blocks) + inline,
         "kinds": _by_kind(refs.values()),
     }

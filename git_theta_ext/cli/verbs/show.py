@@ -14,6 +14,7 @@ from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.core.values import as_floats, values_dtype
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import Link, UpdateRef
 
 _BYTES_FOR_VALUE = 17
 """What the numbers of a value take: as float64, those that are finite, and which are."""
@@ -115,12 +116,28 @@ def _describe(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
             {
                 "sha256": block.sha256,
                 "bytes": block.nbytes,
-                "chain": [
-                    {"kind": ref.kind, "oid": ref.oid, "size": ref.size, "info": dict(ref.info)}
-                    for ref in block.chain
-                ],
+                "chain": [_link(link) for link in block.chain],
             }
             for block in entry.blocks
+        ],
+    }
+
+
+def _link(link: Link) -> dict[str, Any]:
+    """A parameter file as a record, with the part of its object; or a merge with its parents."""
+    if isinstance(link, UpdateRef):
+        part = {} if link.part is None else {"part": list(link.part)}
+        return {
+            "kind": link.kind, "oid": link.oid, "size": link.size, **part, "info": dict(link.info),
+        }  # fmt: skip
+    return {
+        "kind": link.kind,
+        "strategy": link.strategy,
+        "recipe": link.number,
+        "settings": dict(link.settings),
+        "parents": [
+            {"name": parent.name, "chain": [_link(ref) for ref in parent.chain]}
+            for parent in link.parents
         ],
     }
 

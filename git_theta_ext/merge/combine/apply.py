@@ -10,7 +10,7 @@ from git_theta_ext.checkpoints.smudge import differing
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
-from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.manifest.model import Entry, Manifest, version_of
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.factors import Blended, blend
 from git_theta_ext.merge.combine.merger import Statistics, measure_tensor, merge_tensor
@@ -145,7 +145,8 @@ def _carried_out(
         entry = outcomes[name].entry
         entries.append(entry if entry is not None else _standing(name, tensor, plan.tables))
     entries.sort(key=lambda entry: natural_key(entry.tensor.name))
-    manifest = Manifest(holder.format, holder.block, tuple(entries))
+    version = version_of(entries, (plan.ours, plan.theirs))
+    manifest = Manifest(holder.format, holder.block, tuple(entries), version)
     ordered = tuple(outcomes[one.name] for one in plan.decisions)
     return Merged(manifest, ordered, holder.reason)
 
@@ -228,7 +229,7 @@ def fetch(blocks: Blocks, tensors: Sequence[Sequence[Entry | None]], what: str) 
         for entry in versions
         if entry is not None
         for block in entry.blocks
-        for ref in block.chain
+        for ref in block.objects()
     )
     pairs = (pair for versions in tensors for pair in differing(list(versions)))
     check_work(blocks, pairs, what, reading=True)

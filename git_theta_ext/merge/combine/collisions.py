@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from git_theta_ext.core.tensors import DType
-from git_theta_ext.core.values import Values
-from git_theta_ext.merge.combine.values import Floats, Mask, Measure, not_numbers, to_floats
+from git_theta_ext.core.values import Floats, Mask, Values, not_numbers, to_floats
+from git_theta_ext.merge.combine.values import Measure
 
 MAX_SIDES = 32
 

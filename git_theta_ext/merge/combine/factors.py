@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.tensors import TensorInfo, cut
+from git_theta_ext.core.values import beyond_range, from_floats, to_floats
 from git_theta_ext.manifest.model import Block, Entry
-from git_theta_ext.merge.combine.values import beyond_range, from_floats, to_floats
 from git_theta_ext.merge.decide.blends import Blend, Tables
 from git_theta_ext.objects.blocks import Blocks
 

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.parallel import ordered_map
-from git_theta_ext.core.values import Values
+from git_theta_ext.core.values import Values, beyond_range, from_floats
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.combine.collisions import compare
 from git_theta_ext.merge.combine.result import BlockResult, Left, TensorResult, gathered
 from git_theta_ext.merge.combine.settling import Settler, piece_of
 from git_theta_ext.merge.combine.tensor import Part, Read, Versions, copies_of
-from git_theta_ext.merge.combine.values import Measure, beyond_range, from_floats
+from git_theta_ext.merge.combine.values import Measure
 from git_theta_ext.merge.decide.decisions import Decision
 from git_theta_ext.merge.strategies import table
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice

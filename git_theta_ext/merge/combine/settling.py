@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.tensors import DType
-from git_theta_ext.core.values import Values
-from git_theta_ext.merge.combine.collisions import Compared, Split
-from git_theta_ext.merge.combine.result import Left
-from git_theta_ext.merge.combine.tensor import Read
-from git_theta_ext.merge.combine.values import (
+from git_theta_ext.core.values import (
     Floats,
     Mask,
+    Values,
     beyond_range,
     from_floats,
     larger,
     not_finite,
     to_floats,
 )
+from git_theta_ext.merge.combine.collisions import Compared, Split
+from git_theta_ext.merge.combine.result import Left
+from git_theta_ext.merge.combine.tensor import Read
 from git_theta_ext.merge.strategies import table
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice, Setting
 from git_theta_ext.merge.strategies.table import Combine, NotPossibleError, Piece, Sides

@@ -17,7 +17,7 @@ from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
 from git_theta_ext.formats import safetensors
-from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.manifest.model import Entry, Manifest, version_of
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.apply import BUDGET_BYTES, UNFIT, Merged, Outcome, fetch
 from git_theta_ext.merge.combine.collisions import MAX_SIDES
@@ -77,7 +77,8 @@ def merge_several(
         made.get(name) or _standing(name, holder.tensors[name], versions)
         for name in sorted(holder.tensors, key=natural_key)
     )
-    return Merged(Manifest(holder.format, holder.block, entries), outcomes, holder.reason)
+    manifest = Manifest(holder.format, holder.block, entries, version_of(entries, plan.sides))
+    return Merged(manifest, outcomes, holder.reason)
 
 
 def _cost(row: Row) -> int:

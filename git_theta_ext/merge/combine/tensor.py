@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from git_theta_ext.core.tensors import BlockSpec, DType, TensorInfo, cut
-from git_theta_ext.core.values import Values, values_dtype
+from git_theta_ext.core.values import Values, beyond_range, from_floats, to_floats, values_dtype
 from git_theta_ext.manifest.model import Block, Entry
 from git_theta_ext.merge.combine.encoding import encode_merged
-from git_theta_ext.merge.combine.values import beyond_range, from_floats, to_floats
 from git_theta_ext.objects.blocks import Blocks, Shared, sha256
 from git_theta_ext.updates.residual import SLICE
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from git_theta_ext.core.tensors import DType
-from git_theta_ext.core.values import Values
+from git_theta_ext.core.values import Values, to_floats
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.combine.apply import outcome_of
 from git_theta_ext.merge.combine.merger import Statistics
-from git_theta_ext.merge.combine.values import to_floats
 from git_theta_ext.merge.conflicts.resolve import Conflict
 from git_theta_ext.merge.decide.decisions import Plan, type_of
 from git_theta_ext.objects.blocks import Blocks

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.merge.strategies.plain import weighted_sum, weights_of
+from git_theta_ext.core.values import Floats
+from git_theta_ext.merge.strategies.plain import weights_of
 from git_theta_ext.merge.strategies.table import (
     Combine,
-    Floats,
     NotPossibleError,
     Piece,
     Settings,
     Sides,
 )
+from git_theta_ext.updates.recipes.arithmetic import weighted_sum
 
 MAX_WIDTH = 4096
 """Wider layers would take more than a minute and half a gigabyte for each matrix."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.values import Floats
 from git_theta_ext.merge.strategies.table import (
     Combine,
-    Floats,
+    Formula,
     NotPossibleError,
     Piece,
     Settings,
     Sides,
+    Words,
 )
+from git_theta_ext.updates.recipes import arithmetic
+from git_theta_ext.updates.recipes.formulas import numbers_text
 
 
 def weights_of(settings: Settings, count: int) -> list[float]:
@@ -32,19 +34,6 @@ def weights_of(settings: Settings, count: int) -> list[float]:
     return weights
 
 
-def weighted_sum(weights: Sequence[float], arrays: Sequence[Floats]) -> Floats:
-    """Σ w·x, from the first to the last."""
-    if all(weight == 1.0 for weight in weights) and len(arrays) > 1:
-        total = np.add(arrays[0], arrays[1])
-        for array in arrays[2:]:
-            total += array
-        return total
-    total = np.multiply(weights[0], arrays[0])
-    for weight, array in zip(weights[1:], arrays[1:], strict=True):
-        total += weight * array
-    return total
-
-
 def ours(sides: Sides, settings: Settings) -> Combine:
     """The first side."""
     return lambda piece: piece.sides[0]
@@ -58,25 +47,17 @@ def theirs(sides: Sides, settings: Settings) -> Combine:
 def base(sides: Sides, settings: Settings) -> Combine:
     """What was there before."""
 
-    def combine(piece: Piece) -> Floats:
-        if piece.base is None:
-            raise NotPossibleError("it needs a common base, and there is none")
-        return piece.base
-
-    return combine
+    return based
 
 
 def average(sides: Sides, settings: Settings) -> Combine:
     """Σ w·x / Σ w."""
     weights = weights_of(settings, len(sides.seeds))
-    total = sum(weights)
-
-    def combine(piece: Piece) -> Floats:
-        found = weighted_sum(weights, piece.sides)
-        found /= total
-        return found
-
-    return combine
+    return Formula(
+        "average",
+        lambda piece: arithmetic.weighted_mean(weights, piece.sides),
+        stated(weights=weights),
+    )
 
 
 def task_arithmetic(sides: Sides, settings: Settings) -> Combine:
@@ -84,25 +65,48 @@ def task_arithmetic(sides: Sides, settings: Settings) -> Combine:
     weights = weights_of(settings, len(sides.seeds))
 
     def combine(piece: Piece) -> Floats:
-        return added(piece, settings, weighted_sum(weights, piece.updates))
+        return added(piece, settings, arithmetic.weighted_sum(weights, piece.updates))
 
-    return combine
+    return Formula("task-arithmetic", combine, stated(settings, weights=weights))
 
 
 def reapply(sides: Sides, settings: Settings) -> Combine:
     """ours + λ · Σ (theirs − base), for all sides after the first."""
+    factor = float(settings["lambda"])
 
     def combine(piece: Piece) -> Floats:
-        others = piece.updates[1:]
-        total = weighted_sum([1.0] * len(others), others)
-        return piece.sides[0] + float(settings["lambda"]) * total
+        return arithmetic.reapplied(based(piece), piece.sides, factor)
 
-    return combine
+    return Formula("reapply", combine, stated(settings))
+
+
+def based(piece: Piece) -> Floats:
+    """The base of a piece.
+
+    Raises:
+        NotPossibleError: there is none.
+    """
+    if piece.base is None:
+        raise NotPossibleError("it needs a common base, and there is none")
+    return piece.base
 
 
 def added(piece: Piece, settings: Settings, update: Floats) -> Floats:
     """base + λ · update."""
-    if piece.base is None:
-        raise NotPossibleError("it needs a common base, and there is none")
-    result: Floats = np.add(piece.base, float(settings["lambda"]) * update)
-    return result
+    return arithmetic.added(based(piece), float(settings["lambda"]), update)
+
+
+def stated(settings: Settings | None = None, **numbers: Sequence[float]) -> Words:
+    """Settings as a recipe states them; what is as usual is left out.
+
+    Args:
+        settings: of the strategy; its λ is stated.
+        numbers: further settings by their names; weights of one for each side are as usual.
+    """
+    found = []
+    if settings is not None and float(settings["lambda"]) != 1.0:
+        found.append(("lambda", numbers_text([float(settings["lambda"])])))
+    for name, values in numbers.items():
+        if name != "weights" or any(value != 1.0 for value in values):
+            found.append((name, numbers_text(values)))
+    return tuple(found)

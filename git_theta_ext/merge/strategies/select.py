@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from git_theta_ext.core.values import Floats
+from git_theta_ext.updates.recipes.arithmetic import magnitudes
+
 Slices = Callable[[], Iterable[Floats]]
 """Gives the slices of a tensor anew each time."""
 
@@ -22,12 +24,6 @@ _MARGIN = 0.05
 """How far, as a share of all entries, the rank in the whole may be from that in the first slice."""
 _HELD = 1 << 20
 """Magnitudes held for each tensor while one pass looks around the expected rank."""
-
-
-def magnitudes(numbers: Floats) -> NDArray[np.float32]:
-    """Absolute values as float32; tiny ones do not become zero unless they are."""
-    with np.errstate(over="ignore", under="ignore"):
-        return np.abs(numbers).astype(np.float32)
 
 
 def _bits(numbers: Floats) -> NDArray[np.uint32]:

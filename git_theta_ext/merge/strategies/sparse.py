@@ -6,49 +6,24 @@ magnitudes are compared as float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.merge.strategies.plain import added, weighted_sum
-from git_theta_ext.merge.strategies.select import (
-    Ranks,
-    kth_largest,
-    kth_largest_each,
+from git_theta_ext.core.values import Floats
+from git_theta_ext.merge.strategies.plain import added, stated
+from git_theta_ext.merge.strategies.select import Ranks, kth_largest, kth_largest_each, ranks
+from git_theta_ext.merge.strategies.table import Combine, Formula, Piece, Settings, Sides
+from git_theta_ext.updates.recipes.arithmetic import (
+    Updates,
+    between,
+    elect,
+    elected_mean,
     magnitudes,
-    ranks,
+    plain_sum,
+    trimmed,
 )
-from git_theta_ext.merge.strategies.table import Combine, Floats, Piece, Settings, Sides
-
-Updates = Sequence[Floats]
-
-
-def elect(updates: Updates) -> Floats:
-    """Merge by sign: the sign of the sum, and the mean of the updates that have it.
-
-    Where the sum is nothing the positive ones count, as in the authors' code.
-    """
-    return elected_mean(updates, [1.0] * len(updates))
-
-
-def elected_mean(updates: Updates, weights: Sequence[float]) -> Floats:
-    """As `elect`, the mean weighted."""
-    positive = weighted_sum([1.0] * len(updates), updates) >= 0
-    total, mass = np.zeros_like(updates[0]), np.zeros_like(updates[0])
-    for weight, update in zip(weights, updates, strict=True):
-        agrees = (update > 0) == positive
-        agrees &= update != 0
-        # Multiplied by 0 or 1, which is exact and quicker than a choice; updates are finite.
-        np.add(total, (update if weight == 1.0 else weight * update) * agrees, out=total)
-        np.add(mass, agrees if weight == 1.0 else weight * agrees, out=mass)
-    np.copyto(mass, 1.0, where=mass <= 0)
-    total /= mass
-    return total
-
-
-def _add(updates: Updates) -> Floats:
-    return weighted_sum([1.0] * len(updates), updates)
 
 
 def ties(sides: Sides, settings: Settings) -> Combine:
@@ -56,13 +31,10 @@ def ties(sides: Sides, settings: Settings) -> Combine:
     floors = _floors(sides, float(settings["density"]))
 
     def combine(piece: Piece) -> Floats:
-        kept = [
-            update * (magnitudes(update) >= floor)
-            for update, floor in zip(piece.updates, floors, strict=True)
-        ]
+        kept = [trimmed(update, floor) for update, floor in zip(piece.updates, floors, strict=True)]
         return added(piece, settings, elect(kept))
 
-    return combine
+    return Formula("ties", combine, stated(settings, floors=[float(one) for one in floors]))
 
 
 def _floors(sides: Sides, share: float) -> list[np.float32]:
@@ -80,13 +52,16 @@ def breadcrumbs(sides: Sides, settings: Settings) -> Combine:
     floors = _floors(sides, min(1.0, gamma + density))
 
     def combine(piece: Piece) -> Floats:
-        kept = []
-        for update, floor, ceiling in zip(piece.updates, floors, ceilings, strict=True):
-            size = magnitudes(update)
-            kept.append(np.where((size >= floor) & (size < ceiling), update, 0.0))
-        return added(piece, settings, _add(kept))
+        rows = zip(piece.updates, floors, ceilings, strict=True)
+        kept = [between(update, floor, ceiling) for update, floor, ceiling in rows]
+        return added(piece, settings, plain_sum(kept))
 
-    return combine
+    words = stated(
+        settings,
+        floors=[float(one) for one in floors],
+        ceilings=[float(one) for one in ceilings],
+    )
+    return Formula("breadcrumbs", combine, words)
 
 
 def _uniform(seed: bytes, piece: Piece) -> Callable[[], NDArray[np.uint64]]:
@@ -120,7 +95,7 @@ def _thinned(sides: Sides, piece: Piece, density: float) -> list[Floats]:
 def dare_linear(sides: Sides, settings: Settings) -> Combine:
     """Drop and rescale, then add."""
     density = float(settings["density"])
-    return lambda piece: added(piece, settings, _add(_thinned(sides, piece, density)))
+    return lambda piece: added(piece, settings, plain_sum(_thinned(sides, piece, density)))
 
 
 def dare_ties(sides: Sides, settings: Settings) -> Combine:
@@ -172,6 +147,6 @@ def sce(sides: Sides, settings: Settings) -> Combine:
 
 
 def _variance(updates: Updates) -> Floats:
-    mean = weighted_sum([1.0] * len(updates), updates) / len(updates)
+    mean = plain_sum(updates) / len(updates)
     squares = [(update - mean) ** 2 for update in updates]
-    return weighted_sum([1.0] * len(updates), squares) / max(1, len(updates) - 1)
+    return plain_sum(squares) / max(1, len(updates) - 1)

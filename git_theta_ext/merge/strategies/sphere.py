@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from git_theta_ext.core.values import Floats
 from git_theta_ext.merge.strategies.angles import arccos, sine
-from git_theta_ext.merge.strategies.plain import weighted_sum, weights_of
+from git_theta_ext.merge.strategies.plain import weights_of
 from git_theta_ext.merge.strategies.table import (
     Combine,
-    Floats,
     NotPossibleError,
     Piece,
     Settings,
     Sides,
 )
+from git_theta_ext.updates.recipes.arithmetic import weighted_sum
 
 _PARALLEL = 1 - 1e-8
 """Beyond this cosine the arc is a line."""

@@ -19,7 +19,7 @@ the order of the branches cannot change a bit of the result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
 
@@ -28,9 +28,8 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.text import nearest
+from git_theta_ext.core.values import Floats
 from git_theta_ext.merge.strategies.choice import Choice, Setting
-
-Floats = NDArray[np.float64]
 
 
 class NotPossibleError(ThetaError):
@@ -82,6 +81,27 @@ class Sides(Protocol):
 
 
 Combine = Callable[[Piece], Floats]
+Words = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """A function of one slice that has a recipe (`updates/recipes`).
+
+    `name` and `words` are the recipe's strategy and settings; `order` says in which order it is
+    given the sides.
+    """
+
+    name: str
+    combine: Combine
+    words: Words
+    order: tuple[int, ...] = ()
+
+    def __call__(self, piece: Piece) -> Floats:
+        """What it computes of a slice."""
+        return self.combine(piece)
+
+
 Settings = Mapping[str, Any]
 Prepare = Callable[[Sides, Settings], Combine]
 
@@ -155,6 +175,8 @@ class Strategy:
             with np.errstate(over="ignore", invalid="ignore"):
                 return combine(ordered.sorted(piece))
 
+        if isinstance(combine, Formula):
+            return replace(combine, combine=combined, order=tuple(order))
         return combined
 
 

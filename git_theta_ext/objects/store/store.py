@@ -327,8 +327,13 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot remove {self.path(oid)}: {error.strerror}") from error
 
-    def read(self, oid: str, size: int | None = None) -> bytes:
+    def read(self, oid: str, size: int | None = None, part: tuple[int, int] | None = None) -> bytes:
         """The bytes of an object, not yet verified: what they decode to is.
+
+        Args:
+            oid: its id.
+            size: its length, where it is known.
+            part: only from which byte to which; None for all of it.
 
         Raises:
             MissingObjectError: no store has it.
@@ -339,7 +344,7 @@ class Store:
             if path is None:
                 break
             try:
-                return files.read_whole(path)
+                return files.read_whole(path) if part is None else files.read_part(path, *part)
             except FileNotFoundError as error:  # it may have been given its name meanwhile
                 if last:
                     raise StoreError(f"cannot read {path}: {error.strerror}") from error

@@ -26,7 +26,7 @@ from git_theta_ext.core.errors import (
 )
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import FIRST_LINE, MAX_BYTES, UpdateRef
+from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, SHORTEST, UpdateRef, is_manifest
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.objects.store.durable import Durable
 from git_theta_ext.objects.store.store import Store, folders_above
@@ -499,7 +499,7 @@ def manifests_in(
     waiting = 0
     for line in described.decode().splitlines():
         oid, kind, *size = line.split()
-        if kind != "blob" or not len(FIRST_LINE) <= int(size[0]) <= MAX_BYTES:
+        if kind != "blob" or not SHORTEST <= int(size[0]) <= MAX_BYTES:
             continue
         batch.append(oid)
         waiting += int(size[0])
@@ -510,7 +510,7 @@ def manifests_in(
 
 
 def _manifests(repository: Repository, oids: list[str]) -> Iterator[tuple[str, bytes]]:
-    return (found for found in repository.blobs(oids) if found[1].startswith(FIRST_LINE))
+    return (found for found in repository.blobs(oids) if is_manifest(found[1][:HEAD_BYTES]))
 
 
 def objects_in(
