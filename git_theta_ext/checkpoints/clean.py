@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from git_theta_ext.checkpoints.counterparts import counterpart, counterparts
+from git_theta_ext.checkpoints.far import FarFile, HashAt, StoreFrom, far_file
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import PathPredecessors, Predecessors
-from git_theta_ext.core.errors import ChangedWhileReadError, MissingObjectError, TransferError
+from git_theta_ext.checkpoints.unstored import SLICE_BYTES, Unstored, hash_of, written_to
+from git_theta_ext.core.errors import MissingObjectError, TransferError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
-from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.formats import read_layout
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.companions import has_neighbour
@@ -30,14 +29,12 @@ from git_theta_ext.manifest.model import Block, Entry, Manifest, references
 from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import say
+from git_theta_ext.objects.packs import Packing
 
 _TICK_SECONDS = 0.05
 _COARSE_TICK_SECONDS = 2.0
 """A file may change again, unnoticed, within one tick of its file system's clock: a few
 milliseconds on most, up to two seconds where times have no fraction (FAT, old NFS)."""
-
-_SLICE_BYTES = 96 << 10
-"""Read and hashed at once: from here on the C library would map new memory for every read."""
 
 WORTH_REMEMBERING = 1 << 20
 """A smaller file is cleaned as fast as its answer is looked up, and kept."""
@@ -60,6 +57,19 @@ class _Piece(Place):
 
     digest: str | None = None
     before: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One file that is cleaned: its bytes, what it is compared with, and where its blocks go.
+
+    `noted` are encodings that are worth to be remembered, and what they are remembered under.
+    """
+
+    source: Source
+    predecessors: PathPredecessors
+    blocks: Packing
+    noted: list[tuple[Unstored, Block]] = field(default_factory=list)
 
 
 class Cleaner:
@@ -153,25 +163,35 @@ class Cleaner:
         ]
         pieces = self._with_chunks_before(pieces, source, predecessors)
 
+        top, root = self._predecessors.work_tree, self._blocks.store.root
+        file = far_file(self._blocks, source, [root] if top is None else [root, top])
+        if file is not None:
+            pieces = self._hashed(pieces, file)
         self._fetch_predecessors(pieces, source, predecessors)
+        task = _Task(source, predecessors, Packing(self._blocks))
 
         def encode(piece: _Piece) -> Block:
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled
-            return self._block(piece, source, predecessors)
+            return self._block(piece, task)
 
-        found = ordered_map(encode, pieces, lambda piece: piece.spec.nbytes)
+        if file is None:
+            found = ordered_map(encode, pieces, lambda piece: piece.spec.nbytes)
+        else:
+            found = self._far_blocks(pieces, file, task, cancelled)
         blocks: dict[str, list[Block]] = {}
         for piece, block in zip(pieces, found, strict=True):
-            blocks.setdefault(piece.span.tensor.name, []).append(block)
+            blocks.setdefault(piece.span.tensor.name, []).append(task.blocks.take(block))
         entries = [
             Entry(segment.tensor, tuple(blocks[segment.tensor.name]), segment.opaque)
             for segment in layout.segments
             if isinstance(segment, Span)
         ]
         entries.sort(key=lambda entry: natural_key(entry.tensor.name))
-        structure = self._skeleton(layout, predecessors)
-        manifest = Manifest(layout.format, structure, tuple(entries))
+        structure = self._skeleton(layout, task)
+        manifest = task.blocks.packed(Manifest(layout.format, structure, tuple(entries)))
+        for unstored, made in task.noted:
+            self._memo.put_chain(task.blocks.final(made), *unstored.key)
         return replace(manifest, version=predecessors.version_of(manifest))
 
     def _layout(self, path: str, source: Source) -> Layout:
@@ -218,9 +238,9 @@ class Cleaner:
             return pieces
         chunks = [piece for piece in pieces if before.get(piece.span.tensor.name)]
         digests = ordered_map(
-            lambda piece: _hash_of(source, piece.offset, piece.spec.nbytes),
+            lambda piece: hash_of(source, piece.offset, piece.spec.nbytes),
             chunks,
-            lambda piece: _SLICE_BYTES,
+            lambda piece: SLICE_BYTES,
         )
         hashes: dict[str, list[str]] = {}
         for piece, digest in zip(chunks, digests, strict=True):
@@ -253,6 +273,8 @@ class Cleaner:
 
         def changed(item: tuple[_Piece, Block]) -> bool:
             piece, block = item
+            if piece.digest is not None:
+                return piece.digest != block.sha256
             data = source.read(piece.offset, piece.spec.nbytes)
             return hashlib.sha256(data).hexdigest() != block.sha256
 
@@ -265,9 +287,10 @@ class Cleaner:
             if any(self._blocks.sound(block.objects()) for block in needed):
                 raise
 
-    def _block(self, piece: _Piece, source: Source, predecessors: PathPredecessors) -> Block:
+    def _block(self, piece: _Piece, task: _Task) -> Block:
         """One block's entry: copied if it is stored already, else encoded and stored."""
         spec, name = piece.spec, piece.span.tensor.name
+        source, predecessors = task.source, task.predecessors
         if spec.nbytes <= INLINE_BYTES:
             data = source.read(piece.offset, spec.nbytes)
             return Block(spec.nbytes, hashlib.sha256(data).hexdigest(), (), data)
@@ -278,19 +301,57 @@ class Cleaner:
             stored = predecessors.stored(name, piece.position, digest, spec.dtype.name)
             if stored is not None and stored.nbytes == spec.nbytes and self._relied_on(stored):
                 return stored
-        elif spec.nbytes > _SLICE_BYTES and like and not self._changing:
+        elif spec.nbytes > SLICE_BYTES and like and not self._changing:
             # Most blocks have not changed: those are hashed in the cache and never held whole.
             # Where one has, the next may well have too: it is read whole, and hashed once.
-            digest = _hash_of(source, piece.offset, spec.nbytes)
+            digest = hash_of(source, piece.offset, spec.nbytes)
             stored = predecessors.stored(name, piece.position, digest, spec.dtype.name)
             if stored is not None and stored.nbytes == spec.nbytes and self._relied_on(stored):
                 return stored
         data = source.read(piece.offset, spec.nbytes)
         found = hashlib.sha256(data).hexdigest()
         if digest is not None and found != digest:
-            raise ChangedWhileReadError(f"{name}: the file was written to while it was read")
+            raise written_to(name)
         self._changing = predecessor is not None and found != predecessor[1].sha256
-        return self._encoded(piece, data, found, predecessor, predecessors)
+        return self._encoded(piece, data, found, predecessor, task)
+
+    def _hashed(self, pieces: list[_Piece], file: FarFile) -> list[_Piece]:
+        """The pieces with their hashes, which other processes find."""
+        places = [
+            (piece.offset, piece.spec.nbytes)
+            for piece in pieces
+            if piece.digest is None and piece.spec.nbytes > INLINE_BYTES
+        ]
+        digests = self._blocks.map(HashAt(file), places, lambda place: place[1])
+        return [
+            piece
+            if piece.digest is not None or piece.spec.nbytes <= INLINE_BYTES
+            else replace(piece, digest=next(digests))
+            for piece in pieces
+        ]
+
+    def _far_blocks(
+        self,
+        pieces: list[_Piece],
+        file: FarFile,
+        task: _Task,
+        cancelled: threading.Event | None,
+    ) -> Iterator[Block]:
+        """As `_block` of each piece, which has its hash; other processes encode what is to be."""
+
+        def look(piece: _Piece) -> Block | Unstored:
+            if piece.digest is None:
+                return self._block(piece, task)
+            predecessor = self._predecessor(piece, task.predecessors)
+            return self._known(piece, piece.digest, predecessor, task.predecessors)
+
+        found = list(ordered_map(look, pieces, lambda piece: SLICE_BYTES))
+        todo = (one for one in found if isinstance(one, Unstored))
+        made = task.blocks.map(StoreFrom(file), todo, lambda one: one.spec.nbytes)
+        for one in found:
+            if cancelled is not None and cancelled.is_set():
+                raise Cancelled
+            yield one if isinstance(one, Block) else self._noted(one, next(made), task)
 
     def _encoded(
         self,
@@ -298,41 +359,58 @@ class Cleaner:
         data: bytes,
         digest: str,
         predecessor: tuple[BlockSpec, Block] | None,
-        predecessors: PathPredecessors,
+        task: _Task,
     ) -> Block:
         """The entry of a block whose bytes were read and hashed, with nothing damaged in its chain.
 
         It is one that is stored already, or was made before against the same predecessor; else the
         block is encoded and stored.
         """
+        found = self._known(piece, digest, predecessor, task.predecessors)
+        if isinstance(found, Block):
+            return found
+        return self._noted(found, found.store(task.blocks, data), task)
+
+    def _known(
+        self,
+        piece: _Piece,
+        digest: str,
+        predecessor: tuple[BlockSpec, Block] | None,
+        predecessors: PathPredecessors,
+    ) -> Block | Unstored:
+        """The entry of a block with this hash, if it needs not be encoded; else what to encode."""
         spec, name = piece.spec, piece.span.tensor.name
         stored = predecessors.stored(name, piece.position, digest, spec.dtype.name)
-        values = np.frombuffer(data, values_dtype(spec.dtype))
         if stored is not None and stored.nbytes == spec.nbytes:
             if self._relied_on(stored):
                 return stored
             # An object of its chain is damaged. Encoded whole it needs no other, and where it was
             # stored whole before, that is the same object again.
-            return self._blocks.write(spec, values, digest=digest)
-        if predecessor is None:
-            predecessor = self._kin(piece, values, predecessors)
+            return Unstored(name, piece.offset, spec, digest)
         then, block = predecessor or (None, None)
-        key = (digest, spec.dtype.name, repr(spec.shape), repr(then), repr(block))
-        if spec.nbytes >= _MEMO_BYTES:
-            chain = self._memo.get_chain(*key)
+        guesses = self._kin(piece, predecessors) if predecessor is None else ()
+        chunk = piece.before is not None
+        found = Unstored(name, piece.offset, spec, digest, block, then, guesses, chunk)
+        if self._worth_noting(found):
+            chain = self._memo.get_chain(*found.key)
             if chain and all(
                 self._blocks.store.keep(ref.oid, ref.size) for ref in references(chain)
             ):
                 return Block(spec.nbytes, digest, chain)
-        if piece.before is not None and block is not None:
-            made = self._blocks.write_chunk(values, digest=digest, predecessor=block)
-        else:
-            made = self._blocks.write(
-                spec, values, digest=digest, predecessor=block, predecessor_spec=then
-            )
-        if spec.nbytes >= _MEMO_BYTES and predecessor is not None:
-            self._memo.put_chain(made, *key)
+        return found
+
+    def _noted(self, found: Unstored, made: Block, task: _Task) -> Block:
+        """An encoding that was just made, remembered where it took long to find."""
+        if self._worth_noting(found) and (found.predecessor is not None or len(made.chain) > 1):
+            if task.blocks.waits(made):
+                task.noted.append((found, made))
+            else:
+                self._memo.put_chain(made, *found.key)
         return made
+
+    def _worth_noting(self, found: Unstored) -> bool:
+        compared = found.predecessor is not None or bool(found.guesses)
+        return compared and found.spec.nbytes >= _MEMO_BYTES
 
     def _predecessor(
         self, piece: _Piece, predecessors: PathPredecessors
@@ -348,32 +426,20 @@ class Cleaner:
         spec = counterpart(entry.tensor, piece)
         return None if spec is None or block.nbytes != spec.nbytes else (spec, block)
 
-    def _kin(
-        self, piece: _Piece, values: Values, predecessors: PathPredecessors
-    ) -> tuple[BlockSpec, Block] | None:
-        """A block of another name that this one seems to be an update of, and what it is."""
+    def _kin(self, piece: _Piece, predecessors: PathPredecessors) -> tuple[Block, ...]:
+        """Blocks of another name that this one may be an update of."""
         spec, span = piece.spec, piece.span
         if span.opaque or spec.dtype.kind != "float" or spec.nbytes < _MEMO_BYTES:
-            return None
-        guesses = predecessors.kin(span.tensor, piece.position)
-        found = self._blocks.find_kin(spec, values, guesses)
-        return None if found is None else (spec, found)
+            return ()
+        return tuple(predecessors.kin(span.tensor, piece.position))
 
-    def _skeleton(self, layout: Layout, predecessors: PathPredecessors) -> Block:
+    def _skeleton(self, layout: Layout, task: _Task) -> Block:
         data = skeleton.encode(layout)
-        stored = predecessors.stored_skeleton(hashlib.sha256(data).hexdigest())
+        stored = task.predecessors.stored_skeleton(hashlib.sha256(data).hexdigest())
         if stored is not None:
-            return stored if self._relied_on(stored) else self._blocks.write_bytes(data)
-        return self._blocks.write_bytes(data, predecessor=predecessors.predecessor_skeleton())
+            return stored if self._relied_on(stored) else task.blocks.write_bytes(data)
+        return task.blocks.write_bytes(data, predecessor=task.predecessors.predecessor_skeleton())
 
     def _relied_on(self, stored: Block) -> bool:
         """Whether a new manifest may name what an earlier one names, in place of bytes at hand."""
         return self._blocks.sound(stored.objects())
-
-
-def _hash_of(source: Source, offset: int, length: int) -> str:
-    """The SHA-256 of a range, in hexadecimal, read slice by slice."""
-    digest = hashlib.sha256()
-    for start in range(offset, offset + length, _SLICE_BYTES):
-        digest.update(source.read(start, min(_SLICE_BYTES, offset + length - start)))
-    return digest.hexdigest()

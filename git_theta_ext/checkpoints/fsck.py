@@ -22,13 +22,13 @@ from git_theta_ext.core.errors import (
     StoreError,
     ThetaError,
 )
-from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work
+from git_theta_ext.objects.executor import HERE, Executor
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, transport
@@ -112,6 +112,7 @@ def check(
     *,
     resume: bool = False,
     advance: Callable[[int], object] | None = None,
+    executor: Executor = HERE,
 ) -> Report:
     """Check everything that the repository's manifests, or those of some revisions, need.
 
@@ -120,6 +121,7 @@ def check(
         revisions: full object ids; none for all.
         resume: skip blocks that an interrupted check found right, if their files are as then.
         advance: called with the raw bytes of blocks done since the last call.
+        executor: hashes the objects and rebuilds the blocks.
 
     Raises:
         StoreError: the state of the check cannot be written, or an object cannot be read.
@@ -129,7 +131,7 @@ def check(
     progress = Progress(store.root, resume=resume)
     finished = False
     try:
-        look = _Check(store, report, progress, advance)
+        look = _Check(Blocks(store, executor=executor), report, progress, advance)
         # One after the other: of a long history no more is held than what was seen by name.
         for blob, manifest in reachable.reachable_manifests(repository, revisions):
             look.manifest(blob, manifest)
@@ -148,7 +150,7 @@ class _Check:
 
     def __init__(
         self,
-        store: Store,
+        blocks: Blocks,
         report: Report,
         progress: Progress,
         advance: Callable[[int], object] | None,
@@ -156,16 +158,16 @@ class _Check:
         """Nothing is looked at before the first manifest.
 
         Args:
-            store: where the objects are; nothing is fetched.
+            blocks: where the objects are; nothing is fetched.
             report: gets the counts and what is wrong.
             progress: the blocks that were found right, to which others are added.
             advance: called with the raw bytes of each block that was looked at.
         """
-        self._store = store
+        self._store = blocks.store
         self._report = report
         self._progress = progress
         self._advance = advance
-        self._blocks = Blocks(store).passing_on()  # what each manifest asks for is looked at
+        self._blocks = blocks.passing_on()  # what each manifest asks for is looked at
         self._objects: set[str] = set()
         self._bad: set[str] = set()
         self._keys: set[str] = set()
@@ -220,7 +222,7 @@ class _Check:
         known = (job[4] for job in jobs if job[0] in self._progress.known)
         sound = {ref.oid for block in known for ref in block.objects()}
         wanted = [ref for oid, ref in new.items() if oid not in sound]
-        self._bad |= _check_objects(self._store, wanted, self._report)
+        self._bad |= _check_objects(self._blocks, wanted, self._report)
 
     def _jobs(self, blob: str, entries: Iterable[Entry]) -> list[_Job]:
         """The blocks of some entries that were not looked at yet."""
@@ -240,23 +242,22 @@ class _Check:
         todo = [job for job in jobs if job[0] not in self._progress.known]
         self._report.resumed += len(jobs) - len(todo)
 
-        def read(job: _Job) -> tuple[_Job, bool, Finding | None]:
-            _, blob, name, spec, block = job
-            if any(ref.oid in self._bad for ref in block.objects()):
-                return job, False, None  # named already, by the object
-            try:
-                self._blocks.read(spec, block)
-            except ThetaError as error:
-                return job, False, Finding("block", blob, error.message, name)
-            return job, True, None
-
-        for job, right, finding in ordered_map(read, todo, lambda job: job[4].nbytes):
+        whole = (job for job in todo if not self._is_bad(job))
+        rebuilt = self._blocks.map(_rebuild, whole, lambda job: job[4].nbytes)
+        for job in todo:
+            # One whose object is bad is named already, by the object.
+            finding = None if self._is_bad(job) else next(rebuilt)
+            right = finding is None and not self._is_bad(job)
             if finding is not None:
                 self._report.findings.append(finding)
             if right:
                 self._progress.add(job[0])
             if self._advance is not None:
                 self._advance(job[4].nbytes)
+
+    def _is_bad(self, job: _Job) -> bool:
+        """Whether an object of a block is missing or damaged."""
+        return any(ref.oid in self._bad for ref in job[4].objects())
 
     def _structure(self, blob: str, manifest: Manifest) -> None:
         """Rebuild the skeleton; it and the manifest must name the same tensors."""
@@ -280,23 +281,35 @@ def _key(store: Store, spec: BlockSpec, block: Block) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _check_objects(store: Store, refs: list[UpdateRef], report: Report) -> set[str]:
+def _rebuild(blocks: Blocks, job: _Job) -> Finding | None:
+    """What is wrong with a block whose objects are right."""
+    _, blob, name, spec, block = job
+    try:
+        blocks.read(spec, block)
+    except ThetaError as error:
+        return Finding("block", blob, error.message, name)
+    return None
+
+
+def _look_at(blocks: Blocks, ref: UpdateRef) -> Finding | None:
+    """What is wrong with an object."""
+    try:
+        blocks.store.verify(ref.oid, ref.size)
+    except MissingObjectError as error:
+        if blocks.store.has(ref.oid):
+            return Finding("damaged", ref.oid, f"object {ref.oid} is not {ref.size} bytes long")
+        return Finding("missing", ref.oid, error.message)
+    except CorruptObjectError as error:
+        return Finding("damaged", ref.oid, error.message)
+    except OSError as error:
+        return Finding("damaged", ref.oid, f"object {ref.oid}: {error.strerror or error}")
+    return None
+
+
+def _check_objects(blocks: Blocks, refs: list[UpdateRef], report: Report) -> set[str]:
     """Note objects that are missing or damaged; their ids."""
-
-    def look(ref: UpdateRef) -> Finding | None:
-        try:
-            store.verify(ref.oid, ref.size)
-        except MissingObjectError as error:
-            if store.has(ref.oid):
-                return Finding("damaged", ref.oid, f"object {ref.oid} is not {ref.size} bytes long")
-            return Finding("missing", ref.oid, error.message)
-        except CorruptObjectError as error:
-            return Finding("damaged", ref.oid, error.message)
-        except OSError as error:
-            return Finding("damaged", ref.oid, f"object {ref.oid}: {error.strerror or error}")
-        return None
-
-    found = [item for item in ordered_map(look, refs, lambda ref: ref.size) if item is not None]
+    answers = blocks.map(_look_at, refs, lambda ref: ref.size)
+    found = [item for item in answers if item is not None]
     report.findings += found
     return {item.oid for item in found}
 

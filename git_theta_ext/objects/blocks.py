@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from git_theta_ext.core.errors import (
     UnknownUpdateError,
     UsageError,
 )
+from git_theta_ext.core.parallel import BUDGET_BYTES
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
 from git_theta_ext.core.values import Values, raw_bytes, values_dtype
 from git_theta_ext.formats.layout import skeleton
@@ -35,6 +36,7 @@ from git_theta_ext.manifest.model import (
     UpdateRef,
     references,
 )
+from git_theta_ext.objects.executor import HERE, Executor, Item, Result
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.work import Ledger, Work, needs_settings, of_chain
@@ -78,15 +80,22 @@ class Shared:
 class Blocks:
     """Reads and writes blocks; safe to use from several threads."""
 
-    def __init__(self, store: Store, fetch: Fetch | None = None) -> None:
-        """`fetch` brings objects that are not in the store; without it they are errors."""
+    def __init__(self, store: Store, fetch: Fetch | None = None, executor: Executor = HERE) -> None:
+        """Nothing is read before it is asked for.
+
+        Args:
+            store: where objects are.
+            fetch: brings objects that are not in the store; without it they are errors.
+            executor: does the work on many blocks.
+        """
         self.store = store
+        self.executor = executor
         self._fetch = fetch
         self._ledger = Ledger()
         self._bounded = True
 
     @classmethod
-    def open(cls, repository: Repository) -> Blocks:
+    def open(cls, repository: Repository, executor: Executor = HERE) -> Blocks:
         """The blocks of a repository; missing objects are fetched from its remotes."""
 
         def fetch(objects: Iterable[UpdateRef]) -> None:
@@ -94,7 +103,27 @@ class Blocks:
 
             transport.fetch(repository, objects)
 
-        return cls(store_of(repository), fetch)
+        return cls(store_of(repository), fetch, executor)
+
+    def map(
+        self,
+        work: Callable[[Blocks, Item], Result],
+        items: Iterable[Item],
+        cost: Callable[[Item], int],
+        budget: int = BUDGET_BYTES,
+    ) -> Iterator[Result]:
+        """Apply `work` to these blocks and each item, in order, where the executor does it.
+
+        Args:
+            work: called once per item, or again where a process died.
+            items: consumed lazily, as results are taken.
+            cost: raw bytes that an item holds while it is worked on.
+            budget: raw bytes under way at once in one process.
+
+        Raises:
+            ThetaError: the first failure, in the order of the items; see `Executor.map`.
+        """
+        return self.executor.map(self, work, items, cost, budget)
 
     @property
     def is_bounded(self) -> bool:
@@ -114,9 +143,14 @@ class Blocks:
 
         For a checkpoint that is written to the disk, whose room is looked at, or read from it.
         """
-        same = copy.copy(self)
+        same = object.__new__(type(self))
+        same.__dict__.update(self.__dict__)
         same._bounded = False
         return same
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process finds the same store by its path; it fetches nothing."""
+        return _reopened, (self.store.roots, self._bounded)
 
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         """Have all these objects in the store; what is missing is fetched in one batch.
@@ -541,6 +575,21 @@ class _Rehearsal(Blocks):
 
     def sound(self, chain: Iterable[UpdateRef]) -> bool:
         return self._real.sound(chain)
+
+
+@functools.lru_cache(maxsize=16)
+def _reopened(roots: tuple[Path, ...], bounded: bool) -> Blocks:
+    """Blocks that came from another process; all that comes from there shares one store.
+
+    What this process has hashed it remembers for itself: others append to their own memory.
+    """
+    blocks = Blocks(_store_at(roots))
+    return blocks if bounded else blocks.passing_on()
+
+
+@functools.lru_cache(maxsize=16)
+def _store_at(roots: tuple[Path, ...]) -> Store:
+    return Store(roots[0], roots[1:])
 
 
 def _updates(chain: Chain) -> list[UpdateRef]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
@@ -29,12 +30,23 @@ PACK_PARTS = 4096
 """Or when it has so many."""
 
 
+@dataclass(frozen=True, slots=True)
+class Carried(UpdateRef):
+    """A small parameter file that another process made, with its bytes: it is in no store yet."""
+
+    data: bytes = b""
+
+
 class Packing(Blocks):
     """Other blocks, of which small ones wait until it is known what they go with."""
 
-    def __init__(self, blocks: Blocks) -> None:
-        """Reads what `blocks` reads, and writes where that writes."""
-        super().__init__(blocks.store)
+    def __init__(self, blocks: Blocks, *, carries: bool = False) -> None:
+        """Reads what `blocks` reads, and writes where that writes.
+
+        `carries`: what is small goes back to another process, which puts it into its packs.
+        """
+        super().__init__(blocks.store, executor=blocks.executor)
+        self._carries = carries
         self._blocks = blocks
         self._bounded = blocks.is_bounded
         self._lock = threading.Lock()
@@ -46,18 +58,41 @@ class Packing(Blocks):
         self._written: dict[str, UpdateRef] = {}
         """Where those are that were written."""
 
-    def take(self, block: Block) -> None:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gives back what is small."""
+        return _elsewhere, (self._blocks,)
+
+    def take(self, block: Block) -> Block:
         """The next block of the version: small files come into packs in the order of these calls.
+
+        Returns:
+            The same block, without bytes that another process gave with it.
 
         Raises:
             StoreError: a pack is full, and cannot be written.
         """
+        block = self._received(block)
         for ref in block.objects():
             if ref.oid in self._waiting and ref.oid not in self._open:
                 self._open[ref.oid] = None
                 self._length += ref.size
                 if self._length >= PACK_BYTES or len(self._open) >= PACK_PARTS:
                     self._close()
+        return block
+
+    def _received(self, block: Block) -> Block:
+        """A block whose small files wait here, wherever they were made."""
+        if not any(isinstance(link, Carried) for link in block.chain):
+            return block
+        chain = []
+        for link in block.chain:
+            if isinstance(link, Carried):
+                with self._lock:
+                    if link.oid not in self._written:
+                        self._waiting[link.oid] = link.data
+                link = UpdateRef(link.kind, link.oid, link.size, link.info)
+            chain.append(link)
+        return replace(block, chain=tuple(chain))
 
     def packed(self, manifest: Manifest) -> Manifest:
         """A version of which every object is in the store, and named as it is there.
@@ -65,25 +100,32 @@ class Packing(Blocks):
         Raises:
             StoreError: a pack cannot be written.
         """
-        for entry in manifest.entries:
-            for block in entry.blocks:
-                self.take(block)
+        for block in (block for entry in manifest.entries for block in entry.blocks):
+            self.take(block)
         self.take(manifest.skeleton)
         self._close()
         if not self._written:
             return manifest
         return replace(
             manifest,
-            skeleton=self._final(manifest.skeleton),
+            skeleton=self.final(manifest.skeleton),
             entries=tuple(map(self.settled, manifest.entries)),
         )
 
     def settled(self, entry: Entry) -> Entry:
         """An entry with the places of what was written of it, after `packed`."""
-        blocks = tuple(map(self._final, entry.blocks))
+        blocks = tuple(map(self.final, entry.blocks))
         return entry if blocks == entry.blocks else replace(entry, blocks=blocks)
 
-    def _final(self, block: Block) -> Block:
+    def waits(self, block: Block) -> bool:
+        """Whether a block has a file that is in no object yet."""
+        return any(
+            isinstance(link, Carried) or (isinstance(link, UpdateRef) and link.oid in self._waiting)
+            for link in block.chain
+        )
+
+    def final(self, block: Block) -> Block:
+        """A block with the places of what was written of it, after `packed`."""
         if not any(ref.oid in self._written for ref in block.objects()):
             return block
         chain = tuple(
@@ -120,6 +162,8 @@ class Packing(Blocks):
             return super()._put(encoded)
         data = b"".join(encoded.pieces)
         oid = hashlib.sha256(data).hexdigest()
+        if self._carries:
+            return Carried(encoded.kind, oid, len(data), encoded.info, data=data)
         with self._lock:
             if oid not in self._written:
                 self._waiting[oid] = data
@@ -147,6 +191,10 @@ class Packing(Blocks):
 
     def _blame(self, block: Block) -> CorruptObjectError:
         return self._blocks._blame(block)
+
+
+def _elsewhere(blocks: Blocks) -> Packing:
+    return Packing(blocks, carries=True)
 
 
 def pack(parts: list[bytes]) -> list[bytes | memoryview]:

@@ -13,7 +13,9 @@ from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
 from git_theta_ext.manifest.model import Entry, Manifest, version_of
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.factors import Blended, blend
-from git_theta_ext.merge.combine.merger import Statistics, measure_tensor, merge_tensor
+from git_theta_ext.merge.combine.jobs import BUDGET_BYTES, Job, merge_job, merge_jobs
+from git_theta_ext.merge.combine.merger import Statistics, measure_tensor
+from git_theta_ext.merge.combine.result import TensorResult
 from git_theta_ext.merge.combine.tensor import Versions, copies_of
 from git_theta_ext.merge.combine.values import Measure
 from git_theta_ext.merge.decide.blends import Blend
@@ -23,9 +25,6 @@ from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.strategies.choice import CONFLICT
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work
-
-BUDGET_BYTES = 400 << 20
-"""Memory for tensors under way: three versions, the result, and what encodes it."""
 
 UNFIT = "it does not fit into the structure of the result"
 
@@ -173,7 +172,7 @@ def outcome_of(
     if plain is not None:
         return plain
     work.fetch([decision])
-    return work._merge(decision, spread=True)
+    return work.merge(decision)
 
 
 def measure(plan: Plan, blocks: Blocks) -> dict[str, Measure]:
@@ -255,11 +254,13 @@ class _Work:
             else:
                 small.append(decision)
         self.fetch((*small, *large))
-        yield from ordered_map(
-            lambda one: self._merge(one, spread=False), small, _cost, budget=BUDGET_BYTES
-        )
+        if self.blocks.executor.far:  # where each process merges one after the other
+            small, large = [*small, *large], []
+        jobs = [self._job(one) for one in small]
+        for job, found in zip(jobs, merge_jobs(self.blocks, jobs), strict=True):
+            yield _outcome(job, found)
         for one in large:
-            yield self._merge(one, spread=True)
+            yield self.merge(one)
 
     def _plain(self, decision: Decision) -> Outcome | None:
         """The outcome of a decision that needs no values, or None."""
@@ -302,10 +303,8 @@ class _Work:
 
     def versions_of(self, decision: Decision) -> Versions:
         """The three versions of a tensor that both sides have."""
-        old, mine, yours = (version.get(decision.name) for version in self.plan.tables)
-        if mine is None or yours is None or decision.standing is None:
-            raise ValueError(f"{decision.name!r} is not on both sides")
-        return Versions(decision.standing, old, (mine, yours), self.blocks)
+        job = self._job(decision)
+        return Versions(job.tensor, job.base, job.sides, self.blocks)
 
     def _factor(self, decision: Decision) -> Outcome:
         """One factor of a product that was blended; the group's leader says how."""
@@ -325,12 +324,22 @@ class _Work:
                 )
         return Outcome(decision, found.entries[decision.name], None, "", note)
 
-    def _merge(self, decision: Decision, *, spread: bool) -> Outcome:
-        versions = self.versions_of(decision)
-        budget = BUDGET_BYTES if spread else 0
-        found = merge_tensor(decision, versions, self.statistics, budget)
-        entry = Entry(versions.tensor, found.blocks)
-        return Outcome(decision, entry, found.measure, found.reason)
+    def _job(self, decision: Decision) -> Job:
+        """A tensor that both sides have, to be merged."""
+        old, mine, yours = (version.get(decision.name) for version in self.plan.tables)
+        if mine is None or yours is None or decision.standing is None:
+            raise ValueError(f"{decision.name!r} is not on both sides")
+        return Job(decision, decision.standing, old, (mine, yours), self.statistics)
+
+    def merge(self, decision: Decision) -> Outcome:
+        """Merge a tensor here, its blocks side by side."""
+        job = self._job(decision)
+        return _outcome(job, merge_job(self.blocks, job, BUDGET_BYTES))
+
+
+def _outcome(job: Job, found: TensorResult) -> Outcome:
+    entry = Entry(job.tensor, found.blocks)
+    return Outcome(job.decision, entry, found.measure, found.reason)
 
 
 def _cost(decision: Decision) -> int:

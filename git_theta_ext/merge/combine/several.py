@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.names import natural_key
-from git_theta_ext.core.parallel import ordered_map
-from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
+from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.formats import safetensors
 from git_theta_ext.manifest.model import Entry, Manifest, version_of
 from git_theta_ext.merge.combine import skeleton
-from git_theta_ext.merge.combine.apply import BUDGET_BYTES, UNFIT, Merged, Outcome, fetch
+from git_theta_ext.merge.combine.apply import UNFIT, Merged, Outcome, fetch
 from git_theta_ext.merge.combine.collisions import MAX_SIDES
-from git_theta_ext.merge.combine.merger import Statistics, merge_tensor
+from git_theta_ext.merge.combine.jobs import Job, merge_jobs
+from git_theta_ext.merge.combine.merger import Statistics
+from git_theta_ext.merge.combine.result import TensorResult
 from git_theta_ext.merge.combine.settling import narrowed
-from git_theta_ext.merge.combine.tensor import Versions, copies_of
 from git_theta_ext.merge.decide.decisions import VERSIONS, Choose, Decision, Plan, Side, entries_of
 from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.decide.plan_several import Row, SeveralPlan, check_weights, plan_several
@@ -65,11 +65,11 @@ def merge_several(
             for row in rows if row.movers]  # fmt: skip
     fetch(blocks, read, "what several sides changed")
 
-    def settle(row: Row) -> Outcome:
-        return _settle(row, tables, holder.tensors.get(row.decision.name), blocks, statistics)
-
+    jobs = [_job(row, tables, statistics) for row in rows if row.movers and not _is_open(row)]
     with blocks.store.gathering():
-        outcomes = tuple(ordered_map(settle, rows, _cost, budget=BUDGET_BYTES))
+        merged = merge_jobs(blocks, [job for job, _ in jobs])
+        done = ((job.tensor, found, why) for (job, why), found in zip(jobs, merged, strict=True))
+        outcomes = tuple(_settle(row, holder.tensors.get(row.decision.name), done) for row in rows)
         blocks.store.flush()
     made = {one.name: one.entry for one in outcomes}
     versions = (*tables, entries_of(plan.base))
@@ -79,11 +79,6 @@ def merge_several(
     )
     manifest = Manifest(holder.format, holder.block, entries, version_of(entries, plan.sides))
     return Merged(manifest, outcomes, holder.reason)
-
-
-def _cost(row: Row) -> int:
-    nbytes = row.decision.standing.nbytes if row.movers and row.decision.standing else 0
-    return copies_of(len(row.movers)) * min(nbytes, BLOCK_BYTES)
 
 
 def _structure(
@@ -153,47 +148,54 @@ def _standing(name: str, tensor: TensorInfo, versions: Sequence[Mapping[str, Ent
     return next((one for one in found if one.tensor == tensor), found[0])
 
 
+def _is_open(row: Row) -> bool:
+    return row.decision.action == "open"
+
+
 def _settle(
-    row: Row,
-    tables: Sequence[Mapping[str, Entry]],
-    held: TensorInfo | None,
-    blocks: Blocks,
-    statistics: Statistics | None,
+    row: Row, held: TensorInfo | None, done: Iterator[tuple[TensorInfo, TensorResult, str]]
 ) -> Outcome:
-    """What becomes of one tensor; open if the skeleton has no place for the result."""
+    """What becomes of one tensor; open if the skeleton has no place for the result.
+
+    Args:
+        row: the tensor.
+        held: what the skeleton has of its name.
+        done: what became of those that are merged, and why their strategy could not be used; this
+            one is next, if it is.
+    """
     decision = row.decision
-    if decision.action == "open":
+    if _is_open(row):
         return Outcome(decision, None, None, decision.reason)
-    if row.movers:
-        outcome = _merged(row, tables, blocks, statistics)
-    else:
-        outcome = Outcome(decision, row.entry)
+    outcome = _merged(decision, *next(done)) if row.movers else Outcome(decision, row.entry)
     if held != (None if outcome.entry is None else outcome.entry.tensor):
         return Outcome(decision, None, None, UNFIT)
     return outcome
 
 
-def _merged(
-    row: Row,
-    tables: Sequence[Mapping[str, Entry]],
-    blocks: Blocks,
-    statistics: Statistics | None,
-) -> Outcome:
-    """One tensor that several sides changed, merged from those."""
+def _job(
+    row: Row, tables: Sequence[Mapping[str, Entry]], statistics: Statistics | None
+) -> tuple[Job, str]:
+    """One tensor that several sides changed, to be merged; and why its strategy cannot be used."""
     decision, count = row.decision, len(tables)
     check_weights(decision.choice, count)
     try:
         choice, weightless = narrowed(decision.choice, row.movers), ""
     except NotPossibleError as error:
         choice, weightless = CONFLICT, str(error)
-    entries = [tables[number][decision.name] for number in row.movers]
-    versions = Versions(entries[0].tensor, row.old, entries, blocks)
+    entries = tuple(tables[number][decision.name] for number in row.movers)
     some = _statistics_of_some(statistics, row.movers, count)
-    found = merge_tensor(replace(decision, choice=choice), versions, some, several=True)
+    tensor, given = entries[0].tensor, replace(decision, choice=choice)
+    return Job(given, tensor, row.old, entries, some, several=True), weightless
+
+
+def _merged(
+    decision: Decision, tensor: TensorInfo, found: TensorResult, weightless: str
+) -> Outcome:
+    """What became of a tensor that was merged."""
     # Of three sides and more, no two updates are the ones that figures could tell of.
     figures = replace(found.measure, dot=0.0, ours=0.0, theirs=0.0)
     reason = weightless if weightless and found.reason else found.reason
-    return Outcome(decision, Entry(versions.tensor, found.blocks), figures, reason)
+    return Outcome(decision, Entry(tensor, found.blocks), figures, reason)
 
 
 def _statistics_of_some(

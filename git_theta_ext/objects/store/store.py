@@ -73,6 +73,11 @@ class Store:
         self._shared: Lock | None = None
         self._known_private = False
 
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folder that is written to, and those of further stores."""
+        return self._roots
+
     def above(self, root: Path) -> Store:
         """A store at another folder, which also finds everything that this one has."""
         return Store(root, self._roots)

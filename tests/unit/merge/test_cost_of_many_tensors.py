@@ -26,6 +26,7 @@ from git_theta_ext.merge.decide.plan_several import plan_several
 from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 from git_theta_ext.merge.strategies.policy import Policy
+from git_theta_ext.objects import executor
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
 from tests.scenarios.manifests import entry, manifest
@@ -173,8 +174,7 @@ def side_by_side(work: Callable[[Any], Any], items: Any, cost: object, budget: i
 
 @pytest.mark.parametrize("strategy", ["conflict", "average", "theirs"])
 def test_carrying_out(blocks: Blocks, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "ordered_map", side_by_side)
-    monkeypatch.setattr(several, "ordered_map", side_by_side)
+    monkeypatch.setattr(executor, "ordered_map", side_by_side)
 
     def two(count: int) -> Callable[[], Any]:
         base, ours, theirs = versions(version, count)
