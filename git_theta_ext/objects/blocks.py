@@ -90,6 +90,8 @@ class Blocks:
         """
         self.store = store
         self.executor = executor
+        self.merge_storage = "recipe"
+        """How merged blocks are stored: as their `recipe`, where that can be, or as `values`."""
         self._fetch = fetch
         self._ledger = Ledger()
         self._bounded = True
@@ -103,7 +105,23 @@ class Blocks:
 
             transport.fetch(repository, objects)
 
-        return cls(store_of(repository), fetch, executor)
+        blocks = cls(store_of(repository), fetch, executor)
+        blocks.merge_storage = repository.setting("theta.mergeStorage", "recipe") or ""
+        return blocks
+
+    @property
+    def merges_by_recipe(self) -> bool:
+        """Whether a merged block may be stored as what it was merged from.
+
+        Raises:
+            UsageError: the setting is neither word.
+        """
+        if self.merge_storage not in ("recipe", "values"):
+            raise UsageError(
+                f"theta.mergeStorage is {self.merge_storage!r}: it is recipe or values",
+                hint="git config theta.mergeStorage recipe",
+            )
+        return self.merge_storage == "recipe"
 
     def map(
         self,
@@ -150,7 +168,7 @@ class Blocks:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process finds the same store by its path; it fetches nothing."""
-        return _reopened, (self.store.roots, self._bounded)
+        return _reopened, (self.store.roots, self._bounded, self.merge_storage)
 
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         """Have all these objects in the store; what is missing is fetched in one batch.
@@ -382,12 +400,27 @@ class Blocks:
         Raises:
             CorruptObjectError: an object of the chain is damaged.
         """
-        if not self.sound(references(chain)):
-            raise CorruptObjectError(
-                "an object that the new version would build on is damaged",
-                hint="git theta fsck --repair   fetches it again, where a remote has it",
-            )
+        self._rely_on(chain)
         return Block(spec.nbytes, digest, (*chain, self._put(encoded)))
+
+    def append_to_merge(
+        self, spec: BlockSpec, digest: str, recipe: Recipe, residual: Encoded | None
+    ) -> Block:
+        """Write down a merged block as what its recipe gives, and what that misses.
+
+        Args:
+            spec: what the block is.
+            digest: the SHA-256 of its bytes.
+            recipe: carried out, it gives these bytes, or what the residual was encoded against.
+            residual: the update to the bytes themselves, if it is needed.
+
+        Raises:
+            CorruptObjectError: an object of a parent is damaged.
+        """
+        if residual is not None:
+            return self.append(spec, digest, (recipe,), residual)
+        self._rely_on((recipe,))
+        return Block(spec.nbytes, digest, (recipe,))
 
     def find_kin(self, spec: BlockSpec, values: Values, guesses: Iterable[Block]) -> Block | None:
         """The first of some blocks of the same size that this one may be an update of.
@@ -447,6 +480,14 @@ class Blocks:
         if choice.encoded is None:
             return kept
         return (*kept, self._put(choice.encoded))
+
+    def _rely_on(self, chain: Chain) -> None:
+        """Raise CorruptObjectError if an object of a chain is damaged."""
+        if not self.sound(references(chain)):
+            raise CorruptObjectError(
+                "an object that the new version would build on is damaged",
+                hint="git theta fsck --repair   fetches it again, where a remote has it",
+            )
 
     def _put(self, encoded: Encoded) -> UpdateRef:
         """Store an update."""
@@ -553,6 +594,7 @@ class _Rehearsal(Blocks):
 
     def __init__(self, real: Blocks, scratch: Store) -> None:
         super().__init__(scratch)
+        self.merge_storage = real.merge_storage
         self._real = real
 
     def passing_on(self) -> Blocks:
@@ -578,12 +620,13 @@ class _Rehearsal(Blocks):
 
 
 @functools.lru_cache(maxsize=16)
-def _reopened(roots: tuple[Path, ...], bounded: bool) -> Blocks:
+def _reopened(roots: tuple[Path, ...], bounded: bool, merge_storage: str) -> Blocks:
     """Blocks that came from another process; all that comes from there shares one store.
 
     What this process has hashed it remembers for itself: others append to their own memory.
     """
     blocks = Blocks(_store_at(roots))
+    blocks.merge_storage = merge_storage
     return blocks if bounded else blocks.passing_on()
 
 

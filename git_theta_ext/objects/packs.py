@@ -46,6 +46,7 @@ class Packing(Blocks):
         `carries`: what is small goes back to another process, which puts it into its packs.
         """
         super().__init__(blocks.store, executor=blocks.executor)
+        self.merge_storage = blocks.merge_storage
         self._carries = carries
         self._blocks = blocks
         self._bounded = blocks.is_bounded
@@ -93,6 +94,10 @@ class Packing(Blocks):
                 link = UpdateRef(link.kind, link.oid, link.size, link.info)
             chain.append(link)
         return replace(block, chain=tuple(chain))
+
+    def take_entry(self, entry: Entry) -> Entry:
+        """As `take`, of all blocks of a tensor."""
+        return replace(entry, blocks=tuple(map(self.take, entry.blocks)))
 
     def packed(self, manifest: Manifest) -> Manifest:
         """A version of which every object is in the store, and named as it is there.

@@ -172,6 +172,19 @@ def cost(chain: Chain) -> tuple[int, list[int]]:
     return dense.nbytes, [ref.nbytes for ref in updates]
 
 
+def may_merge(recipe: Recipe) -> bool:
+    """Whether a merged block may be stored as what it was merged from.
+
+    All of that must be rebuilt for it: not more updates than a chain may have, and not more than
+    large or small ones of a chain may take for each of two versions.
+    """
+    dense, before = cost((recipe,))
+    large = sum(nbytes for nbytes in before if nbytes >= _LARGE * dense)
+    small = sum(nbytes for nbytes in before if nbytes < _LARGE * dense)
+    fits = large <= _MAX_LARGE_SHARE * dense and small <= 2 * _MAX_SHARE * dense
+    return fits and len(before) <= MAX_UPDATES
+
+
 def _update_against(
     spec: BlockSpec, new: Values, predecessor: Predecessor, keep: int
 ) -> Encoded | None:

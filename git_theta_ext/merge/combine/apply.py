@@ -25,6 +25,7 @@ from git_theta_ext.merge.decide.scaling import Scalings
 from git_theta_ext.merge.strategies.choice import CONFLICT
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work
+from git_theta_ext.objects.packs import Packing
 
 UNFIT = "it does not fit into the structure of the result"
 
@@ -116,15 +117,26 @@ def carry_out(
         statistics: what Fisher and RegMean need.
         holder: the skeleton of the result, if it is settled already.
     """
+    packing = Packing(blocks)
     with blocks.store.gathering():
-        merged = _carried_out(plan, blocks, prefer, statistics, holder)
+        merged = in_packs(_carried_out(plan, packing, prefer, statistics, holder), packing)
         blocks.store.flush()
     return merged
 
 
+def in_packs(merged: Merged, packing: Packing) -> Merged:
+    """A result whose small objects waited, with the places that they have now."""
+    manifest = packing.packed(merged.manifest)
+    outcomes = (
+        one if one.entry is None else replace(one, entry=packing.settled(one.entry))
+        for one in merged.outcomes
+    )
+    return replace(merged, manifest=manifest, outcomes=tuple(outcomes))
+
+
 def _carried_out(
     plan: Plan,
-    blocks: Blocks,
+    blocks: Packing,
     prefer: skeleton.Side | None,
     statistics: Statistics | None,
     holder: skeleton.Structure | None,
@@ -138,7 +150,10 @@ def _carried_out(
         stands = {one.name: one.standing for one in plan.decisions if one.standing is not None}
         holder = replace(holder, tensors={name: stands[name] for name in holder.tensors})
     work = _Work(plan, blocks, holder.tensors, statistics, blended)
-    outcomes = {one.name: one for one in work.outcomes()}
+    outcomes = {}
+    for one in work.outcomes():
+        taken = one.entry if one.entry is None else blocks.take_entry(one.entry)
+        outcomes[one.name] = replace(one, entry=taken)
     entries = []
     for name, tensor in holder.tensors.items():
         entry = outcomes[name].entry

@@ -9,7 +9,7 @@ from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.combine.merger import Statistics, merge_tensor
 from git_theta_ext.merge.combine.result import TensorResult
-from git_theta_ext.merge.combine.tensor import Versions, copies_of
+from git_theta_ext.merge.combine.tensor import SIDES, Versions, copies_of
 from git_theta_ext.merge.decide.decisions import Decision
 from git_theta_ext.objects.blocks import Blocks
 
@@ -30,6 +30,7 @@ class Job:
     sides: tuple[Entry, ...]
     statistics: Statistics | None = None
     several: bool = False
+    names: tuple[str, ...] = SIDES
 
     @property
     def cost(self) -> int:
@@ -44,7 +45,7 @@ class Job:
 
 def merge_job(blocks: Blocks, job: Job, budget: int = 0) -> TensorResult:
     """Merge one tensor; `budget` and errors as for `merge_tensor`."""
-    versions = Versions(job.tensor, job.base, job.sides, blocks)
+    versions = Versions(job.tensor, job.base, job.sides, blocks, job.names)
     return merge_tensor(job.decision, versions, job.statistics, budget, several=job.several)
 
 

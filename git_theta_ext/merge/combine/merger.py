@@ -19,6 +19,7 @@ from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.values import Values, beyond_range, from_floats
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.combine.collisions import compare
+from git_theta_ext.merge.combine.recipe import Template, template_of
 from git_theta_ext.merge.combine.result import BlockResult, Left, TensorResult, gathered
 from git_theta_ext.merge.combine.settling import Settler, piece_of
 from git_theta_ext.merge.combine.tensor import Part, Read, Versions, copies_of
@@ -119,6 +120,7 @@ class _Merger:
         self._versions = versions
         self._budget = budget
         self._several = several
+        self._template: Template | None = None
         self.statistics: Statistics | None = None
         self.name = decision.name
         self.shape = versions.tensor.shape
@@ -166,6 +168,7 @@ class _Merger:
     def by_entry(self, choice: Choice) -> TensorResult:
         """Each entry from the sides that changed it; by `choice` where they collide."""
         settler = Settler(choice, self._versions.dtype, self)
+        self._template = template_of(choice, settler.combine, len(self.seeds))
 
         def work(part: Part) -> BlockResult:
             if part.known is not None and choice.strategy != "zero":
@@ -193,7 +196,7 @@ class _Merger:
             left = Left()
         elif choice.strategy not in _PICKED:
             left += Left(beyond=self._cast_beyond(result))
-        return BlockResult(versions.write(part, result, read), total, left)
+        return BlockResult(versions.write(part, result, read, self._template), total, left)
 
     def _cast_beyond(self, result: Values) -> int:
         """Entries of a result that a cast made infinite or NaN."""
@@ -204,6 +207,7 @@ class _Merger:
 
     def by_tensor(self, combine: Combine, measured: Measure) -> TensorResult:
         """Every entry by the strategy, but for those that are equal on all sides."""
+        self._template = template_of(self._decision.choice, combine, len(self.seeds))
         found = self._gathered(
             self._map(lambda part: self._block_by_tensor(part, combine), self._versions.parts())
         )
@@ -234,7 +238,7 @@ class _Merger:
             beyond = 0 if high is None else int(np.count_nonzero(high))
             left += Left(bad + beyond, bad, beyond)
         left += Left(rows=self._add_rows(part, read, result))
-        return BlockResult(versions.write(part, result, read), Measure(), left)
+        return BlockResult(versions.write(part, result, read, self._template), Measure(), left)
 
     def _add_rows(self, part: Part, read: Read, result: Values) -> int:
         """Fill in rows that sides added; how many entries of them several added differently."""

@@ -62,8 +62,7 @@ class Settler:
         self._made: dict[tuple[int, ...], Combine] = {}
         self._all = tuple(range(len(sides.seeds)))
         self._computes = choice.strategy not in ("conflict", "larger", "zero")
-        if self._computes:
-            self._combine(self._all)
+        self.combine = self._combine(self._all) if self._computes else None
 
     def _combine(self, numbers: tuple[int, ...]) -> Combine:
         """The strategy for entries that only some sides changed."""

@@ -18,7 +18,7 @@ from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.formats import safetensors
 from git_theta_ext.manifest.model import Entry, Manifest, version_of
 from git_theta_ext.merge.combine import skeleton
-from git_theta_ext.merge.combine.apply import UNFIT, Merged, Outcome, fetch
+from git_theta_ext.merge.combine.apply import UNFIT, Merged, Outcome, fetch, in_packs
 from git_theta_ext.merge.combine.collisions import MAX_SIDES
 from git_theta_ext.merge.combine.jobs import Job, merge_jobs
 from git_theta_ext.merge.combine.merger import Statistics
@@ -30,6 +30,7 @@ from git_theta_ext.merge.decide.plan_several import Row, SeveralPlan, check_weig
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice
 from git_theta_ext.merge.strategies.table import NotPossibleError
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.packs import Packing
 
 
 def merge_several(
@@ -66,19 +67,24 @@ def merge_several(
     fetch(blocks, read, "what several sides changed")
 
     jobs = [_job(row, tables, statistics) for row in rows if row.movers and not _is_open(row)]
+    packing = Packing(blocks)
     with blocks.store.gathering():
-        merged = merge_jobs(blocks, [job for job, _ in jobs])
-        done = ((job.tensor, found, why) for (job, why), found in zip(jobs, merged, strict=True))
+        merged = merge_jobs(packing, [job for job, _ in jobs])
+        done = (
+            (job.tensor, replace(found, blocks=tuple(map(packing.take, found.blocks))), why)
+            for (job, why), found in zip(jobs, merged, strict=True)
+        )
         outcomes = tuple(_settle(row, holder.tensors.get(row.decision.name), done) for row in rows)
+        made = {one.name: one.entry for one in outcomes}
+        versions = (*tables, entries_of(plan.base))
+        entries = tuple(
+            made.get(name) or _standing(name, holder.tensors[name], versions)
+            for name in sorted(holder.tensors, key=natural_key)
+        )
+        manifest = Manifest(holder.format, holder.block, entries, version_of(entries, plan.sides))
+        result = in_packs(Merged(manifest, outcomes, holder.reason), packing)
         blocks.store.flush()
-    made = {one.name: one.entry for one in outcomes}
-    versions = (*tables, entries_of(plan.base))
-    entries = tuple(
-        made.get(name) or _standing(name, holder.tensors[name], versions)
-        for name in sorted(holder.tensors, key=natural_key)
-    )
-    manifest = Manifest(holder.format, holder.block, entries, version_of(entries, plan.sides))
-    return Merged(manifest, outcomes, holder.reason)
+    return result
 
 
 def _structure(
@@ -184,8 +190,9 @@ def _job(
         choice, weightless = CONFLICT, str(error)
     entries = tuple(tables[number][decision.name] for number in row.movers)
     some = _statistics_of_some(statistics, row.movers, count)
+    names = tuple(f"side-{number + 1}" for number in row.movers)
     tensor, given = entries[0].tensor, replace(decision, choice=choice)
-    return Job(given, tensor, row.old, entries, some, several=True), weightless
+    return Job(given, tensor, row.old, entries, some, several=True, names=names), weightless
 
 
 def _merged(

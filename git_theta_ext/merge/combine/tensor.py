@@ -11,8 +11,12 @@ from git_theta_ext.core.tensors import BlockSpec, DType, TensorInfo, cut
 from git_theta_ext.core.values import Values, beyond_range, from_floats, to_floats, values_dtype
 from git_theta_ext.manifest.model import Block, Entry
 from git_theta_ext.merge.combine.encoding import encode_merged
+from git_theta_ext.merge.combine.recipe import Merging, Template, by_recipe
 from git_theta_ext.objects.blocks import Blocks, Shared, sha256
 from git_theta_ext.updates.residual import SLICE
+
+SIDES = ("ours", "theirs")
+"""What two sides are called."""
 
 
 def copies_of(sides: int) -> int:
@@ -112,10 +116,24 @@ class Versions:
     """The base and the sides of a tensor, in the type of the result."""
 
     def __init__(
-        self, tensor: TensorInfo, base: Entry | None, sides: Sequence[Entry], blocks: Blocks
+        self,
+        tensor: TensorInfo,
+        base: Entry | None,
+        sides: Sequence[Entry],
+        blocks: Blocks,
+        names: Sequence[str] = SIDES,
     ) -> None:
-        """`tensor` is the result's type: the sides' own, a cast of them, or one with more rows."""
+        """Nothing is read yet.
+
+        Args:
+            tensor: the result's type: the sides' own, a cast of them, or one with more rows.
+            base: what they come from, if there is such a version.
+            sides: the versions to be merged.
+            blocks: where they are, and where the result goes.
+            names: what the sides are called.
+        """
         self.tensor = tensor
+        self.names = names
         self.specs = list(cut(tensor))
         dtype = self.specs[0].dtype
         self.dtype = dtype
@@ -210,12 +228,26 @@ class Versions:
         )
         return Read(base, tuple(one for one in sides if one is not None))
 
-    def write(self, part: Part, values: Values, read: Read) -> Block:
-        """Store a block of the result; one that a side has already is that one's, verbatim."""
+    def write(
+        self, part: Part, values: Values, read: Read, template: Template | None = None
+    ) -> Block:
+        """Store a block of the result; one that a side has already is that one's, verbatim.
+
+        Args:
+            part: the block.
+            values: its values.
+            read: what it was made of.
+            template: how, if a recipe may say it.
+        """
         digest = sha256(values)
         for block in part.same:
             if block.sha256 == digest:
                 return block
+        if template is not None and part.same and self._blocks.merges_by_recipe:
+            merging = Merging(part.spec, self.names, part.base, part.same, read.base, read.sides)
+            found = by_recipe(template, merging, values)
+            if found is not None:
+                return self._blocks.append_to_merge(part.spec, digest, *found)
         if read.shared is not None and part.same:
             encoded = encode_merged(values, read.shared, part.same)
             if encoded is not None:
