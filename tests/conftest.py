@@ -108,6 +108,8 @@ def sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    if Repo.warm is not None:
+        monkeypatch.setenv(*Repo.warm.address())
     # Commands started without a folder of their own must not find this project's repository.
     monkeypatch.chdir(home)
     (home / ".gitconfig").write_text(

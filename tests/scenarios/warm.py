@@ -1,32 +1,41 @@
-"""Commands of `git theta` in processes that have all their imports behind them.
+"""Commands of `git theta`, and what Git starts, in processes that have their imports behind them.
 
 Most commands here take less time than Python, NumPy, pygit2 and GitPython take to be imported. So
 one process imports them, and then forks for each command, which has a process of its own as ever:
-its arguments, folder, environment and streams, and an exit status. `--cold` has each one started
-anew, and so have all commands that something else starts: Git, a shell, a terminal.
+its arguments, folder, environment and streams, and an exit status. The filters, drivers and hooks
+that Git starts hand their work over to it (`warm_client`). `--cold` has each one started anew, and
+so have all commands that a shell or a terminal starts, or that run under strace.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import marshal
 import os
 import pickle
+import runpy
+import select
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-PREFIX = (sys.executable, "-m", "git_theta_ext.cli.main")
+from tests.scenarios.warm_client import ADDRESS, at_the_start, surroundings
+
+_MAIN = "git_theta_ext.cli.main"
+PREFIX = (sys.executable, "-m", _MAIN)
 _TYPED = ("git", "theta")
 """What a command begins with that can be run here: this Python, or what Git finds beside it."""
 
 _ROOT = Path(__file__).parents[2]
-_AS_AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "OPENBLAS_", "OMP_")
-"""Beginnings of the names of variables that count when a process starts, and not later."""
 
 
 class Warm:
@@ -35,19 +44,33 @@ class Warm:
     def __init__(self) -> None:
         """It starts with the first command that is run."""
         self._process: subprocess.Popen[bytes] | None = None
+        # Not below the folder of the tests: the name of a socket has 107 bytes at most.
+        self._folder = Path(tempfile.mkdtemp(prefix="theta-warm-"))
         self._settings: dict[str, str] = {}
         self._sending = threading.Lock()
 
-    def _start(self, environment: Mapping[str, str]) -> None:
-        self._settings = _at_the_start(environment)
+    def address(self) -> tuple[str, str]:
+        """The variable by which what Git starts finds this process, which is started if need be."""
+        with self._sending:
+            if self._process is None:
+                self._start()
+        return ADDRESS, str(self._folder / "socket")
+
+    def _start(self) -> None:
+        environment = {**os.environ, "LC_ALL": "C"}
+        self._settings = at_the_start(environment)
         self._socket, its = socket.socketpair()
+        doors = socket.socket(socket.AF_UNIX)
+        doors.bind(str(self._folder / "socket"))
+        doors.listen(64)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.scenarios.warm", str(its.fileno())],
-            cwd=_ROOT, env=environment, pass_fds=[its.fileno()],
+            [sys.executable, "-m", "tests.scenarios.warm", str(its.fileno()), str(doors.fileno())],
+            cwd=_ROOT, env=environment, pass_fds=[its.fileno(), doors.fileno()],
             # Pipes, as its forks have: Python asks of its streams at the start what they are.
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         its.close()
+        doors.close()
 
     def takes(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
         """Whether a command would be the same here as in a process that is started for it."""
@@ -59,11 +82,10 @@ class Warm:
             return False
         if any(name.startswith("COVERAGE_") for name in environment):
             return False
-        given = _at_the_start(environment)
         with self._sending:
-            if self._process is None and given == _at_the_start(os.environ):
-                self._start(environment)
-        return self._process is not None and given == self._settings
+            if self._process is None:
+                self._start()
+        return at_the_start(dict(environment)) == self._settings
 
     def run(
         self, command: Sequence[str], cwd: Path, environment: Mapping[str, str],
@@ -104,10 +126,7 @@ class Warm:
             self._socket.close()
             _, said = self._process.communicate(timeout=60)
             assert not said, said.decode()
-
-
-def _at_the_start(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: environment[name] for name in environment if name.startswith(_AS_AT_THE_START)}
+        shutil.rmtree(self._folder)
 
 
 def _read(name: str, descriptor: int, found: dict[str, bytes]) -> None:
@@ -126,36 +145,64 @@ def _write(descriptor: int, data: bytes) -> None:
 # -- in the process that forks ---------------------------------------------------------------------
 
 
+class _Command(NamedTuple):
+    """What a fork is to run."""
+
+    module: str
+    """`cli.main`, of which `main` is called, or one that is run as Python's option `-m` does."""
+    argv: list[str]
+    started_by: list[str]
+    """All words that start it, Python first."""
+
+
 def _import_everything() -> None:
     from git_theta_ext.cli import main
-    from git_theta_ext.git import process
 
     for module, _ in main.VERBS.values():
         importlib.import_module(f"git_theta_ext.cli.verbs.{module}")
-    for name in ("numpy", "ml_dtypes", "zstandard", "git_theta_ext.git.libgit2"):
+    for module in ("filter", "filter_commands", "merge", "diff", "pre_push", "post_hook"):
+        importlib.import_module(f"git_theta_ext.drivers.{module}")
+    others = ("numpy", "ml_dtypes", "zstandard", "git_theta_ext.git.libgit2")
+    for name in (*others, "git_theta_ext.cli.pull_request"):
         importlib.import_module(name)
-    process._gitpython()
     gc.collect()
     gc.freeze()  # what the forks share is not to be copied as they look for rubbish
 
 
-def _next_command(requests: socket.socket) -> list[str] | None:
-    """The arguments of a command, in the process that is to run it; None when there are no more."""
+def _next_command(requests: socket.socket, doors: socket.socket) -> _Command | None:
+    """What to run, in the process that is to run it; None when there are no more."""
     while True:
         _forget_the_finished()
-        head, descriptors, _, _ = socket.recv_fds(requests, 8, 4)
-        if not head:
-            _forget_the_finished()
-            return None
-        data = b""
-        while len(data) < int.from_bytes(head, "big"):
-            data += requests.recv(1 << 20)
-        watcher = os.fork()
-        if watcher == 0:
-            requests.close()
-            return _watched(descriptors, *pickle.loads(data))
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for ready in select.select([requests, doors], [], [])[0]:
+            if ready is doors:
+                connection = doors.accept()[0]
+                if os.fork() == 0:
+                    requests.close()
+                    doors.close()
+                    return _handed_over(connection)
+                connection.close()
+                continue
+            head, descriptors, _, _ = socket.recv_fds(requests, 8, 4)
+            if not head:
+                _forget_the_finished()
+                return None
+            data = _all_of(requests, head)
+            if os.fork() == 0:
+                requests.close()
+                doors.close()
+                return _watched(descriptors, *pickle.loads(data))
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def _all_of(stream: socket.socket, head: bytes) -> bytes:
+    data = b""
+    while len(data) < int.from_bytes(head, "big"):
+        got = stream.recv(1 << 20)
+        if not got:
+            os._exit(0)  # it was killed as it asked
+        data += got
+    return data
 
 
 def _forget_the_finished() -> None:
@@ -167,7 +214,7 @@ def _forget_the_finished() -> None:
 
 def _watched(
     descriptors: list[int], arguments: list[str], cwd: str, environment: dict[str, str], umask: int
-) -> list[str]:
+) -> _Command:
     """In a fork that becomes two: one runs the command, and one waits and says how it ended."""
     command = os.fork()
     status = descriptors.pop()
@@ -178,6 +225,48 @@ def _watched(
         os.write(status, str(code).encode())
         os._exit(0)
     os.close(status)
+    _become(descriptors, cwd, environment, umask)
+    sys.path[0] = cwd  # as `python -m` has it
+    return _Command(_MAIN, [str(sys.modules[_MAIN].__file__), *arguments], [*PREFIX, *arguments])
+
+
+def _handed_over(client: socket.socket) -> _Command:
+    """As `_watched`, for a process that has been started, and lives as long as its fork."""
+    head, descriptors, _, _ = socket.recv_fds(client, 8, 3)
+    theirs, words, cwd, environment, umask, parent = marshal.loads(_all_of(client, head))
+    if theirs != surroundings():
+        os._exit(0)
+    command = os.fork()
+    if command:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        client.sendall(b"y")
+        _wait_for(command, client)
+    client.close()
+    _become(descriptors, cwd, environment, umask)
+    os.getppid = lambda: int(parent)
+    if words[1] == "-I":
+        del sys.path[0]
+        return _Command(words[3], words[3:], words)
+    sys.path[0] = os.path.dirname(words[1])
+    return _Command(_MAIN, words[1:], words)
+
+
+def _wait_for(command: int, client: socket.socket) -> None:
+    """Until it ends, which is said; or is interrupted, or until nobody waits any more."""
+    ended = os.pidfd_open(command)
+    while ended not in select.select([ended, client], [], [])[0]:
+        asked = client.recv(1)
+        os.kill(command, signal.SIGINT if asked else signal.SIGKILL)
+        if not asked:
+            break
+    code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+    with suppress(OSError):
+        client.sendall(str(code).encode())
+    os._exit(0)
+
+
+def _become(descriptors: list[int], cwd: str, environment: dict[str, str], umask: int) -> None:
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -185,9 +274,7 @@ def _watched(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[0] = cwd  # as `python -m` has it
     _forget_home()
-    return arguments
 
 
 def _forget_home() -> None:
@@ -202,16 +289,23 @@ def _forget_home() -> None:
     )
 
 
+def _run(name: str) -> None:
+    module = sys.modules[name]
+    if name != _MAIN:  # as `python -m` does
+        del sys.modules[name]
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    sys.exit(module.main())
+
+
 def _main() -> None:
     _import_everything()
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        arguments = _next_command(requests)
-    if arguments is not None:
-        from git_theta_ext.cli.main import main
-
-        sys.argv[:] = [str(sys.modules["git_theta_ext.cli.main"].__file__), *arguments]
-        sys.orig_argv[:] = [*PREFIX, *arguments]
-        sys.exit(main())
+    requests, doors = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    with requests, doors:
+        command = _next_command(requests, doors)
+    if command is not None:
+        sys.argv[:] = command.argv
+        sys.orig_argv[:] = command.started_by
+        _run(command.module)
 
 
 if __name__ == "__main__":

@@ -44,9 +44,12 @@ class Client(Repo):
         self, *command: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command, whatever comes of it."""
+        environment = {**self.environment, **(env or {})}
+        if self.warm is not None and self.warm.takes(command, environment):
+            return self.warm.run(command, self.path, environment, stdin, 120)
         return subprocess.run(
             command, cwd=self.path, input=b"" if stdin is None else stdin, capture_output=True,
-            env={**self.environment, **(env or {})}, timeout=120, check=False,
+            env=environment, timeout=120, check=False,
         )  # fmt: skip
 
     def popen(self, *command: str) -> subprocess.Popen[bytes]:
@@ -69,6 +72,8 @@ class Site:
         self.root = root
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "XDG_"))}
         self.environment = {**inherited, **git_environment(host.url, root / "home")}
+        if Repo.warm is not None:
+            self.environment.update([Repo.warm.address()])
         here = Client(root, self.environment)
         here.run(sys.executable, "-m", "git_theta_ext.cli.main", "install")
 
