@@ -23,7 +23,6 @@ _LIBRARIES = (
     "pcodec",
     "pyfastcdc",
     "pygit2",
-    "GitPython",
     "torch",
 )
 
