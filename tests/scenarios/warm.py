@@ -1,10 +1,10 @@
 """Commands of `git theta`, and what Git starts, in processes that have their imports behind them.
 
-Most commands here take less time than Python, NumPy, pygit2 and GitPython take to be imported. So
-one process imports them, and then forks for each command, which has a process of its own as ever:
-its arguments, folder, environment and streams, and an exit status. The filters, drivers and hooks
-that Git starts hand their work over to it (`warm_client`). `--cold` has each one started anew, and
-so have all commands that a shell or a terminal starts, or that run under strace.
+Most commands here take less time than Python, NumPy and pygit2 take to be imported. So one process
+imports them, and then forks for each command, which has a process of its own as ever: its
+arguments, folder, environment and streams, and an exit status. The filters, drivers and hooks that
+Git starts hand their work over to it (`warm_client`). `--cold` has each one started anew, as are
+all that a terminal starts, or that run under strace.
 """
 
 from __future__ import annotations
