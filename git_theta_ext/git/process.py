@@ -1,4 +1,4 @@
-"""How programs are found and started, git above all: the only module that does.
+"""How programs are found and started, git above all: the only module that knows GitPython.
 
 Git's environment (`GIT_DIR`, `GIT_WORK_TREE`, `GIT_INDEX_FILE`, alternates) is inherited by every
 command and so respected. Programs are looked for in the absolute folders of PATH and nowhere else:
@@ -7,18 +7,19 @@ the current folder, where Windows looks first, is that of a repository, and may 
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
-import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from git_theta_ext.core.errors import RepositoryError
 
-_ENGLISH = {"LANGUAGE": "C", "LC_ALL": "C"}
-"""What programs print is read, or shown among our own sentences."""
+_PIPE = -1
+_importing = threading.Lock()
 _NOT_HERE = "NoDefaultCurrentDirectoryInExePath"
 """Set in the environment of a Windows program, it does not look for others in its own folder."""
 _QUIET = {"GIT_OPTIONAL_LOCKS": "0", **({_NOT_HERE: "1"} if os.name == "nt" else {})}
@@ -73,40 +74,48 @@ def git_program() -> str:
     return found
 
 
-def _start(
-    command: Sequence[str], cwd: Path, env: Mapping[str, str] | None
-) -> subprocess.Popen[bytes]:
-    """Start a program by its path, with pipes for all of its streams.
+def _runner(cwd: Path) -> Any:
+    """GitPython's runner of commands, in a folder.
 
-    Raises:
-        RepositoryError: it cannot be started.
+    It would expand `$NAME` in a path that it is given, so it is told of the folder afterwards.
     """
-    flags = 0
-    if sys.platform == "win32":  # no window of its own, and not ended by what ends another
-        flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
-    try:
-        return subprocess.Popen(
-            command, cwd=cwd, env={**os.environ, **_ENGLISH, **(env or {})}, creationflags=flags,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-    except OSError as error:
-        raise RepositoryError(f"cannot start {command[0]} in {cwd}") from error
+    runner = _gitpython().Git()
+    runner._working_dir = str(cwd)
+    return runner
 
 
-def _start_git(
-    arguments: Sequence[str], cwd: Path, env: Mapping[str, str] | None
-) -> subprocess.Popen[bytes]:
-    return _start([git_program(), *arguments], cwd, {**_QUIET, **_only_absolute(), **(env or {})})
+@cache
+def _gitpython() -> Any:
+    """GitPython, which takes 0.1 s to import: so only once a command is really run.
 
-
-def _answers(process: subprocess.Popen[bytes], stdin: bytes) -> tuple[bytes, bytes]:
-    """What it writes to its two streams until it ends; it does not outlive an exception here."""
-    with process:
+    It starts a git of its own choice as it is imported, unless it is told of one.
+    """
+    told = {"GIT_PYTHON_GIT_EXECUTABLE": find_program("git") or os.devnull,
+            "GIT_PYTHON_REFRESH": "quiet"}  # fmt: skip
+    with _importing:
+        before = {name: os.environ.get(name) for name in told}
+        os.environ.update(told)
         try:
-            return process.communicate(stdin)
-        except BaseException:
-            process.kill()
-            raise
+            return importlib.import_module("git")
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def _start(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None) -> Any:
+    """Start git; GitPython's handle of the process."""
+    try:
+        return _runner(cwd).execute(
+            list(command),
+            as_process=True,
+            istream=_PIPE,
+            env={**_QUIET, **_only_absolute(), **(env or {})},
+        )
+    except _gitpython().GitCommandNotFound as error:
+        raise RepositoryError(f"cannot start {command[0]} in {cwd}") from error
 
 
 def run_git(
@@ -129,12 +138,12 @@ def run_git(
     Raises:
         RepositoryError: git cannot be started, or exits with a status that is not in `ok`.
     """
-    process = _start_git(arguments, cwd, env)
-    stdout, stderr = _answers(process, stdin or b"")
-    if process.returncode not in ok:
-        text = os.fsdecode(stderr).strip() or f"exit status {process.returncode}"
+    process = _start([git_program(), *arguments], cwd, env)
+    stdout, stderr = process.proc.communicate(stdin or b"")
+    if process.proc.returncode not in ok:
+        text = os.fsdecode(stderr).strip() or f"exit status {process.proc.returncode}"
         raise RepositoryError(f"git {arguments[0]} failed: {text}")
-    return stdout
+    return bytes(stdout)
 
 
 def run_git_into(file: BinaryIO, arguments: Sequence[str], cwd: Path) -> None:
@@ -143,18 +152,18 @@ def run_git_into(file: BinaryIO, arguments: Sequence[str], cwd: Path) -> None:
     Raises:
         RepositoryError: git cannot be started, or fails.
     """
-    with _start_git(arguments, cwd, None) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            process.stdin.close()
-            while data := process.stdout.read(1 << 20):
-                file.write(data)
-            errors = process.stderr.read()
-        except BaseException:
-            process.kill()
-            raise
+    started = _start([git_program(), *arguments], cwd, None)
+    process = started.proc  # (not without the handle, which ends the process when it goes)
+    try:
+        process.stdin.close()
+        while data := process.stdout.read(1 << 20):
+            file.write(data)
+        errors = process.stderr.read()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
     if process.returncode:
         raise RepositoryError(f"git {arguments[0]} failed: {os.fsdecode(errors).strip()}")
 
@@ -181,23 +190,25 @@ def run_watched(
     Raises:
         RepositoryError: git cannot be started.
     """
+    started = _start([git_program(), *arguments], cwd, env)
+    process = started.proc  # (not without the handle, which ends the process when it goes)
     request: bytes | None = stdin
-    with _start_git(arguments, cwd, env) as process:
-        try:
-            while True:
-                try:
-                    _, stderr = process.communicate(request, timeout=0.2)
-                    return process.returncode, os.fsdecode(stderr).strip()
-                except subprocess.TimeoutExpired:
-                    request = None  # communicate goes on with what it was given at first
-                    tick()
-        except BaseException:
-            process.terminate()
+    try:
+        while True:
             try:
-                process.wait(5)
+                _, stderr = process.communicate(request, timeout=0.2)
+                return int(process.returncode), os.fsdecode(stderr).strip()
             except subprocess.TimeoutExpired:
-                process.kill()
-            raise
+                request = None  # communicate goes on with what it was given at first
+                tick()
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
 
 
 def run_in_terminal(arguments: Sequence[str]) -> int:
@@ -226,7 +237,17 @@ def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
         program = find_program(command[0])
     if program is None:
         raise RepositoryError(f"{command[0]} was not found on PATH")
-    env = _only_absolute() if command[0] == "git" else None
-    process = _start([program, *command[1:]], cwd, env)
-    stdout, stderr = _answers(process, b"")
-    return process.returncode, stdout, stderr
+    try:
+        env = _only_absolute() if command[0] == "git" else None
+        process: Any = _runner(cwd).execute(
+            [program, *command[1:]], as_process=True, istream=_PIPE, env=env
+        )
+    except (_gitpython().GitCommandNotFound, OSError) as error:
+        raise RepositoryError(f"cannot start {command[0]}") from error
+    try:
+        stdout, stderr = process.proc.communicate(b"")
+    except BaseException:
+        process.proc.kill()
+        process.proc.wait()
+        raise
+    return int(process.proc.returncode), stdout, stderr

@@ -183,7 +183,8 @@ def test_the_locks_agree() -> None:
 def test_no_known_weakness_is_allowed() -> None:
     """The oldest versions that were free of advisories when this was written."""
     floors = {Requirement(text).name: Requirement(text) for text in project()["dependencies"]}
-    (floor,) = floors["pygit2"].specifier
-    assert floor.operator == ">="
-    assert Version(floor.version) >= Version("1.21")
+    for name, first in (("GitPython", "3.1.59"), ("pygit2", "1.21")):
+        (floor,) = floors[name].specifier
+        assert floor.operator == ">="
+        assert Version(floor.version) >= Version(first)
     assert Version(libgit2.VERSION) >= Version("1.9.7")  # CVE-2026-5917 and five before it

@@ -23,6 +23,7 @@ _LIBRARIES = (
     "pcodec",
     "pyfastcdc",
     "pygit2",
+    "GitPython",
     "torch",
 )
 
