@@ -105,6 +105,7 @@ def _steps(repository: Repository, history: History) -> Iterator[_Step]:
         comparison = None
         if known and not version.boundary:
             known_objects = set() if then is not None else _objects_before(repository, version)
+            known_objects |= _objects_merged(repository, history, version)
             comparison = _compare(content, then, history, known_objects)
         absent = history.absent(version) if content is None else ""
         yield _Step(version, content, absent, before, then, comparison)
@@ -114,6 +115,17 @@ def _objects_before(repository: Repository, version: Version) -> set[str]:
     """What other checkpoints had stored already when this one came."""
     parent = repository.resolve(f"{version.commit}^1")
     return set() if parent is None else set(objects_in(repository, parent))
+
+
+def _objects_merged(repository: Repository, history: History, version: Version) -> set[str]:
+    """What the other parents of a merge had stored."""
+    found: set[str] = set()
+    for parent in version.parents[1:]:
+        oid = repository.blob_at(parent, version.path)
+        manifest = None if oid is None else history.contents.manifest(oid)
+        if manifest is not None:
+            found.update(ref.oid for ref in manifest.objects())
+    return found
 
 
 def _compare(

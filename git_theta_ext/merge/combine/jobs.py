@@ -9,7 +9,7 @@ from git_theta_ext.core.tensors import BLOCK_BYTES, TensorInfo
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.merge.combine.merger import Statistics, merge_tensor
 from git_theta_ext.merge.combine.result import TensorResult
-from git_theta_ext.merge.combine.tensor import SIDES, Versions, copies_of
+from git_theta_ext.merge.combine.tensor import Versions, copies_of
 from git_theta_ext.merge.decide.decisions import Decision
 from git_theta_ext.objects.blocks import Blocks
 
@@ -30,7 +30,7 @@ class Job:
     sides: tuple[Entry, ...]
     statistics: Statistics | None = None
     several: bool = False
-    names: tuple[str, ...] = SIDES
+    names: tuple[str, ...] = ()
 
     @property
     def cost(self) -> int:

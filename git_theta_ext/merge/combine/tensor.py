@@ -19,6 +19,11 @@ SIDES = ("ours", "theirs")
 """What two sides are called."""
 
 
+def names_of(sides: int) -> tuple[str, ...]:
+    """What so many sides are called."""
+    return SIDES if sides == len(SIDES) else tuple(f"side-{n + 1}" for n in range(sides))
+
+
 def copies_of(sides: int) -> int:
     """Blocks of memory that merging one block of so many sides takes.
 
@@ -121,7 +126,7 @@ class Versions:
         base: Entry | None,
         sides: Sequence[Entry],
         blocks: Blocks,
-        names: Sequence[str] = SIDES,
+        names: Sequence[str] = (),
     ) -> None:
         """Nothing is read yet.
 
@@ -130,10 +135,10 @@ class Versions:
             base: what they come from, if there is such a version.
             sides: the versions to be merged.
             blocks: where they are, and where the result goes.
-            names: what the sides are called.
+            names: what the sides are called; by default ours and theirs, or numbers of more.
         """
         self.tensor = tensor
-        self.names = names
+        self.names = names or names_of(len(sides))
         self.specs = list(cut(tensor))
         dtype = self.specs[0].dtype
         self.dtype = dtype
