@@ -107,6 +107,8 @@ def _by_entry(here: _Slice, compute: Compute | None) -> Values:
     Without a base every side counts as having changed every entry.
     """
     base, sides = here.base, here.sides
+    if base is not None and len(sides) == 2:
+        return _of_two(here, base, compute)
     if base is None:
         moved = [np.ones(len(sides[0]), np.bool_)] * len(sides)
         exact = sides[0].copy()
@@ -122,9 +124,25 @@ def _by_entry(here: _Slice, compute: Compute | None) -> Values:
         collide |= change & (side != exact)
     if not collide.any():
         return exact
-    if base is None or len(sides) == 2:
+    if base is None:
         return _computed(here, here.all, exact, collide, compute)
     return _by_movers(here, moved, exact, collide, compute)
+
+
+def _of_two(here: _Slice, base: Values, compute: Compute | None) -> Values:
+    """As `_by_entry` of two sides and a base, which is what most merges are: in fewer steps."""
+    ours, theirs = here.sides
+    moved = ours != base
+    if compute is None:
+        return np.where(moved, ours, theirs)
+    collide = ours != theirs
+    collide &= moved
+    collide &= theirs != base
+    count = int(np.count_nonzero(collide))
+    if count == len(ours):
+        return _computed(here, here.all, ours, collide, compute)
+    exact = np.where(moved, ours, theirs)
+    return _computed(here, here.all, exact, collide, compute) if count else exact
 
 
 def _by_movers(
@@ -159,4 +177,4 @@ def _computed(
     high = beyond_range(here.dtype, made)
     if high is not None:
         wanted = wanted & ~high
-    return np.where(wanted, made, kept)
+    return made if wanted.all() else np.where(wanted, made, kept)
