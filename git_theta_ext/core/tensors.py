@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["float", "int", "uint", "bool", "complex", "bits"]
@@ -95,16 +95,16 @@ class BlockSpec:
 
     dtype: DType
     shape: tuple[int, ...]
+    count: int = field(init=False, repr=False, compare=False)
+    """Number of elements in the block."""
+    nbytes: int = field(init=False, repr=False, compare=False)
+    """Length of the block in bytes."""
 
-    @property
-    def count(self) -> int:
-        """Number of elements in the block."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Length of the block in bytes."""
-        return (self.count * self.dtype.bits + 7) // 8
+    def __post_init__(self) -> None:
+        """Compute once what is asked for again and again."""
+        count = math.prod(self.shape)
+        object.__setattr__(self, "count", count)
+        object.__setattr__(self, "nbytes", (count * self.dtype.bits + 7) // 8)
 
 
 def cut(info: TensorInfo) -> Iterator[BlockSpec]:

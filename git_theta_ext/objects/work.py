@@ -157,6 +157,9 @@ def of_chain(
         chain: its parameter files; a recipe stands for those of all its parents.
         said_by: the settings of a parameter file; None where `needs_settings` has no use for them.
     """
+    first = chain[0] if len(chain) == 1 else None
+    if isinstance(first, UpdateRef) and first.kind == "dense":
+        return _of_dense(spec, first)
     nanoseconds = 0.0
     after = spec
     for ref in reversed(chain):
@@ -181,6 +184,13 @@ def of_chain(
     encoded = sum({ref.oid: ref.size for ref in references(chain)}.values())
     count = spec.nbytes // values_dtype(spec.dtype).itemsize
     return Work(nanoseconds, count, spec.nbytes, encoded)
+
+
+def _of_dense(spec: BlockSpec, ref: UpdateRef) -> Work:
+    """As `of_chain`, of a block that is stored by itself, which most are."""
+    nbytes = spec.nbytes
+    count = nbytes // values_dtype(spec.dtype).itemsize
+    return Work(_NANOSECONDS["dense"] * nbytes, count, nbytes, ref.size)
 
 
 def _before(said: Settings) -> BlockSpec | None:

@@ -83,6 +83,15 @@ def _decompressor(dictionary: zstandard.ZstdCompressionDict | None) -> zstandard
 # -- byte planes -----------------------------------------------------------------------------------
 
 
+def _compressor(repeats: bool) -> zstandard.ZstdCompressor:
+    """The compressor of this thread that looks for repeats, or the one that does not."""
+    name = "general" if repeats else "huffman"
+    if not hasattr(_reused, name):
+        setattr(_reused, name, _general() if repeats else _huffman())
+    found: zstandard.ZstdCompressor = getattr(_reused, name)
+    return found
+
+
 def _huffman() -> zstandard.ZstdCompressor:
     """zstd made to code single bytes by frequency and hardly to look for repeats."""
     return zstandard.ZstdCompressor(
@@ -111,7 +120,9 @@ def encode_planes(
         The settings and the parts for `decode_planes`.
     """
     width = values.itemsize
-    coder = _general() if repeats else _huffman()
+    coder = _compressor(repeats)
+    if len(values) <= min(_SAMPLE, SLICE):
+        return _encode_short_planes(values, rotate, coder)
     packed = [_worth_packing(values, plane, rotate, coder) for plane in range(width)]
     frames: list[list[bytes]] = [[] for _ in range(width)]
     raw = [np.empty(0 if yes else len(values), np.uint8) for yes in packed]
@@ -132,6 +143,28 @@ def encode_planes(
         else:
             parts[f"plane{plane}"] = raw[plane]
     settings = {"coder": "planes", "packed": [plane for plane in range(width) if packed[plane]]}
+    return ({**settings, "rotate": True} if rotate else settings), parts
+
+
+def _encode_short_planes(
+    values: Values, rotate: bool, coder: zstandard.ZstdCompressor
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `encode_planes`, of values that are their own sample: each plane is compressed once."""
+    piece = _rotated(values) if rotate else values
+    spare = np.empty_like(piece)
+    parts: dict[str, Any] = {}
+    packed = []
+    for plane in range(values.itemsize):
+        data = np.empty(len(piece), np.uint8)
+        _take_plane(piece, plane, spare, data)
+        frame = coder.compress(raw_bytes(data))
+        if len(frame) < _WORTH * len(data):
+            packed.append(plane)
+            parts[f"plane{plane}"] = frame
+            parts[f"plane{plane}.lengths"] = np.array([len(frame)], np.uint32)
+        else:
+            parts[f"plane{plane}"] = data
+    settings: dict[str, Any] = {"coder": "planes", "packed": packed}
     return ({**settings, "rotate": True} if rotate else settings), parts
 
 
