@@ -31,6 +31,7 @@ from git_theta_ext.checkpoints.block_index import (
     dtype_of,
     form_of,
 )
+from git_theta_ext.checkpoints.written import noted
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import TensorInfo, cut
@@ -239,12 +240,18 @@ class Predecessors:
             relative = None if nearest is None else self.manifest(nearest)
             predecessors = [] if relative is None else [relative]
         written = [self.parse(self._written[path])] if path in self._written else []
+        if (noted := self._noted(path)) is not None:
+            written.append(noted)
         return PathPredecessors(
             [*written, *(found for oid in own if (found := self.manifest(oid)) is not None)],
             predecessors,
             tensors,
             self,
         )
+
+    def _noted(self, path: str) -> Manifest | None:
+        """What a file was made from that a command wrote to settle a conflict."""
+        return noted(self._repository, path)
 
     @cached_property
     def _by_tensors(self) -> TensorIndex:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from git_theta_ext.checkpoints import written
 from git_theta_ext.core import advice, files, limits
 from git_theta_ext.core.errors import (
     CorruptObjectError,
@@ -258,6 +259,7 @@ def write_version(repository: Repository, path: str, manifest: Manifest, blocks:
     smudger.check_room(path, (repository.top / path).parent)
     with tree.replacing(path) as file:
         smudger.write(file.write)
+    written.note(repository, path, manifest)
 
 
 def manifests_in_work_tree(repository: Repository, paths: Iterable[str]) -> dict[str, bytes]:
@@ -311,7 +313,7 @@ def write_checkpoints(
     blocks = Blocks.open(repository)
     blocks.ensure(ref for manifest in manifests.values() for ref in manifest.objects())
     check_together({name: claimed(one) for name, one in manifests.items()}, repository.top)
-    written: list[str] = []
+    done: list[str] = []
     tree = WorkTree(repository.top)
     try:
         for name, manifest in manifests.items():
@@ -319,15 +321,15 @@ def write_checkpoints(
             smudger.check_room(name, (repository.top / name).parent)
             with tree.replacing(name) as file:
                 smudger.write(file.write)
-            written.append(name)
+            done.append(name)
             if report is not None:
                 report(name, smudger.size)
     except ThetaError as error:
         raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
     finally:
-        if written:
-            _tell_index(repository, [name for name in written if name in found])
-    return written
+        if done:
+            _tell_index(repository, [name for name in done if name in found])
+    return done
 
 
 def _tell_index(repository: Repository, names: Sequence[str]) -> None:
