@@ -274,7 +274,7 @@ def test_a_dry_run_prints_the_cost_of_every_tensor_and_changes_nothing(repo: Rep
     assert state() == before
     repo.theta("add", FILE, "--update", folder)
     staged = parse_manifest(repo.blob(f":{FILE}")).entries
-    sizes = [e.blocks[0].chain[-1].size for e in staged if e.tensor.name.endswith("query.weight")]
+    sizes = [e.blocks[0].chain[-1].nbytes for e in staged if e.tensor.name.endswith("query.weight")]
     assert sum(sizes) == told["stored"]
 
 

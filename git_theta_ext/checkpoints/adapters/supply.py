@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.core.values import Values
-from git_theta_ext.manifest.model import Block, Entry, Manifest
+from git_theta_ext.manifest.model import LATEST, Block, Entry, Manifest
 from git_theta_ext.objects.blocks import Blocks, sha256
+from git_theta_ext.objects.packs import Packing
 from git_theta_ext.updates.arithmetic import widen
 
 TYPES = (*peft.KINDS, "sparse")
@@ -119,8 +120,16 @@ class Updated:
         return tuple(dict.fromkeys(b.chain[-1].kind if b.chain else "inline" for b in blocks))
 
 
-def updated_tensors(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> Iterator[Updated]:
+def updated_tensors(
+    adapter: Adapter, manifest: Manifest, blocks: Blocks, advance: Callable[[int], object]
+) -> list[Updated]:
     """Compute and store every tensor that an adapter changes, in the manifest's order.
+
+    Args:
+        adapter: what changes.
+        manifest: the version before.
+        blocks: where its objects are, and the new ones go.
+        advance: called with the bytes of each tensor that is done.
 
     Raises:
         MissingObjectError, TransferError: the old version is not to be had.
@@ -131,29 +140,35 @@ def updated_tensors(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> Ite
     blocks.ensure(ref for entry in entries for block in entry.blocks for ref in block.objects())
     pieces = list(_pieces(entries, adapter.changes))
 
-    def update(piece: _Piece) -> Block:
-        return piece.update(blocks)
+    packing = Packing(blocks)
 
-    found = ordered_map(update, pieces, lambda piece: _COPIES * piece.spec.nbytes)
-    made = iter(found)
+    def update(piece: _Piece) -> Block:
+        return piece.update(packing)
+
+    made = ordered_map(update, pieces, lambda piece: _COPIES * piece.spec.nbytes)
+    done: list[Updated] = []
     with blocks.store.gathering():
         for entry in entries:
             change = adapter.changes[entry.tensor.name]
-            new = tuple(next(made) for _ in entry.blocks)
+            new = tuple(packing.take(next(made)) for _ in entry.blocks)
             stored = sum(
                 block.chain[-1].nbytes if block.chain else block.nbytes
                 for block, old in zip(new, entry.blocks, strict=True)
                 if block != old
             )
-            yield Updated(replace(entry, blocks=new), change, stored)
+            done.append(Updated(replace(entry, blocks=new), change, stored))
+            advance(entry.tensor.nbytes)
+        whole = replace(manifest, entries=tuple(one.entry for one in done))
+        after = packing.packed(whole).entries
         blocks.store.flush()
+    return [replace(one, entry=entry) for one, entry in zip(done, after, strict=True)]
 
 
 def next_version(manifest: Manifest, updated: Iterable[Updated]) -> Manifest:
     """The manifest with these tensors in place of the old ones."""
     new = {one.entry.tensor.name: one.entry for one in updated}
     entries = tuple(new.get(entry.tensor.name, entry) for entry in manifest.entries)
-    return replace(manifest, entries=entries)
+    return replace(manifest, entries=entries, version=LATEST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,12 +111,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _updated(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> list[Updated]:
     changed = [entry for entry in manifest.entries if entry.tensor.name in adapter.changes]
-    found = []
     with Progress("Updating", sum(entry.tensor.nbytes for entry in changed)) as progress:
-        for one in updated_tensors(adapter, manifest, blocks):
-            found.append(one)
-            progress(one.entry.tensor.nbytes)
-    return found
+        return updated_tensors(adapter, manifest, blocks, progress)
 
 
 def _committed(repository: Repository, path: str) -> Files:
