@@ -243,7 +243,7 @@ class _Check:
         self._report.resumed += len(jobs) - len(todo)
 
         whole = (job for job in todo if not self._is_bad(job))
-        rebuilt = self._blocks.map(_rebuild, whole, lambda job: job[4].nbytes)
+        rebuilt = self._blocks.map(_rebuild, whole, lambda job: job[4].held)
         for job in todo:
             # One whose object is bad is named already, by the object.
             finding = None if self._is_bad(job) else next(rebuilt)

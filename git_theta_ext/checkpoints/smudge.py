@@ -63,6 +63,10 @@ class _Part:
     def nbytes(self) -> int:
         return len(self.data) if self.block is None else self.block.nbytes
 
+    @property
+    def held(self) -> int:
+        return len(self.data) if self.block is None else self.block.held
+
 
 class Smudger:
     """One checkpoint to be rebuilt; making it checks all that can be before a byte is out."""
@@ -143,7 +147,7 @@ class Smudger:
         Raises:
             CorruptObjectError: an object is damaged; what was written so far is to be thrown away.
         """
-        parts = ordered_map(self._read, self._parts(), lambda part: part.nbytes)
+        parts = ordered_map(self._read, self._parts(), lambda part: part.held)
         for part, data in parts:
             if part.block is None and not data:
                 write(memoryview(self._derived(part.segment)))

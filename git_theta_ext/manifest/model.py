@@ -156,6 +156,12 @@ class Block:
     chain: Chain = ()
     inline: bytes | None = None
 
+    @property
+    def held(self) -> int:
+        """Bytes of all versions that are held at once while the block is rebuilt."""
+        first = self.chain[0] if self.chain else None
+        return self.nbytes * (1 + len(first.parents) if isinstance(first, Recipe) else 1)
+
     def objects(self) -> Iterator[UpdateRef]:
         """Every parameter file that the block needs."""
         return references(self.chain)

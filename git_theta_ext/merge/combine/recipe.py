@@ -25,6 +25,8 @@ _SMALLEST_BYTES = 1024
 """The values of a smaller block take less room than the names of its parents."""
 _FEW = 0.02
 """The share of entries that a recipe may miss; what it misses is stored."""
+_MOST_SIDES = 8
+"""All versions of a block are held at once: of 32 MiB each, 300 MB and more."""
 _NUMBER = 1
 
 
@@ -83,7 +85,9 @@ def by_recipe(
     rebuild, or the recipe misses much.
     """
     found = _recipe(template, merging)
-    if found is None or values.nbytes < _SMALLEST_BYTES or not may_merge(found):
+    if values.nbytes < _SMALLEST_BYTES or len(merging.sides) > _MOST_SIDES:
+        return None
+    if found is None or not may_merge(found):
         return None
     order = template.order or tuple(range(len(merging.sides)))
     sides = [merging.sides[number] for number in order]
