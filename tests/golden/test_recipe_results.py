@@ -19,12 +19,15 @@ from git_theta_ext.updates.recipes import KNOWN, predict
 
 FILE = Path(__file__).with_name("recipes.json")
 TYPES = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2", "C64")
+SEEDS = ",".join(sha256(str(number).encode()).hexdigest() for number in range(3))
 SETTINGS = {
     "entries": [()],
     "average": [(), (("weights", "0.7,0.3,0.1"),)],
     "reapply": [(), (("lambda", "0.3"),)],
     "task-arithmetic": [(), (("lambda", "0.4"),), (("weights", "0.7,0.3,2.0"), ("lambda", "0.9"))],
     "ties": [(), (("floors", "0.01,0.5,inf"), ("lambda", "0.4"))],
+    "dare-linear": [(("density", "0.4"), ("seeds", SEEDS))],
+    "dare-ties": [(("density", "0.6"), ("seeds", SEEDS), ("start", "70000"), ("lambda", "0.4"))],
     "breadcrumbs": [(("floors", "0.01,0.02,0.0"), ("ceilings", "1.0,inf,3.0"))],
 }
 COUNT = 20_000

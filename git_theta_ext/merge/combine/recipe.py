@@ -20,6 +20,7 @@ from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.choose import may_merge
 from git_theta_ext.updates.find import smallest_update
 from git_theta_ext.updates.recipes import predict
+from git_theta_ext.updates.recipes.formulas import FORMULAS
 
 _SMALLEST_BYTES = 1024
 """The values of a smaller block take less room than the names of its parents."""
@@ -65,7 +66,8 @@ def template_of(choice: Choice, combine: Combine | None, sides: int) -> Template
 class Merging:
     """A block of all versions: the blocks as they are stored, and their values.
 
-    `names` are those of the sides. Without a base, `base` and `old` are None.
+    `start` counts the values of the tensor before it. `names` are those of the sides. Without a
+    base, `base` and `old` are None.
     """
 
     spec: BlockSpec
@@ -74,6 +76,7 @@ class Merging:
     blocks: Sequence[Block]
     old: Values | None
     sides: Sequence[Values]
+    start: int = 0
 
 
 def by_recipe(
@@ -115,4 +118,7 @@ def _recipe(template: Template, merging: Merging) -> Recipe | None:
         if not chain or len(chain) != len(block.chain):
             return None
         parents.append(Parent(name, chain))
-    return Recipe(template.strategy, _NUMBER, template.words, tuple(parents))
+    words = template.words
+    if FORMULAS[template.strategy, _NUMBER].random and merging.start:
+        words = (*words, ("start", str(merging.start)))
+    return Recipe(template.strategy, _NUMBER, words, tuple(parents))

@@ -249,7 +249,9 @@ class Versions:
             if block.sha256 == digest:
                 return block
         if template is not None and part.same and self._blocks.merges_by_recipe:
-            merging = Merging(part.spec, self.names, part.base, part.same, read.base, read.sides)
+            merging = Merging(
+                part.spec, self.names, part.base, part.same, read.base, read.sides, part.start
+            )
             found = by_recipe(template, merging, values)
             if found is not None:
                 return self._blocks.append_to_merge(part.spec, digest, *found)

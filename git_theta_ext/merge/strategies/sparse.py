@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from git_theta_ext.core.values import Floats
 from git_theta_ext.merge.strategies.plain import added, stated
@@ -22,7 +21,9 @@ from git_theta_ext.updates.recipes.arithmetic import (
     elected_mean,
     magnitudes,
     plain_sum,
+    thinned,
     trimmed,
+    uniform,
 )
 
 
@@ -64,44 +65,28 @@ def breadcrumbs(sides: Sides, settings: Settings) -> Combine:
     return Formula("breadcrumbs", combine, words)
 
 
-def _uniform(seed: bytes, piece: Piece) -> Callable[[], NDArray[np.uint64]]:
-    """53 random bits for each entry of a slice: Philox's raw stream, which NumPy keeps stable."""
-    import hashlib
-
-    key = hashlib.sha256(seed + piece.start.to_bytes(8, "little")).digest()
-
-    def draw() -> NDArray[np.uint64]:
-        words = np.frombuffer(key[:16], "<u8").astype(np.uint64)
-        generator = np.random.Philox(key=words)
-        return generator.random_raw(len(piece.sides[0])) >> np.uint64(11)
-
-    return draw
-
-
-def _chance(share: float) -> np.uint64:
-    return np.uint64(int(share * 2.0**53))
-
-
-def _thinned(sides: Sides, piece: Piece, density: float) -> list[Floats]:
-    """Each entry kept with a chance, and then divided by it."""
-    if density <= 0:
-        return [np.zeros_like(update) for update in piece.updates]
-    return [
-        np.where(_uniform(seed, piece)() < _chance(density), update / density, 0.0)
-        for seed, update in zip(sides.seeds, piece.updates, strict=True)
-    ]
-
-
 def dare_linear(sides: Sides, settings: Settings) -> Combine:
     """Drop and rescale, then add."""
-    density = float(settings["density"])
-    return lambda piece: added(piece, settings, plain_sum(_thinned(sides, piece, density)))
+    return _dare("dare-linear", sides, settings, plain_sum)
 
 
 def dare_ties(sides: Sides, settings: Settings) -> Combine:
     """Drop and rescale, then `elect`."""
+    return _dare("dare-ties", sides, settings, elect)
+
+
+def _dare(
+    name: str, sides: Sides, settings: Settings, join: Callable[[Updates], Floats]
+) -> Combine:
     density = float(settings["density"])
-    return lambda piece: added(piece, settings, elect(_thinned(sides, piece, density)))
+
+    def combine(piece: Piece) -> Floats:
+        rows = zip(sides.seeds, piece.updates, strict=True)
+        kept = [thinned(update, density, seed, piece.start) for seed, update in rows]
+        return added(piece, settings, join(kept))
+
+    seeds = ",".join(seed.hex() for seed in sides.seeds)
+    return Formula(name, combine, (*stated(settings, density=[density]), ("seeds", seeds)))
 
 
 def della(sides: Sides, settings: Settings) -> Combine:
@@ -115,7 +100,7 @@ def della(sides: Sides, settings: Settings) -> Combine:
     def thin(seed: bytes, update: Floats, table: Ranks, piece: Piece) -> Floats:
         # From density − ε/2 for the smallest entry to density + ε/2 for the largest.
         keep = np.clip(density + epsilon * (table.of(update) - 0.5), 0.0, 1.0)
-        drawn = _uniform(seed, piece)().astype(np.float64) * 2.0**-53
+        drawn = uniform(seed, piece.start, len(update)).astype(np.float64) * 2.0**-53
         kept = (drawn < keep) & (keep > 0)
         result: Floats = np.where(kept, update / np.where(keep > 0, keep, 1.0), 0.0)
         return result

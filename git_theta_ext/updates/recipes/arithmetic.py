@@ -6,6 +6,7 @@ is stored: give a function that computes something else another name, and its re
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,6 +74,33 @@ def between(update: Floats, floor: np.float32, ceiling: np.float32) -> Floats:
     found = magnitudes(update)
     result: Floats = np.where((found >= floor) & (found < ceiling), update, 0.0)
     return result
+
+
+DRAWN = 65_536
+"""Entries that are drawn for at once: what is random depends on where these runs begin."""
+
+
+def thinned(update: Floats, density: float, seed: bytes, start: int) -> Floats:
+    """Each entry kept with a chance, and then divided by it.
+
+    Args:
+        update: at most `DRAWN` entries.
+        density: the chance.
+        seed: 32 bytes.
+        start: where in the tensor they begin.
+    """
+    if density <= 0:
+        return np.zeros_like(update)
+    kept = uniform(seed, start, len(update)) < np.uint64(int(density * 2.0**53))
+    return np.where(kept, update / density, 0.0)
+
+
+def uniform(seed: bytes, start: int, count: int) -> NDArray[np.uint64]:
+    """53 random bits for each of some entries: Philox's raw stream, which NumPy keeps stable."""
+    key = hashlib.sha256(seed + start.to_bytes(8, "little")).digest()
+    words = np.frombuffer(key[:16], "<u8").astype(np.uint64)
+    found: NDArray[np.uint64] = np.random.Philox(key=words).random_raw(count) >> np.uint64(11)
+    return found
 
 
 def elect(updates: Updates) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,38 @@ from git_theta_ext.updates.recipes import arithmetic
 from git_theta_ext.updates.recipes.arithmetic import Updates
 
 Words = Mapping[str, str]
-Compute = Callable[[Floats | None, Updates, tuple[int, ...]], Floats]
-"""Gives numbers of the base (None if there is none), of some sides, and which sides these are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some entries as numbers: of the base (None if there is none) and of some sides.
+
+    `which` are the numbers of these sides, and `start` counts the entries of the block before.
+    """
+
+    base: Floats | None
+    sides: Updates
+    which: tuple[int, ...]
+    start: int = 0
+
+    @property
+    def old(self) -> Floats:
+        """The base.
+
+        Raises:
+            CorruptObjectError: there is none.
+        """
+        if self.base is None:
+            raise CorruptObjectError("a merge of this kind needs a base, and has none")
+        return self.base
+
+    @property
+    def updates(self) -> list[Floats]:
+        """What each side added to the base."""
+        return [side - self.old for side in self.sides]
+
+
+Compute = Callable[[Piece], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +55,15 @@ class Formula:
 
     `prepare` makes the function of its settings, for so many sides; None where it takes entries as
     they are. `by_entry` says that it is asked only about entries that several sides changed, each
-    with the sides that did; else about every entry that is not the same on all sides.
+    with the sides that did; else about every entry that is not the same on all sides. `random` says
+    that entries are asked for in runs of `arithmetic.DRAWN`, from the block's first on.
     """
 
     settings: frozenset[str]
     prepare: Callable[[Words, int], Compute] | None
     by_entry: bool
     needs_base: bool = True
+    random: bool = False
 
 
 def numbers_text(numbers: Sequence[float]) -> str:
@@ -59,8 +92,8 @@ def _numbers(words: Words, name: str, count: int, default: float) -> list[float]
 def _average(words: Words, count: int) -> Compute:
     weights = _numbers(words, "weights", count, 1.0)
 
-    def compute(base: Floats | None, sides: Updates, which: tuple[int, ...]) -> Floats:
-        return arithmetic.weighted_mean([weights[number] for number in which], sides)
+    def compute(piece: Piece) -> Floats:
+        return arithmetic.weighted_mean([weights[number] for number in piece.which], piece.sides)
 
     return compute
 
@@ -68,8 +101,8 @@ def _average(words: Words, count: int) -> Compute:
 def _reapply(words: Words, count: int) -> Compute:
     factor = _numbers(words, "lambda", 1, 1.0)[0]
 
-    def compute(base: Floats | None, sides: Updates, which: tuple[int, ...]) -> Floats:
-        return arithmetic.reapplied(_based(base), sides, factor)
+    def compute(piece: Piece) -> Floats:
+        return arithmetic.reapplied(piece.old, piece.sides, factor)
 
     return compute
 
@@ -78,10 +111,9 @@ def _task_arithmetic(words: Words, count: int) -> Compute:
     factor = _numbers(words, "lambda", 1, 1.0)[0]
     weights = _numbers(words, "weights", count, 1.0)
 
-    def compute(base: Floats | None, sides: Updates, which: tuple[int, ...]) -> Floats:
-        old = _based(base)
-        total = arithmetic.weighted_sum(weights, [side - old for side in sides])
-        return arithmetic.added(old, factor, total)
+    def compute(piece: Piece) -> Floats:
+        total = arithmetic.weighted_sum(weights, piece.updates)
+        return arithmetic.added(piece.old, factor, total)
 
     return compute
 
@@ -90,12 +122,10 @@ def _ties(words: Words, count: int) -> Compute:
     factor = _numbers(words, "lambda", 1, 1.0)[0]
     floors = [np.float32(number) for number in _numbers(words, "floors", count, 0.0)]
 
-    def compute(base: Floats | None, sides: Updates, which: tuple[int, ...]) -> Floats:
-        old = _based(base)
-        kept = [
-            arithmetic.trimmed(side - old, floor) for side, floor in zip(sides, floors, strict=True)
-        ]
-        return arithmetic.added(old, factor, arithmetic.elect(kept))
+    def compute(piece: Piece) -> Floats:
+        rows = zip(piece.updates, floors, strict=True)
+        kept = [arithmetic.trimmed(update, floor) for update, floor in rows]
+        return arithmetic.added(piece.old, factor, arithmetic.elect(kept))
 
     return compute
 
@@ -105,22 +135,57 @@ def _breadcrumbs(words: Words, count: int) -> Compute:
     floors = [np.float32(number) for number in _numbers(words, "floors", count, 0.0)]
     ceilings = [np.float32(number) for number in _numbers(words, "ceilings", count, math.inf)]
 
-    def compute(base: Floats | None, sides: Updates, which: tuple[int, ...]) -> Floats:
-        old = _based(base)
-        rows = zip(sides, floors, ceilings, strict=True)
-        kept = [arithmetic.between(side - old, floor, ceiling) for side, floor, ceiling in rows]
-        return arithmetic.added(old, factor, arithmetic.plain_sum(kept))
+    def compute(piece: Piece) -> Floats:
+        rows = zip(piece.updates, floors, ceilings, strict=True)
+        kept = [arithmetic.between(update, floor, ceiling) for update, floor, ceiling in rows]
+        return arithmetic.added(piece.old, factor, arithmetic.plain_sum(kept))
 
     return compute
 
 
-def _based(base: Floats | None) -> Floats:
-    if base is None:
-        raise CorruptObjectError("a merge of this kind needs a base, and has none")
-    return base
+def _dare(words: Words, count: int, join: Callable[[Updates], Floats]) -> Compute:
+    """Updates thinned at random and scaled up, then joined."""
+    factor = _numbers(words, "lambda", 1, 1.0)[0]
+    density = _numbers(words, "density", 1, 0.5)[0]
+    seeds = _seeds(words, count)
+    begin = _start(words)
+
+    def compute(piece: Piece) -> Floats:
+        rows = zip(piece.updates, seeds, strict=True)
+        kept = [
+            arithmetic.thinned(update, density, seed, begin + piece.start) for update, seed in rows
+        ]
+        return arithmetic.added(piece.old, factor, join(kept))
+
+    return compute
+
+
+def _dare_linear(words: Words, count: int) -> Compute:
+    return _dare(words, count, arithmetic.plain_sum)
+
+
+def _dare_ties(words: Words, count: int) -> Compute:
+    return _dare(words, count, arithmetic.elect)
+
+
+def _seeds(words: Words, count: int) -> list[bytes]:
+    """What the random choices of each side begin with: 32 bytes, in hexadecimal."""
+    text = words.get("seeds", "")
+    if not re.fullmatch("[0-9a-f]{64}(?:,[0-9a-f]{64})*", text) or text.count(",") != count - 1:
+        raise CorruptObjectError(f"seeds={text!r} of a merge: expected {count} of 32 bytes")
+    return [bytes.fromhex(seed) for seed in text.split(",")]
+
+
+def _start(words: Words) -> int:
+    """Where in its tensor the block begins."""
+    text = words.get("start", "0")
+    if not re.fullmatch("0|[1-9][0-9]{0,18}", text):
+        raise CorruptObjectError(f"start={text!r} of a merge: expected a number")
+    return int(text)
 
 
 _NONE: frozenset[str] = frozenset()
+_RANDOM = frozenset({"lambda", "density", "seeds", "start"})
 
 FORMULAS: dict[tuple[str, int], Formula] = {
     ("entries", 1): Formula(_NONE, None, by_entry=True, needs_base=False),
@@ -133,5 +198,7 @@ FORMULAS: dict[tuple[str, int], Formula] = {
     ("breadcrumbs", 1): Formula(
         frozenset({"lambda", "floors", "ceilings"}), _breadcrumbs, by_entry=False
     ),
+    ("dare-linear", 1): Formula(_RANDOM, _dare_linear, by_entry=False, random=True),
+    ("dare-ties", 1): Formula(_RANDOM, _dare_ties, by_entry=False, random=True),
 }
 """Every recipe by its strategy and number; none is ever changed or taken away."""

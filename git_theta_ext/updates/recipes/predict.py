@@ -13,7 +13,8 @@ from git_theta_ext.core.errors import CorruptObjectError, UnknownUpdateError
 from git_theta_ext.core.tensors import DType
 from git_theta_ext.core.values import Mask, Values, beyond_range, from_floats, not_finite, to_floats
 from git_theta_ext.manifest.model import Recipe
-from git_theta_ext.updates.recipes.formulas import FORMULAS, Compute, Formula
+from git_theta_ext.updates.recipes.arithmetic import DRAWN
+from git_theta_ext.updates.recipes.formulas import FORMULAS, Compute, Formula, Piece
 
 KNOWN = frozenset(FORMULAS)
 """Strategies and numbers of the recipes that can be computed."""
@@ -44,9 +45,9 @@ def predict(recipe: Recipe, dtype: DType, base: Values | None, sides: Sequence[V
     compute = _prepared(formula, recipe, dtype, base, sides)
     make = _by_entry if formula.by_entry else _whole
     result = np.empty_like(sides[0])
-    for where in _slices(len(result)):
+    for where in _slices(len(result), DRAWN if formula.random else _SLICE):
         old = None if base is None else base[where]
-        here = _Slice(dtype, old, tuple(side[where] for side in sides))
+        here = _Slice(dtype, old, tuple(side[where] for side in sides), where.start)
         with np.errstate(all="ignore"):  # what overflows or is no number is left as it was
             result[where] = make(here, compute)
     return result
@@ -59,6 +60,7 @@ class _Slice:
     dtype: DType
     base: Values | None
     sides: tuple[Values, ...]
+    start: int = 0
 
     @property
     def all(self) -> tuple[int, ...]:
@@ -85,9 +87,9 @@ def _prepared(
     return formula.prepare(words, len(sides))
 
 
-def _slices(count: int) -> Iterator[slice]:
-    for start in range(0, count, _SLICE):
-        yield slice(start, min(start + _SLICE, count))
+def _slices(count: int, length: int) -> Iterator[slice]:
+    for start in range(0, count, length):
+        yield slice(start, min(start + length, count))
 
 
 def _whole(here: _Slice, compute: Compute | None) -> Values:
@@ -173,7 +175,7 @@ def _computed(
         floats = [np.where(wrong, 0.0, one) for one in floats]
         wanted = wanted & ~wrong
     old, rest = (None, floats) if here.base is None else (floats[0], floats[1:])
-    made = from_floats(here.dtype, compute(old, rest, which))
+    made = from_floats(here.dtype, compute(Piece(old, rest, which, here.start)))
     high = beyond_range(here.dtype, made)
     if high is not None:
         wanted = wanted & ~high
