@@ -15,9 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from git_theta_ext.core import files
+from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.version import VERSION
+from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.chains import chain_lines, read_chain
-from git_theta_ext.manifest.model import LATEST, Block, Chain
+from git_theta_ext.manifest.model import LATEST, MAX_BYTES, Block, Chain, Manifest
+from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
+from git_theta_ext.objects.store.where import store_of
 
 _KEEP = 8192
 """Answers kept; the oldest beyond that are removed."""
@@ -26,6 +30,10 @@ _LEAST_BYTES, _MOST_BYTES, _SHARE = 64 << 10, 256 << 20, 0.05
 _SAMPLED = 8
 """Folders of the store that are looked into to tell its size, of 256."""
 _DIGEST_BYTES = 32
+
+
+_KEPT_WRITTEN = 50
+"""Manifests of files that a command wrote into the work tree; beyond so many the oldest go."""
 
 
 class Memo:
@@ -130,3 +138,44 @@ def _size_of(objects: Path) -> int:
             below = [entry.path for entry in os.scandir(top) if entry.is_dir()]
             total += sum(status.st_size for path in below for _, status in _files(path))
     return total * len(tops) // max(1, len(chosen))
+
+
+def note(repository: Repository, path: str, manifest: Manifest) -> None:
+    """Keep the manifest of a file that a command just wrote into the work tree.
+
+    A settled conflict is written there, and Git asks for its manifest when it is added. The one
+    that it was made from says how it came about: a merge by a recipe, which the bytes do not show.
+    Where it cannot be kept, nothing is lost but that.
+
+    Args:
+        repository: one with a work tree.
+        path: of the checkpoint, from the top of the work tree.
+        manifest: what it was made from.
+    """
+    place = _written(repository, path)
+    with suppress(OSError, ManifestError):
+        place.parent.mkdir(exist_ok=True)
+        files.replace_file(place, manifest_bytes(manifest), mode=0o600)
+        found = sorted(place.parent.iterdir(), key=lambda one: one.stat().st_mtime_ns)
+        for old in found[:-_KEPT_WRITTEN]:
+            old.unlink()
+
+
+def noted(repository: Repository, path: str) -> Manifest | None:
+    """The manifest that was kept for a path, if all of its objects are in the store.
+
+    They are made young then, for a new manifest is about to name them.
+    """
+    try:
+        with files.own(_written(repository, path)) as file:
+            manifest = parse_manifest(file.read(MAX_BYTES))
+    except (OSError, ManifestError):
+        return None
+    store = store_of(repository)
+    needed = {ref.oid: ref.size for ref in manifest.objects()}
+    return manifest if all(store.keep(*one) for one in needed.items()) else None
+
+
+def _written(repository: Repository, path: str) -> Path:
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()
+    return repository.git_dir / "theta-written" / name

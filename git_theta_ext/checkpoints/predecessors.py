@@ -31,7 +31,7 @@ from git_theta_ext.checkpoints.block_index import (
     dtype_of,
     form_of,
 )
-from git_theta_ext.checkpoints.written import noted
+from git_theta_ext.checkpoints.memo import noted
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import TensorInfo, cut

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta_ext.checkpoints import written
+from git_theta_ext.checkpoints.memo import note
 from git_theta_ext.core import advice, files, limits
 from git_theta_ext.core.errors import (
     CorruptObjectError,
@@ -263,7 +263,7 @@ def write_version(repository: Repository, path: str, manifest: Manifest, blocks:
     smudger.check_room(path, (repository.top / path).parent)
     with tree.replacing(path) as file:
         smudger.write(file.write)
-    written.note(repository, path, manifest)
+    note(repository, path, manifest)
 
 
 def manifests_in_work_tree(repository: Repository, paths: Iterable[str]) -> dict[str, bytes]:
