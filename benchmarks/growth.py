@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """How costs grow with the number of files, tensors, versions and bytes, beside git-lfs.
 
-    python benchmarks/growth.py files|models|tensors|versions|bytes [--sizes N N]
+    python benchmarks/growth.py files|models|tensors|experts|versions|bytes [--sizes N N]
 
 Every step is one command that a user types, in a new repository of each size, with this package and
 with git-lfs. The figures are CPU seconds of the whole tree of processes (user and system), which
 the load of the machine changes little, and the peak memory of its largest process. The slope is the
-exponent with which the figure grows from the smallest size to the largest: 1 is linear.
+exponent with which the figure grows from the smallest size to the largest: 1 is linear. `objects`
+is a number of files in the store, not of seconds.
 
 POSIX only, for Windows does not tell what the children of a process took.
 """
@@ -32,7 +33,8 @@ from numpy.typing import NDArray
 
 THETA = [sys.executable, "-m", "git_theta_ext.cli.main"]
 TOOLS = ("git-theta-ext", "git-lfs")
-SIZES = {"files": (200, 3200), "models": (75, 300), "tensors": (3000, 30000), "versions": (5, 40),
+SIZES = {"files": (200, 3200), "models": (75, 300), "tensors": (3000, 30000),
+         "experts": (250, 1000), "versions": (5, 40),
          "bytes": (256, 1024)}  # fmt: skip
 Tensors = dict[str, NDArray[np.uint8]]
 _START = """
@@ -243,6 +245,27 @@ def grow_tensors(repo: Repo, count: int) -> None:
     travel(repo)
 
 
+def grow_experts(repo: Repo, count: int) -> None:
+    """Quantised experts: weights of 512 KB, a scale of 1 KB beside each; every tenth changes."""
+    tensors: Tensors = {}
+    for number in range(count):
+        name = f"layers.{number // 64}.experts.{number % 64}.up_proj"
+        tensors[f"{name}.weight"] = values(number, 512 << 10)
+        tensors[f"{name}.weight_scale_inv"] = values(count + number, 1024)
+    path = repo.path / "m.safetensors"
+    write(path, tensors)
+    repo.step("add", "git", "add", "-A")
+    repo.run("git", "commit", "-q", "-m", "one")
+    for number, name in enumerate(tensors):
+        if number % 20 < 2:
+            tensors[name] = trained(tensors[name], number)
+    write(path, tensors)
+    del tensors
+    repo.step("add, a tenth changed", "git", "add", "-A")
+    repo.run("git", "commit", "-q", "-m", "two")
+    travel(repo)
+
+
 def grow_versions(repo: Repo, count: int) -> None:
     """One checkpoint of 2,000 small tensors with a long history; each version changes ten."""
     tensors = {f"layers.{n // 9}.part.{n % 9}.weight": values(n, 1024) for n in range(2000)}
@@ -301,11 +324,15 @@ def travel(repo: Repo) -> None:
     repo.step("push", "git", "push", "-q", "origin", "main")
     repo.step("push again", "git", "push", "-q", "origin", "main:other")
     repo.step("clone", "git", "clone", "-q", server.as_uri(), "copy", cwd=repo.path.parent)
+    if not repo.wanted or "objects" in repo.wanted:
+        store = repo.path / ".git" / ("theta" if repo.is_theta else "lfs") / "objects"
+        count = sum(1 for path in store.rglob("*") if path.is_file())
+        repo.costs["objects"] = Cost(count, 0)
 
 
 AXES: dict[str, Callable[[Repo, int], None]] = {
     "files": grow_files, "models": grow_models, "tensors": grow_tensors,
-    "versions": grow_versions, "bytes": grow_bytes,
+    "experts": grow_experts, "versions": grow_versions, "bytes": grow_bytes,
 }  # fmt: skip
 
 
