@@ -31,6 +31,8 @@ from git_theta_ext.git.repository import Repository, git_hash, skips_smudge
 from git_theta_ext.manifest.model import HEAD_BYTES, HEADS, MAX_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest.text import Parser, has_conflict_markers, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.cluster.choice import executor_told
+from git_theta_ext.objects.executor import Executor
 from git_theta_ext.objects.reminders import remind
 from git_theta_ext.objects.store.where import store_of
 
@@ -75,7 +77,11 @@ class Commands:
 
     @cached_property
     def _blocks(self) -> Blocks:
-        return Blocks.open(self._repository)
+        return Blocks.open(self._repository, self._executor)
+
+    @cached_property
+    def _executor(self) -> Executor:
+        return executor_told(self._repository)
 
     @cached_property
     def _room(self) -> RoomAhead:
@@ -92,6 +98,8 @@ class Commands:
 
     def close(self) -> None:
         """Git is done, and its index is written: remember what it wrote, tell what it passed."""
+        if "_executor" in self.__dict__:
+            self._executor.close()
         if self._passed and not self._skips_smudge():
             _tell_of_manifests(list(self._passed))
         if self._staged:

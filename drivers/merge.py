@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from git_theta_ext.merge.conflicts.state import State, key_of, load, save
 from git_theta_ext.merge.decide.beside_adapter import scalings_ahead
 from git_theta_ext.merge.strategies.policy import Operation, policy_for
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.cluster.choice import executor_told
 
 _FAILED = 2
 _MARKER = 7
@@ -72,7 +74,14 @@ def _run(arguments: Sequence[str]) -> int:
 def _merge(files: Sequence[Path], path: str, nested: bool) -> tuple[Merged, bool]:
     """The merge, and whether the path is to stay in conflict though nothing is open in it."""
     repository = Repository.discover()
-    blocks = Blocks.open(repository)
+    with closing(executor_told(repository)) as executor:
+        return _merge_on(Blocks.open(repository, executor), repository, files, path, nested)
+
+
+def _merge_on(
+    blocks: Blocks, repository: Repository, files: Sequence[Path], path: str, nested: bool
+) -> tuple[Merged, bool]:
+    """As `_merge`, with the blocks, whose executor merges tensors."""
     texts = [file.read_bytes() for file in files]
     base, ours, theirs = (_parse(text, path, repository, blocks) for text in texts)
     if ours is None or theirs is None:

@@ -12,7 +12,9 @@ work trees do too. Every error is a `git_theta_ext.core.errors.ThetaError`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import closing
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +108,7 @@ def commit(
     message: str,
     parent: str = "HEAD",
     metadata: Mapping[str, str] | None = None,
+    executor: str | None = None,
     repository: Folder = None,
 ) -> str:
     """Commit tensors as a file, without a work tree; the commit's object id.
@@ -122,17 +125,24 @@ def commit(
         message: of the commit.
         parent: a branch or another revision.
         metadata: the file's `__metadata__`.
+        executor: where blocks are encoded: `dask://HOST:PORT` of the scheduler of a Dask cluster
+            that sees the same files, or `here`; by default as `theta.executor` in git config says.
         repository: a folder inside the repository.
 
     Raises:
         UsageError: a tensor cannot be stored, there is no such parent, or the path is not tracked.
         RepositoryError: the branch moved meanwhile, or there is no identity to commit with.
+        ClusterError: the cluster is not there, or cannot do the work.
     """
     from git_theta_ext.checkpoints import write
+    from git_theta_ext.objects.cluster import choice
 
-    return write.commit(
-        _repository(repository), tensors, path, message=message, parent=parent, metadata=metadata
-    )
+    here = _repository(repository)
+    chosen = choice.executor_at(here, choice.chosen(here, executor, os.environ))
+    with closing(chosen):
+        return write.commit(
+            here, tensors, path, message=message, parent=parent, metadata=metadata, executor=chosen
+        )
 
 
 def diff(old: str, new: str, path: str, *, repository: Folder = None) -> Comparison:

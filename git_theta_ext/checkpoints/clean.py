@@ -351,7 +351,10 @@ class Cleaner:
         for one in found:
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled
-            yield one if isinstance(one, Block) else self._noted(one, next(made), task)
+            if isinstance(one, Unstored):
+                yield self._noted(one, task.blocks.received(next(made)), task)
+            else:
+                yield one
 
     def _encoded(
         self,

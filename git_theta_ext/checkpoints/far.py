@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from git_theta_ext.checkpoints.unstored import Unstored, hash_of
+from git_theta_ext.core.errors import CorruptObjectError, StoreError
+from git_theta_ext.core.names import quote
+from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.values import raw_bytes
 from git_theta_ext.formats.base import Source
 from git_theta_ext.formats.layout.source import FileSource
+from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Block
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.executor import UnseenError
 
-_WORTH_SENDING = 1 << 20
+WORTH_SENDING = 1 << 20
 """A smaller file is worked on here: to send it takes as long."""
 
 
@@ -80,6 +85,77 @@ class StoreFrom:
             return unstored.store(blocks, unstored.read(source))
 
 
+@dataclass(frozen=True, slots=True)
+class BlockAt:
+    """A block of a file that is to be rebuilt: where it begins, and of which tensor it is."""
+
+    offset: int
+    name: str
+    spec: BlockSpec
+    block: Block
+
+
+@dataclass(frozen=True, slots=True)
+class PutInto:
+    """Work on a new file: rebuild a block, verified, and write it at its place.
+
+    `top` is the work tree's, and `path` the file's, which has a name that nobody could guess.
+    """
+
+    top: str
+    path: str
+
+    def __call__(self, blocks: Blocks, one: BlockAt) -> None:
+        """See `WorkTree.write_at`; errors as for `rebuilt`.
+
+        Raises:
+            UnseenError: there is no such file.
+            StoreError: it cannot be written.
+        """
+        data = rebuilt(blocks, one.name, one.spec, one.block)
+        try:
+            WorkTree(Path(self.top)).write_at(self.path, one.offset, data)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise UnseenError(os.path.join(self.top, self.path), "it is not there") from error
+            raise
+
+
+def rebuilt(blocks: Blocks, name: str, spec: BlockSpec, block: Block) -> memoryview:
+    """The bytes of a tensor's block, verified; an error names the tensor.
+
+    Args:
+        blocks: where its objects are.
+        name: the tensor's.
+        spec: what the block is.
+        block: how it is rebuilt.
+
+    Raises:
+        CorruptObjectError, MissingObjectError: see `Blocks.read`.
+    """
+    try:
+        return raw_bytes(blocks.read(spec, block))
+    except CorruptObjectError as error:
+        raise CorruptObjectError(f"{quote(name)}: {error.message}", hint=error.hint) from error
+
+
+def check_written(blocks: Blocks, source: FileSource, written: Sequence[BlockAt]) -> None:
+    """Have all blocks of a file read again that several machines have written.
+
+    Raises:
+        StoreError: one is not what was written.
+    """
+    places = ((one.offset, one.spec.nbytes) for one in written)
+    found = blocks.map(HashAt(FarFile.of(source)), places, lambda place: place[1])
+    for one, digest in zip(written, found, strict=True):
+        if digest != one.block.sha256:
+            raise StoreError(
+                f"{source.path}: {quote(one.name)} was written and reads otherwise: this file "
+                "system loses what several machines write to one file",
+                hint="write it from this machine alone: git theta pull --on here",
+            )
+
+
 def far_file(blocks: Blocks, source: Source, folders: Iterable[Path]) -> FarFile | None:
     """A file that other processes work on; None where it is to be worked on here.
 
@@ -88,7 +164,7 @@ def far_file(blocks: Blocks, source: Source, folders: Iterable[Path]) -> FarFile
         source: the file; a small one is not worth the way.
         folders: what these processes see; a copy in a folder of this machine they do not.
     """
-    if not blocks.executor.far or source.size < _WORTH_SENDING:
+    if not blocks.executor.far or source.size < WORTH_SENDING:
         return None
     if not isinstance(source, FileSource):
         return None

@@ -8,11 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from git_theta_ext.checkpoints.far import (
+    WORTH_SENDING,
+    BlockAt,
+    PutInto,
+    check_written,
+    rebuilt,
+)
 from git_theta_ext.checkpoints.memo import note
 from git_theta_ext.core import advice, files, limits
 from git_theta_ext.core.errors import (
-    CorruptObjectError,
     FormatError,
     ManifestError,
     StoreError,
@@ -21,19 +28,20 @@ from git_theta_ext.core.errors import (
 from git_theta_ext.core.names import quote
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
-from git_theta_ext.core.values import raw_bytes
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Literal
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.derived import Checksums
 from git_theta_ext.formats.layout.places import skeleton_length
 from git_theta_ext.formats.layout.skeleton import SpanRef
+from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git.repository import Repository, skips_smudge
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Block, Entry, Manifest, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room, check_together, check_work, claimed
+from git_theta_ext.objects.executor import HERE, Executor
 
 Write = Callable[[memoryview], object]
 """Takes the next bytes of the file."""
@@ -90,9 +98,9 @@ class Smudger:
         self._segments = structure.segments
         self._entries = _match(self._segments, manifest)
         tensors = {name: entry.tensor.nbytes for name, entry in self._entries.items()}
-        lengths = [skeleton_length(segment, tensors) for segment in self._segments]
-        self.size = sum(lengths)
-        self._checksums = Checksums(self._segments, lengths)
+        self._lengths = [skeleton_length(segment, tensors) for segment in self._segments]
+        self.size = sum(self._lengths)
+        self._checksums = Checksums(self._segments, self._lengths)
         if manifest.format == safetensors.NAME:
             self._check_header()
 
@@ -156,6 +164,55 @@ class Smudger:
                 self._checksums.feed(part.segment, data)
             write(data)
 
+    def write_into(self, tree: WorkTree, path: str) -> None:
+        """Write the file into a work tree, whole or not at all; where the executor is, if far.
+
+        Raises:
+            StoreError: it cannot be written, or not there; see `WorkTree`.
+            CorruptObjectError: an object is damaged; what was there is as it was.
+        """
+        if not self._blocks.executor.far or self.size < WORTH_SENDING:
+            with tree.replacing(path) as file:
+                self.write(file.write)
+            return
+        with tree.replacing_as(path) as (file, hidden):
+            self._write_far(file, tree.top, hidden)
+
+    def _write_far(self, file: BinaryIO, top: Path, hidden: str) -> None:
+        """Write what is no block, and have the blocks written by others, each at its place.
+
+        All blocks are read once more in the end: whether machines that write to one file at a time
+        leave what each has written, is for the file system to say.
+        """
+        places, offset = [], 0
+        for part in self._parts():
+            places.append((offset, part))
+            offset += part.nbytes or self._lengths[part.segment]
+        file.truncate(self.size)
+        for start, part in places:
+            if part.block is None and part.data:
+                file.seek(start)
+                file.write(part.data)
+        file.flush()
+        blocks = [
+            BlockAt(start, part.name, part.spec, part.block)
+            for start, part in places
+            if part.block is not None and part.spec is not None
+        ]
+        for _ in self._blocks.map(PutInto(str(top), hidden), blocks, lambda one: one.spec.nbytes):
+            pass
+        with FileSource(top / hidden) as source:
+            for start, part in places:
+                if (part.data or part.block) and self._checksums.covered(part.segment):
+                    self._checksums.feed(part.segment, source.read(start, part.nbytes))
+        for start, part in places:
+            if part.block is None and not part.data:
+                file.seek(start)
+                file.write(self._derived(part.segment))
+        file.flush()
+        with FileSource(top / hidden) as source:
+            check_written(self._blocks, source, blocks)
+
     def _parts(self) -> Iterator[_Part]:
         for number, segment in enumerate(self._segments):
             if isinstance(segment, Literal):
@@ -176,10 +233,7 @@ class Smudger:
 
     def _raw(self, name: str, spec: BlockSpec, block: Block) -> memoryview:
         """The bytes of a tensor's block; an error names the tensor."""
-        try:
-            return raw_bytes(self._blocks.read(spec, block))
-        except CorruptObjectError as error:
-            raise CorruptObjectError(f"{quote(name)}: {error.message}", hint=error.hint) from error
+        return rebuilt(self._blocks, name, spec, block)
 
     def _derived(self, number: int) -> bytes:
         """The value of a derived field; tensors after it are read ahead for their checksums."""
@@ -261,8 +315,7 @@ def write_version(repository: Repository, path: str, manifest: Manifest, blocks:
         return
     smudger = Smudger(manifest, blocks, path)
     smudger.check_room(path, (repository.top / path).parent)
-    with tree.replacing(path) as file:
-        smudger.write(file.write)
+    smudger.write_into(tree, path)
     note(repository, path, manifest)
 
 
@@ -291,6 +344,7 @@ def write_checkpoints(
     repository: Repository,
     paths: Sequence[str],
     report: Callable[[str, int], object] | None = None,
+    executor: Executor = HERE,
 ) -> list[str]:
     """Write the checkpoint wherever the work tree holds a manifest at one of `paths`.
 
@@ -300,6 +354,7 @@ def write_checkpoints(
         repository: with a work tree.
         paths: from the top of the work tree.
         report: called with each path, and its size in bytes, as it is done.
+        executor: rebuilds the blocks.
 
     Returns:
         The paths written.
@@ -314,7 +369,7 @@ def write_checkpoints(
             manifests[name] = parse_manifest(data)
         except ManifestError as error:
             raise ManifestError(f"{name}: {error.message}", hint=error.hint) from error
-    blocks = Blocks.open(repository)
+    blocks = Blocks.open(repository, executor)
     blocks.ensure(ref for manifest in manifests.values() for ref in manifest.objects())
     check_together({name: claimed(one) for name, one in manifests.items()}, repository.top)
     done: list[str] = []
@@ -323,8 +378,7 @@ def write_checkpoints(
         for name, manifest in manifests.items():
             smudger = Smudger(manifest, blocks, name)
             smudger.check_room(name, (repository.top / name).parent)
-            with tree.replacing(name) as file:
-                smudger.write(file.write)
+            smudger.write_into(tree, name)
             done.append(name)
             if report is not None:
                 report(name, smudger.size)

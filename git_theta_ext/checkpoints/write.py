@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import posixpath
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
@@ -20,15 +21,16 @@ from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import Predecessors
 from git_theta_ext.checkpoints.read import Checkpoint
+from git_theta_ext.core import files
 from git_theta_ext.core.arrays import dtype_of
-from git_theta_ext.core.errors import FormatError, UsageError
+from git_theta_ext.core.errors import FormatError, StoreError, UsageError
 from git_theta_ext.core.pytorch import from_torch, is_torch
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats import safetensors
-from git_theta_ext.formats.base import Crc32, Layout, Literal, SerializationId, Span
+from git_theta_ext.formats.base import Crc32, Layout, Literal, SerializationId, Source, Span
 from git_theta_ext.formats.layout.derived import Checksums
 from git_theta_ext.formats.layout.places import segment_length
-from git_theta_ext.formats.layout.source import check_range
+from git_theta_ext.formats.layout.source import FileSource, check_range
 from git_theta_ext.git import outputs
 from git_theta_ext.git.repository import IndexEntry, Repository
 from git_theta_ext.git.trees import (
@@ -42,6 +44,7 @@ from git_theta_ext.git.trees import (
 )
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room
+from git_theta_ext.objects.executor import HERE, Executor
 from git_theta_ext.objects.store.where import store_of
 
 Array = NDArray[Any]
@@ -186,6 +189,7 @@ def commit(
     message: str,
     parent: str = "HEAD",
     metadata: Mapping[str, str] | None = None,
+    executor: Executor = HERE,
 ) -> str:
     """Commit tensors as a file, without a work tree or an index: safetensors, or as it is called.
 
@@ -199,6 +203,8 @@ def commit(
         message: of the commit.
         parent: a branch or any revision.
         metadata: the file's `__metadata__`.
+        executor: hashes and encodes blocks; a far one from a file that is written for it meanwhile,
+            beside the store.
 
     Returns:
         The commit's object id.
@@ -211,12 +217,13 @@ def commit(
     if base is None:
         raise UsageError(f"there is no revision {parent!r} here")
     predecessors = _RevisionPredecessors(repository, base)
-    blocks = Blocks.open(repository)
+    blocks = Blocks.open(repository, executor)
     memo = Memo(store_of(repository).root / "memo")
     cleaner = Cleaner(blocks, predecessors, memo)
     container = container_of(path) or safetensors.NAME
     _check_metadata(metadata or {}, container)
-    manifest = cleaner.clean(path, ArraysSource(tensors, metadata or {}, container))
+    with _at_hand(ArraysSource(tensors, metadata or {}, container), blocks) as source:
+        manifest = cleaner.clean(path, source)
     memo.trim(store_of(repository).root / "objects")
     row = Row(file_mode_at(repository, base, path), store_blob(repository, manifest), path)
     with index_of(repository, base) as env:
@@ -228,6 +235,29 @@ def commit(
         reason = f"git-theta: {message.splitlines()[0] if message else 'commit'}"
         repository.git("update-ref", "-m", reason, branch, new, base)
     return new
+
+
+@contextmanager
+def _at_hand(arrays: ArraysSource, blocks: Blocks) -> Iterator[Source]:
+    """What is to be cleaned: arrays, or a file of them that other processes see.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    if not blocks.executor.far:
+        yield arrays
+        return
+    place = blocks.store.scratch("commit")
+    try:
+        with files.new_file(place) as file:
+            arrays.write(file)
+    except OSError as error:
+        raise StoreError(f"cannot write {place}: {error.strerror or error}") from error
+    try:
+        with FileSource(place) as source:
+            yield source
+    finally:
+        files.remove_quietly(place)
 
 
 def _check_metadata(metadata: Mapping[str, str], container: str) -> None:

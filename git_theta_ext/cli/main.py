@@ -24,7 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "uninstall": ("uninstall", "remove what install set up"),
     "track": ("track", "track checkpoints by pattern, or list the tracked patterns"),
     "untrack": ("untrack", "stop tracking a pattern"),
-    "add": ("add", "apply an adapter (LoRA, IA3, sparse) to a committed checkpoint"),
+    "add": ("add", "add checkpoints by a cluster, or apply an adapter to a committed one"),
     "status": ("status", "show the setup and the state of every tracked checkpoint"),
     "ls-files": ("ls_files", "list tracked checkpoints in the index or a revision"),
     "diff": ("diff", "show what changed in checkpoints, tensor by tensor"),

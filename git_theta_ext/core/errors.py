@@ -98,3 +98,9 @@ class ProtocolError(ThetaError):
     """Git, or whoever started a driver, sent something that the protocol does not allow."""
 
     exit_code = 12
+
+
+class ClusterError(ThetaError):
+    """The machines that the work was sent to are not there, or cannot do it."""
+
+    exit_code = 13

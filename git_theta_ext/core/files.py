@@ -168,6 +168,29 @@ def editing(path: StrPath) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | _NO_LINK | _BINARY), "r+b")
 
 
+def write_at(path: StrPath, offset: int, data: memoryview, folder: int | None = None) -> None:
+    """Write over a part of a new file that other machines write to, too; on disk afterwards.
+
+    It is not read: a network file system would send back all of a page of which it knows more than
+    what was written, and with it what another machine has changed meanwhile.
+
+    Args:
+        path: a file that is there, not a link.
+        offset: where the bytes go, from its beginning.
+        data: the bytes, one an item.
+        folder: a descriptor of the folder that `path` counts from.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    flags = os.O_WRONLY | _NO_LINK | _BINARY
+    with os.fdopen(os.open(path, flags, dir_fd=folder), "wb", buffering=0) as file:
+        file.seek(offset)
+        while data:
+            data = data[file.write(data) :]
+        os.fsync(file.fileno())
+
+
 def appending(
     path: StrPath, *, mode: int = 0o666, fresh: bool = False, follow: bool = False
 ) -> BinaryIO:

@@ -82,11 +82,26 @@ class WorkTree:
             StoreError: it cannot be written, or is refused: a folder on the way is a link, the name
                 is one of `.git`, leaves the work tree, or is another file's on this file system.
         """
-        with (
-            self._opened(path, make=make) as (folder, name),
-            files.replacing(name, kept=files.permissions(name, folder), folder=folder) as file,
-        ):
+        with self.replacing_as(path, make=make) as (file, _):
             yield file
+
+    @contextmanager
+    def replacing_as(self, path: str, *, make: bool = True) -> Iterator[tuple[BinaryIO, str]]:
+        """As `replacing`, with the path that the file has meanwhile: others may write to it too."""
+        with self._opened(path, make=make) as (folder, name):
+            hidden = files.temporary_name(name)
+            kept = files.permissions(name, folder)
+            with files.replacing(name, kept=kept, folder=folder, temporary=hidden) as file:
+                yield file, "/".join([*parts_of(path)[:-1], os.path.basename(hidden)])
+
+    def write_at(self, path: str, offset: int, data: memoryview) -> None:
+        """Write over a part of a new file of `replacing_as`; see `files.write_at`.
+
+        Raises:
+            StoreError: it is not there, cannot be written, or the way to it is refused.
+        """
+        with self._opened(path) as (folder, name):
+            files.write_at(name, offset, data, folder)
 
     def replace(self, path: str, content: bytes) -> None:
         """Write a file whole, or leave what is there as it is; errors as for `replacing`."""

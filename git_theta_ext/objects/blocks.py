@@ -141,6 +141,8 @@ class Blocks:
         Raises:
             ThetaError: the first failure, in the order of the items; see `Executor.map`.
         """
+        if self.executor.far:
+            self.store.share()  # others may write, whose objects are not to be taken for garbage
         return self.executor.map(self, work, items, cost, budget)
 
     @property

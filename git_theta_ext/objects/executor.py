@@ -35,6 +35,16 @@ class Executor(Protocol):
     def far(self) -> bool:
         """Whether it is done by other processes, which see the store and no memory of this one."""
 
+    def check(self) -> None:
+        """Find out whether it can do the work, before any is begun.
+
+        Raises:
+            ThetaError: it cannot.
+        """
+
+    def close(self) -> None:
+        """Let go of what was taken for the work; a second call does nothing."""
+
     def map(
         self,
         context: Context,
@@ -64,6 +74,12 @@ class Here:
     """The threads of this process."""
 
     far = False
+
+    def check(self) -> None:
+        """Always true."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def map(
         self,

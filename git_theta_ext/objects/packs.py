@@ -72,7 +72,7 @@ class Packing(Blocks):
         Raises:
             StoreError: a pack is full, and cannot be written.
         """
-        block = self._received(block)
+        block = self.received(block)
         for ref in block.objects():
             if ref.oid in self._waiting and ref.oid not in self._open:
                 self._open[ref.oid] = None
@@ -81,7 +81,7 @@ class Packing(Blocks):
                     self._close()
         return block
 
-    def _received(self, block: Block) -> Block:
+    def received(self, block: Block) -> Block:
         """A block whose small files wait here, wherever they were made."""
         if not any(isinstance(link, Carried) for link in block.chain):
             return block

@@ -138,7 +138,7 @@ def test_add(repo: Repo, lines: tuple[str, ...]) -> None:
     repo.write(f"{NAME}.index.json", str({"weight_map": shards}).replace("'", '"').encode())
     repo.commit()
     shutil.copytree(adapter(repo, lora()), repo.path / "out/checkpoint-500")
-    dry, add, commit, sharded = lines
+    dry, add, commit, sharded, by_cluster = lines
     do(repo, dry)
     assert repo.status() == ""
     do(repo, add)
@@ -147,6 +147,7 @@ def test_add(repo: Repo, lines: tuple[str, ...]) -> None:
     assert (repo.path / NAME).read_bytes() != safetensors(model())
     do(repo, sharded)
     assert repo.git("diff", "--cached", "--name-only").count("-of-") == 2
+    assert "no Dask scheduler" in do(repo, by_cluster, (13,), **{"node1:8786": "127.0.0.1:1"})
 
 
 @scene("commands/stats.md", *examples("commands/stats.md"))

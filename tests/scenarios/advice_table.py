@@ -53,6 +53,7 @@ RUN: dict[str, dict[str, str]] = {
         "{advice.OTHER_VERSION}, or add the whole file: git add FILE": "test_advice_objects.test_a_version_that_does_not_fit_together",
     },
     "git_theta_ext/cli/verbs/add.py": {
+        "git add FILE adds a checkpoint as it is": "test_cluster.test_where_the_work_cannot_be_done",
         "git add FILE && git commit, then try again": "test_advice_setup.test_an_update_of_what_is_not_committed",
         "{advice.TRACK_FIRST} && git commit, then try again": "test_advice_setup.test_an_update_of_what_is_stored_whole",
         "name all its shards: git theta add MODEL --update ADAPTER": "test_advice_setup.test_a_shard_is_not_the_model",
@@ -319,7 +320,11 @@ NAMED: dict[str, list[str]] = {
         "{self.left} open: git mergetool marks a whole file as merged, so nothing is written until all is settled; w again leaves, and keeps your choices for the next start",
     ],
     "git_theta_ext/cli/verbs/add.py": [
-        "Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage it. The store keeps the adapter's own factors. Checkpoints without an adapter are added by git add.",
+        "Add files as git add does, their blocks encoded by a cluster if --on or theta.executor names one. With --update: apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage it. The store keeps the adapter's own factors.",
+        "files and folders, as for git add; with --update one tracked checkpoint, committed and unchanged; of a sharded model, its index or a pattern of its shards",
+    ],
+    "git_theta_ext/cli/where.py": [
+        "where blocks are worked on: dask://HOST:PORT of the scheduler of a Dask cluster that sees the same files, or here (default: theta.executor in git config, else here)",
     ],
     "git_theta_ext/cli/verbs/allow.py": [
         "Show the command that .theta.toml names for git theta merge --tune, and let it run from now on. A command that changes must be allowed again.",
@@ -436,6 +441,8 @@ NAMED: dict[str, list[str]] = {
 """Module -> lines that name a command and suggest none."""
 
 NOT_RUN: dict[str, str] = {
+    "write it from this machine alone: git theta pull --on here": "needs a file system that loses what is written; the command itself runs in test_cluster",
+    "install git-theta-ext there, in the same versions as here (git theta version)": "is about another machine",
     "merge them one at a time: git theta merge BRANCH": "needs a Git older than 2.38; the command itself runs in test_what_stays_open_changes_nothing",
     "the model's shards are written too; to take them: git add {to_add(conflict)}": "the words of resolve, which test_merge_sharded runs; under git mergetool the same function makes them",
     "it cannot be merged into the weights: track its own folder beside the model, with git add": "a folder is added as any file is",

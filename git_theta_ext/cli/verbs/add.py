@@ -1,8 +1,12 @@
-"""`git theta add FILE --update ADAPTER`: the next version of a checkpoint, from an adapter."""
+"""`git theta add FILE --update ADAPTER`: the next version of a checkpoint, from an adapter.
+
+Without an adapter it is `git add`, whose filter does the work on blocks where `--on` says.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,17 +24,20 @@ from git_theta_ext.checkpoints.adapters.supply import (
     updated_tensors,
 )
 from git_theta_ext.checkpoints.smudge import write_version
+from git_theta_ext.cli import where
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core import advice
-from git_theta_ext.core.errors import ThetaError, UsageError
-from git_theta_ext.core.text import plural, printable, size, table, to_json
+from git_theta_ext.core.errors import RepositoryError, ThetaError, UsageError
+from git_theta_ext.core.text import from_program, plural, printable, size, table, to_json
 from git_theta_ext.git import installation
 from git_theta_ext.git.paths import advise, from_top
+from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.git.trees import Row, file_mode_at, stage, store_blob
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.cluster import choice
 from git_theta_ext.objects.store.store import Store
 
 
@@ -38,20 +45,21 @@ def add_parser(subparsers: Any) -> None:
     """Add the parser of `add`."""
     parser = subparsers.add_parser(
         "add",
-        help="apply an adapter (LoRA, IA3, sparse) to a committed checkpoint",
-        description="Apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to "
-        "the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage "
-        "it. The store keeps the adapter's own factors. Checkpoints without an adapter are added "
-        "by git add.",
+        help="add checkpoints by a cluster, or apply an adapter to a committed one",
+        description="Add files as git add does, their blocks encoded by a cluster if --on or "
+        "theta.executor names one. With --update: apply a LoRA or IA3 adapter of PEFT, trained "
+        "tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint "
+        "into the work tree, and stage it. The store keeps the adapter's own factors.",
     )
     parser.add_argument(
-        "file",
+        "files",
         metavar="FILE",
-        help="a tracked checkpoint, committed and unchanged; of a sharded model, its index or a "
-        "pattern of its shards",
+        nargs="+",
+        help="files and folders, as for git add; with --update one tracked checkpoint, committed "
+        "and unchanged; of a sharded model, its index or a pattern of its shards",
     )
     parser.add_argument(
-        "--update", required=True, metavar="ADAPTER",
+        "--update", metavar="ADAPTER",
         help="a folder that PEFT wrote, its adapter_model.safetensors, or a file of indices and "
         "values",
     )  # fmt: skip
@@ -66,6 +74,7 @@ def add_parser(subparsers: Any) -> None:
         help="show what every tensor would take in the store; change nothing",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    where.add_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -74,9 +83,38 @@ Files = dict[str, Manifest]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Apply, stage and say what it costs."""
+    """Add, or apply an adapter."""
     repository = Repository.discover()
-    path = from_top(repository, args.file)
+    if args.update is None:
+        return _add(repository, args)
+    if len(args.files) > 1:
+        raise UsageError("--update changes one checkpoint at a time; of a sharded model its index")
+    if args.on is not None and args.on != choice.NEAR:
+        raise UsageError("an adapter is applied on this machine: leave out --on")
+    return _update(repository, args)
+
+
+def _add(repository: Repository, args: argparse.Namespace) -> int:
+    """Have Git add files; its filter is told where the work on blocks is done."""
+    given = {"--type": args.type, "--config": args.config, "--dry-run": args.dry_run,
+             "--json": args.json}  # fmt: skip
+    for option, value in given.items():
+        if value:
+            raise UsageError(
+                f"{option} is about an adapter, and none is given",
+                hint="git add FILE   adds a checkpoint as it is",
+            )
+    installation.require(repository)
+    with where.executor(repository, args):
+        status, output, errors = run_program(["git", "add", "--", *args.files], repository.cwd)
+    for stream, data in ((sys.stdout, output), (sys.stderr, errors)):
+        stream.write(from_program(data))
+    return RepositoryError.exit_code if status else 0
+
+
+def _update(repository: Repository, args: argparse.Namespace) -> int:
+    """Apply, stage and say what it costs."""
+    path = from_top(repository, args.files[0])
     files = _committed(repository, path)
     if not args.dry_run:
         installation.require(repository)

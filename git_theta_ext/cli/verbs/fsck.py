@@ -9,7 +9,7 @@ from typing import Any
 
 from git_theta_ext.checkpoints import fsck
 from git_theta_ext.checkpoints.fsck import Finding
-from git_theta_ext.cli import transfers
+from git_theta_ext.cli import transfers, where
 from git_theta_ext.core.errors import CorruptObjectError, ManifestError, MissingObjectError
 from git_theta_ext.core.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.git.repository import Repository
@@ -35,6 +35,7 @@ def add_parser(subparsers: Any) -> None:
         "--resume", action="store_true", help="go on where an interrupted check stopped"
     )
     parser.add_argument("--remote", metavar="NAME", help="also ask this remote what it lacks")
+    where.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -43,13 +44,14 @@ def run(args: argparse.Namespace) -> int:
     """Check, repair if asked to, and print; the exit code of the worst thing that is left."""
     repository = Repository.discover()
     revisions = transfers.commits(repository, args.revisions, every=False)
-    report = fsck.check(repository, revisions, resume=args.resume)
-    fixed: list[str] = []
-    if args.repair and report.findings:
-        objects = reachable.reachable_objects(repository, revisions)
-        fixed = fsck.repair(repository, report, objects)
-        # What the repaired objects decode to has not been looked at yet.
-        report = fsck.check(repository, revisions) if fixed else report
+    with where.executor(repository, args) as executor:
+        report = fsck.check(repository, revisions, resume=args.resume, executor=executor)
+        fixed: list[str] = []
+        if args.repair and report.findings:
+            objects = reachable.reachable_objects(repository, revisions)
+            fixed = fsck.repair(repository, report, objects)
+            # What the repaired objects decode to has not been looked at yet.
+            report = fsck.check(repository, revisions, executor=executor) if fixed else report
     endpoint = presence.endpoint_of(repository, args.remote) if args.remote else None
     lacking = _lacking(repository, endpoint, revisions) if endpoint else []
     code = _code(report.findings) or (MissingObjectError.exit_code if lacking else 0)
@@ -86,8 +88,8 @@ def _lacking(repository: Repository, endpoint: Endpoint, revisions: list[str]) -
 
 
 def _line(finding: Finding) -> str:
-    where = f" {printable(finding.tensor)}:" if finding.tensor else ""
-    subject = f"{finding.kind} {finding.oid}:{where}"
+    tensor = f" {printable(finding.tensor)}:" if finding.tensor else ""
+    subject = f"{finding.kind} {finding.oid}:{tensor}"
     return f"{subject} {paragraph(finding.message)}"
 
 

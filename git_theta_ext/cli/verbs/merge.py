@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
+from git_theta_ext.cli import where
 from git_theta_ext.cli.choices import add_options, choice_of
 from git_theta_ext.cli.verbs import merge_several
 from git_theta_ext.cli.verbs.allow import shown
@@ -48,6 +49,7 @@ from git_theta_ext.merge.decide.scaling import GROWS
 from git_theta_ext.merge.strategies import policy
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.executor import Executor
 
 _FROM_FILE = ""
 """What `--tune` without a command stands for."""
@@ -83,6 +85,7 @@ def add_parser(subparsers: Any) -> None:
         "--no-commit", action="store_true", help="merge, but stop before the commit"
     )
     parser.add_argument("-m", "--message", metavar="TEXT", help="the message of the merge commit")
+    where.add_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -90,9 +93,16 @@ def run(args: argparse.Namespace) -> int:
     """Merge, plan or tune."""
     repository = Repository.discover()
     choice = choice_of(args)
-    if not args.plan:
-        installation.require(repository, "filter.theta.process", "merge.theta.driver")
-        _require_nothing_under_way(repository)
+    if args.plan:
+        return _merge_with(repository, args, choice)
+    installation.require(repository, "filter.theta.process", "merge.theta.driver")
+    _require_nothing_under_way(repository)
+    with where.executor(repository, args) as args.executor:
+        return _merge_with(repository, args, choice)
+
+
+def _merge_with(repository: Repository, args: argparse.Namespace, choice: Choice | None) -> int:
+    """Merge, plan or tune; `args.executor` does the work on blocks of what is merged here."""
     branches = Branches.find(repository, args.others) if len(args.others) > 1 else None
     if branches is not None and len(branches.commits) < 3 and "HEAD" in branches.names:
         # Of several names one branch is left that HEAD does not contain, if any: Git's own merge.
@@ -142,7 +152,7 @@ def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | No
         message = ["--no-commit", *message]
     status, output, errors = _git(repository, "merge", *message, "--", args.other)
     _pass_on(output, errors)
-    if status and _settle_grown(repository):
+    if status and _settle_grown(repository, args.executor):
         if args.no_commit:
             return 0
         status, output, errors = _git(repository, "commit", "--no-edit", "--cleanup=strip")
@@ -152,7 +162,7 @@ def _merge(repository: Repository, args: argparse.Namespace, choice: Choice | No
     return _code(repository, status)
 
 
-def _settle_grown(repository: Repository) -> bool:
+def _settle_grown(repository: Repository, executor: Executor) -> bool:
     """Settle what is open only because the driver may not write an adapter's configuration.
 
     Returns:
@@ -166,7 +176,7 @@ def _settle_grown(repository: Repository) -> bool:
             continue  # no checkpoint, or deleted on one side: the merge has said so
         if not any(GROWS in reason for reason in conflict.state.open.values()):
             continue
-        merged = conflict.finish(Blocks.open(repository))
+        merged = conflict.finish(Blocks.open(repository, executor))
         for line in notes(merged):
             print(f"{printable(path)}: {line}")
         if not merged.open:
@@ -214,7 +224,7 @@ def _merge_models(
     if not is_merging(repository):
         _pass_on(output, errors)
         return _code(repository, status)
-    blocks = Blocks.open(repository)
+    blocks = Blocks.open(repository, args.executor)
     left = 0
     for pattern in models:
         chosen = chosen_policy(repository, pattern, choice, os.environ)

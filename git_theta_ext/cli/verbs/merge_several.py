@@ -52,14 +52,15 @@ def merge(
 
     Args:
         repository: one with a work tree.
-        args: `message` and `no_commit` of the command line.
+        args: `message` and `no_commit` of the command line, and the executor.
         branches: the commits to merge.
         choice: the strategy for all tensors; None: what is configured for each checkpoint.
     """
     if choice is not None:
         check_weights(choice, len(branches.commits))
     chosen = policies(repository, choice, os.environ)
-    tree, results = merge_branches(repository, branches, chosen, Blocks.open(repository))
+    blocks = Blocks.open(repository, args.executor)
+    tree, results = merge_branches(repository, branches, chosen, blocks)
     for one in results:
         for line in notes(one.merged):
             print(f"{printable(one.group.path)}: {line}")

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from git_theta_ext.cli import transfers
+from git_theta_ext.cli import transfers, where
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import all_here, plural, printable, size, to_json
@@ -29,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
         "words", nargs="*", metavar="[REMOTE] [PATH]",
         help="a remote (default: the branch's, the only one, or origin) and files or folders",
     )  # fmt: skip
+    where.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -51,14 +52,17 @@ def run(args: argparse.Namespace) -> int:
     if manifests_in_work_tree(repository, [entry.path for entry in entries]):
         # The index is told of what is written; without the filter it would take the files whole.
         installation.require(repository)
-    objects = transport.objects_in(
-        repository, [entry.oid for entry in entries], (), transfers.warn_of_damage
-    )
-    missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
-    total = sum(item.size for item in missing)
-    with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
-        places = transport.fetch(repository, missing, remote=remote, progress=progress)
-    written = write_checkpoints(repository, [entry.path for entry in entries])
+    with where.executor(repository, args) as executor:
+        objects = transport.objects_in(
+            repository, [entry.oid for entry in entries], (), transfers.warn_of_damage
+        )
+        missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
+        total = sum(item.size for item in missing)
+        with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
+            places = transport.fetch(repository, missing, remote=remote, progress=progress)
+        written = write_checkpoints(
+            repository, [entry.path for entry in entries], executor=executor
+        )
     if args.json:
         print(
             to_json(

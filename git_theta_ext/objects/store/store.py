@@ -15,11 +15,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import stat
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -72,6 +73,21 @@ class Store:
         self._lock = threading.Lock()
         self._shared: Lock | None = None
         self._known_private = False
+        self.tell: Callable[[str], object] = _tell
+        """Says what an object turned out to be."""
+
+    def scratch(self, purpose: str) -> Path:
+        """A name for a file that is gone again when a command ends, and that other processes see.
+
+        Raises:
+            StoreError: its folder cannot be made, or a link stands in its place.
+        """
+        folder = self.root / "tmp"
+        try:
+            self._make_folder(os.fspath(folder))
+        except OSError as error:
+            raise StoreError(_explain(error, self.root)) from error
+        return folder / f"{purpose}-{os.getpid()}-{secrets.token_hex(8)}"
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -219,7 +235,9 @@ class Store:
         """Have a wrong object found no more."""
         if not path.is_relative_to(self.root):
             self._wrong.add(os.fspath(path))
-            _tell(f"{path} is damaged: its bytes are not those that its name promises; passed over")
+            self.tell(
+                f"{path} is damaged: its bytes are not those that its name promises; passed over"
+            )
             return
         aside = self.root / "damaged" / oid
         try:
@@ -230,9 +248,9 @@ class Store:
                 return
         except OSError as error:
             self._wrong.add(os.fspath(path))
-            _tell(f"{path} is damaged, and cannot be moved away: {error.strerror or error}")
+            self.tell(f"{path} is damaged, and cannot be moved away: {error.strerror or error}")
         else:
-            _tell(f"object {oid} was damaged: its bytes are not its name's; moved to {aside}")
+            self.tell(f"object {oid} was damaged: its bytes are not its name's; moved to {aside}")
 
     @property
     def _private(self) -> bool:

@@ -27,8 +27,10 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks, Fetch
+from git_theta_ext.objects.executor import HERE
 from git_theta_ext.objects.store.store import Store
 from tests.scenarios.checkpoints import NAME, Tensors, changed, safetensors
+from tests.scenarios.executors import Posted
 from tests.scenarios.objects import damage
 
 RANDOM = np.random.default_rng(5)
@@ -359,3 +361,34 @@ class TestRemembered:
         manifest = self.remember(store, path)
         store.remove(next(parse_manifest(manifest).objects()).oid)
         assert self.answer(store, path) is None
+
+
+OPAQUE = np.random.default_rng(8).bytes(1_500_000)
+LARGE = {f"l.{n}": RANDOM.normal(0, 0.02, (300, 300)).astype(np.float32) for n in range(4)}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        (safetensors(LARGE), safetensors({**LARGE, "l.1": changed(LARGE["l.1"])})),
+        (safetensors(LARGE), safetensors({f"m.{n}": changed(LARGE[n]) for n in LARGE})),
+        (OPAQUE, OPAQUE[:700_000] + b"in between" + OPAQUE[700_000:]),
+    ],
+    ids=["changed", "renamed", "opaque"],
+)
+def test_other_processes_make_the_same(tmp_path: Path, files: tuple[bytes, bytes]) -> None:
+    """Of all versions, with what was found stored, remembered, or like another tensor."""
+    found = []
+    for executor in (HERE, posted := Posted()):
+        store = Store(tmp_path / str(executor.far))
+        blocks, before = Blocks(store, executor=executor), list[bytes]()
+        for data in (*files, files[1]):
+            path = store.root / "file"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+            made = Cleaner(blocks, Committed(*before), Memo(store.root / "memo"))
+            with FileSource(path) as source:
+                before = [made.clean(NAME, source)]
+            found.append((executor.far, before, sorted(store.oids())))
+    assert [one[1:] for one in found if one[0]] == [one[1:] for one in found if not one[0]]
+    assert max(posted.lengths) < 4000
