@@ -14,7 +14,7 @@ import numpy as np
 
 from git_theta_ext.core.tensors import DTYPES, TensorInfo, cut
 from git_theta_ext.objects.cluster.client import BATCH_BYTES
-from git_theta_ext.objects.packs import SMALL_BYTES
+from git_theta_ext.objects.storing import PACK_BELOW
 
 GB = 1e9
 CORES, MACHINES = 16, 16
@@ -71,7 +71,7 @@ class Model:
         self.nbytes = sum(one.nbytes for one in self.tensors)
         sizes = [spec.nbytes for one in self.tensors for spec in cut(one)]
         self.blocks = len(sizes)
-        large = [size for size in sizes if size > SMALL_BYTES]
+        large = [size for size in sizes if size > PACK_BELOW]
         self.large, self.block = len(large), max(set(large), key=large.count)
 
 

@@ -257,8 +257,20 @@ class Predecessors:
     def _by_tensors(self) -> TensorIndex:
         """Committed manifests by which tensors they have; of equals, the last path's."""
         paths = sorted(self._index, key=natural_key, reverse=True)
-        oids = list(dict.fromkeys(oid for path in paths for oid in self.committed(path)))
-        return TensorIndex(self._texts(oids))
+        oids = [*(oid for path in paths for oid in self.committed(path)), *self._gone]
+        return TensorIndex(self._texts(list(dict.fromkeys(oids))))
+
+    @property
+    def _gone(self) -> list[str]:
+        """The blobs of paths that HEAD has and the index does not: what is new may be one, moved.
+
+        A renamed file that was removed under its old name first is an update all the same.
+        """
+        if not self._heads:
+            return []
+        there = self._trees[self._heads[0]]
+        gone = sorted((path for path in there if path not in self._index), key=natural_key)
+        return [there[path] for path in reversed(gone)]
 
     def known_block(self, key: Key) -> Block | None:
         """A block of any tracked checkpoint, by hash and dtype; thread-safe."""

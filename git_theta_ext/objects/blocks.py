@@ -39,6 +39,7 @@ from git_theta_ext.manifest.model import (
 from git_theta_ext.objects.executor import HERE, Executor, Item, Result
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
+from git_theta_ext.objects.storing import Chosen, Storing, chosen
 from git_theta_ext.objects.work import Ledger, Work, needs_settings, of_chain
 from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.chain import before, decode_chain
@@ -90,8 +91,8 @@ class Blocks:
         """
         self.store = store
         self.executor = executor
-        self.merge_storage = "recipe"
-        """How merged blocks are stored: as their `recipe`, where that can be, or as `values`."""
+        self.chosen = Chosen()
+        """How blocks are stored, as far as users choose."""
         self._fetch = fetch
         self._ledger = Ledger()
         self._bounded = True
@@ -106,22 +107,8 @@ class Blocks:
             transport.fetch(repository, objects)
 
         blocks = cls(store_of(repository), fetch, executor)
-        blocks.merge_storage = repository.setting("theta.mergeStorage", "recipe") or ""
+        blocks.chosen = Chosen(lambda: chosen(repository))
         return blocks
-
-    @property
-    def merges_by_recipe(self) -> bool:
-        """Whether a merged block may be stored as what it was merged from.
-
-        Raises:
-            UsageError: the setting is neither word.
-        """
-        if self.merge_storage not in ("recipe", "values"):
-            raise UsageError(
-                f"theta.mergeStorage is {self.merge_storage!r}: it is recipe or values",
-                hint="git config theta.mergeStorage recipe",
-            )
-        return self.merge_storage == "recipe"
 
     def map(
         self,
@@ -170,7 +157,7 @@ class Blocks:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process finds the same store by its path; it fetches nothing."""
-        return _reopened, (self.store.roots, self._bounded, self.merge_storage)
+        return _reopened, (self.store.roots, self._bounded, self.chosen.storing)
 
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         """Have all these objects in the store; what is missing is fetched in one batch.
@@ -596,7 +583,7 @@ class _Rehearsal(Blocks):
 
     def __init__(self, real: Blocks, scratch: Store) -> None:
         super().__init__(scratch)
-        self.merge_storage = real.merge_storage
+        self.chosen = real.chosen
         self._real = real
 
     def passing_on(self) -> Blocks:
@@ -622,13 +609,13 @@ class _Rehearsal(Blocks):
 
 
 @functools.lru_cache(maxsize=16)
-def _reopened(roots: tuple[Path, ...], bounded: bool, merge_storage: str) -> Blocks:
+def _reopened(roots: tuple[Path, ...], bounded: bool, storing: Storing) -> Blocks:
     """Blocks that came from another process; all that comes from there shares one store.
 
     What this process has hashed it remembers for itself: others append to their own memory.
     """
     blocks = Blocks(_store_at(roots))
-    blocks.merge_storage = merge_storage
+    blocks.chosen = Chosen(lambda: storing)
     return blocks if bounded else blocks.passing_on()
 
 

@@ -22,8 +22,6 @@ from git_theta_ext.objects.work import Work
 from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.parameter_file import build, parse
 
-SMALL_BYTES = 256 << 10
-"""Parameter files below this length share objects; `benchmarks/growth.py tensors` measures it."""
 PACK_BYTES = 4 << 20
 """A pack is full when its parts have this length together: what a fetch of one tensor may bring."""
 PACK_PARTS = 4096
@@ -46,7 +44,7 @@ class Packing(Blocks):
         `carries`: what is small goes back to another process, which puts it into its packs.
         """
         super().__init__(blocks.store, executor=blocks.executor)
-        self.merge_storage = blocks.merge_storage
+        self.chosen = blocks.chosen
         self._carries = carries
         self._blocks = blocks
         self._bounded = blocks.is_bounded
@@ -163,7 +161,7 @@ class Packing(Blocks):
                 del self._waiting[name]
 
     def _put(self, encoded: Encoded) -> UpdateRef:
-        if encoded.nbytes >= SMALL_BYTES:
+        if encoded.nbytes >= self.chosen.storing.pack_below:
             return super()._put(encoded)
         data = b"".join(encoded.pieces)
         oid = hashlib.sha256(data).hexdigest()

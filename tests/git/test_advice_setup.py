@@ -316,4 +316,4 @@ def test_a_damaged_checkpoint_is_written_again(repo: Repo) -> None:
     said = repo.run("git", "add", LAST).stderr.decode()
     repo.write(LAST, content)
     do(repo, next(one for one in advised(said) if one == "git add FILE"), FILE=f'"{LAST}"')
-    assert b"safetensors" in repo.blob(f":{LAST}").splitlines()[1]
+    assert b"\nformat safetensors\n" in repo.blob(f":{LAST}")

@@ -56,6 +56,7 @@ def test_waits_do_not_grow_with_the_number_of_tensors(
     counts: dict[str, list[int]] = {}
     for count in SIZES:
         repo = new_repo(f"repo-{count}")
+        repo.git("config", "theta.packBelow", "0")
         server = tmp_path / f"server-{count}.git"
         repo.git("init", "-q", "--bare", str(server))
         repo.git("remote", "add", "origin", str(server))

@@ -181,6 +181,7 @@ def test_a_bare_clone_without_objects(new_repo: Callable[..., Repo], tmp_path: P
 
 def test_a_bare_repository_that_is_a_remote_by_its_path(repo: Repo, tmp_path: Path) -> None:
     """Its objects are where git-lfs keeps them, and reading finds them there."""
+    repo.git("config", "theta.packBelow", "0")
     repo.write(NAME, version(1))
     repo.commit()
     host = Repo(tmp_path / "host.git")

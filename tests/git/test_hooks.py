@@ -455,7 +455,7 @@ def test_skip_smudge_holds_in_the_hooks(repo: Repo, how: str) -> None:
     (repo.path / NAME).unlink()
     repo.git("checkout", "--", NAME, env=env)
     repo.git("checkout", "-q", "-b", "other", env=env)
-    assert (repo.path / NAME).read_bytes().startswith(b"git-theta manifest v1\n")
+    assert (repo.path / NAME).read_bytes().startswith(b"git-theta manifest v2\n")
     repo.git("config", "theta.skipSmudge", "false")
     repo.git("checkout", "-q", "main")
     assert not (repo.path / NAME).read_bytes().startswith(b"git-theta")

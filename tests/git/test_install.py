@@ -213,7 +213,7 @@ def test_a_package_on_pythonpath_is_found_without_it(
     plain.write(".gitattributes", b"*.safetensors filter=theta diff=theta merge=theta -text\n")
     plain.write("m.safetensors", safetensors(model()))
     plain.git("add", "m.safetensors", env={"PYTHONPATH": ""})
-    assert plain.blob(":m.safetensors").startswith(b"git-theta manifest v1\n")
+    assert plain.blob(":m.safetensors").startswith(b"git-theta manifest v2\n")
     hook = (plain.path / ".git/hooks/pre-push").read_text()
     assert str(library) in hook
     plain.git("init", "-q", "--bare", str(tmp_path / "remote.git"))
@@ -242,7 +242,7 @@ def test_a_package_in_the_user_site_is_found_wherever_that_is_later(
     plain.write(f"{inside}/x.pth", b"import os; open('ran', 'w').close()\n")
     plain.write("m.safetensors", safetensors(model()))
     plain.git("add", "m.safetensors", env={"PYTHONUSERBASE": "evil"})
-    assert plain.blob(":m.safetensors").startswith(b"git-theta manifest v1\n")
+    assert plain.blob(":m.safetensors").startswith(b"git-theta manifest v2\n")
     assert not (plain.path / "ran").exists()
 
 
@@ -317,7 +317,7 @@ def test_nothing_of_the_work_tree_is_imported(repo: Repo) -> None:
     repo.write("drivers/__init__.py", trap.encode())
     repo.write("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      ")
     repo.git("add", "model.safetensors")
-    assert repo.blob(":model.safetensors").startswith(b"git-theta manifest v1\n")
+    assert repo.blob(":model.safetensors").startswith(b"git-theta manifest v2\n")
     os.unlink(repo.path / "model.safetensors")
     repo.git("checkout", "--", "model.safetensors")
     assert not (repo.path / "executed").exists()

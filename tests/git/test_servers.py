@@ -51,10 +51,12 @@ def versions(count: int) -> list[bytes]:
     return found
 
 
-def publish(host: Site, team: str, contents: list[bytes]) -> Client:
+def publish(host: Site, team: str, contents: list[bytes], **settings: str) -> Client:
     """A repository at the host with a commit for each content, and the clone it came from."""
     host.create(f"{team}/model")
     local = host.start(f"{team}-first", f"{team}/model")
+    for name, value in settings.items():
+        local.git("config", f"theta.{name}", value)
     for content in contents:
         local.write(NAME, content)
         local.commit()
@@ -221,7 +223,7 @@ def test_more_objects_than_a_batch_may_name(host: Site, team: str) -> None:
         f"layer.{number}": random.normal(0, 1, 32).astype(np.float32)
         for number in range(BATCH_LIMIT + 30)
     }
-    local = publish(host, team, [safetensors(tensors)])
+    local = publish(host, team, [safetensors(tensors)], packBelow="0")
     assert len(local.oids(f"HEAD:{NAME}")) > BATCH_LIMIT
     assert host.unbacked(f"{team}/model") == {}
     assert content(host.clone(f"{team}-second", f"{team}/model")) == safetensors(tensors)

@@ -486,7 +486,7 @@ def test_manifests_are_found_by_content_not_by_name(make: Make) -> None:
     repo = Repo(here.top)
     manifest = b"git-theta manifest v1\nformat opaque\n"
     repo.write("deep/model.any", manifest)
-    repo.write("other", b"git-theta manifest v2\n")
+    repo.write("other", b"git-theta manifesto\n")
     repo.write("large", b"\0" * 100_000)
     first = repo.commit("one")
     repo.write("second", manifest + b"x")

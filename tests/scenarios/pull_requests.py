@@ -99,7 +99,8 @@ def github() -> Iterator[GitHub]:
 
 @pytest.fixture
 def pull(repo: Repo, github: GitHub) -> Repo:
-    """A branch that changes one tensor, all objects being on the server."""
+    """A branch that changes one tensor, all objects being on the server; each tensor is one."""
+    repo.git("config", "theta.packBelow", "0")
     tensors = model()
     repo.write(NAME, safetensors(tensors))
     repo.commit("base")

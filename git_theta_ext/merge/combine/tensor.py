@@ -248,7 +248,7 @@ class Versions:
         for block in part.same:
             if block.sha256 == digest:
                 return block
-        if template is not None and part.same and self._blocks.merges_by_recipe:
+        if template is not None and part.same and self._blocks.chosen.storing.merges == "recipe":
             merging = Merging(
                 part.spec, self.names, part.base, part.same, read.base, read.sides, part.start
             )

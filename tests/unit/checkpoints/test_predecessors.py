@@ -62,6 +62,9 @@ class InMemory(Repository):
     def blob_at(self, revision: str, path: str) -> str | None:
         return self.heads[revision].get(path)
 
+    def blobs_at(self, revision: str) -> dict[str, str]:
+        return dict(self.heads.get(revision, {}))
+
     def blob_size(self, oid: str) -> int:
         return len(self.contents[oid])
 

@@ -16,6 +16,7 @@ from git_theta_ext.merge.decide.decisions import Decision
 from git_theta_ext.merge.strategies.policy import parse_choice
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.storing import Chosen, Storing
 
 INFO = TensorInfo("w", DTYPES["F32"], (300, 1000))
 RANDOM = np.random.default_rng(8)
@@ -73,7 +74,7 @@ def test_what_is_read_is_what_was_computed(blocks: Blocks, choice: str, count: i
     decision = by(choice)
     found = {}
     for storage in ("values", "recipe"):
-        blocks.merge_storage = storage
+        blocks.chosen = Chosen(lambda merges=storage: Storing(merges))
         before = set(blocks.store.oids())
         versions = Versions(INFO, base, sides, blocks)
         done = merge_tensor(decision, versions, several=count > 2)

@@ -23,8 +23,9 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.cluster.choice import address_of
 from git_theta_ext.objects.cluster.worker import Token, versions
 from git_theta_ext.objects.executor import HERE, Executor, UnseenError
-from git_theta_ext.objects.packs import SMALL_BYTES, Packing
+from git_theta_ext.objects.packs import Packing
 from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.storing import PACK_BELOW
 from tests.scenarios.checkpoints import changed, safetensors
 from tests.scenarios.executors import Posted
 from tests.scenarios.merged import manifest
@@ -57,7 +58,7 @@ def test_small_parameter_files_come_back_and_large_ones_are_stored(tmp_path: Pat
             assert packing.read(FLOATS, block).tobytes() == data
     assert found["near"] == found["far"]
     blocks, stored = found["far"]
-    small = {ref.oid for block in blocks for ref in block.objects() if ref.size < SMALL_BYTES}
+    small = {ref.oid for block in blocks for ref in block.objects() if ref.size < PACK_BELOW}
     assert len(small) == 1
     assert len(stored) == 3
     assert not small & set(stored)
