@@ -1,12 +1,13 @@
-"""Runs the filter or `git theta` and counts what it does: `counted.py FILE filter|theta ...`.
+"""Runs what Git starts, or `git theta`, and counts what it does: `counted.py FILE KIND ...`.
 
-Started by Git in place of the filter, so nothing of the tests is imported here. A line of JSON is
-added to FILE at the end.
+KIND is `theta`, `filter`, `merge` or `pre_push`. Git starts it in place of these, so nothing of the
+tests is imported here. A line of JSON is added to FILE at the end.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 import subprocess
@@ -49,13 +50,12 @@ def main() -> int:
     count(names, "natural_key", "keys of names")
     count(memo.Memo, "put", "answers kept")
     try:
-        if kind == "filter":
-            from git_theta_ext.drivers.filter import main as run
+        if kind == "theta":
+            from git_theta_ext.cli.main import main as theta
 
-            return run()
-        from git_theta_ext.cli.main import main as theta
-
-        return theta(arguments)
+            return theta(arguments)
+        sys.argv[1:] = arguments
+        return int(importlib.import_module(f"git_theta_ext.drivers.{kind}").main())
     finally:
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(counts) + "\n")
