@@ -88,10 +88,10 @@ def _runner(cwd: Path) -> Any:
 def _gitpython() -> Any:
     """GitPython, which takes 0.1 s to import: so only once a command is really run.
 
-    It starts a git of its own choice as it is imported, unless it is told of one.
+    It starts a git of its own choice twice as it is imported. Told of one that is not there it does
+    not; each command of ours names the git that it means.
     """
-    told = {"GIT_PYTHON_GIT_EXECUTABLE": find_program("git") or os.devnull,
-            "GIT_PYTHON_REFRESH": "quiet"}  # fmt: skip
+    told = {"GIT_PYTHON_GIT_EXECUTABLE": os.devnull, "GIT_PYTHON_REFRESH": "quiet"}
     with _importing:
         before = {name: os.environ.get(name) for name in told}
         os.environ.update(told)

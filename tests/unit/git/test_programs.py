@@ -102,3 +102,15 @@ def test_nobody_else_looks_for_programs() -> None:
     banned |= {f"os.spawn{kind}" for kind in ("lp", "lpe", "vp", "vpe")}
     banned |= {f"subprocess.{name}" for name in ("run", "Popen", "call", "check_output")}
     assert [f"{path.relative_to(ROOT)}: {call}" for path, call in calls() if call in banned] == []
+
+
+def test_gitpython_starts_nothing_as_it_is_imported(tmp_path: Path) -> None:
+    """It asks for versions of git, which takes milliseconds in every filter."""
+    program(tmp_path / "git")
+    code = "from git_theta_ext.git import process; print(process._gitpython().Git.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("Git\n", "")
+    assert not (tmp_path / "ran").exists()
