@@ -16,7 +16,7 @@ from typing import IO
 from git_theta_ext import formats
 from git_theta_ext.checkpoints.clean import Cancelled, Cleaner
 from git_theta_ext.checkpoints.memo import Memo
-from git_theta_ext.checkpoints.predecessors import Predecessors
+from git_theta_ext.checkpoints.predecessors import Predecessors, Unlike
 from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import ChangedWhileReadError, FormatError, ProtocolError, ThetaError
@@ -43,6 +43,8 @@ _SMALL_BYTES = 1 << 20
 _IN_MEMORY_BYTES = 8 << 20
 _OPAQUE = tuple(head + b"format opaque\n" for head in HEADS.values())
 """How the manifest of a file of no known container begins."""
+_UNLIKE = b"git-theta: the file is not what the index names (git status asks for no more)\n"
+"""What `git status` is answered of a checkpoint that has changed; it keeps nothing of it."""
 _WAY_BACK = (
     "Git may have removed files of the work tree: git status   lists them; to have them again,\n"
     "        once the cause is mended: git restore FILE   (after git clone: git checkout -f)"
@@ -93,7 +95,9 @@ class Commands:
 
     @cached_property
     def _cleaner(self) -> Cleaner:
-        predecessors = Predecessors(self._repository, self._written, self._parser)
+        predecessors = Predecessors(
+            self._repository, self._written, self._parser, only_asked=ancestry.only_status()
+        )
         return Cleaner(self._blocks, predecessors, self._memo)
 
     def close(self) -> None:
@@ -166,6 +170,10 @@ class Commands:
                 self._pass_manifest(path, content)
             else:
                 self._clean_checkpoint(path, content, found)
+        except Unlike:
+            content.drain()
+            _check_unchanged(path, found)
+            self._send(_UNLIKE)
         finally:
             content.drain()
 

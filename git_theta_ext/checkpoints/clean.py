@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from git_theta_ext.checkpoints.counterparts import counterpart, counterparts
 from git_theta_ext.checkpoints.far import FarFile, HashAt, StoreFrom, far_file
 from git_theta_ext.checkpoints.memo import Memo
-from git_theta_ext.checkpoints.predecessors import PathPredecessors, Predecessors
+from git_theta_ext.checkpoints.predecessors import PathPredecessors, Predecessors, Unlike
 from git_theta_ext.checkpoints.unstored import SLICE_BYTES, Unstored, hash_of, written_to
 from git_theta_ext.core.errors import MissingObjectError, TransferError
 from git_theta_ext.core.names import natural_key
@@ -39,6 +39,7 @@ milliseconds on most, up to two seconds where times have no fraction (FAT, old N
 WORTH_REMEMBERING = 1 << 20
 """A smaller file is cleaned as fast as its answer is looked up, and kept."""
 
+_UNLIKE = "unlike"
 _MEMO_BYTES = 64 << 10
 """Blocks from this size on are worth a remembered encoding."""
 
@@ -102,13 +103,16 @@ class Cleaner:
 
     def remember(self, path: str, source: FileSource, manifest: bytes) -> None:
         """Keep the answer for a file, unless it is so new that it could change unnoticed."""
+        self._keep("file", path, source, manifest)
+
+    def _keep(self, kind: str, path: str, source: FileSource, answer: bytes) -> None:
         if source.size < WORTH_REMEMBERING:
             return
         identity = source.identity()
         coarse = identity.mtime_ns % 1_000_000_000 == 0
         tick = _COARSE_TICK_SECONDS if coarse else _TICK_SECONDS
         if time.time() - max(identity.mtime_ns, identity.ctime_ns) / 1e9 > tick:
-            self._memo.put(manifest, "file", path, *self._key(path, source))
+            self._memo.put(answer, kind, path, *self._key(path, source))
 
     def remember_written(self, repository: Repository, written: Mapping[str, bytes]) -> None:
         """Keep the answers for checkpoints that Git has just written from these manifests.
@@ -143,14 +147,29 @@ class Cleaner:
 
         Raises:
             Cancelled: that happened.
+            Unlike: it was only asked whether the file is what the index names, and it is not.
             MissingObjectError: a predecessor is needed that cannot be fetched.
             StoreError: the store cannot be written.
             ChangedWhileReadError: the file became shorter while it was read.
         """
-        with self._blocks.store.gathering():
-            manifest = self._clean(path, source, cancelled)
-            self._blocks.store.flush()
+        try:
+            if self._is_known_as_unlike(path, source):
+                raise Unlike
+            with self._blocks.store.gathering():
+                manifest = self._clean(path, source, cancelled)
+                self._blocks.store.flush()
+        except Unlike:
+            if isinstance(source, FileSource):
+                self._keep(_UNLIKE, path, source, b"")
+            raise
         return manifest_bytes(manifest)
+
+    def _is_known_as_unlike(self, path: str, source: Source) -> bool:
+        """Whether it was seen before that the file is not what the index names."""
+        if not self._predecessors.only_asked or not isinstance(source, FileSource):
+            return False
+        large = source.size >= WORTH_REMEMBERING
+        return large and self._memo.get(_UNLIKE, path, *self._key(path, source)) is not None
 
     def _clean(self, path: str, source: Source, cancelled: threading.Event | None) -> Manifest:
         """As `clean`, the manifest itself; what was put into the store is not flushed yet."""
@@ -264,6 +283,8 @@ class Cleaner:
 
         Encoding afresh instead would make the manifest depend on what happens to be here.
         """
+        if predecessors.asked is not None:
+            return  # nothing that has changed will be encoded
         store = self._blocks.store
         absent = []
         for piece in pieces:

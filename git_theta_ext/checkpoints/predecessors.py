@@ -50,6 +50,10 @@ _SINGLY = 4
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 
+class Unlike(Exception):
+    """A file is not what the index names, and that is all that was asked."""
+
+
 class Predecessors:
     """The manifests of a repository's index and HEAD; the last few are held parsed."""
 
@@ -58,6 +62,8 @@ class Predecessors:
         repository: Repository,
         written: Mapping[str, bytes] | None = None,
         parser: Parser | None = None,
+        *,
+        only_asked: bool = False,
     ) -> None:
         """Nothing is read before it is asked for.
 
@@ -65,8 +71,11 @@ class Predecessors:
             repository: the one that is looked at.
             written: the manifests whose files Git has just written, by path; it may grow.
             parser: one that has read versions of the same checkpoints, for this thread.
+            only_asked: it is only asked whether files are what the index names: `Unlike` is raised
+                for one that is not, as soon as that is seen.
         """
         self._repository = repository
+        self.only_asked = only_asked
         self._written = {} if written is None else written
         self._manifests: _Last[tuple[bytes, Manifest] | None] = _Last(_KEPT_BYTES)
         self._unparsed: _Last[bytes | None] = _Last(_KEPT_BYTES)
@@ -232,6 +241,10 @@ class Predecessors:
         like it, so that `step-200.pt` is an update of `step-100.pt`.
         """
         staged = self.staged(path)
+        if self.only_asked and staged is not None:
+            asked = self.manifest(staged)
+            if asked is not None:  # nothing is encoded, so nothing else counts
+                return PathPredecessors([asked], [], tensors, self, asked)
         committed = self.committed(path)
         own = [oid for oid in dict.fromkeys((staged, *committed)) if oid is not None]
         predecessors = [found for oid in committed if (found := self.manifest(oid)) is not None]
@@ -321,6 +334,7 @@ class PathPredecessors:
         committed: list[Manifest],
         tensors: Collection[TensorInfo],
         everything: Predecessors,
+        asked: Manifest | None = None,
     ) -> None:
         """The manifests and the tensors of one path.
 
@@ -329,7 +343,10 @@ class PathPredecessors:
             committed: those of HEAD and others.
             tensors: what there is now.
             everything: what all paths are compared with.
+            asked: the manifest of which it is only asked whether the file is it.
         """
+        self.asked = asked
+        self._as_asked = _entries(asked) if asked is not None else None
         self._own = [_entries(manifest) for manifest in own]
         self._committed = [_entries(manifest) for manifest in committed]
         self._skeletons = [manifest.skeleton for manifest in own]
@@ -356,7 +373,15 @@ class PathPredecessors:
             position: the number of the block in its tensor, from 0.
             sha256: the hash of the block's bytes, in hexadecimal.
             dtype: the name of the block's dtype; a block of another one does not count.
+
+        Raises:
+            Unlike: see `Predecessors`.
         """
+        if self._as_asked is not None:
+            asked = self._as_asked.get(name)
+            blocks = asked.blocks if asked is not None else ()
+            if position >= len(blocks) or blocks[position].sha256 != sha256:
+                raise Unlike
         for entries in (*self._own, *self._committed):
             entry = entries.get(name)
             if entry is not None and position < len(entry.blocks):
@@ -409,7 +434,13 @@ class PathPredecessors:
         )
 
     def stored_skeleton(self, sha256: str) -> Block | None:
-        """The skeleton with this hash, if it is stored: this file's, any other's."""
+        """The skeleton with this hash, if it is stored: this file's, any other's.
+
+        Raises:
+            Unlike: see `Predecessors`.
+        """
+        if self.asked is not None and self.asked.skeleton.sha256 != sha256:
+            raise Unlike
         own = next((block for block in self._skeletons if block.sha256 == sha256), None)
         return own or self._everything.known_block((sha256, SKELETON))
 

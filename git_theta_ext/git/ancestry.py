@@ -61,6 +61,42 @@ def only_looks() -> bool:
     )
 
 
+def only_status() -> bool:
+    """Whether the nearest Git above this process certainly is `git status`.
+
+    It asks whether a file is what the index names, and stores nothing of what it is answered.
+    """
+    command = git_command()  # (`ps` does not tell one argument with a blank from two)
+    return command is not None and is_status(command)
+
+
+def is_status(arguments: Sequence[str]) -> bool:
+    """Whether `git …` is `status`, without the option that has it show what was changed."""
+    rest = list(arguments[1:])
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option in _BEFORE_STATUS:
+            del rest[: _BEFORE_STATUS[option]]
+        elif not option.startswith(_BEFORE_STATUS_WITH_VALUE):
+            return False
+    if rest[:1] != ["status"]:
+        return False
+    options = rest[: rest.index("--")] if "--" in rest else rest
+    return not any(
+        one.startswith("--v") or (one[:1] == "-" and one[1:2] != "-" and "v" in one)
+        for one in options
+    )
+
+
+_BEFORE_STATUS = {
+    **dict.fromkeys(("-C", "-c", "--git-dir", "--work-tree", "--namespace"), 1),
+    **dict.fromkeys(("-p", "--paginate", "-P", "--no-pager", "--no-optional-locks", "--bare"), 0),
+    **dict.fromkeys((f"--{kind}-pathspecs" for kind in ("literal", "glob", "noglob", "icase")), 0),
+}
+"""Options of `git` that are known well enough, and how many words belong to each besides it."""
+_BEFORE_STATUS_WITH_VALUE = ("--git-dir=", "--work-tree=", "--namespace=", "--config-env=")
+
+
 def asks_to_renormalize(arguments: Sequence[str]) -> bool:
     """Whether `git …` is `add --renormalize`, or with a beginning of that option."""
     rest = command_of(arguments)

@@ -53,3 +53,37 @@ def test_everything_else(command: str) -> None:
 def test_a_process_that_git_did_not_start_is_no_diff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getppid", lambda: 2**22 + 1)
     assert not ancestry.started_by_diff()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "git status",
+        "/usr/bin/git -C x -c status=add --git-dir=y --no-optional-locks status --porcelain -z",
+        "git --literal-pathspecs status -sb -uno -- -v",
+        "git status --no-renames --ignored=matching",
+    ],
+)
+def test_who_only_asks(command: str) -> None:
+    assert ancestry.is_status(command.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "git",
+        "git add status",
+        "git -C status add x",
+        "git -c status",
+        "git --attr-source status add x",
+        "git --unknown status",
+        "git status -v",
+        "git status -sv",
+        "git status --verb",
+        "git submodule status",
+        "git st",
+        "git commit --dry-run",
+    ],
+)
+def test_who_may_keep_or_show_what_it_is_told(command: str) -> None:
+    assert not ancestry.is_status(command.split())
