@@ -232,6 +232,11 @@ def history(model: Model, commits: int) -> tuple[float, float, str]:
     return (total + sum(used.values())) / raw, seconds, ", ".join(sorted(used))
 
 
+def kept(model: Model, dtype: str) -> Model:
+    """The numbers in half the precision, kept in float32: many checkpoints were made so."""
+    return {name: array.astype(NUMPY[dtype]).astype(np.float32) for name, array in model.items()}
+
+
 def run(model: Model, checkpoints: int) -> tuple[float, float, str]:
     """Consecutive checkpoints of one training run; the mean share of those after the first."""
     used: Counter[str] = Counter()
@@ -282,6 +287,10 @@ def cases(layers: int, commits: int) -> Iterator[Case]:
     yield "retrained, bf16", lambda: measure(bf16, retrained(bf16)), None
     yield "the same without a predecessor", lambda: measure({}, retrained(bf16)), None
     yield "5 checkpoints of one run, fp32", lambda: run(fp32, 5), None
+    following = trained(fp32, 100, 77)
+    for dtype in ("F16", "BF16"):
+        pair = [kept(one, dtype) for one in (fp32, following)]
+        yield f"the next of one run, {dtype} kept in fp32", partial(measure, *pair), None
     yield f"{commits} sparse and LoRA commits, fp32", lambda: history(fp32, commits), 1.8
 
 

@@ -67,8 +67,53 @@ def apply(
 # -- all distances ---------------------------------------------------------------------------------
 
 
+_HIGH = "pco-high"
+"""As `pco`, of values whose lowest bits are zero, before and after: weights of half the precision
+that are kept in float32 (benchmarks/updates.py, "kept in fp32")."""
+
+
+def encode_distances(
+    new: Values, base: Values, floats: bool, level: int = coders.PCO_LEVEL
+) -> tuple[dict[str, Any], dict[str, Part]]:
+    """The settings and parts of the distances of all values from their predecessors.
+
+    Args:
+        new, base: raw bits, flat, of one dtype and length.
+        floats: as for `encode`.
+        level: of compression, pcodec's.
+    """
+    low = residual.zeros_below(new, base)
+    settings: dict[str, Any] = {"coder": _HIGH, "low": low} if low else {"coder": "pco"}
+    return settings, encode_slices(new, base, floats, level, low)
+
+
+def apply_distances(
+    settings: Mapping[str, Any], parts: Mapping[str, memoryview], values: Values, floats: bool
+) -> None:
+    """Undo `encode_distances`, in place.
+
+    Args:
+        settings, parts: what that gave, the parts as raw bytes.
+        values: the predecessors: raw bits, flat.
+        floats: as for `encode`.
+
+    Raises:
+        CorruptObjectError: the settings are none, the parts do not fit, or bits of the predecessors
+            that were left out are not zero.
+    """
+    coder, low = settings["coder"], settings.get("low", 0)
+    if (coder, low) != ("pco", 0):
+        if coder != _HIGH or type(low) is not int or not 0 < low < values.itemsize * 8:
+            raise CorruptObjectError(f"unknown coder {coder!r} of distances, {low!r} bits left out")
+        # Else there would be two predecessors from which the same values follow.
+        for start in range(0, len(values), SLICE):
+            if int(np.bitwise_or.reduce(values[start : start + SLICE])) & ((1 << low) - 1):
+                raise CorruptObjectError(f"the lowest {low} bits of a predecessor are not zero")
+    apply_slices(parts, values, floats, low)
+
+
 def encode_slices(
-    new: Values, predicted: Values, floats: bool, level: int = coders.PCO_LEVEL
+    new: Values, predicted: Values, floats: bool, level: int = coders.PCO_LEVEL, low: int = 0
 ) -> dict[str, Part]:
     """The distance of every value from its prediction, slice by slice.
 
@@ -76,20 +121,32 @@ def encode_slices(
         new, predicted: raw bits, flat, of one dtype and length.
         floats: as for `encode`.
         level: of compression, pcodec's.
+        low: how many of the lowest bits are zero in all of them.
     """
     streams = []
     room: Values = np.empty(min(SLICE, len(new)), new.dtype)
     for start in range(0, len(new), SLICE):
         piece = slice(start, start + SLICE)
         part = new[piece]
-        distances = residual.difference(part, predicted[piece], floats, room[: len(part)])
+        distances = residual.difference(part, predicted[piece], floats, room[: len(part)], low)
         streams.append(coders.compress_numbers(distances, level))
     lengths = np.array([len(stream) for stream in streams], np.uint32)
     return {"data": b"".join(streams), "lengths": lengths}
 
 
-def apply_slices(parts: Mapping[str, memoryview], values: Values, floats: bool) -> None:
-    """Move every value by its distance, in place."""
+def apply_slices(
+    parts: Mapping[str, memoryview], values: Values, floats: bool, low: int = 0
+) -> None:
+    """Move every value by its distance, in place.
+
+    Args:
+        parts: what `encode_slices` gave, as raw bytes.
+        values: the prediction: raw bits, flat.
+        floats, low: as for `encode_slices`.
+
+    Raises:
+        CorruptObjectError: the parts do not fit `values`, or are damaged.
+    """
     streams = coders.slices(parts["data"], parts["lengths"], len(values))
     steps: Values = np.empty(min(SLICE, len(values)), values.dtype)
     for start, stream in zip(range(0, len(values), SLICE), streams, strict=True):
@@ -97,7 +154,7 @@ def apply_slices(parts: Mapping[str, memoryview], values: Values, floats: bool) 
             piece = values[start : start + SLICE]
             step = steps[: len(piece)]
             coders.decompress_numbers(stream, step)
-            residual.apply(step, piece, floats, piece)
+            residual.apply(step, piece, floats, piece, low)
 
 
 # -- few misses ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates.base import Encoded, Parameters
-from git_theta_ext.updates.correction import apply_slices, encode_slices
+from git_theta_ext.updates.correction import apply_distances, encode_distances
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import is_ordered
 
@@ -23,12 +23,12 @@ class Delta:
         """Store the distance of every value from its predecessor, slice by slice."""
         if base is None or base.dtype != new.dtype or len(base) != len(new):
             return None
-        parts = encode_slices(new, base, is_ordered(spec.dtype))
-        return Encoded(self.kind, build(self.kind, {"coder": "pco"}, parts))
+        settings, parts = encode_distances(new, base, is_ordered(spec.dtype))
+        return Encoded(self.kind, build(self.kind, settings, parts))
 
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
         """The values; writes into `base`."""
-        if base is None or parameters.settings["coder"] != "pco":
-            raise CorruptObjectError("a delta needs a predecessor and the coder pco")
-        apply_slices(parameters.parts, base, is_ordered(spec.dtype))
+        if base is None:
+            raise CorruptObjectError("a delta needs a predecessor")
+        apply_distances(parameters.settings, parameters.parts, base, is_ordered(spec.dtype))
         return base

@@ -28,23 +28,31 @@ def is_ordered(dtype: DType) -> bool:
     return dtype.kind in ("float", "complex")
 
 
-def difference(new: Values, base: Values, floats: bool, out: Values | None = None) -> Values:
+def difference(
+    new: Values, base: Values, floats: bool, out: Values | None = None, low: int = 0
+) -> Values:
     """The zigzag-coded distance from `base` to `new`, element by element.
 
     Args:
         new, base: raw bits, flat, of one unsigned dtype.
         floats: whether the bits are floats'; else integers'.
         out: where to write it; a fresh array if it is None.
+        low: how many of the lowest bits are zero in all of them, and are left out.
     """
     out = np.empty_like(new) if out is None else out
     if floats:
         first, second = _spare(new)
         _order(new, first)
         _order(base, second)
+        if low:  # where the sign has changed, so have the low bits
+            np.bitwise_and(first, _high(first, low), out=first)
+            np.bitwise_and(second, _high(second, low), out=second)
         np.subtract(first, second, out=second)
     else:
         (second,) = _spare(new, 1)
         np.subtract(new, base, out=second)
+    if low:
+        np.right_shift(_signed(second), low, out=_signed(second))
     # Zigzag: the sign goes to the lowest bit.
     np.left_shift(second, second.dtype.type(1), out=out)
     _fill_with_sign(second, second)
@@ -52,7 +60,9 @@ def difference(new: Values, base: Values, floats: bool, out: Values | None = Non
     return out
 
 
-def apply(difference: Values, base: Values, floats: bool, out: Values | None = None) -> Values:
+def apply(
+    difference: Values, base: Values, floats: bool, out: Values | None = None, low: int = 0
+) -> Values:
     """The values at a zigzag-coded distance from `base`; undoes `difference` exactly.
 
     Args:
@@ -60,6 +70,7 @@ def apply(difference: Values, base: Values, floats: bool, out: Values | None = N
         base: raw bits, flat, of the same unsigned dtype and length.
         floats: whether the bits are floats'; else integers'.
         out: where to write the values, which may be `base`; a fresh array if it is None.
+        low: as for `difference`; these bits of `base` are zero.
     """
     out = np.empty_like(base) if out is None else out
     one = difference.dtype.type(1)
@@ -68,14 +79,41 @@ def apply(difference: Values, base: Values, floats: bool, out: Values | None = N
     np.negative(other, out=other)
     np.right_shift(difference, one, out=step)
     np.bitwise_xor(step, other, out=step)
+    if low:
+        np.left_shift(step, step.dtype.type(low), out=step)
     if not floats:
         return np.add(base, step, out=out)
     _order(base, other)
     np.add(other, step, out=step)
+    if low:  # where the sign has changed, so would the low bits
+        np.bitwise_and(step, _high(step, low), out=step)
     _fill_with_sign(step, other)
     np.invert(other, out=other)
     np.bitwise_or(other, _top_bit(other), out=other)
+    if low:
+        np.bitwise_and(other, _high(other, low), out=other)
     return np.bitwise_xor(step, other, out=out)
+
+
+def zeros_below(*arrays: Values) -> int:
+    """How many of the lowest bits are zero in all values of some arrays of one dtype.
+
+    0 where all bits are: there is nothing to leave out.
+    """
+    found = 0
+    for piece in (slice(0, SLICE), slice(SLICE, None)):  # most are known by the first
+        for values in arrays:
+            found |= int(np.bitwise_or.reduce(values[piece]))
+        if found & 1:
+            return 0
+    return (found & -found).bit_length() - 1 if found else 0
+
+
+def _high(values: Values, low: int) -> np.unsignedinteger[Any]:
+    """All bits of a value but the lowest."""
+    bits = values.itemsize * 8
+    mask: np.unsignedinteger[Any] = values.dtype.type((1 << bits) - (1 << low))
+    return mask
 
 
 def neighbours(values: Values) -> tuple[Values, Values]:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from safetensors.numpy import load as load_safetensors
 
 from git_theta_ext import updates
+from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.manifest.model import UpdateRef
@@ -20,9 +21,11 @@ from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.cast import Cast
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Predecessor, encode_block, encode_bytes
+from git_theta_ext.updates.coders import compress_numbers
+from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
-from git_theta_ext.updates.parameter_file import parse
-from git_theta_ext.updates.residual import SLICE, apply, difference, is_ordered
+from git_theta_ext.updates.parameter_file import build, parse
+from git_theta_ext.updates.residual import SLICE, apply, difference, is_ordered, zeros_below
 from git_theta_ext.updates.resize import Resize
 
 WHOLE_BYTES = [name for name, dtype in DTYPES.items() if dtype.bits % 8 == 0]
@@ -90,6 +93,90 @@ def test_the_residual_is_a_bijection(data: st.DataObject) -> None:
     new, base = (np.array(side, dtype) for side in zip(*pairs, strict=True))
     floats = is_ordered(DTYPES[name])
     assert (apply(difference(new, base, floats), base, floats) == new).all()
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_low_bits_that_are_zero_are_left_out_and_come_back(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(WHOLE_BYTES))
+    dtype = values_dtype(DTYPES[name])
+    bits = 8 * dtype.itemsize
+    low = data.draw(st.integers(1, bits - 1))
+    numbers = st.integers(0, 2 ** (bits - low) - 1).map(lambda number: number << low)
+    pairs = data.draw(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=200))
+    new, base = (np.array(side, dtype) for side in zip(*pairs, strict=True))
+    floats = is_ordered(DTYPES[name])
+    distances = difference(new, base, floats, low=low)
+    assert int(distances.max()) < 2 ** (bits - low)
+    assert (apply(distances, base, floats, low=low) == new).all()
+    found = zeros_below(new, base)
+    assert found >= low or not (new | base).any()
+    assert not int(np.bitwise_or.reduce(new | base)) & (2**found - 1)
+
+
+def test_the_law_of_distances_without_low_bits() -> None:
+    """Computed as docs/parameter-files.md says it, with integers alone."""
+
+    def ordered(pattern: int) -> int:
+        return (pattern ^ 0xFFFF if pattern >> 15 else pattern ^ 0x8000) >> 5
+
+    patterns = np.arange(0, 65536, 32, dtype=np.uint16)
+    new, base = patterns[::-1], np.roll(patterns, 77)
+    stored = []
+    for after, before in zip(new.tolist(), base.tolist(), strict=True):
+        step = (ordered(after) - ordered(before) + 1024) % 2048 - 1024
+        stored.append(2 * step if step >= 0 else -2 * step - 1)
+    settings = {"coder": "pco-high", "low": 5}
+    parts = {
+        "data": compress_numbers(np.array(stored, np.uint16)),
+        "lengths": np.zeros(1, np.uint32),
+    }
+    parts["lengths"][0] = len(parts["data"])
+    spec = BlockSpec(DTYPES["F16"], (len(new),))
+    forged = parse(b"".join(build("delta", settings, parts)))
+    found = decode_chain(spec, [parsed(Dense().encode(spec, base)), forged])
+    assert found.tobytes() == new.tobytes()
+    encoded = Delta().encode(spec, new, base)
+    assert encoded is not None
+    assert parsed(encoded).settings == {"kind": "delta", "v": 1, **settings}
+
+
+def test_half_precision_kept_in_float32_costs_what_it_has() -> None:
+    random = np.random.default_rng(0)
+    before = random.standard_normal(100_000).astype(np.float16)
+    after = (before + random.standard_normal(100_000) * 0.01).astype(np.float16)
+    sizes = {}
+    for name, wide in (("F16", np.float16), ("F32", np.float32), ("C64", np.float32)):
+        spec = BlockSpec(DTYPES[name], (100_000 // (2 if name == "C64" else 1),))
+        bits = values_dtype(DTYPES[name])
+        new, base = (side.astype(wide).view(bits) for side in (after, before))
+        encoded = Delta().encode(spec, new, base)
+        assert encoded is not None
+        sizes[name] = encoded.nbytes
+        found = decode_chain(spec, [parsed(Dense().encode(spec, base)), parsed(encoded)])
+        assert found.tobytes() == new.tobytes()
+    assert sizes["F32"] == sizes["C64"] < 1.01 * sizes["F16"]
+
+
+@pytest.mark.parametrize("low", [0, -1, 16, 17, True, 5.0, "5", None])
+def test_low_bits_that_nobody_left_out(low: object) -> None:
+    spec = BlockSpec(DTYPES["F16"], (3,))
+    zeros = np.zeros(3, np.uint16)
+    parts = {"data": b"", "lengths": np.zeros(1, np.uint32)}
+    forged = parse(b"".join(build("delta", {"coder": "pco-high", "low": low}, parts)))
+    with pytest.raises(CorruptObjectError, match="left out"):
+        decode_chain(spec, [parsed(Dense().encode(spec, zeros)), forged])
+
+
+def test_a_predecessor_has_no_bits_where_they_were_left_out() -> None:
+    """Else a predecessor that is damaged there would have a successor that is right."""
+    spec = BlockSpec(DTYPES["F16"], (3,))
+    new, base = np.array([32, 64, 96], np.uint16), np.array([64, 64, 64], np.uint16)
+    encoded = Delta().encode(spec, new, base)
+    assert encoded is not None
+    base[1] += 1
+    with pytest.raises(CorruptObjectError, match="are not zero"):
+        decode_chain(spec, [parsed(Dense().encode(spec, base)), parsed(encoded)])
 
 
 def test_neighbouring_floats_are_neighbours() -> None:

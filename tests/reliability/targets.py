@@ -58,6 +58,7 @@ from git_theta_ext.updates import get, kinds
 from git_theta_ext.updates.base import Encoded, Update
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.choose import Predecessor, encode_bytes
+from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.low_rank.factors import exact_factors
 from git_theta_ext.updates.low_rank.update import LowRank
@@ -326,6 +327,10 @@ def _dense(kind: str) -> bytes:
 
 
 def _parameter_seeds(kind: str) -> list[bytes]:
+    if kind == "delta":  # also without low bits, behind a predecessor that has none: zeros
+        _, old, spec, new = _pairs()[kind]
+        high = Delta().encode(spec, new & np.uint32(0xFFFFE000), np.zeros_like(old))
+        return [_encoded(kind), b"".join(high.pieces if high else ())]
     if kind != "dense":
         return [_encoded(kind)]
     # Values that compress, so that every coder has its turn.

@@ -15,7 +15,7 @@ from git_theta_ext.manifest.model import Block
 from git_theta_ext.objects.blocks import Shared
 from git_theta_ext.updates import coders
 from git_theta_ext.updates.base import Encoded
-from git_theta_ext.updates.correction import encode_slices
+from git_theta_ext.updates.correction import encode_distances
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import is_ordered
@@ -60,5 +60,5 @@ def encode_merged(new: Values, shared: Shared, sides: Sequence[Block]) -> Encode
 
 def _delta(spec: BlockSpec, new: Values, base: Values) -> Encoded:
     """As `delta.Delta`, at a level that is quicker."""
-    parts = encode_slices(new, base, is_ordered(spec.dtype), _LEVEL)
-    return Encoded("delta", build("delta", {"coder": "pco"}, parts))
+    settings, parts = encode_distances(new, base, is_ordered(spec.dtype), _LEVEL)
+    return Encoded("delta", build("delta", settings, parts))
