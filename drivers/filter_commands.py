@@ -33,6 +33,7 @@ from git_theta_ext.manifest.text import Parser, has_conflict_markers, parse_mani
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.cluster.choice import executor_told
 from git_theta_ext.objects.executor import Executor
+from git_theta_ext.objects.kept import Kept
 from git_theta_ext.objects.reminders import remind
 from git_theta_ext.objects.store.where import store_of
 
@@ -79,7 +80,9 @@ class Commands:
 
     @cached_property
     def _blocks(self) -> Blocks:
-        return Blocks.open(self._repository, self._executor)
+        blocks = Blocks.open(self._repository, self._executor)
+        blocks.kept = Kept(blocks.store)
+        return blocks
 
     @cached_property
     def _executor(self) -> Executor:

@@ -33,6 +33,7 @@ from git_theta_ext.merge.decide.beside_adapter import scalings_ahead
 from git_theta_ext.merge.strategies.policy import Operation, policy_for
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.cluster.choice import executor_told
+from git_theta_ext.objects.kept import Kept
 
 _FAILED = 2
 _MARKER = 7
@@ -82,6 +83,8 @@ def _merge_on(
     blocks: Blocks, repository: Repository, files: Sequence[Path], path: str, nested: bool
 ) -> tuple[Merged, bool]:
     """As `_merge`, with the blocks, whose executor merges tensors."""
+    if not nested:
+        blocks.kept = Kept(blocks.store)
     texts = [file.read_bytes() for file in files]
     base, ours, theirs = (_parse(text, path, repository, blocks) for text in texts)
     if ours is None or theirs is None:

@@ -37,6 +37,7 @@ from git_theta_ext.manifest.model import (
     references,
 )
 from git_theta_ext.objects.executor import HERE, Executor, Item, Result
+from git_theta_ext.objects.kept import Kept
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.storing import Chosen, Storing, chosen
@@ -93,6 +94,8 @@ class Blocks:
         self.executor = executor
         self.chosen = Chosen()
         """How blocks are stored, as far as users choose."""
+        self.kept: Kept | None = None
+        """Merged values that are left to, or by, another process of the same operation."""
         self._fetch = fetch
         self._ledger = Ledger()
         self._bounded = True
@@ -221,6 +224,10 @@ class Blocks:
         """
         if block.inline is not None:
             return np.frombuffer(block.inline, values_dtype(spec.dtype)).copy()
+        if self.kept is not None and isinstance(block.chain[0], Recipe):
+            kept = self.kept.take(spec, block.sha256)
+            if kept is not None:
+                return kept
         if len(block.chain) > 1 or isinstance(block.chain[0], Recipe):
             self.ensure(block.objects())  # a single one is fetched where it is found to be missing
         values = self._decode(spec, block.chain)

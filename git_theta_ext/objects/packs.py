@@ -44,7 +44,7 @@ class Packing(Blocks):
         `carries`: what is small goes back to another process, which puts it into its packs.
         """
         super().__init__(blocks.store, executor=blocks.executor)
-        self.chosen = blocks.chosen
+        self.chosen, self.kept = blocks.chosen, blocks.kept
         self._carries = carries
         self._blocks = blocks
         self._bounded = blocks.is_bounded

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +206,30 @@ def test_a_setting_that_is_neither_word_is_refused(two: Repo) -> None:
     two.git("reset", "-q", "--hard")
     two.git("merge", "-q", "--no-edit", "side", env={"GIT_THETA_MERGE": "average"})
     assert recipes(two)
+
+
+def test_what_was_just_merged_is_not_merged_again_to_be_written(repo: Repo) -> None:
+    """The driver leaves its result to the filter that Git has write it; nothing stays behind."""
+    random = np.random.default_rng(0)
+    start, *sides = (random.normal(0, 1, (200, 200)).astype(np.float32) for _ in range(3))
+    changes = [safetensors({"w": start + 1e-3 * side}) for side in sides]
+    branches(repo, safetensors({"w": start}), *changes)
+    log = repo.path / ".git/counted"
+    counted = Path(__file__).parents[1] / "scenarios/counted.py"
+    command = shlex.join([sys.executable, str(counted), str(log), "filter"])
+    repo.git("config", "filter.theta.process", command)
+    repo.git("merge", "-q", "--no-edit", "side", env={"GIT_THETA_MERGE": "average"})
+    chain = parse_manifest(repo.blob("HEAD:" + NAME)).by_name()["w"].blocks[0].chain
+    assert isinstance(chain[0], Recipe)
+
+    def carried_out() -> int:
+        lines = log.read_text().splitlines()
+        log.write_text("")
+        assert lines
+        return sum(json.loads(line).get("recipes carried out", 0) for line in lines)
+
+    assert carried_out() == 0
+    assert list((repo.path / ".git/theta/tmp").iterdir()) == []
+    merged = content(repo)
+    assert again(repo) == merged
+    assert carried_out() == 1

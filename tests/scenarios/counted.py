@@ -42,12 +42,14 @@ def main() -> int:
     from git_theta_ext.core import names
     from git_theta_ext.git import libgit2
     from git_theta_ext.manifest import text as manifest_text
+    from git_theta_ext.objects.blocks import Blocks
 
     count(manifest_text, "_common_entry", "entries parsed")
     count(manifest_text.Parser, "_by_paragraphs", "manifests parsed")
     count(libgit2.Reader, "blob", "blobs read")
     count(libgit2.Reader, "_read_tree", "trees read")
     count(names, "natural_key", "keys of names")
+    count(Blocks, "predicted", "recipes carried out")
     count(memo.Memo, "put", "answers kept")
     try:
         if kind == "theta":

@@ -254,6 +254,8 @@ class Versions:
             )
             found = by_recipe(template, merging, values)
             if found is not None:
+                if self._blocks.kept is not None:
+                    self._blocks.kept.keep(digest, values)
                 return self._blocks.append_to_merge(part.spec, digest, *found)
         if read.shared is not None and part.same:
             encoded = encode_merged(values, read.shared, part.same)
