@@ -19,8 +19,9 @@ from pathlib import Path
 
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.manifest.model import Manifest, Place, UpdateRef
 from git_theta_ext.objects import reachable
+from git_theta_ext.objects.dead import dead_bytes
 from git_theta_ext.objects.store.store import YOUNG_SECONDS
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import presence
@@ -44,7 +45,7 @@ class Plan:
 
     `confirmed` are needed and at the remote; `garbage` nothing names; `lacking` are needed, and the
     remote does not have them; `unpushed` are needed by commits that were never pushed there; `kept`
-    and `young` stay anyway.
+    and `young` stay anyway. `dead` are bytes in packs that are kept, of which nothing kept is made.
     """
 
     confirmed: dict[str, int] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Plan:
     unpushed: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     young: dict[str, int] = field(default_factory=dict)
+    dead: int = 0
 
     @property
     def removable(self) -> dict[str, int]:
@@ -94,10 +96,11 @@ def plan(
         TransferError: the remote does not answer.
     """
     refuse_shared(repository)
-    kept, needed = _kept(repository, rules), _needed(repository)
+    files, needed = _kept(repository, rules), _needed(repository)
+    kept = {ref.oid for ref in files}
     unpushed = _unpushed(repository, endpoint, needed)
     careful = rules.careful or _is_partial(repository)
-    found, asked = Plan(), {}
+    found, asked = Plan(dead=dead_bytes(store_of(repository), files)), {}
     for oid, size, age in _objects(repository):
         if oid in kept:
             found.kept[oid] = size
@@ -148,7 +151,8 @@ def carry_out(
     removed: dict[str, int] = {}
     store = store_of(repository)
     with store.alone(_LOCK_SECONDS):
-        kept, needed = _kept(repository, rules), _needed(repository)
+        kept = {ref.oid for ref in _kept(repository, rules)}
+        needed = _needed(repository)
         kept |= _unpushed(repository, endpoint, needed)
         for oid, size, age in _objects(repository):
             fine = oid in found.confirmed or (
@@ -195,8 +199,8 @@ def _needed(repository: Repository) -> dict[str, UpdateRef]:
     return found
 
 
-def _kept(repository: Repository, rules: Rules) -> set[str]:
-    """The objects that stay whatever a remote has."""
+def _kept(repository: Repository, rules: Rules) -> list[UpdateRef]:
+    """The parameter files whose objects stay whatever a remote has."""
     roots = [oid for name in _folders(repository) for oid in _states(name)]
     roots += repository.git("rev-list", "--walk-reflogs", "--parents", "refs/stash", "--",
                             ok=(0, 128)).decode().split()  # fmt: skip
@@ -209,8 +213,8 @@ def _kept(repository: Repository, rules: Rules) -> set[str]:
                              "--ignore-missing", "--missing=print").decode().split()  # fmt: skip
     named = [*trees, *(oid for oid in indexed if not oid.startswith("?")), *_undone(repository)]
     if not named:
-        return set()
-    return set(_objects_of(reachable.reachable_manifests(repository, dict.fromkeys(named))))
+        return []
+    return _files_of(reachable.reachable_manifests(repository, dict.fromkeys(named)))
 
 
 def _unpushed(
@@ -269,7 +273,12 @@ def _covers(target: str, name: str) -> bool:
 
 
 def _objects_of(manifests: Iterable[tuple[str, Manifest | ManifestError]]) -> dict[str, UpdateRef]:
-    found: dict[str, UpdateRef] = {}
+    return {ref.oid: ref for ref in _files_of(manifests)}
+
+
+def _files_of(manifests: Iterable[tuple[str, Manifest | ManifestError]]) -> list[UpdateRef]:
+    """Every parameter file that manifests name, each once."""
+    found: dict[Place, UpdateRef] = {}
     for blob, manifest in manifests:
         if isinstance(manifest, ManifestError):
             raise ManifestError(
@@ -277,8 +286,8 @@ def _objects_of(manifests: Iterable[tuple[str, Manifest | ManifestError]]) -> di
                 "nothing is removed, because it is not known what it needs",
                 hint="git theta fsck   tells more",
             )
-        found.update((ref.oid, ref) for ref in manifest.objects())
-    return found
+        found.update((ref.place, ref) for ref in manifest.objects())
+    return list(found.values())
 
 
 def _folders(repository: Repository) -> list[Path]:

@@ -23,6 +23,9 @@ from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import Manifest, UpdateRef, stored_bytes
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.dead import dead_bytes
+from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 
 
@@ -50,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "HEAD" and repository.resolve("HEAD") is None:
         raise UsageError("there is no commit here yet")
     if not _is_range(repository, args.what):
-        return _show_file(open_checkpoint(repository, version_typed(repository, args.what)), args)
+        checkpoint = open_checkpoint(repository, version_typed(repository, args.what))
+        return _show_file(checkpoint, store_of(repository), args)
     rows = list(versions(repository, args.what))
     stored, raw = sum(row["stored"] for row in rows), sum(row["raw"] for row in rows)
     if args.json:
@@ -208,7 +212,7 @@ def _share(stored: int, raw: int) -> str:
     return f"{100 * stored / raw:.3g} %" if raw else "-"
 
 
-def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
+def _show_file(checkpoint: Checkpoint, store: Store, args: argparse.Namespace) -> int:
     """Show what each tensor takes in the store; the text has the largest first."""
     names = patterns.select(checkpoint, [args.tensors]) if args.tensors else list(checkpoint)
     if not names:
@@ -220,8 +224,11 @@ def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
     entries = checkpoint.manifest.entries
     opaque = [block for entry in entries if entry.opaque for block in entry.blocks]
     rest = stored_bytes([*opaque, checkpoint.manifest.skeleton])
+    dead = dead_bytes(store, checkpoint.manifest.objects())
     if args.json:
-        print(to_json({"file": checkpoint.name, "tensors": rows, "structure": rest}))
+        print(to_json(
+            {"file": checkpoint.name, "tensors": rows, "structure": rest, "dead": dead}
+        ))  # fmt: skip
         return 0
     rows.sort(key=lambda row: -row["stored"])
     cells = [
@@ -236,6 +243,8 @@ def _show_file(checkpoint: Checkpoint, args: argparse.Namespace) -> int:
         f"{plural(len(rows), 'tensor')}: {size(raw)} raw, {size(stored)} stored "
         f"({_share(stored, raw)}); structure and opaque bytes: {size(rest)} stored"
     )
+    if dead:
+        print(f"of its packs, {size(dead)} is of other versions")
     return 0
 
 

@@ -88,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if endpoint is not None:
         print(f"  relied on: {printable(endpoint.remote)} ({endpoint})")
+    if found.dead:
+        print(f"  of the packs that are kept, {size(found.dead)} is of other versions")
     _explain(found, remote)
     return 0
 
@@ -123,6 +125,7 @@ def _days(repository: Repository, option: str | None) -> float:
 def _record(
     found: Plan, removed: dict[str, int], endpoint: Endpoint | None, dry: bool
 ) -> dict[str, Any]:
+    """What was or would be done, as JSON has it."""
     return {
         "dry_run": dry,
         "remote": endpoint.remote if endpoint else None,
@@ -134,4 +137,5 @@ def _record(
         "lacking": len(found.lacking),
         "unpushed": len(found.unpushed),
         "kept": len(found.kept) + len(found.young),
+        "dead": found.dead,
     }
