@@ -45,6 +45,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "receive-check": ("receive_check", "as a server's hook: refuse pushes without their objects"),
     "fsck": ("fsck", "check that every object is here and right"),
     "prune": ("prune", "remove local objects that the remote has"),
+    "repack": ("repack", "join the small objects that many commits scattered"),
+    "migrate": ("migrate", "write the manifests of the current branch in a newer version"),
     "demo": ("demo", "show everything at work on a small model, in a temporary folder"),
     "version": ("version", "show the versions of git-theta-ext and of what it uses"),
 }

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository
 
 
@@ -52,6 +53,26 @@ def stage(
     """Put rows into the index at once, or into the one that `env` names."""
     text = "".join(f"{row.mode} {row.oid} {row.stage}\t{row.path}\0" for row in rows)
     repository.git("update-index", "-z", "--index-info", stdin=os.fsencode(text), env=env)
+
+
+def restage(repository: Repository, rows: Sequence[Row]) -> None:
+    """As `stage`, of files that are in the index: what `update-index` marked them with stays.
+
+    A file outside of a sparse checkout is marked with `skip-worktree`: without that mark it would
+    be taken for deleted. Source: git-ls-files(1), "-v".
+    """
+    paths = {row.path for row in rows}
+    answer = repository.git("ls-files", "-v", "-z", "--full-name", "--", ":(top)")
+    marks: dict[str, list[bytes]] = {"--skip-worktree": [], "--assume-unchanged": []}
+    for line in answer.split(b"\0")[:-1]:
+        if os.fsdecode(line[2:]) in paths:
+            marks["--skip-worktree"] += [line[2:]] if line[:1] in b"Ss" else []
+            marks["--assume-unchanged"] += [line[2:]] if line[:1].islower() else []
+    stage(repository, rows)
+    for option, names in marks.items():
+        if names:
+            listed = b"".join(name + b"\0" for name in names)
+            run_git(["update-index", option, "-z", "--stdin"], repository.top, stdin=listed)
 
 
 @contextmanager

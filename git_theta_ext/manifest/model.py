@@ -45,7 +45,7 @@ HEAD_BYTES = 64
 MAGIC = b"git-theta manifest v"
 """What the first line of every version begins with."""
 
-_ANY_FIRST_LINE = re.compile(re.escape(MAGIC) + rb"[0-9]{1,9}\r?\n")
+_ANY_FIRST_LINE = re.compile(re.escape(MAGIC) + rb"([0-9]{1,9})\r?\n")
 
 
 def is_manifest(head: bytes) -> bool:
@@ -55,6 +55,18 @@ def is_manifest(head: bytes) -> bool:
     with a message, whereas taking one for a checkpoint would lose the way to its tensors.
     """
     return _ANY_FIRST_LINE.match(head) is not None
+
+
+def version_in(head: bytes) -> int:
+    """The version that the first line of a manifest names, known here or not.
+
+    Raises:
+        ValueError: `is_manifest` says that it is none.
+    """
+    match = _ANY_FIRST_LINE.match(head)
+    if match is None:
+        raise ValueError(f"{head[:HEAD_BYTES]!r} is not how a manifest begins")
+    return int(match[1])
 
 
 Place = tuple[str, tuple[int, int] | None]

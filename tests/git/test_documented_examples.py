@@ -112,6 +112,18 @@ def test_du(versions: Repo, lines: tuple[str, ...]) -> None:
         assert NAME in do(versions, line) or "encoder" in do(versions, line)
 
 
+@scene("commands/repack.md", *examples("commands/repack.md"))
+def test_repack(versions: Repo, lines: tuple[str, ...]) -> None:
+    assert NAME in do(versions, lines[0])
+    assert "git commit" in do(versions, lines[1])
+    assert versions.status() == f"M  {NAME}\n"
+
+
+@scene("commands/migrate.md", *examples("commands/migrate.md"))
+def test_migrate(versions: Repo, lines: tuple[str, ...]) -> None:
+    assert all("version 2" in do(versions, line) for line in lines)
+
+
 @scene("commands/ls-files.md", *examples("commands/ls-files.md"))
 def test_ls_files(versions: Repo, lines: tuple[str, ...]) -> None:
     for line in lines:

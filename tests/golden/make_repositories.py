@@ -1,15 +1,15 @@
-"""Make `tests/golden/repositories`: history of manifest v1 that every version must check out.
+"""Make `tests/golden/repositories`: history that every version must check out.
 
 Each file is a tar of a bare repository (one pack) with the objects of its store under
 `theta/objects`, and of what its commits hold. They are frozen: run this only to add one, never to
-replace one. What is written depends on the version that writes, what is read must not.
+replace one. What is written depends on the version that writes, what is read must not: `updates`,
+`containers` and `more` have manifests of version 1, the others of version 2.
 
     python -m tests.golden.make_repositories NAME
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import pickle
@@ -22,14 +22,13 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from tests.reliability.sealed import Repository
+from tests.golden import histories
+from tests.golden.histories import History, Version
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
 from tests.scenarios.examples import coreml, flax, torch_legacy
+from tests.scenarios.golden import FOLDER
 from tests.scenarios.torchzip import Storage, save, state_dict, tensor
-
-FOLDER = Path(__file__).parent / "repositories"
-Version = dict[str, bytes]
 
 
 def updates() -> list[Version]:
@@ -114,10 +113,23 @@ def more() -> list[Version]:
     return made
 
 
-REPOSITORIES: dict[str, Callable[[], list[Version]]] = {
-    "updates": updates,
-    "containers": containers,
-    "more": more,
+def _in_turn(versions: Callable[[], list[Version]]) -> Callable[[History], None]:
+    """A history of these versions, one after the other."""
+
+    def write(history: History) -> None:
+        for version in versions():
+            history.version(version)
+
+    return write
+
+
+REPOSITORIES: dict[str, Callable[[History], None]] = {
+    "updates": _in_turn(updates),
+    "containers": _in_turn(containers),
+    "more": _in_turn(more),
+    "packs": histories.packs,
+    "recipes": histories.recipes,
+    "mixed": histories.mixed,
 }
 
 
@@ -129,16 +141,9 @@ def make(name: str) -> Path:
     """
     path = FOLDER / f"{name}.tar"
     with tempfile.TemporaryDirectory() as folder, path.open("xb") as out:
-        versions = REPOSITORIES[name]()
-        suffixes = {Path(file).suffix for version in versions for file in version}
-        repository = Repository(Path(folder), *sorted(f"*{suffix}" for suffix in suffixes))
-        hashes = []
-        for number, version in enumerate(versions):
-            for file, data in version.items():
-                repository.write(file, data)
-            repository.commit(f"version {number}")
-            repository.git("tag", f"v{number}")
-            hashes.append({n: hashlib.sha256(data).hexdigest() for n, data in version.items()})
+        history = History(Path(folder))
+        REPOSITORIES[name](history)
+        repository, hashes = history.repository, history.hashes
         bare = Path(folder) / "bare.git"
         repository.git("clone", "-q", "--bare", str(repository.path), str(bare))
         repository.git("-C", str(bare), "repack", "-a", "-d", "-q")

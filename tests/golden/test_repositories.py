@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from git_theta_ext import formats, updates
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.model import Manifest, Recipe
 from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.updates.recipes import KNOWN
+from tests.scenarios.golden import FOLDER, opened, unpacked
 from tests.scenarios.repositories import Repo
 
-FOLDER = Path(__file__).parent / "repositories"
-NAMES = ("containers", "more", "updates")
-
-
-def opened(name: str, tmp_path: Path) -> tuple[Repo, list[dict[str, str]]]:
-    """A clone of a golden repository with the extension installed, and the hashes of its files."""
-    with tarfile.open(FOLDER / f"{name}.tar") as archive:
-        archive.extractall(tmp_path / "golden", filter="data")
-    bare = tmp_path / "golden/bare.git"
-    (bare / "refs").mkdir(exist_ok=True)
-    (bare / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
-    repo = Repo(tmp_path)
-    repo.git("clone", "-q", "--no-checkout", str(bare), str(tmp_path / "clone"))
-    clone = Repo(tmp_path / "clone")
-    clone.theta("install", "--local")
-    return clone, json.loads((tmp_path / "golden/hashes.json").read_text())
+NAMES = ("containers", "mixed", "more", "packs", "recipes", "updates")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,22 +37,35 @@ def _manifests(repo: Repo, count: int) -> list[Manifest]:
     found = []
     for number in range(count):
         names = repo.git("ls-tree", "-r", "--name-only", f"v{number}").splitlines()
-        texts = (repo.blob(f"v{number}:{name}") for name in names if name != ".gitattributes")
+        texts = (repo.blob(f"v{number}:{name}") for name in names if not name.startswith("."))
         found += [parse_manifest(text) for text in texts]
     return found
 
 
-def test_they_hold_every_kind_of_update_and_container(tmp_path: Path, sealed: Path) -> None:
+def test_they_hold_every_kind_of_update_container_and_recipe(tmp_path: Path, sealed: Path) -> None:
     kinds: set[str] = set()
     containers: set[str] = set()
+    recipes: set[tuple[str, int, int]] = set()
+    versions: dict[str, set[int]] = {}
+    parts: set[str] = set()
     for name in NAMES:
-        (tmp_path / name).mkdir()
-        repo, hashes = opened(name, tmp_path / name)
-        for manifest in _manifests(repo, len(hashes)):
+        bare, hashes = unpacked(name, tmp_path / name)
+        for manifest in _manifests(Repo(bare), len(hashes)):
             kinds |= {ref.kind for ref in manifest.objects()}
             containers.add(manifest.format)
+            links = (
+                link for entry in manifest.entries for one in entry.blocks for link in one.chain
+            )
+            recipes |= {(link.strategy, link.number, len(link.sides))
+                        for link in links if isinstance(link, Recipe)}  # fmt: skip
+            versions.setdefault(name, set()).add(manifest.version)
+            parts |= {name for ref in manifest.objects() if ref.part is not None}
     assert kinds == set(updates.kinds())
     assert containers == set(formats.names()) | {"tensorflow", "opaque"}
+    assert recipes == {(*one, sides) for one in KNOWN for sides in (2, 3)}
+    assert versions == {"containers": {1}, "more": {1}, "updates": {1}, "mixed": {1, 2},
+                        "packs": {2}, "recipes": {2}}  # fmt: skip
+    assert parts == {"mixed", "packs", "recipes"}
 
 
 def test_none_is_lost_or_changed() -> None:

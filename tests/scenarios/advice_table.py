@@ -157,7 +157,24 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/stored_whole.py": {
         "git lfs pull, then: {command}": "test_advice_status.test_a_pointer_in_the_work_tree_is_fetched_first",
     },
+    "git_theta_ext/cli/restaged.py": {
+        "git theta ls-files": "test_moving_over.test_what_cannot_be_moved_is_refused",
+        "git theta status": "test_moving_over.test_what_cannot_be_moved_is_refused",
+        "git restore --staged FILE (or commit it), then again": "test_moving_over.test_the_tip_of_a_branch_moves_to_version_2",
+    },
+    "git_theta_ext/cli/verbs/migrate.py": {
+        "git theta migrate --to-manifest {LATEST}": "test_moving_over.test_what_cannot_be_moved_is_refused",
+        'Staged; to record it: git commit -m "Write manifests in version {args.to_manifest}"': "test_moving_over.test_the_tip_of_a_branch_moves_to_version_2",
+    },
+    "git_theta_ext/cli/verbs/repack.py": {
+        'Staged; to record it: git commit -m "Repack"': "test_moving_over.test_scattered_tensors_are_packed_again",
+        "Nothing was written; to do it: git theta repack --yes{names}": "test_moving_over.test_scattered_tensors_are_packed_again",
+    },
+    "git_theta_ext/objects/repack.py": {
+        "git theta fsck --repair fetches it again": "test_moving_over.test_what_cannot_be_moved_is_refused",
+    },
     "git_theta_ext/cli/verbs/status.py": {
+        "{text}; git theta migrate --to-manifest {LATEST} moves them": "test_moving_over.test_the_tip_of_a_branch_moves_to_version_2",
         "git-theta is not set up here: git theta install": "test_advice_setup.test_setting_up_as_status_says",
         "Smudging is off (theta.skipSmudge or GIT_THETA_SKIP_SMUDGE): checkouts leave manifests; git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
         "Tracked patterns: {names or 'none (git theta track PATTERN)'}": "test_advice_setup.test_setting_up_as_status_says",
@@ -310,6 +327,9 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
+    "git_theta_ext/cli/verbs/migrate.py": [
+        "also join small objects, as git theta repack --yes does",
+    ],
     "git_theta_ext/cli/leftovers.py": [
         "{printable(path)}{length}, a backup of git mergetool,",
     ],

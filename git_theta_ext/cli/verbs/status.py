@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from git_theta_ext.core.text import paragraph, plural, printable, size, table, t
 from git_theta_ext.git import hooks, installation, launch
 from git_theta_ext.git.paths import add_options, advise
 from git_theta_ext.git.repository import IndexEntry, Repository, skips_smudge
-from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
+from git_theta_ext.manifest.model import HEAD_BYTES, LATEST, Manifest, is_manifest
 from git_theta_ext.merge.conflicts.explain import open_lines
 from git_theta_ext.merge.conflicts.resolve import settling_deleted
 from git_theta_ext.merge.conflicts.shard_index import how_to_settle, in_conflict
@@ -67,11 +68,18 @@ def collect(repository: Repository) -> dict[str, Any]:
         "hooks": _hooks(repository),
         "patterns": patterns,
         "links": links.tracked(repository),
-        "files": _files(repository),
+        "files": (rows := _files(repository)),
+        "manifests": _versions(rows),
         "indices": [
             {"path": path, "shards_merged": merged} for path, merged in in_conflict(repository)
         ],
     }
+
+
+def _versions(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """How many checkpoints have a manifest of each version."""
+    found = Counter(row["manifest_version"] for row in rows if "manifest_version" in row)
+    return {str(version): found[version] for version in sorted(found)}
 
 
 def _hooks(repository: Repository) -> list[str]:
@@ -126,6 +134,7 @@ def _stored(
     lacking = reachable.missing(manifest, blocks.store)
     return {
         "stored_as": "manifest",
+        "manifest_version": manifest.version,
         "format": summary.format,
         "expected_format": formats.expected_format(path, summary.format),
         "tensors": summary.tensors,
@@ -192,6 +201,7 @@ def _show(repository: Repository, report: dict[str, Any]) -> None:
         print("No tracked files in the index.")
         return
     rows = [["", printable(row["path"]), *_cells(row)] for row in report["files"]]
+    print(f"Manifests: {_shown_versions(report['manifests'])}")
     print("\nTracked files:")
     for line in table(rows):
         print(line)
@@ -203,6 +213,19 @@ def _show(repository: Repository, report: dict[str, Any]) -> None:
                 print(f"  {line}")
     for line in _advice(repository, report):
         print(line)
+
+
+def _shown_versions(versions: dict[str, int]) -> str:
+    """The versions of the manifests, and how to have the latest alone."""
+    if not versions:
+        return "none"
+    if len(versions) == 1:
+        text = f"version {next(iter(versions))}"
+    else:
+        counts = (f"{plural(count, 'file')} in version {one}" for one, count in versions.items())
+        text = ", ".join(counts)
+    older = any(int(version) < LATEST for version in versions)
+    return f"{text}; git theta migrate --to-manifest {LATEST}   moves them" if older else text
 
 
 def _show_hooks(sentences: list[str]) -> None:

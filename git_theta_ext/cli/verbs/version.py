@@ -6,14 +6,19 @@ import argparse
 import importlib.metadata
 import platform
 import sys
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.core.errors import RepositoryError
-from git_theta_ext.core.text import printable, to_json
+from git_theta_ext.core.errors import RepositoryError, ThetaError
+from git_theta_ext.core.text import plural, printable, to_json
 from git_theta_ext.core.version import VERSION
 from git_theta_ext.git import installation
 from git_theta_ext.git.process import run_git
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import LATEST, VERSIONS, version_in
+from git_theta_ext.objects import reachable
 
 _LIBRARIES = (
     "numpy",
@@ -47,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for name, value in facts.items():
         if isinstance(value, dict):
-            for key, text in value.items():
-                print(f"{key}: {_shown(text)}")
+            for key, found in value.items():
+                print(f"{key}: {_shown(found)}")
         else:
             print(f"{name}: {_shown(value)}")
     return 0
@@ -64,6 +69,11 @@ def collect(cwd: Path) -> dict[str, Any]:
         "libgit2": _libgit2(),
         "git": _answer(cwd, "version"),
         "git-lfs": _answer(cwd, "lfs", "version"),
+        "manifest": {
+            "manifests read": list(VERSIONS),
+            "manifests written": [LATEST],
+            "manifests here": _manifests(cwd),
+        },
         "executable": sys.executable,
         "package": str(Path(__file__).parents[2]),
         "config": {
@@ -96,5 +106,21 @@ def _answer(cwd: Path, *arguments: str) -> str | None:
         return None
 
 
-def _shown(value: str | None) -> str:
+def _manifests(cwd: Path) -> dict[str, int]:
+    """How many tracked checkpoints have a manifest of each version, of any known or not."""
+    found: Counter[int] = Counter()
+    with suppress(ThetaError):  # outside of a repository, or in a bare one
+        repository = Repository.discover(cwd)
+        paths = {entry.oid: entry.path for entry in repository.tracked()}
+        for _, text in reachable.manifest_texts(repository, paths):
+            found[version_in(text)] += 1
+    return {str(version): found[version] for version in sorted(found)}
+
+
+def _shown(value: str | list[int] | dict[str, int] | None) -> str:
+    if isinstance(value, dict):
+        counts = (f"version {one} ({plural(count, 'file')})" for one, count in value.items())
+        return ", ".join(counts) or "(none)"
+    if isinstance(value, list):
+        return ", ".join(f"version {one}" for one in value)
     return "(none)" if value is None else printable(value)
