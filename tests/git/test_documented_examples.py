@@ -306,6 +306,14 @@ def test_several(repo: Repo, lines: tuple[str, ...]) -> None:
     assert repo.git("log", "-1", "--format=%P").count(" ") == 3
 
 
+@scene(MERGING, "git config theta.mergeStorage values")
+def test_values_in_place_of_recipes(collided: Repo, lines: tuple[str, ...]) -> None:
+    merge = ("git", "theta", "merge", "side", "--strategy", "average")
+    do(collided, lines[0])
+    collided.run(*merge)
+    assert b"  merge " not in collided.blob(f"HEAD:{NAME}")
+
+
 SHARDED = [line for line in examples(MERGING) if "model-*" in line or "index.json" in line]
 
 

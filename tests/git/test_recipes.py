@@ -14,6 +14,7 @@ import pytest
 
 from git_theta_ext.manifest.model import BASE, Block, Recipe
 from git_theta_ext.manifest.text import parse_manifest
+from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME, changed, model, safetensors
 from tests.scenarios.merges import branches, content
 from tests.scenarios.remotes import bare, objects_of
@@ -202,7 +203,7 @@ def test_a_setting_that_is_neither_word_is_refused(two: Repo) -> None:
     said = done.stderr.decode()
     assert "theta.mergeStorage is 'cleverly': it is recipe or values" in said
     two.run(*["git", "merge", "--abort"], ok=(0, 128))
-    two.run(*["git", "config", "theta.mergeStorage", "recipe"])
+    do(two, only(said, "mergeStorage"))
     two.git("reset", "-q", "--hard")
     two.git("merge", "-q", "--no-edit", "side", env={"GIT_THETA_MERGE": "average"})
     assert recipes(two)

@@ -42,6 +42,7 @@ RUN: dict[str, dict[str, str]] = {
         "run git theta track in the folder that holds the checkpoints": "test_advice_setup.test_a_pattern_of_another_folder",
     },
     "git_theta_ext/objects/blocks.py": {
+        "git config theta.mergeStorage recipe": "test_recipes.test_a_setting_that_is_neither_word_is_refused",
         "git theta fsck --repair fetches it again, where a remote has it": "test_advice_objects.test_building_on_a_damaged_object",
     },
     "git_theta_ext/objects/bounds.py": {
