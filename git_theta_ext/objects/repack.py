@@ -15,7 +15,8 @@ from itertools import accumulate
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.manifest.model import Block, Chain, Link, Manifest, Place, Recipe, UpdateRef
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.packs import PACK_BYTES, PACK_PARTS, SMALL_BYTES, pack
+from git_theta_ext.objects.packs import PACK_BYTES, PACK_PARTS, pack
+from git_theta_ext.objects.storing import PACK_BELOW
 
 Group = tuple[UpdateRef, ...]
 """Parameter files that go into one object, in order."""
@@ -102,8 +103,8 @@ def _in_order(manifest: Manifest) -> Iterator[UpdateRef]:
 def _is_scattered(size: int, refs: list[UpdateRef]) -> bool:
     """Whether an object holds small files alone, and few of them or mostly what is not needed."""
     used = sum(ref.nbytes for ref in refs)
-    few = 2 * used < PACK_BYTES and 2 * len(refs) < PACK_PARTS
-    return (few or 2 * used < size) and all(ref.nbytes < SMALL_BYTES for ref in refs)
+    few = 4 * used < PACK_BYTES and 4 * len(refs) < PACK_PARTS
+    return (few or 2 * used < size) and all(ref.nbytes < PACK_BELOW for ref in refs)
 
 
 def _grouped(refs: Iterable[UpdateRef]) -> Iterator[Group]:

@@ -207,6 +207,12 @@ def test_a_setting_that_is_neither_word_is_refused(two: Repo) -> None:
     two.git("reset", "-q", "--hard")
     two.git("merge", "-q", "--no-edit", "side", env={"GIT_THETA_MERGE": "average"})
     assert recipes(two)
+    two.git("config", "theta.packBelow", "small")
+    two.write(NAME, safetensors(tuned(500)))
+    said = two.run("git", "add", NAME, ok=(1, 128)).stderr.decode()
+    assert "theta.packBelow is 'small': it is a size, such as 256k, or 0" in said
+    do(two, only(said, "packBelow"))
+    two.git("add", NAME)
 
 
 def test_what_was_just_merged_is_not_merged_again_to_be_written(repo: Repo) -> None:

@@ -42,8 +42,11 @@ RUN: dict[str, dict[str, str]] = {
         "run git theta track in the folder that holds the checkpoints": "test_advice_setup.test_a_pattern_of_another_folder",
     },
     "git_theta_ext/objects/blocks.py": {
-        "git config theta.mergeStorage recipe": "test_recipes.test_a_setting_that_is_neither_word_is_refused",
         "git theta fsck --repair fetches it again, where a remote has it": "test_advice_objects.test_building_on_a_damaged_object",
+    },
+    "git_theta_ext/objects/storing.py": {
+        "git config theta.mergeStorage recipe": "test_recipes.test_a_setting_that_is_neither_word_is_refused",
+        "git config --unset theta.packBelow": "test_recipes.test_a_setting_that_is_neither_word_is_refused",
     },
     "git_theta_ext/objects/bounds.py": {
         "make room, or keep the manifest in the work tree for now: set GIT_THETA_SKIP_SMUDGE=1 in the environment, repeat the command, and run git theta pull FILE when there is room": "test_advice_objects.test_without_room_the_manifest_is_kept_and_written_later",

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.manifest.model import Block, Entry, Manifest, Parent, Recipe, UpdateRef
-from git_theta_ext.objects.packs import PACK_BYTES, PACK_PARTS, SMALL_BYTES
+from git_theta_ext.objects.packs import PACK_BYTES, PACK_PARTS
 from git_theta_ext.objects.repack import plan
+from git_theta_ext.objects.storing import PACK_BELOW
 from tests.scenarios.manifests import hexdigest
 
 
@@ -21,7 +22,7 @@ def manifest(*refs: UpdateRef) -> Manifest:
     blocks = [Block(4000, hexdigest(f"block {at}"), (one,)) for at, one in enumerate(refs)]
     entries = tuple(Entry(TensorInfo(f"t{at:05}", DTYPES["F32"], (1000,)), (block,))
                     for at, block in enumerate(blocks))  # fmt: skip
-    return Manifest("safetensors", Block(9000, hexdigest("s"), (ref("s", SMALL_BYTES),)), entries)
+    return Manifest("safetensors", Block(9000, hexdigest("s"), (ref("s", PACK_BELOW),)), entries)
 
 
 def test_parts_of_many_packs_become_one_in_the_order_of_the_file() -> None:
@@ -44,12 +45,12 @@ def test_a_pack_that_is_mostly_of_other_versions_is_written_anew() -> None:
 
 
 def test_full_packs_and_large_files_stay() -> None:
-    half = PACK_BYTES // SMALL_BYTES
-    full = [ref("full", PACK_BYTES + 100, 100 + at * (SMALL_BYTES - 1), SMALL_BYTES - 1)
+    half = PACK_BYTES // PACK_BELOW
+    full = [ref("full", PACK_BYTES + 100, 100 + at * (PACK_BELOW - 1), PACK_BELOW - 1)
             for at in range(half)]  # fmt: skip
-    beside = [ref("mixed", 400_000, 100, SMALL_BYTES), ref("mixed", 400_000, 300_000)]
+    beside = [ref("mixed", 400_000, 100, PACK_BELOW), ref("mixed", 400_000, 300_000)]
     scattered = [ref("a", 5000, 900), ref("b", 5000, 900)]
-    found = plan(manifest(*full, *beside, *scattered, ref("whole", 3 * SMALL_BYTES)))
+    found = plan(manifest(*full, *beside, *scattered, ref("whole", 3 * PACK_BELOW)))
     assert set(found.scattered) == {hexdigest("a"), hexdigest("b")}
 
 
@@ -60,7 +61,7 @@ def test_packs_are_as_full_as_those_of_a_commit() -> None:
     assert [len(group) for group in found.groups[:-1]] == [PACK_PARTS] * (len(sizes) - 1)
     wide = [ref(f"w{at}", 250_000) for at in range(40)]
     sizes = [sum(one.nbytes for one in group) for group in plan(manifest(*wide)).groups]
-    assert all(PACK_BYTES <= size < PACK_BYTES + SMALL_BYTES for size in sizes[:-1])
+    assert all(PACK_BYTES <= size < PACK_BYTES + PACK_BELOW for size in sizes[:-1])
     assert sum(sizes) == 40 * 250_000
 
 
