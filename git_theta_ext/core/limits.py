@@ -152,6 +152,10 @@ SETTINGS_BYTES = 1 << 20
 """`.theta.toml`."""
 SETTINGS_DOTS = 200
 """Dots on a line of it, outside quotes: dotted keys take the square of that."""
+EVALUATIONS = 1_000
+"""Evaluations, and gates, that it may declare."""
+EXAMPLES = 10_000_000
+"""Examples of one task of an evaluation whose outcomes are kept."""
 ADAPTER_CONFIG_BYTES = 1 << 20
 """`adapter_config.json`."""
 ADAPTER_TENSOR_BYTES = 4 << 30

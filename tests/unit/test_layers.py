@@ -25,6 +25,7 @@ ORDER = [
     {"objects"},
     {"checkpoints"},
     {"comparison", "merge"},
+    {"evaluation"},
     {"api"},
     {"cli"},
     {"drivers"},

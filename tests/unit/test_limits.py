@@ -12,7 +12,7 @@ from git_theta_ext.core import limits
 ROOT = Path(__file__).parents[2]
 READERS = (
     "formats", "updates", "manifest", "checkpoints/adapters", "checkpoints/shards.py",
-    "merge/combine/pickles.py", "merge/strategies/policy.py",
+    "merge/combine/pickles.py", "merge/strategies/policy.py", "evaluation",
 )  # fmt: skip
 OWN = {
     "formats/gguf.py": {"_MAX_AXES"},

@@ -8,9 +8,7 @@ and what a rebase, cherry-pick or revert brings is reapplied.
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,18 +18,18 @@ from git_theta_ext.core.globs import Globs
 from git_theta_ext.core.globs import check as check_patterns
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.work_tree import is_link
+from git_theta_ext.merge.strategies import settings_file
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice, Setting
 from git_theta_ext.merge.strategies.table import check, takes_words
 
 Operation = Literal["merge", "rebase"]
 """`rebase` stands for all that puts a commit on another base: cherry-pick and revert too."""
 
-FILE = ".theta.toml"
+FILE = settings_file.FILE
 VARIABLE = "GIT_THETA_MERGE"
 STATISTICS = (".fisher.safetensors", ".gram.safetensors")
 """How the names of files end that hold statistics of a checkpoint beside them."""
 
-_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"|\'[^\']*\'')
 _DEFAULTS: dict[Operation, Choice] = {"merge": CONFLICT, "rebase": Choice("reapply")}
 
 
@@ -161,10 +159,20 @@ def _from_file(settings: Settings, path: str, operation: Operation) -> Policy:
 
 
 def committed(repository: Repository) -> Settings:
-    """What `.theta.toml` says: the work tree's, else HEAD's; nothing if there is none.
+    """What `.theta.toml` says of merges: the work tree's, else HEAD's; nothing if there is none.
 
     Raises:
         UsageError: it is not usable; names the line or the key.
+    """
+    data = committed_bytes(repository)
+    return Settings() if data is None else parse_file(data)
+
+
+def committed_bytes(repository: Repository) -> bytes | None:
+    """`.theta.toml` as it stands: the work tree's, else HEAD's; None if there is none.
+
+    Raises:
+        UsageError: it is a symbolic link, or cannot be read.
     """
     data = None
     if repository.work_tree is not None:
@@ -183,7 +191,7 @@ def committed(repository: Repository) -> Settings:
     if data is None and repository.resolve("HEAD"):
         oid = repository.blob_at("HEAD", FILE)
         data = None if oid is None else repository.blob(oid)
-    return Settings() if data is None else parse_file(data)
+    return data
 
 
 def parse_file(data: bytes) -> Settings:
@@ -192,19 +200,10 @@ def parse_file(data: bytes) -> Settings:
     Raises:
         UsageError: it is not TOML, or has a key, value or strategy that is not known.
     """
-    if len(data) > limits.SETTINGS_BYTES:
-        raise UsageError(f"{FILE} is larger than {limits.SETTINGS_BYTES} bytes")
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.count(b".") > limits.SETTINGS_DOTS:
-            dots = _QUOTED.sub(b"", line).count(b".")
-            if dots > limits.SETTINGS_DOTS:
-                raise UsageError(f"{FILE}, line {number}: a key of more than {dots} parts")
-    try:
-        document = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{FILE} is not TOML: {error}") from error
-    _known(document, ("merge", "rebase"), FILE)
-    tables = {name: _table(value, name) for name, value in document.items()}
+    document = settings_file.tables(data)
+    tables = {
+        name: _table(document[name], name) for name in ("merge", "rebase") if name in document
+    }
     merge = dict(tables.get("merge", {}))
     evaluate = merge.pop("evaluate", None)
     if evaluate is not None and not isinstance(evaluate, str):
@@ -239,12 +238,6 @@ def _table(value: object, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{FILE}: {name} is a table, not {value!r}")
     return value
-
-
-def _known(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    for key in table:
-        if key not in names:
-            raise UsageError(f"{where}: unknown table {key!r}; known: {', '.join(names)}")
 
 
 def _patterns(value: object, key: str, where: str) -> tuple[str, ...]:

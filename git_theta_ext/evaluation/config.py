@@ -1,0 +1,284 @@
+"""What a project declares in `.theta.toml`: its evaluations, and the gates that updates must pass.
+
+A pure function of the file's bytes, so that the rules can be those of another commit than the one
+that is judged. `docs/evaluating.md` has the grammar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.globs import Globs
+from git_theta_ext.core.globs import check as check_patterns
+from git_theta_ext.merge.strategies.settings_file import FILE, Rows, tables
+
+PLACES = ("checkpoint", "model_dir", "results", "rev")
+"""What may stand in braces in a command."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_PLACE = re.compile(r"\{([a-z_]+)\}")
+_TAG = re.compile(r"tag:[^\s~^:?*\[\\]+")
+_SIZES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20,
+          "gib": 1 << 30}  # fmt: skip
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|B|)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A command that measures a checkpoint, and which checkpoints it is for.
+
+    Attributes:
+        name: of letters, digits and `._+-`.
+        command: its text, as it is allowed and hashed; `{checkpoint}`, `{model_dir}`, `{results}`
+            and `{rev}` stand in it.
+        paths: patterns of the checkpoints; empty: all.
+        timeout: seconds; None: no limit.
+        examples: files of the repository, or patterns, that it depends on besides the model.
+        lower_is_better: metrics of which less is more, where the results do not say so.
+    """
+
+    name: str
+    command: str
+    paths: tuple[str, ...] = ()
+    timeout: float | None = None
+    examples: tuple[str, ...] = ()
+    lower_is_better: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command as a list of arguments: no shell ever sees it."""
+        return tuple(shlex.split(self.command))
+
+    @property
+    def definition(self) -> str:
+        """The SHA-256 of what is run; results of different definitions are not compared."""
+        text = json.dumps({"command": self.words}, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def is_for(self, path: str) -> bool:
+        """Whether a checkpoint (its path from the top) is to be measured by it."""
+        return not self.paths or Globs(self.paths, FILE).matches(path)
+
+
+Against = Literal["base", "best", "parents"] | str
+"""What a gate compares with; a text beyond the three words is `tag:NAME`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A rule that an update must pass.
+
+    Attributes:
+        name: what `--gate` and reports call it: `glue/rte` unless it was given one.
+        evaluation: whose results it looks at; None where it only looks at the checkpoint itself.
+        task, metric: which score; None: all that the evaluation gives.
+        paths: patterns of the checkpoints; empty: those of the evaluation, or all.
+        min, max: bounds of the score itself.
+        max_drop, min_gain: bounds of the difference from `against`, in the metric's own unit.
+        confidence: of the test, above 0.5 and below 1.
+        prove: accept only if a larger drop can be excluded with that confidence.
+        against: `base`, `best`, `parents` or `tag:NAME`.
+        max_stored: bytes that an update may add to the store.
+        new_nan: False: no tensor may get a NaN that it did not have.
+        frozen: patterns of tensors that must not change.
+    """
+
+    name: str
+    evaluation: str | None = None
+    task: str | None = None
+    metric: str | None = None
+    paths: tuple[str, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    max_drop: float | None = None
+    min_gain: float | None = None
+    confidence: float = 0.95
+    prove: bool = False
+    against: Against = "base"
+    max_stored: int | None = None
+    new_nan: bool = True
+    frozen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The evaluations and gates of one `.theta.toml`, in its order."""
+
+    evaluations: tuple[Evaluation, ...] = ()
+    gates: tuple[Gate, ...] = ()
+
+    def evaluation(self, name: str) -> Evaluation | None:
+        """The evaluation of that name, if there is one."""
+        return next((one for one in self.evaluations if one.name == name), None)
+
+
+def parse(data: bytes) -> Config:
+    """What a `.theta.toml` declares; its other tables are left to those who know them.
+
+    Raises:
+        UsageError: it is not usable; names the table, and the line where that can be told.
+    """
+    document = tables(data)
+    found = Config(
+        tuple(_each(document, "evaluation", data, _evaluation)),
+        tuple(_each(document, "gate", data, _gate)),
+    )
+    rows = Rows(document, "gate", data)
+    for number, gate in enumerate(found.gates):
+        if gate.evaluation is not None and found.evaluation(gate.evaluation) is None:
+            names = ", ".join(one.name for one in found.evaluations) or "none"
+            raise UsageError(
+                f"{rows.where(number, 'evaluation')}: there is no evaluation {gate.evaluation!r}",
+                hint=f"declared with [[evaluation]]: {names}",
+            )
+    return found
+
+
+class _Table:
+    """One table, whose values are taken out by kind."""
+
+    def __init__(self, rows: Rows, number: int) -> None:
+        self._rows, self._number = rows, number
+        self._values: Mapping[str, Any] = rows.rows[number]
+
+    def error(self, key: str | None, what: str, hint: str | None = None) -> UsageError:
+        return UsageError(f"{self._rows.where(self._number, key)}: {what}", hint=hint)
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
+    def text(self, key: str) -> str | None:
+        value = self._values.get(key)
+        if value is not None and not (isinstance(value, str) and value):
+            raise self.error(key, f"{key} is a text in quotes, not {value!r}")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self._values.get(key, [])
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(one, str) and one for one in items):
+            raise self.error(key, f"{key} is a text or a list of texts, not {value!r}")
+        check_patterns(items, self._rows.where(self._number, key))
+        return tuple(items)
+
+    def number(self, key: str, least: float = -math.inf) -> float | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value < least:
+            wanted = "a number" if least == -math.inf else f"a number from {least:g} on"
+            raise self.error(key, f"{key} is {wanted}, not {value!r}")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._values.get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, f"{key} is true or false, not {value!r}")
+        return value
+
+    def size(self, key: str) -> int | None:
+        value = self._values.get(key)
+        match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match:
+            return round(float(match[1]) * _SIZES[match[2].lower().removeprefix("b")])
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+            return value
+        raise self.error(key, f'{key} is a number of bytes, such as "20 MB", not {value!r}')
+
+
+def _each(document: Mapping[str, Any], name: str, data: bytes, make: Any) -> Sequence[Any]:
+    """Every table of a name; none is called as another is."""
+    rows = Rows(document, name, data)
+    if len(rows.rows) > limits.EVALUATIONS:
+        raise UsageError(f"{FILE}: {len(rows.rows)} [[{name}]]; at most {limits.EVALUATIONS}")
+    found: dict[str, Any] = {}
+    for number in range(len(rows.rows)):
+        one = make(rows, number)
+        if one.name in found:
+            raise UsageError(
+                f"{rows.where(number)}: there is a [[{name}]] {one.name!r} already",
+                hint='give each a name of its own: name = "…"',
+            )
+        found[one.name] = one
+    return list(found.values())
+
+
+def _evaluation(rows: Rows, number: int) -> Evaluation:
+    """One `[[evaluation]]`; UsageError where a key is missing, unknown or of the wrong kind."""
+    known = ("name", "command", "path", "timeout", "examples", "lower_is_better")
+    rows.refuse_unknown(number, known)
+    table = _Table(rows, number)
+    name, command = table.text("name"), table.text("command")
+    if name is None:
+        raise table.error(None, 'it has no name, such as name = "glue"')
+    if not _NAME.fullmatch(name):
+        raise table.error("name", f"{name!r} is no name: letters, digits and . _ + - make one")
+    if command is None:
+        raise table.error(None, 'it has no command, such as command = "python evaluate.py '
+                          '{checkpoint} --out {results}"')  # fmt: skip
+    _check_command(table, command)
+    timeout = table.number("timeout", 0)
+    if timeout == 0:
+        raise table.error("timeout", "timeout is a number of seconds above 0; leave it out for no "
+                          "limit")  # fmt: skip
+    return Evaluation(
+        name, command, table.texts("path"), timeout, table.texts("examples"),
+        table.texts("lower_is_better"),
+    )  # fmt: skip
+
+
+def _check_command(table: _Table, command: str) -> None:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise table.error("command", f"{error}: {command!r}") from error
+    places = {place for word in words for place in _PLACE.findall(word)}
+    if not places & {"checkpoint", "model_dir"}:
+        raise table.error(
+            "command", f"it does not name what to measure: {command!r}",
+            hint="put {checkpoint} where its path goes, or {model_dir} for the model's folder",
+        )  # fmt: skip
+    for place in sorted(places - set(PLACES)):
+        known = ", ".join(f"{{{one}}}" for one in PLACES)
+        raise table.error("command", f"unknown place {{{place}}}", hint=f"known: {known}")
+
+
+def _gate(rows: Rows, number: int) -> Gate:
+    """One `[[gate]]`; UsageError where it has no rule, or one that needs what it does not say."""
+    rules = ("min", "max", "max_drop", "min_gain", "max_stored", "new_nan", "frozen")
+    scored = ("min", "max", "max_drop", "min_gain")
+    other = ("name", "evaluation", "task", "metric", "path", "confidence", "prove", "against")
+    rows.refuse_unknown(number, (*rules, *other))
+    table = _Table(rows, number)
+    if not any(table.has(rule) for rule in rules):
+        raise table.error(None, "it has no rule", hint=f"one of {', '.join(rules)}")
+    evaluation, task, metric = (table.text(key) for key in ("evaluation", "task", "metric"))
+    for key in (*scored, "task", "metric", "prove"):
+        if evaluation is None and table.has(key):
+            raise table.error(key, f"{key} needs an evaluation", 'such as evaluation = "glue"')
+    against = table.text("against") or "base"
+    if against not in ("base", "best", "parents") and not _TAG.fullmatch(against):
+        raise table.error("against", f"against is base, best, parents or tag:NAME, not {against!r}")
+    confidence = table.number("confidence")
+    if confidence is not None and not 0.5 < confidence < 1:
+        raise table.error("confidence", f"confidence is above 0.5 and below 1, not {confidence:g}")
+    words = [one for one in (evaluation, task, metric) if one is not None]
+    return Gate(
+        table.text("name") or "/".join(words) or f"gate-{number + 1}",
+        evaluation, task, metric, table.texts("path"),
+        table.number("min"), table.number("max"),
+        table.number("max_drop", 0), table.number("min_gain", 0),
+        0.95 if confidence is None else confidence,
+        table.flag("prove", False), against, table.size("max_stored"),
+        table.flag("new_nan", True), table.texts("frozen"),
+    )  # fmt: skip
