@@ -156,6 +156,12 @@ EVALUATIONS = 1_000
 """Evaluations, and gates, that it may declare."""
 EXAMPLES = 10_000_000
 """Examples of one task of an evaluation whose outcomes are kept."""
+RESULT_BYTES = 16 << 20
+"""A result as it is kept, without the outcomes of its examples; 50,000 scores."""
+OUTCOMES_BYTES = 128 << 20
+"""Those outcomes: a bit for each that is right or wrong, eight bytes for each other."""
+RESULTS = 10_000
+"""Results of one checkpoint that are read."""
 ADAPTER_CONFIG_BYTES = 1 << 20
 """`adapter_config.json`."""
 ADAPTER_TENSOR_BYTES = 4 << 30
