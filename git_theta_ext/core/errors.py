@@ -104,3 +104,9 @@ class ClusterError(ThetaError):
     """The machines that the work was sent to are not there, or cannot do it."""
 
     exit_code = 13
+
+
+class EvaluationError(ThetaError):
+    """An evaluation failed, took too long, or gave no result that can be read."""
+
+    exit_code = 14

@@ -160,6 +160,14 @@ RESULT_BYTES = 16 << 20
 """A result as it is kept, without the outcomes of its examples; 50,000 scores."""
 OUTCOMES_BYTES = 128 << 20
 """Those outcomes: a bit for each that is right or wrong, eight bytes for each other."""
+RESULT_FILE_BYTES = 256 << 20
+"""A file of results that is read as a whole: JSON, YAML."""
+RESULT_LINE_BYTES = 16 << 20
+"""A line of one that is read line by line: an example with all that was asked and answered."""
+RESULT_FILES = 10_000
+"""Files that an evaluation leaves behind."""
+YAML_DEPTH = 32
+"""Lists and mappings inside each other in a YAML file of results."""
 RESULTS = 10_000
 """Results of one checkpoint that are read."""
 ADAPTER_CONFIG_BYTES = 1 << 20

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -65,8 +65,23 @@ class Examples:
                 f"{len(outcomes):,} examples of one task; from 1 to {limits.EXAMPLES:,} are kept"
             )
         ids = sorted(outcomes)
-        values = np.fromiter((outcomes[one] for one in ids), np.float64, len(ids))
-        fine = np.isin(values, (0.0, 1.0)) if kind == "right" else np.isfinite(values)
+        return cls.pack(ids, np.array([outcomes[one] for one in ids], np.float64), kind)
+
+    @classmethod
+    def pack(cls, ids: Sequence[str], values: Floats, kind: Kind | None = None) -> Self:
+        """Encode outcomes in the order of their ids, which are sorted and of which none is twice.
+
+        Args:
+            ids: of the examples.
+            values: float64 of shape (len(ids),).
+            kind: None: right or wrong if every outcome is 0 or 1.
+
+        Raises:
+            UsageError: an outcome is not finite, or of another kind.
+        """
+        binary = np.isin(values, (0.0, 1.0))
+        kind = kind or ("right" if binary.all() else "real")
+        fine = binary if kind == "right" else np.isfinite(values)
         if not fine.all():
             wrong = int(np.flatnonzero(~fine)[0])
             wanted = "0 or 1" if kind == "right" else "a finite number"

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +26,10 @@ _importing = threading.Lock()
 _NOT_HERE = "NoDefaultCurrentDirectoryInExePath"
 """Set in the environment of a Windows program, it does not look for others in its own folder."""
 _QUIET = {"GIT_OPTIONAL_LOCKS": "0", **({_NOT_HERE: "1"} if os.name == "nt" else {})}
+_TICK_SECONDS = 0.2
+_GRACE_SECONDS = 3.0
+"""What a program that was told to end has, to clean up."""
+_NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 _WINDOWS_ENDINGS = ".COM;.EXE;.BAT;.CMD"
 
 
@@ -251,3 +258,84 @@ def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
         process.proc.wait()
         raise
     return int(process.proc.returncode), stdout, stderr
+
+
+def run_for(
+    command: Sequence[str],
+    cwd: Path,
+    output: BinaryIO,
+    errors: BinaryIO,
+    *,
+    seconds: float | None,
+    tick: Callable[[], None],
+) -> int | None:
+    """Run a program with a time limit, and whatever it starts with it.
+
+    When the time is over, or an exception comes out of `tick`, all of its processes are ended: on
+    POSIX those of its process group, on Windows the tree of its children.
+
+    Args:
+        command: a program, by its path or as it is found on PATH, and its arguments.
+        cwd: the folder to run it in.
+        output: a file for what it prints.
+        errors: one for what it says on standard error.
+        seconds: how long it may take; None: as long as it wants.
+        tick: called five times a second.
+
+    Returns:
+        Its exit status (negative: the signal that ended it), or None when the time was over.
+
+    Raises:
+        RepositoryError: it cannot be started.
+    """
+    program = command[0] if os.path.dirname(command[0]) else find_program(command[0])
+    if program is None:
+        raise RepositoryError(f"{command[0]} was not found on PATH")
+    own = {"creationflags": _NEW_GROUP} if os.name == "nt" else {"start_new_session": True}
+    try:
+        process = subprocess.Popen(
+            [program, *command[1:]], cwd=cwd, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=errors, **own,
+        )  # fmt: skip
+    except OSError as error:
+        raise RepositoryError(f"cannot start {command[0]}: {error.strerror or error}") from error
+    end = None if seconds is None else time.monotonic() + seconds
+    try:
+        while True:
+            left = _TICK_SECONDS if end is None else min(_TICK_SECONDS, end - time.monotonic())
+            if left <= 0:
+                return None
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(left)
+            tick()
+    finally:
+        if process.returncode is None:
+            _end_all(process)
+
+
+def _end_all(process: subprocess.Popen[bytes]) -> None:
+    """End a process that runs, and those that it started: politely, then not.
+
+    It is waited for last: until then its number, which is that of its session, is nobody else's.
+    """
+    if os.name == "nt":
+        program = find_program("taskkill")
+        if program is not None:
+            tree = [program, "/T", "/F", "/PID", str(process.pid)]
+            subprocess.run(tree, capture_output=True, check=False)
+        process.kill()
+    else:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGTERM)
+            end = time.monotonic() + _GRACE_SECONDS
+            while time.monotonic() < end and not _has_ended(process.pid):
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child has ended, without taking note of it; False where that cannot be told."""
+    if not hasattr(os, "waitid"):
+        return False
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

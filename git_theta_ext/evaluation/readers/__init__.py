@@ -1,0 +1,1 @@
+"""Results as people have them: one module for each kind of file."""
