@@ -1,4 +1,4 @@
-"""`git theta allow`: let this repository's evaluation command run, or take that back."""
+"""`git theta allow`: let this repository's evaluation commands run, or take that back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import argparse
 import os
 from typing import Any
 
+from git_theta_ext.cli.consent import shown
 from git_theta_ext.core.errors import RepositoryError, UsageError
-from git_theta_ext.core.text import paragraph, plural, printable
+from git_theta_ext.core.text import plural, printable
+from git_theta_ext.evaluation import config
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.branches.consent import Allowed, Consent, evaluation_of
 from git_theta_ext.merge.strategies import policy
@@ -20,9 +22,10 @@ def add_parser(subparsers: Any) -> None:
     """Add the parser of `allow`."""
     parser = subparsers.add_parser(
         "allow",
-        help="allow the evaluation command that this repository names",
-        description="Show the command that .theta.toml names for git theta merge --tune, and let "
-        "it run from now on. A command that changes must be allowed again.",
+        help="allow the evaluation commands that this repository names",
+        description="Show the commands that .theta.toml names, for git theta evaluate and for git "
+        "theta merge --tune, and let them run from now on. A command that changes must be allowed "
+        "again.",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", action="store_true", help="list what is allowed, everywhere")
@@ -40,24 +43,32 @@ def run(args: argparse.Namespace) -> int:
     if args.revoke is not None:
         return _revoke(args.revoke)
     repository = Repository.discover()
-    command = policy.committed(repository).evaluate
-    if not command:
+    commands = _named(repository)
+    if not commands:
         raise UsageError(
             "this repository names no evaluation command",
             hint=f'in {policy.FILE}: [merge], evaluate = "python evaluate.py {{checkpoint}}"',
         )
-    wanted = evaluation_of(repository, command)
     consent = Consent.of(repository, os.environ)
-    before = consent.given(wanted)
-    consent.give(wanted)
-    print(f"{'Allowed already' if before else 'Allowed'}, for git theta merge --tune here:")
-    print(shown(command))
+    for command, purpose in commands.items():
+        wanted = evaluation_of(repository, command)
+        before = consent.given(wanted)
+        consent.give(wanted)
+        print(f"{'Allowed already' if before else 'Allowed'}, for {purpose} here:")
+        print(shown(command))
     return 0
 
 
-def shown(command: str) -> str:
-    """A command in full, each line of it by itself, and nothing in it active."""
-    return "    " + paragraph(command, "    ")
+def _named(repository: Repository) -> dict[str, str]:
+    """The commands of `.theta.toml`, each with what it is for."""
+    data = policy.committed_bytes(repository) or b""
+    found: dict[str, list[str]] = {}
+    merge = policy.parse_file(data).evaluate
+    if merge:
+        found[merge] = ["git theta merge --tune"]
+    for one in config.parse(data).evaluations:
+        found.setdefault(one.command, []).append(f"git theta evaluate --evaluation {one.name}")
+    return {command: " and ".join(purposes) for command, purposes in found.items()}
 
 
 def _list() -> int:

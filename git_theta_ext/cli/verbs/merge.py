@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
-from git_theta_ext.cli import where
+from git_theta_ext.cli import consent, where
 from git_theta_ext.cli.choices import add_options, choice_of
 from git_theta_ext.cli.verbs import merge_several
-from git_theta_ext.cli.verbs.allow import shown
 from git_theta_ext.core.advice import word
 from git_theta_ext.core.errors import RepositoryError, ThetaError, UsageError
 from git_theta_ext.core.names import natural_key
@@ -23,7 +22,6 @@ from git_theta_ext.git.operations import Heads, is_merging, keeps_from_merging, 
 from git_theta_ext.git.paths import from_here
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository, literal
-from git_theta_ext.merge.branches.consent import Consent, evaluation_of
 from git_theta_ext.merge.branches.models import ModelConflict, chosen_policy, reopen, resharded
 from git_theta_ext.merge.branches.octopus import Branches
 from git_theta_ext.merge.branches.tune import (
@@ -323,24 +321,9 @@ def _allowed(repository: Repository, command: str | None, args: argparse.Namespa
     Raises:
         UsageError: the user did not.
     """
-    if not command:
-        return None
-    wanted = evaluation_of(repository, command)
-    if args.allow_evaluation:
-        return command
-    consent = Consent.of(repository, os.environ)
-    if consent.given(wanted):
-        return command
-    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
-        print(f"{policy.FILE} of this repository names a command that would run on your machine:")
-        print(shown(command))
-        if ask("Allow it, now and from now on? [y/N]").lower() in ("y", "yes"):
-            consent.give(wanted)
-            return command
-    raise UsageError(
-        f"{policy.FILE} names an evaluation command that you have not allowed:\n{shown(command)}",
-        hint="git theta allow   (or, this once: --allow-evaluation)",
-    )
+    if command:
+        consent.require(repository, [command], once=args.allow_evaluation)
+    return command
 
 
 def _contests(
