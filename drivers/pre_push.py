@@ -27,6 +27,7 @@ from git_theta_ext.core.errors import (
 )
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import paragraph, plural, printable
+from git_theta_ext.evaluation import travel
 from git_theta_ext.git import ancestry, hook_scripts, hooks
 from git_theta_ext.git.repository import Repository, any_commit_here
 from git_theta_ext.objects import left_behind
@@ -72,6 +73,7 @@ def _answer(arguments: list[str], text: bytes) -> int:
         )
         if configured:
             _run_lfs(repository, arguments, text)
+        _send_results(repository, arguments[0], arguments[1], {ref.name for ref in refs})
     except ThetaError as error:
         print(f"git theta: error: {paragraph(error.message)}", file=sys.stderr)
         print(
@@ -83,6 +85,24 @@ def _answer(arguments: list[str], text: bytes) -> int:
             print(f"  hint: {paragraph(error.hint, '        ')}", file=sys.stderr)
         return 1
     return 0
+
+
+def _send_results(repository: Repository, remote: str, url: str, moved: set[str]) -> None:
+    """Send the results of evaluations, too; a remote that does not take them stops no push."""
+    try:
+        if travel.publish(repository, remote, url, moved):
+            more = "; git fetch brings those of others from now on"
+            more = more if travel.follow(repository, remote) else ""
+            print(
+                f"git theta: results of evaluations sent to {printable(remote)}{more}",
+                file=sys.stderr,
+            )
+    except RepositoryError as error:
+        print(
+            f"git theta: warning: results of evaluations were not sent: {paragraph(error.message)}"
+            f"\n  to keep them here: git config {travel.SETTING} false",
+            file=sys.stderr,
+        )
 
 
 def parse(text: bytes) -> list[PushedRef]:

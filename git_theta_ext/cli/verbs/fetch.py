@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from git_theta_ext.cli import transfers
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.core.errors import UsageError
-from git_theta_ext.core.text import all_here, plural, size, to_json
+from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.core.text import all_here, paragraph, plural, printable, size, to_json
+from git_theta_ext.evaluation import travel
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.where import store_of
-from git_theta_ext.objects.transfer import transport
+from git_theta_ext.objects.transfer import endpoints, transport
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,7 +22,8 @@ def add_parser(subparsers: Any) -> None:
         "fetch",
         help="download missing objects from the remote",
         description="Download the objects that checkpoints need and that are not here, and verify "
-        "them. Without revisions: those of the index and HEAD. Files are not touched.",
+        "them. Without revisions: those of the index and HEAD. Results of evaluations are "
+        "brought, too. Files are not touched.",
     )
     parser.add_argument(
         "words", nargs="*", metavar="[REMOTE] [REV]",
@@ -48,14 +51,39 @@ def run(args: argparse.Namespace) -> int:
     total = sum(item.size for item in missing)
     with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
         places = transport.fetch(repository, missing, remote=remote, progress=progress)
+    results = _fetch_results(repository, remote)
     if args.json:
-        print(
-            to_json(
-                {"needed": len(objects), "fetched": len(missing), "bytes": total, "from": places}
-            )
-        )
+        counts = {"needed": len(objects), "fetched": len(missing), "bytes": total}
+        print(to_json(counts | {"from": places, "results": results}))
     elif missing:
         print(f"Fetched {plural(len(missing), 'object')} ({size(total)}){transfers.source(places)}")
     else:
         print(f"{all_here(len(objects), 'object')} here")
+    if results and not args.json:
+        print("Fetched results of evaluations")
     return 0
+
+
+def _fetch_results(repository: Repository, named: str | None) -> bool:
+    """Bring the results that the remote has, and have git fetch do so from now on.
+
+    The objects are what was asked for: a remote that does not answer is only told.
+    """
+    remote = named or endpoints.default_remote(repository)
+    try:
+        if remote is None or not travel.fetch(repository, remote):
+            return False
+        more = "git fetch brings them, too, from now on"
+        if travel.follow(repository, remote):
+            print(
+                f"git theta: {printable(remote)} has results of evaluations; {more}",
+                file=sys.stderr,
+            )
+    except RepositoryError as error:
+        print(
+            f"git theta: warning: results of evaluations were not fetched: "
+            f"{paragraph(error.message)}",
+            file=sys.stderr,
+        )
+        return False
+    return True

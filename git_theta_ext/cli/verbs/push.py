@@ -10,6 +10,7 @@ from git_theta_ext.cli import transfers
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import paragraph, plural, printable, size, to_json
+from git_theta_ext.evaluation import travel
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.transfer import endpoints, transport
 
@@ -21,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
         help="upload objects to the remote",
         description="Upload the objects that the checkpoints in the history of HEAD, or of the "
         "revisions, need. `git push` does this by itself; use this to fill a new or damaged "
-        "remote. No ref moves.",
+        "remote. No branch or tag moves. Results of evaluations are sent, too.",
     )
     parser.add_argument(
         "words", nargs="*", metavar="[REMOTE] [REV]",
@@ -61,11 +62,14 @@ def run(args: argparse.Namespace) -> int:
             done = transport.push(
                 repository, remote, url, objects.values(), progress=progress, use_cache=use_cache
             )
+    results = not args.dry_run and travel.publish(repository, remote, url)
+    more = "; git fetch brings those of others from now on"
+    more = more if results and travel.follow(repository, remote) else ""
     if done.warning:
         print(f"warning: {paragraph(done.warning)}", file=sys.stderr)
     if args.json:
         counts = {"needed": len(objects), "sent": done.count, "bytes": done.bytes}
-        counts["claimed"] = done.claimed
+        counts |= {"claimed": done.claimed, "results": results}
         print(to_json({"remote": remote, "dry_run": args.dry_run, **counts}))
         return 0
     if done.claimed:
@@ -77,4 +81,6 @@ def run(args: argparse.Namespace) -> int:
         what = plural(len(objects), "object")
         which = "the object" if len(objects) == 1 else f"all {what}"
         print(f"{place} has {which}")
+    if results:
+        print(f"Sent results of evaluations{more}")
     return 0

@@ -1,0 +1,137 @@
+"""Results of evaluations go where commits go, and nobody's are lost when two people push."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from git_theta_ext.core.errors import RepositoryError
+from git_theta_ext.evaluation import travel
+from git_theta_ext.evaluation.content import content_of
+from git_theta_ext.evaluation.kept import REF, Kept, advance, tips
+from git_theta_ext.evaluation.results import Result, Score
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.text import parse_manifest
+from tests.scenarios.checkpoints import NAME
+from tests.scenarios.merges import st
+from tests.scenarios.repositories import Repo
+from tests.scenarios.warm import PREFIX
+
+
+def imported(repo: Repo, value: float) -> None:
+    path = repo.path.parent / f"{value}.json"
+    path.write_text(json.dumps({"rte": {"acc": value}}))
+    repo.theta("evaluate", "--evaluation", "glue", "--import", str(path))
+
+
+def values(repo: Repo) -> list[float]:
+    """The scores of HEAD that this clone knows."""
+    content = content_of([parse_manifest(repo.blob(f"HEAD:{NAME}"))])
+    found = Kept(Repository.discover(repo.path)).of([content]).get(content, ())
+    return sorted(score.value for result in found for score in result.scores)
+
+
+@pytest.fixture
+def pair(repo: Repo, tmp_path: Path) -> tuple[Repo, Repo]:
+    """Two clones of one repository, whose hooks run."""
+    remote = tmp_path / "remote.git"
+    repo.git("init", "-q", "--bare", str(remote))
+    repo.write(NAME, st({"w": np.full(300, 1, np.float32)}))
+    repo.commit("a model")
+    repo.git("remote", "add", "origin", str(remote))
+    repo.git("push", "-q", "-u", "origin", "main")
+    repo.git("clone", "-q", str(remote), str(tmp_path / "other"))
+    other = Repo(tmp_path / "other")
+    other.theta("install", "--local")
+    return repo, other
+
+
+def test_plain_push_and_fetch_carry_them(pair: tuple[Repo, Repo]) -> None:
+    ours, theirs = pair
+    imported(ours, 0.5)
+    imported(theirs, 0.75)
+    # No commit to push: the hook sends the results all the same, and then Git knows the way.
+    said = ours.run("git", "push", "origin", "main").stderr.decode()
+    assert "results of evaluations sent to origin; git fetch brings those of others" in said
+    assert values(theirs) == [0.75]
+    theirs.git("commit", "-q", "--allow-empty", "-m", "more")
+    said = theirs.run("git", "push", "origin", "main").stderr.decode()
+    assert "results of evaluations sent to origin" in said
+    assert values(theirs) == [0.5, 0.75]  # united with what the other had pushed
+    assert values(ours) == [0.5]
+    ours.git("pull", "-q")
+    assert values(ours) == [0.5, 0.75]
+    # Nothing new: nothing is asked of the remote, nothing said.
+    said = ours.run("git", "push", "origin", "main").stderr.decode()
+    assert "results" not in said
+    # Both at once again, and ours wins the race: the union is pushed by who comes second.
+    imported(ours, 0.25)
+    imported(theirs, 0.125)
+    assert "Sent results of evaluations" in ours.theta("push")
+    assert "Sent results of evaluations" in theirs.theta("push")
+    assert "Fetched results of evaluations" in ours.theta("fetch")
+    assert values(ours) == values(theirs) == [0.125, 0.25, 0.5, 0.75]
+
+
+def test_a_new_clone_and_a_remote_that_lost_them(pair: tuple[Repo, Repo], tmp_path: Path) -> None:
+    ours, theirs = pair
+    imported(ours, 0.5)
+    ours.git("push", "-q", "origin", "main")
+    said = theirs.run(*PREFIX, "fetch").stderr.decode()
+    assert "origin has results of evaluations; git fetch brings them, too, from now on" in said
+    assert values(theirs) == [0.5]
+    # Somebody made the ref anew: what was fetched stays.
+    theirs.git("push", "-q", "origin", f":{REF}")
+    imported(theirs, 0.75)
+    theirs.git("update-ref", "-d", "refs/theta/remotes/origin/evaluations")
+    theirs.git("push", "-q", "origin", "main")
+    ours.theta("fetch")
+    assert values(ours) == [0.5, 0.75]
+    # Switched off, they stay here.
+    imported(ours, 0.25)
+    ours.git("config", travel.SETTING, "false")
+    assert b"results" not in ours.run("git", "push", "origin", "main").stderr
+    theirs.git("fetch", "-q")
+    assert values(theirs) == [0.75]
+    # A remote that does not answer stops neither what is here nor a push.
+    ours.git("config", "--unset", travel.SETTING)
+    ours.git("remote", "set-url", "origin", str(tmp_path / "gone"))
+    assert b"results of evaluations were not fetched" in ours.run(*PREFIX, "fetch").stderr
+
+
+def test_what_a_remote_has_is_taken_with_care(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only names of our own, three levels deep; a tree within itself has no end."""
+    content = "a" * 64
+    repo.write(NAME, st({"w": np.full(300, 1, np.float32)}))
+    repo.commit("a model")
+    repo.git("clone", "-q", "--bare", str(repo.path), str(tmp_path / "remote.git"))
+    repo.git("remote", "add", "origin", str(tmp_path / "remote.git"))
+    here, there = Repository.discover(repo.path), Repository.discover(tmp_path / "remote.git")
+    result = Result(content, "glue", None, None, None, "imported", "Ada", 1, "", NAME, "JSON",
+                    (Score("rte", "acc", 0.5),))  # fmt: skip
+    Kept(here).add([result])
+    tree = there.git("mktree", stdin=b"").decode().strip()
+    for _ in range(40):
+        rows = "".join(f"040000 tree {tree}\t{name}\n" for name in ("aa", "bb", content, "x"))
+        tree = there.git("mktree", stdin=rows.encode()).decode().strip()
+    commit = there.git("commit-tree", tree, "-m", "x").decode().strip()
+    there.git("update-ref", REF, commit)
+    advance(there, {f"aa/{content}/{'b' * 32}.json": b"{}", "aa/x/y": b"z", "README": b"mine"})
+    assert travel.publish(here, "origin", str(tmp_path / "remote.git"))
+    assert tips(here)[0] == there.resolve(REF)
+    assert Kept(here).of([content]) == {content: (result,)}
+    listed = here.git("ls-tree", "--name-only", REF, "--", "aa/", "README").decode().split()
+    assert set(listed) >= {f"aa/{content}", "README"}
+    assert "aa/x" not in listed
+    there.git("update-ref", REF, commit)
+    advance(here, {f"bb/{'b' * 64}/{'c' * 32}.json": b"{}"})
+    advance(there, {f"bb/{'b' * 64}/{'d' * 32}.json": b"{}"})
+    here.git("update-ref", "-d", "refs/theta/remotes/origin/evaluations")
+    monkeypatch.setattr(travel, "_ENTRIES", 3)
+    with pytest.raises(RepositoryError, match="holds more than results"):
+        travel.publish(here, "origin", str(there.git_dir))
