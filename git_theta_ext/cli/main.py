@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "resolve": ("resolve", "settle what a merge left open in a checkpoint"),
     "mergetool": ("mergetool", "settle what a merge left open, in the terminal"),
     "evaluate": ("evaluate", "measure versions of a checkpoint, and keep the results"),
+    "scores": ("scores", "show every version of a checkpoint with its scores"),
     "allow": ("allow", "allow the evaluation commands that this repository names"),
     "stats": ("stats", "measure what the Fisher and RegMean merges need"),
     "fetch": ("fetch", "download missing objects from the remote"),

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from git_theta_ext.manifest.model import Entry, Manifest
 
+_KEPT = 1 << 16
+"""Entries whose hashes are held."""
+
 
 def content_of(manifests: Iterable[Manifest]) -> str:
     """The identity of a model: names, element types, shapes and values of all its tensors.
@@ -21,12 +24,33 @@ def content_of(manifests: Iterable[Manifest]) -> str:
     Returns:
         A SHA-256 in hexadecimal.
     """
-    parts: set[bytes] = set()
-    for manifest in manifests:
-        if manifest.format != "safetensors":
-            parts.add(_hash(b"skeleton", manifest.format, manifest.skeleton.sha256))
-        parts.update(_tensor(entry) for entry in manifest.entries)
-    return hashlib.sha256(b"git-theta content v1\n" + b"".join(sorted(parts))).hexdigest()
+    return Identities().of(manifests)
+
+
+class Identities:
+    """Identities of many versions; an entry that stood in another one is not hashed again."""
+
+    def __init__(self) -> None:
+        """Nothing has been hashed."""
+        self._known: dict[int, tuple[Entry, bytes]] = {}
+
+    def of(self, manifests: Iterable[Manifest]) -> str:
+        """As `content_of`; quickest where one `Parser` has read all manifests."""
+        parts: set[bytes] = set()
+        for manifest in manifests:
+            if manifest.format != "safetensors":
+                parts.add(_hash(b"skeleton", manifest.format, manifest.skeleton.sha256))
+            parts.update(map(self._tensor, manifest.entries))
+        return hashlib.sha256(b"git-theta content v1\n" + b"".join(sorted(parts))).hexdigest()
+
+    def _tensor(self, entry: Entry) -> bytes:
+        known = self._known.get(id(entry))
+        if known is None:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            # The entry is held, so that no other one gets its place in memory.
+            known = self._known[id(entry)] = (entry, _tensor(entry))
+        return known[1]
 
 
 def _tensor(entry: Entry) -> bytes:
