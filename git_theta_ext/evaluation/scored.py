@@ -20,7 +20,7 @@ from git_theta_ext.evaluation.content import Identities
 from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.results import Result, Score
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import HEAD_BYTES, Entry, Manifest, is_manifest
+from git_theta_ext.manifest.model import HEAD_BYTES, Block, Entry, Manifest, Place, is_manifest
 from git_theta_ext.manifest.text import Parser
 
 _NAMED = 5
@@ -248,27 +248,18 @@ def _difference(
     now: Sequence[Manifest], before: Sequence[Sequence[Manifest]]
 ) -> tuple[int, int, tuple[Changed, ...]]:
     """Bytes that a version stores, how many tensors changed since its first parent, and which."""
-    known: set[str] = set()
-    for parts in before:
-        for manifest in parts:
-            known.update(ref.oid for ref in manifest.objects())
-    then = {id(entry) for manifest in (before[0] if before else ()) for entry in manifest.entries}
-    named = {
-        entry.tensor.name: entry
-        for manifest in (before[0] if before else ())
-        for entry in manifest.entries
-    }
+    known = {ref.place for parts in before for one in parts for ref in one.objects()}
+    first = [entry for one in (before[0] if before else ()) for entry in one.entries]
+    then = {id(entry) for entry in first}
+    named = {entry.tensor.name: entry for entry in first}
     stored = 0
-    seen: set[str] = set()
     changed: list[Changed] = []
     for manifest in now:
-        for ref in manifest.skeleton.chain:
-            stored += ref.size if ref.oid not in known and ref.oid not in seen else 0
-            seen.add(ref.oid)
+        stored += _new_bytes([manifest.skeleton], known)
         for entry in manifest.entries:
             if id(entry) in then:
                 continue
-            own = _new_bytes(entry, known, seen)
+            own = _new_bytes(entry.blocks, known)
             stored += own
             old = named.get(entry.tensor.name)
             if before and old is not None and _bits(old) == _bits(entry):
@@ -279,13 +270,14 @@ def _difference(
     return stored, len(changed), tuple(changed[:_NAMED])
 
 
-def _new_bytes(entry: Entry, known: set[str], seen: set[str]) -> int:
+def _new_bytes(blocks: Iterable[Block], known: set[Place]) -> int:
+    """What blocks store that is not known yet, in bytes; from then on it is."""
     total = 0
-    for block in entry.blocks:
-        for ref in block.chain:
-            if ref.oid not in known and ref.oid not in seen:
-                total += ref.size
-                seen.add(ref.oid)
+    for block in blocks:
+        for ref in block.objects():
+            if ref.place not in known:
+                total += ref.nbytes
+                known.add(ref.place)
     return total
 
 
