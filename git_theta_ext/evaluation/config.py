@@ -61,12 +61,17 @@ class Evaluation:
     @property
     def definition(self) -> str:
         """The SHA-256 of what is run; results of different definitions are not compared."""
-        text = json.dumps({"command": self.words}, sort_keys=True)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return definition_of(self.words)
 
     def is_for(self, path: str) -> bool:
         """Whether a checkpoint (its path from the top) is to be measured by it."""
         return not self.paths or Globs(self.paths, FILE).matches(path)
+
+
+def definition_of(words: Sequence[str]) -> str:
+    """The SHA-256 of a command, word by word."""
+    text = json.dumps({"command": list(words)}, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 Against = Literal["base", "best", "parents"] | str

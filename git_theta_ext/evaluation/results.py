@@ -191,7 +191,7 @@ class Result:
         origin: `measured` or `imported`.
         by: who, as Git names committers: `Ada <ada@example.org>`.
         when: seconds since 1970, UTC.
-        rev: the commit that it was measured at, or "" for a file.
+        rev: the commit that it was measured at, or "": a file, or a merge that was only tried.
         path: of the checkpoint, then.
         source: what the scores were read from: `lm-evaluation-harness 0.4.9`.
         scores: by task and metric, in that order.

@@ -74,6 +74,11 @@ def test_tuning_finds_the_length_and_merges_when_told(scalar: Repo) -> None:
     assert content(scalar) == tuned
     found = np.frombuffer(content(scalar)[-1200:], np.float32)
     assert found == pytest.approx(np.full(300, 5.1))
+    # What was measured is kept with the tensors, so the merge has its score, and each side its own.
+    lines = scalar.theta("scores", NAME).splitlines()
+    assert "tune/score" in lines[0]
+    assert ["1 ±" in line for line in lines[1:3]] == [True, False]
+    assert sum("0.69 ±0.023" in line for line in lines) == 1
 
 
 def test_tuning_without_a_command_says_how_one_is_given(scalar: Repo) -> None:

@@ -17,6 +17,7 @@ from git_theta_ext.core.errors import RepositoryError, ThetaError, UsageError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import from_program, plural, printable, table
+from git_theta_ext.evaluation.tuned import Trials
 from git_theta_ext.git import installation
 from git_theta_ext.git.operations import Heads, is_merging, keeps_from_merging, unmerged
 from git_theta_ext.git.paths import from_here
@@ -300,12 +301,14 @@ def _tuned(
     contest = _one(_contests(repository, args, branches, blocks), args.file)
     print(f"Evaluating {printable(contest.path)} with: {printable(text)}")
     trials = []
+    kept = Trials(repository, contest.path, words)
     memory = Memory.of(repository.git_dir / "theta-merge", contest, words)
     for trial in tune(contest, blocks, evaluator(words, repository.top), memory):
         again = "  (evaluated before)" if trial.remembered else ""
         parts = plural(trial.left, "part")
         again += f"  ({parts} stay open, with our version)" if trial.left else ""
         print(f"  {printable(trial.label)}: {_score(trial)}{again}", flush=True)
+        kept.keep(trial)
         trials.append(trial)
     verdict = judge(trials)
     _show(trials, verdict)

@@ -55,7 +55,7 @@ class Trial:
     """A candidate and its score; `choice` is None for the versions that are there already.
 
     `remembered`: an earlier run, which was interrupted, has evaluated it. `left` parts of it stay
-    open, and ours stood for them.
+    open, and ours stood for them. `manifest`: what was evaluated; None if it is remembered.
     """
 
     label: str
@@ -63,6 +63,7 @@ class Trial:
     score: Score
     remembered: bool = False
     left: int = 0
+    manifest: Manifest | None = None
 
 
 Evaluate = Callable[[Path], Score]
@@ -190,8 +191,10 @@ def tune(
             known = memory.get(label) if memory else None
             if known is not None:
                 return Trial(label, choice, known, remembered=True)
-            write_file(place, Smudger(make(), blocks))
-            found = Trial(label, choice, evaluate(place), left=contest.left.get(label, 0))
+            made = make()
+            write_file(place, Smudger(made, blocks))
+            left = contest.left.get(label, 0)
+            found = Trial(label, choice, evaluate(place), left=left, manifest=made)
             if memory is not None:
                 memory.put(label, found.score)
             return found
