@@ -100,7 +100,7 @@ def _send_results(repository: Repository, remote: str, url: str, moved: set[str]
     except RepositoryError as error:
         print(
             f"git theta: warning: results of evaluations were not sent: {paragraph(error.message)}"
-            f"\n  to keep them here: git config {travel.SETTING} false",
+            + (f"\n  hint: {error.hint}" if error.hint else ""),
             file=sys.stderr,
         )
 

@@ -122,7 +122,7 @@ def read(repository: Repository, revision: str, path: str) -> Table:
         before = [one for one in history.parents(version) if (one.commit, one.path) in numbers]
         places = tuple(numbers[one.commit, one.path] for one in before)
         found.append((places, _facts(manifests, memory, version, before)))
-    memory.save()
+    memory.flush()
     results = Kept(repository).of([facts.content for _, facts in found if facts.content])
     rows = tuple(
         Row(number, versions[number], facts.content, facts.stored, facts.changes, facts.changed,
@@ -192,7 +192,7 @@ class Memory:
             self._used[key] = (facts.content, facts.stored, facts.changes, rows)
             self._changed = True
 
-    def save(self) -> None:
+    def flush(self) -> None:
         """Write what was new; a file that cannot be written costs time at the next command."""
         if not self._changed:
             return

@@ -72,10 +72,12 @@ def publish(repository: Repository, remote: str, url: str, moved: Collection[str
             problem = error
             if not any(race in error.message for race in _RACES):
                 break
-    raise problem or RepositoryError(f"{url} did not take {REF}")
+    message = problem.message if problem else f"others push to {REF} all the time"
+    raise RepositoryError(message, hint=f"to keep results here: git config {SETTING} false")
 
 
 def _publish_once(repository: Repository, url: str, known: str) -> bool:
+    """Unite both and push the union; RepositoryError where it is refused, or others were faster."""
     tip = repository.resolve(REF)
     theirs = _remote_tip(repository, url)
     if theirs is not None and repository.resolve(f"{theirs}^{{commit}}") is None:

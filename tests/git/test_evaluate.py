@@ -184,8 +184,12 @@ def test_results_that_somebody_has(measured: Repo, tmp_path: Path) -> None:
     table.write_text("id,correct\na,1\nb,0\n")
     found = results(measured, "HEAD~1", "--evaluation", "other", "--import", str(table))
     assert [one["origin"] for one in found["imported"]] == ["imported"]
+    measured.write(".theta.toml", b"")
+    said = measured.run(*PREFIX, "evaluate", "--import", str(table), ok=(2,)).stderr.decode()
+    assert "as anything" in do(measured, only(said, "--import").replace("NAME", "anything"))
     path.write_text("{}")
-    said = measured.run(*PREFIX, "evaluate", "--import", str(path), ok=(13,)).stderr.decode()
+    words = ("evaluate", "--evaluation", "x", "--import", str(path))
+    said = measured.run(*PREFIX, *words, ok=(13,)).stderr.decode()
     assert "results.json: it is JSON, but no results that are known" in said
 
 
@@ -235,6 +239,11 @@ def test_what_cannot_be_measured_is_said(measured: Repo) -> None:
     ]:
         said = measured.run(*PREFIX, "evaluate", *words, ok=(2,)).stderr.decode()
         assert message in said.replace("x ", "'x' ") or message in said
+    measured.write(".theta.toml", TOML.format(name="other/*", python=sys.executable).encode())
+    said = measured.run(*PREFIX, "evaluate", ok=(2,)).stderr.decode()
+    assert f"no evaluation (glue) is for {NAME}: see path in .theta.toml" in said
+    assert NAME in do(measured, only(said, "ls-files"))
+    measured.git("checkout", "-q", "--", ".theta.toml")
     (measured.path / "examples.txt").unlink()
     said = measured.run(*PREFIX, "evaluate", ok=(2,)).stderr.decode()
     assert "there is no file 'examples.txt' in the work tree" in said

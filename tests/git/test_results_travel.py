@@ -15,6 +15,7 @@ from git_theta_ext.evaluation.kept import REF, Kept, advance, tips
 from git_theta_ext.evaluation.results import Result, Score
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
+from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME
 from tests.scenarios.merges import st
 from tests.scenarios.repositories import Repo
@@ -100,6 +101,21 @@ def test_a_new_clone_and_a_remote_that_lost_them(pair: tuple[Repo, Repo], tmp_pa
     ours.git("config", "--unset", travel.SETTING)
     ours.git("remote", "set-url", "origin", str(tmp_path / "gone"))
     assert b"results of evaluations were not fetched" in ours.run(*PREFIX, "fetch").stderr
+
+
+def test_a_remote_that_refuses_them_stops_no_push(pair: tuple[Repo, Repo]) -> None:
+    ours, _ = pair
+    hook = ours.path.parent / "remote.git" / "hooks" / "update"
+    hook.write_text(f'#!/bin/sh\ntest "$1" != {REF}\n')
+    hook.chmod(0o755)
+    imported(ours, 0.5)
+    ours.git("commit", "-q", "--allow-empty", "-m", "more")
+    said = ours.run("git", "push", "origin", "main").stderr.decode()
+    assert "warning: results of evaluations were not sent" in said
+    assert ours.git("rev-parse", "origin/main") == ours.git("rev-parse", "main")
+    ours.run(*PREFIX, "push", ok=(10,))
+    do(ours, only(said, "git config"))
+    assert "results" not in ours.theta("push")
 
 
 def test_what_a_remote_has_is_taken_with_care(

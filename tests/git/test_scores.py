@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME
 from tests.scenarios.merges import st
 from tests.scenarios.repositories import Repo
@@ -122,4 +124,8 @@ def test_what_is_not_there_is_said(told: Repo) -> None:
     assert b"nothing was measured" in done.stderr
     said = told.run(*PREFIX, "scores", NAME, "--by", "score", ok=(2,)).stderr.decode()
     assert "nothing was measured" in said
-    assert "hint: git theta evaluate" in said
+    command = f"'{sys.executable}' -c 'print(0.5)' {{checkpoint}}"
+    text = f"[[evaluation]]\nname = 'e'\ncommand = {json.dumps(command)}\n"
+    told.write(".theta.toml", text.encode())
+    told.theta("allow")
+    assert "e/score 0.5" in do(told, only(said, "theta evaluate"))

@@ -9,6 +9,19 @@ test_advice_table.py` fails. The lines are as `suggestions.py` reads them.
 from __future__ import annotations
 
 RUN: dict[str, dict[str, str]] = {
+    "git_theta_ext/cli/consent.py": {
+        "git theta allow (or, this once: --allow-evaluation)": "test_allow.test_it_does_not_run_before_it_was_allowed",
+    },
+    "git_theta_ext/cli/verbs/evaluate.py": {
+        "git theta ls-files": "test_evaluate.test_what_cannot_be_measured_is_said",
+        "git theta evaluate --import {printable(args.files[0])} --evaluation NAME": "test_evaluate.test_results_that_somebody_has",
+    },
+    "git_theta_ext/cli/verbs/scores.py": {
+        "git theta evaluate": "test_scores.test_what_is_not_there_is_said",
+    },
+    "git_theta_ext/evaluation/travel.py": {
+        "to keep results here: git config {SETTING} false": "test_results_travel.test_a_remote_that_refuses_them_stops_no_push",
+    },
     "git_theta_ext/git/repository.py": {
         "cd to one, or make one: git init": "test_not_set_up.test_outside_a_repository_the_folder_is_named",
     },
@@ -110,7 +123,6 @@ RUN: dict[str, dict[str, str]] = {
         "git status shows how to conclude it, and how to take it back": "test_advice_merging.test_a_merge_does_not_begin_before_another_is_concluded",
         "to go on: git theta resolve {place} --strategy {found[0]}": "test_merge_sharded.test_a_conflict_is_resolved_for_the_whole_model",
         "git theta merge {args.other} --tune 'python evaluate.py {checkpoint}'": "test_merge_command.test_tuning_without_a_command_says_how_one_is_given",
-        "git theta allow (or, this once: --allow-evaluation)": "test_allow.test_it_does_not_run_before_it_was_allowed",
         "choose a strategy: git theta merge {args.other} --strategy average": "test_merge_sharded.test_what_collides_is_settled_by_a_strategy",
         "To take it: git theta merge {printable(args.other)} --strategy {best.label}": "test_merge_command.test_tuning_finds_the_length_and_merges_when_told",
     },
@@ -334,6 +346,15 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/cli/verbs/migrate.py": [
         "also join small objects, as git theta repack --yes does",
     ],
+    "git_theta_ext/cli/verbs/fetch.py": [
+        "git fetch brings them, too, from now on",
+    ],
+    "git_theta_ext/cli/verbs/scores.py": [
+        "Show the versions of a checkpoint, each with what was measured of it, what it stores, and, as HTML, plots of both. Runs nothing: git theta evaluate measures.",
+    ],
+    "git_theta_ext/evaluation/kept.py": [
+        "git fast-import made no commit",
+    ],
     "git_theta_ext/cli/leftovers.py": [
         "{printable(path)}{length}, a backup of git mergetool,",
     ],
@@ -351,8 +372,9 @@ NAMED: dict[str, list[str]] = {
         "where blocks are worked on: dask://HOST:PORT of the scheduler of a Dask cluster that sees the same files, or here (default: theta.executor in git config, else here)",
     ],
     "git_theta_ext/cli/verbs/allow.py": [
-        "Show the command that .theta.toml names for git theta merge --tune, and let it run from now on. A command that changes must be allowed again.",
-        "{'Allowed already' if before else 'Allowed'}, for git theta merge --tune here:",
+        "Show the commands that .theta.toml names, for git theta evaluate and for git theta merge --tune, and let them run from now on. A command that changes must be allowed again.",
+        "git theta merge --tune",
+        "git theta evaluate --evaluation {one.name}",
     ],
     "git_theta_ext/cli/verbs/demo.py": [
         "Train a small network, then version, fine-tune, diff, merge, push and clone it with real git commands, each printed as typed. Needs no network connection; nothing outside a temporary folder is touched, and that is removed at the end.",
@@ -382,7 +404,8 @@ NAMED: dict[str, list[str]] = {
         "Download the objects of the checkpoints in the index and write the checkpoints wherever the work tree holds a manifest, as after a clone without smudge. No commits are fetched or merged: git pull does that.",
     ],
     "git_theta_ext/cli/verbs/push.py": [
-        "Upload the objects that the checkpoints in the history of HEAD, or of the revisions, need. `git push` does this by itself; use this to fill a new or damaged remote. No ref moves.",
+        "Upload the objects that the checkpoints in the history of HEAD, or of the revisions, need. `git push` does this by itself; use this to fill a new or damaged remote. No branch or tag moves. Results of evaluations are sent, too.",
+        "; git fetch brings those of others from now on",
     ],
     "git_theta_ext/cli/verbs/resolve.py": [
         "Settle the tensors that both sides changed, all or some of them, with a merge strategy; as often as needed. The result is written into the work tree; git add stages it. Without a strategy: list what is open.",
@@ -459,6 +482,7 @@ NAMED: dict[str, list[str]] = {
         "diff --git a/{printable(path.lstrip('/'))} b/{printable(new_path.lstrip('/'))}",
     ],
     "drivers/pre_push.py": [
+        "; git fetch brings those of others from now on",
         "is not a git command",
     ],
 }

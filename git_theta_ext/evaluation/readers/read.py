@@ -85,6 +85,12 @@ def read_folder(
     Other files than those that are known are passed over; a JSON file that is no result is named
     in a remark.
 
+    Args:
+        folder: is looked through with all folders below.
+        output: what the command printed, or its end.
+        task: what scores are called that do not say what they are of.
+        lower: metrics of which less is better, as the project has it.
+
     Raises:
         EvaluationError: there is nothing, or something broken.
     """

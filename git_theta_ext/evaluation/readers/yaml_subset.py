@@ -308,6 +308,7 @@ class _Flow:
         return _plain_value(self._text[at:end].strip()), end
 
     def _group(self, at: int, first: str, depth: int) -> tuple[Any, int]:
+        """The list or mapping that begins at a place, and where it ends."""
         close = "]" if first == "[" else "}"
         items: list[Any] = []
         found: dict[str, Any] = {}
