@@ -2,7 +2,7 @@
 
 `refs/theta/evaluations` is this clone's own; `refs/theta/remotes/NAME/evaluations` is what was
 fetched from a remote. A file is named by the hash of what it says and never changes, so the trees
-can always be united, and reading all of them at once is the union (decision 0017).
+can always be united, and reading all of them at once is the union (decision 0019).
 """
 
 from __future__ import annotations

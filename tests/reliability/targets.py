@@ -63,6 +63,7 @@ from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.low_rank.factors import exact_factors
 from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.parameter_file import build, parse
+from tests.reliability import evaluation_targets
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
@@ -591,6 +592,8 @@ def _build() -> dict[str, Target]:
     for kind in ("lora", "ia3", "sparse"):
         seeds = functools.partial(_adapter_seeds, kind)
         add(f"adapter-{kind}", seeds, functools.partial(_adapter, kind))
+    for name, seeds, run in evaluation_targets.targets():
+        add(name, seeds, run)
     return {target.name: target for target in found}
 
 

@@ -93,14 +93,15 @@ def _outcomes(
     if not isinstance(samples, list):
         return
     for scorer in scorers:
-        name = scorer.get("name") if isinstance(scorer, dict) else None
-        metric = next((one for one in _MEANS if isinstance(name, str) and one in scorer["metrics"]),
-                      None)  # fmt: skip
+        if not isinstance(scorer, dict) or not isinstance(scorer.get("metrics"), dict):
+            continue
+        name = str(scorer.get("name", ""))
+        metric = next((one for one in _MEANS if one in scorer["metrics"]), None)
         if metric is None:
             continue
         sums: dict[str, list[float]] = {}
         for sample in samples:
-            grade = _grade(sample, str(name))
+            grade = _grade(sample, name)
             if grade is None:
                 break
             sums.setdefault(str(sample["id"]), []).append(grade)
@@ -125,6 +126,8 @@ def _grade(sample: Any, scorer: str) -> float | None:
     """What a sample got from a scorer as a number; None where that is not one."""
     try:
         value = sample["scores"][scorer]["value"]
+        if "id" not in sample:
+            return None
         if isinstance(value, str) and value in _GRADES:
             return _GRADES[value]
         return float(value) if isinstance(value, bool | int | float | str) else None

@@ -156,6 +156,9 @@ def test_inspect(tmp_path: Path) -> None:
     assert (score.name, score.value, score.stderr) == ("security/accuracy", 0.75, 0.125)
     assert score.examples is not None
     assert score.examples.values().tolist() == [1, 0.5]
+    # A sample that is none leaves the score without its examples.
+    other = INSPECT | {"samples": [{"scores": {"match": {"value": "C"}}}]}
+    assert read_all([write(tmp_path, "log.json", other)], "glue")[0][0].examples is None
     for status in ("error", "cancelled", "started"):
         path = write(tmp_path, "log.json", INSPECT | {"status": status})
         with pytest.raises(EvaluationError, match=f"ended with {status!r}"):
