@@ -41,10 +41,10 @@ def git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     ).stdout  # fmt: skip
 
 
-def seconds(command: list[str], folder: Path) -> float:
-    """Seconds of the processor that a command and its children take: the median of three runs."""
+def seconds(command: list[str], folder: Path, runs: int = 3) -> float:
+    """Seconds of the processor that a command and its children take: the median of some runs."""
     found = []
-    for _ in range(3):
+    for _ in range(runs):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -99,16 +99,17 @@ def history(folder: Path, versions: int, tensors: int, changed: int) -> None:
 
 
 def scores(versions: int) -> None:
-    """`git theta scores` over many versions, as text and as HTML."""
+    """`git theta scores` over many versions: for the first time, and then in each shape."""
     for tensors, changed in ((30, 3), (200, 20), (200, 200)):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             history(folder, versions, tensors, changed)
-            for shape in ("text", "json", "html"):
+            what = f"{versions} versions, {changed} of {tensors} tensors change"
+            print(f"{what}: first {seconds([*THETA, 'scores', PATH], folder, 1):.2f} s", end="")
+            for shape in ("text", "csv", "json", "html"):
                 command = [*THETA, "scores", PATH, "--format", shape]
-                took = seconds(command, folder)
-                what = f"{versions} versions, {changed} of {tensors} tensors change"
-                print(f"scores --format {shape:<5} {what}: {took:.2f} s")
+                print(f", {shape} {seconds(command, folder):.2f} s", end="", flush=True)
+            print()
 
 
 def kept(_: int) -> None:

@@ -26,6 +26,7 @@ Origin = Literal["measured", "imported"]
 """Whether our own run of the command gave a result, or somebody brought it."""
 
 Floats = npt.NDArray[np.float64]
+Ids = Sequence[str] | npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Examples:
         return cls.pack(ids, np.array([outcomes[one] for one in ids], np.float64), kind)
 
     @classmethod
-    def pack(cls, ids: Sequence[str], values: Floats, kind: Kind | None = None) -> Self:
+    def pack(cls, ids: Ids, values: Floats, kind: Kind | None = None) -> Self:
         """Encode outcomes in the order of their ids, which are sorted and of which none is twice.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.scenarios.merges import st
 from tests.scenarios.repositories import Repo
 from tests.scenarios.warm import PREFIX
 
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import pathlib, struct, sys, time
 checkpoint, results, rev = map(pathlib.Path, sys.argv[1:4])
@@ -202,7 +204,9 @@ def test_the_folder_of_a_model(repo: Repo) -> None:
         "config = json.loads((folder / 'config.json').read_bytes())\n"
         "pathlib.Path(sys.argv[2], 'r.json').write_text(json.dumps({'heads': config['heads']}))\n"
         "assert names == ['config.json', 'model-00001-of-00002.safetensors',\n"
-        "                 'model-00002-of-00002.safetensors', 'model.safetensors.index.json']\n"
+        "                 'model-00002-of-00002.safetensors', 'model.safetensors.index.json',\n"
+        "                 'tokenizer.bin']\n"
+        "assert (folder / 'tokenizer.bin').read_bytes() == b'the words of the model'\n"
     )
     repo.write("evaluate.py", script.encode())
     arrays = [{name: np.full(300, 1, np.float32)} for name in ("a", "b")]
@@ -213,6 +217,10 @@ def test_the_folder_of_a_model(repo: Repo) -> None:
     repo.write("model/model.safetensors.index.json", json.dumps(index).encode())
     repo.write("model/optimizer.safetensors", st({"w": np.zeros(300, np.float32)}))
     repo.write("model/README.md", b"words")
+    # A file that git-lfs stores comes as itself, not as the pointer that the commit has.
+    repo.git("lfs", "install", "--local", "--skip-repo")
+    repo.git("lfs", "track", "model/tokenizer.bin")
+    repo.write("model/tokenizer.bin", b"the words of the model")
     repo.write("model/config.json", b'{"heads": 12}')
     command = f"'{sys.executable}' evaluate.py {{model_dir}} {{results}}"
     repo.write(".theta.toml", (
@@ -227,6 +235,27 @@ def test_the_folder_of_a_model(repo: Repo) -> None:
     (other,) = results(repo, "--allow-evaluation")["measured"]
     assert other["content"] == one["content"]
     assert other["beside"] != one["beside"]
+
+
+def test_the_guide(repo: Repo, tmp_path: Path) -> None:
+    """The five minutes of docs/evaluating.md, as they stand there."""
+    text = (ROOT / "docs/evaluating.md").read_text("utf-8")
+    steps = text[text.index("## In five minutes") : text.index("## `[[evaluation]]`")]
+    blocks = re.findall(r"\n\n((?: {7}.*\n)+)", steps)
+    toml, table, *commands = [re.sub(r"(?m)^ {7}", "", block) for block in blocks]
+    repo.write(".theta.toml", toml.replace("python ", f"'{sys.executable}' ").encode())
+    repo.write("evaluate.py", (
+        f"import pathlib, sys\npathlib.Path(sys.argv[3], 'rte.csv').write_text({table!r})\n"
+    ).encode())  # fmt: skip
+    repo.write("eval/glue.jsonl", b"{}\n")
+    version(repo, 1)
+    said = [do(repo, line) for block in commands for line in block.splitlines()]
+    assert [line.split()[2] for block in commands for line in block.splitlines()] == [
+        "allow", "evaluate", "scores", "scores",
+    ]  # fmt: skip
+    assert "rte/acc 0.5" in said[1]
+    assert "glue/rte/acc" in said[2]
+    assert "<svg" in (repo.path / "scores.html").read_text("utf-8")
 
 
 def test_what_cannot_be_measured_is_said(measured: Repo) -> None:
