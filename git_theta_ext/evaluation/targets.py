@@ -11,13 +11,14 @@ from pathlib import Path, PurePosixPath
 
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.versions import FileSide
+from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import ManifestError, RepositoryError, UsageError
 from git_theta_ext.core.globs import Globs
 from git_theta_ext.evaluation.config import Evaluation
 from git_theta_ext.evaluation.content import content_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import blobs_of
-from git_theta_ext.manifest.model import Manifest
+from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.objects import reachable
 
 _WORDS_ABOUT = ("*.md", ".git*", "license*", "LICENSE*", "notice*", "NOTICE*")
@@ -96,9 +97,13 @@ def file_target(path: Path, name: str) -> Target:
     """A checkpoint file of the disk, which is read once to identify it.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it cannot be read, or is a manifest in the place of a checkpoint.
     """
     try:
+        with files.plain(path, follow=True) as file:
+            if is_manifest(file.read(HEAD_BYTES)):
+                raise UsageError(f"{name} is a manifest, not the checkpoint",
+                                 hint=advice.with_name("git theta pull FILE", name))  # fmt: skip
         with closing(FileSide(path)) as side:
             return Target(name, "", content_of([side.manifest]), place=path)
     except OSError as error:

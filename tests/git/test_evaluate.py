@@ -237,6 +237,20 @@ def test_the_folder_of_a_model(repo: Repo) -> None:
     assert other["beside"] != one["beside"]
 
 
+def test_no_name_is_a_command(repo: Repo) -> None:
+    """The shell that a command starts itself sees no character of a name that it would act on."""
+    name = "a $(touch pwned);touch pwned `touch pwned` {rev} 'x.safetensors"
+    repo.write(name, st({"w": np.full(300, 1, np.float32)}))
+    repo.theta("track", "*.safetensors")
+    command = "sh -c 'echo {checkpoint} >&2; echo read {checkpoint}; wc -c < {checkpoint}'"
+    text = f"[[evaluation]]\nname = 'size'\ncommand = {json.dumps(command)}\n"
+    repo.write(".theta.toml", text.encode())
+    repo.commit("a name")
+    (one,) = results(repo, "--allow-evaluation")["measured"]
+    assert one["scores"][0]["value"] == (repo.path / name).stat().st_size
+    assert not (repo.path / "pwned").exists()
+
+
 def test_the_guide(repo: Repo, tmp_path: Path) -> None:
     """The five minutes of docs/evaluating.md, as they stand there."""
     text = (ROOT / "docs/evaluating.md").read_text("utf-8")
@@ -260,14 +274,19 @@ def test_the_guide(repo: Repo, tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured_is_said(measured: Repo) -> None:
     for words, message in [
-        (["nowhere"], "there is no revision 'nowhere' here"),
+        (["nowhere"], "nowhere is neither a revision nor a file here"),
+        (["main..nowhere"], "'main..nowhere' is no range of commits here"),
         (["--evaluation", "glu"], "there is no evaluation 'glu'\n  hint: known: glue"),
-        (["--path", "x"], f"there is no checkpoint 'x'\n  hint: there: {NAME}"),
+        (["--path", "x"], f"there is no checkpoint x\n  hint: there: {NAME}"),
         (["--jobs", "0"], "from 1 on, not 0"),
         (["--timeout", "-1"], "above 0, not -1"),
     ]:
         said = measured.run(*PREFIX, "evaluate", *words, ok=(2,)).stderr.decode()
-        assert message in said.replace("x ", "'x' ") or message in said
+        assert message in said
+    measured.git("-c", "theta.skipSmudge=true", "checkout", "-q", "HEAD~1", "--", NAME)
+    said = measured.run(*PREFIX, "evaluate", NAME, ok=(2,)).stderr.decode()
+    assert f"{NAME} is a manifest, not the checkpoint" in said
+    assert f"Wrote {NAME}" in do(measured, only(said, "theta pull"))
     measured.write(".theta.toml", TOML.format(name="other/*", python=sys.executable).encode())
     said = measured.run(*PREFIX, "evaluate", ok=(2,)).stderr.decode()
     assert f"no evaluation (glue) is for {NAME}: see path in .theta.toml" in said

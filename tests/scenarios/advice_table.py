@@ -19,6 +19,9 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/verbs/scores.py": {
         "git theta evaluate": "test_scores.test_what_is_not_there_is_said",
     },
+    "git_theta_ext/evaluation/targets.py": {
+        "git theta pull FILE": "test_evaluate.test_what_cannot_be_measured_is_said",
+    },
     "git_theta_ext/evaluation/travel.py": {
         "to keep results here: git config {SETTING} false": "test_results_travel.test_a_remote_that_refuses_them_stops_no_push",
     },

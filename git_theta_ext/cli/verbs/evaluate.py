@@ -6,6 +6,7 @@ import argparse
 import math
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -121,8 +122,9 @@ def _chosen(declared: config.Config, names: Sequence[str]) -> list[Evaluation]:
 
 def _targets(repository: Repository, args: argparse.Namespace) -> list[Target]:
     """The checkpoints that the arguments name."""
-    is_file = Path(args.what).is_file()
-    if is_file and repository.resolve(f"{args.what}^{{commit}}") is None:
+    if ".." not in args.what and repository.resolve(f"{args.what}^{{commit}}") is None:
+        if not Path(args.what).is_file():
+            raise UsageError(f"{printable(args.what)} is neither a revision nor a file here")
         return [file_target(Path(args.what).resolve(), _name_of(repository, args.what))]
     found = Targets(repository)
     targets = [one for commit in commits_of(repository, args.what) for one in found.of(commit)]
@@ -131,7 +133,7 @@ def _targets(repository: Repository, args: argparse.Namespace) -> list[Target]:
     chosen = [one for one in targets if args.path in (one.path, *(path for path, _ in one.files))]
     if not chosen:
         paths = ", ".join(sorted({printable(one.path) for one in targets})) or "none"
-        raise UsageError(f"there is no checkpoint {printable(args.path)!r}", hint=f"there: {paths}")
+        raise UsageError(f"there is no checkpoint {printable(args.path)}", hint=f"there: {paths}")
     return chosen
 
 
@@ -279,6 +281,9 @@ def _ended_politely() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(_TERMINATED)
 
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
