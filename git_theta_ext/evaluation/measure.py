@@ -60,6 +60,7 @@ class Job:
         return (
             result.origin == "measured"
             and result.content == self.target.content
+            and result.evaluation == self.evaluation.name
             and result.definition == self.evaluation.definition
             and result.examples_hash == self.examples_hash
             and result.beside == self.beside

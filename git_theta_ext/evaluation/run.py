@@ -66,7 +66,7 @@ def plan(
             hashes[evaluation.name] = hash_of_examples(repository.top, evaluation)
         beside = hash_of_beside(repository, target) if uses_folder(evaluation) else None
         job = Job(evaluation, target, hashes[evaluation.name], beside)
-        key = (target.content, evaluation.definition, job.examples_hash, beside)
+        key = (target.content, evaluation.name, evaluation.definition, job.examples_hash, beside)
         jobs.setdefault(key, job)
     found = {} if force else kept.of({job.target.content for job in jobs.values()})
     todo, known = [], []

@@ -167,7 +167,8 @@ def _matching(top: Path, pattern: str, name: str) -> Sequence[Path]:
     """The files that a pattern stands for, in order of their names."""
     if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
         raise UsageError(f"examples of {name!r}: {pattern!r} leads out of the work tree")
-    found = sorted(path for path in top.glob(pattern) if path.is_file())
+    inside = (path for path in top.glob(pattern) if path.is_file())
+    found = sorted(path for path in inside if ".git" not in path.relative_to(top).parts)
     if not found:
         raise UsageError(f"examples of {name!r}: there is no file {pattern!r} in the work tree")
     return found

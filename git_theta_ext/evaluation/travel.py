@@ -109,7 +109,8 @@ def fetch(repository: Repository, remote: str) -> bool:
         return False
     known = tracking_ref(repository, remote)
     before = repository.resolve(known)
-    theirs = _remote_tip(repository, remote)
+    # Nobody is asked for a password because there might be results.
+    theirs = _remote_tip(repository, remote, {"GIT_TERMINAL_PROMPT": "0"})
     if theirs is None or theirs == before:
         return False
     _fetch(repository, remote, f"+{REF}:{known}")
@@ -153,20 +154,21 @@ def _fetch(repository: Repository, place: str, refspec: str) -> None:
     )  # fmt: skip
 
 
-def _remote_tip(repository: Repository, place: str) -> str | None:
-    answer = repository.git("ls-remote", "--", place, REF).splitlines()
+def _remote_tip(
+    repository: Repository, place: str, env: Mapping[str, str] | None = None
+) -> str | None:
+    answer = repository.git("ls-remote", "--", place, REF, env=env).splitlines()
     tips = [line.split()[0].decode() for line in answer if line.split()[1:] == [REF.encode()]]
     return tips[0] if tips else None
 
 
 def _contains(repository: Repository, commit: str | None, other: str | None) -> bool:
-    """Whether a commit has another one in its history."""
+    """Whether a commit has another one in its history; both are here, where they are not None."""
     if commit is None or other is None:
         return False
     if commit == other:
         return True
-    left = repository.git("rev-list", "--max-count=1", other, f"^{commit}", "--", ok=(0, 128))
-    return left == b"" and repository.resolve(f"{commit}^{{commit}}") is not None
+    return repository.git("rev-list", "--max-count=1", other, f"^{commit}", "--") == b""
 
 
 def _united(repository: Repository, ours: str | None, theirs: str) -> str | None:

@@ -190,4 +190,6 @@ def _joined(score: Score | None, one: Outcomes) -> Score:
             f"{score.name} is {score.value:g}, but its examples have the mean {one.mean:g}: they "
             "are of another run"
         )
-    return replace(score, count=examples.count, ids_hash=examples.ids_hash, examples=examples)
+    joined = replace(score, count=examples.count, ids_hash=examples.ids_hash, examples=examples)
+    # Kept with the score: whoever shows it need not load the outcomes.
+    return replace(joined, stderr=joined.error)

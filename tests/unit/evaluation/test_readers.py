@@ -202,6 +202,7 @@ def test_tables_of_examples(tmp_path: Path) -> None:
     assert acc.examples is not None
     assert acc.examples.values().tolist() == [0, 1]
     assert (score.name, score.value, score.count) == ("sts/score", 0.5, 2)
+    assert score.stderr == pytest.approx(0.25)  # of the mean, from the examples
 
 
 def test_the_line_that_was_printed_last(tmp_path: Path) -> None:
