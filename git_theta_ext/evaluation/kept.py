@@ -79,7 +79,7 @@ class Kept:
         """Keep some results; all of them are there when this returns.
 
         Raises:
-            FormatError: one is too large.
+            EvaluationError: one is too large; none was kept.
             RepositoryError: Git could not write them.
         """
         contents: dict[str, bytes] = {"README": _README}

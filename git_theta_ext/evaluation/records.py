@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from git_theta_ext.core import limits
-from git_theta_ext.core.errors import FormatError
+from git_theta_ext.core.errors import EvaluationError, FormatError
 from git_theta_ext.evaluation.results import Examples, Result, Score, packed_bytes
 
 _FORMAT = "git-theta result v1"
@@ -24,7 +24,7 @@ def to_bytes(result: Result) -> tuple[bytes, bytes]:
     """The record of a result, and the packed outcomes of all its examples, score by score.
 
     Raises:
-        FormatError: it is larger than what is read again.
+        EvaluationError: it could not be read again: it is too large, or a text in it is too long.
     """
     outcomes = b"".join(score.examples.outcomes for score in result.scores if score.examples)
     row = as_json(result) | {
@@ -34,11 +34,15 @@ def to_bytes(result: Result) -> tuple[bytes, bytes]:
     row = {key: value for key, value in row.items() if value is not None}
     record = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
     if len(record) > limits.RESULT_BYTES or len(outcomes) > limits.OUTCOMES_BYTES:
-        raise FormatError(
+        raise EvaluationError(
             f"a result of {len(record):,} bytes, with outcomes of {len(outcomes):,}, is not kept; "
             f"at most {limits.RESULT_BYTES:,} and {limits.OUTCOMES_BYTES:,}",
             hint="leave out the files of examples",
         )
+    try:
+        from_bytes(record, outcomes or None)
+    except FormatError as error:
+        raise EvaluationError(f"a result is not kept: {error.message}") from error
     return record, outcomes
 
 

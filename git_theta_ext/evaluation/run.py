@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from git_theta_ext.core.errors import ThetaError
+from git_theta_ext.core.errors import EvaluationError, ThetaError
 from git_theta_ext.evaluation.config import Evaluation
 from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.measure import Bounds, Job, committer, measure, uses_folder
@@ -121,9 +121,17 @@ def run(
             finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
             for future in finished:
                 done = future.result()
-                if done.result is not None:
-                    kept.add([done.result])
-                yield done
+                yield _keep(done, kept)
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _keep(done: Done, kept: Kept) -> Done:
+    """A job whose result is kept; one that is too large is as none."""
+    try:
+        if done.result is not None:
+            kept.add([done.result])
+    except EvaluationError as error:
+        return Done(done.job, None, error)
+    return done

@@ -186,6 +186,13 @@ def test_results_that_somebody_has(measured: Repo, tmp_path: Path) -> None:
     table.write_text("id,correct\na,1\nb,0\n")
     found = results(measured, "HEAD~1", "--evaluation", "other", "--import", str(table))
     assert [one["origin"] for one in found["imported"]] == ["imported"]
+    words = ("evaluate", "--import", str(table), "HEAD~1")
+    said = measured.run(*PREFIX, *words, ok=(2,)).stderr.decode()
+    assert "HEAD~1 is a revision: it goes before --import" in said
+    (tmp_path / "run" / "gpt2").mkdir(parents=True)
+    path.rename(tmp_path / "run" / "gpt2" / "results.json")
+    found = results(measured, "HEAD~2", "--import", str(tmp_path / "run"))
+    assert len(found["imported"][0]["scores"]) == 2
     measured.write(".theta.toml", b"")
     said = measured.run(*PREFIX, "evaluate", "--import", str(table), ok=(2,)).stderr.decode()
     assert "as anything" in do(measured, only(said, "--import").replace("NAME", "anything"))

@@ -21,7 +21,7 @@ from git_theta_ext.evaluation import config
 from git_theta_ext.evaluation.config import Evaluation
 from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.measure import committer
-from git_theta_ext.evaluation.readers.read import read_all
+from git_theta_ext.evaluation.readers.read import files_in, read_all
 from git_theta_ext.evaluation.records import as_json
 from git_theta_ext.evaluation.results import Result, Score
 from git_theta_ext.evaluation.run import Done, Planned, plan
@@ -67,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--import", dest="files", nargs="+", action="extend", metavar="FILE",
         help="run nothing: keep the results that these files have, of lm-evaluation-harness, "
-        "Inspect, Hugging Face, JSON or CSV",
+        "Inspect, Hugging Face, JSON or CSV; of a folder, all that it has",
     )  # fmt: skip
     parser.add_argument(
         "--allow-evaluation", action="store_true",
@@ -165,6 +165,9 @@ def _run(repository: Repository, args: argparse.Namespace, planned: Planned, kep
     for job, result in planned.known:
         say.line(f"{job.evaluation.name}: {printable(job.target.name)} was measured before")
         say.scores(result.scores)
+    if planned.jobs and sys.stderr is not None and sys.stderr.isatty():
+        count = plural(len(planned.jobs), "evaluation")
+        print(f"git theta: {count} to run; Ctrl-C stops, and keeps what is done", file=sys.stderr)
     measured: list[Result] = []
     failed: list[Done] = []
 
@@ -242,7 +245,7 @@ def _import(repository: Repository, args: argparse.Namespace, declared: config.C
         )
     (target, *_) = targets
     lower = evaluation.lower_is_better if evaluation else ()
-    scores, source, remarks = read_all([Path(name) for name in args.files], names[0], lower)
+    scores, source, remarks = read_all(_given(repository, args.files), names[0], lower)
     for remark in remarks:
         print(f"git theta: warning: {paragraph(remark)}", file=sys.stderr)
     result = Result(
@@ -262,6 +265,23 @@ def _import(repository: Repository, args: argparse.Namespace, declared: config.C
     print(f"{what} {printable(target.name)}, as {names[0]} (read from {printable(source)}):")
     _Speaker(False).scores(scores)
     return 0
+
+
+def _given(repository: Repository, names: Sequence[str]) -> list[Path]:
+    """The files that are to be read, those of folders among them.
+
+    Raises:
+        UsageError: one is a revision, which `--import` has taken for a file.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if not path.exists() and repository.resolve(f"{name}^{{commit}}") is not None:
+            raise UsageError(f"{printable(name)} is a revision: it goes before --import")
+        found += files_in(path) if path.is_dir() else [path]
+    if not found:
+        raise UsageError(f"there is no file of results in {printable(names[0])}")
+    return found
 
 
 def _same(one: Result, other: Result) -> bool:

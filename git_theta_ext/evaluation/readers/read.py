@@ -96,7 +96,7 @@ def read_folder(
     """
     readings: list[Reading] = []
     remarks: list[str] = []
-    for path in _files(folder):
+    for path in files_in(folder):
         try:
             readings.append(read(path, task))
         except EvaluationError as error:
@@ -117,7 +117,7 @@ def read_folder(
         ) from error
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     """The files of known kinds in a folder and those below, no links followed.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.core.errors import FormatError
+from git_theta_ext.core.errors import EvaluationError, FormatError
 from git_theta_ext.evaluation import kept
 from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.records import from_bytes, to_bytes
@@ -90,6 +90,13 @@ def test_what_is_no_result_is_passed_over_aloud(
     assert Kept(repository).of([A], outcomes=True) == {A: (good,)}
     said = capsys.readouterr().err
     assert [said.count(f"/{name}.json in {kept.REF} is no result") for name in wrong] == [1] * 7
+
+
+def test_what_could_not_be_read_again_is_not_kept(repository: Repository) -> None:
+    for wrong in (replace(result(), path="x" * 5000), replace(result(), content="short")):
+        with pytest.raises(EvaluationError, match="is not kept"):
+            Kept(repository).add([result(), wrong])
+    assert Kept(repository).of([A]) == {}
 
 
 def test_outcomes_of_another_result_are_refused() -> None:
