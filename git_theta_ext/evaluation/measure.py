@@ -19,7 +19,7 @@ from git_theta_ext.checkpoints.shards import names_model
 from git_theta_ext.checkpoints.smudge import Smudger, write_file
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import EvaluationError, StoreError
-from git_theta_ext.core.text import plural, printable
+from git_theta_ext.core.text import printable
 from git_theta_ext.evaluation.config import PLACES, Evaluation
 from git_theta_ext.evaluation.readers.read import read_folder
 from git_theta_ext.evaluation.results import Result
@@ -173,7 +173,10 @@ def _stamp(target: Target) -> tuple[int, int] | None:
     """What shows that a file of the disk was written to."""
     if target.place is None:
         return None
-    found = os.stat(target.place)
+    try:
+        found = os.stat(target.place)
+    except OSError:
+        return -1, -1  # it has gone
     return found.st_size, found.st_mtime_ns
 
 
@@ -196,7 +199,7 @@ def _run(job: Job, values: Mapping[str, str], folder: Path, top: Path, bounds: B
     said = _tail(folder / "errors") or _tail(folder / "output")
     lines = [f"    {printable(line)}" for line in said.strip().splitlines()[-_SHOWN:]]
     if status is None:
-        what = f"took longer than {plural(round(bounds.seconds or 0), 'second')}, and was stopped"
+        what = f"took longer than {bounds.seconds:g} s, and was stopped"
     else:
         what = f"exited with {status}" if status > 0 else f"was ended by signal {-status}"
     raise EvaluationError("\n".join([f"{job.evaluation.name} {what}", *lines]))

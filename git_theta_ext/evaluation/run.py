@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from git_theta_ext.core.errors import EvaluationError, ThetaError
+from git_theta_ext.core.errors import EvaluationError, StoreError, ThetaError
 from git_theta_ext.evaluation.config import Evaluation
 from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.measure import Bounds, Job, committer, measure, uses_folder
@@ -112,6 +112,9 @@ def run(
             result, remarks = measure(job, repository, blocks, by=by, bounds=bounds)
         except ThetaError as error:
             return Done(job, None, error)
+        except OSError as error:
+            what = f"cannot write to the temporary folder: {error.strerror or error}"
+            return Done(job, None, StoreError(what))
         return Done(job, result, None, remarks)
 
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="evaluation")
