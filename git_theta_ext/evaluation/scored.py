@@ -42,9 +42,9 @@ class Changed:
 class Row:
     """One version: what it stores and changes against those before it, and its results.
 
-    `content` is None where the checkpoint is not there, or not stored tensor by tensor. `before`
-    are the numbers of the rows that it came from; a merge has several. `changed` names the tensors
-    that take the most room, of `changes` in all.
+    `content` is None where the checkpoint is not there, or not stored tensor by tensor; `state`
+    says which, and is empty otherwise. `before` are the numbers of the rows that it came from; a
+    merge has several. `changed` names the tensors that take the most room, of `changes` in all.
     """
 
     number: int
@@ -55,6 +55,7 @@ class Row:
     changed: tuple[Changed, ...]
     before: tuple[int, ...]
     results: tuple[Result, ...] = ()
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def read(repository: Repository, revision: str, path: str) -> Table:
     results = Kept(repository).of([facts.content for _, facts in found if facts.content])
     rows = tuple(
         Row(number, versions[number], facts.content, facts.stored, facts.changes, facts.changed,
-            places, results.get(facts.content or "", ()))
+            places, results.get(facts.content or "", ()), facts.state)
         for number, (places, facts) in enumerate(found)
     )  # fmt: skip
     return Table(path, rows, tuple(_columns(rows)))
@@ -140,6 +141,7 @@ class _Facts:
     stored: int = 0
     changes: int = 0
     changed: tuple[Changed, ...] = ()
+    state: str = ""
 
 
 def _facts(
@@ -153,7 +155,7 @@ def _facts(
         return known
     now = manifests.of(version)
     if not now:
-        return _Facts()
+        return _Facts(state=manifests.state(version))
     facts = _Facts(manifests.identities.of(now),
                    *_difference(now, [manifests.of(one) for one in before]))  # fmt: skip
     memory.put(key, facts)
@@ -228,6 +230,16 @@ class _Manifests:
         except UsageError:
             return ()
         return () if model is None else model.parts
+
+    def state(self, version: Version) -> str:
+        """Why a version has no manifest."""
+        oid = self.blob(version)
+        if oid is None:
+            return "not there"
+        if oid not in self._repository.blob_sizes([oid]):
+            return "not on this machine"
+        head = self._repository.blob(oid)[:HEAD_BYTES]
+        return "a damaged manifest" if is_manifest(head) else "not stored tensor by tensor"
 
     def _get(self, oid: str) -> Manifest | None:
         if oid not in self._known:

@@ -50,8 +50,9 @@ class Targets:
     """The checkpoints of commits; each manifest is read once, whatever commits have it."""
 
     def __init__(self, repository: Repository) -> None:
-        """Nothing is read yet."""
+        """Nothing is read yet; `damaged` will say which blobs are manifests that are not right."""
         self._repository = repository
+        self.damaged: list[str] = []
         self._manifests: dict[str, Manifest | None] = {}
 
     def of(self, commit: str) -> list[Target]:
@@ -80,7 +81,10 @@ class Targets:
         wanted = list(dict.fromkeys(oids))
         self._manifests.update(dict.fromkeys(wanted))
         for oid, manifest in reachable.manifests(self._repository, wanted):
-            self._manifests[oid] = None if isinstance(manifest, ManifestError) else manifest
+            if isinstance(manifest, ManifestError):
+                self.damaged.append(f"blob {oid} is no checkpoint: {manifest.message}")
+            else:
+                self._manifests[oid] = manifest
 
 
 def _name(name: str, blobs: Mapping[str, str]) -> str:

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.evaluation import travel
 from git_theta_ext.evaluation.content import content_of
-from git_theta_ext.evaluation.kept import REF, Kept, advance, tips
-from git_theta_ext.evaluation.results import Result, Score
+from git_theta_ext.evaluation.kept import REF, Kept
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
 from tests.scenarios.advised import do, only
@@ -116,38 +114,3 @@ def test_a_remote_that_refuses_them_stops_no_push(pair: tuple[Repo, Repo]) -> No
     ours.run(*PREFIX, "push", ok=(10,))
     do(ours, only(said, "git config"))
     assert "results" not in ours.theta("push")
-
-
-def test_what_a_remote_has_is_taken_with_care(
-    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only names of our own, three levels deep; a tree within itself has no end."""
-    content = "a" * 64
-    repo.write(NAME, st({"w": np.full(300, 1, np.float32)}))
-    repo.commit("a model")
-    repo.git("clone", "-q", "--bare", str(repo.path), str(tmp_path / "remote.git"))
-    repo.git("remote", "add", "origin", str(tmp_path / "remote.git"))
-    here, there = Repository.discover(repo.path), Repository.discover(tmp_path / "remote.git")
-    result = Result(content, "glue", None, None, None, "imported", "Ada", 1, "", NAME, "JSON",
-                    (Score("rte", "acc", 0.5),))  # fmt: skip
-    Kept(here).add([result])
-    tree = there.git("mktree", stdin=b"").decode().strip()
-    for _ in range(40):
-        rows = "".join(f"040000 tree {tree}\t{name}\n" for name in ("aa", "bb", content, "x"))
-        tree = there.git("mktree", stdin=rows.encode()).decode().strip()
-    commit = there.git("commit-tree", tree, "-m", "x").decode().strip()
-    there.git("update-ref", REF, commit)
-    advance(there, {f"aa/{content}/{'b' * 32}.json": b"{}", "aa/x/y": b"z", "README": b"mine"})
-    assert travel.publish(here, "origin", str(tmp_path / "remote.git"))
-    assert tips(here)[0] == there.resolve(REF)
-    assert Kept(here).of([content]) == {content: (result,)}
-    listed = here.git("ls-tree", "--name-only", REF, "--", "aa/", "README").decode().split()
-    assert set(listed) >= {f"aa/{content}", "README"}
-    assert "aa/x" not in listed
-    there.git("update-ref", REF, commit)
-    advance(here, {f"bb/{'b' * 64}/{'c' * 32}.json": b"{}"})
-    advance(there, {f"bb/{'b' * 64}/{'d' * 32}.json": b"{}"})
-    here.git("update-ref", "-d", "refs/theta/remotes/origin/evaluations")
-    monkeypatch.setattr(travel, "_ENTRIES", 3)
-    with pytest.raises(RepositoryError, match="holds more than results"):
-        travel.publish(here, "origin", str(there.git_dir))

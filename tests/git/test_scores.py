@@ -119,6 +119,19 @@ def test_what_is_not_there_is_said(told: Repo) -> None:
     told.git("commit", "-q", "-m", "rename")
     assert told.theta("scores", "other.safetensors").splitlines()[-1] == "6 of 8 versions measured"
     told.git("reset", "-q", "--hard", "HEAD~")
+    # A manifest that is damaged, and a version without the file, are called what they are.
+    bad = told.blob(f"HEAD:{NAME}").replace(b"sha256:", b"sha256:z", 1)
+    oid = told.run("git", "hash-object", "-w", "--stdin", stdin=bad).stdout.decode().strip()
+    told.git("update-index", "--cacheinfo", f"100644,{oid},{NAME}")
+    told.git("commit", "-q", "-m", "bad")
+    lines = told.theta("scores", NAME).splitlines()
+    assert "(a damaged manifest) bad" in lines[1]
+    done = told.run(*PREFIX, "evaluate", "--import", "x", "--evaluation", "y", ok=(2,))
+    assert f"warning: blob {oid} is no checkpoint" in done.stderr.decode()
+    told.git("rm", "-q", "--cached", NAME)
+    told.git("commit", "-q", "-m", "gone")
+    assert "(not there) gone" in told.theta("scores", NAME).splitlines()[1]
+    told.git("reset", "-q", "--hard", "HEAD~2")
     told.git("update-ref", "-d", "refs/theta/evaluations")
     done = told.run(*PREFIX, "scores", NAME)
     assert b"nothing was measured" in done.stderr

@@ -128,6 +128,8 @@ def _targets(repository: Repository, args: argparse.Namespace) -> list[Target]:
         return [file_target(Path(args.what).resolve(), _name_of(repository, args.what))]
     found = Targets(repository)
     targets = [one for commit in commits_of(repository, args.what) for one in found.of(commit)]
+    for problem in found.damaged:
+        print(f"git theta: warning: {paragraph(problem)}", file=sys.stderr)
     if args.path is None:
         return targets
     chosen = [one for one in targets if args.path in (one.path, *(path for path, _ in one.files))]

@@ -118,8 +118,10 @@ def _step(row: Row, moved: float) -> str:
 
 
 def _commit(row: Row) -> str:
-    merge = ' <span class="tag">merge</span>' if len(row.before) > 1 else ""
-    return f"<code>{_text(row.version.commit[:9])}</code>{merge}"
+    tags = [row.state] if row.state else []
+    tags += ["merge"] if len(row.before) > 1 else []
+    told = "".join(f' <span class="tag">{_text(tag)}</span>' for tag in tags)
+    return f"<code>{_text(row.version.commit[:9])}</code>{told}"
 
 
 def _changed(row: Row) -> str:

@@ -44,7 +44,9 @@ def text(found: Table, rows: Sequence[Row], columns: Sequence[Column]) -> list[s
 def _subject(row: Row) -> str:
     words = printable(row.version.subject)
     words = words if len(words) <= _SUBJECT else f"{words[: _SUBJECT - 1]}…"
-    return f"(merge) {words}" if len(row.before) > 1 else words
+    told = [row.state] if row.state else []
+    told += ["merge"] if len(row.before) > 1 else []
+    return f"({', '.join(told)}) {words}" if told else words
 
 
 def _notes(found: Table, rows: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
@@ -135,6 +137,7 @@ def records(found: Table, rows: Sequence[Row], columns: Sequence[Column]) -> dic
                 "parents": [_commit(found, one) for one in row.before],
                 "author": row.version.author, "date": row.version.date,
                 "subject": row.version.subject, "path": row.version.path, "content": row.content,
+                "state": row.state or None,
                 "stored": row.stored, "changed": row.changes,
                 "tensors": [
                     {"name": one.name, "update": one.how, "stored": one.stored}

@@ -468,6 +468,36 @@ def test_names_in_a_traceback(repo: Repo) -> None:
         assert all(char.isprintable() or char == "\n" for char in text)
 
 
+def test_measuring_a_branch_of_a_stranger(repo: Repo, tmp_path: Path) -> None:
+    """A branch to be measured from one's own, with another command, script, pickle and name"""
+    mark = tmp_path / "mark"
+    command = f"'{sys.executable}' -I evaluate.py {{checkpoint}}"
+    repo.write(".theta.toml", f"[[evaluation]]\nname = 'e'\ncommand = {json.dumps(command)}\n"
+               .encode())  # fmt: skip
+    repo.write("evaluate.py", b"import os, sys\nprint(os.path.getsize(sys.argv[1]))\n")
+    repo.write(NAME, safetensors(model(1)))
+    repo.commit("ours")
+    repo.git("checkout", "-q", "-b", "stranger")
+    evil = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n"
+    repo.write("evaluate.py", evil.encode())
+    repo.write("sitecustomize.py", evil.encode())
+    repo.write(".theta.toml", f"[[evaluation]]\nname = 'e'\ncommand = 'touch {mark} {{checkpoint}}'"
+               .encode())  # fmt: skip
+    repo.git("rm", "-q", NAME)
+    repo.write(f"$(touch {mark.name});-x.safetensors", safetensors(model(2)))
+    repo.git("add", "-A")
+    repo.git("commit", "-q", "-m", "theirs")
+    repo.git("checkout", "-q", "main")
+    repo.run(*THETA, "allow")
+    assert b"e/score" in repo.run(*THETA, "evaluate", "stranger").stdout
+    # On the branch itself the command is another one, which was not allowed.
+    repo.git("checkout", "-q", "stranger")
+    done = repo.run(*THETA, "evaluate", "--force", ok=(2,))
+    assert b"that you have not allowed" in done.stderr
+    assert not mark.exists()
+    assert not (repo.path / mark.name).exists()
+
+
 def test_drivers_that_fail(repo: Repo) -> None:
     """An internal error in what Git starts: filter, drivers and hooks, with the clone's names"""
     evil = "\x1b]0;x\x07\x9b31m\u202e\r"

@@ -16,8 +16,11 @@ from pathlib import Path
 import pytest
 
 from git_theta_ext.cli.github import uploaded, web
-from git_theta_ext.core.errors import MissingObjectError, ThetaError, TransferError
+from git_theta_ext.core.errors import MissingObjectError, RepositoryError, ThetaError, TransferError
 from git_theta_ext.drivers import pre_push
+from git_theta_ext.evaluation import travel
+from git_theta_ext.evaluation.kept import REF, Kept, advance, tips
+from git_theta_ext.evaluation.results import Result, Score
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.where import store_of
@@ -622,3 +625,40 @@ def test_a_report_on_what_is_there_already(pull: Repo, github: GitHub) -> None:
         shutil.rmtree(pull.path / ".git/theta")
         out, folder = report(pull, github, ok=1, THETA_LFS_URL=f"{site.url}/lfs")
         assert "objects=missing" in (folder / "output").read_text()
+
+
+def test_results_of_evaluations_without_end(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ref of results whose folders hold each other over and over, and files that are none"""
+    content = "a" * 64
+    repo.write("README", b"a model")
+    repo.commit("a commit")
+    repo.git("clone", "-q", "--bare", str(repo.path), str(tmp_path / "remote.git"))
+    repo.git("remote", "add", "origin", str(tmp_path / "remote.git"))
+    here, there = Repository.discover(repo.path), Repository.discover(tmp_path / "remote.git")
+    scores = (Score("rte", "acc", 0.5),)
+    result = Result(
+        content, "glue", None, None, None, "imported", "Ada", 1, "", "m", "JSON", scores
+    )
+    Kept(here).add([result])
+    tree = there.git("mktree", stdin=b"").decode().strip()
+    for _ in range(40):
+        rows = "".join(f"040000 tree {tree}\t{name}\n" for name in ("aa", "bb", content, "x"))
+        tree = there.git("mktree", stdin=rows.encode()).decode().strip()
+    commit = there.git("commit-tree", tree, "-m", "x").decode().strip()
+    there.git("update-ref", REF, commit)
+    advance(there, {f"aa/{content}/{'b' * 32}.json": b"{}", "aa/x/y": b"z", "README": b"mine"})
+    assert travel.publish(here, "origin", str(tmp_path / "remote.git"))
+    assert tips(here)[0] == there.resolve(REF)
+    assert Kept(here).of([content]) == {content: (result,)}
+    listed = here.git("ls-tree", "--name-only", REF, "--", "aa/", "README").decode().split()
+    assert set(listed) >= {f"aa/{content}", "README"}
+    assert "aa/x" not in listed
+    there.git("update-ref", REF, commit)
+    advance(here, {f"bb/{'b' * 64}/{'c' * 32}.json": b"{}"})
+    advance(there, {f"bb/{'b' * 64}/{'d' * 32}.json": b"{}"})
+    here.git("update-ref", "-d", "refs/theta/remotes/origin/evaluations")
+    monkeypatch.setattr(travel, "_ENTRIES", 3)
+    with pytest.raises(RepositoryError, match="holds more than results"):
+        travel.publish(here, "origin", str(there.git_dir))
