@@ -138,6 +138,33 @@ def test_show(versions: Repo, lines: tuple[str, ...]) -> None:
     assert "attention.value" not in listed
 
 
+@scene("commands/evaluate.md", *examples("commands/evaluate.md"))
+def test_evaluate(versions: Repo, lines: tuple[str, ...]) -> None:
+    command = f"'{sys.executable}' -c 'print(0.5)' {{checkpoint}}"
+    text = f"[[evaluation]]\nname = 'glue'\ncommand = {json.dumps(command)}\n"
+    versions.write(".theta.toml", text.encode())
+    versions.theta("allow")
+    versions.git("checkout", "-q", "-b", "topic")
+    versions.git("branch", "-f", "main", "v1.0")
+    samples = [{"doc_id": number, "filter": "none", "acc": number} for number in (0, 1)]
+    versions.write("samples_rte.jsonl", "\n".join(map(json.dumps, samples)).encode())
+    results = {"results": {"rte": {"acc,none": 0.5}}, "versions": {"rte": 1}}
+    versions.write("results_2026-11-28.json", json.dumps(results).encode())
+    assert "glue/score 0.5" in do(versions, lines[0])
+    assert "was measured before" in do(versions, lines[1])
+    assert "rte/acc 0.5 ± 0.5  (2 examples)" in do(versions, lines[2])
+
+
+@scene("commands/scores.md", *examples("commands/scores.md"))
+def test_scores(versions: Repo, lines: tuple[str, ...]) -> None:
+    versions.write("results.json", b'{"rte": {"acc": 0.5}}')
+    versions.theta("evaluate", "--evaluation", "glue", "--import", "results.json")
+    for line in lines[:2]:
+        assert "glue/rte/acc" in do(versions, line)
+    do(versions, lines[2])
+    assert b"<svg" in (versions.path / "scores.html").read_bytes()
+
+
 @scene("commands/add.md", *examples("commands/add.md"))
 def test_add(repo: Repo, lines: tuple[str, ...]) -> None:
     repo.write(".gitignore", b"out\n")
