@@ -120,7 +120,7 @@ def test_what_hangs_dies_or_says_nothing(measured: Repo) -> None:
     version(measured, 13, "hangs")
     version(measured, 14, "dies")
     began = time.monotonic()
-    done = measured.run(*PREFIX, "evaluate", "HEAD~3..", "--timeout", "1.5", ok=(13,))
+    done = measured.run(*PREFIX, "evaluate", "HEAD~3..", "--timeout", "1.5", ok=(14,))
     said = done.stderr.decode()
     assert time.monotonic() - began < 30
     assert "took longer than 1.5 s, and was stopped" in said
@@ -129,10 +129,10 @@ def test_what_hangs_dies_or_says_nothing(measured: Repo) -> None:
     assert "2 of 3 evaluations gave no result" in said
     assert b"rte/acc 0.7" in done.stdout
     runs(measured)
-    assert len(results(measured, "HEAD~3..", "--timeout", "1", ok=(13,))["failed"]) == 2
+    assert len(results(measured, "HEAD~3..", "--timeout", "1", ok=(14,))["failed"]) == 2
     assert len(runs(measured)) == 2
     measured.write("evaluate.py", b"print('done')\n")
-    said = measured.run(*PREFIX, "evaluate", "--force", ok=(13,)).stderr.decode()
+    said = measured.run(*PREFIX, "evaluate", "--force", ok=(14,)).stderr.decode()
     assert "it left no file of results" in said
     assert "samples_*.jsonl" in said
 
@@ -198,7 +198,7 @@ def test_results_that_somebody_has(measured: Repo, tmp_path: Path) -> None:
     assert "as anything" in do(measured, only(said, "--import").replace("NAME", "anything"))
     path.write_text("{}")
     words = ("evaluate", "--evaluation", "x", "--import", str(path))
-    said = measured.run(*PREFIX, *words, ok=(13,)).stderr.decode()
+    said = measured.run(*PREFIX, *words, ok=(14,)).stderr.decode()
     assert "results.json: it is JSON, but no results that are known" in said
 
 
