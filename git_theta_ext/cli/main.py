@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "measure versions of a checkpoint, and keep the results"),
     "scores": ("scores", "show every version of a checkpoint with its scores"),
     "allow": ("allow", "allow the evaluation commands that this repository names"),
+    "check": ("check", "check an update by the gates of its base"),
     "stats": ("stats", "measure what the Fisher and RegMean merges need"),
     "fetch": ("fetch", "download missing objects from the remote"),
     "pull": ("pull", "download missing objects and write the checkpoints"),

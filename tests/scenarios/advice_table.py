@@ -28,6 +28,14 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/git/repository.py": {
         "cd to one, or make one: git init": "test_not_set_up.test_outside_a_repository_the_folder_is_named",
     },
+    "git_theta_ext/evaluation/gates/ends.py": {
+        "name it: git theta check BRANCH...HEAD": "test_check.test_what_is_suggested",
+        "git branch -a": "test_check.test_what_is_suggested",
+        "git fetch --unshallow": "test_check.test_what_is_suggested",
+    },
+    "git_theta_ext/evaluation/gates/rules.py": {
+        ": git theta evaluate {version.rev[:10]}": "test_check.test_what_is_suggested",
+    },
     "git_theta_ext/git/installation.py": {
         "git theta install (then run the command again)": "test_not_set_up.test_pull_does_not_stage_checkpoints_whole",
     },
@@ -358,6 +366,7 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/evaluation/kept.py": [
         "git fast-import made no commit",
     ],
+    "git_theta_ext/evaluation/gates/machines.py": ["git theta check"],
     "git_theta_ext/cli/leftovers.py": [
         "{printable(path)}{length}, a backup of git mergetool,",
     ],
