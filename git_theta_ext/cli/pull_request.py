@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from git_theta_ext.checkpoints import shards
-from git_theta_ext.cli.github import findings, lfs_check
+from git_theta_ext.cli.github import findings, gate, lfs_check
 from git_theta_ext.cli.github.at_hand import AtHand, without_values
 from git_theta_ext.cli.github.event import Ends, Event, ends, read_event
 from git_theta_ext.cli.github.findings import Findings
 from git_theta_ext.cli.github.github import Api
 from git_theta_ext.cli.github.lfs_check import Job
 from git_theta_ext.cli.whole import committed_whole
-from git_theta_ext.comparison.compare import Comparison
+from git_theta_ext.comparison.compare import Comparison, Lacking
 from git_theta_ext.comparison.files import OnDamage, Pair, changed_checkpoints
 from git_theta_ext.comparison.named import version_of
 from git_theta_ext.comparison.report import html, markdown
@@ -52,8 +52,8 @@ _OURS = re.compile(r"GITHUB_|ACTIONS_|INPUT_|THETA_|RUNNER_|.*(TOKEN|SECRET|PASS
 def main(environment: Mapping[str, str] | None = None) -> int:
     """Report on the event that the environment tells of; the exit code.
 
-    0 if the report stands and nothing is amiss, 1 if objects are missing on the server, others as
-    for all errors.
+    0 if the report stands and nothing is amiss, 1 if objects are missing on the server or a gate
+    refuses, 3 if a gate cannot judge, others as for all errors.
     """
     if environment is None:
         environment = dict(os.environ)
@@ -84,10 +84,14 @@ def _keep_apart(variables: dict[str, str] | os._Environ[str]) -> None:
 
 
 def _run(environment: Mapping[str, str]) -> int:
+    """The exit code of a report that was made and written."""
     event = read_event(environment)
     if not event.head.strip("0"):
         print("The branch was deleted: there is nothing to compare")
-        _append(environment.get("GITHUB_OUTPUT"), "changed=false\nobjects=skipped\nhtml=\n")
+        _append(
+            environment.get("GITHUB_OUTPUT"),
+            "changed=false\nobjects=skipped\nverdict=skipped\nhtml=\nresults=\n",
+        )
         return 0
     repository = Repository.discover(environment.get("GITHUB_WORKSPACE") or None)
     between = ends(repository, event, environment.get("THETA_BASE", ""))
@@ -115,18 +119,24 @@ def _fill(
         )
 
     at_hand = AtHand(store_of(repository), _limit(env))
-    at_hand.plan(pair for pair in pairs(damaged) if not is_training_state(pair.path))
-    at_hand.plan(pair for pair in pairs(_silent) if is_training_state(pair.path))
-    lfs_check.ask(report, Job(repository, event, between, env), at_hand)
+    job = Job(repository, event, between, env)
+    gated = gate.is_on(job, "THETA_CHECK")
+    whole = gated and gate.is_on(job, "THETA_EVALUATE")
+    models = (pair for pair in pairs(damaged) if not is_training_state(pair.path))
+    at_hand.plan(models, gated, whole)
+    at_hand.plan((pair for pair in pairs(_silent) if is_training_state(pair.path)), gated)
+    lfs_check.ask(report, job, at_hand)
     for pair in pairs(_silent):
         with closing(pair):
             one = _compared(report, repository, pair, between, at_hand)
         if one.differs:
             report.found.append((pair.path, one))
-    whole = committed_whole(repository, between.old, between.new)
-    if len(whole) > _MAX_LISTED:
-        report.warn(f"{len(whole):,} checkpoints were committed whole, without git-theta")
-    for path in whole[:_MAX_LISTED]:
+    if gated:
+        gate.judge(report, job, lambda pair: _lacking(repository, pair, between, at_hand))
+    foreign = committed_whole(repository, between.old, between.new)
+    if len(foreign) > _MAX_LISTED:
+        report.warn(f"{len(foreign):,} checkpoints were committed whole, without git-theta")
+    for path in foreign[:_MAX_LISTED]:
         report.warn(
             f"{path} was committed whole, without git-theta: "
             f"git theta install --local && {advice.STORE_BY_TENSOR}"
@@ -141,14 +151,19 @@ def _compared(
     report: Findings, repository: Repository, pair: Pair, between: Ends, at_hand: AtHand
 ) -> Comparison:
     """A comparison with what is at hand; without all values where they are not what they claim."""
-    known = {} if pair.old is None else {ref.oid: ref for ref in pair.old.manifest.objects()}
-    lacking = at_hand.lacking(known, cache(lambda: _author(repository, pair.path, between)))
+    lacking = _lacking(repository, pair, between, at_hand)
     try:
         found = pair.compare(lacking=lacking)
         return with_spectra(found, pair.old, pair.new)
     except ThetaError as error:
         report.warn(f"{pair.path}: its values cannot be read: {error.message}", error.exit_code)
         return without_values(pair)
+
+
+def _lacking(repository: Repository, pair: Pair, between: Ends, at_hand: AtHand) -> Lacking:
+    """Tells which values of a checkpoint are not at hand, and why."""
+    known = {} if pair.old is None else {ref.oid: ref for ref in pair.old.manifest.objects()}
+    return at_hand.lacking(known, cache(lambda: _author(repository, pair.path, between)))
 
 
 def _author(repository: Repository, path: str, between: Ends) -> str | None:
@@ -171,8 +186,9 @@ def _limit(environment: Mapping[str, str]) -> int:
 def _write(report: Findings, event: Event, env: Mapping[str, str]) -> None:
     """Summary, outputs and page, then the comment, then the findings."""
     notes = findings.notes(report.warnings)
-    limit = markdown.LIMIT - len(MARKER) - 1
-    text = markdown.render(report.found, limit, report.between, notes)
+    table = f"{report.gates}\n" if report.gates else ""
+    limit = markdown.LIMIT - len(MARKER) - 1 - len(table)
+    text = table + markdown.render(report.found, limit, report.between, notes)
     page = Path(env.get("RUNNER_TEMP") or ".") / "git-theta-report.html"
     remarks = [warning.text for warning in report.warnings]
     files.replace_file(page, html.render(report.found, report.between, remarks).encode())
@@ -180,13 +196,17 @@ def _write(report: Findings, event: Event, env: Mapping[str, str]) -> None:
     _append(env.get("GITHUB_STEP_SUMMARY"), text)
     _append(
         env.get("GITHUB_OUTPUT"),
-        f"changed={str(changed).lower()}\nobjects={report.objects}\nhtml={page}\n",
+        f"changed={str(changed).lower()}\nobjects={report.objects}\nverdict={report.verdict}\n"
+        f"html={page}\nresults={report.results}\n",
     )
     for warning in report.warnings:
         kind = "error" if warning.fatal else "warning"
         print(f"::{kind}::{annotation(warning.text)}")
+    for command in report.commands:
+        print(command)
     if event.number is not None:
-        _comment(env, event, event.number, f"{MARKER}\n{text}" if changed else None)
+        told = changed or report.gates
+        _comment(env, event, event.number, f"{MARKER}\n{text}" if told else None)
 
 
 def _comment(env: Mapping[str, str], event: Event, number: int, body: str | None) -> None:

@@ -40,7 +40,8 @@ def test_values_are_fetched(pull: Repo, github: GitHub) -> None:
     assert "change 41" in body or "50" in body  # one weight times 1.5
     assert "not available" not in body
     assert outputs(folder) == {
-        "changed": "true", "objects": "complete", "html": str(folder / "git-theta-report.html"),
+        "changed": "true", "objects": "complete", "verdict": "skipped",
+        "html": str(folder / "git-theta-report.html"), "results": "",
     }  # fmt: skip
     assert f"looked for at {github.url}/o/r.git/info/lfs" in out
     assert set(github.tokens) == {"Basic eC1hY2Nlc3MtdG9rZW46c2VjcmV0"}

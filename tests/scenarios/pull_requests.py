@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from git_theta_ext.manifest.text import parse_manifest
 from tests.scenarios.checkpoints import model, safetensors
 from tests.scenarios.repositories import Repo
+from tests.servers.git_http import backend
 from tests.servers.listening import Handler, listening
 
 NAME = "model.safetensors"
@@ -34,6 +36,8 @@ class GitHub:
         self.read_only = False
         self.calls: list[str] = []
         self.tokens: list[str | None] = []
+        self.bare: Path | None = None
+        """A folder with the repository `o/r.git`; None: there is none."""
 
 
 class _Handler(Handler):
@@ -57,9 +61,26 @@ class _Handler(Handler):
         place = {"href": f"{self.github.url}/object/{item['oid']}"}
         return {**item, "actions": {"download": place}}
 
+    def _git(self, body: bytes) -> None:
+        """Git's own protocol, for who has the token; a pull request of a fork may not write."""
+        basic = b64encode(b"x-access-token:secret").decode()
+        if self.github.bare is None:
+            self.answer(404)
+        elif self.headers["Authorization"] != f"Basic {basic}":
+            self.answer(401)
+        elif self.github.read_only and "receive-pack" in self.path:
+            self.answer(403)
+        else:
+            status, headers, found = backend(self, body, self.github.bare, "bot")
+            self.answer(status, found, headers)
+
     def _handle(self) -> None:
-        data = json.loads(self.body() or b"null")
+        body = self.body()
         self.github.calls.append(f"{self.command} {self.path}")
+        if self.path.startswith("/o/r.git/") and "/info/lfs/" not in self.path:
+            self._git(body)
+            return
+        data = json.loads(body or b"null")
         if "/info/lfs/" in self.path or self.path.startswith("/object/"):
             self._objects(data)
             return

@@ -11,9 +11,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 import re
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from tests.servers.backends import Backend
+from tests.servers.git_http import backend
 from tests.servers.listening import Handler, listening
 
 USER, PASSWORD = "ada", "correct horse"
@@ -171,7 +170,9 @@ def _handler(state: Front) -> type[Handler]:
                 self._tell(request, 404, [], b'{"message": "no LFS here"}')
             else:
                 status, headers, answer_body = (
-                    self._git(body) if request.kind == "git" else self._lfs(request, rest, body)
+                    backend(self, body, state.projects, USER)
+                    if request.kind == "git"
+                    else self._lfs(request, rest, body)
                 )
                 self._tell(request, status, headers, answer_body, fault)
 
@@ -183,32 +184,6 @@ def _handler(state: Front) -> type[Handler]:
             if request.kind in ("upload", "download", "verify") and state.backend.has_tokens:
                 return bool(given) or "jwt=" in self.path
             return given == state.authorization
-
-        def _git(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-            """RFC 3875, as git-http-backend(1) wants it."""
-            path, _, query = self.path.partition("?")
-            variables = {
-                "GIT_PROJECT_ROOT": str(state.projects), "GIT_HTTP_EXPORT_ALL": "1",
-                "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command,
-                "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-                "CONTENT_LENGTH": str(len(body)), "REMOTE_USER": USER, "REMOTE_ADDR": "127.0.0.1",
-                "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-                "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
-            }  # fmt: skip
-            done = subprocess.run(
-                ["git", "http-backend"], input=body, capture_output=True, check=False,
-                env={**os.environ, **variables}, timeout=120,
-            )  # fmt: skip
-            head, _, answer = done.stdout.partition(b"\r\n\r\n")
-            headers = [
-                (name, value.strip())
-                for name, _, value in (line.partition(":") for line in head.decode().splitlines())
-                if name
-            ]
-            status = next((value for name, value in headers if name == "Status"), "200")
-            if done.returncode:
-                status, answer = "500", done.stderr
-            return int(status.split()[0]), [h for h in headers if h[0] != "Status"], answer
 
         def _lfs(
             self, request: Request, rest: str, body: bytes

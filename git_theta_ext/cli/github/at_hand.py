@@ -45,12 +45,26 @@ class AtHand:
     def __post_init__(self) -> None:
         self._left = self._to_fetch = self.limit
 
-    def plan(self, pairs: Iterable[Pair]) -> None:
+    def plan(self, pairs: Iterable[Pair], new_too: bool = False, whole: bool = False) -> None:
         """Choose the tensors whose values are to be read, those of the model first.
 
         What is planned first has the limit first.
+
+        Args:
+            pairs: the checkpoints.
+            new_too: those that are new count, too.
+            whole: both versions are needed whole.
         """
         for pair in pairs:
+            if pair.old is None and pair.new is not None and new_too:
+                for entry in pair.new.manifest.entries:
+                    self._choose(versions_of(None, entry))
+            if whole:
+                for side in (one for one in (pair.new, pair.old) if one is not None):
+                    self._choose(side.skeletons())
+                    for entry in side.manifest.entries:
+                        self._choose(versions_of(None, entry))
+                continue
             if pair.old is None or pair.new is None:
                 continue
             found = compare(pair.old, pair.new, measured=False)

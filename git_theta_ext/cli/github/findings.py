@@ -25,12 +25,21 @@ class Warn:
 
 @dataclass(slots=True)
 class Findings:
-    """All that is reported: `objects` says what their check came to, `code` is the exit code."""
+    """All that is reported.
+
+    `objects` says what their check came to, `verdict` what the gates did, whose table is `gates`;
+    `results` is the path of a file with what was measured, `commands` are for the runner; `code` is
+    the exit code.
+    """
 
     between: tuple[Version, Version] | None = None
     found: list[tuple[str, Comparison]] = field(default_factory=list)
     warnings: list[Warn] = field(default_factory=list)
     objects: str = "skipped"
+    verdict: str = "skipped"
+    gates: str = ""
+    results: str = ""
+    commands: list[str] = field(default_factory=list)
     code: int = 0
 
     def warn(self, text: str, code: int = 0) -> None:

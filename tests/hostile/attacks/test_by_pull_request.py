@@ -302,7 +302,31 @@ def test_commands_to_the_runner(pull: Repo, github: GitHub) -> None:
             assert re.match(r"::(warning|error|notice)::", line)
         assert "##[" not in line
         assert "%0A" not in line.replace("%250A", "")
-    assert set(outputs(folder)) == {"changed", "objects", "html"}
+    assert set(outputs(folder)) == {"changed", "objects", "verdict", "html", "results"}
+
+
+def test_gates_are_told_harmlessly(pull: Repo, github: GitHub) -> None:
+    """Gates that it takes away refuse it, and say so of names that are commands and mentions."""
+    rules = '[[evaluation]]\nname = "e"\ncommand = "run {checkpoint}"\n'
+    rules += '[[gate]]\nevaluation = "e"\nmin = 1\n[[gate]]\nname = "lean"\nmax_stored = 0\n'
+    pull.write(".theta.toml", rules.encode())
+    pull.commit("a gate")
+    pull.git("switch", "-q", "feature")
+    pull.write(".theta.toml", b"")
+    pull.commit("no gate")
+    for name in (f"{COMMANDS}.safetensors", f"a\n{COMMANDS}.safetensors", "@all #1 www.x.y.pt"):
+        put_blob(pull, name, pull.blob(f"feature:{NAME}"))
+    commit_index(pull)
+    out, folder = report(pull, github, ok=1, THETA_CHECK="true", THETA_CHECK_OBJECTS="false")
+    assert out.count("::error file=") == 8
+    for line in re.split(r"[\r\n\x0b\x0c\x85\u2028]", out):
+        if line.strip().startswith("::"):
+            assert re.match(r"::(warning|error|notice)( file=[^:,]*)?::", line)
+        assert "##[" not in line
+    body = github.comments[-1]["body"]
+    assert "Refused" in body
+    assert not ACTIVE.search(reading(body))
+    assert outputs(folder)["verdict"] == "refused"
 
 
 @pytest.mark.sample(2)

@@ -1,0 +1,69 @@
+"""The gates of the base, on a workflow's event: what `git theta check` says goes into the report.
+
+The rules are those of the base branch. Nothing of the pull request is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from git_theta_ext.cli.github import results
+from git_theta_ext.cli.github.findings import Findings
+from git_theta_ext.cli.github.lfs_check import Job
+from git_theta_ext.comparison.compare import Lacking
+from git_theta_ext.comparison.files import Pair
+from git_theta_ext.core.errors import ThetaError
+from git_theta_ext.evaluation.gates import machines, words
+from git_theta_ext.evaluation.gates.check import Check
+from git_theta_ext.evaluation.gates.ends import Ends
+from git_theta_ext.evaluation.kept import Kept
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.where import store_of
+
+_TAKEN = 16_000
+"""Characters of a comment that the table may take; the report on tensors has the rest."""
+
+
+def is_on(job: Job, name: str) -> bool:
+    """Whether an input of the action, by its variable, is `true`."""
+    return job.environment.get(name, "").lower() == "true"
+
+
+def judge(report: Findings, job: Job, lacking: Callable[[Pair], Lacking]) -> None:
+    """Apply the gates; what is refused, or cannot be judged, fails the job.
+
+    Args:
+        report: gets the table, the annotations and the exit code.
+        job: the repository and the event.
+        lacking: tells for a checkpoint which values are not at hand, and why.
+    """
+    repository, between = job.repository, job.between
+    # After a push the base branch itself is at the head, whose rules do not count for it.
+    rules = between.trusted if between.trusted != between.new else between.old
+    rules = rules and repository.resolve(f"{rules}^{{commit}}")
+    if rules is None:
+        report.warn("There is no commit of the base here, so there are no rules to judge by", 3)
+        return
+    results.fetch(report, job)
+    if is_on(job, "THETA_EVALUATE"):
+        try:
+            results.measure(report, job, rules)
+        except ThetaError as error:
+            report.warn(f"It could not be measured: {error.message}", error.exit_code)
+    ends = Ends(between.old, between.new, rules)
+    blocks = Blocks(store_of(repository))  # (which fetch nothing)
+    check = Check(repository, ends, Kept(repository), blocks, lacking=lacking)
+    try:
+        found = check.run()
+        found = replace(found, history=check.history(found.rows))
+    except ThetaError as error:
+        hint = f" ({error.hint})" if error.hint is not None else ""
+        report.warn(f"The gates could not be applied: {error.message}{hint}", error.exit_code)
+        return
+    report.verdict = {0: "accepted", 1: "refused"}.get(found.code, "undecided")
+    report.code = report.code or found.code
+    report.commands += machines.workflow_commands(found)
+    # (Notes alone are no reason to comment on what changes no checkpoint.)
+    if found.rows or (found.notes and report.found):
+        report.gates = words.markdown(found, _TAKEN)
