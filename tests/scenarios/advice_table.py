@@ -28,6 +28,9 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/git/repository.py": {
         "cd to one, or make one: git init": "test_not_set_up.test_outside_a_repository_the_folder_is_named",
     },
+    "git_theta_ext/cli/verbs/merge_gate.py": {
+        "git reset --keep ORIG_HEAD takes the merge back": "test_merge_gate.test_a_hook_that_changes_what_was_judged",
+    },
     "git_theta_ext/evaluation/gates/ends.py": {
         "name it: git theta check BRANCH...HEAD": "test_check.test_what_is_suggested",
         "git branch -a": "test_check.test_what_is_suggested",
@@ -405,7 +408,7 @@ NAMED: dict[str, list[str]] = {
         "Everyday work needs none of them: git add, commit, diff, merge, push do it.",
     ],
     "git_theta_ext/cli/verbs/merge.py": [
-        "Run git merge with a strategy for the tensors that both sides changed. With --plan, only show what would be done. With --tune, evaluate candidates and merge with the best.",
+        "Run git merge with a strategy for the tensors that both sides changed. With --plan, only show what would be done. With --tune, evaluate candidates and merge with the best. With --gate, merge only what the gates accept.",
         "no checkpoint was changed on both sides: git merge needs no strategy",
     ],
     "git_theta_ext/cli/verbs/mergetool.py": [

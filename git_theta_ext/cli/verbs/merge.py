@@ -11,7 +11,7 @@ from typing import Any
 from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.cli import consent, where
 from git_theta_ext.cli.choices import add_options, choice_of
-from git_theta_ext.cli.verbs import merge_several
+from git_theta_ext.cli.verbs import merge_gate, merge_several
 from git_theta_ext.core.advice import word
 from git_theta_ext.core.errors import RepositoryError, ThetaError, UsageError
 from git_theta_ext.core.names import natural_key
@@ -61,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
         help="merge a branch with a strategy, show the plan, or find the best merge",
         description="Run git merge with a strategy for the tensors that both sides changed. With "
         "--plan, only show what would be done. With --tune, evaluate candidates and merge with "
-        "the best.",
+        "the best. With --gate, merge only what the gates accept.",
     )
     parser.add_argument(
         "others", metavar="OTHER", nargs="+", help="the branch or commit to merge; several at once"
@@ -76,7 +76,12 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--allow-evaluation", action="store_true",
-        help="with --tune: this once, run the command in .theta.toml without asking",
+        help="with --tune or --gate: this once, run the commands in .theta.toml without asking",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gate", action="store_true",
+        help="merge only what the gates of HEAD accept, against both sides; without --strategy, "
+        "try what --tune would try until they do",
     )  # fmt: skip
     parser.add_argument("--file", metavar="FILE", help="the checkpoint to tune for")
     parser.add_argument("--yes", "-y", action="store_true", help="with --tune: do not ask")
@@ -110,6 +115,8 @@ def _merge_with(repository: Repository, args: argparse.Namespace, choice: Choice
     elif branches is not None and len(branches.commits) < 2:
         args.others, branches = list(branches.names), None
     args.other = " ".join(args.others)
+    if args.gate and (args.plan or args.tune is not None or branches is not None):
+        raise UsageError("--gate merges one branch: leave out --plan, --tune and other branches")
     if args.tune is not None:
         if choice is not None or args.plan:
             raise UsageError("--tune finds the strategy itself: leave out --strategy and --plan")
@@ -123,6 +130,15 @@ def _merge_with(repository: Repository, args: argparse.Namespace, choice: Choice
     heads = Heads.find(repository, args.other)
     if args.plan:
         return _plan(repository, heads, choice)
+    if args.gate and heads.base != heads.theirs:
+        contests = _contests(repository, args, None, Blocks.open(repository))
+        accepted = merge_gate.choose(
+            repository, heads, choice, contests, allowed=args.allow_evaluation
+        )
+        if accepted is None:
+            return 1
+        status = _merge(repository, args, accepted.choice)
+        return merge_gate.verified(repository, accepted) if status == 0 else status
     models = {*resharded(repository, heads), *changed_on_both(repository, heads)}
     if models:
         return _merge_models(repository, args, choice, heads, sorted(models, key=natural_key))
