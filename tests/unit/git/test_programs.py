@@ -101,7 +101,11 @@ def test_nobody_else_looks_for_programs() -> None:
     banned = {"shutil.which", "os.system", "os.popen", "os.execvp", "os.execvpe", "os.startfile"}
     banned |= {f"os.spawn{kind}" for kind in ("lp", "lpe", "vp", "vpe")}
     banned |= {f"subprocess.{name}" for name in ("run", "Popen", "call", "check_output")}
-    assert [f"{path.relative_to(ROOT)}: {call}" for path, call in calls() if call in banned] == []
+    found = [f"{path.relative_to(ROOT)}: {call}" for path, call in calls() if call in banned]
+    # Which starts what `find_program` has found, by its whole path.
+    assert [
+        one for one in found if not one.startswith("git_theta_ext/git/process.py: subprocess")
+    ] == []
 
 
 def test_gitpython_starts_nothing_as_it_is_imported(tmp_path: Path) -> None:
