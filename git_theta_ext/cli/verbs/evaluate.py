@@ -31,8 +31,9 @@ from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.strategies import policy
 
-_TERMINATED = 143
-"""The exit code of a shell for SIGTERM."""
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+_SIGNALLED = 128
+"""A shell adds it to the number of the signal that ended a command."""
 _EXAMPLE = (
     f'in {policy.FILE}: [[evaluation]], name = "glue", command = "python evaluate.py '
     '{checkpoint} --out {results}"'
@@ -298,16 +299,30 @@ def _same(one: Result, other: Result) -> bool:
 
 @contextmanager
 def _ended_politely() -> Iterator[None]:
-    """Let SIGTERM end what was started as Ctrl-C does, instead of leaving it behind."""
+    """Let Ctrl-C, SIGTERM and a closed terminal end what was started, and be done with that.
+
+    A second signal must not stop the ending: git passes on the Ctrl-C that the terminal has sent to
+    this process, too.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(_TERMINATED)
+        for one in before:
+            signal.signal(one, lambda *_: None)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(_SIGNALLED + number)
 
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say what a signal does
         return
-    before = signal.signal(signal.SIGTERM, end)
+    named = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    # What is ignored stays so: nohup, and the background of a script, ask for that.
+    before = {one: signal.getsignal(one) for one in named}
+    before = {one: handler for one, handler in before.items() if handler is not signal.SIG_IGN}
+    for one in before:
+        signal.signal(one, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
