@@ -18,6 +18,7 @@ from tests.scenarios.merges import st
 from tests.scenarios.repositories import Repo
 from tests.scenarios.warm import PREFIX
 
+IMPORTED = "† imported from files, not measured by git theta"
 EVIL = "<script>alert(1)</script> =1+1"
 
 
@@ -62,11 +63,11 @@ def test_text_in_both_orders(told: Repo) -> None:
     lines = told.theta("scores", NAME).splitlines()
     assert lines[0].split() == ["commit", "date", "glue/rte/acc", "glue/ppl/loss", "stores",
                                 "subject"]  # fmt: skip
-    assert re.match(r"[0-9a-f]{9}  \d{4}-\d\d-\d\d  0\.[67]5, 0\.[67]5 +2 ", lines[1])
+    assert re.match(r"[0-9a-f]{9}  \d{4}-\d\d-\d\d  0\.[67]5†, 0\.[67]5† +2† ", lines[1])
     assert "–" in lines[2]
     assert "(merge) Merge side" in lines[3]
     assert "0.7 ±0.02" in lines[3]
-    assert lines[-1] == "5 of 7 versions measured"
+    assert lines[-2:] == [IMPORTED, "5 of 7 versions measured"]
     best = told.theta("scores", NAME, "--by", "score", "--metric", "acc", "-n", "1").splitlines()
     assert "theirs" in best[1]
     least = told.theta("scores", NAME, "--by", "score", "--metric", "ppl/loss", "-n", "1")
@@ -96,7 +97,8 @@ def test_records_and_tables(told: Repo) -> None:
     assert len(rows) == 4 + 1 + 3 + 1 + 1
     assert {row["subject"] for row in rows} >= {EVIL, "not measured"}
     text = told.theta("scores", NAME, "--format", "markdown")
-    assert "| 0.7 ±0.02 |" in text
+    assert "| 0.7 ±0.02† |" in text
+    assert "imported from files" in text
     assert "<script>" not in text
 
 
@@ -106,7 +108,8 @@ def test_a_page(told: Repo, tmp_path: Path) -> None:
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert text.count('class="merged"') == 1
-    assert "best glue/rte/acc: 0.8 ±0.02" in text
+    assert "best glue/rte/acc: 0.8 ±0.02†" in text
+    assert "† imported" in text
 
 
 def test_what_is_not_there_is_said(told: Repo) -> None:

@@ -12,7 +12,7 @@ from importlib.resources import files
 
 from git_theta_ext.core.text import plural, printable, size
 from git_theta_ext.evaluation.report import plots
-from git_theta_ext.evaluation.report.tables import OTHERWISE, shown
+from git_theta_ext.evaluation.report.tables import marks, shown
 from git_theta_ext.evaluation.scored import Column, Row, Table
 
 _PLOTTED = 12
@@ -156,10 +156,10 @@ def _table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     body = "".join(f"<tr>{''.join(_cells(row, columns))}</tr>" for row in rows[:_LISTED])
     left = len(rows) - _LISTED
     more = f"<p>… and {plural(left, 'more version')}: see --format csv</p>" if left > 0 else ""
-    otherwise = f'<p class="note">{_text(OTHERWISE)}</p>' if "*" in body else ""
+    notes = "".join(f'<p class="note">{_text(mark)}</p>' for mark in marks(columns))
     return (
         '<h3>Versions</h3><div class="scroll tall"><table class="versions"><thead><tr>'
-        f"{cells}</tr></thead><tbody>{body}</tbody></table></div>{more}{otherwise}"
+        f"{cells}</tr></thead><tbody>{body}</tbody></table></div>{more}{notes}"
     )
 
 

@@ -16,14 +16,19 @@ _SUBJECT = 40
 OTHERWISE = (
     "* by another command, or of other examples, than the newest of its column: not to be compared"
 )
+IMPORTED = "† imported from files, not measured by git theta"
 
 
 def shown(cells: Sequence[Cell]) -> str:
-    """The scores of one version by one metric: `0.7124 ±0.012`; several where people disagree."""
+    """The scores of one version by one metric: `0.7124 ±0.012`; several where people disagree.
+
+    The marks after them are those of `OTHERWISE` and `IMPORTED`.
+    """
     return ", ".join(
         f"{cell.score.value:.4g}"
         + ("" if cell.score.error is None else f" ±{cell.score.error:.2g}")
         + ("" if cell.current else "*")
+        + (IMPORTED[0] if cell.result.origin == "imported" else "")
         for cell in cells
     )
 
@@ -51,9 +56,7 @@ def _subject(row: Row) -> str:
 
 def _notes(found: Table, rows: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
     """What a reader must know below the table."""
-    if any(not cell.current for column in columns for cells in column.cells.values()
-           for cell in cells):  # fmt: skip
-        yield OTHERWISE
+    yield from marks(columns)
     left = columns[_COLUMNS:]
     if left:
         names = ", ".join(printable(one.name) for one in left[:8])
@@ -62,6 +65,15 @@ def _notes(found: Table, rows: Sequence[Row], columns: Sequence[Column]) -> Iter
     measured = sum(bool(row.results) for row in rows)
     if measured < len(rows):
         yield f"{measured:,} of {plural(len(rows), 'version')} measured"
+
+
+def marks(columns: Sequence[Column]) -> Iterator[str]:
+    """What the marks of `shown` say, as far as they are there."""
+    cells = [cell for column in columns for cells in column.cells.values() for cell in cells]
+    if any(not cell.current for cell in cells):
+        yield OTHERWISE
+    if any(cell.result.origin == "imported" for cell in cells):
+        yield IMPORTED
 
 
 def markdown(found: Table, rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
