@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.core.errors import EvaluationError, ThetaError, UsageError
+from git_theta_ext.core.errors import EvaluationError, UsageError
 from git_theta_ext.evaluation.readers.base import (
     Columns,
     Outcomes,
@@ -125,10 +125,7 @@ def printed(output: str, task: str) -> Reading:
     Raises:
         EvaluationError: there is none.
     """
-    try:
-        found = tune.parse_score(output)
-    except ThetaError as error:
-        raise EvaluationError(error.message, hint=error.hint) from error
+    found = tune.parse_score(output)
     if found.value == float("-inf"):
         raise EvaluationError("the evaluation printed a score that is not a number")
     score = Score(task, "score", found.value, found.error, True, found.examples)

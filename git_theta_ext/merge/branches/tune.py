@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from git_theta_ext.checkpoints.smudge import Smudger, write_file
 from git_theta_ext.core import files
-from git_theta_ext.core.errors import StoreError, ThetaError, UsageError
+from git_theta_ext.core.errors import EvaluationError, StoreError, UsageError
 from git_theta_ext.git.process import run_program
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import manifest_bytes
@@ -33,6 +33,8 @@ from git_theta_ext.objects.blocks import Blocks
 ENOUGH = 100
 """Examples below which an accuracy says little: its standard error is 4 points and more."""
 PLACE = "{checkpoint}"
+_ELSEWHERE = ("{model_dir}", "{results}", "{rev}")
+"""Places that only `git theta evaluate` fills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def command_of(text: str) -> list[str]:
     """The words of an evaluation command.
 
     Raises:
-        UsageError: it does not say where the checkpoint goes.
+        UsageError: it does not say where the checkpoint goes, or has a place that is not filled.
     """
     try:
         words = shlex.split(text)
@@ -83,6 +85,12 @@ def command_of(text: str) -> list[str]:
         raise UsageError(
             f"the evaluation command does not name the checkpoint: {text!r}",
             hint=f"put {PLACE} where its path goes: --tune 'python evaluate.py {PLACE}'",
+        )
+    unknown = next((place for place in _ELSEWHERE if any(place in word for word in words)), None)
+    if unknown is not None:
+        raise UsageError(
+            f"--tune knows only {PLACE}, not {unknown}: {text!r}",
+            hint="candidates are told apart by one score: the command prints it as its last line",
         )
     return words
 
@@ -95,7 +103,7 @@ def evaluator(words: Sequence[str], folder: Path) -> Evaluate:
         status, output, errors = run_program(command, folder)
         if status:
             last = errors.decode("utf-8", "replace").strip().splitlines()[-5:]
-            raise ThetaError("\n".join([f"the evaluation exited with {status}:", *last]))
+            raise EvaluationError("\n".join([f"the evaluation exited with {status}:", *last]))
         return parse_score(output.decode("utf-8", "replace"))
 
     return evaluate
@@ -105,7 +113,7 @@ def parse_score(output: str) -> Score:
     """The score that an evaluation printed.
 
     Raises:
-        ThetaError: its last line is not one or two numbers.
+        EvaluationError: its last line is not one or two numbers.
     """
     lines = [line for line in output.splitlines() if line.strip()]
     words = lines[-1].split() if lines else []
@@ -116,9 +124,9 @@ def parse_score(output: str) -> Score:
             return Score(value if math.isfinite(value) else -math.inf, examples)
     except (ValueError, IndexError):
         pass
-    shown = lines[-1][:80] if lines else "nothing"
-    raise ThetaError(
-        f"the evaluation ended with {shown!r}",
+    ended = f"ended with {lines[-1][:80]!r}" if lines else "printed nothing"
+    raise EvaluationError(
+        f"the evaluation {ended}",
         hint="its last line must be the score (higher is better) and the number of examples, such "
         "as: 0.87 500",
     )

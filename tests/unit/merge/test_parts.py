@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.core.errors import ThetaError, UsageError
+from git_theta_ext.core.errors import EvaluationError, UsageError
 from git_theta_ext.formats.pickles.contents import Contents
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.branches.tune import Score, Trial, command_of, parse_score
@@ -120,7 +120,8 @@ def test_scores(output: str, score: Score) -> None:
 
 @pytest.mark.parametrize("output", ["", "accuracy: 0.5", "0.5 0", "0.5 many", "1 2 3"])
 def test_what_is_no_score(output: str) -> None:
-    with pytest.raises(ThetaError, match="the evaluation ended with"):
+    said = f"ended with {output!r}" if output else "printed nothing"
+    with pytest.raises(EvaluationError, match=f"the evaluation {said}"):
         parse_score(output)
 
 
@@ -141,7 +142,10 @@ def test_a_difference_within_the_error_is_told() -> None:
     assert verdict.remarks == ("the merge is better by less than one standard error",)
 
 
-@pytest.mark.parametrize("text", ["python evaluate.py", "echo 'open {checkpoint}"])
+@pytest.mark.parametrize(
+    "text",
+    ["python evaluate.py", "echo 'open {checkpoint}", "python e.py {checkpoint} --out={results}"],
+)
 def test_commands_that_cannot_be_run(text: str) -> None:
     with pytest.raises(UsageError):
         command_of(text)
