@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from git_theta_ext.core.errors import EvaluationError, StoreError, ThetaError
+from git_theta_ext.core.errors import EvaluationError, RepositoryError, StoreError, ThetaError
+from git_theta_ext.core.text import plural, printable
 from git_theta_ext.evaluation.config import Evaluation
 from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.measure import Bounds, Job, committer, measure, uses_folder
@@ -21,6 +22,8 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
 
 _POLL_SECONDS = 0.2
+_SAID = 20
+"""Scores that are said where they cannot be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +134,24 @@ def run(
 
 
 def _keep(done: Done, kept: Kept) -> Done:
-    """A job whose result is kept; one that is too large is as none."""
+    """A job whose result is kept; one that is too large is as none.
+
+    Raises:
+        RepositoryError: it cannot be kept; says what was measured, which may have taken hours.
+    """
+    if done.result is None:
+        return done
     try:
-        if done.result is not None:
-            kept.add([done.result])
+        kept.add([done.result])
     except EvaluationError as error:
         return Done(done.job, None, error)
+    except RepositoryError as error:
+        scores = [f"    {printable(one.name)} {one.value!r}" for one in done.result.scores[:_SAID]]
+        left = len(done.result.scores) - len(scores)
+        scores += [f"    and {plural(left, 'more score')}"] if left else []
+        name = f"{done.job.evaluation.name}: {printable(done.job.target.name)}"
+        raise RepositoryError(
+            "\n".join([f"{name} was measured, but cannot be kept: {error.message}", *scores]),
+            hint=error.hint,
+        ) from error
     return done

@@ -135,6 +135,14 @@ def test_what_hangs_dies_or_says_nothing(measured: Repo) -> None:
     said = measured.run(*PREFIX, "evaluate", "--force", ok=(14,)).stderr.decode()
     assert "it left no file of results" in said
     assert "samples_*.jsonl" in said
+    # What was measured is said even where it cannot be kept.
+    measured.write("evaluate.py", b"print('0.625 8')\n")
+    lock = measured.path / ".git/refs/theta/evaluations.lock"
+    lock.write_bytes(b"")
+    said = measured.run(*PREFIX, "evaluate", "--force", ok=(10,)).stderr.decode()
+    lock.unlink()
+    assert "was measured, but cannot be kept" in said
+    assert "glue/score 0.625" in said
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
