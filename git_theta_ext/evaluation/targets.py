@@ -125,6 +125,8 @@ def commits_of(repository: Repository, words: str) -> list[str]:
             answer = repository.git("rev-list", "--topo-order", "--end-of-options", words, "--")
         except RepositoryError as error:
             raise UsageError(f"{words!r} is no range of commits here") from error
+        if not answer:
+            raise UsageError(f"{words!r} has no commits: its end is reached from its beginning")
         return answer.decode().split()
     oid = repository.resolve(f"{words}^{{commit}}")
     if oid is None:

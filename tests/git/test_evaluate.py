@@ -294,6 +294,9 @@ def test_what_cannot_be_measured_is_said(measured: Repo) -> None:
     for words, message in [
         (["nowhere"], "nowhere is neither a revision nor a file here"),
         (["main..nowhere"], "'main..nowhere' is no range of commits here"),
+        (["HEAD.."], "'HEAD..' has no commits"),
+        (["--import", "gone.csv"], "there is no file gone.csv"),
+        (["--force", "--import", "examples.txt"], "--force says how to run an evaluation"),
         (["--evaluation", "glu"], "there is no evaluation 'glu'\n  hint: known: glue"),
         (["--path", "x"], f"there is no checkpoint x\n  hint: there: {NAME}"),
         (["--jobs", "0"], "from 1 on, not 0"),

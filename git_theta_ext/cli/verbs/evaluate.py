@@ -229,8 +229,12 @@ def _import(repository: Repository, args: argparse.Namespace, declared: config.C
     """Keep the results of files for one checkpoint.
 
     Raises:
-        UsageError: it is not clear which checkpoint, or which evaluation.
+        UsageError: it is not clear which checkpoint, or which evaluation; or an option is for runs.
     """
+    given = {"--jobs": args.jobs != 1, "--timeout": args.timeout is not None,
+             "--force": args.force, "--allow-evaluation": args.allow_evaluation}  # fmt: skip
+    for option in (name for name, is_given in given.items() if is_given):
+        raise UsageError(f"{option} says how to run an evaluation; --import runs nothing")
     names = args.evaluation or [one.name for one in declared.evaluations]
     if len(names) != 1:
         raise UsageError(
@@ -274,13 +278,15 @@ def _given(repository: Repository, names: Sequence[str]) -> list[Path]:
     """The files that are to be read, those of folders among them.
 
     Raises:
-        UsageError: one is a revision, which `--import` has taken for a file.
+        UsageError: one is not there, or is a revision, which `--import` has taken for a file.
     """
     found: list[Path] = []
     for name in names:
         path = Path(name)
-        if not path.exists() and repository.resolve(f"{name}^{{commit}}") is not None:
-            raise UsageError(f"{printable(name)} is a revision: it goes before --import")
+        if not path.exists():
+            if repository.resolve(f"{name}^{{commit}}") is not None:
+                raise UsageError(f"{printable(name)} is a revision: it goes before --import")
+            raise UsageError(f"there is no file {printable(name)}")
         found += files_in(path) if path.is_dir() else [path]
     if not found:
         raise UsageError(f"there is no file of results in {printable(names[0])}")
