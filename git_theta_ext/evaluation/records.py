@@ -13,6 +13,7 @@ from typing import Any
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import EvaluationError, FormatError
+from git_theta_ext.core.text import plural
 from git_theta_ext.evaluation.results import Examples, Result, Score, packed_bytes
 
 _FORMAT = "git-theta result v1"
@@ -34,10 +35,13 @@ def to_bytes(result: Result) -> tuple[bytes, bytes]:
     row = {key: value for key, value in row.items() if value is not None}
     record = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
     if len(record) > limits.RESULT_BYTES or len(outcomes) > limits.OUTCOMES_BYTES:
+        many = len(record) > limits.RESULT_BYTES
         raise EvaluationError(
             f"a result of {len(record):,} bytes, with outcomes of {len(outcomes):,}, is not kept; "
             f"at most {limits.RESULT_BYTES:,} and {limits.OUTCOMES_BYTES:,}",
-            hint="leave out the files of examples",
+            hint=f"it has {plural(len(result.scores), 'score')}: keep them as several evaluations"
+            if many
+            else "leave out the files of examples",
         )
     try:
         from_bytes(record, outcomes or None)

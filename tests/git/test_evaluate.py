@@ -201,6 +201,10 @@ def test_results_that_somebody_has(measured: Repo, tmp_path: Path) -> None:
     said = measured.run(*PREFIX, *words, ok=(2,)).stderr.decode()
     assert "HEAD~1 is a revision: it goes before --import" in said
     (tmp_path / "run" / "gpt2").mkdir(parents=True)
+    (tmp_path / "run" / "gpt2" / "log.eval").write_bytes(b"PK")  # what Inspect writes by itself
+    words = ("evaluate", "--import", str(tmp_path / "run"))
+    said = measured.run(*PREFIX, *words, ok=(2,)).stderr.decode()
+    assert "a log of Inspect that is JSON (--log-format json)" in said
     path.rename(tmp_path / "run" / "gpt2" / "results.json")
     found = results(measured, "HEAD~2", "--import", str(tmp_path / "run"))
     assert len(found["imported"][0]["scores"]) == 2

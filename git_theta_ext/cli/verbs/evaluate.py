@@ -21,7 +21,7 @@ from git_theta_ext.evaluation import config
 from git_theta_ext.evaluation.config import Evaluation
 from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.measure import committer
-from git_theta_ext.evaluation.readers.read import files_in, read_all
+from git_theta_ext.evaluation.readers.read import LOOKED_FOR, files_in, read_all
 from git_theta_ext.evaluation.records import as_json
 from git_theta_ext.evaluation.results import Result, Score
 from git_theta_ext.evaluation.run import Done, Planned, plan
@@ -289,7 +289,9 @@ def _given(repository: Repository, names: Sequence[str]) -> list[Path]:
             raise UsageError(f"there is no file {printable(name)}")
         found += files_in(path) if path.is_dir() else [path]
     if not found:
-        raise UsageError(f"there is no file of results in {printable(names[0])}")
+        raise UsageError(
+            f"there is no file of results in {printable(names[0])}", hint=f"looked for {LOOKED_FOR}"
+        )
     return found
 
 

@@ -21,9 +21,9 @@ from git_theta_ext.evaluation.readers.base import (
 from git_theta_ext.evaluation.results import SHARES, Score
 
 LOOKED_FOR = (
-    "results_*.json and samples_*.jsonl of lm-evaluation-harness, a JSON log of Inspect, "
-    f".eval_results/*.yaml or a README.md with a model-index, JSON such as {plain.LOOKED_FOR}, "
-    f"TASK.csv with the columns {plain.TABLE}"
+    "results_*.json and samples_*.jsonl of lm-evaluation-harness, a log of Inspect that is JSON "
+    "(--log-format json), .eval_results/*.yaml or a README.md with a model-index, JSON such as "
+    f"{plain.LOOKED_FOR}, TASK.csv with the columns {plain.TABLE}"
 )
 _ENDINGS = (".json", ".jsonl", ".yaml", ".yml", ".md", ".csv")
 _CLOSE = 1e-3

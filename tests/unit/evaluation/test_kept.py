@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from git_theta_ext.core import limits
 from git_theta_ext.core.errors import EvaluationError, FormatError
 from git_theta_ext.evaluation import kept
 from git_theta_ext.evaluation.kept import Kept
@@ -92,10 +93,16 @@ def test_what_is_no_result_is_passed_over_aloud(
     assert [said.count(f"/{name}.json in {kept.REF} is no result") for name in wrong] == [1] * 7
 
 
-def test_what_could_not_be_read_again_is_not_kept(repository: Repository) -> None:
+def test_what_could_not_be_read_again_is_not_kept(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for wrong in (replace(result(), path="x" * 5000), replace(result(), content="short")):
         with pytest.raises(EvaluationError, match="is not kept"):
             Kept(repository).add([result(), wrong])
+    monkeypatch.setattr(limits, "RESULT_BYTES", 100)
+    with pytest.raises(EvaluationError, match="is not kept") as caught:
+        Kept(repository).add([result()])
+    assert caught.value.hint == "it has 3 scores: keep them as several evaluations"
     assert Kept(repository).of([A]) == {}
 
 
