@@ -17,6 +17,7 @@ from git_theta_ext.evaluation.config import Evaluation
 from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.measure import Bounds, Job, committer, measure, uses_folder
 from git_theta_ext.evaluation.results import Result
+from git_theta_ext.evaluation.stopping import ended_politely
 from git_theta_ext.evaluation.targets import Target, hash_of_beside, hash_of_examples
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
@@ -93,7 +94,7 @@ def run(
 ) -> Generator[Done, None, None]:
     """Run jobs, some at once; each is given when its result is kept, or has failed.
 
-    When the caller is interrupted while it waits, or waits no longer, the commands are ended.
+    When the caller is interrupted, or closes the generator, the commands are ended.
 
     Args:
         repository: where they are from.
@@ -121,16 +122,17 @@ def run(
         return Done(job, result, None, remarks)
 
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="evaluation")
-    try:
-        waiting: set[Future[Done]] = {pool.submit(one, job) for job in jobs}
-        while waiting:
-            finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
-            for future in finished:
-                done = future.result()
-                yield _keep(done, kept)
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+    with ended_politely():
+        try:
+            waiting: set[Future[Done]] = {pool.submit(one, job) for job in jobs}
+            while waiting:
+                finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
+                for future in finished:
+                    done = future.result()
+                    yield _keep(done, kept)
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _keep(done: Done, kept: Kept) -> Done:

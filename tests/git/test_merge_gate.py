@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME, safetensors
 from tests.scenarios.repositories import Repo
+from tests.scenarios.warm import PREFIX
 
 SCRIPT = """
 import pathlib, struct, sys
@@ -109,3 +114,23 @@ def test_a_hook_that_changes_what_was_judged(skilled: Repo) -> None:
     assert "not the one that was judged" in said
     do(skilled, only(said, "reset"))
     assert skilled.git("rev-parse", "HEAD") == before
+
+
+@pytest.mark.git("2.38")
+def test_what_is_measured_ends_with_the_merge(skilled: Repo) -> None:
+    child = skilled.path.parent / "child"
+    text = (
+        f"import os, pathlib, time\npathlib.Path({str(child)!r}).write_text(f'{{os.getpid()}} ')\n"
+    )
+    skilled.write("evaluate.py", f"{text}time.sleep(60)\n".encode())
+    words = [*PREFIX, "merge", "other", "--gate", "--allow-evaluation"]
+    process = subprocess.Popen(
+        words, cwd=skilled.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while not child.exists() or not child.read_text():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(child.read_text()), 0)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from git_theta_ext.cli import consent
@@ -31,9 +28,6 @@ from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.strategies import policy
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-_SIGNALLED = 128
-"""A shell adds it to the number of the signal that ended a command."""
 _EXAMPLE = (
     f'in {policy.FILE}: [[evaluation]], name = "glue", command = "python evaluate.py '
     '{checkpoint} --out {results}"'
@@ -103,8 +97,7 @@ def run(args: argparse.Namespace) -> int:
     consent.require(
         repository, (job.evaluation.command for job in planned.jobs), once=args.allow_evaluation
     )
-    with _ended_politely():
-        return _run(repository, args, planned, kept)
+    return _run(repository, args, planned, kept)
 
 
 def _chosen(declared: config.Config, names: Sequence[str]) -> list[Evaluation]:
@@ -303,34 +296,3 @@ def _same(one: Result, other: Result) -> bool:
         return False
     scores = [[score | {"kind": None, "examples": None} for score in row["scores"]] for row in rows]
     return scores[0] == scores[1]
-
-
-@contextmanager
-def _ended_politely() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and a closed terminal end what was started, and be done with that.
-
-    A second signal must not stop the ending: git passes on the Ctrl-C that the terminal has sent to
-    this process, too.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        for one in before:
-            signal.signal(one, lambda *_: None)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(_SIGNALLED + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
-        return
-    named = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    # What is ignored stays so: nohup, and the background of a script, ask for that.
-    before = {one: signal.getsignal(one) for one in named}
-    before = {one: handler for one, handler in before.items() if handler is not signal.SIG_IGN}
-    for one in before:
-        signal.signal(one, end)
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
