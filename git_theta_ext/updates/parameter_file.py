@@ -85,6 +85,8 @@ def parse(buffer: bytes | memoryview) -> Parameters:
         raise CorruptObjectError(f"the header is damaged: {error!r}") from error
     if version != _VERSION or not isinstance(kind, str):
         raise CorruptObjectError(f"kind {kind!r}, version {version!r}: expected version {_VERSION}")
+    if kind == "pack":
+        raise CorruptObjectError("a pack of parameter files, where one of them is expected")
     return Parameters(kind, settings, parts)
 
 
@@ -106,6 +108,8 @@ def _parts(header: Mapping[str, Any], data: memoryview) -> dict[str, memoryview]
         start, stop = header[name]["data_offsets"]
         size = _SIZES[header[name]["dtype"]]
         for extent in header[name]["shape"]:
+            if type(extent) is not int:  # a text times a number is a longer text
+                raise CorruptObjectError(f"part {name!r} has an extent that is no integer")
             size *= extent
         if start != position or not start <= stop <= len(data) or stop - start != size:
             raise CorruptObjectError(

@@ -76,6 +76,21 @@ def test_a_header_that_claims_too_much() -> None:
         parse((1 << 60).to_bytes(8, "little") + b"{}")
 
 
+def test_extents_that_are_no_integers_are_not_multiplied() -> None:
+    # A text times a number is a text as long as the number says: of gigabytes, or a MemoryError.
+    for extents in (["x", 1 << 60], [[0], 1 << 60], [1.5], [True]):
+        part = {"data_offsets": [0, 1], "dtype": "U8", "shape": extents}
+        header = {"__metadata__": {"theta": '{"kind":"dense","v":1}'}, "data": part}
+        text = json.dumps(header).encode()
+        with pytest.raises(CorruptObjectError, match="'data' has an extent that is no integer"):
+            parse(len(text).to_bytes(8, "little") + text + b"?")
+
+
+def test_a_pack_is_no_parameter_file_and_no_plug_in_is_asked_for() -> None:
+    with pytest.raises(CorruptObjectError, match="a pack"):
+        parse(b"".join(build("pack", {}, {"0": b"x"})))
+
+
 def test_a_bomb_is_refused_before_anything_is_allocated() -> None:
     bomb = zstandard.ZstdCompressor().compress(bytes(300 << 20))
     pieces = build("dense", {"coder": "zstd"}, {"data": bomb})
