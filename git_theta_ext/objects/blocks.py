@@ -524,8 +524,7 @@ class Blocks:
         try:
             return predict(recipe, spec.dtype, base, sides)
         except CorruptObjectError as error:
-            names = ", ".join(ref.oid for ref in references([recipe]))
-            raise CorruptObjectError(f"objects {names}: {error.message}") from error
+            raise CorruptObjectError(error.message, hint=NOT_HONEST) from error
 
     def _decode_files(
         self,

@@ -15,6 +15,7 @@ from git_theta_ext.updates.recipes import arithmetic
 from git_theta_ext.updates.recipes.arithmetic import Updates
 
 Words = Mapping[str, str]
+_SHOWN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def _numbers(words: Words, name: str, count: int, default: float) -> list[float]
     except ValueError:
         found = []
     if len(found) != count or any(math.isnan(number) for number in found):
-        raise CorruptObjectError(f"{name}={text!r} of a merge: expected {count} numbers")
+        raise CorruptObjectError(f"{name}={_brief(text)} of a merge: expected {count} numbers")
     return found
 
 
@@ -147,6 +148,8 @@ def _dare(words: Words, count: int, join: Callable[[Updates], Floats]) -> Comput
     """Updates thinned at random and scaled up, then joined."""
     factor = _numbers(words, "lambda", 1, 1.0)[0]
     density = _numbers(words, "density", 1, 0.5)[0]
+    if not 0 <= density <= 1:
+        raise CorruptObjectError(f"density={density!r} of a merge: expected a number from 0 to 1")
     seeds = _seeds(words, count)
     begin = _start(words)
 
@@ -172,7 +175,7 @@ def _seeds(words: Words, count: int) -> list[bytes]:
     """What the random choices of each side begin with: 32 bytes, in hexadecimal."""
     text = words.get("seeds", "")
     if not re.fullmatch("[0-9a-f]{64}(?:,[0-9a-f]{64})*", text) or text.count(",") != count - 1:
-        raise CorruptObjectError(f"seeds={text!r} of a merge: expected {count} of 32 bytes")
+        raise CorruptObjectError(f"seeds={_brief(text)} of a merge: expected {count} of 32 bytes")
     return [bytes.fromhex(seed) for seed in text.split(",")]
 
 
@@ -180,8 +183,13 @@ def _start(words: Words) -> int:
     """Where in its tensor the block begins."""
     text = words.get("start", "0")
     if not re.fullmatch("0|[1-9][0-9]{0,18}", text):
-        raise CorruptObjectError(f"start={text!r} of a merge: expected a number")
+        raise CorruptObjectError(f"start={_brief(text)} of a merge: expected a number")
     return int(text)
+
+
+def _brief(text: str) -> str:
+    """A setting as errors show it: whoever wrote it chose how long it is."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 _NONE: frozenset[str] = frozenset()

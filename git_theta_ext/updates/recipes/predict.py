@@ -79,12 +79,14 @@ def _prepared(
     if formula.needs_base and base is None:
         raise CorruptObjectError(f"a merge by {recipe.strategy} without a base")
     if set(words) - formula.settings:
-        raise CorruptObjectError(f"a merge by {recipe.strategy} has no such settings: {words}")
+        names = ", ".join(sorted(formula.settings)) or "none"
+        raise CorruptObjectError(f"a merge by {recipe.strategy}: known settings are {names} alone")
     if formula.prepare is None:
         return None
     if dtype.kind not in ("float", "complex"):
         raise CorruptObjectError(f"{recipe.strategy} computes with floats, not with {dtype.name}")
-    return formula.prepare(words, len(sides))
+    with np.errstate(over="ignore"):  # a float64 may be infinite as float32
+        return formula.prepare(words, len(sides))
 
 
 def _slices(count: int, length: int) -> Iterator[slice]:

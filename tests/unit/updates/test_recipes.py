@@ -13,6 +13,7 @@ from git_theta_ext.manifest.model import Parent, Recipe
 from git_theta_ext.updates.recipes import predict
 
 F32 = DTYPES["F32"]
+SEEDS = f"{'0' * 64},{'1' * 64}"
 SIDES = ("ours", "theirs", "third")
 
 
@@ -97,12 +98,25 @@ def test_the_result_does_not_depend_on_how_it_is_cut() -> None:
         recipe("average", floors="1.0,1.0"),
         recipe("average", 1),
         recipe("ties", floors="1.0,2.0,3.0"),
+        recipe("ties", floors="x" * 9999),
+        recipe("dare-linear", seeds="0" * 9999),
+        *(recipe("dare-ties", seeds=SEEDS, density=bad) for bad in ("inf", "1e300", "-1.0")),
+        recipe("dare-ties", seeds=SEEDS, **{"x" * 9999: "1"}),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(bad: Recipe) -> None:
-    versions = [np.zeros(4, np.uint32)] * len(bad.parents)
-    with pytest.raises(CorruptObjectError):
+def test_settings_that_do_not_fit_are_refused_in_few_words(bad: Recipe) -> None:
+    versions = [np.array([number] * 4, np.uint32) for number in range(len(bad.parents))]
+    with pytest.raises(CorruptObjectError) as refused:
         predict(bad, F32, versions[0], versions)
+    assert len(refused.value.message) < 300
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_float32_are_infinite_without_a_warning() -> None:
+    for name in ("floors", "ceilings"):
+        made = recipe("breadcrumbs", **{name: "1e300,1e300"})
+        expected = 1.0 if name == "floors" else 1.75
+        assert merged(made, [1.0], [1.5], [1.25]) == [expected]
 
 
 def test_a_base_is_needed_where_it_is_computed_with() -> None:
