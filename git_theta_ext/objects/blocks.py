@@ -23,7 +23,7 @@ from git_theta_ext.core.errors import (
     UsageError,
 )
 from git_theta_ext.core.parallel import BUDGET_BYTES
-from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
+from git_theta_ext.core.tensors import BLOCK_BYTES, DTYPES, INLINE_BYTES, BlockSpec
 from git_theta_ext.core.values import Values, raw_bytes, values_dtype
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton
@@ -513,6 +513,11 @@ class Blocks:
             UnknownUpdateError: this version of the program knows no such recipe.
         """
         chains = [parent.chain for parent in recipe.parents]
+        if spec.nbytes > BLOCK_BYTES:  # all its versions are held at once
+            raise CorruptObjectError(
+                f"a merge of blocks of {spec.nbytes} bytes; they have at most {BLOCK_BYTES}",
+                hint=NOT_HONEST,
+            )
         self.ensure(references([recipe]))
         alone = replace(recipe, parents=tuple(replace(one, chain=()) for one in recipe.parents))
         work = of_chain(spec, [alone], lambda ref: None)

@@ -22,7 +22,7 @@ from git_theta_ext.drivers import room_ahead
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.manifest.model import BASE, Block, Entry, Manifest, Parent, Recipe, UpdateRef
 from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.objects import bounds
 from git_theta_ext.objects.blocks import Blocks
@@ -125,6 +125,21 @@ def test_a_structure_of_a_terabyte_is_not_made(coder: str, blocks: Blocks) -> No
     block = Block(nbytes, "0" * 64, (UpdateRef("dense", oid, size),))
     with pytest.raises(CorruptObjectError, match=r"a block of .* bytes; at most 268435456"):
         blocks.read_bytes(block)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_merge_of_large_structures_is_not_made(blocks: Blocks) -> None:
+    """All its versions would be held at once: 33, of up to 256 MiB each."""
+    parents = []
+    for number in range(33):
+        zeros = bytes([number]) + bytes(BLOCK)
+        oid, size = blocks.store.put(
+            build("dense", {"coder": "zstd"}, {"data": compress(zeros, 1)})
+        )
+        parents.append(Parent(f"s{number}" if number else BASE, (UpdateRef("dense", oid, size),)))
+    recipe = Recipe("entries", 1, (), tuple(parents))
+    with pytest.raises(CorruptObjectError, match="a merge of blocks of 33554433 bytes"):
+        blocks.read_bytes(Block(BLOCK + 1, "0" * 64, (recipe,)))
 
 
 def test_whoever_reads_block_by_block_stops_at_the_bound(
