@@ -144,10 +144,16 @@ def _read(name: str, record: bytes, outcomes: bytes | None, content: str) -> Res
 
 
 def tips(repository: Repository) -> list[str]:
-    """The commits that results are read from: this clone's, and what was fetched."""
+    """The commits that results are read from: this clone's, and what was fetched.
+
+    Raises:
+        RepositoryError: this clone's ref is broken: what it held cannot be told from nothing.
+    """
     answer = repository.git("for-each-ref", "--format=%(objectname) %(refname)", REF, REMOTES)
     rows = [line.split(" ", 1) for line in os.fsdecode(answer).splitlines()]
     wanted = [oid for oid, name in rows if name == REF or name.endswith("/evaluations")]
+    if all(name != REF for _, name in rows) and (repository.common_dir / REF).exists():
+        raise RepositoryError(f"{REF} is broken: its file names no commit")
     return list(dict.fromkeys(wanted))
 
 

@@ -145,3 +145,9 @@ def test_what_is_not_there_is_said(told: Repo) -> None:
     told.write(".theta.toml", text.encode())
     told.theta("allow")
     assert "e/score 0.5" in do(told, only(said, "theta evaluate"))
+
+
+def test_a_broken_ref_is_not_taken_for_no_results(told: Repo) -> None:
+    (told.path / ".git/refs/theta/evaluations").write_text("nothing\n")
+    done = told.run(*PREFIX, "scores", NAME, ok=(10,))
+    assert b"refs/theta/evaluations is broken" in done.stderr
