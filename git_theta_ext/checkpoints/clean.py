@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from git_theta_ext.checkpoints.counterparts import counterpart, counterparts
 from git_theta_ext.checkpoints.far import FarFile, HashAt, StoreFrom, far_file
@@ -62,15 +62,11 @@ class _Piece(Place):
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One file that is cleaned: its bytes, what it is compared with, and where its blocks go.
-
-    `noted` are encodings that are worth to be remembered, and what they are remembered under.
-    """
+    """One file that is cleaned: its bytes, what it is compared with, and where its blocks go."""
 
     source: Source
     predecessors: PathPredecessors
     blocks: Packing
-    noted: list[tuple[Unstored, Block]] = field(default_factory=list)
 
 
 class Cleaner:
@@ -209,8 +205,6 @@ class Cleaner:
         entries.sort(key=lambda entry: natural_key(entry.tensor.name))
         structure = self._skeleton(layout, task)
         manifest = task.blocks.packed(Manifest(layout.format, structure, tuple(entries)))
-        for unstored, made in task.noted:
-            self._memo.put_chain(task.blocks.final(made), *unstored.key)
         return replace(manifest, version=predecessors.version_of(manifest))
 
     def _layout(self, path: str, source: Source) -> Layout:
@@ -424,12 +418,14 @@ class Cleaner:
         return found
 
     def _noted(self, found: Unstored, made: Block, task: _Task) -> Block:
-        """An encoding that was just made, remembered where it took long to find."""
-        if self._worth_noting(found) and (found.predecessor is not None or len(made.chain) > 1):
-            if task.blocks.waits(made):
-                task.noted.append((found, made))
-            else:
-                self._memo.put_chain(made, *found.key)
+        """An encoding that was just made, remembered where it took long to find.
+
+        Not one that shares an object: which one depends on what was added with it, and what is
+        remembered must be what would be found again.
+        """
+        made_of_others = found.predecessor is not None or len(made.chain) > 1
+        if self._worth_noting(found) and made_of_others and not task.blocks.waits(made):
+            self._memo.put_chain(made, *found.key)
         return made
 
     def _worth_noting(self, found: Unstored) -> bool:

@@ -65,7 +65,7 @@ def theta(*arguments: str) -> tuple[str, ...]:
 
 SCENARIOS = (
     Scenario("add", ("git", "add", NAME), edit=9),
-    Scenario("add many", ("git", "add", NAME), edit=MANY + 1),
+    Scenario("add many", ("git", "-c", "theta.packBelow=0", "add", NAME), edit=MANY + 1),
     Scenario("checkout", ("git", "checkout", "-q", "-f", "v2")),
     Scenario("push", ("git", "push", "-q", "origin", "side")),
     Scenario("push many", ("git", "push", "-q", "origin", "many")),
@@ -76,8 +76,8 @@ SCENARIOS = (
     Scenario("theta pull", theta("pull"),
              (theta("push", "origin", "--all"), ("rm", "-r", ".git/theta"), ("rm", NAME))),
     Scenario("merge", ("git", "merge", "-q", "-m", "merged", "side")),
-    Scenario("blend", ("git", "-c", "theta.merge.strategy=average", "merge", "-q", "-m", "blended",
-                       "clash")),
+    Scenario("blend", ("git", "-c", "theta.merge.strategy=average", "-c",
+                       "theta.mergeStorage=values", "merge", "-q", "-m", "blended", "clash")),
     Scenario("resolve", theta("resolve", NAME, "--strategy", "average"),
              (("git", "merge", "-q", "clash"),)),
     Scenario("prune", theta("prune", "--keep-days", "0")),
@@ -159,7 +159,10 @@ class Bench:
         self.run(repo, "git", "push", "-q", "-u", "origin", "main", "--tags")
         for branch, version in (("side", 21), ("clash", 100), ("many", MANY)):
             self.run(repo, "git", "checkout", "-q", "-b", branch, "v3")
+            if branch == "many":
+                self.run(repo, "git", "config", "theta.packBelow", "0")
             self._commit(repo, version)
+        self.run(repo, "git", "config", "--unset", "theta.packBelow")
         self.run(repo, "git", "checkout", "-q", "main")
         then = time.time() - 30 * 86400
         for path in (repo / ".git/theta/objects").glob("??/??/*"):

@@ -256,6 +256,7 @@ def test_settings_of_git_lfs(repo: Repo, shared: Path, tmp_path: Path) -> None:
 
 def test_open_modes(repo: Repo, sealed: Path) -> None:
     """A umask of 0: what is believed later must not be writable for others"""
+    (repo.path / ".git/theta/objects").mkdir(parents=True)  # the store's top is nobody else's
     before = os.umask(0)
     try:
         branches(repo, *(st({"w": np.full(300_000, value, np.float32)}) for value in (0, 2, 4)))
