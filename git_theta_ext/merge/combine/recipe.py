@@ -90,11 +90,11 @@ def by_recipe(
     found = _recipe(template, merging)
     if values.nbytes < _SMALLEST_BYTES or len(merging.sides) > _MOST_SIDES:
         return None
-    if found is None or not may_merge(found):
+    if found is None or not may_merge(found) or (merging.base is None) != (merging.old is None):
         return None
     order = template.order or tuple(range(len(merging.sides)))
     sides = [merging.sides[number] for number in order]
-    if any(len(one) != len(values) for one in sides):
+    if any(one is not None and len(one) != len(values) for one in (merging.old, *sides)):
         return None
     predicted = predict(found, merging.spec.dtype, merging.old, sides)
     missed = int(np.count_nonzero(predicted != values))

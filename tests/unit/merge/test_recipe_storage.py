@@ -118,3 +118,19 @@ def test_versions_that_are_merges_are_no_parents(blocks: Blocks) -> None:
         assert all(not isinstance(link, Recipe) for link in block.chain[1:])
         assert block.chain[-1].kind != "merge"
         blocks.read(spec, block)
+
+
+def test_rows_that_both_sides_added_are_stored_as_values(blocks: Blocks) -> None:
+    """The base has fewer values than the sides, so it is no parent of theirs."""
+    fewer = TensorInfo("w", INFO.dtype, (290, 1000))
+    start, found = 0, []
+    flat = BASE[:290].ravel().view(np.uint32)
+    for spec in cut(fewer):
+        found.append(blocks.write(spec, flat[start : start + spec.count]))
+        start += spec.count
+    sides = [entry(blocks, tuned(seed)) for seed in (1, 2)]
+    versions = Versions(INFO, Entry(fewer, tuple(found)), sides, blocks)
+    done = merge_tensor(by("average"), versions)
+    for spec, block in Entry(INFO, done.blocks).parts():
+        assert not isinstance(block.chain[0], Recipe)
+        blocks.read(spec, block)
