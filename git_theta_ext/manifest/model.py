@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
@@ -91,6 +91,10 @@ class UpdateRef:
     def place(self) -> Place:
         """Where it is: the object, and the part of it."""
         return self.oid, self.part
+
+    def moved(self, to: UpdateRef) -> UpdateRef:
+        """The same parameter file where another reference says that it is."""
+        return replace(self, oid=to.oid, size=to.size, part=to.part)
 
     @property
     def nbytes(self) -> int:

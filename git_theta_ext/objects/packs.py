@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.work import Work
 from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.parameter_file import build, parse
@@ -132,7 +134,7 @@ class Packing(Blocks):
         if not any(ref.oid in self._written for ref in block.objects()):
             return block
         chain = tuple(
-            replace(link, oid=found.oid, size=found.size, part=found.part)
+            link.moved(found)
             if isinstance(link, UpdateRef) and (found := self._written.get(link.oid)) is not None
             else link
             for link in block.chain
@@ -148,16 +150,10 @@ class Packing(Blocks):
             parts = [self._waiting[name] for name in names]
         if not parts:
             return
-        if len(parts) == 1:
-            oid, size = self.store.put(parts)
-            places: list[tuple[int, int] | None] = [None]
-        else:
-            pieces = pack(parts)
-            oid, size = self.store.put(pieces)
-            places = list(_places(len(pieces[0]), map(len, parts)))
+        places = put_together(self.store, parts)
         with self._lock:
             for name, place in zip(names, places, strict=True):
-                self._written[name] = UpdateRef("", oid, size, (), place)
+                self._written[name] = place
                 del self._waiting[name]
 
     def _put(self, encoded: Encoded) -> UpdateRef:
@@ -206,7 +202,15 @@ def pack(parts: list[bytes]) -> list[bytes | memoryview]:
     return build("pack", {}, {f"{number:0{width}}": part for number, part in enumerate(parts)})
 
 
-def _places(start: int, lengths: Iterable[int]) -> Iterator[tuple[int, int]]:
-    for length in lengths:
-        yield start, start + length
-        start += length
+def put_together(store: Store, parts: list[bytes]) -> list[UpdateRef]:
+    """Store parameter files in one object, of a single one as it is; where each of them is then.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    if len(parts) == 1:
+        return [UpdateRef("", *store.put(parts))]
+    pieces = pack(parts)
+    oid, size = store.put(pieces)
+    stops = list(accumulate(map(len, pieces)))
+    return [UpdateRef("", oid, size, (), place) for place in pairwise(stops)]

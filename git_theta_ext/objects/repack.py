@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.manifest.model import Block, Chain, Link, Manifest, Place, Recipe, UpdateRef
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.packs import PACK_BYTES, PACK_PARTS, pack
+from git_theta_ext.objects.packs import PACK_BYTES, PACK_PARTS, pack, put_together
 from git_theta_ext.objects.storing import PACK_BELOW
 
 Group = tuple[UpdateRef, ...]
@@ -80,14 +79,8 @@ def carry_out(blocks: Blocks, manifest: Manifest, repack: Repack) -> Manifest:
     places: dict[Place, UpdateRef] = {}
     with store.gathering():
         for group in repack.groups:
-            parts = [_part(blocks, ref) for ref in group]
-            pieces = pack(parts) if len(parts) > 1 else parts
-            oid, size = store.put(pieces)
-            stops = list(accumulate(map(len, pieces)))
-            for ref, start, stop in zip(group, stops, stops[1:], strict=False):
-                places[ref.place] = replace(ref, oid=oid, size=size, part=(start, stop))
-            if len(parts) == 1:
-                places[group[0].place] = replace(group[0], oid=oid, size=size, part=None)
+            found = put_together(store, [_part(blocks, ref) for ref in group])
+            places.update(zip((ref.place for ref in group), found, strict=True))
         store.flush()
     return _moved(manifest, places)
 
@@ -143,7 +136,7 @@ def _moved(manifest: Manifest, places: Mapping[Place, UpdateRef]) -> Manifest:
     def of_files(chain: Iterable[UpdateRef]) -> tuple[UpdateRef, ...]:
         return tuple(
             ref if (to := places.get(ref.place)) is None
-            else replace(ref, oid=to.oid, size=to.size, part=to.part)
+            else ref.moved(to)
             for ref in chain
         )  # fmt: skip
 
