@@ -15,8 +15,8 @@ from git_theta_ext.merge.strategies.table import (
     Sides,
     Words,
 )
-from git_theta_ext.updates.recipes import arithmetic
-from git_theta_ext.updates.recipes.formulas import numbers_text
+from git_theta_ext.updates.recipes import arithmetic, formulas
+from git_theta_ext.updates.recipes.formulas import FORMULAS, numbers_text
 
 
 def weights_of(settings: Settings, count: int) -> list[float]:
@@ -53,31 +53,40 @@ def base(sides: Sides, settings: Settings) -> Combine:
 def average(sides: Sides, settings: Settings) -> Combine:
     """Σ w·x / Σ w."""
     weights = weights_of(settings, len(sides.seeds))
-    return Formula(
-        "average",
-        lambda piece: arithmetic.weighted_mean(weights, piece.sides),
-        stated(weights=weights),
-    )
+    return by_recipe("average", stated(weights=weights), sides)
 
 
 def task_arithmetic(sides: Sides, settings: Settings) -> Combine:
     """base + λ · Σ w · (x − base)."""
     weights = weights_of(settings, len(sides.seeds))
-
-    def combine(piece: Piece) -> Floats:
-        return added(piece, settings, arithmetic.weighted_sum(weights, piece.updates))
-
-    return Formula("task-arithmetic", combine, stated(settings, weights=weights))
+    return by_recipe("task-arithmetic", stated(settings, weights=weights), sides)
 
 
 def reapply(sides: Sides, settings: Settings) -> Combine:
     """ours + λ · Σ (theirs − base), for all sides after the first."""
-    factor = float(settings["lambda"])
+    return by_recipe("reapply", stated(settings), sides)
+
+
+def by_recipe(name: str, words: Words, sides: Sides) -> Formula:
+    """A strategy that is its recipe: what is merged now is what will be read (`updates/recipes`).
+
+    Args:
+        name: the recipe's strategy.
+        words: its settings.
+        sides: what it is for.
+    """
+    count = len(sides.seeds)
+    recipe = FORMULAS[name, 1]
+    compute = recipe.prepare(dict(words), count) if recipe.prepare is not None else None
+    if compute is None:
+        raise ValueError(f"{name} takes entries as they are")
+    which = tuple(range(count))
 
     def combine(piece: Piece) -> Floats:
-        return arithmetic.reapplied(based(piece), piece.sides, factor)
+        base = based(piece) if recipe.needs_base else piece.base
+        return compute(formulas.Piece(base, piece.sides, which, piece.start))
 
-    return Formula("reapply", combine, stated(settings))
+    return Formula(name, combine, words)
 
 
 def based(piece: Piece) -> Floats:

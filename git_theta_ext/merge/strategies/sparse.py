@@ -6,23 +6,18 @@ magnitudes are compared as float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from git_theta_ext.core.values import Floats
-from git_theta_ext.merge.strategies.plain import added, stated
+from git_theta_ext.merge.strategies.plain import added, by_recipe, stated
 from git_theta_ext.merge.strategies.select import Ranks, kth_largest, kth_largest_each, ranks
-from git_theta_ext.merge.strategies.table import Combine, Formula, Piece, Settings, Sides
+from git_theta_ext.merge.strategies.table import Combine, Piece, Settings, Sides
 from git_theta_ext.updates.recipes.arithmetic import (
     Updates,
-    between,
     elect,
     elected_mean,
     magnitudes,
     plain_sum,
-    thinned,
-    trimmed,
     uniform,
 )
 
@@ -30,12 +25,7 @@ from git_theta_ext.updates.recipes.arithmetic import (
 def ties(sides: Sides, settings: Settings) -> Combine:
     """Trim, elect, merge: the largest entries of each update, then `elect`."""
     floors = _floors(sides, float(settings["density"]))
-
-    def combine(piece: Piece) -> Floats:
-        kept = [trimmed(update, floor) for update, floor in zip(piece.updates, floors, strict=True)]
-        return added(piece, settings, elect(kept))
-
-    return Formula("ties", combine, stated(settings, floors=[float(one) for one in floors]))
+    return by_recipe("ties", stated(settings, floors=[float(one) for one in floors]), sides)
 
 
 def _floors(sides: Sides, share: float) -> list[np.float32]:
@@ -51,42 +41,28 @@ def breadcrumbs(sides: Sides, settings: Settings) -> Combine:
     gamma, density = float(settings["gamma"]), float(settings["density"])
     ceilings = _floors(sides, gamma)
     floors = _floors(sides, min(1.0, gamma + density))
-
-    def combine(piece: Piece) -> Floats:
-        rows = zip(piece.updates, floors, ceilings, strict=True)
-        kept = [between(update, floor, ceiling) for update, floor, ceiling in rows]
-        return added(piece, settings, plain_sum(kept))
-
     words = stated(
         settings,
         floors=[float(one) for one in floors],
         ceilings=[float(one) for one in ceilings],
     )
-    return Formula("breadcrumbs", combine, words)
+    return by_recipe("breadcrumbs", words, sides)
 
 
 def dare_linear(sides: Sides, settings: Settings) -> Combine:
     """Drop and rescale, then add."""
-    return _dare("dare-linear", sides, settings, plain_sum)
+    return _dare("dare-linear", sides, settings)
 
 
 def dare_ties(sides: Sides, settings: Settings) -> Combine:
     """Drop and rescale, then `elect`."""
-    return _dare("dare-ties", sides, settings, elect)
+    return _dare("dare-ties", sides, settings)
 
 
-def _dare(
-    name: str, sides: Sides, settings: Settings, join: Callable[[Updates], Floats]
-) -> Combine:
-    density = float(settings["density"])
-
-    def combine(piece: Piece) -> Floats:
-        rows = zip(sides.seeds, piece.updates, strict=True)
-        kept = [thinned(update, density, seed, piece.start) for seed, update in rows]
-        return added(piece, settings, join(kept))
-
+def _dare(name: str, sides: Sides, settings: Settings) -> Combine:
+    words = stated(settings, density=[float(settings["density"])])
     seeds = ",".join(seed.hex() for seed in sides.seeds)
-    return Formula(name, combine, (*stated(settings, density=[density]), ("seeds", seeds)))
+    return by_recipe(name, (*words, ("seeds", seeds)), sides)
 
 
 def della(sides: Sides, settings: Settings) -> Combine:
