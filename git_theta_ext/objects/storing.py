@@ -46,7 +46,7 @@ class Chosen:
         """What was chosen.
 
         Raises:
-            UsageError: a setting is none that there is.
+            UsageError: a setting has no meaning; see `chosen`.
         """
         return self._ask()
 
@@ -63,9 +63,7 @@ def chosen(repository: Repository) -> Storing:
             f"theta.mergeStorage is {merges!r}: it is recipe or values",
             hint="git config theta.mergeStorage recipe",
         )
-    below = repository.setting("theta.packBelow")
-    if below is None:
-        return Storing("recipe" if merges == "recipe" else "values")
+    below = repository.setting("theta.packBelow", str(PACK_BELOW)) or ""
     match = _SIZE.fullmatch(below)
     if match is None:
         raise UsageError(

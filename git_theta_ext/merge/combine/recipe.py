@@ -87,14 +87,14 @@ def by_recipe(
     None where values are to be stored: a version is itself stored as a merge, or would be long to
     rebuild, or the recipe misses much.
     """
-    found = _recipe(template, merging)
     if values.nbytes < _SMALLEST_BYTES or len(merging.sides) > _MOST_SIDES:
-        return None
-    if found is None or not may_merge(found) or (merging.base is None) != (merging.old is None):
         return None
     order = template.order or tuple(range(len(merging.sides)))
     sides = [merging.sides[number] for number in order]
     if any(one is not None and len(one) != len(values) for one in (merging.old, *sides)):
+        return None
+    found = _recipe(template, merging, order)
+    if found is None or not may_merge(found) or found.has_base != (merging.old is not None):
         return None
     predicted = predict(found, merging.spec.dtype, merging.old, sides)
     missed = int(np.count_nonzero(predicted != values))
@@ -106,9 +106,8 @@ def by_recipe(
     return None if residual is None else (found, residual)
 
 
-def _recipe(template: Template, merging: Merging) -> Recipe | None:
+def _recipe(template: Template, merging: Merging, order: Sequence[int]) -> Recipe | None:
     """The recipe with the chains of its parents; None where one of them is no plain chain."""
-    order = template.order or tuple(range(len(merging.blocks)))
     named = [(merging.names[number], merging.blocks[number]) for number in order]
     if merging.base is not None:
         named.insert(0, (BASE, merging.base))
