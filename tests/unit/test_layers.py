@@ -26,6 +26,7 @@ ORDER = [
     {"checkpoints"},
     {"comparison", "merge"},
     {"evaluation"},
+    {"packages"},
     {"api"},
     {"cli"},
     {"drivers"},

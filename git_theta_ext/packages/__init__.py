@@ -1,0 +1,1 @@
+"""Models as packages: fetched in part, locked, released and put together."""
