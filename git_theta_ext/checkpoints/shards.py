@@ -60,6 +60,13 @@ def pattern_of(path: str) -> str:
     return f"{stem}-*-of-*{suffix}"
 
 
+def paths_of(path: str, known: Iterable[str]) -> list[str]:
+    """Those of some paths that are shards of the model that a path stands for."""
+    globs = Globs([pattern_of(path)])
+    folder = posixpath.dirname(path)
+    return [one for one in known if posixpath.dirname(one) == folder and globs.matches(one)]
+
+
 def pathspec_of(path: str) -> str:
     """The pathspec, from the top, of the shards that a path stands for."""
     return f":(top,glob){pattern_of(path)}"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from git_theta_ext.core.errors import RepositoryError
 
@@ -153,13 +153,29 @@ def run_git(
     return bytes(stdout)
 
 
-def run_git_into(file: BinaryIO, arguments: Sequence[str], cwd: Path) -> None:
+class Sink(Protocol):
+    """What takes bytes, one piece after the other."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next bytes."""
+        ...
+
+
+def run_git_into(
+    file: Sink, arguments: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None
+) -> None:
     """Write what `git ARGUMENTS` prints to a file, however long it is.
+
+    Args:
+        file: what it is written to.
+        arguments: what follows `git`.
+        cwd: the folder to run it in.
+        env: variables in addition to ours, or in their place.
 
     Raises:
         RepositoryError: git cannot be started, or fails.
     """
-    started = _start([git_program(), *arguments], cwd, None)
+    started = _start([git_program(), *arguments], cwd, env)
     process = started.proc  # (not without the handle, which ends the process when it goes)
     try:
         process.stdin.close()

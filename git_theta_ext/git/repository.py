@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from git_theta_ext.core.errors import RepositoryError, UsageError
-from git_theta_ext.git.process import run_git, run_git_into
+from git_theta_ext.git.process import Sink, run_git, run_git_into
 
 if TYPE_CHECKING:
     from git_theta_ext.git.libgit2 import Reader
@@ -62,6 +62,10 @@ class Repository:
         self.git_dir = git_dir
         self.common_dir = common_dir
         self.work_tree = work_tree
+        self.env: Mapping[str, str] = {}
+        """Variables that each command of Git here gets."""
+        self.offline = False
+        """Whether no remote may be asked for anything."""
         self._quick = False
 
     @classmethod
@@ -113,6 +117,20 @@ class Repository:
         made._quick = True
         return made
 
+    @classmethod
+    def bare(cls, git_dir: Path, *, offline: bool = False) -> Repository:
+        """A bare repository of our own, wherever the command was started and whatever steers Git.
+
+        Args:
+            git_dir: its folder, an absolute path.
+            offline: no remote is to be asked for anything.
+        """
+        made = cls(git_dir, git_dir, git_dir, None)
+        made.env = {**own_environment(git_dir), **(_STAY_HOME if offline else {})}
+        made.offline = offline
+        made._quick = True
+        return made
+
     def git(
         self,
         *arguments: str,
@@ -131,7 +149,7 @@ class Repository:
         Raises:
             RepositoryError: git exits with a status that is not in `ok`; carries what it printed.
         """
-        return run_git(arguments, self.cwd, stdin=stdin, env=env, ok=ok)
+        return run_git(arguments, self.cwd, stdin=stdin, env={**self.env, **(env or {})}, ok=ok)
 
     def setting(self, name: str, default: str | None = None) -> str | None:
         """A setting of git config, by its full name in any case, or `default`."""
@@ -198,13 +216,13 @@ class Repository:
         """Whether an object id is that of a blob with this content."""
         return git_hash(lambda at, length: content[at : at + length], len(content), len(oid)) == oid
 
-    def write_blob(self, oid: str, file: BinaryIO) -> None:
+    def write_blob(self, oid: str, file: Sink) -> None:
         """Write the content of a blob, however large, to a file.
 
         Raises:
             RepositoryError: there is no such blob here.
         """
-        run_git_into(file, ["cat-file", "blob", oid], self.cwd)
+        run_git_into(file, ["cat-file", "blob", oid], self.cwd, env=self.env)
 
     def blob_size(self, oid: str) -> int:
         """The length of a blob in bytes, without reading it.
@@ -415,6 +433,18 @@ _DEBUG_ENTRY = re.compile(
     rb"  dev: \d+\tino: (\d+)\n  uid: \d+\tgid: \d+\n  size: (\d+)\tflags: [0-9a-f]+\n"
 )
 _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
+_STAY_HOME = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
+"""No remote is asked for what a partial clone lacks (the second: from Git 2.44 on)."""
+
+
+def own_environment(git_dir: Path) -> dict[str, str]:
+    """The variables by which Git uses a bare repository, whichever one others of them name."""
+    own = {"GIT_DIR": str(git_dir), "GIT_COMMON_DIR": str(git_dir)}
+    overruled = {
+        "GIT_OBJECT_DIRECTORY": str(git_dir / "objects"), "GIT_INDEX_FILE": str(git_dir / "index"),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": "", "GIT_NAMESPACE": "",
+    }  # fmt: skip
+    return own | {name: value for name, value in overruled.items() if name in os.environ}
 
 
 def literal(path: str) -> str:

@@ -69,7 +69,9 @@ class WorkTree:
         self.top = top
 
     @contextmanager
-    def replacing(self, path: str, *, make: bool = True) -> Iterator[BinaryIO]:
+    def replacing(
+        self, path: str, *, make: bool = True, executable: bool = False
+    ) -> Iterator[BinaryIO]:
         """A new file that takes its place when the block ends, and vanishes if it fails.
 
         It has the permissions of the file that it replaces.
@@ -77,21 +79,27 @@ class WorkTree:
         Args:
             path: of the file.
             make: folders that lack are made.
+            executable: it may be run, as far as the umask lets it, whatever it replaces.
 
         Raises:
             StoreError: it cannot be written, or is refused: a folder on the way is a link, the name
                 is one of `.git`, leaves the work tree, or is another file's on this file system.
         """
-        with self.replacing_as(path, make=make) as (file, _):
+        with self.replacing_as(path, make=make, executable=executable) as (file, _):
             yield file
 
     @contextmanager
-    def replacing_as(self, path: str, *, make: bool = True) -> Iterator[tuple[BinaryIO, str]]:
+    def replacing_as(
+        self, path: str, *, make: bool = True, executable: bool = False
+    ) -> Iterator[tuple[BinaryIO, str]]:
         """As `replacing`, with the path that the file has meanwhile: others may write to it too."""
         with self._opened(path, make=make) as (folder, name):
             hidden = files.temporary_name(name)
-            kept = files.permissions(name, folder)
-            with files.replacing(name, kept=kept, folder=folder, temporary=hidden) as file:
+            kept = None if executable else files.permissions(name, folder)
+            mode = 0o777 if executable else 0o666
+            with files.replacing(
+                name, mode=mode, kept=kept, folder=folder, temporary=hidden
+            ) as file:
                 yield file, "/".join([*parts_of(path)[:-1], os.path.basename(hidden)])
 
     def write_at(self, path: str, offset: int, data: memoryview) -> None:

@@ -106,7 +106,7 @@ def _fetch(
     local = endpoints.lfs_folder(repository, repository.common_dir)
     _take_all(store, local, wanted, advance)
     advice: str | None = None
-    for endpoint in endpoints.for_fetch(repository, remote):
+    for endpoint in () if repository.offline else endpoints.for_fetch(repository, remote):
         if not wanted:
             break
         if endpoint.anonymous and endpoint.named is not None:

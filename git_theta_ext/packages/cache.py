@@ -1,0 +1,228 @@
+"""The user's cache: one bare repository for each URL, and one store for the objects of all.
+
+    ROOT/store                  objects, shared (theta.storage and lfs.storage of the repositories)
+    ROOT/repositories/NAME.git  what was fetched of one URL: commits, trees, manifests
+    ROOT/lock                   shared by whoever fetches and reads; a prune owns it
+
+The settings of a repository here see to it that Git starts nothing and collects no garbage in it;
+those of the user (credentials, proxies, `insteadOf`) count as everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from git_theta_ext.core import files
+from git_theta_ext.core.errors import StoreError, UsageError
+from git_theta_ext.core.text import printable
+from git_theta_ext.git.process import run_git
+from git_theta_ext.git.repository import Repository, own_environment
+from git_theta_ext.objects.store.locks import Busy, Lock
+from git_theta_ext.packages.sources import Source, absolute
+
+VARIABLE = "GIT_THETA_CACHE"
+SETTING = "theta.cache"
+
+NO_BRANCH = "refs/heads/none"
+"""What HEAD is here. It must be no branch of the remote: see `lfsconfig` on the default branch."""
+
+_UPLOAD_PACK = (
+    "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack"
+)
+"""How a repository on this machine is asked, so that it leaves out what is not wanted."""
+
+_SHA256_DIGITS = 64
+_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of git-theta-ext.\n"
+"""Tells programs for backups that a folder is a cache (https://bford.info/cachedir/)."""
+
+
+class Cache:
+    """What was fetched of other repositories, below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        """Use `open`; nothing is made before something is fetched."""
+        self.root = root
+
+    @classmethod
+    def open(cls, root: Path | None = None) -> Cache:
+        """The cache at a folder; by default where GIT_THETA_CACHE, else `theta.cache` says, else
+        in the user's folder for caches.
+
+        Raises:
+            UsageError: the setting names the folder of a user who is not there.
+        """
+        return cls(Path(os.path.abspath(root)) if root is not None else _default_root())
+
+    @property
+    def store(self) -> Path:
+        """The folder with the objects of all repositories."""
+        return self.root / "store"
+
+    def place(self, url: str) -> Path:
+        """Where the repository of a URL is, or would be."""
+        digest = hashlib.sha256(os.fsencode(url)).hexdigest()[:16]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", Source(url, None, None).name)[:40].strip(".-")
+        return self.root / "repositories" / f"{name or 'model'}-{digest}.git"
+
+    def repository(self, url: str, *, sha256: bool | None = None) -> Repository:
+        """The bare repository of a URL, with the remote `origin`; made if there is none.
+
+        Args:
+            url: as Git takes it; a path counts from the current folder.
+            sha256: whether the remote names its objects by SHA-256; None: it is asked, if the
+                repository is not there yet.
+
+        Raises:
+            RepositoryError: the remote does not answer.
+            StoreError: the cache cannot be written.
+        """
+        url = absolute(url)
+        place = self.place(url)
+        if not (place / "HEAD").is_file():
+            self.prepare()
+            self._make(url, place, self._is_sha256(url) if sha256 is None else sha256)
+        return Repository.bare(place)
+
+    def find(self, url: str) -> Repository | None:
+        """As `repository`; None where there is none yet."""
+        place = self.place(absolute(url))
+        return Repository.bare(place) if (place / "HEAD").is_file() else None
+
+    def repositories(self) -> Iterator[Repository]:
+        """All repositories of the cache."""
+        for place in sorted((self.root / "repositories").glob("*.git")):
+            if (place / "HEAD").is_file():
+                yield Repository.bare(place)
+
+    @contextmanager
+    def using(self, *, alone: bool = False, timeout: float | None = None) -> Iterator[None]:
+        """Share the cache with others that fetch and read; or own it, to remove from it.
+
+        Raises:
+            StoreError: the cache cannot be written, or others go on using it.
+        """
+        self.prepare()
+        with _locked(self.root / "lock", alone=alone, timeout=timeout):
+            yield
+
+    def _is_sha256(self, url: str) -> bool:
+        """Whether a remote names its objects by SHA-256."""
+        env = own_environment(self.root / "nowhere")
+        answer = run_git(["ls-remote", "--", url], self.root, env=env)
+        return len(answer.partition(b"\t")[0]) == _SHA256_DIGITS
+
+    def prepare(self) -> None:
+        """Make the folder of the cache, if it is not there.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (self.root / "CACHEDIR.TAG").exists():
+                files.replace_file(self.root / "CACHEDIR.TAG", _TAG)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to the cache {self.root}: {error.strerror or error}",
+                hint=f"another folder: git config --global {SETTING} FOLDER, or set {VARIABLE}",
+            ) from error
+
+    def _make(self, url: str, place: Path, sha256: bool) -> None:
+        """Make the repository of a URL under another name, and name it last."""
+        with _locked(self.root / "making", alone=True):
+            if (place / "HEAD").is_file():
+                return
+            place.parent.mkdir(exist_ok=True)
+            new = place.with_suffix(".new")
+            kind = f"--object-format={'sha256' if sha256 else 'sha1'}"
+            words = ["init", "--quiet", "--bare", "--template=", kind, str(new)]
+            run_git(words, self.root, env=own_environment(new))
+            Repository.bare(new).git("symbolic-ref", "HEAD", NO_BRANCH)
+            (new / "theta").mkdir(exist_ok=True)
+            text = files.read_whole(new / "config") + os.fsencode(self._settings(url))
+            files.replace_file(new / "config", text)
+            files.move(new, place)
+
+    def _settings(self, url: str) -> str:
+        """What Git is to know of the repository of a URL."""
+        sections: dict[str, dict[str, str]] = {
+            'remote "origin"': {
+                "url": url,
+                "promisor": "true",
+                "partialclonefilter": "blob:none",
+                "fetch": "+refs/heads/*:refs/remotes/origin/*",
+                "tagOpt": "--no-tags",
+            },
+            "core": {"hooksPath": os.devnull, "fsmonitor": "false"},
+            "gc": {"auto": "0"},
+            "maintenance": {"auto": "false"},
+            "fetch": {"writeCommitGraph": "false", "recurseSubmodules": "false"},
+            "theta": {"storage": str(self.store)},
+            "lfs": {"storage": str(self.store)},
+        }
+        if os.path.isabs(url):
+            sections['remote "origin"']["uploadpack"] = _UPLOAD_PACK
+        return "".join(
+            f"[{section}]\n"
+            + "".join(f"\t{name} = {_quoted(value)}\n" for name, value in rows.items())
+            for section, rows in sections.items()
+        )
+
+
+def url_of(repository: Repository) -> str:
+    """The URL that a repository of the cache was fetched from, as it was named."""
+    return repository.setting("remote.origin.url") or ""
+
+
+def _quoted(value: str) -> str:
+    """A value as a file of settings has it."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+@contextmanager
+def _locked(path: Path, *, alone: bool, timeout: float | None = None) -> Iterator[None]:
+    try:
+        lock = Lock(path, alone=alone, timeout=timeout)
+    except Busy:
+        raise StoreError(
+            f"another command is using the cache {path.parent}",
+            hint="wait until it has ended, then try again",
+        ) from None
+    except OSError as error:
+        raise StoreError(f"cannot lock {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _default_root() -> Path:
+    named = os.environ.get(VARIABLE)
+    if not named:
+        answer = run_git(["config", "--type=path", "--get", SETTING], Path.cwd(), ok=(0, 1))
+        named = os.fsdecode(answer).rstrip("\n")
+    if named:
+        try:
+            return Path(os.path.abspath(Path(named).expanduser()))
+        except RuntimeError as error:
+            raise UsageError(f"{SETTING} is {printable(named)}: there is no such user") from error
+    return _user_caches() / "git-theta-ext"
+
+
+def _user_caches() -> Path:
+    """The folder for caches, as the system has it."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(given):
+        return Path(given)
+    if os.name == "nt" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path.home() / ".cache"

@@ -1,0 +1,304 @@
+"""The files of a package into a folder: verified, and each whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from git_theta_ext.checkpoints.smudge import Smudger
+from git_theta_ext.core import files as files_door
+from git_theta_ext.core.errors import (
+    CorruptObjectError,
+    ManifestError,
+    MissingObjectError,
+    StoreError,
+    ThetaError,
+)
+from git_theta_ext.core.text import plural, printable, size
+from git_theta_ext.git import outputs
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.work_tree import WorkTree, parts_of
+from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.objects import reachable
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.bounds import check_room, check_together, claimed
+from git_theta_ext.objects.store.store import Store, sha256_of
+from git_theta_ext.objects.store.where import store_of
+from git_theta_ext.objects.transfer import transport
+from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
+from git_theta_ext.packages.fetched import Package, Progress, fetch_blobs
+from git_theta_ext.packages.files import PackageFile
+from git_theta_ext.packages.parts import Wanted, models_of, refuse_whole, write_parts
+
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was written: its path from the folder, its length in bytes, and its SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What files are made of: manifests by their blobs, and the objects that pointers name."""
+
+    manifests: Mapping[str, Manifest]
+    pointers: Mapping[str, UpdateRef]
+
+    def objects(self) -> dict[str, UpdateRef]:
+        """All objects, by their ids."""
+        found = {ref.oid: ref for one in self.manifests.values() for ref in one.objects()}
+        return {**found, **{ref.oid: ref for ref in self.pointers.values()}}
+
+    def length(self, file: PackageFile) -> int:
+        """The size of a file, about."""
+        if file.kind == "checkpoint":
+            return claimed(self.manifests[file.blob])
+        return self.pointers[file.blob].size if file.kind == "lfs" else 0
+
+
+def place(
+    package: Package,
+    files: Sequence[PackageFile],
+    into: Path,
+    *,
+    tensors: Sequence[str] = (),
+    container: str | None = None,
+    progress: Progress | None = None,
+) -> list[Written]:
+    """Write files of a package into a folder, which is made if need be.
+
+    What stands in the place of one is replaced. Objects that are not in the cache are fetched in
+    one batch. A file is never shared with the cache.
+
+    Args:
+        package: where they are from.
+        files: what is written; see `files_of`.
+        into: the folder.
+        tensors: patterns; of checkpoints only these are written, the shards of a model into one
+            file.
+        container: what checkpoints are written as, one of `formats.BUILDERS`; by default they are
+            written byte for byte, or, where there are `tensors`, as what they are.
+        progress: called with the bytes that came since the last call.
+
+    Raises:
+        MissingObjectError: the remote does not have all objects; names the files.
+        StoreError: the disk is full, or a name may not be written; see `WorkTree`.
+        TransferError, CorruptObjectError, ManifestError.
+    """
+    for file in files:
+        parts_of(file.place)
+    if tensors or container:
+        models, files = models_of(files)
+        refuse_whole(package, files)
+        _make_folder(into)
+        made = write_parts(package, models, into, Wanted(tuple(tensors), container))
+        return [*(_written(into, one) for one, _ in made), *place(package, files, into)]
+    raw = [file.blob for file in files if file.kind == "raw"]
+    fetch_blobs(package.repository, package.url, raw, [package.commit])
+    wanted = _reconsidered(package.repository, files)
+    needs = needs_of(package.repository, wanted)
+    _make_folder(into)
+    check_together({file.place: needs.length(file) for file in wanted}, into)
+    ensure(package, wanted, needs, progress)
+    tree, blocks = WorkTree(into), Blocks.open(package.repository)
+    written = []
+    for file in wanted:
+        try:
+            with tree.replacing(file.place, executable=file.executable) as target:
+                tally = _Tally(target)
+                if file.kind == "raw":
+                    package.repository.write_blob(file.blob, tally)
+                else:
+                    _write(blocks, file, needs, tally, into)
+        except ThetaError as error:
+            raise type(error)(
+                f"{printable(file.place)}: {error.message}", hint=error.hint
+            ) from error
+        written.append(Written(file.place, tally.length, tally.digest.hexdigest()))
+    return written
+
+
+def _written(into: Path, name: str) -> Written:
+    """What was written at a place of a folder, by reading it."""
+    path = into.joinpath(*name.split("/"))
+    return Written(name, path.stat().st_size, sha256_of(path))
+
+
+class _Tally:
+    """A file that is written from its first byte to its last; its length and its hash."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest, self.length = hashlib.sha256(), 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write the next bytes."""
+        self._file.write(data)
+        self.digest.update(data)
+        self.length += len(data) if isinstance(data, bytes) else data.nbytes
+
+    def take(self, source: Path) -> None:
+        """Write all of a file; on a file system that can, its bytes are shared.
+
+        Raises:
+            OSError: it cannot be read, or not be written.
+        """
+        shared = files_door.share_blocks(source, self._file)
+        for piece in files_door.pieces_of(source):
+            if shared:
+                self.digest.update(piece)
+                self.length += len(piece)
+            else:
+                self.write(piece)
+
+
+def _write(blocks: Blocks, file: PackageFile, needs: Needs, target: _Tally, into: Path) -> None:
+    if file.kind == "checkpoint":
+        smudger = Smudger(needs.manifests[file.blob], blocks, file.place)
+        smudger.check_room(file.place, into)
+        smudger.write(target.write)
+    else:
+        pointer = needs.pointers[file.blob]
+        check_room(file.place, pointer.size, into, certain=True, in_memory=False)
+        _copy(blocks.store, pointer, target)
+
+
+def _copy(store: Store, pointer: UpdateRef, target: _Tally) -> None:
+    """An object, as it is; it shares its bytes on disk with the cache where that is possible.
+
+    Raises:
+        CorruptObjectError: it is damaged.
+    """
+    path = store.find(pointer.oid, pointer.size)
+    if path is None:
+        raise MissingObjectError(f"object {pointer.oid} is not in the cache")
+    try:
+        target.take(path)
+    except OSError as error:
+        raise StoreError(f"cannot be written: {error.strerror or error}") from error
+    if target.digest.hexdigest() != pointer.oid:
+        raise CorruptObjectError(
+            f"object {path} is damaged: its bytes hash to {target.digest.hexdigest()}",
+            hint="git theta cache verify   removes what is damaged; then try again",
+        )
+
+
+def ensure(
+    package: Package,
+    files: Iterable[PackageFile],
+    needs: Needs,
+    progress: Progress | None = None,
+) -> None:
+    """Have the objects of files in the cache.
+
+    Args:
+        package: what they are of.
+        files: for messages.
+        needs: what they are made of.
+        progress: called with the bytes that came since the last call.
+
+    Raises:
+        MissingObjectError: the remote does not have all; says how many tensors of which file lack.
+        TransferError, StoreError.
+    """
+    objects = needs.objects()
+    try:
+        transport.fetch(package.repository, objects.values(), progress=progress)
+    except MissingObjectError as error:
+        raise _lacking(package, files, needs, error) from error
+
+
+def lacking_bytes(package: Package, needs: Needs) -> int:
+    """How many bytes of objects are not in the cache."""
+    store = store_of(package.repository)
+    return sum(ref.size for ref in needs.objects().values() if not store.has(ref.oid, ref.size))
+
+
+def _lacking(
+    package: Package, files: Iterable[PackageFile], needs: Needs, error: MissingObjectError
+) -> MissingObjectError:
+    """The error that says of which files how much could not be had."""
+    store = store_of(package.repository)
+    lines = []
+    for file in files:
+        if file.kind == "lfs":
+            pointer = needs.pointers[file.blob]
+            if not store.has(pointer.oid, pointer.size):
+                lines.append(f"{printable(file.path)}: all of its {size(pointer.size)}")
+        elif file.kind == "checkpoint":
+            entries = needs.manifests[file.blob].entries
+            count = sum(
+                any(
+                    not store.has(ref.oid, ref.size)
+                    for block in entry.blocks
+                    for ref in block.objects()
+                )
+                for entry in entries
+            )
+            structure = any(
+                not store.has(ref.oid, ref.size)
+                for ref in needs.manifests[file.blob].skeleton.objects()
+            )
+            if count or structure:
+                what = f"{count:,} of {plural(len(entries), 'tensor')}"
+                lines.append(f"{printable(file.path)}: {what}{', and its structure' * structure}")
+    if package.offline:
+        return MissingObjectError(
+            f"{package} is not whole in the cache:\n" + "\n".join(lines),
+            hint="without --offline the rest is fetched",
+        )
+    _, _, tried = error.message.partition("\n")
+    return MissingObjectError(
+        f"{package} has the manifests, but not all of the objects:\n"
+        + "\n".join(lines)
+        + f"\nasked:\n{tried}",
+        hint="tell those who published it: where the objects are, git theta push REMOTE --all"
+        " sends them. What came so far is kept: the same command goes on with it",
+    )
+
+
+def _make_folder(into: Path) -> None:
+    """Make a folder that the user named, unless a work tree has laid a trap there."""
+    outputs.check_folder(into)
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make {into}: {error.strerror or error}") from error
+
+
+def _reconsidered(repository: Repository, files: Sequence[PackageFile]) -> list[PackageFile]:
+    """The files, where what came as it is may turn out to be a manifest that nothing announced."""
+    raw = {file.blob for file in files if file.kind == "raw"}
+    found = {oid for oid, _ in reachable.manifest_texts(repository, raw)}
+    return [replace(one, kind="checkpoint") if one.blob in found else one for one in files]
+
+
+def needs_of(repository: Repository, files: Iterable[PackageFile]) -> Needs:
+    """What files are made of, from their manifests and pointers, which are here.
+
+    Raises:
+        ManifestError: a manifest is damaged.
+    """
+    manifests, pointers = {}, {}
+    for file in files:
+        try:
+            if file.kind == "checkpoint" and file.blob not in manifests:
+                manifests[file.blob] = parse_manifest(repository.blob(file.blob))
+        except ManifestError as error:
+            raise ManifestError(
+                f"{printable(file.path)}: {error.message}", hint=error.hint
+            ) from error
+        if file.kind == "lfs" and file.blob not in pointers:
+            pointer = read_pointer(repository.blob(file.blob)[: POINTER_BYTES + 1])
+            if pointer is not None:
+                pointers[file.blob] = pointer
+    return Needs(manifests, pointers)
