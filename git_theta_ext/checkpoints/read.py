@@ -25,7 +25,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import HEAD_BYTES, Entry, Manifest, is_manifest, stored_bytes
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.bounds import check_held
+from git_theta_ext.objects.bounds import check_held, check_work
 
 Array = NDArray[Any]
 
@@ -238,6 +238,26 @@ class Checkpoint(Mapping[str, Array]):
             KeyError, MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
         """
         return self._bytes(self.entry(name))
+
+    def pieces(self, name: str) -> Iterator[NDArray[np.uint8]]:
+        """The bytes of a tensor as `raw` gives them, block by block: to be passed on, not held.
+
+        Raises:
+            KeyError, MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
+            ManifestError: no honest checkpoint stands for as many values.
+        """
+        entry = self.entry(name)
+        pairs = list(zip(entry.specs(), entry.blocks, strict=True))
+        if len(pairs) == 1:
+            yield self._bytes(entry)
+            return
+        self._blocks.ensure(ref for block in entry.blocks for ref in block.objects())
+        check_work(self._blocks, pairs, f"{self.name}: tensor {name!r}", reading=True)
+        blocks = self._blocks.passing_on()
+        for values in ordered_map(
+            lambda pair: blocks.read(*pair), pairs, lambda pair: pair[0].nbytes
+        ):
+            yield values.view(np.uint8)
 
     def file_order(self) -> list[str]:
         """The tensors' names as they lie in the file; of shards, one after the other."""

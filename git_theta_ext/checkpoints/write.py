@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from git_theta_ext import formats
 from git_theta_ext.checkpoints.clean import Cleaner
+from git_theta_ext.checkpoints.exporting.outgoing import Outgoing, outgoing, pieces_of, write_layout
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import Predecessors
 from git_theta_ext.checkpoints.read import Checkpoint
@@ -25,7 +26,7 @@ from git_theta_ext.core import files
 from git_theta_ext.core.arrays import dtype_of
 from git_theta_ext.core.errors import FormatError, StoreError, UsageError
 from git_theta_ext.core.pytorch import from_torch, is_torch
-from git_theta_ext.core.tensors import DTYPES, TensorInfo
+from git_theta_ext.core.tensors import DTYPES, DType, TensorInfo
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Crc32, Layout, Literal, SerializationId, Source, Span
 from git_theta_ext.formats.layout.derived import Checksums
@@ -297,42 +298,62 @@ def _check_tracked(repository: Repository, path: str, parent: str, env: Mapping[
 def export(
     checkpoint: Checkpoint,
     names: list[str],
-    path: Path,
+    path: Path | None,
     container: str,
     work_tree: Path | None = None,
+    *,
+    drop: Sequence[str] = (),
+    strip_prefix: str = "",
+    dtype: DType | None = None,
+    allow_overflow: bool = False,
 ) -> int:
     """Write some tensors of a checkpoint to a file; whole or not at all. Its size in bytes.
 
     Args:
         checkpoint: where they are read, one after the other.
         names: the tensors, in the order in which they are written.
-        path: the file, as the user named it; replaced if it is there.
+        path: the file, as the user named it; replaced if it is there. None is standard output.
         container: one of `formats.BUILDERS`.
         work_tree: the top of the repository's; others are found.
+        drop, strip_prefix, dtype: see `outgoing`.
+        allow_overflow: numbers that the dtype is too small for may become infinite.
 
     Raises:
-        UsageError: the container cannot hold one of them, or is unknown.
+        UsageError: the container cannot hold one of them, or is unknown; also as `outgoing` does,
+            and where a number would become infinite.
         StoreError: the file cannot be written, or not there; see `outputs`.
     """
-    layout = _export_layout(checkpoint, names, container)
-    if path.is_file() or not path.exists():  # a pipe has room
+    infos = [checkpoint.info(name) for name in names]
+    wanted = outgoing(infos, drop=drop, strip_prefix=strip_prefix, dtype=dtype)
+    layout = _export_layout(checkpoint, wanted, container)
+    spans = [one.tensor for one in layout.segments if isinstance(one, Span)]
+    wanted = {info.name: replace(wanted[info.name], becomes=info) for info in spans}
+    if path is not None and (path.is_file() or not path.exists()):  # a pipe has room
         nbytes = sum(segment_length(segment) for segment in layout.segments)
         folder = Path(os.path.realpath(path)).parent
         check_room(str(path), nbytes, folder, certain=True, in_memory=False)
-    checkpoint.fetch(names)
-    with outputs.writing(path, work_tree) as file:
-        write_layout(layout, checkpoint, file)
+    checkpoint.fetch(one.source.name for one in wanted.values())
+    with outputs.to_stdout() if path is None else outputs.writing(path, work_tree) as file:
+        write_layout(layout, pieces_of(checkpoint, wanted, allow_overflow=allow_overflow), file)
         return file.seek(0, os.SEEK_END)
 
 
-def _export_layout(checkpoint: Checkpoint, names: list[str], container: str) -> Layout:
+def _export_layout(
+    checkpoint: Checkpoint, wanted: Mapping[str, Outgoing], container: str
+) -> Layout:
     """The layout of an export, with tensors as they lie in memory where the container can."""
     if container not in formats.BUILDERS:
         known = ", ".join(formats.BUILDERS)
         raise UsageError(f"unknown container {container!r}; known: {known}")
-    infos = {name: _ordered(checkpoint.info(name), container) for name in names}
+    infos = {name: _ordered(one.becomes, container) for name, one in wanted.items()}
     # Types and key-values of quantised tensors stand nowhere but in the file that they are from.
     model = checkpoint.structure() if checkpoint.format.startswith(container) else None
+    changed = any(one.is_cast or one.source.name != name for name, one in wanted.items())
+    if container == "gguf" and model is not None and changed:
+        raise UsageError(
+            "the tensors of a GGUF file keep their names and element types",
+            hint="--to safetensors, or leave out --dtype and --strip-prefix",
+        )
     return _built(container, infos, model, checkpoint.metadata)
 
 
@@ -340,40 +361,6 @@ def _ordered(info: TensorInfo, container: str) -> TensorInfo:
     fortran = info.order == tuple(reversed(range(len(info.shape))))
     kept = container == "pt" or (container == "npz" and fortran)
     return info if kept else replace(info, order=None)
-
-
-def write_layout(layout: Layout, checkpoint: Checkpoint, file: IO[bytes]) -> None:
-    """Write a layout whose spans are tensors of a checkpoint; derived fields are filled in last.
-
-    Args:
-        layout: what is written.
-        checkpoint: has the tensors, in the memory order of the layout or in any other.
-        file: can be sought in.
-    """
-    lengths = [segment_length(segment) for segment in layout.segments]
-    sums = Checksums(layout.segments, lengths)
-    fields: list[tuple[int, int]] = []
-    for number, segment in enumerate(layout.segments):
-        if isinstance(segment, Literal):
-            data = memoryview(segment.data)
-        elif isinstance(segment, Span):
-            data = _stored_bytes(checkpoint, segment.tensor)
-        else:
-            fields.append((number, file.tell()))
-            data = memoryview(bytes(lengths[number]))
-        file.write(data)
-        if sums.covered(number):
-            sums.feed(number, data)
-    for number, offset in fields:
-        file.seek(offset)
-        file.write(sums.value(number))
-
-
-def _stored_bytes(checkpoint: Checkpoint, wanted: TensorInfo) -> memoryview:
-    if checkpoint.info(wanted.name).order == wanted.order:
-        return checkpoint.raw(wanted.name).data
-    array = checkpoint[wanted.name]
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 SUFFIXES = {

@@ -73,10 +73,11 @@ def from_floats(dtype: DType, floats: Floats) -> Values:
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         if target.dtype in (np.float64, np.float32, np.float16):
             return floats.astype(target.dtype).view(bits)
-        return _to_odd(floats).astype(target.dtype).view(bits)
+        return to_odd(floats).astype(target.dtype).view(bits)
 
 
-def _to_odd(floats: Floats) -> NDArray[np.float32]:
+def to_odd(floats: Floats) -> NDArray[np.float32]:
+    """Numbers as float32, an inexact one with a last bit of 1: it is as good as all of its bits."""
     near = floats.astype(np.float32)
     bits = near.view(np.uint32)
     inexact = (near.astype(np.float64) != floats) & ~np.isnan(floats)

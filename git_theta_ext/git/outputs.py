@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,25 @@ def writing(path: str | Path, work_tree: Path | None = None) -> Iterator[IO[byte
                 yield file
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def to_stdout() -> Iterator[IO[bytes]]:
+    """A new file, which can be sought in, that goes to standard output when the block ends.
+
+    Raises:
+        StoreError: it cannot be kept meanwhile.
+    """
+    try:
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as spool:
+            yield spool
+            spool.seek(0)
+            while piece := spool.read(1 << 20):
+                sys.stdout.buffer.write(piece)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
 def write(path: str | Path, content: bytes, work_tree: Path | None = None) -> None:

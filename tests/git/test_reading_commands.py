@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -115,6 +116,33 @@ def test_export_to_torch_and_gguf_without_torch(versions: Repo, tmp_path: Path) 
         assert changed(model()[QUERY]).tobytes() in out.read_bytes()
     with zipfile.ZipFile(tmp_path / "out.pt") as archive:
         assert archive.testzip() is None
+
+
+def test_export_renames_drops_and_casts(versions: Repo, tmp_path: Path) -> None:
+    """To a pipe too; what it says then goes to stderr. Nothing is left where it is refused."""
+    out = tmp_path / "out.safetensors"
+    options = ("--strip-prefix", "encoder.", "--drop", "*.bias", "--dtype", "bf16")
+    said = versions.theta("export", NAME, *options, "-o", str(out))
+    done = versions.run(*THETA, "export", NAME, *options, "--to", "safetensors", "-o", "-")
+    assert done.stdout == out.read_bytes()
+    assert done.stderr.decode().replace("-:", f"{out}:") == said
+    before = {**model(), QUERY: changed(model()[QUERY])}
+    kept = {
+        name.removeprefix("encoder."): value for name, value in before.items() if "bias" not in name
+    }
+    bfloat16 = ml_dtypes.bfloat16
+    cast = {k: v.astype(bfloat16) if v.dtype == np.float32 else v for k, v in kept.items()}
+    assert out.read_bytes() == safetensors({name: cast[name] for name in kept}, {"step": "2"})
+
+    before[QUERY] = before[QUERY].copy()
+    before[QUERY][0, :2] = 70_000, np.inf
+    versions.write(NAME, safetensors(before))
+    versions.commit("too large for a half")
+    half = ("export", NAME, "--dtype", "f16", "-o", str(tmp_path / "half.safetensors"))
+    done = versions.run(*THETA, *half, ok=(2,))
+    assert f"{QUERY!r} has 1 numbers that are too large for F16".encode() in done.stderr
+    assert [path.name for path in tmp_path.iterdir() if "half" in path.name] == []
+    versions.theta(*half, "--allow-overflow")
 
 
 def test_export_needs_to_know_the_container(versions: Repo, tmp_path: Path) -> None:

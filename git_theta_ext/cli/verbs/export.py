@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from git_theta_ext.checkpoints.read import open_checkpoint
 from git_theta_ext.checkpoints.write import container_of, export
+from git_theta_ext.cli import reshaping
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size
@@ -31,19 +33,25 @@ def add_parser(subparsers: Any) -> None:
         help="only these, such as 'encoder.layer.{0..3}.*'; may be given more than once",
     )  # fmt: skip
     parser.add_argument("--to", choices=list(BUILDERS), help="default: by the name of OUT")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the file to write")
+    reshaping.add_options(parser)
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT",
+        help="the file to write; - for standard output",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
-    target = Path(args.output)
-    container = args.to or container_of(target.name)
+    target = None if args.output == "-" else Path(args.output)
+    container = args.to or (container_of(target.name) if target is not None else None)
     if container is None:
         raise UsageError(
             f"the name {args.output} does not say which format to write",
             hint=f"add one of: {', '.join(f'--to {name}' for name in BUILDERS)}",
         )
+    if target is None and sys.stdout.isatty():
+        raise UsageError("not writing binary data to a terminal", hint="add: > FILE")
     repository = Repository.discover()
     checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
     names = patterns.select(checkpoint, args.tensors) if args.tensors else list(checkpoint)
@@ -52,6 +60,18 @@ def run(args: argparse.Namespace) -> int:
             f"no tensor of {args.file} matches {' '.join(args.tensors)}",
             hint=advice.with_name("git theta show FILE   lists them", args.file),
         )
-    length = export(checkpoint, names, target, container, repository.work_tree)
-    print(f"{printable(args.output)}: {plural(len(names), 'tensor')}, {size(length)}")
+    length = export(
+        checkpoint,
+        names,
+        target,
+        container,
+        repository.work_tree,
+        drop=args.drop,
+        strip_prefix=args.strip_prefix,
+        dtype=args.dtype,
+        allow_overflow=args.allow_overflow,
+    )
+    count = len(names) - len(patterns.select(names, args.drop))
+    said = f"{printable(args.output)}: {plural(count, 'tensor')}, {size(length)}"
+    print(said, file=sys.stderr if target is None else sys.stdout)
     return 0

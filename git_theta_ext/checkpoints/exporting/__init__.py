@@ -1,0 +1,1 @@
+"""Tensors into other files than the one that they are from."""
