@@ -20,7 +20,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from git_theta_ext.checkpoints.block_index import (
+from git_theta_ext.checkpoints.memo import noted
+from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.core.names import natural_key
+from git_theta_ext.core.tensors import TensorInfo, cut
+from git_theta_ext.git.operations import revisions_in_progress
+from git_theta_ext.git.repository import IndexEntry, Repository, literal
+from git_theta_ext.manifest.block_index import (
     SKELETON,
     BlockIndex,
     Form,
@@ -31,12 +37,6 @@ from git_theta_ext.checkpoints.block_index import (
     dtype_of,
     form_of,
 )
-from git_theta_ext.checkpoints.memo import noted
-from git_theta_ext.core.errors import ManifestError
-from git_theta_ext.core.names import natural_key
-from git_theta_ext.core.tensors import TensorInfo, cut
-from git_theta_ext.git.operations import revisions_in_progress
-from git_theta_ext.git.repository import IndexEntry, Repository, literal
 from git_theta_ext.manifest.model import LATEST, MAGIC, MAX_BYTES, Block, Entry, Manifest
 from git_theta_ext.manifest.text import Parser
 

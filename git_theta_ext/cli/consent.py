@@ -10,8 +10,8 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import paragraph
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.settings_file import FILE
 from git_theta_ext.merge.branches.consent import Consent, evaluation_of
-from git_theta_ext.merge.strategies import policy
 
 
 def shown(command: str) -> str:
@@ -41,13 +41,13 @@ def require(repository: Repository, commands: Iterable[str], *, once: bool) -> N
     what = "an evaluation command" if len(lacking) == 1 else f"{len(lacking)} evaluation commands"
     if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
         would = "a command" if len(lacking) == 1 else f"{len(lacking)} commands"
-        print(f"{policy.FILE} of this repository names {would} that would run on your machine:")
+        print(f"{FILE} of this repository names {would} that would run on your machine:")
         print(texts)
         if ask("Allow it, now and from now on? [y/N]").lower() in ("y", "yes"):
             for one in lacking:
                 consent.give(one)
             return
     raise UsageError(
-        f"{policy.FILE} names {what} that you have not allowed:\n{texts}",
+        f"{FILE} names {what} that you have not allowed:\n{texts}",
         hint="git theta allow   (or, this once: --allow-evaluation)",
     )

@@ -1,4 +1,4 @@
-"""Many patterns against many names, in bounded time: which pattern is the first to match.
+"""Many patterns against many names, in bounded time: which is the first to match, or which do.
 
 `*`, `?` and `[abc]` as `fnmatch.fnmatchcase` has them. All patterns are followed at once: bit n of
 a state says that the n-th place in them can be reached by the characters read so far. States and
@@ -19,6 +19,8 @@ WILD = re.compile(r"[*?[]")
 """What tells a pattern from a plain name."""
 _KEPT_BYTES = 32 << 20
 """States that are kept for the names to come."""
+_KEPT_NUMBERS = 16
+"""Of a state in which more patterns end, their numbers are not kept."""
 
 
 def check(patterns: Sequence[str], where: str) -> None:
@@ -66,11 +68,13 @@ class _Class:
 
 @dataclass(slots=True, eq=False)
 class _State:
-    """Places that are reached; the ways on that were taken; the first pattern that ends here."""
+    """Places that are reached; the ways on that were taken; the patterns that end here."""
 
     bits: int
     ways: dict[str, _State] = field(default_factory=dict)
     first: int | None = None
+    ended: tuple[int, ...] | None = None
+    """All of them, once they were asked for."""
 
 
 class Globs:
@@ -85,13 +89,13 @@ class Globs:
         self._patterns = tuple(patterns)
         self._where = where
         check(self._patterns, where)
-        self._plain: dict[str, int] = {}
+        self._plain: dict[str, list[int]] = {}
         wild = []
         for number, pattern in enumerate(self._patterns):
             if WILD.search(pattern):
                 wild.append(number)
             else:
-                self._plain.setdefault(pattern, number)
+                self._plain.setdefault(pattern, []).append(number)
         self._wild = wild
         self._machine: _Machine | None = None
 
@@ -101,16 +105,32 @@ class Globs:
         Raises:
             UsageError: the names need more work than is allowed.
         """
-        plain = self._plain.get(name)
+        same = self._plain.get(name)
+        plain = None if same is None else same[0]
         if not self._wild:
             return plain
-        if self._machine is None:
-            self._machine = _Machine([self._patterns[n] for n in self._wild], self._where)
-        at = self._machine.first(name)
+        at = self._compiled().first(name)
         if at is None:
             return plain
         wild = self._wild[at]
         return wild if plain is None else min(plain, wild)
+
+    def every(self, name: str) -> tuple[int, ...]:
+        """The numbers, from 0, of all patterns that match a name, in order.
+
+        Raises:
+            UsageError: the names need more work than is allowed.
+        """
+        plain = self._plain.get(name, ())
+        if not self._wild:
+            return tuple(plain)
+        wild = tuple(self._wild[at] for at in self._compiled().every(name))
+        return tuple(sorted((*plain, *wild))) if plain else wild
+
+    def _compiled(self) -> _Machine:
+        if self._machine is None:
+            self._machine = _Machine([self._patterns[n] for n in self._wild], self._where)
+        return self._machine
 
     def matches(self, name: str) -> bool:
         """Whether one of the patterns matches a name."""
@@ -160,11 +180,35 @@ class _Machine:
 
     def first(self, name: str) -> int | None:
         """The number of the first pattern that matches."""
+        return self._reached(name).first
+
+    def every(self, name: str) -> tuple[int, ...]:
+        """The numbers of all patterns that match, in order."""
+        state = self._reached(name)
+        if state.ended is not None:
+            return state.ended
+        found = tuple(self._numbers(state.bits & self._final))
+        if len(found) <= _KEPT_NUMBERS:
+            state.ended = found
+        return found
+
+    def _numbers(self, ended: int) -> Iterable[int]:
+        """The patterns whose ends are among some places."""
+        while ended:
+            self._spend(self._width)
+            last = ended & -ended
+            yield self._ended_at(last)
+            ended ^= last
+
+    def _ended_at(self, place: int) -> int:
+        return bisect_right(self._ends, place.bit_length() - 1) - 1
+
+    def _reached(self, name: str) -> _State:
         state = self._start
         for char in name:
             following = state.ways.get(char)
             state = self._step(state, char) if following is None else following
-        return state.first
+        return state
 
     def _step(self, state: _State, char: str) -> _State:
         self._spend(self._width)
@@ -196,7 +240,7 @@ class _Machine:
         state = _State(bits)
         ended = bits & self._final
         if ended:
-            state.first = bisect_right(self._ends, (ended & -ended).bit_length() - 1) - 1
+            state.first = self._ended_at(ended & -ended)
         self._states[bits] = state
         return state
 

@@ -153,7 +153,7 @@ SETTINGS_BYTES = 1 << 20
 SETTINGS_DOTS = 200
 """Dots on a line of it, outside quotes: dotted keys take the square of that."""
 EVALUATIONS = 1_000
-"""Evaluations, and gates, that it may declare."""
+"""Evaluations, gates, and modules, that it may declare."""
 EXAMPLES = 10_000_000
 """Examples of one task of an evaluation whose outcomes are kept."""
 RESULT_BYTES = 16 << 20

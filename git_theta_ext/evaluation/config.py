@@ -8,28 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from git_theta_ext.core import limits
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.globs import Globs
-from git_theta_ext.core.globs import check as check_patterns
-from git_theta_ext.merge.strategies.settings_file import FILE, Rows, tables
+from git_theta_ext.git.settings_file import FILE, Rows, Table, each, tables
 
 PLACES = ("checkpoint", "model_dir", "results", "rev")
 """What may stand in braces in a command."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 _TAG = re.compile(r"tag:[^\s~^:?*\[\\]+")
-_SIZES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20,
-          "gib": 1 << 30}  # fmt: skip
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|B|)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +126,11 @@ def parse(data: bytes) -> Config:
         UsageError: it is not usable; names the table, and the line where that can be told.
     """
     document = tables(data)
-    found = Config(
-        tuple(_each(document, "evaluation", data, _evaluation)),
-        tuple(_each(document, "gate", data, _gate)),
-    )
     rows = Rows(document, "gate", data)
+    found = Config(
+        each(Rows(document, "evaluation", data), _evaluation),
+        each(rows, _gate),
+    )
     for number, gate in enumerate(found.gates):
         if gate.evaluation is not None and found.evaluation(gate.evaluation) is None:
             names = ", ".join(one.name for one in found.evaluations) or "none"
@@ -148,86 +141,12 @@ def parse(data: bytes) -> Config:
     return found
 
 
-class _Table:
-    """One table, whose values are taken out by kind."""
-
-    def __init__(self, rows: Rows, number: int) -> None:
-        self._rows, self._number = rows, number
-        self._values: Mapping[str, Any] = rows.rows[number]
-
-    def error(self, key: str | None, what: str, hint: str | None = None) -> UsageError:
-        return UsageError(f"{self._rows.where(self._number, key)}: {what}", hint=hint)
-
-    def has(self, key: str) -> bool:
-        return key in self._values
-
-    def text(self, key: str) -> str | None:
-        value = self._values.get(key)
-        if value is not None and not (isinstance(value, str) and value):
-            raise self.error(key, f"{key} is a text in quotes, not {value!r}")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self._values.get(key, [])
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not all(isinstance(one, str) and one for one in items):
-            raise self.error(key, f"{key} is a text or a list of texts, not {value!r}")
-        check_patterns(items, self._rows.where(self._number, key))
-        return tuple(items)
-
-    def number(self, key: str, least: float = -math.inf) -> float | None:
-        value = self._values.get(key)
-        if value is None:
-            return None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value < least:
-            wanted = "a number" if least == -math.inf else f"a number from {least:g} on"
-            raise self.error(key, f"{key} is {wanted}, not {value!r}")
-        return float(value)
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self._values.get(key, default)
-        if not isinstance(value, bool):
-            raise self.error(key, f"{key} is true or false, not {value!r}")
-        return value
-
-    def size(self, key: str) -> int | None:
-        value = self._values.get(key)
-        match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-        if match:
-            return round(float(match[1]) * _SIZES[match[2].lower().removeprefix("b")])
-        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-            return value
-        raise self.error(key, f'{key} is a number of bytes, such as "20 MB", not {value!r}')
-
-
-def _each(document: Mapping[str, Any], name: str, data: bytes, make: Any) -> Sequence[Any]:
-    """Every table of a name; none is called as another is."""
-    rows = Rows(document, name, data)
-    if len(rows.rows) > limits.EVALUATIONS:
-        raise UsageError(f"{FILE}: {len(rows.rows)} [[{name}]]; at most {limits.EVALUATIONS}")
-    found: dict[str, Any] = {}
-    for number in range(len(rows.rows)):
-        one = make(rows, number)
-        if one.name in found:
-            raise UsageError(
-                f"{rows.where(number)}: there is a [[{name}]] {one.name!r} already",
-                hint='give each a name of its own: name = "…"',
-            )
-        found[one.name] = one
-    return list(found.values())
-
-
 def _evaluation(rows: Rows, number: int) -> Evaluation:
     """One `[[evaluation]]`; UsageError where a key is missing, unknown or of the wrong kind."""
     known = ("name", "command", "path", "timeout", "examples", "lower_is_better")
     rows.refuse_unknown(number, known)
-    table = _Table(rows, number)
-    name, command = table.text("name"), table.text("command")
-    if name is None:
-        raise table.error(None, 'it has no name, such as name = "glue"')
-    if not _NAME.fullmatch(name):
-        raise table.error("name", f"{name!r} is no name: letters, digits and . _ + - make one")
+    table = Table(rows, number)
+    name, command = table.name("glue"), table.text("command")
     if command is None:
         raise table.error(None, 'it has no command, such as command = "python evaluate.py '
                           '{checkpoint} --out {results}"')  # fmt: skip
@@ -242,7 +161,7 @@ def _evaluation(rows: Rows, number: int) -> Evaluation:
     )  # fmt: skip
 
 
-def _check_command(table: _Table, command: str) -> None:
+def _check_command(table: Table, command: str) -> None:
     try:
         words = shlex.split(command)
     except ValueError as error:
@@ -264,7 +183,7 @@ def _gate(rows: Rows, number: int) -> Gate:
     scored = ("min", "max", "max_drop", "min_gain")
     other = ("name", "evaluation", "task", "metric", "path", "confidence", "prove", "against")
     rows.refuse_unknown(number, (*rules, *other))
-    table = _Table(rows, number)
+    table = Table(rows, number)
     if not any(table.has(rule) for rule in rules):
         raise table.error(None, "it has no rule", hint=f"one of {', '.join(rules)}")
     evaluation, task, metric = (table.text(key) for key in ("evaluation", "task", "metric"))

@@ -12,8 +12,8 @@ from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.measure import committer
 from git_theta_ext.evaluation.results import Result, Score
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.settings_file import committed_bytes
 from git_theta_ext.merge.branches.tune import Trial
-from git_theta_ext.merge.strategies.policy import committed_bytes
 
 TUNE = "tune"
 """What an evaluation is called that no `[[evaluation]]` declares."""

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.checkpoints.block_index import (
+from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
+from git_theta_ext.manifest.block_index import (
     SKELETON,
     BlockIndex,
     FormIndex,
@@ -16,8 +18,6 @@ from git_theta_ext.checkpoints.block_index import (
     form_of,
     traits_of,
 )
-from git_theta_ext.core.errors import ManifestError
-from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.manifest.text import Parser, _read_whole, manifest_bytes, parse_manifest
 from tests.scenarios.manifests import block, entry, manifest, manifests

@@ -11,6 +11,7 @@ from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.evaluation import config
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.settings_file import FILE, committed_bytes
 from git_theta_ext.merge.branches.consent import Allowed, Consent, evaluation_of
 from git_theta_ext.merge.strategies import policy
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if not commands:
         raise UsageError(
             "this repository names no evaluation command",
-            hint=f'in {policy.FILE}: [merge], evaluate = "python evaluate.py {{checkpoint}}"',
+            hint=f'in {FILE}: [merge], evaluate = "python evaluate.py {{checkpoint}}"',
         )
     consent = Consent.of(repository, os.environ)
     for command, purpose in commands.items():
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _named(repository: Repository) -> dict[str, str]:
     """The commands of `.theta.toml`, each with what it is for."""
-    data = policy.committed_bytes(repository) or b""
+    data = committed_bytes(repository) or b""
     found: dict[str, list[str]] = {}
     merge = policy.parse_file(data).evaluate
     if merge:

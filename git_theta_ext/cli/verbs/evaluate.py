@@ -26,10 +26,10 @@ from git_theta_ext.evaluation.run import run as run_jobs
 from git_theta_ext.evaluation.targets import Target, Targets, commits_of, file_target
 from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.merge.strategies import policy
+from git_theta_ext.git.settings_file import FILE, committed_bytes
 
 _EXAMPLE = (
-    f'in {policy.FILE}: [[evaluation]], name = "glue", command = "python evaluate.py '
+    f'in {FILE}: [[evaluation]], name = "glue", command = "python evaluate.py '
     '{checkpoint} --out {results}"'
 )
 
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.timeout is not None and not 0 < args.timeout < math.inf:
         raise UsageError(f"--timeout takes a number of seconds above 0, not {args.timeout:g}")
     repository = Repository.discover()
-    declared = config.parse(policy.committed_bytes(repository) or b"")
+    declared = config.parse(committed_bytes(repository) or b"")
     if args.files:
         return _import(repository, args, declared)
     evaluations = _chosen(declared, args.evaluation)
@@ -152,7 +152,7 @@ def _nothing(targets: Sequence[Target], evaluations: Sequence[Evaluation]) -> st
         return "there is no checkpoint that is stored tensor by tensor"
     paths = ", ".join(sorted({printable(one.path) for one in targets})[:5])
     names = ", ".join(one.name for one in evaluations)
-    return f"no evaluation ({names}) is for {paths}: see path in {policy.FILE}"
+    return f"no evaluation ({names}) is for {paths}: see path in {FILE}"
 
 
 def _run(repository: Repository, args: argparse.Namespace, planned: Planned, kept: Kept) -> int:

@@ -27,11 +27,11 @@ from git_theta_ext.evaluation.targets import Target, Targets
 from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.settings_file import FILE
 from git_theta_ext.git.trees import commit_tree
 from git_theta_ext.merge.branches.tune import Contest, Score, Trial, candidates
 from git_theta_ext.merge.strategies import policy
 from git_theta_ext.merge.strategies.choice import Choice
-from git_theta_ext.merge.strategies.settings_file import FILE
 from git_theta_ext.objects.blocks import Blocks
 
 _AS_CONFIGURED = "as configured"

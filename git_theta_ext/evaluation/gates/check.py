@@ -25,7 +25,7 @@ from git_theta_ext.evaluation.measure import uses_folder
 from git_theta_ext.evaluation.results import Result
 from git_theta_ext.evaluation.targets import Target
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.merge.strategies.settings_file import FILE
+from git_theta_ext.git.settings_file import FILE
 from git_theta_ext.objects.blocks import Blocks
 
 

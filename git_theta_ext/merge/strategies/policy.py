@@ -12,20 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from git_theta_ext.core import files, limits
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.globs import Globs
 from git_theta_ext.core.globs import check as check_patterns
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.git.work_tree import is_link
-from git_theta_ext.merge.strategies import settings_file
+from git_theta_ext.git.settings_file import FILE, committed_bytes, tables
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice, Setting
 from git_theta_ext.merge.strategies.table import check, takes_words
 
 Operation = Literal["merge", "rebase"]
 """`rebase` stands for all that puts a commit on another base: cherry-pick and revert too."""
 
-FILE = settings_file.FILE
 VARIABLE = "GIT_THETA_MERGE"
 STATISTICS = (".fisher.safetensors", ".gram.safetensors")
 """How the names of files end that hold statistics of a checkpoint beside them."""
@@ -168,43 +165,15 @@ def committed(repository: Repository) -> Settings:
     return Settings() if data is None else parse_file(data)
 
 
-def committed_bytes(repository: Repository) -> bytes | None:
-    """`.theta.toml` as it stands: the work tree's, else HEAD's; None if there is none.
-
-    Raises:
-        UsageError: it is a symbolic link, or cannot be read.
-    """
-    data = None
-    if repository.work_tree is not None:
-        if is_link(repository.top / FILE):
-            raise UsageError(
-                f"{FILE} is a symbolic link, which is not followed",
-                hint=f"put the file itself in its place: rm {FILE}",
-            )
-        try:
-            with files.plain(repository.top / FILE) as file:
-                data = file.read(limits.SETTINGS_BYTES + 1)
-        except FileNotFoundError:
-            data = None
-        except OSError as error:
-            raise UsageError(f"cannot read {FILE}: {error.strerror}") from error
-    if data is None and repository.resolve("HEAD"):
-        oid = repository.blob_at("HEAD", FILE)
-        data = None if oid is None else repository.blob(oid)
-    return data
-
-
 def parse_file(data: bytes) -> Settings:
     """The settings in the text of a `.theta.toml`; the grammar is in docs/merging.md.
 
     Raises:
         UsageError: it is not TOML, or has a key, value or strategy that is not known.
     """
-    document = settings_file.tables(data)
-    tables = {
-        name: _table(document[name], name) for name in ("merge", "rebase") if name in document
-    }
-    merge = dict(tables.get("merge", {}))
+    document = tables(data)
+    own = {name: _table(document[name], name) for name in ("merge", "rebase") if name in document}
+    merge = dict(own.get("merge", {}))
     evaluate = merge.pop("evaluate", None)
     if evaluate is not None and not isinstance(evaluate, str):
         raise UsageError(f"{FILE}, [merge]: evaluate is a command in quotes, not {evaluate!r}")
@@ -219,8 +188,8 @@ def parse_file(data: bytes) -> Settings:
     defaults: list[tuple[Operation, Choice]] = []
     if merge:
         defaults.append(("merge", _choice(merge, f"{FILE}, [merge]")))
-    if "rebase" in tables:
-        defaults.append(("rebase", _choice(tables["rebase"], f"{FILE}, [rebase]")))
+    if "rebase" in own:
+        defaults.append(("rebase", _choice(own["rebase"], f"{FILE}, [rebase]")))
     return Settings(found, tuple(defaults), evaluate)
 
 

@@ -24,10 +24,12 @@ def slowly(patterns: list[str], name: str) -> int | None:
 
 @settings(max_examples=500, deadline=None)
 @given(PATTERNS, NAMES)
-def test_the_first_match_is_that_of_fnmatch(patterns: list[str], names: list[str]) -> None:
+def test_matches_are_those_of_fnmatch(patterns: list[str], names: list[str]) -> None:
     globs = Globs(patterns)
     for name in [*names, *patterns]:
         assert globs.first(name) == slowly(patterns, name), (patterns, name)
+        every = [at for at, one in enumerate(patterns) if fnmatchcase(name, one)]
+        assert list(globs.every(name)) == every, (patterns, name)
 
 
 @pytest.mark.parametrize(
