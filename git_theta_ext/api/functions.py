@@ -6,6 +6,10 @@
         model["lm_head.weight"]                          # NumPy; reads and verifies only this
         model.select("layers.{0..3}.*", framework="torch")
 
+    # Of other repositories, without a clone:
+    theta.open("https://host/org/model@v1.2:model.safetensors")["lm_head.weight"]
+    path = theta.get("https://host/org/model@v1.2")
+
 A `repository` is a path inside one (default: the current folder); bare repositories and further
 work trees do too. Every error is a `git_theta_ext.core.errors.ThetaError`.
 """
@@ -13,15 +17,18 @@ work trees do too. Every error is a `git_theta_ext.core.errors.ThetaError`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from git_theta_ext.api.handle import Framework, Handle
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.git import libgit2  # noqa: F401  a first `open` is not to wait for it
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.packages import sources
+from git_theta_ext.packages.cache import Cache
 
 if TYPE_CHECKING:
     from git_theta_ext.comparison.compare import Comparison
@@ -33,18 +40,74 @@ def _repository(folder: Folder) -> Repository:
     return Repository.discover_quickly(None if folder is None else str(folder))
 
 
-def open(name: str | PathLike[str], *, repository: Folder = None) -> Checkpoint:
+def open(
+    name: str | PathLike[str], *, repository: Folder = None, offline: bool = False
+) -> Checkpoint:
     """A version of a checkpoint, as a mapping of tensor names to NumPy arrays.
 
     Args:
         name: `REV:PATH` as Git writes it, `:PATH` for the index, `PATH` for HEAD. The index or a
-            pattern of a sharded model stands for all its shards.
+            pattern of a sharded model stands for all its shards. Or `URL@VERSION:PATH` of another
+            repository, which is read through the cache: only what is asked for is fetched. A path
+            of this machine begins with a slash, `./` or `../` then, and `HOST:PATH` with a user.
         repository: a folder inside the repository.
+        offline: of a URL: ask no remote, so that only what is in the cache can be read.
 
     Raises:
         UsageError: there is no such file, or it is not stored tensor by tensor.
+        TransferError: the remote of a URL does not answer.
     """
-    return open_checkpoint(_repository(repository), fspath(name))
+    text = fspath(name)
+    if repository is None and sources.is_source(text):
+        from git_theta_ext.packages.reading import open_source
+
+        return open_source(Cache.open(), sources.parse(text), offline=offline)
+    return open_checkpoint(_repository(repository), text)
+
+
+def get(
+    source: str,
+    into: str | PathLike[str] | None = None,
+    *,
+    tensors: Sequence[str] = (),
+    to: str | None = None,
+    dtype: str | None = None,
+    force: bool = False,
+    offline: bool = False,
+    refresh: bool = False,
+) -> Path:
+    """Have a version of somebody's model in a folder, without a clone; that folder.
+
+    What is there as it is stays as it is; what is not in the cache is fetched once, for all
+    folders. `AutoModel.from_pretrained` reads what comes back.
+
+    Args:
+        source: `URL[@VERSION][:PATH]`.
+        into: the folder, or the file where the path is one; by default a folder of the last name of
+            the URL in the current one.
+        tensors: patterns; of checkpoints only these tensors.
+        to: what checkpoints are written as: `safetensors`, `pt`, `npz` or `gguf`.
+        dtype: what floats are cast to: `bf16`, `f16`, `f32` or `f64`.
+        force: replace files there that somebody changed.
+        offline: ask no remote.
+        refresh: ask the remote for a tag, too, that is here.
+
+    Raises:
+        UsageError: there is no such version or path, or files there are others.
+        TransferError, MissingObjectError: it cannot be had.
+        StoreError: the disk is full.
+    """
+    from git_theta_ext.checkpoints.exporting.outgoing import dtype_named
+    from git_theta_ext.packages import getting
+    from git_theta_ext.packages.parts import Wanted
+    from git_theta_ext.packages.trimming import trim_to_limit
+
+    kind = None if dtype is None else dtype_named(dtype)
+    how = getting.How(Wanted(tuple(tensors), to, kind), force, offline, refresh)
+    cache = Cache.open()
+    got = getting.get(cache, sources.parse(source), None if into is None else Path(into), how)
+    trim_to_limit(cache)
+    return got.place
 
 
 def safe_open(
@@ -53,6 +116,7 @@ def safe_open(
     device: Any = "cpu",
     *,
     repository: Folder = None,
+    offline: bool = False,
 ) -> Handle:
     """A version of a checkpoint, with the methods of `safetensors.safe_open`.
 
@@ -61,11 +125,12 @@ def safe_open(
         framework: `np`, `pt`, `tf`, `jax`, `flax` or `mlx`: what tensors are returned as.
         device: where torch tensors are put.
         repository: a folder inside the repository.
+        offline: as for `open`.
 
     Raises:
         UsageError: there is no such file or framework, or it is not installed.
     """
-    return Handle(open(name, repository=repository), framework, device)
+    return Handle(open(name, repository=repository, offline=offline), framework, device)
 
 
 def load_into(

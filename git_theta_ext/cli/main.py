@@ -34,6 +34,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "du": ("du", "show what each version and tensor takes in the store"),
     "cat": ("cat", "write one tensor to standard output as .npy"),
     "export": ("export", "write tensors of a version to a safetensors, pt, npz or gguf file"),
+    "get": ("get", "get a version of somebody's model, whole or in part, without a clone"),
+    "cache": ("cache", "show, check and empty the cache of models of other repositories"),
     "merge": ("merge", "merge a branch with a strategy, show the plan, or find the best merge"),
     "resolve": ("resolve", "settle what a merge left open in a checkpoint"),
     "mergetool": ("mergetool", "settle what a merge left open, in the terminal"),

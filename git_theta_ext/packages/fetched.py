@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from git_theta_ext.core import files
+from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import RepositoryError, TransferError, UsageError
 from git_theta_ext.core.text import nearest, printable
 from git_theta_ext.git.process import run_git
@@ -155,6 +155,12 @@ def marker_of(repository: Repository, commit: str) -> Path:
     return repository.common_dir / "theta" / "versions" / commit
 
 
+def forget(repository: Repository, commit: str) -> None:
+    """Have a version that is here be none: the next fetch asks the remote again."""
+    marker_of(repository, commit).unlink(missing_ok=True)
+    repository.git("update-ref", "-d", f"{_KEPT}{commit}")
+
+
 # -- what is here ----------------------------------------------------------------------------------
 
 
@@ -261,7 +267,9 @@ def _told(
         said = without_secret(error.message.partition(": ")[2])
         raise TransferError(
             f"{_shown(url, None)} could not be fetched: {said}",
-            hint=f"does Git reach it? git ls-remote {_shown(url, None)}",
+            hint=advice.with_name(
+                "does Git reach it? git ls-remote URL", without_secret(url), "URL"
+            ),
         ) from error
 
 

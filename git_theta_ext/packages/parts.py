@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,31 +13,43 @@ from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.checkpoints.write import container_of, export
 from git_theta_ext.core import patterns
 from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.tensors import DType
 from git_theta_ext.core.text import printable
 from git_theta_ext.formats import BUILDERS, promises
 from git_theta_ext.packages.fetched import Package
 from git_theta_ext.packages.files import PackageFile
 
-_SUFFIX = {"torch-zip": "pt", "torch-legacy": "pt"}
+_BUILT_AS = {"torch-zip": "pt", "torch-legacy": "pt"}
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of checkpoints is wanted: tensors by patterns (none: all), and the container."""
+    """What of checkpoints is wanted: tensors by patterns (none: all), as which container and dtype.
+
+    Where nothing is said, a checkpoint is wanted byte for byte.
+    """
 
     tensors: tuple[str, ...] = ()
     container: str | None = None
+    dtype: DType | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.tensors or self.container)
+        return bool(self.tensors or self.container or self.dtype)
+
+
+BYTE_FOR_BYTE = Wanted()
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A checkpoint, or all shards of one: its path or pattern, and where it would be written."""
+    """A checkpoint, or all shards of one: its path or pattern, and where it would be written.
+
+    `given` if that is the name of a file that the user gave.
+    """
 
     path: str
     place: str
+    given: bool = False
 
 
 def models_of(files: Sequence[PackageFile]) -> tuple[list[Model], list[PackageFile]]:
@@ -67,42 +80,58 @@ def open_model(package: Package, model: Model) -> Checkpoint:
     return open_checkpoint(package.repository, f"{package.commit}:{model.path}")
 
 
-def write_parts(
-    package: Package, models: Sequence[Model], into: Path, wanted: Wanted
-) -> list[tuple[str, int]]:
-    """Write what is wanted of checkpoints into a folder; the place and the tensors of each file.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tensors of a checkpoint that become a file of their own; `size` is about what it will take.
 
-    A checkpoint none of whose tensors is wanted is left out.
+    `identity` tells it from what would be written of another version, or otherwise.
+    """
 
-    Args:
-        package: what they are of.
-        models: the checkpoints; see `models_of`.
-        into: the folder, which is there.
-        wanted: which tensors, and as what.
+    checkpoint: Checkpoint
+    names: tuple[str, ...]
+    container: str
+    dtype: DType | None
+    place: str
+    identity: str
+    size: int
+
+    def write(self, path: Path) -> None:
+        """Write it to a file; whole or not at all. Errors as of `export`."""
+        export(self.checkpoint, list(self.names), path, self.container, dtype=self.dtype)
+
+
+def planned(package: Package, models: Sequence[Model], wanted: Wanted) -> list[Part]:
+    """What becomes of checkpoints. One none of whose tensors is wanted is left out.
 
     Raises:
-        UsageError: no tensor of any of them is wanted, or a container cannot hold one.
-        MissingObjectError, TransferError, CorruptObjectError, StoreError.
+        UsageError: no tensor of any of them is wanted, or no such container can be made.
+        ManifestError: a manifest is damaged.
     """
-    written = []
+    found = []
     for model in models:
         checkpoint = open_model(package, model)
         names = patterns.select(checkpoint, wanted.tensors) if wanted.tensors else list(checkpoint)
         if not names:
             continue
-        container = wanted.container or container_for(checkpoint, model)
+        by_name = container_of(model.place) if model.given else None
+        container = wanted.container or by_name or container_for(checkpoint, model)
         place = model.place
-        if container_of(place) != container and container_for(checkpoint, model) != container:
+        if not model.given and container != _own_container(checkpoint):
             place = f"{posixpath.splitext(place)[0]}.{container}"
-        target = into.joinpath(*place.split("/"))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        export(checkpoint, names, target, container)
-        written.append((place, len(names)))
-    if not written:
+        entries = [checkpoint.entry(name) for name in names]
+        hashes = [block.sha256 for entry in entries for block in entry.blocks]
+        about = repr((container, wanted.dtype, [entry.tensor for entry in entries], hashes))
+        identity = hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest()
+        size = sum(entry.tensor.nbytes for entry in entries)
+        found.append(Part(checkpoint, tuple(names), container, wanted.dtype, place, identity, size))
+    if not found:
+        words = " ".join(map(printable, wanted.tensors))
         raise UsageError(
-            f"no tensor of {package} matches {' '.join(map(printable, wanted.tensors))}"
+            f"no tensor of {package} matches {words}"
+            if models
+            else f"{package} has no checkpoint that is stored tensor by tensor there"
         )
-    return written
+    return found
 
 
 def container_for(checkpoint: Checkpoint, model: Model) -> str:
@@ -111,14 +140,18 @@ def container_for(checkpoint: Checkpoint, model: Model) -> str:
     Raises:
         UsageError: no file of that container can be made.
     """
-    kind = shards.container(checkpoint.manifest)
-    found = _SUFFIX.get(kind, kind)
+    found = _own_container(checkpoint)
     if found not in BUILDERS:
         raise UsageError(
-            f"{printable(model.path)} is a {kind} file, of which no part can be written",
+            f"{printable(model.path)} is a {found} file, of which no part can be written",
             hint=f"add one of: {', '.join(f'--to {name}' for name in BUILDERS)}",
         )
     return found
+
+
+def _own_container(checkpoint: Checkpoint) -> str:
+    kind = shards.container(checkpoint.manifest)
+    return _BUILT_AS.get(kind, kind)
 
 
 def refuse_whole(package: Package, files: Sequence[PackageFile]) -> None:

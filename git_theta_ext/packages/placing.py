@@ -32,7 +32,7 @@ from git_theta_ext.objects.transfer import transport
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 from git_theta_ext.packages.fetched import Package, Progress, fetch_blobs
 from git_theta_ext.packages.files import PackageFile
-from git_theta_ext.packages.parts import Wanted, models_of, refuse_whole, write_parts
+from git_theta_ext.packages.parts import Part, Wanted, models_of, planned, refuse_whole
 
 _PIECE_BYTES = 1 << 20
 
@@ -87,7 +87,7 @@ def place(
             file.
         container: what checkpoints are written as, one of `formats.BUILDERS`; by default they are
             written byte for byte, or, where there are `tensors`, as what they are.
-        progress: called with the bytes that came since the last call.
+        progress: called with the bytes that were fetched or written since the last call.
 
     Raises:
         MissingObjectError: the remote does not have all objects; names the files.
@@ -99,9 +99,9 @@ def place(
     if tensors or container:
         models, files = models_of(files)
         refuse_whole(package, files)
-        _make_folder(into)
-        made = write_parts(package, models, into, Wanted(tuple(tensors), container))
-        return [*(_written(into, one) for one, _ in made), *place(package, files, into)]
+        parts = planned(package, models, Wanted(tuple(tensors), container))
+        made = [place_part(package, one, into) for one in parts]
+        return [*made, *place(package, files, into)]
     raw = [file.blob for file in files if file.kind == "raw"]
     fetch_blobs(package.repository, package.url, raw, [package.commit])
     wanted = _reconsidered(package.repository, files)
@@ -114,7 +114,7 @@ def place(
     for file in wanted:
         try:
             with tree.replacing(file.place, executable=file.executable) as target:
-                tally = _Tally(target)
+                tally = _Tally(target, progress)
                 if file.kind == "raw":
                     package.repository.write_blob(file.blob, tally)
                 else:
@@ -127,24 +127,50 @@ def place(
     return written
 
 
-def _written(into: Path, name: str) -> Written:
-    """What was written at a place of a folder, by reading it."""
-    path = into.joinpath(*name.split("/"))
-    return Written(name, path.stat().st_size, sha256_of(path))
+def place_part(package: Package, part: Part, into: Path) -> Written:
+    """Write a part of a checkpoint into a folder, which is made if need be.
+
+    Raises:
+        MissingObjectError: the remote does not have all objects.
+        UsageError: the container cannot hold one of the tensors.
+        StoreError, TransferError, CorruptObjectError.
+    """
+    parts_of(part.place)
+    path = into.joinpath(*part.place.split("/"))
+    _make_folder(path.parent)
+    try:
+        part.write(path)
+    except MissingObjectError as error:
+        raise _reworded(
+            package, [f"{printable(part.place)}: some of its tensors"], error
+        ) from error
+    return Written(part.place, path.stat().st_size, sha256_of(path))
+
+
+def amount(package: Package, files: Sequence[PackageFile]) -> int:
+    """How many bytes `place` will fetch of objects and write, about: what `progress` adds up to."""
+    needs = needs_of(package.repository, files)
+    return lacking_bytes(package, needs) + sum(map(needs.length, files))
 
 
 class _Tally:
     """A file that is written from its first byte to its last; its length and its hash."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, progress: Progress | None = None) -> None:
+        self._file, self._progress = file, progress
         self.digest, self.length = hashlib.sha256(), 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Write the next bytes."""
         self._file.write(data)
+        self._count(data)
+
+    def _count(self, data: bytes | memoryview) -> None:
+        length = len(data) if isinstance(data, bytes) else data.nbytes
         self.digest.update(data)
-        self.length += len(data) if isinstance(data, bytes) else data.nbytes
+        self.length += length
+        if self._progress is not None:
+            self._progress(length)
 
     def take(self, source: Path) -> None:
         """Write all of a file; on a file system that can, its bytes are shared.
@@ -155,8 +181,7 @@ class _Tally:
         shared = files_door.share_blocks(source, self._file)
         for piece in files_door.pieces_of(source):
             if shared:
-                self.digest.update(piece)
-                self.length += len(piece)
+                self._count(piece)
             else:
                 self.write(piece)
 
@@ -251,6 +276,13 @@ def _lacking(
             if count or structure:
                 what = f"{count:,} of {plural(len(entries), 'tensor')}"
                 lines.append(f"{printable(file.path)}: {what}{', and its structure' * structure}")
+    return _reworded(package, lines, error)
+
+
+def _reworded(
+    package: Package, lines: Sequence[str], error: MissingObjectError
+) -> MissingObjectError:
+    """The error of objects that lack, for somebody who has no clone; `lines` say of what."""
     if package.offline:
         return MissingObjectError(
             f"{package} is not whole in the cache:\n" + "\n".join(lines),

@@ -81,9 +81,9 @@ def is_source(text: str) -> bool:
 
     `main:model.safetensors` and `model@v1.2.0:model.safetensors` are revisions here. So a host with
     a colon after it counts only with a user, and with a second colon before the path (or the user
-    `git`); and a path only where it leads to a repository or a bundle.
+    `git`); and a path that counts from here only where it leads to a repository or a bundle.
     """
-    if _SCHEME.match(text):
+    if _SCHEME.match(text) or os.path.isabs(text) or text.startswith("~/"):
         return True
     if _IS_PATH.match(text):
         try:

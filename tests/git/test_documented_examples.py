@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from tests.scenarios import ranks
 from tests.scenarios.adapters import adapter, lora
 from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
+from tests.scenarios.published import FIRST, QUERY, publish
 from tests.scenarios.repositories import Repo
 from tests.scenarios.sharded import write as write_shards
 from tests.scenarios.statistics import SCRIPT
@@ -510,3 +511,41 @@ def test_install(sealed: Path, lines: tuple[str, ...]) -> None:
         do(home, line)
     assert home.git("config", "--global", "theta.skipSmudge").strip() == "true"
     assert sys.executable.replace(os.sep, "/") in home.git("config", "filter.theta.process")
+
+
+@scene("commands/cache.md", *examples("commands/cache.md"))
+@pytest.mark.parametrize("get", [tuple(examples("commands/get.md"))], ids=["get"])
+def test_models_of_others(
+    new_repo: Callable[..., Repo],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    get: tuple[str, ...],
+    lines: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("GIT_THETA_CACHE", str(tmp_path / "cache"))
+    work = new_repo("model")
+    remote = publish(work)
+    work.git("tag", "v1.2", "v1^{}")
+    work.git("push", "-q", "origin", "v1.2")
+    here = Repo(tmp_path / "product")
+    here.path.mkdir()
+    for url in ("https://host/org/model", "git@host:org/model"):
+        here.git("config", "--global", "--add", f"url.{remote.as_uri()}.insteadOf", url)
+    assert "model: 4 files" in do(here, get[0])
+    assert (here.path / "model" / NAME).read_bytes() == FIRST
+    do(here, get[1])
+    assert QUERY in load_file(here.path / "encoder.safetensors")
+    shutil.rmtree(here.path / "model")
+    do(here, get[2])
+    assert (
+        load_file(work.path / NAME)[QUERY].shape
+        == np.load(here.path / "model/model.npz")[QUERY].shape
+    )
+    listed, unused, limit, setting = (do(here, line) for line in lines)
+    assert "v1.2" in listed
+    assert "removed 0 versions" in unused
+    assert "would remove 0 versions" in limit
+    assert setting == ""
+
+
+TAKEN["commands/get.md"] = set(examples("commands/get.md"))

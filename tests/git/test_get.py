@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import git_theta_ext as theta
 from git_theta_ext.checkpoints.read import open_checkpoint
 from git_theta_ext.core.errors import TransferError, UsageError
 from git_theta_ext.packages.cache import Cache
 from git_theta_ext.packages.fetched import fetch, remote_refs
 from git_theta_ext.packages.files import files_of
 from git_theta_ext.packages.placing import place
-from tests.scenarios.checkpoints import NAME, changed, model, safetensors
-from tests.scenarios.remotes import bare
+from tests.scenarios.checkpoints import NAME, model
+from tests.scenarios.published import CONFIG, FIRST, QUERY, SECOND, TOKENS, publish
 from tests.scenarios.repositories import Repo
-
-QUERY = "encoder.layer.1.attention.query.weight"
+from tests.scenarios.warm import PREFIX
 
 
 @pytest.fixture
@@ -31,27 +32,11 @@ def cache(tmp_path: Path, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> Cach
 
 @pytest.fixture
 def published(new_repo: Callable[..., Repo]) -> Path:
-    """A bare repository with versions v1 and v2 of a checkpoint, a card, and a script."""
-    repo = new_repo("work")
-    remote = bare(repo, "hub.git")
-
-    def make() -> None:
-        repo.write("config.json", b'{"layers": 3}\n')
-        repo.write("run.sh", b"#!/bin/sh\n").chmod(0o755)
-        repo.write(NAME, safetensors(model(), {"step": "1"}))
-        repo.commit("first")
-        repo.git("tag", "-a", "v1", "-m", "one")
-        repo.write(NAME, safetensors({**model(), QUERY: changed(model()[QUERY])}, {"step": "2"}))
-        repo.commit("second")
-        repo.git("tag", "model@v2.0.0")
-
-    repo.once(make)
-    repo.git("push", "-q", "origin", "main", "--tags")
-    return remote
+    """A bare repository with two versions of a model; see `publish`."""
+    return publish(new_repo("work"))
 
 
 def test_a_version_is_fetched_once(cache: Cache, published: Path, tmp_path: Path) -> None:
-    first = safetensors(model(), {"step": "1"})
     url = str(published)
     package = fetch(cache, url, "v1")
     assert package.ref == "refs/tags/v1"
@@ -70,12 +55,14 @@ def test_a_version_is_fetched_once(cache: Cache, published: Path, tmp_path: Path
         ("config.json", "raw", "100644"),
         (NAME, "checkpoint", "100644"),
         ("run.sh", "raw", "100755"),
+        ("vocabulary/all.tokens", "lfs", "100644"),
     ]
     written = place(package, files, tmp_path / "model")
-    assert (tmp_path / "model" / NAME).read_bytes() == first
+    assert (tmp_path / "model" / NAME).read_bytes() == FIRST
+    assert (tmp_path / "model/vocabulary/all.tokens").read_bytes() == TOKENS
     assert (tmp_path / "model" / "run.sh").stat().st_mode & 0o111
     assert [one.sha256 for one in written if one.path == NAME] == [
-        hashlib.sha256(first).hexdigest()
+        hashlib.sha256(FIRST).hexdigest()
     ]
 
     place(package, files, tmp_path / "part", tensors=[QUERY], container="npz")
@@ -96,3 +83,67 @@ def test_a_version_is_fetched_once(cache: Cache, published: Path, tmp_path: Path
     assert fetch(cache, url, package.commit[:9]).commit == package.commit
     with pytest.raises(UsageError, match="has no version 'v3'"):
         fetch(cache, url, "v3")
+
+
+def test_get(cache: Cache, published: Path, tmp_path: Path) -> None:
+    here = Repo(tmp_path / "product")
+    here.path.mkdir()
+    url = str(published)
+
+    assert "hub: 4 files" in here.theta("get", f"{url}@v1")
+    folder = here.path / "hub"
+    assert (folder / NAME).read_bytes() == FIRST
+    assert not (folder / ".gitattributes").exists()
+    assert "there already" in here.theta("get", "--offline", f"{url}@v1")
+
+    got = json.loads(here.theta("get", "--json", f"{url}@model@v2.0.0"))
+    assert [row["path"] for row in got["files"] if row["new"]] == [NAME]
+    assert (folder / NAME).read_bytes() == SECOND
+
+    (folder / "config.json").write_bytes(b"mine")
+    done = here.run(*PREFIX, "get", f"{url}@v1", ok=(2,))
+    assert b"config.json" in done.stderr
+    assert (folder / "config.json").read_bytes() == b"mine"
+    assert (folder / NAME).read_bytes() == SECOND
+    here.theta("get", "--force", f"{url}@v1")
+    assert (folder / "config.json").read_bytes() == CONFIG
+
+    here.theta("get", f"{url}@v1:{NAME}", "--tensors", "encoder.*", "-o", "encoder.npz")
+    assert QUERY in np.load(here.path / "encoder.npz")
+    here.theta("get", f"{url}@v1:{NAME}", "-o", "copy.safetensors")
+    assert (here.path / "copy.safetensors").read_bytes() == FIRST
+    here.theta("get", f"{url}@v1", "--to", "pt", "--dtype", "f16", "-o", "half")
+    assert {one.name for one in (here.path / "half").iterdir()} == {
+        "config.json",
+        "model.pt",
+        "run.sh",
+        "vocabulary",
+    }
+
+    listed = here.theta("cache", "list")
+    assert "v1" in listed
+    assert "model@v2.0.0" in listed
+    assert "0 problems" in here.theta("cache", "verify")
+    here.theta("cache", "prune", "--all")
+    assert "0 versions" in here.theta("cache", "list")
+
+
+def test_python(
+    cache: Cache, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "product").mkdir()
+    monkeypatch.chdir(tmp_path / "product")
+    name = f"{published}@v1:{NAME}"
+    with theta.open(name) as checkpoint:
+        assert checkpoint[QUERY].tobytes() == model()[QUERY].tobytes()
+    published.rename(tmp_path / "gone.git")
+    published.with_suffix("").mkdir()
+    with theta.safe_open(name, offline=True) as handle:
+        assert handle.get_tensor(QUERY).tobytes() == model()[QUERY].tobytes()
+    with pytest.raises(TransferError, match="offline"):
+        theta.open(f"{published}@model@v2.0.0:{NAME}", offline=True)
+    (tmp_path / "gone.git").rename(published)
+    path = theta.get(f"file://{published}@v1")
+    assert path == Path("hub")
+    assert (path / NAME).read_bytes() == FIRST
+    assert (path / "config.json").exists()

@@ -9,6 +9,26 @@ test_advice_table.py` fails. The lines are as `suggestions.py` reads them.
 from __future__ import annotations
 
 RUN: dict[str, dict[str, str]] = {
+    "git_theta_ext/cli/verbs/cache.py": {
+        "git theta cache prune -h": "test_advice_get.test_what_is_suggested",
+    },
+    "git_theta_ext/packages/cache.py": {
+        "another folder: git config --global {SETTING} FOLDER, or set {VARIABLE}": "test_advice_get.test_what_is_suggested",
+    },
+    "git_theta_ext/packages/fetched.py": {
+        "git theta cache list shows what is there; without --offline it is fetched": "test_advice_get.test_what_is_suggested",
+        "does Git reach it? git ls-remote URL": "test_advice_get.test_what_is_suggested",
+    },
+    "git_theta_ext/packages/files.py": {
+        "name the file or the folder that you want: git theta get URL@VERSION:PATH": "test_advice_get.test_what_is_suggested",
+    },
+    "git_theta_ext/packages/placing.py": {
+        "git theta cache verify removes what is damaged; then try again": "test_advice_get.test_what_is_suggested",
+        "tell those who published it: where the objects are, git theta push REMOTE --all sends them. What came so far is kept: the same command goes on with it": "test_advice_get.test_what_is_suggested",
+    },
+    "git_theta_ext/packages/trimming.py": {
+        "git theta cache list shows what is there": "test_advice_get.test_what_is_suggested",
+    },
     "git_theta_ext/cli/consent.py": {
         "git theta allow (or, this once: --allow-evaluation)": "test_allow.test_it_does_not_run_before_it_was_allowed",
     },
@@ -357,6 +377,9 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
+    "git_theta_ext/packages/cache.py": [
+        "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack",
+    ],
     "git_theta_ext/evaluation/report/tables.py": [
         "† imported from files, not measured by git theta",
     ],
