@@ -36,22 +36,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-cases", action="store_true", help="also those that `sample` leaves out")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test marked `sample(n)`, with many cases that take seconds, run one in n.
+_SECONDS_A_CASE = ("git", "hostile", "reliability")
+"""Folders in which a test starts Git, so that each case of it takes seconds."""
 
-    With `spread=True` they begin with another case for each test, so that the tests of a file have
-    all of its cases among them. The others are counted as deselected; `--all-cases` runs all.
+_ONE_IN = 3
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test with many cases that take seconds, run one in n (docs/decisions/0011).
+
+    That is every test with cases in the slow folders, one in three of them, and those marked
+    `sample(n)`. With `spread=True`, and without a mark, they begin with another case for each test,
+    so that the tests of a file have all kinds of cases among them. The others are counted as
+    deselected; `--all-cases` runs all.
     """
     if config.getoption("--all-cases"):
         return
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("sample") is not None:
+        slow = item.path.relative_to(config.rootpath / "tests").parts[0] in _SECONDS_A_CASE
+        if slow or item.get_closest_marker("sample") is not None:
             cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     left_out = []
     for name, alike in cases.items():
-        mark = alike[0].get_closest_marker("sample")
-        assert mark is not None
+        mark = alike[0].get_closest_marker("sample") or pytest.mark.sample(_ONE_IN, spread=True)
         step = min(mark.args[0], len(alike))
         start = zlib.crc32(name.encode()) % step if mark.kwargs.get("spread") else 0
         left_out += [item for at, item in enumerate(alike) if at % step != start]
