@@ -164,7 +164,7 @@ def compare(
             changes.append(_arrival(now, before.get(renames.get(name, "")), known))
         elif now is not None and then is not None:
             kind, info = _update(then, now)
-            stored = _stored(now.blocks, known)
+            stored = stored_by(now.blocks, known)
             changes.append(Change("changed", then.tensor, now.tensor, kind, info, stored))
     if measured and old is not None and new is not None:
         changes = _measured(changes, old, new, before, after, lacking=lacking)
@@ -296,10 +296,10 @@ def _renames(before: Mapping[str, Entry], after: Mapping[str, Entry]) -> dict[st
 def _arrival(now: Entry, then: Entry | None, known: set[str]) -> Change:
     if then is not None:
         return Change("renamed", then.tensor, now.tensor)
-    return Change("added", None, now.tensor, _last_kind(now), (), _stored(now.blocks, known))
+    return Change("added", None, now.tensor, _last_kind(now), (), stored_by(now.blocks, known))
 
 
-def _stored(blocks: Iterable[Block], known: set[str]) -> int:
+def stored_by(blocks: Iterable[Block], known: Collection[str]) -> int:
     """Bytes of the objects of some blocks that were not needed before."""
     files = {ref.place: ref.nbytes for block in blocks for ref in block.objects()}
     return sum(size for (oid, _), size in files.items() if oid not in known)
@@ -308,7 +308,7 @@ def _stored(blocks: Iterable[Block], known: set[str]) -> int:
 def _all_stored(manifest: Manifest, before: Mapping[str, Entry], known: set[str]) -> int:
     """Bytes of the objects of a version that are not known, as all are of the version before."""
     fresh = (one for one in manifest.entries if before.get(one.tensor.name) is not one)
-    return _stored([manifest.skeleton, *(block for one in fresh for block in one.blocks)], known)
+    return stored_by([manifest.skeleton, *(block for one in fresh for block in one.blocks)], known)
 
 
 def _last_kind(entry: Entry) -> str | None:

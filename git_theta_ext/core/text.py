@@ -179,6 +179,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     if len(word) > 40:
         return None
     away = {each: _distance(word, each) for each in known}
+    if not away:
+        return None
     best = min(away, key=lambda each: (away[each], not each.startswith(word[:1]), each))
     begun = sorted(each for each in away if len(word) > 1 and each.startswith(word))
     if away[best] <= 3 * max(1, len(word) // 3):

@@ -1,4 +1,4 @@
-"""What a project declares in `.theta.toml`: its evaluations, and the gates that updates must pass.
+"""What a project declares in `.theta.toml`: evaluations, gates that updates must pass, modules.
 
 A pure function of the file's bytes, so that the rules can be those of another commit than the one
 that is judged. `docs/evaluating.md` has the grammar.
@@ -11,9 +11,11 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from git_theta_ext.checkpoints import modules
+from git_theta_ext.checkpoints.modules import Modules
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.globs import Globs
 from git_theta_ext.git.settings_file import FILE, Rows, Table, each, tables
@@ -88,6 +90,7 @@ class Gate:
         max_stored: bytes that an update may add to the store.
         new_nan: False: no tensor may get a NaN that it did not have.
         frozen: patterns of tensors that must not change.
+        module: the name of the module whose tensors alone it looks at; None: all tensors.
     """
 
     name: str
@@ -105,14 +108,16 @@ class Gate:
     max_stored: int | None = None
     new_nan: bool = True
     frozen: tuple[str, ...] = ()
+    module: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The evaluations and gates of one `.theta.toml`, in its order."""
+    """The evaluations, gates and modules of one `.theta.toml`, in its order."""
 
     evaluations: tuple[Evaluation, ...] = ()
     gates: tuple[Gate, ...] = ()
+    modules: Modules = field(default_factory=Modules)
 
     def evaluation(self, name: str) -> Evaluation | None:
         """The evaluation of that name, if there is one."""
@@ -130,6 +135,7 @@ def parse(data: bytes) -> Config:
     found = Config(
         each(Rows(document, "evaluation", data), _evaluation),
         each(rows, _gate),
+        modules.parse(data),
     )
     for number, gate in enumerate(found.gates):
         if gate.evaluation is not None and found.evaluation(gate.evaluation) is None:
@@ -138,7 +144,17 @@ def parse(data: bytes) -> Config:
                 f"{rows.where(number, 'evaluation')}: there is no evaluation {gate.evaluation!r}",
                 hint=f"declared with [[evaluation]]: {names}",
             )
+        if gate.module is not None:
+            _check_module(found.modules, gate.module, rows.where(number, "module"))
     return found
+
+
+def _check_module(known: Modules, name: str, where: str) -> None:
+    """Refuse a gate for a module that the file does not declare."""
+    try:
+        known.named(name)
+    except UsageError as error:
+        raise UsageError(f"{where}: there is no module {name!r}", hint=error.hint) from error
 
 
 def _evaluation(rows: Rows, number: int) -> Evaluation:
@@ -181,7 +197,8 @@ def _gate(rows: Rows, number: int) -> Gate:
     """One `[[gate]]`; UsageError where it has no rule, or one that needs what it does not say."""
     rules = ("min", "max", "max_drop", "min_gain", "max_stored", "new_nan", "frozen")
     scored = ("min", "max", "max_drop", "min_gain")
-    other = ("name", "evaluation", "task", "metric", "path", "confidence", "prove", "against")
+    other = ("name", "evaluation", "task", "metric", "path", "confidence", "prove", "against",
+             "module")  # fmt: skip
     rows.refuse_unknown(number, (*rules, *other))
     table = Table(rows, number)
     if not any(table.has(rule) for rule in rules):
@@ -190,6 +207,12 @@ def _gate(rows: Rows, number: int) -> Gate:
     for key in (*scored, "task", "metric", "prove"):
         if evaluation is None and table.has(key):
             raise table.error(key, f"{key} needs an evaluation", 'such as evaluation = "glue"')
+    module = table.text("module")
+    if module is not None and evaluation is not None:
+        raise table.error(
+            "module", "scores are of the whole checkpoint, not of one module",
+            hint="leave out module or evaluation; module goes with max_stored, new_nan and frozen",
+        )  # fmt: skip
     against = table.text("against") or "base"
     if against not in ("base", "best", "parents") and not _TAG.fullmatch(against):
         raise table.error("against", f"against is base, best, parents or tag:NAME, not {against!r}")
@@ -198,11 +221,11 @@ def _gate(rows: Rows, number: int) -> Gate:
         raise table.error("confidence", f"confidence is above 0.5 and below 1, not {confidence:g}")
     words = [one for one in (evaluation, task, metric) if one is not None]
     return Gate(
-        table.text("name") or "/".join(words) or f"gate-{number + 1}",
+        table.text("name") or "/".join(words) or module or f"gate-{number + 1}",
         evaluation, task, metric, table.texts("path"),
         table.number("min"), table.number("max"),
         table.number("max_drop", 0), table.number("min_gain", 0),
         0.95 if confidence is None else confidence,
         table.flag("prove", False), against, table.size("max_stored"),
-        table.flag("new_nan", True), table.texts("frozen"),
+        table.flag("new_nan", True), table.texts("frozen"), module,
     )  # fmt: skip

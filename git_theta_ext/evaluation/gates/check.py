@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from git_theta_ext.checkpoints import shards
+from git_theta_ext.checkpoints.modules import Modules
 from git_theta_ext.comparison.compare import Lacking
 from git_theta_ext.comparison.files import Pair, changed_checkpoints
 from git_theta_ext.comparison.named import Version as Commit
@@ -16,7 +17,9 @@ from git_theta_ext.comparison.named import version_of
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.globs import Globs
 from git_theta_ext.evaluation.config import Config, Evaluation, Gate, parse
-from git_theta_ext.evaluation.gates.ends import Ends
+from git_theta_ext.evaluation.gates import ownership
+from git_theta_ext.evaluation.gates.ends import Ends, empty_tree
+from git_theta_ext.evaluation.gates.ownership import Touched
 from git_theta_ext.evaluation.gates.properties import properties
 from git_theta_ext.evaluation.gates.rules import Case, Version, best, judge, with_results
 from git_theta_ext.evaluation.gates.verdict import Row, code_of
@@ -49,6 +52,8 @@ class Report:
         gates: how many gates there are.
         changed: the checkpoints that differ.
         notes: what a reader must know besides.
+        modules: how many modules are declared.
+        touched: the modules that differ, checkpoint by checkpoint; their owners are to be asked.
         history: by checkpoint and subject, the scores of the base and of the versions since, the
             oldest first; None where one was not measured. Empty where it was not asked for.
     """
@@ -60,12 +65,19 @@ class Report:
     gates: int
     changed: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    modules: int = 0
+    touched: tuple[Touched, ...] = ()
     history: Mapping[tuple[str, str], tuple[float | None, ...]] = field(default_factory=dict)
 
     @property
     def code(self) -> int:
         """The exit code of `git theta check`."""
         return code_of(self.rows)
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Whom to ask: the owners of the modules that differ, each once."""
+        return tuple(dict.fromkeys(one for each in self.touched for one in each.part.module.owners))
 
 
 def config_at(repository: Repository, commit: str | None) -> Config:
@@ -85,6 +97,8 @@ def chosen(config: Config, names: Sequence[str]) -> tuple[Gate, ...]:
         UsageError: a name is that of no gate.
     """
     for name in names:
+        if name == ownership.NAME and config.modules:
+            continue
         if not any(_is_called(gate, name) for gate in config.gates):
             known = ", ".join(gate.name for gate in config.gates) or "none"
             raise UsageError(f"there is no gate {name!r}", hint=f"gates of {FILE}: {known}")
@@ -135,15 +149,25 @@ class Check:
         repository, ends = self.repository, self.ends
         config = config_at(repository, ends.rules)
         gates = chosen(config, self.only)
+        modules = config.modules
+        if self.only and ownership.NAME not in self.only:
+            modules = Modules()
+        own, said = self._own_modules(config.modules)
         rows: list[Row] = []
+        touched: list[Touched] = []
+        left: dict[str, Sequence[str]] = {}
         paths: dict[str, str] = {}
-        for base, pair in self._pairs(gates):
+        for base, pair in self._pairs(gates, modules):
             with closing(pair):
                 if base == ends.old:
                     lacking = None if self.lacking is None else self.lacking(pair)
                     names = self._names(pair.path, pair.renamed_from or pair.path)
                     matching = [gate for gate in gates if _is_for(gate, config, names)]
-                    rows += properties(matching, pair, lacking)
+                    rows += properties(matching, pair, config.modules, lacking)
+                    judged = ownership.judge_modules(modules, pair, own)
+                    rows += judged.rows
+                    touched += judged.touched
+                    left[pair.path] = judged.left
                 if pair.path not in paths:
                     paths[pair.path] = pair.renamed_from or pair.path
                     self._versions.note(base, ends.new, pair)
@@ -154,7 +178,9 @@ class Check:
         return Report(
             tuple(rows), version_of(repository, ends.old), version_of(repository, ends.new),
             version_of(repository, ends.rules) if ends.rules else None,
-            len(gates), tuple(paths), tuple(self._notes(gates)),
+            len(gates), tuple(paths),
+            (*self._notes(gates, modules), *said, *ownership.said_of_left(left)),
+            len(modules.modules), tuple(touched),
         )  # fmt: skip
 
     def history(self, rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float | None, ...]]:
@@ -198,9 +224,9 @@ class Check:
             if before is not None and _beside(before) != _beside(target):
                 yield path
 
-    def _pairs(self, gates: Sequence[Gate]) -> Iterable[tuple[str, Pair]]:
+    def _pairs(self, gates: Sequence[Gate], modules: Modules) -> Iterable[tuple[str, Pair]]:
         """What differs from the base, and from the parents where a gate asks for those."""
-        bases = [self.ends.old] if gates else []
+        bases = [self.ends.old] if gates or modules else []
         if any(gate.against == "parents" for gate in gates) or self.parents:
             bases += [commit for _, commit in self._parents() if commit not in bases]
         for base in bases:
@@ -218,17 +244,33 @@ class Check:
         numbered = [(f"parent {number}", one) for number, one in enumerate(parents, 1)]
         return numbered if len(parents) > 1 else []
 
-    def _notes(self, gates: Sequence[Gate]) -> Iterable[str]:
+    def _notes(self, gates: Sequence[Gate], modules: Modules) -> Iterable[str]:
         """What is said of rules that the update itself brings."""
-        ends = self.ends
-        before, after = (
+        before, after, rules = (
             self.repository.blob_at(one, FILE) if one is not None else None
-            for one in (ends.rules, ends.new)
+            for one in (self.ends.old, self.ends.new, self.ends.rules)
         )
         if before != after and after is not None:
             yield f"this changes {FILE}: its gates count once they are on the base"
-        if not gates and before is None:
+        if not gates and not modules and rules is None:
             yield f"there is no {FILE} on the base, so there is no gate"
+
+    def _own_modules(self, modules: Modules) -> tuple[Modules | None, list[str]]:
+        """The modules of an update that changes those of its base, and what is said of that."""
+        repository, ends = self.repository, self.ends
+        if repository.blob_at(ends.old, FILE) == repository.blob_at(ends.new, FILE):
+            return None, []
+        try:
+            own = config_at(repository, ends.new).modules
+        except UsageError as error:
+            return None, [f"the {FILE} of this is not usable: {error.message}"]
+        said = ownership.said_of_change(modules, own)
+        if not said:
+            return None, []
+        everything = changed_checkpoints(
+            repository, [empty_tree(repository), ends.new], [], blocks=self.blocks
+        )
+        return own, [said, *ownership.said_of_own(own, everything)]
 
     # -- the versions that are compared ------------------------------------------------------------
 

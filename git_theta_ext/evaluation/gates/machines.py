@@ -10,6 +10,7 @@ from typing import Any
 from git_theta_ext.comparison.named import Version as Commit
 from git_theta_ext.core.text import annotation, annotation_property, printable
 from git_theta_ext.evaluation.gates.check import Report
+from git_theta_ext.evaluation.gates.ownership import Touched
 from git_theta_ext.evaluation.gates.verdict import Row
 from git_theta_ext.evaluation.gates.words import WORD, conclusion, remarks
 
@@ -26,6 +27,21 @@ def as_json(report: Report) -> dict[str, Any]:
         "changed": list(report.changed),
         "notes": list(report.notes),
         "rows": [_row(row) for row in report.rows],
+        "modules": [_touched(one) for one in report.touched],
+        "owners": list(report.owners),
+    }
+
+
+def _touched(one: Touched) -> dict[str, Any]:
+    """A module that the update changes, and in which checkpoint."""
+    part = one.part
+    return {
+        "module": part.module.name,
+        "owners": list(part.module.owners),
+        "frozen": part.module.frozen,
+        "path": one.path,
+        "tensors": part.tensors,
+        "changed": part.names,
     }
 
 
@@ -93,6 +109,9 @@ def workflow_commands(report: Report) -> Iterator[str]:
         if row.verdict != "accepted":
             said = "; ".join([f"{_name(row)}: {WORD[row.verdict]}", *row.reasons])
             yield f"::error file={annotation_property(row.path)}::{annotation(said)}"
+    if report.owners:
+        said = f"To ask: {', '.join(report.owners)}"
+        yield f"::notice::{annotation(said)}"
     yield f"::notice::{annotation(conclusion(report))}"
 
 

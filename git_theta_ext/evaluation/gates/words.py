@@ -16,6 +16,7 @@ from git_theta_ext.core.text import (
 )
 from git_theta_ext.evaluation.gates.check import Report
 from git_theta_ext.evaluation.gates.compare import WORDS
+from git_theta_ext.evaluation.gates.ownership import Touched, asked
 from git_theta_ext.evaluation.gates.plot import bars
 from git_theta_ext.evaluation.gates.verdict import Row, Verdict
 
@@ -30,15 +31,20 @@ _SIGNS: dict[Verdict, str] = {
 }  # fmt: skip
 _SHOWN = 300
 """Characters of a name or reason in markdown."""
+_OWNERS = 20
+"""Owners, and modules, that a comment names; the rest is counted."""
+_NOBODY = "no module that changed has an owner"
 
 
 def conclusion(report: Report) -> str:
     """The verdict in a sentence."""
     if not report.rows:
-        if not report.gates:
+        if not report.gates and not report.modules:
             return "There is no gate: nothing was judged."
         which = "changed" if report.changed else "changed checkpoints"
-        return f"Accepted: no gate is for what changed ({which}: {len(report.changed)})."
+        rule = "gate or module" if report.gates and report.modules else "gate"
+        rule = rule if report.gates else "module"
+        return f"Accepted: no {rule} is for what changed ({which}: {len(report.changed)})."
     counts = {verdict: sum(row.verdict == verdict for row in report.rows) for verdict in WORD}
     total = plural(len(report.rows), "judgement")
     if counts["refused"]:
@@ -67,6 +73,10 @@ def text(report: Report) -> str:
             lines.append(line)
             lines += [f"    {printable(one)}" for one in remarks(row)]
         lines += ["", *(f"{one}" for one in _foot(report.rows))]
+    if report.touched:
+        cells = [[printable(one) for one in _module_cells(report, one)] for one in report.touched]
+        lines += [*table([["module", "owners", "changed"], *cells]), ""]
+        lines += [f"to ask: {printable(', '.join(report.owners) or _NOBODY)}"]
     lines += [f"note: {printable(note)}" for note in report.notes]
     lines.append(conclusion(report))
     return "\n".join(lines) + "\n"
@@ -105,8 +115,36 @@ def _section(report: Report, rows: Sequence[Row], left: int) -> str:
     ]  # fmt: skip
     lines += ["", *wrong] if wrong else []
     lines += ["", *(f"<sub>{markdown_escaped(one)}</sub>" for one in _foot(rows))]
+    lines += ["", *_asked(report)]
     lines += ["", *(f"- {markdown_text(note[:_SHOWN])}" for note in report.notes)]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _asked(report: Report) -> list[str]:
+    """Whom to ask, and about which modules, in markdown: as code, so that nobody is notified."""
+    held: dict[str, list[str]] = {owner: [] for owner in report.owners}
+    alone = []
+    for module in dict.fromkeys(one.part.module for one in report.touched):
+        for owner in module.owners:
+            held[owner].append(module.name)
+        alone += [] if module.owners else [module.name]
+    said = [f"{markdown_code(owner)} ({_codes(names)})" for owner, names in held.items()]
+    more = [f"and {plural(len(said) - _OWNERS, 'more owner')}"] if len(said) > _OWNERS else []
+    nobody = [f"nobody is named for {_codes(alone)}"] if alone else []
+    return [f"**To ask:** {', '.join([*said[:_OWNERS], *more, *nobody])}"] if report.touched else []
+
+
+def _codes(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _OWNERS:,} more"] if len(names) > _OWNERS else []
+    return ", ".join([*map(markdown_code, names[:_OWNERS]), *more])
+
+
+def _module_cells(report: Report, one: Touched) -> tuple[str, str, str]:
+    """Module, with its checkpoint where there are several; owners; tensors that changed of all."""
+    part = one.part
+    several = len({each.path for each in report.touched}) > 1
+    name = f"{part.module.name}, {one.path}" if several else part.module.name
+    return name, asked(part.module), f"{part.changed:,} of {plural(part.tensors, 'tensor')}"
 
 
 def _worst(rows: Sequence[Row]) -> Verdict:

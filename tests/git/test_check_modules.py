@@ -1,0 +1,86 @@
+"""Modules on a pull request: what is frozen, what has no owner, whom to ask; and in a merge."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.scenarios.checkpoints import NAME, safetensors
+from tests.scenarios.repositories import Repo
+
+MODULES = """
+[[module]]
+name = "vision"
+pattern = "vision.*"
+owners = ["@vision-team"]
+frozen = true
+
+[[module]]
+name = "lm"
+pattern = ["lm.*", "shared.*"]
+owners = ["@lm-team", "ada@example.org"]
+
+[[module]]
+name = "head"
+pattern = ["head.*", "shared.*"]
+"""
+
+
+def weights(**changed: float) -> bytes:
+    """A model whose tensors are ones, or what is asked for (`__` stands for a dot)."""
+    values = dict.fromkeys(("vision.a", "vision.b", "lm.a", "head.a", "stray.a"), 1.0)
+    values |= {name.replace("__", "."): value for name, value in changed.items()}
+    return safetensors({name: np.full(300, value, "f4") for name, value in values.items() if value})
+
+
+@pytest.fixture
+def parts(repo: Repo) -> Repo:
+    """`main` has a model, one tensor of which is in no module."""
+    repo.write(".theta.toml", MODULES.encode())
+    repo.write(NAME, weights())
+    repo.commit("base")
+    repo.git("switch", "-q", "-c", "update")
+    return repo
+
+
+def test_an_update_of_modules_is_judged_and_its_owners_named(parts: Repo) -> None:
+    parts.write(NAME, weights(lm__a=2, head__a=2))
+    parts.commit("train the language model")
+    done = parts.theta("check", "main..HEAD")
+    assert "lm      @lm-team, ada@example.org  1 of 1 tensor" in done
+    assert "head    no owner is named          1 of 1 tensor" in done
+    assert "to ask: @lm-team, ada@example.org\n" in done
+    assert "left as they were, though they have no module or several: stray.a in model" in done
+    assert done.endswith("Accepted: 2 judgements, none refuses.\n")
+
+    # Nobody unfreezes a module on the way, nor gives what is new an owner of its own.
+    loosened = MODULES.replace("frozen = true\n", "") + '[[module]]\nname="new"\npattern="new.*"\n'
+    parts.write(".theta.toml", loosened.encode())
+    parts.write(NAME, weights(vision__a=2, new__a=1, shared__a=1, stray__a=3))
+    parts.commit("unfreeze")
+    # (Manifests say all of it: no object is needed.)
+    (parts.path / ".git/theta/objects").rename(parts.path / ".git/theta/away")
+    done = parts.theta("check", ok=(1,))
+    assert "module vision: frozen" in done
+    assert "frozen tensors differ: vision.a; to ask: @vision-team" in done
+    assert "these belong to no module: new.a, stray.a\n" in done
+    assert "these belong to several modules: shared.a (lm, head)\n" in done
+    assert "counts once it is on the base: vision is not frozen any more; new is new\n" in done
+    assert "by its own modules, stray.a in model.safetensors would have no module; shared.a" in done
+    assert done.endswith("Refused: 2 of 2 judgements.\n")
+    found = json.loads(parts.theta("check", "--format", "json", "--gate", "modules", ok=(1,)))
+    assert found["owners"] == ["@vision-team", "@lm-team", "ada@example.org"]
+    assert found["modules"][0] == {
+        "module": "vision", "owners": ["@vision-team"], "frozen": True, "path": NAME,
+        "tensors": 2, "changed": ["vision.a"],
+    }  # fmt: skip
+    said = parts.theta("check", "--format", "markdown", ok=(1,))
+    assert "**To ask:** <code>&#64;<!-- -->vision-team</code> (<code>vision</code>), " in said
+
+    # Away with it altogether, or under another name: that is a change, too.
+    parts.git("rm", "-q", NAME, ".theta.toml")
+    parts.git("commit", "-q", "-m", "away")
+    assert "vision is gone" in (done := parts.theta("check", ok=(1,)))
+    assert "frozen tensors differ: vision.a, vision.b; to ask" in done
