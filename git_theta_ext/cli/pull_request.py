@@ -131,6 +131,7 @@ def _fill(
             one = _compared(report, repository, pair, between, at_hand)
         if one.differs:
             report.found.append((pair.path, one))
+    gate.divide(report, job)
     if gated:
         gate.judge(report, job, lambda pair: _lacking(repository, pair, between, at_hand))
     foreign = committed_whole(repository, between.old, between.new)
@@ -188,10 +189,11 @@ def _write(report: Findings, event: Event, env: Mapping[str, str]) -> None:
     notes = findings.notes(report.warnings)
     table = f"{report.gates}\n" if report.gates else ""
     limit = markdown.LIMIT - len(MARKER) - 1 - len(table)
-    text = table + markdown.render(report.found, limit, report.between, notes)
+    text = table + markdown.render(report.found, limit, report.between, notes, report.divisions)
     page = Path(env.get("RUNNER_TEMP") or ".") / "git-theta-report.html"
     remarks = [warning.text for warning in report.warnings]
-    files.replace_file(page, html.render(report.found, report.between, remarks).encode())
+    whole = html.render(report.found, report.between, remarks, report.divisions)
+    files.replace_file(page, whole.encode())
     changed = bool(report.found or report.warnings)
     _append(env.get("GITHUB_STEP_SUMMARY"), text)
     _append(

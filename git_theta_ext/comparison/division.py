@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from git_theta_ext.checkpoints.modules import Module, Modules
@@ -65,6 +65,16 @@ class Division:
     left: tuple[str, ...] = ()
 
 
+Divisions = Mapping[str, Division]
+"""Checkpoints by modules, by their paths."""
+
+
+def divisions(found: Iterable[tuple[str, Comparison]], modules: Modules) -> dict[str, Division]:
+    """Those checkpoints that modules are about, by modules; see `divided`."""
+    pairs = ((path, divided(one, modules, path)) for path, one in found) if modules else ()
+    return {path: division for path, division in pairs if division is not None}
+
+
 def divided(found: Comparison, modules: Modules, path: str) -> Division | None:
     """What differs in a checkpoint, by modules; None where they are not about it.
 
@@ -75,6 +85,9 @@ def divided(found: Comparison, modules: Modules, path: str) -> Division | None:
         found: what differs.
         modules: those that count.
         path: of the new version, from the top; of a sharded model its pattern.
+
+    Raises:
+        UsageError: the tensors' names need more work than is allowed.
     """
     belongs = _Belonging(modules, found.renamed_from or path, path)
     changes: dict[str, list[Change]] = defaultdict(list)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.scenarios.checkpoints import NAME, safetensors
+from tests.scenarios.pull_requests import GitHub, report, upload
 from tests.scenarios.repositories import Repo
 
 MODULES = """
@@ -84,3 +85,32 @@ def test_an_update_of_modules_is_judged_and_its_owners_named(parts: Repo) -> Non
     parts.git("commit", "-q", "-m", "away")
     assert "vision is gone" in (done := parts.theta("check", ok=(1,)))
     assert "frozen tensors differ: vision.a, vision.b; to ask" in done
+
+
+def test_a_pull_request_is_reported_by_module(parts: Repo, github: GitHub) -> None:
+    parts.git("branch", "-m", "feature")
+    parts.write(NAME, weights(lm__a=1.5, vision__b=2))
+    parts.write(".theta.toml", b"")  # (what it declares itself does not count)
+    parts.commit("train")
+    upload(parts, github)
+    report(parts, github)
+    body = github.comments[-1]["body"]
+    page = "<td>lm</td><td>@lm-team, ada@example.org</td><td>1 of 1</td><td>50 %</td>"
+    assert "| module | owners | tensors | change | stores |" in body
+    assert (
+        "| <code>vision &#40;frozen&#41;</code> | <code>&#64;<!-- -->vision-team</code> |" in body
+    )
+    assert "1 of 2 | 100 % | " in body
+    assert "1 module is as before" in body
+    assert "To ask" not in body
+
+    assert "| 1 of 2 | 100 % | " in parts.theta("diff", "main...HEAD", "--format", "markdown")
+
+    github.bare = parts.path.parent / "nothing"
+    out, folder = report(parts, github, 1, THETA_CHECK="true")
+    body = github.comments[-1]["body"]
+    assert body.index("**To ask:** <code>&#64;<!-- -->vision-team") < body.index("| module |")
+    assert "vision is gone; lm is gone" in body
+    assert "::error file=model.safetensors::module vision: frozen: REFUSED; frozen tensors" in out
+    assert "::notice::To ask: @vision-team, @lm-team, ada@example.org" in out
+    assert page in (folder / "git-theta-report.html").read_text("utf-8")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from git_theta_ext.comparison.compare import Comparison
+from git_theta_ext.comparison.division import Divisions
 from git_theta_ext.comparison.named import Version
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.text import markdown_text
@@ -29,7 +30,7 @@ class Findings:
 
     `objects` says what their check came to, `verdict` what the gates did, whose table is `gates`;
     `results` is the path of a file with what was measured, `commands` are for the runner; `code` is
-    the exit code.
+    the exit code. `divisions` has the modules of checkpoints, as the base declares them.
     """
 
     between: tuple[Version, Version] | None = None
@@ -41,6 +42,7 @@ class Findings:
     results: str = ""
     commands: list[str] = field(default_factory=list)
     code: int = 0
+    divisions: Divisions = field(default_factory=dict)
 
     def warn(self, text: str, code: int = 0) -> None:
         """Note something; with a `code`, something that must stop the merge."""

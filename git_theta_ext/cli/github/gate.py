@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from git_theta_ext.checkpoints import modules
 from git_theta_ext.cli.github import results
 from git_theta_ext.cli.github.findings import Findings
 from git_theta_ext.cli.github.lfs_check import Job
 from git_theta_ext.comparison.compare import Lacking
+from git_theta_ext.comparison.division import divisions
 from git_theta_ext.comparison.files import Pair
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.evaluation.gates import machines, words
@@ -30,6 +32,26 @@ def is_on(job: Job, name: str) -> bool:
     return job.environment.get(name, "").lower() == "true"
 
 
+def rules_of(job: Job) -> str | None:
+    """The commit whose `.theta.toml` counts: the base, never what is judged; None: none is here.
+
+    After a push the base branch itself is at the head, whose rules do not count for it.
+    """
+    between = job.between
+    rules = between.trusted if between.trusted != between.new else between.old
+    return rules and job.repository.resolve(f"{rules}^{{commit}}")
+
+
+def divide(report: Findings, job: Job) -> None:
+    """Have what was found by the modules that the rules declare; where it cannot be, say so."""
+    rules = rules_of(job)
+    try:
+        if rules is not None:
+            report.divisions = divisions(report.found, modules.read(job.repository, rules))
+    except ThetaError as error:
+        report.warn(f"The report is not by modules: {error.message}")
+
+
 def judge(report: Findings, job: Job, lacking: Callable[[Pair], Lacking]) -> None:
     """Apply the gates; what is refused, or cannot be judged, fails the job.
 
@@ -39,9 +61,7 @@ def judge(report: Findings, job: Job, lacking: Callable[[Pair], Lacking]) -> Non
         lacking: tells for a checkpoint which values are not at hand, and why.
     """
     repository, between = job.repository, job.between
-    # After a push the base branch itself is at the head, whose rules do not count for it.
-    rules = between.trusted if between.trusted != between.new else between.old
-    rules = rules and repository.resolve(f"{rules}^{{commit}}")
+    rules = rules_of(job)
     if rules is None:
         report.warn("There is no commit of the base here, so there are no rules to judge by", 3)
         return

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from git_theta_ext.checkpoints import shards
+from git_theta_ext.checkpoints import modules, shards
 from git_theta_ext.cli import colours
 from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.division import Divisions, divisions
 from git_theta_ext.comparison.files import (
     TWO_VERSIONS,
     Pair,
@@ -28,7 +29,7 @@ from git_theta_ext.comparison.report.text import Style, render
 from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.core import patterns
 from git_theta_ext.core.errors import RepositoryError, UsageError
-from git_theta_ext.core.text import printable, to_json
+from git_theta_ext.core.text import paragraph, printable, to_json
 from git_theta_ext.git import outputs
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     compared = None
     if args.format in ("markdown", "html") and asked.kind == "revisions" and asked.first:
         compared = between(Repository.discover(), asked.first)
-    text = _text(args, found, compared)
+    text = _text(args, found, compared, _divisions(args, asked, found))
     if args.output:
         outputs.write(args.output, text.encode("utf-8", "backslashreplace"), _work_tree())
     else:
@@ -275,8 +276,25 @@ def _moved(change: Change) -> float:
     return change.measure.relative if change.measure.relative is not None else float("inf")
 
 
+def _divisions(args: argparse.Namespace, asked: _Asked, found: list[Found]) -> Divisions:
+    """For a report, the modules of checkpoints, as the first of the revisions declares them."""
+    whole = args.format in ("markdown", "html") and not args.tensor
+    if not whole or asked.kind != "revisions":
+        return {}
+    first = (asked.first[0].partition("..")[0] or "HEAD") if asked.first else None
+    try:
+        return divisions(found, modules.read(Repository.discover(), first))
+    except UsageError as error:
+        said = paragraph(f"warning: the report is not by modules: {error.message}")
+        print(said, file=sys.stderr)
+        return {}
+
+
 def _text(
-    args: argparse.Namespace, found: list[Found], compared: tuple[Version, Version] | None
+    args: argparse.Namespace,
+    found: list[Found],
+    compared: tuple[Version, Version] | None,
+    divided: Divisions,
 ) -> str:
     """The whole output in the form that the options ask for."""
     if args.name_only:
@@ -289,11 +307,11 @@ def _text(
     if args.format == "json":
         return to_json({"files": [records(path, one) for path, one in found]}) + "\n"
     if args.format == "markdown":
-        return markdown.render(found, between=compared)
+        return markdown.render(found, between=compared, divisions=divided)
     if args.format == "html":
         from git_theta_ext.comparison.report import html
 
-        return html.render(found, compared)
+        return html.render(found, compared, divisions=divided)
     style = _style(args)
     whole = args.sort in (None, "name")
     return "".join(

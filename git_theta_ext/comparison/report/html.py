@@ -16,8 +16,10 @@ from html import escape
 from importlib.resources import files
 
 from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.division import Division, Divisions
 from git_theta_ext.comparison.measure import histogram
 from git_theta_ext.comparison.named import Version
+from git_theta_ext.comparison.report.division import HEADS, MOST, cells, changed, remarks
 from git_theta_ext.comparison.report.text import described, percentage, summary
 from git_theta_ext.comparison.report.words import is_training_state, relation
 from git_theta_ext.comparison.spectrum import SHOWN
@@ -36,6 +38,7 @@ def render(
     comparisons: Sequence[tuple[str, Comparison]],
     between: tuple[Version, Version] | None = None,
     notes: Sequence[str] = (),
+    divisions: Divisions | None = None,
 ) -> str:
     """The report on some checkpoints, those of models first.
 
@@ -43,9 +46,12 @@ def render(
         comparisons: paths, and what differs.
         between: the commits that were compared.
         notes: what a reader must know before the tensors.
+        divisions: by the paths of checkpoints, their modules, of which there is a table.
     """
     ordered = sorted(comparisons, key=lambda item: is_training_state(item[0]))
-    body = "".join(_section(path, found) for path, found in ordered)
+    body = "".join(
+        _section(path, found, divisions.get(path) if divisions else None) for path, found in ordered
+    )
     style = files("git_theta_ext.comparison.report").joinpath("report.css").read_text("utf-8")
     script = files("git_theta_ext.comparison.report").joinpath("report.js").read_text("utf-8")
     return (
@@ -72,9 +78,9 @@ def _between(between: tuple[Version, Version] | None) -> str:
     return f"<p>{' → '.join(words)}</p>"
 
 
-def _section(path: str, found: Comparison) -> str:
+def _section(path: str, found: Comparison, division: Division | None) -> str:
     return (
-        f"<section><h2>{_text(path)}</h2>{_figures(found)}{_alarms(found)}"
+        f"<section><h2>{_text(path)}</h2>{_figures(found)}{_alarms(found)}{_modules(division)}"
         f"{_map(found)}{_table(found)}{_outside(found)}{_plots(found)}{_spectra(found)}</section>\n"
     )
 
@@ -111,6 +117,21 @@ def _alarms(found: Comparison) -> str:
         f'<div class="alarm" role="alert"><strong>! {words} new NaN or infinite values</strong>'
         f"<ul>{names}{more}</ul></div>"
     )
+
+
+def _modules(found: Division | None) -> str:
+    """The modules that changed, with their owners; nothing where none did."""
+    parts = changed(found)
+    if found is None or not (parts or found.outside):
+        return ""
+    heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells(part))}</tr>"
+        for part in parts[:MOST]
+    )
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    said = f"<p>{_text('; '.join(remarks(found)))}</p>"
+    return f'<h3>Modules</h3><div class="scroll">{table}</div>{said}'
 
 
 # -- the map of the model --------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from git_theta_ext.comparison.compare import Comparison
+from git_theta_ext.comparison.division import Division, Divisions
 from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.comparison.named import Version
+from git_theta_ext.comparison.report.division import HEADS, MOST, cells, changed, remarks
 from git_theta_ext.comparison.report.groups import Group, group, weight
 from git_theta_ext.comparison.report.text import described, magnitude, percentage
 from git_theta_ext.comparison.report.words import conversion, is_training_state, relation
@@ -29,6 +31,7 @@ def render(
     limit: int = LIMIT,
     between: tuple[Version, Version] | None = None,
     notes: Sequence[str] = (),
+    divisions: Divisions | None = None,
 ) -> str:
     """A report on some checkpoints, those of models first, of at most `limit` characters.
 
@@ -39,14 +42,21 @@ def render(
         limit: characters, with which `notes` are to leave room.
         between: the commits that were compared.
         notes: what a reader must know before the tensors, as markdown.
+        divisions: by the paths of checkpoints, their modules, of which there is a table.
     """
     head = "### Checkpoints\n\n" + _between(between) + "".join(f"> {note}\n\n" for note in notes)
     comparisons = sorted(comparisons, key=lambda item: is_training_state(item[0]))
     if not comparisons:
         return head + "No checkpoint changed.\n"
-    keep = max((len(group(found.changes)) for _, found in comparisons), default=0)
+    keep = most = max((len(group(found.changes)) for _, found in comparisons), default=0)
+    tables = {
+        path: _modules(divisions.get(path) if divisions else None) for path, found in comparisons
+    }
     while True:
-        text = head + "\n".join(_file(path, found, keep) for path, found in comparisons)
+        text = head + "\n".join(
+            _file(path, found, keep, tables[path] if keep or not most else [])
+            for path, found in comparisons
+        )
         if len(text) <= limit or keep == 0:
             break
         keep = min(keep - 1, keep * limit // len(text))
@@ -72,11 +82,26 @@ def _between(between: tuple[Version, Version] | None) -> str:
     return f"{' → '.join(words)}\n\n"
 
 
-def _file(path: str, found: Comparison, keep: int) -> str:
+def _modules(found: Division | None) -> list[str]:
+    """The table of a checkpoint's modules, and what to know besides; nothing where none changed."""
+    parts = changed(found)
+    if found is None or not (parts or found.outside):
+        return []
+    head = ["| " + " | ".join(HEADS) + " |", "|---|---|--:|---|---|"] if parts else []
+    rows = []
+    for part in parts[:MOST]:
+        name, owners, *figures = cells(part)
+        shown = [_code(name), _code(owners or None), *figures]
+        rows.append(f"| {' | '.join(shown)} |")
+    said = "; ".join(remarks(found))
+    return ["\n".join([*head, *rows]) + "\n", *([f"{said}\n"] if said else [])]
+
+
+def _file(path: str, found: Comparison, keep: int, modules: Sequence[str]) -> str:
     """The section on one checkpoint: the `keep` groups that changed most; others are counted."""
     groups = sorted(group(found.changes), key=weight)
     rows = [_row(one) for one in groups[:keep]]
-    parts = [f"**{_path(path)}** — {_summary(found)}\n"]
+    parts = [f"**{_path(path)}** — {_summary(found)}\n", *modules]
     if rows:
         parts.append("\n".join([_HEAD, *rows[:_OPEN_ROWS]]) + "\n")
     if rows[_OPEN_ROWS:]:
