@@ -28,6 +28,7 @@ from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.combine.apply import Merged, merge
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts.explain import conflict_lines, notes
+from git_theta_ext.merge.conflicts.owned import Owned
 from git_theta_ext.merge.conflicts.state import State, key_of, load, save
 from git_theta_ext.merge.decide.beside_adapter import scalings_ahead
 from git_theta_ext.merge.strategies.policy import Operation, policy_for
@@ -67,8 +68,10 @@ def _run(arguments: Sequence[str]) -> int:
             print(f"  when that is mended, to merge it: git theta resolve {name}", file=sys.stderr)
         return _FAILED
     if merged.open and not nested:
-        options = add_options(Repository.discover())
-        print("\n".join(conflict_lines(path, merged, options)), file=sys.stderr)
+        repository = Repository.discover()
+        options = add_options(repository)
+        owned = Owned.at_head(repository, path)
+        print("\n".join(conflict_lines(path, merged, options, owned)), file=sys.stderr)
     return 1 if merged.open or unadded else 0
 
 

@@ -114,3 +114,49 @@ def test_a_pull_request_is_reported_by_module(parts: Repo, github: GitHub) -> No
     assert "::error file=model.safetensors::module vision: frozen: REFUSED; frozen tensors" in out
     assert "::notice::To ask: @vision-team, @lm-team, ada@example.org" in out
     assert page in (folder / "git-theta-report.html").read_text("utf-8")
+
+
+def test_a_merge_tells_by_module_whom_to_ask(parts: Repo) -> None:
+    parts.write(NAME, weights(lm__a=3, vision__a=3, head__a=3, stray__a=3))
+    parts.write("alone.safetensors", weights())
+    parts.commit("theirs")
+    parts.git("switch", "-q", "main")
+    parts.write(NAME, weights(lm__a=2, vision__b=2))
+    parts.commit("ours")
+    plan = parts.theta("merge", "update", "--plan")
+    assert (
+        "  module vision (frozen)  @vision-team              1 from ours, 1 from theirs\n" in plan
+    )
+    assert "  module lm               @lm-team ada@example.org  1 open\n" in plan
+    assert "  module head             no owner is named         1 from theirs\n" in plan
+    assert "  in no module                                      1 from theirs\n" in plan
+    said = "model.safetensors: module vision is frozen, and theirs changes 1 of 2 tensors; to ask: "
+    assert f"{said}@vision-team\n" in plan
+    assert "alone" not in plan
+    assert "lm               @lm-team ada@example.org  1 combined\n" in parts.theta(
+        "merge", "update", "--plan", "--strategy", "average")  # fmt: skip
+    parts.git("branch", "third", "update~1")
+    parts.git("switch", "-q", "third")
+    parts.write(NAME, weights(lm__a=4, vision__b=4))
+    parts.commit("third")
+    parts.git("switch", "-q", "main")
+    several = parts.theta("merge", "update", "third", "--plan")
+    assert "vision is frozen, and update changes 1 of 2" in several
+    assert "vision is frozen, and third changes 1 of 2" in several
+
+    done = parts.run("git", "merge", "-q", "update", ok=(1,)).stderr.decode()
+    tag = "[lm: @lm-team ada@example.org]"
+    assert next(line for line in done.splitlines() if "    lm.a: " in line).endswith(tag)
+    asked = "to ask: @lm-team ada@example.org (lm: 1 open)"
+    for shown in (done, parts.theta("status"), parts.theta("resolve", NAME, ok=(1,))):
+        assert tag in shown
+        assert asked in shown
+    # The commands that it suggests are what they were.
+    assert f"git theta resolve {NAME} --strategy" in done
+    # A file that cannot be used keeps nobody from settling.
+    parts.run("git", "merge", "--abort")
+    parts.write(".theta.toml", MODULES.replace("owners", "owner").encode())
+    parts.commit("misspelt")
+    done = parts.run("git", "merge", "-q", "update", ok=(1,)).stderr.decode()
+    assert "modules are not known: .theta.toml of HEAD, line 5: [[module]] number 1" in done
+    assert "nothing is open" in parts.theta("resolve", NAME, "--strategy", "ours")

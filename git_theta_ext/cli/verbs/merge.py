@@ -11,7 +11,7 @@ from typing import Any
 from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.cli import consent, where
 from git_theta_ext.cli.choices import add_options, choice_of
-from git_theta_ext.cli.verbs import merge_gate, merge_several
+from git_theta_ext.cli.verbs import merge_gate, merge_plan, merge_several
 from git_theta_ext.core.advice import word
 from git_theta_ext.core.errors import RepositoryError, ThetaError, UsageError
 from git_theta_ext.core.names import natural_key
@@ -35,15 +35,14 @@ from git_theta_ext.merge.branches.tune import (
     judge,
     tune,
 )
-from git_theta_ext.merge.combine.apply import measure
 from git_theta_ext.merge.combine.statistics import measured_strategies, statistics_of
-from git_theta_ext.merge.conflicts.explain import advice, figures, notes, open_lines, plan_lines
+from git_theta_ext.merge.conflicts.explain import notes, open_lines
 from git_theta_ext.merge.conflicts.hints import common
+from git_theta_ext.merge.conflicts.owned import Owned
 from git_theta_ext.merge.conflicts.resolve import Conflict
 from git_theta_ext.merge.conflicts.shard_index import changed_on_both, how_to_settle, in_conflict
 from git_theta_ext.merge.decide.beside_adapter import scalings_ahead
 from git_theta_ext.merge.decide.changed_on_both import pairs
-from git_theta_ext.merge.decide.plan import make_plan
 from git_theta_ext.merge.decide.scaling import GROWS
 from git_theta_ext.merge.strategies import policy
 from git_theta_ext.merge.strategies.choice import Choice
@@ -129,7 +128,7 @@ def _merge_with(repository: Repository, args: argparse.Namespace, choice: Choice
         return merge_several.merge(repository, args, branches, choice)
     heads = Heads.find(repository, args.other)
     if args.plan:
-        return _plan(repository, heads, choice)
+        return merge_plan.plan(repository, heads, choice)
     if args.gate and heads.base != heads.theirs:
         contests = _contests(repository, args, None, Blocks.open(repository))
         accepted = merge_gate.choose(
@@ -261,7 +260,7 @@ def _merge_models(
             f"CONFLICT (content): {plural(len(merged.open), 'part')} open; "
             "the file has our version for now:"
         )
-        for line in open_lines(merged.open):
+        for line in open_lines(merged.open, owned=Owned.at_head(repository, pattern)):
             print(f"    {line}")
         found = common([merged]) or ("ours",)
         place = word(from_here(repository, name))
@@ -276,30 +275,6 @@ def _merge_models(
     status, output, errors = _git(repository, "commit", "--no-edit")
     _pass_on(output, errors)
     return RepositoryError.exit_code if status else 0
-
-
-def _plan(repository: Repository, heads: Heads, choice: Choice | None) -> int:
-    """Show what a merge would do with each checkpoint that both sides changed."""
-    found = list(pairs(repository, heads))
-    blocks = Blocks.open(repository)
-    for pair in found:
-        chosen = policy.policy_for(repository, pair.path, "merge", os.environ)
-        choose = chosen.choose if choice is None else lambda _: choice
-        scalings = scalings_ahead(repository, pair.path, lambda: heads, writable=True)
-        plan = make_plan(pair.base, pair.ours, pair.theirs, choose, scalings=scalings)
-        source = "--strategy" if choice is not None else chosen.source
-        came = f" (was {printable(pair.renamed)})" if pair.renamed else ""
-        print(f"{printable(pair.path)}{came}  (strategy: {source})")
-        for line in plan_lines(plan):
-            print(f"  {line}")
-        measured = measure(plan, blocks)
-        for name, one in measured.items():
-            share = f"{100 * one.share:.3g} % of its entries changed on both sides"
-            print(f"  {printable(name)}: {share}{figures(one)}")
-        for line in advice(measured.values()):
-            print(f"  {line}")
-    print(f"{plural(len(found), 'checkpoint')} changed on both sides")
-    return 0
 
 
 def _tuned(

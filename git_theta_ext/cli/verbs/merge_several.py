@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+from git_theta_ext.cli.verbs.merge_plan import frozen_lines
 from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.core.text import from_program, plural, printable, table
 from git_theta_ext.git.repository import Repository
@@ -24,6 +25,7 @@ from git_theta_ext.merge.branches.tune import Contest
 from git_theta_ext.merge.combine.statistics import measured_strategies
 from git_theta_ext.merge.conflicts.explain import notes, open_lines
 from git_theta_ext.merge.conflicts.hints import common
+from git_theta_ext.merge.conflicts.owned import Owned
 from git_theta_ext.merge.decide.changed_on_both import Group
 from git_theta_ext.merge.decide.plan_several import Row, check_weights, plan_several
 from git_theta_ext.merge.strategies import policy
@@ -66,7 +68,8 @@ def merge(
             print(f"{printable(one.group.path)}: {line}")
     if not tree:
         for one in results:
-            for line in open_lines(one.merged.open):
+            owned = Owned.at_head(repository, one.group.path)
+            for line in open_lines(one.merged.open, owned=owned):
                 print(f"open in {printable(one.group.path)}: {line}", file=sys.stderr)
         found = common([one.merged for one in results if one.merged.open])
         chosen_by = (
@@ -110,6 +113,10 @@ def plan(repository: Repository, branches: Branches, choice: Choice | None) -> i
         for line in table(cells):
             print(f"  {line}")
         print(f"  as they were on all sides: {plural(len(rows) - len(shown), 'tensor')}")
+    for name, commit in zip(branches.names, branches.commits, strict=True):
+        if name != "HEAD":
+            for line in frozen_lines(repository, branches.base, commit, printable(name)):
+                print(line)
     print(f"{plural(len(found), 'checkpoint')} changed on several sides")
     return 0
 

@@ -21,6 +21,7 @@ from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.apply import UNFIT, Merged
 from git_theta_ext.merge.conflicts.explain import notes, open_lines
 from git_theta_ext.merge.conflicts.hints import resolving
+from git_theta_ext.merge.conflicts.owned import Owned
 from git_theta_ext.merge.conflicts.resolve import Conflict
 from git_theta_ext.merge.conflicts.shard_index import IndexConflict
 from git_theta_ext.objects.blocks import Blocks
@@ -132,7 +133,7 @@ def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
         f"{printable(path)}: {plural(len(merged.open), 'part')} open; "
         "the file has our version for now:"
     )
-    for line in open_lines(merged.open):
+    for line in open_lines(merged.open, owned=Owned.at_head(conflict.repository, path)):
         print(f"  {line}")
     print("to go on:")
     for line in resolving(advice.word(from_here(conflict.repository, path)), merged):

@@ -21,6 +21,7 @@ from git_theta_ext.git.paths import add_options, advise
 from git_theta_ext.git.repository import IndexEntry, Repository, skips_smudge
 from git_theta_ext.manifest.model import HEAD_BYTES, LATEST, Manifest, is_manifest
 from git_theta_ext.merge.conflicts.explain import open_lines
+from git_theta_ext.merge.conflicts.owned import Owned
 from git_theta_ext.merge.conflicts.resolve import settling_deleted
 from git_theta_ext.merge.conflicts.shard_index import how_to_settle, in_conflict
 from git_theta_ext.merge.conflicts.state import key_of, load
@@ -209,7 +210,8 @@ def _show(repository: Repository, report: dict[str, Any]) -> None:
         if row["open"]:
             print(f"\nOpen in {printable(row['path'])}; the file has our version for now:")
             # All of them: messages that name some end with "and N more: git theta status".
-            for line in open_lines(row["open"], len(row["open"])):
+            owned = Owned.at_head(repository, row["path"])
+            for line in open_lines(row["open"], len(row["open"]), owned):
                 print(f"  {line}")
     for line in _advice(repository, report):
         print(line)

@@ -11,6 +11,7 @@ from git_theta_ext.core.advice import word
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.git.paths import where_git_was_started
 from git_theta_ext.merge.combine.values import Measure
+from git_theta_ext.merge.conflicts.owned import Owned
 from git_theta_ext.merge.strategies.choice import CONFLICT
 
 if TYPE_CHECKING:
@@ -59,18 +60,27 @@ def _will(decision: Decision) -> str:
     }[decision.action]
 
 
-def conflict_lines(path: str, merged: Merged, options: str = "") -> list[str]:
-    """What to tell of a merge that is not clean, in Git's manner; `path` is from the top.
+def conflict_lines(
+    path: str, merged: Merged, options: str = "", owned: Owned | None = None
+) -> list[str]:
+    """What to tell of a merge that is not clean, in Git's manner.
 
-    `options` are those of `git add`: see `paths.add_options`.
+    Args:
+        path: of the checkpoint, from the top.
+        merged: the result so far.
+        options: those of `git add`; see `paths.add_options`.
+        owned: whose tensors they are, where that is to be told.
     """
+    owned = owned or Owned(path)
     lines = [f"CONFLICT (content): Merge conflict in {printable(path)}"]
     found = list(merged.open.items())
     measures = {one.name: one.measure for one in merged.outcomes}
     for name, reason in found[:MAX_LINES]:
-        lines.append(f"    {printable(name)}: {printable(reason)}{figures(measures.get(name))}")
+        told = f"{printable(reason)}{figures(measures.get(name))}{owned.tag(name)}"
+        lines.append(f"    {printable(name)}: {told}")
     if len(found) > MAX_LINES:
         lines.append(f"    … and {len(found) - MAX_LINES} more: git theta status")
+    lines += [f"  {line}" for line in owned.to_ask(merged.open)]
     lines.append("  the file has our version for now; everything else is merged. To go on:")
     from git_theta_ext.merge.conflicts.hints import commands
 
@@ -155,9 +165,14 @@ def _warnings(blended: Sequence[Outcome], total: Measure, reapplied: bool) -> It
         yield "note: BatchNorm statistics were averaged; a few hundred samples recalibrate them"
 
 
-def open_lines(found: Mapping[str, str], limit: int = MAX_LINES) -> Iterable[str]:
-    """What is open, one line each."""
+def open_lines(
+    found: Mapping[str, str], limit: int = MAX_LINES, owned: Owned | None = None
+) -> Iterable[str]:
+    """What is open, one line each, and whom to ask where it is known whose tensors they are."""
     for name, reason in list(found.items())[:limit]:
-        yield f"{printable(name)}: {printable(reason)}"
+        tag = "" if owned is None else owned.tag(name)
+        yield f"{printable(name)}: {printable(reason)}{tag}"
     if len(found) > limit:
         yield f"… and {len(found) - limit} more"
+    if owned is not None:
+        yield from owned.to_ask(found)

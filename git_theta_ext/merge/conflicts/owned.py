@@ -1,0 +1,122 @@
+"""Whose the tensors are that a merge is about: the modules that HEAD's `.theta.toml` declares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from git_theta_ext.checkpoints import modules
+from git_theta_ext.checkpoints.modules import Module, Modules
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import printable, table
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.merge.combine import skeleton
+from git_theta_ext.merge.combine.values import Measure
+from git_theta_ext.merge.decide.decisions import Decision, Plan
+from git_theta_ext.merge.strategies.choice import CONFLICT
+
+NOBODY = "no owner is named"
+_ENDS = ("ours", "theirs", "combined", "open", "as in the base")
+"""What becomes of a tensor that a side changed, in the order in which it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """The modules of one checkpoint under merge.
+
+    Attributes:
+        path: of the checkpoint, from the top; of a sharded model its pattern.
+        modules: those of HEAD, which is ours.
+        problem: why they are not known; empty where they are.
+    """
+
+    path: str
+    modules: Modules = field(default_factory=Modules)
+    problem: str = ""
+
+    @classmethod
+    def at_head(cls, repository: Repository, path: str) -> Owned:
+        """As HEAD has it. Where that is not usable, nothing is anybody's: a merge goes on."""
+        if repository.resolve("HEAD") is None:
+            return cls(path)
+        try:
+            return cls(path, modules.read(repository, "HEAD"))
+        except UsageError as error:
+            return cls(path, problem=error.message)
+
+    def of(self, name: str) -> tuple[Module, ...]:
+        """The modules of an open part; none of what holds the tensors."""
+        return () if name == skeleton.NAME else self.modules.of(self.path, name)
+
+    def tag(self, name: str) -> str:
+        """What a line on an open part ends with: ` [vision: @vision-team]`; "" outside modules."""
+        found = "; ".join(described(one) for one in self.of(name))
+        return f" [{found}]" if found else ""
+
+    def to_ask(self, names: Iterable[str]) -> list[str]:
+        """A line on whom to ask about what is open; none where no module is declared."""
+        if self.problem:
+            return [f"modules are not known: {printable(self.problem)}"]
+        found = Counter(one for name in names for one in self.of(name))
+        if not found:
+            return []
+        asked = (f"{_owners(one)} ({one.name}: {count:,} open)" for one, count in found.items())
+        return [f"to ask: {', '.join(asked)}"]
+
+
+def described(module: Module) -> str:
+    """`vision: @vision-team`."""
+    return f"{module.name}: {_owners(module)}"
+
+
+def _owners(module: Module) -> str:
+    return " ".join(module.owners) or NOBODY
+
+
+def plan_by_module(plan: Plan, owned: Owned, measured: Mapping[str, Measure]) -> Iterator[str]:
+    """For each module what becomes of the tensors that a side changed, in lines of a table.
+
+    Args:
+        plan: what is to be done.
+        owned: whose the tensors are.
+        measured: of tensors that are merged entry by entry, how the updates meet.
+    """
+    found: dict[Module | None, Counter[str]] = {}
+    for one in plan.decisions if owned.modules else ():
+        end = _end(one, measured.get(one.name))
+        for module in (owned.of(one.name) or (None,)) if end else ():
+            found.setdefault(module, Counter())[end] += 1
+    rows = []
+    for module in (*owned.modules, None):
+        counts = found.get(module)
+        if counts:
+            said = ", ".join(_counted(counts[end], end) for end in _ENDS if counts[end])
+            rows.append([*_head(module), said])
+    yield from table(rows)
+
+
+def _head(module: Module | None) -> list[str]:
+    """Name and owners, as the first cells of a row."""
+    if module is None:
+        return ["in no module", ""]
+    name = f"{module.name} (frozen)" if module.frozen else module.name
+    return [f"module {name}", _owners(module)]
+
+
+def _counted(count: int, end: str) -> str:
+    return f"{count:,} from {end}" if end in ("ours", "theirs") else f"{count:,} {end}"
+
+
+def _end(decision: Decision, measure: Measure | None) -> str:
+    """What becomes of a tensor; "" where both sides agree, on the base or on something else."""
+    if decision.action == "same" or decision.ours == decision.theirs == "kept":
+        return ""
+    if decision.action == "merge":
+        collides = measure is not None and measure.collided > 0
+        return "open" if collides and decision.choice == CONFLICT else "combined"
+    if decision.action == "drop":
+        gone = {"ours": decision.ours, "theirs": decision.theirs}
+        by = [side for side, did in gone.items() if did == "removed"]
+        return by[0] if len(by) == 1 else ""
+    return "as in the base" if decision.action == "base" else decision.action
