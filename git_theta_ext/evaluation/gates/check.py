@@ -28,7 +28,7 @@ from git_theta_ext.evaluation.measure import uses_folder
 from git_theta_ext.evaluation.results import Result
 from git_theta_ext.evaluation.targets import Target
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.git.settings_file import FILE
+from git_theta_ext.git.settings_file import FILE, bytes_at
 from git_theta_ext.objects.blocks import Blocks
 
 
@@ -86,8 +86,8 @@ def config_at(repository: Repository, commit: str | None) -> Config:
     Raises:
         UsageError: it is not usable.
     """
-    oid = repository.blob_at(commit, FILE) if commit is not None else None
-    return Config() if oid is None else parse(repository.blob(oid))
+    data = bytes_at(repository, commit) if commit is not None else None
+    return Config() if data is None else parse(data)
 
 
 def chosen(config: Config, names: Sequence[str]) -> tuple[Gate, ...]:
@@ -260,17 +260,17 @@ class Check:
         repository, ends = self.repository, self.ends
         if repository.blob_at(ends.old, FILE) == repository.blob_at(ends.new, FILE):
             return None, []
+        everything = changed_checkpoints(
+            repository, [empty_tree(repository), ends.new], [], blocks=self.blocks,
+            on_damage=lambda *_: None,
+        )  # fmt: skip
         try:
             own = config_at(repository, ends.new).modules
+            said = ownership.said_of_change(modules, own)
+            return (own, [said, *ownership.said_of_own(own, everything)]) if said else (None, [])
         except UsageError as error:
+            # (It is the update's own, and keeps nobody from judging it.)
             return None, [f"the {FILE} of this is not usable: {error.message}"]
-        said = ownership.said_of_change(modules, own)
-        if not said:
-            return None, []
-        everything = changed_checkpoints(
-            repository, [empty_tree(repository), ends.new], [], blocks=self.blocks
-        )
-        return own, [said, *ownership.said_of_own(own, everything)]
 
     # -- the versions that are compared ------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from git_theta_ext.checkpoints.modules import Module, Modules
 from git_theta_ext.comparison.division import Division, Part, divided
 from git_theta_ext.comparison.files import Pair
+from git_theta_ext.core.errors import UsageError
 from git_theta_ext.evaluation.config import Gate
 from git_theta_ext.evaluation.gates.properties import named
 from git_theta_ext.evaluation.gates.verdict import Row, Verdict
@@ -96,10 +97,9 @@ def _belonging(division: Division, path: str, own: Modules | None) -> Row:
     why = []
     if division.outside:
         why.append(f"these belong to no module: {named(division.outside)}")
-        homes = {one for name in division.outside for one in own.of(path, name)} if own else set()
-        if own and all(len(own.of(path, name)) == 1 for name in division.outside):
-            names = ", ".join(one.name for one in own if one in homes)
-            why.append(f"its own modules have them ({names}): merge those first")
+        homes = _homes(division.outside, path, own)
+        if homes:
+            why.append(f"its own modules have them ({', '.join(homes)}): merge those first")
     if division.several:
         each = [f"{name} ({_names(those)})" for name, those in division.several]
         why.append(f"these belong to several modules: {named(each)}")
@@ -107,6 +107,17 @@ def _belonging(division: Division, path: str, own: Modules | None) -> Row:
     verdict: Verdict = "refused" if wrong else "accepted"
     subject = "one for each tensor"
     return Row(Gate(NAME), path, subject, verdict, tuple(why), "base", None, float(wrong))
+
+
+def _homes(tensors: Sequence[str], path: str, own: Modules | None) -> list[str]:
+    """The modules of an update's own that have all of some tensors, each of them one."""
+    try:
+        found = [own.of(path, name) for name in tensors] if own is not None else []
+    except UsageError:
+        return []  # (its names and patterns are its own, too)
+    if not all(len(those) == 1 for those in found):
+        return []
+    return list(dict.fromkeys(those[0].name for those in found))
 
 
 def _names(modules: Sequence[Module]) -> str:
