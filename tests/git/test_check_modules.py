@@ -89,6 +89,13 @@ def test_an_update_of_modules_is_judged_and_its_owners_named(parts: Repo) -> Non
 
 def test_a_pull_request_is_reported_by_module(parts: Repo, github: GitHub) -> None:
     parts.git("branch", "-m", "feature")
+    github.bare = parts.path.parent / "nothing"
+    # Nobody loosens the rules unseen, also where no checkpoint changes.
+    parts.write(".theta.toml", MODULES.replace("frozen = true\n", "").encode())
+    parts.commit("unfreeze")
+    out, _ = report(parts, github, THETA_CHECK="true")
+    assert "::warning file=.theta.toml::this changes the modules" in out
+    assert "vision is not frozen any more" in github.comments[-1]["body"]
     parts.write(NAME, weights(lm__a=1.5, vision__b=2))
     parts.write(".theta.toml", b"")  # (what it declares itself does not count)
     parts.commit("train")
@@ -106,7 +113,6 @@ def test_a_pull_request_is_reported_by_module(parts: Repo, github: GitHub) -> No
 
     assert "| 1 of 2 | 100 % | " in parts.theta("diff", "main...HEAD", "--format", "markdown")
 
-    github.bare = parts.path.parent / "nothing"
     out, folder = report(parts, github, 1, THETA_CHECK="true")
     body = github.comments[-1]["body"]
     assert body.index("**To ask:** <code>&#64;<!-- -->vision-team") < body.index("| module |")

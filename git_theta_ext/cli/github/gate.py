@@ -84,6 +84,6 @@ def judge(report: Findings, job: Job, lacking: Callable[[Pair], Lacking]) -> Non
     report.verdict = {0: "accepted", 1: "refused"}.get(found.code, "undecided")
     report.code = report.code or found.code
     report.commands += machines.workflow_commands(found)
-    # (Notes alone are no reason to comment on what changes no checkpoint.)
-    if found.rows or (found.notes and report.found):
+    # (Other notes are no reason to comment on what changes no checkpoint.)
+    if found.rows or found.changed_modules or (found.notes and report.found):
         report.gates = words.markdown(found, _TAKEN)

@@ -54,6 +54,7 @@ class Report:
         notes: what a reader must know besides.
         modules: how many modules are declared.
         touched: the modules that differ, checkpoint by checkpoint; their owners are to be asked.
+        changed_modules: how the update's own modules are others, as one of the notes; else "".
         history: by checkpoint and subject, the scores of the base and of the versions since, the
             oldest first; None where one was not measured. Empty where it was not asked for.
     """
@@ -67,6 +68,7 @@ class Report:
     notes: tuple[str, ...] = ()
     modules: int = 0
     touched: tuple[Touched, ...] = ()
+    changed_modules: str = ""
     history: Mapping[tuple[str, str], tuple[float | None, ...]] = field(default_factory=dict)
 
     @property
@@ -180,7 +182,7 @@ class Check:
             version_of(repository, ends.rules) if ends.rules else None,
             len(gates), tuple(paths),
             (*self._notes(gates, modules), *said, *ownership.said_of_left(left)),
-            len(modules.modules), tuple(touched),
+            len(modules.modules), tuple(touched), said[0] if own is not None else "",
         )  # fmt: skip
 
     def history(self, rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float | None, ...]]:

@@ -13,6 +13,7 @@ from git_theta_ext.evaluation.gates.check import Report
 from git_theta_ext.evaluation.gates.ownership import Touched
 from git_theta_ext.evaluation.gates.verdict import Row
 from git_theta_ext.evaluation.gates.words import WORD, conclusion, remarks
+from git_theta_ext.git.settings_file import FILE
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -109,6 +110,8 @@ def workflow_commands(report: Report) -> Iterator[str]:
         if row.verdict != "accepted":
             said = "; ".join([f"{_name(row)}: {WORD[row.verdict]}", *row.reasons])
             yield f"::error file={annotation_property(row.path)}::{annotation(said)}"
+    if report.changed_modules:
+        yield f"::warning file={FILE}::{annotation(report.changed_modules)}"
     if report.owners:
         said = f"To ask: {', '.join(report.owners)}"
         yield f"::notice::{annotation(said)}"
