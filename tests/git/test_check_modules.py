@@ -149,6 +149,8 @@ def test_a_merge_tells_by_module_whom_to_ask(parts: Repo) -> None:
     several = parts.theta("merge", "update", "third", "--plan")
     assert "vision is frozen, and update changes 1 of 2" in several
     assert "vision is frozen, and third changes 1 of 2" in several
+    assert "@lm-team ada@example.org  1 entry by entry\n" in several
+    assert "1 from one side, 1 entry by entry\n" in several
 
     done = parts.run("git", "merge", "-q", "update", ok=(1,)).stderr.decode()
     tag = "[lm: @lm-team ada@example.org]"

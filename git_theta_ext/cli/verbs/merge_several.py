@@ -25,7 +25,7 @@ from git_theta_ext.merge.branches.tune import Contest
 from git_theta_ext.merge.combine.statistics import measured_strategies
 from git_theta_ext.merge.conflicts.explain import notes, open_lines
 from git_theta_ext.merge.conflicts.hints import common
-from git_theta_ext.merge.conflicts.owned import Owned
+from git_theta_ext.merge.conflicts.owned import Owned, ends_by_module
 from git_theta_ext.merge.decide.changed_on_both import Group
 from git_theta_ext.merge.decide.plan_several import Row, check_weights, plan_several
 from git_theta_ext.merge.strategies import policy
@@ -113,6 +113,9 @@ def plan(repository: Repository, branches: Branches, choice: Choice | None) -> i
         for line in table(cells):
             print(f"  {line}")
         print(f"  as they were on all sides: {plural(len(rows) - len(shown), 'tensor')}")
+        ends = ((row.decision.name, _end(row)) for row in shown)
+        for line in ends_by_module(ends, Owned.at_head(repository, group.path)):
+            print(f"  {line}")
     for name, commit in zip(branches.names, branches.commits, strict=True):
         if name != "HEAD":
             for line in frozen_lines(repository, branches.base, commit, printable(name)):
@@ -128,6 +131,13 @@ def _will(row: Row) -> str:
         after = "open" if row.decision.choice == CONFLICT else str(row.decision.choice)
         return f"entry by entry; where several changed: {after}"
     return "removed" if row.entry is None else "the changed one"
+
+
+def _end(row: Row) -> str:
+    """What becomes of a tensor, as the lines by module say it."""
+    if row.decision.action == "open":
+        return "open"
+    return "entry by entry" if row.movers else "removed" if row.entry is None else "one side"
 
 
 def contests(repository: Repository, branches: Branches, blocks: Blocks) -> list[Contest]:

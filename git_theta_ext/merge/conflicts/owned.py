@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from git_theta_ext.checkpoints import modules
@@ -17,7 +17,8 @@ from git_theta_ext.merge.decide.decisions import Decision, Plan
 from git_theta_ext.merge.strategies.choice import CONFLICT
 
 NOBODY = "no owner is named"
-_ENDS = ("ours", "theirs", "combined", "open", "as in the base")
+_TAKEN = ("ours", "theirs", "one side")
+_ENDS = (*_TAKEN, "combined", "entry by entry", "open", "removed", "as in the base")
 """What becomes of a tensor that a side changed, in the order in which it is told."""
 
 
@@ -74,7 +75,7 @@ def _owners(module: Module) -> str:
     return " ".join(module.owners) or NOBODY
 
 
-def plan_by_module(plan: Plan, owned: Owned, measured: Mapping[str, Measure]) -> Iterator[str]:
+def plan_by_module(plan: Plan, owned: Owned, measured: Mapping[str, Measure]) -> list[str]:
     """For each module what becomes of the tensors that a side changed, in lines of a table.
 
     Args:
@@ -82,10 +83,21 @@ def plan_by_module(plan: Plan, owned: Owned, measured: Mapping[str, Measure]) ->
         owned: whose the tensors are.
         measured: of tensors that are merged entry by entry, how the updates meet.
     """
+    return ends_by_module(
+        ((one.name, _end(one, measured.get(one.name))) for one in plan.decisions), owned
+    )
+
+
+def ends_by_module(ends: Iterable[tuple[str, str]], owned: Owned) -> list[str]:
+    """For each module what becomes of its tensors, in lines of a table.
+
+    Args:
+        ends: names of tensors, each with one of `_ENDS`; "" where no side changed it.
+        owned: whose the tensors are; without modules there is no line.
+    """
     found: dict[Module | None, Counter[str]] = {}
-    for one in plan.decisions if owned.modules else ():
-        end = _end(one, measured.get(one.name))
-        for module in (owned.of(one.name) or (None,)) if end else ():
+    for name, end in ends if owned.modules else ():
+        for module in (owned.of(name) or (None,)) if end else ():
             found.setdefault(module, Counter())[end] += 1
     rows = []
     for module in (*owned.modules, None):
@@ -93,7 +105,7 @@ def plan_by_module(plan: Plan, owned: Owned, measured: Mapping[str, Measure]) ->
         if counts:
             said = ", ".join(_counted(counts[end], end) for end in _ENDS if counts[end])
             rows.append([*_head(module), said])
-    yield from table(rows)
+    return table(rows)
 
 
 def _head(module: Module | None) -> list[str]:
@@ -105,7 +117,7 @@ def _head(module: Module | None) -> list[str]:
 
 
 def _counted(count: int, end: str) -> str:
-    return f"{count:,} from {end}" if end in ("ours", "theirs") else f"{count:,} {end}"
+    return f"{count:,} from {end}" if end in _TAKEN else f"{count:,} {end}"
 
 
 def _end(decision: Decision, measure: Measure | None) -> str:

@@ -22,7 +22,7 @@ COLLIDED = {"a": Measure(entries=10, collided=1)}
 
 def lines(decision: Decision, measured: dict[str, Measure]) -> list[str]:
     plan = Plan(None, manifest(), manifest(), (decision,))
-    return list(plan_by_module(plan, OWNED, measured))
+    return plan_by_module(plan, OWNED, measured)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_several_modules_and_none() -> None:
     assert OWNED.tag(skeleton.NAME) == ""
     assert OWNED.to_ask([skeleton.NAME]) == []
     plan = Plan(None, manifest(), manifest(), (BOTH,))
-    assert list(plan_by_module(plan, Owned("m"), {})) == []
+    assert plan_by_module(plan, Owned("m"), {}) == []
