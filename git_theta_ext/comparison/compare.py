@@ -75,7 +75,7 @@ class Comparison:
     differs outside the tensors, where that could be read; `unchanged` are the names of tensors that
     do not differ. `renamed_from` is the path of the old version where it was another one. `remarks`
     say how the versions are stored where one is not stored by tensor; without `compared`, one of
-    them is not on this machine.
+    them is not on this machine. `opaque` are the names of bytes that are no tensors.
     """
 
     changes: tuple[Change, ...]
@@ -92,6 +92,7 @@ class Comparison:
     renamed_from: str | None = None
     remarks: tuple[str, ...] = ()
     compared: bool = True
+    opaque: frozenset[str] = frozenset()
 
     @property
     def differs(self) -> bool:
@@ -192,6 +193,7 @@ def compare(
         restructured,
         notes,
         tuple(name for name in after if name not in differing),
+        opaque=frozenset(name for name, entry in whole.items() if entry.opaque),
     )
 
 

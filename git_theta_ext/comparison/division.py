@@ -80,6 +80,7 @@ def divided(found: Comparison, modules: Modules, path: str) -> Division | None:
 
     They are about it where one of them has a tensor in either version, or names its path. (Where
     they name no paths, an adapter or the state of an optimizer is no part of them by that alone.)
+    Opaque bytes are no tensors, and no module's.
 
     Args:
         found: what differs.
@@ -95,6 +96,8 @@ def divided(found: Comparison, modules: Modules, path: str) -> Division | None:
     tensors: Counter[str] = Counter()
     outside, several, left = [], [], []
     for change in found.changes:
+        if change.name in found.opaque:
+            continue
         for module in belongs.of_change(change):
             tensors[module.name] += 1
             changes[module.name].append(change)
@@ -105,6 +108,8 @@ def divided(found: Comparison, modules: Modules, path: str) -> Division | None:
             elif len(now) > 1:
                 several.append((change.name, now))
     for name in found.unchanged:
+        if name in found.opaque:
+            continue
         before, now = belongs.of(name)
         held = {one.name for one in before}, {one.name for one in now}
         tensors.update(held[0] | held[1])

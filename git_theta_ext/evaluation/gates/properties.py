@@ -83,6 +83,7 @@ def _has(pair: Pair, modules: Modules, name: str) -> bool:
         for path, side in ((pair.renamed_from or pair.path, pair.old), (pair.path, pair.new))
         if side is not None
         for entry in side.manifest.entries
+        if not entry.opaque
         for one in modules.of(path, entry.tensor.name)
     )
 

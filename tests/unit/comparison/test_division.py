@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from git_theta_ext.checkpoints.modules import parse
@@ -76,6 +77,14 @@ def test_a_file_that_leaves_a_module_changes_it() -> None:
     same = {"a__x": 1, "c__x": 2}
     found = told(division(side(**same), side(**same), "old/m", "models/m"))
     assert found == {"a": ([], 1), "c": (["c.x"], 1)}
+
+
+def test_opaque_bytes_are_nobodys() -> None:
+    def rest(label: object) -> StoredSide:
+        bytes_ = replace(entry("a.rest", label, "U8"), opaque=True)
+        return StoredSide(manifest(entry("a.x", 1), bytes_), NOTHING)
+
+    assert told(division(rest(1), rest(2))) == {"a": ([], 1)}
 
 
 def test_what_modules_are_not_about() -> None:
