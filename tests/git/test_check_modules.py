@@ -168,3 +168,21 @@ def test_a_merge_tells_by_module_whom_to_ask(parts: Repo) -> None:
     done = parts.run("git", "merge", "-q", "update", ok=(1,)).stderr.decode()
     assert "modules are not known: .theta.toml of HEAD, line 5: [[module]] number 1" in done
     assert "nothing is open" in parts.theta("resolve", NAME, "--strategy", "ours")
+
+
+@pytest.mark.git("2.38")
+def test_a_merge_by_gates_leaves_frozen_modules_alone(parts: Repo) -> None:
+    parts.write(NAME, weights(lm__a=3, vision__a=3))
+    parts.commit("theirs")
+    parts.git("switch", "-q", "main")
+    parts.write(NAME, weights(lm__a=2))
+    parts.commit("ours")
+    done = parts.theta("merge", "update", "--gate", "--strategy", "average", ok=(1,))
+    assert "Judged by 3 modules of HEAD, against both sides:\n" in done
+    assert "average: module vision: frozen against base: frozen tensors differ: vision.a" in done
+    assert done.endswith("Nothing was merged.\n")
+    parts.git("switch", "-q", "update")
+    parts.write(NAME, weights(lm__a=3))
+    parts.commit("vision as it was")
+    parts.git("switch", "-q", "main")
+    assert "Accepted" in parts.theta("merge", "update", "--gate", "--strategy", "average")

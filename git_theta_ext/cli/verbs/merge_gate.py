@@ -75,10 +75,10 @@ def choose(
         allowed: the commands may be run without asking.
 
     Raises:
-        UsageError: HEAD has no gate, or a command is not allowed.
+        UsageError: HEAD has neither gates nor modules, or a command is not allowed.
     """
     config = config_at(repository, heads.ours)
-    if not config.gates:
+    if not config.gates and not config.modules:
         raise UsageError(
             f"--gate: there is no gate in the {FILE} of HEAD",
             hint=f'in {FILE}, committed: [[gate]], evaluation = "NAME", max_drop = 0.01',
@@ -87,7 +87,9 @@ def choose(
     evaluations = [one for one in config.evaluations if one.name in needed]
     consent.require(repository, (one.command for one in evaluations), once=allowed)
     trying = _Trying(repository, heads, evaluations)
-    print(f"Judged by {plural(len(config.gates), 'gate')} of HEAD, against both sides:")
+    judges = [plural(len(config.gates), "gate")] if config.gates else []
+    judges += [plural(len(config.modules.modules), "module")] if config.modules else []
+    print(f"Judged by {' and '.join(judges)} of HEAD, against both sides:")
     for attempt in trying.attempts(choice, contests):
         print(f"  {printable(attempt.label)}: {_said(attempt)}", flush=True)
         if attempt.accepted and attempt.report is not None:
