@@ -70,7 +70,7 @@ def frozen_lines(repository: Repository, base: str | None, side: str, label: str
         path = printable(pair.path)
         with closing(pair):
             found = pair.compare(measured=False)
-        if not found.compared:
+        if not found.compared and any(one.frozen and one.is_in(pair.path) for one in owned.modules):
             yield f"{path}: it cannot be read here whether {label} changes a frozen module"
         division = divided(found, owned.modules, pair.path)
         for part in () if division is None or found.old_format is None else division.parts:

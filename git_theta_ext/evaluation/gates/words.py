@@ -31,20 +31,20 @@ _SIGNS: dict[Verdict, str] = {
 }  # fmt: skip
 _SHOWN = 300
 """Characters of a name or reason in markdown."""
-_OWNERS = 20
-"""Owners, and modules, that a comment names; the rest is counted."""
+_OWNERS, _MODULES = 12, 5
+"""Owners, and modules of each, that a comment names; the rest is counted."""
 _NOBODY = "no module that changed has an owner"
 
 
 def conclusion(report: Report) -> str:
     """The verdict in a sentence."""
     if not report.rows:
-        if not report.gates and not report.modules:
+        kinds = [one for one, n in (("gate", report.gates), ("module", report.modules)) if n]
+        if not kinds:
             return "There is no gate: nothing was judged."
         which = "changed" if report.changed else "changed checkpoints"
-        rule = "gate or module" if report.gates and report.modules else "gate"
-        rule = rule if report.gates else "module"
-        return f"Accepted: no {rule} is for what changed ({which}: {len(report.changed)})."
+        changed = f"{which}: {len(report.changed)}"
+        return f"Accepted: no {' or '.join(kinds)} is for what changed ({changed})."
     counts = {verdict: sum(row.verdict == verdict for row in report.rows) for verdict in WORD}
     total = plural(len(report.rows), "judgement")
     if counts["refused"]:
@@ -135,8 +135,8 @@ def _asked(report: Report) -> list[str]:
 
 
 def _codes(names: Sequence[str]) -> str:
-    more = [f"{len(names) - _OWNERS:,} more"] if len(names) > _OWNERS else []
-    return ", ".join([*map(markdown_code, names[:_OWNERS]), *more])
+    more = [f"{len(names) - _MODULES:,} more"] if len(names) > _MODULES else []
+    return ", ".join([*map(markdown_code, names[:_MODULES]), *more])
 
 
 def _module_cells(report: Report, one: Touched) -> tuple[str, str, str]:

@@ -6,10 +6,13 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import Any
 
+from git_theta_ext.checkpoints.modules import Module
+from git_theta_ext.comparison.division import Part
 from git_theta_ext.evaluation.config import Gate
 from git_theta_ext.evaluation.gates import machines, words
 from git_theta_ext.evaluation.gates.check import Report
 from git_theta_ext.evaluation.gates.compare import compare
+from git_theta_ext.evaluation.gates.ownership import Touched
 from git_theta_ext.evaluation.gates.plot import MOST, bars
 from git_theta_ext.evaluation.gates.verdict import Row
 from tests.scenarios.gates import score
@@ -48,7 +51,24 @@ def test_the_conclusion() -> None:
         "Refused: 1 of 3 judgements.",
         "Not decided: 1 of 2 judgements could not be made.",
     ]
-    assert "no gate is for what changed" in words.conclusion(report(gates=2))
+    for more, said in (({}, "gate"), ({"modules": 1}, "gate or module")):
+        assert f"no {said} is for what changed" in words.conclusion(report(gates=2, **more))
+    assert "no module is for what changed" in words.conclusion(report(gates=0, modules=1))
+
+
+def test_owners_are_named_and_nobody_is_notified() -> None:
+    def touched(name: str, *owners: str) -> Touched:
+        return Touched("m", Part(Module(name, ("*",), owners), (), ("x",), 3))
+
+    many = [touched(f"m{at}", "@a", f"@o{at}") for at in range(20)]
+    found = words.markdown(report(row("accepted"), touched=(*many, touched("alone"))))
+    (line,) = [one for one in found.splitlines() if "To ask" in one]
+    assert "</code>, 15 more), <code>&#64;<!-- -->o0</code> (<code>m0</code>), " in line
+    assert line.endswith("and 9 more owners, nobody is named for <code>alone</code>")
+    assert "@" not in found
+    shown = words.text(report(touched=(many[0], replace(many[1], path="n"))))
+    assert "m0, m   @a, @o0  1 of 3 tensors" in shown
+    assert "to ask: @a, @o0, @o1\n" in shown
 
 
 def test_names_in_it_do_nothing() -> None:
