@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from git_theta_ext.checkpoints.shards import model_of
+from git_theta_ext.checkpoints.shards import index_of, model_of, names_model, pattern_of
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.globs import Globs
 from git_theta_ext.core.globs import check as check_patterns
@@ -51,11 +51,18 @@ class Module:
     paths: tuple[str, ...] = ()
 
     def is_in(self, path: str) -> bool:
-        """Whether a checkpoint may have tensors of it; a shard goes by its model's pattern, too."""
-        if not self.paths:
-            return True
-        globs, model = Globs(self.paths, FILE), model_of(path)
-        return globs.matches(path) or (model is not None and globs.matches(model))
+        """Whether a checkpoint may have tensors of it.
+
+        A shard goes by the pattern and the index of its model, too.
+        """
+        globs = Globs(self.paths, FILE)
+        return not self.paths or any(globs.matches(name) for name in _names_of(path))
+
+
+def _names_of(path: str) -> set[str]:
+    """What a checkpoint may be called: a shard, or a model, also by its pattern and its index."""
+    model = pattern_of(path) if names_model(path) else model_of(path)
+    return {path} if model is None else {path, model, index_of(model)}
 
 
 class _Matcher:
@@ -170,7 +177,8 @@ def _module(rows: Rows, number: int) -> Module:
     name = table.name("vision")
     patterns = table.texts("pattern")
     if not patterns:
-        raise table.error("pattern", 'it has no pattern, such as pattern = "vision_tower.*"')
+        key = "pattern" if table.has("pattern") else None
+        raise table.error(key, 'it has no pattern, such as pattern = "vision_tower.*"')
     try:
         expanded = tuple(dict.fromkeys(one for each in patterns for one in expand(each)))
     except UsageError as error:

@@ -67,6 +67,11 @@ def paths_of(path: str, known: Iterable[str]) -> list[str]:
     return [one for one in known if posixpath.dirname(one) == folder and globs.matches(one)]
 
 
+def index_of(path: str) -> str:
+    """Where the index of a model stands, which a pattern of its shards or the index names."""
+    return path if path.endswith(_INDEX) else path.replace("-*-of-*", "") + _INDEX
+
+
 def pathspec_of(path: str) -> str:
     """The pathspec, from the top, of the shards that a path stands for."""
     return f":(top,glob){pattern_of(path)}"
@@ -190,6 +195,13 @@ def find(
     held = {name for name, _ in shards}
     others = (name for name in wanted if name not in held and _SHARD.fullmatch(name))
     return Model(path, tuple(shards), tuple(sorted(others, key=natural_key)))
+
+
+def blobs_of_model(repository: Repository, revision: str, path: str) -> tuple[str, ...]:
+    """The blobs of the files that a path stands for in a revision: they tell its versions apart."""
+    files = _files(repository, revision, posixpath.dirname(path))
+    globs = Globs([pattern_of(path)], "the path")
+    return tuple(oid for name, oid in sorted(files.items()) if globs.matches(name))
 
 
 def check_one(paths: Iterable[str]) -> None:

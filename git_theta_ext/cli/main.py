@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "diff": ("diff", "show what changed in checkpoints, tensor by tensor"),
     "log": ("log", "show the commits that changed a checkpoint, or some of its tensors"),
     "blame": ("blame", "show which commit last changed each tensor of a checkpoint"),
+    "modules": ("modules", "show the modules of each checkpoint, and who answers for them"),
     "show": ("show", "show a version of a checkpoint, or one of its tensors"),
     "du": ("du", "show what each version and tensor takes in the store"),
     "cat": ("cat", "write one tensor to standard output as .npy"),

@@ -110,6 +110,11 @@ class History:
             older = filter(None, map(self._before_rename, found))
             waiting += [self._logs[one.commit, one.path] for one in older]
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths at which the checkpoint is known to have stood, as far as was looked."""
+        return tuple(dict.fromkeys(path for _, path in self._versions))
+
     def parents(self, version: Version) -> list[Version]:
         """The versions before one; where it was renamed, the last under the old path."""
         before = [self._versions.get((parent, version.path)) for parent in version.parents]
@@ -118,18 +123,19 @@ class History:
 
     def content(self, version: Version) -> Content | None:
         """What stands at the path in a version; None where it is not there (any more)."""
-        if not shards.names_model(version.path):
-            oid = self._repository.blob_at(version.commit, version.path)
-            return self.contents.get(oid, version.path)
+        return self.at(version.commit, version.path)
+
+    def at(self, commit: str, path: str) -> Content | None:
+        """What stands at a path in any commit; None where it is not there."""
+        if not shards.names_model(path):
+            return self.contents.get(self._repository.blob_at(commit, path), path)
         try:
-            model = shards.find(
-                self._repository, version.commit, version.path, self.contents.manifest
-            )
+            model = shards.find(self._repository, commit, path, self.contents.manifest)
         except UsageError:
             return None
         if model is None:
             return None
-        return Content("tensors", version.commit, version.path, None, model.manifest)
+        return Content("tensors", commit, path, None, model.manifest)
 
     def absent(self, version: Version) -> str:
         """Why a version has no content: `deleted`, `empty`, or `not on this machine`."""

@@ -36,6 +36,9 @@ RUN: dict[str, dict[str, str]] = {
         "git theta ls-files": "test_evaluate.test_what_cannot_be_measured_is_said",
         "git theta evaluate --import {printable(args.files[0])} --evaluation NAME": "test_evaluate.test_results_that_somebody_has",
     },
+    "git_theta_ext/cli/verbs/modules.py": {
+        "git theta ls-files {revision} lists them": "test_by_module.test_a_sharded_model_is_one_and_mistakes_are_said",
+    },
     "git_theta_ext/cli/verbs/scores.py": {
         "git theta evaluate": "test_scores.test_what_is_not_there_is_said",
     },
@@ -128,6 +131,7 @@ RUN: dict[str, dict[str, str]] = {
         "git theta diff [REV [REV]] FILE": "test_advice_reading.test_diff_of_what_is_neither_a_revision_nor_a_file",
     },
     "git_theta_ext/cli/verbs/du.py": {
+        "git theta du --by-module [REV:]FILE": "test_by_module.test_a_sharded_model_is_one_and_mistakes_are_said",
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
     "git_theta_ext/cli/verbs/export.py": {

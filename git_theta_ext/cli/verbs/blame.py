@@ -10,6 +10,7 @@ from typing import Any
 
 from git_theta_ext.checkpoints.contents import LFS_FETCH, Content
 from git_theta_ext.checkpoints.versions import Side
+from git_theta_ext.cli import parts
 from git_theta_ext.cli.verbs.log import split
 from git_theta_ext.comparison.history import Blame, History, blame, entries_of, first_versions
 from git_theta_ext.comparison.overlap import Pair, measure_pairs
@@ -35,6 +36,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
     )
+    parts.add_module(parser, "also its tensors, as if they were named")
     parser.add_argument(
         "--drift", action="store_true",
         help="also how far each moved since its first version (reads both)",
@@ -51,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """
     repository = Repository.discover()
     revision, path = split(repository, args.file)
+    wanted = [*args.tensors, *parts.patterns_of(repository, args.module, path)]
     history = History(repository, revision, path)
     content = history.content(history.newest)
     entries = entries_of(None if content is None else content.manifest)
@@ -58,10 +61,10 @@ def run(args: argparse.Namespace) -> int:
         why = history.absent(history.newest) if content is None else _without(content)
         raise UsageError(f"{path!r} is {why} in {revision}")
     found = blame(history)
-    names = patterns.select(entries, args.tensors) if args.tensors else list(entries)
+    names = patterns.select(entries, wanted) if wanted else list(entries)
     if not names:
         raise UsageError(
-            f"{path!r} has no tensor {args.tensors[0]!r} in {revision}",
+            f"{path!r} has no {parts.described(args.tensors, args.module)} in {revision}",
             hint=advice.about_version("git theta show VERSION   lists them", revision, path),
         )
     drift = _drift(history, content, entries, names) if args.drift else {}

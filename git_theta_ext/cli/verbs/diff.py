@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from git_theta_ext.checkpoints import modules, shards
-from git_theta_ext.cli import colours
+from git_theta_ext.checkpoints import modules as declarations
+from git_theta_ext.checkpoints import shards
+from git_theta_ext.checkpoints.modules import Modules
+from git_theta_ext.cli import colours, parts
 from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.division import Divisions, divisions
 from git_theta_ext.comparison.files import (
@@ -23,7 +25,7 @@ from git_theta_ext.comparison.files import (
     two_files,
 )
 from git_theta_ext.comparison.named import Version, between
-from git_theta_ext.comparison.report import markdown
+from git_theta_ext.comparison.report import by_module, markdown
 from git_theta_ext.comparison.report.records import records
 from git_theta_ext.comparison.report.text import Style, render
 from git_theta_ext.comparison.spectrum import with_spectra
@@ -59,6 +61,10 @@ def add_parser(subparsers: Any) -> None:
         "--no-index", action="store_true", help="compare two files, in a repository or not"
     )
     parser.add_argument("--tensor", action="append", default=[], metavar="GLOB", help="only these")
+    parts.add_module(parser, "only its tensors, too")
+    parser.add_argument(
+        "--by-module", action="store_true", help="the tensors under the names of their modules"
+    )
     parser.add_argument(
         "--sort", choices=["name", "change", "size"],
         help="list the tensors by name, or one by one by relative change or by stored size "
@@ -85,6 +91,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     asked = _split(args)
+    modules = _modules(args)
     found: list[Found] = []
     names: set[str] = set()
     for pair in _pairs(args, asked):
@@ -92,16 +99,17 @@ def run(args: argparse.Namespace) -> int:
         with closing(pair):
             comparison = pair.compare(measured)
             names |= {*comparison.unchanged, *(change.name for change in comparison.changes)}
-            comparison = _selected(comparison, args.tensor, args.sort)
+            wanted = _wanted(args, modules, pair.path if asked.kind == "revisions" else None)
+            comparison = _selected(comparison, wanted, args.sort)
             if measured and (args.spectrum or args.format == "html"):
                 comparison = with_spectra(comparison, pair.old, pair.new, sketched=args.spectrum)
-        if comparison.changes or (comparison.differs and not args.tensor):
+        if comparison.changes or (comparison.differs and wanted is None):
             found.append((pair.path, comparison))
     _check_tensors(names, args)
     compared = None
     if args.format in ("markdown", "html") and asked.kind == "revisions" and asked.first:
         compared = between(Repository.discover(), asked.first)
-    text = _text(args, found, compared, _divisions(args, asked, found))
+    text = _text(args, found, compared, _divisions(args, asked, found), modules)
     if args.output:
         outputs.write(args.output, text.encode("utf-8", "backslashreplace"), _work_tree())
     else:
@@ -258,9 +266,36 @@ def _pairs(args: argparse.Namespace, asked: _Asked) -> Iterator[Pair]:
         yield two_files(Path(asked.first[0]), Path(asked.first[1]), blocks)
 
 
-def _selected(comparison: Comparison, wanted: list[str], order: str) -> Comparison:
+def _modules(args: argparse.Namespace) -> Modules:
+    """What `.theta.toml` declares, where an option needs it.
+
+    Raises:
+        UsageError: it declares no module, or not that one; or the form has no place for modules.
+    """
+    if args.by_module and (args.name_only or args.format not in ("text", "json")):
+        raise UsageError("--by-module is for text and JSON")
+    if not args.by_module and not args.module:
+        return Modules()
+    modules = parts.declared(Repository.discover())
+    for name in args.module:
+        modules.named(name)
+    return modules
+
+
+def _wanted(args: argparse.Namespace, modules: Modules, path: str | None) -> list[str] | None:
+    """The patterns of the tensors of a checkpoint that are shown; None: all."""
+    if not args.tensor and not args.module:
+        return None
+    chosen = [modules.named(name) for name in args.module]
+    of_modules = [
+        pattern for one in chosen if path is None or one.is_in(path) for pattern in one.patterns
+    ]
+    return [*args.tensor, *of_modules]
+
+
+def _selected(comparison: Comparison, wanted: list[str] | None, order: str) -> Comparison:
     changes = list(comparison.changes)
-    if wanted:
+    if wanted is not None:
         names = set(patterns.select([change.name for change in changes], wanted))
         changes = [change for change in changes if change.name in names]
     if order == "change":
@@ -278,12 +313,12 @@ def _moved(change: Change) -> float:
 
 def _divisions(args: argparse.Namespace, asked: _Asked, found: list[Found]) -> Divisions:
     """For a report, the modules of checkpoints, as the first of the revisions declares them."""
-    whole = args.format in ("markdown", "html") and not args.tensor
+    whole = args.format in ("markdown", "html") and not (args.tensor or args.module)
     if not whole or asked.kind != "revisions":
         return {}
     first = (asked.first[0].partition("..")[0] or "HEAD") if asked.first else None
     try:
-        return divisions(found, modules.read(Repository.discover(), first))
+        return divisions(found, declarations.read(Repository.discover(), first))
     except UsageError as error:
         said = paragraph(f"warning: the report is not by modules: {error.message}")
         print(said, file=sys.stderr)
@@ -295,6 +330,7 @@ def _text(
     found: list[Found],
     compared: tuple[Version, Version] | None,
     divided: Divisions,
+    modules: Modules,
 ) -> str:
     """The whole output in the form that the options ask for."""
     if args.name_only:
@@ -305,7 +341,11 @@ def _text(
         ]
         return "".join(f"{line}\n" for line in lines)
     if args.format == "json":
-        return to_json({"files": [records(path, one) for path, one in found]}) + "\n"
+        files = [records(path, one) for path, one in found]
+        if args.by_module:
+            for record, (path, one) in zip(files, found, strict=True):
+                record["modules"] = by_module.records(path, one, modules)
+        return to_json({"files": files}) + "\n"
     if args.format == "markdown":
         return markdown.render(found, between=compared, divisions=divided)
     if args.format == "html":
@@ -314,11 +354,14 @@ def _text(
         return html.render(found, compared, divisions=divided)
     style = _style(args)
     whole = args.sort in (None, "name")
+    options = {"brief": args.stat, "grouped": whole, "by_name": args.sort == "name"}
     return "".join(
         f"{line}\n"
         for path, one in found
-        for line in render(
-            path, one, style, brief=args.stat, grouped=whole, by_name=args.sort == "name"
+        for line in (
+            by_module.lines(path, one, modules, style, options)
+            if args.by_module
+            else render(path, one, style, **options)
         )
     )
 

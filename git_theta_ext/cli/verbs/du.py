@@ -14,6 +14,8 @@ from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.contents import Content, Contents, objects_in
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.checkpoints.summary import summarise
+from git_theta_ext.cli import parts
+from git_theta_ext.comparison.report.by_module import NONE
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
@@ -24,7 +26,6 @@ from git_theta_ext.manifest.model import Manifest, UpdateRef, stored_bytes
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.dead import dead_bytes
-from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 
@@ -43,6 +44,10 @@ def add_parser(subparsers: Any) -> None:
         help="a revision or range, or a version of a file (default: HEAD)",
     )  # fmt: skip
     parser.add_argument("--tensors", metavar="PATTERN", help="of a file: only these tensors")
+    parts.add_module(parser, "of a file: only its tensors")
+    parser.add_argument(
+        "--by-module", action="store_true", help="of a file: what each of its modules takes"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
     parser.set_defaults(run=run)
 
@@ -53,8 +58,11 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "HEAD" and repository.resolve("HEAD") is None:
         raise UsageError("there is no commit here yet")
     if not _is_range(repository, args.what):
-        checkpoint = open_checkpoint(repository, version_typed(repository, args.what))
-        return _show_file(checkpoint, store_of(repository), args)
+        name = version_typed(repository, args.what)
+        checkpoint = open_checkpoint(repository, name)
+        return _show_file(repository, checkpoint, name.partition(":")[2], args)
+    if args.module or args.by_module:
+        raise UsageError("modules are parts of a file", hint="git theta du --by-module [REV:]FILE")
     rows = list(versions(repository, args.what))
     stored, raw = sum(row["stored"] for row in rows), sum(row["raw"] for row in rows)
     if args.json:
@@ -212,29 +220,33 @@ def _share(stored: int, raw: int) -> str:
     return f"{100 * stored / raw:.3g} %" if raw else "-"
 
 
-def _show_file(checkpoint: Checkpoint, store: Store, args: argparse.Namespace) -> int:
-    """Show what each tensor takes in the store; the text has the largest first."""
-    names = patterns.select(checkpoint, [args.tensors]) if args.tensors else list(checkpoint)
+def _show_file(
+    repository: Repository, checkpoint: Checkpoint, path: str, args: argparse.Namespace
+) -> int:
+    """Show what each tensor, or module, takes in the store; the text has the largest first."""
+    given = [args.tensors] if args.tensors else []
+    wanted = [*given, *parts.patterns_of(repository, args.module, path)]
+    names = patterns.select(checkpoint, wanted) if wanted else list(checkpoint)
     if not names:
         raise UsageError(
-            f"{checkpoint.name} has no tensor {args.tensors!r}",
+            f"{checkpoint.name} has no {parts.described(given, args.module)}",
             hint=advice.with_name("git theta show FILE   lists them", checkpoint.name),
         )
-    rows = [_tensor_row(checkpoint, name) for name in names]
+    rows = [_row(checkpoint, name, [name]) for name in names]
+    modules = _by_module(repository, checkpoint, path, names) if args.by_module else None
     entries = checkpoint.manifest.entries
     opaque = [block for entry in entries if entry.opaque for block in entry.blocks]
     rest = stored_bytes([*opaque, checkpoint.manifest.skeleton])
-    dead = dead_bytes(store, checkpoint.manifest.objects())
+    dead = dead_bytes(store_of(repository), checkpoint.manifest.objects())
     if args.json:
-        print(to_json(
-            {"file": checkpoint.name, "tensors": rows, "structure": rest, "dead": dead}
-        ))  # fmt: skip
+        found = {"file": checkpoint.name, "tensors": rows, "structure": rest, "dead": dead}
+        print(to_json(found if modules is None else {**found, "modules": modules}))
         return 0
-    rows.sort(key=lambda row: -row["stored"])
+    shown = rows if modules is None else modules
     cells = [
-        ["", printable(row["name"]), size(row["raw"]), "->", size(row["stored"]),
+        ["", printable(row["name"] or NONE), size(row["raw"]), "->", size(row["stored"]),
          _share(row["stored"], row["raw"]), _kinds(row["kinds"])]
-        for row in rows
+        for row in sorted(shown, key=lambda row: -row["stored"])
     ]  # fmt: skip
     for line in table(cells):
         print(line)
@@ -248,13 +260,31 @@ def _show_file(checkpoint: Checkpoint, store: Store, args: argparse.Namespace) -
     return 0
 
 
-def _tensor_row(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    entry = checkpoint.entry(name)
-    refs = {ref.place: ref for block in entry.blocks for ref in block.objects()}
-    inline = sum(len(block.inline or b"") for block in entry.blocks)
+def _by_module(
+    repository: Repository, checkpoint: Checkpoint, path: str, names: Iterable[str]
+) -> list[dict[str, Any]]:
+    """A row for each module, with its number of tensors; None is the name of those of none."""
+    modules = parts.declared(repository)
+    members: dict[str | None, list[str]] = {module.name: [] for module in modules}
+    members[None] = []
+    for name in names:
+        for module in modules.of(path, name) or (None,):
+            members[None if module is None else module.name].append(name)
+    return [
+        {**_row(checkpoint, module, found), "tensors": len(found)}
+        for module, found in members.items() if found
+    ]  # fmt: skip
+
+
+def _row(checkpoint: Checkpoint, label: str | None, names: Iterable[str]) -> dict[str, Any]:
+    """What some tensors take together, each parameter file once."""
+    entries = [checkpoint.entry(name) for name in names]
+    blocks = [block for entry in entries for block in entry.blocks]
+    refs = {ref.place: ref for block in blocks for ref in block.objects()}
+    inline = sum(len(block.inline or b"") for block in blocks)
     return {
-        "name": name,
-        "raw": entry.tensor.nbytes,
-        "stored": stored_bytes(entry.blocks) + inline,
+        "name": label,
+        "raw": sum(entry.tensor.nbytes for entry in entries),
+        "stored": stored_bytes(blocks) + inline,
         "kinds": _by_kind(refs.values()),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from git_theta_ext.checkpoints.contents import Content, objects_in
 from git_theta_ext.checkpoints.versions import StoredSide
+from git_theta_ext.cli import parts
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.history import History, Version, changes
 from git_theta_ext.comparison.report.groups import group
@@ -28,13 +29,14 @@ def add_parser(subparsers: Any) -> None:
         "log",
         help="show the commits that changed a checkpoint, or some of its tensors",
         description="Show the commits that changed a checkpoint, newest first, each with what it "
-        "changed. With TENSOR, only those that changed a tensor whose name matches. A checkpoint "
-        "that was renamed is followed. Reads manifests only.",
+        "changed. With TENSOR or --module, only those that changed a tensor whose name matches. A "
+        "checkpoint that was renamed is followed. Reads manifests only.",
     )
     parser.add_argument("file", metavar="[REV:]FILE", help="without REV, from HEAD")
     parser.add_argument(
         "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
     )
+    parts.add_module(parser, "also its tensors, as if they were named")
     parser.add_argument(
         "-n",
         "--max-count",
@@ -72,23 +74,24 @@ def run(args: argparse.Namespace) -> int:
     """
     repository = Repository.discover()
     revision, path = split(repository, args.file)
+    tensors = [*args.tensors, *parts.patterns_of(repository, args.module, path)]
     history = History(repository, revision, path)
     rows: list[dict[str, Any]] = []
-    matched = not args.tensors
+    matched = not tensors
     for step in _steps(repository, history):
         if args.max_count is not None and 0 <= args.max_count <= len(rows):
             matched = True  # the rest is not looked at
             break
-        matched = matched or _has(step.content, args.tensors)
-        touched = _touched(step.comparison, args.tensors)
-        if args.tensors and not touched:
+        matched = matched or _has(step.content, tensors)
+        touched = _touched(step.comparison, tensors)
+        if tensors and not touched:
             continue
         rows.append(_row(step, touched))
         if not args.json:
             _show(rows[-1], touched, len(rows) > 1)
     if not matched:
         raise UsageError(
-            f"no version of {path!r} has a tensor {args.tensors[0]!r}",
+            f"no version of {path!r} has a {parts.described(args.tensors, args.module)}",
             hint=advice.about_version("git theta show VERSION   lists them", revision, path),
         )
     if args.json:

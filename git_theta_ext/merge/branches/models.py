@@ -228,7 +228,7 @@ class ModelConflict(Conflict):
     def paths(self) -> list[str]:
         """What `git add -A` takes the result with: the shards' pattern, and the index."""
         has_index = any(text and sharded.is_index(text) for text in self._index_texts()[1:])
-        return [self.path, shard_index.path_of(self.path)] if has_index else [self.path]
+        return [self.path, sharded.index_of(self.path)] if has_index else [self.path]
 
     def require_conflict(self) -> None:
         """Refuse where neither a shard nor the index is in conflict.
@@ -295,30 +295,16 @@ class ModelConflict(Conflict):
             UsageError: a container that cannot be given other tensors would have to be.
         """
         side, _ = self._side()
-        _, ours, theirs = self.models
+        base, ours, theirs = self.models
         mine, other = (ours, theirs) if side == "ours" else (theirs, ours)
-        entries = merged.manifest.by_name()
-        places = places_of(mine)
-        orders = [_order(one, blocks) for one in (mine, other)]
-        held: dict[str, list[str]] = {path: [] for path, _ in mine.shards}
-        last = next(iter(held))
-        for name in merge_order(*orders):
-            last = places.get(name, last)
-            if name in entries:
-                held[last].append(name)
-        texts = [_metadata(one, blocks) for one in (self.models[0], other)]
-        return {
-            path: _shard(path, manifest, [entries[name] for name in held[path]], texts, blocks)
-            for path, manifest in mine.shards
-            if held[path] or not manifest.entries
-        }
+        return cut_as(mine, other, base, merged.manifest, blocks)
 
     def _write_index(self, shards: Mapping[str, Manifest]) -> None:
         """Write the index from the shards, and say what of its other keys collided."""
         side = self.state.structure or self._side()[0]
         before = [dict(model.shards) for model in self.models[1:] if model]
         made = shard_index.merge_texts(self._index_texts(), side, shards, before)
-        path = shard_index.path_of(self.path)
+        path = sharded.index_of(self.path)
         if made is None:
             self._tell_of_none(path)
             return
@@ -333,7 +319,7 @@ class ModelConflict(Conflict):
 
     def _index_texts(self) -> list[bytes | None]:
         """The index in base, ours and theirs. A link is none."""
-        path = shard_index.path_of(self.path)
+        path = sharded.index_of(self.path)
         found: list[bytes | None] = []
         for commit in (self.heads.base, self.heads.ours, self.heads.theirs):
             oid = None if commit is None else self.repository.blob_at(commit, path)
@@ -350,6 +336,38 @@ class ModelConflict(Conflict):
                 "Git merged it",
                 file=sys.stderr,
             )
+
+
+def cut_as(
+    mine: Model, other: Model, base: Model | None, result: Manifest, blocks: Blocks
+) -> dict[str, Manifest]:
+    """The manifest of every shard of a result, by its path.
+
+    Args:
+        mine: the version that says which shard holds what; its metadata stands.
+        other: where the tensors are from that it lacks: each follows its predecessor there.
+        base: what both come from, for their metadata.
+        result: all tensors.
+        blocks: skeletons are read from it, and built ones are written to it.
+
+    Raises:
+        UsageError: a container that cannot be given other tensors would have to be.
+    """
+    entries = result.by_name()
+    places = places_of(mine)
+    orders = [_order(one, blocks) for one in (mine, other)]
+    held: dict[str, list[str]] = {path: [] for path, _ in mine.shards}
+    last = next(iter(held))
+    for name in merge_order(*orders):
+        last = places.get(name, last)
+        if name in entries:
+            held[last].append(name)
+    texts = [_metadata(one, blocks) for one in (base, other)]
+    return {
+        path: _shard(path, manifest, [entries[name] for name in held[path]], texts, blocks)
+        for path, manifest in mine.shards
+        if held[path] or not manifest.entries
+    }
 
 
 def _read(manifest: Manifest, blocks: Blocks) -> Skeleton:

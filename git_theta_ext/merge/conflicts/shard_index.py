@@ -33,11 +33,6 @@ _FILES = ("100644", "100755")
 _ABSENT = object()
 
 
-def path_of(path: str) -> str:
-    """Where the index of a model stands, which a pattern of its shards or the index names."""
-    return path if path.endswith(_SUFFIX) else path.replace("-*-of-*", "") + _SUFFIX
-
-
 # -- the text --------------------------------------------------------------------------------------
 
 
@@ -188,7 +183,7 @@ class IndexConflict:
         Raises:
             ManifestError: a shard's manifest is damaged.
         """
-        index = path_of(path)
+        index = sharded.index_of(path)
         stages = _stages(repository.index(literal(index)))
         shards = staged_shards(repository, path) if stages else None
         if not shards:
@@ -280,7 +275,7 @@ def changed_on_both(repository: Repository, heads: Heads) -> list[str]:
     )
     found = []
     for pattern in sorted((ours & theirs) - {None}, key=str):
-        path = path_of(str(pattern))
+        path = sharded.index_of(str(pattern))
         blobs = [None if one is None else repository.blob_at(one, path) for one in commits]
         if len(set(blobs)) == 3 and None not in blobs[1:]:
             found.append(str(pattern))

@@ -68,7 +68,7 @@ def test_a_tensor_of_several_modules_and_a_shard_by_its_model() -> None:
         (b"[[modul]]\nname = 'm'\n", "unknown table 'modul'; known: .*module"),
         (b"[[module]]\npattern = '*'\n", "line 1: .* it has no name"),
         (b"[[module]]\nname = 'a/b'\npattern = '*'\n", "line 2: .* is no name"),
-        (b"[[module]]\nname = 'm'\n", "it has no pattern"),
+        (b"[[module]]\nname = 'm'\n", "line 1: .*it has no pattern"),
         (b"[[module]]\nname = 'm'\npattern = []\n", "line 3: .*it has no pattern"),
         (b"[[module]]\nname = 'm'\npattern = ['']\n", "a text or a list of texts"),
         (b"[[module]]\nname = 'm'\npattern = '{0..99999}'\n", "more than 10000 names"),
