@@ -197,6 +197,15 @@ def _packed(text: str) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
+def types(model: Layout) -> dict[str, str]:
+    """What each tensor is stored as (`Q4_0`), by its name, as the file's list of tensors says it.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
+    return {name: _NAMES.get(kind, str(kind)) for (name, _), (kind, _) in _taken(model)[1].items()}
+
+
 _Kinds = dict[tuple[str, tuple[int, ...]], tuple[int, tuple[int, ...]]]
 
 

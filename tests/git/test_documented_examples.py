@@ -139,6 +139,22 @@ def test_show(versions: Repo, lines: tuple[str, ...]) -> None:
     assert "attention.value" not in listed
 
 
+@scene("commands/modules.md", *examples("commands/modules.md"))
+def test_modules(versions: Repo, lines: tuple[str, ...]) -> None:
+    versions.write(".theta.toml", b"[[module]]\nname = 'vision'\npattern = 'encoder.*'\n")
+    assert "vision  12" in do(versions, lines[0])
+    assert "v1.0" in do(versions, lines[1])
+
+
+@scene("commands/restore.md", *examples("commands/restore.md"))
+def test_restore(versions: Repo, lines: tuple[str, ...]) -> None:
+    versions.write(".theta.toml", b"[[module]]\nname = 'vision'\npattern = 'encoder.*'\n")
+    assert "12 tensors taken from v1.0; " in do(versions, lines[0])
+    assert "4 tensors as in v1.0 already" in do(versions, lines[1])
+    versions.git("add", NAME)
+    assert "12 tensors taken from HEAD (in the index); " in do(versions, lines[2])
+
+
 @scene("commands/evaluate.md", *examples("commands/evaluate.md"))
 def test_evaluate(versions: Repo, lines: tuple[str, ...]) -> None:
     command = f"'{sys.executable}' -c 'print(0.5)' {{checkpoint}}"

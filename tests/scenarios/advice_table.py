@@ -39,6 +39,13 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/verbs/modules.py": {
         "git theta ls-files {revision} lists them": "test_by_module.test_a_sharded_model_is_one_and_mistakes_are_said",
     },
+    "git_theta_ext/cli/verbs/restore.py": {
+        "git theta ls-files lists them": "test_restore_parts.test_what_cannot_be_done_changes_nothing",
+    },
+    "git_theta_ext/merge/branches/restore.py": {
+        "to take all of it from there: git restore --source REV -- FILE": "test_restore_parts.test_what_cannot_be_done_changes_nothing",
+        "git theta resolve FILE": "test_restore_parts.test_what_cannot_be_done_changes_nothing",
+    },
     "git_theta_ext/cli/verbs/scores.py": {
         "git theta evaluate": "test_scores.test_what_is_not_there_is_said",
     },
@@ -494,6 +501,9 @@ NAMED: dict[str, list[str]] = {
         'elif test -d "$(git rev-parse --git-common-dir)/lfs" && command -v git-lfs >/dev/null 2>&1; then',
         'git lfs {name} "$@"',
         "test -d \"$(git rev-parse --git-common-dir)/theta\" || git config theta.storage >/dev/null || git grep -q filter=theta HEAD -- .gitattributes '*/.gitattributes' 2>/dev/null",
+    ],
+    "git_theta_ext/cli/verbs/restore.py": [
+        "Give some tensors of a checkpoint in the work tree (or, with --staged, in the index) the values that they have in another version; all others stay as they are. The file is written anew, whole or not at all. What was changed in these tensors and not committed is lost, as with git restore.",
     ],
     "git_theta_ext/git/hooks.py": [
         "{path} is not executable, so Git does not run it, and git push leaves the objects of checkpoints behind",

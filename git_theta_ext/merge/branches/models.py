@@ -17,20 +17,18 @@ from git_theta_ext.checkpoints.smudge import write_version
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.text import printable
-from git_theta_ext.formats import safetensors
-from git_theta_ext.formats.layout import skeleton
-from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.git.operations import Heads, heads_under_way
 from git_theta_ext.git.paths import advise
 from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.git.trees import Row, blobs_of, is_file_at, stage
 from git_theta_ext.git.work_tree import WorkTree
-from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import manifest_bytes
+from git_theta_ext.merge.branches.cutting import cut_as, places_of
 from git_theta_ext.merge.combine.apply import Merged, carry_out
 from git_theta_ext.merge.combine.growth import settings_for
 from git_theta_ext.merge.combine.merger import Statistics
-from git_theta_ext.merge.combine.skeleton import Side, Structure, merge_metadata, merge_order
+from git_theta_ext.merge.combine.skeleton import Side, Structure
 from git_theta_ext.merge.combine.statistics import statistics_of
 from git_theta_ext.merge.conflicts import shard_index
 from git_theta_ext.merge.conflicts.resolve import Conflict, operation_under_way
@@ -44,15 +42,6 @@ from git_theta_ext.merge.strategies.policy import Policy, policy_for
 from git_theta_ext.objects.blocks import Blocks
 
 _UNTIL_DECIDED = "both sides moved tensors between shards: choose with --structure ours or theirs"
-
-
-def places_of(model: Model) -> dict[str, str]:
-    """Which shard holds each tensor; the first one of a tensor that several hold alike."""
-    found: dict[str, str] = {}
-    for path, manifest in model.shards:
-        for entry in manifest.entries:
-            found.setdefault(entry.tensor.name, path)
-    return found
 
 
 def moved(before: Model | None, after: Model) -> bool:
@@ -101,7 +90,8 @@ def resharded(repository: Repository, heads: Heads) -> list[str]:
         if versions[1] == versions[2] or versions[0] in versions[1:]:
             continue
         base, ours, theirs = (
-            _model(repository, commit, pattern) for commit in (heads.base, heads.ours, heads.theirs)
+            model_at(repository, commit, pattern)
+            for commit in (heads.base, heads.ours, heads.theirs)
         )
         if ours is None or theirs is None:
             continue
@@ -125,7 +115,12 @@ def _shards(repository: Repository, commit: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _model(repository: Repository, commit: str | None, path: str) -> Model | None:
+def model_at(repository: Repository, commit: str | None, path: str) -> Model | None:
+    """The model that a path stands for in a commit; None where there is none.
+
+    Raises:
+        UsageError: its shards hold a tensor twice, with different values.
+    """
     found = None if commit is None else sharded.find(repository, commit, path)
     if found is None:
         return None
@@ -208,7 +203,7 @@ class ModelConflict(Conflict):
         """
         pattern = sharded.pattern_of(path)
         base, ours, theirs = (
-            _model(repository, one, pattern) for one in (heads.base, heads.ours, heads.theirs)
+            model_at(repository, one, pattern) for one in (heads.base, heads.ours, heads.theirs)
         )
         if ours is None or theirs is None:
             side = "HEAD" if ours is None else heads.theirs
@@ -336,97 +331,6 @@ class ModelConflict(Conflict):
                 "Git merged it",
                 file=sys.stderr,
             )
-
-
-def cut_as(
-    mine: Model, other: Model, base: Model | None, result: Manifest, blocks: Blocks
-) -> dict[str, Manifest]:
-    """The manifest of every shard of a result, by its path.
-
-    Args:
-        mine: the version that says which shard holds what; its metadata stands.
-        other: where the tensors are from that it lacks: each follows its predecessor there.
-        base: what both come from, for their metadata.
-        result: all tensors.
-        blocks: skeletons are read from it, and built ones are written to it.
-
-    Raises:
-        UsageError: a container that cannot be given other tensors would have to be.
-    """
-    entries = result.by_name()
-    places = places_of(mine)
-    orders = [_order(one, blocks) for one in (mine, other)]
-    held: dict[str, list[str]] = {path: [] for path, _ in mine.shards}
-    last = next(iter(held))
-    for name in merge_order(*orders):
-        last = places.get(name, last)
-        if name in entries:
-            held[last].append(name)
-    texts = [_metadata(one, blocks) for one in (base, other)]
-    return {
-        path: _shard(path, manifest, [entries[name] for name in held[path]], texts, blocks)
-        for path, manifest in mine.shards
-        if held[path] or not manifest.entries
-    }
-
-
-def _read(manifest: Manifest, blocks: Blocks) -> Skeleton:
-    return blocks.skeleton(manifest)
-
-
-def _order(model: Model, blocks: Blocks) -> list[str]:
-    """The names of all tensors, shard by shard, in the order in which the files hold them."""
-    names = dict.fromkeys(
-        segment.name
-        for manifest in model.parts
-        for segment in _read(manifest, blocks).segments
-        if isinstance(segment, SpanRef)
-    )
-    return list(names)
-
-
-def _metadata(model: Model | None, blocks: Blocks) -> dict[str, str]:
-    """The metadata of all shards; the first one's where they differ."""
-    found: dict[str, str] = {}
-    for manifest in model.parts if model else ():
-        found = {**sharded.metadata(manifest, _read(manifest, blocks).segments), **found}
-    return found
-
-
-def _shard(
-    path: str,
-    manifest: Manifest,
-    entries: Sequence[Entry],
-    texts: Sequence[Mapping[str, str]],
-    blocks: Blocks,
-) -> Manifest:
-    """One shard of the result: a side's own structure where the tensors fit, else a new header.
-
-    Args:
-        path: of the shard, for messages.
-        manifest: that of the side that says which shard holds what.
-        entries: what the shard is to hold, in order.
-        texts: the metadata of the base and of the other side, all shards together.
-        blocks: skeletons are read from it, and a built one is written to it.
-    """
-    fits = {one.tensor.name: one.tensor for one in entries} == {
-        one.tensor.name: one.tensor for one in manifest.entries
-    }
-    base, other = texts
-    own = sharded.metadata(manifest, _read(manifest, blocks).segments)
-    merged, _ = merge_metadata(base, own, other, "ours")
-    block = manifest.skeleton
-    if manifest.format == safetensors.NAME and (merged != own or not fits):
-        layout = safetensors.build({one.tensor.name: one.tensor for one in entries}, None, merged)
-        block = blocks.write_bytes(skeleton.encode(layout), predecessor=block)
-        blocks.store.flush()
-    elif not fits:
-        raise UsageError(
-            f"{path}: a {manifest.format} file cannot be given the tensors of the other side",
-            hint="take a side: --strategy ours or theirs; or save the shards as safetensors",
-        )
-    ordered = sorted(entries, key=lambda entry: natural_key(entry.tensor.name))
-    return Manifest(manifest.format, block, tuple(ordered))
 
 
 def chosen_policy(
