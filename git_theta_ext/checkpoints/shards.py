@@ -200,8 +200,7 @@ def find(
 def blobs_of_model(repository: Repository, revision: str, path: str) -> tuple[str, ...]:
     """The blobs of the files that a path stands for in a revision: they tell its versions apart."""
     files = _files(repository, revision, posixpath.dirname(path))
-    globs = Globs([pattern_of(path)], "the path")
-    return tuple(oid for name, oid in sorted(files.items()) if globs.matches(name))
+    return tuple(files[name] for name in sorted(paths_of(path, files)))
 
 
 def check_one(paths: Iterable[str]) -> None:

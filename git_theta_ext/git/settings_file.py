@@ -168,7 +168,8 @@ class Table:
         if name is None:
             raise self.error(None, f'it has no name, such as name = "{example}"')
         if not NAME.fullmatch(name):
-            raise self.error("name", f"{name!r} is no name: letters, digits and . _ + - make one")
+            words = "is no name: letters, digits and . _ + - make one"
+            raise self.error("name", f"{name[:120]!r} {words}")
         return name
 
     def texts(self, key: str) -> tuple[str, ...]:

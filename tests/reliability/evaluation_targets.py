@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from git_theta_ext.checkpoints import modules
 from git_theta_ext.core.errors import EvaluationError, FormatError, UsageError
 from git_theta_ext.evaluation import config
 from git_theta_ext.evaluation.readers import yaml_subset
@@ -46,6 +47,11 @@ evaluation = "glue"
 task = "rte"
 min = 0.5
 max_stored = "20 MB"
+[[module]]
+name = "head"
+pattern = ["head.{0..3}.*", "[a-c]?"]
+owners = "@org/team"
+frozen = true
 """
 
 
@@ -92,10 +98,11 @@ def _yaml(data: bytes) -> None:
 
 
 def _declared(data: bytes) -> None:
-    try:
-        config.parse(data)
-    except UsageError as error:
-        _require(len(str(error)) < 20_000, "a message that floods the terminal")
+    for parse in (config.parse, modules.parse):
+        try:
+            parse(data)
+        except UsageError as error:
+            _require(len(str(error)) < 20_000, "a message that floods the terminal")
 
 
 def _records() -> list[bytes]:

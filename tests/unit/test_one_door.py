@@ -25,7 +25,7 @@ FUNCTIONS = {
 ALLOWED = {
     # A store of objects: `Blocks.write_bytes` puts bytes, through `Store`, which uses the door.
     ("merge/combine/skeleton.py", "blocks.write_bytes"),
-    ("merge/branches/models.py", "blocks.write_bytes"),
+    ("merge/branches/cutting.py", "blocks.write_bytes"),
     ("checkpoints/clean.py", "task.blocks.write_bytes"),
     # Into memory, for stdout.
     ("cli/verbs/cat.py", "np.save"),

@@ -263,9 +263,11 @@ class Restoring:
                 self._write(path, manifest, ready.get(path))
             except ThetaError as error:
                 raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
+        tree = WorkTree(self.repository.top)
         for one, _ in results:
             if one.index is not None:
-                WorkTree(self.repository.top).replace(*one.index)
+                path, text = one.index
+                tree.replace(path, text)
 
     def _write(self, path: str, manifest: Manifest, smudger: Smudger | None) -> None:
         """One file; where the work tree holds a manifest, it holds one afterwards."""
