@@ -84,6 +84,13 @@ def test_every_module_with_its_last_change_and_version(repo: Repo, history: dict
     assert (old["low"]["version"], old["high"]["version"]) == ("v1.0", "v1.1")
     assert old[""]["unassigned"] == ["head.weight", "num_batches_tracked"]
 
+    # A checkpoint that was renamed is followed, in tags too.
+    repo.git("mv", NAME, "m.safetensors")
+    repo.git("commit", "-q", "-m", "rename")
+    moved = rows(repo, "m.safetensors")
+    assert moved["high"]["change"] == high["change"]
+    assert (moved["low"]["version"], moved["high"]["version"]) == ("v1.1", None)
+
     repo.write(".theta.toml", RULES + b'[[module]]\nname = "all"\npattern = "*.bias"\n')
     text = repo.theta("modules")
     assert "@low-team @org/eyes" in text

@@ -7,8 +7,13 @@ import struct
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
+from git_theta_ext.core.errors import ChangedWhileReadError
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.merge.branches.restore import Restoring
+from git_theta_ext.objects.blocks import Blocks
 from tests.scenarios import torchzip
 from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.containers import gguf
@@ -78,6 +83,23 @@ def test_a_module_is_restored_and_all_else_is_kept(repo: Repo) -> None:
     assert "(in the index)" in text
     assert "(in the work tree)" in text
     assert repo.status() == f"M  {NAME}\n"
+
+
+def test_a_file_that_changes_meanwhile_is_left_alone(repo: Repo) -> None:
+    put(repo)
+    repo.commit("v1")
+    put(repo, **{LOW: changed(model()[LOW])})
+    here = Repository.discover(repo.path)
+    head = repo.git("rev-parse", "HEAD").strip()
+    restoring = Restoring(here, head, "HEAD", lambda _, names: [*names], Blocks.open(here))
+    made = restoring.of_work_tree(NAME)
+    assert made[0].changed == (LOW,)
+    newer = put(repo, **{HIGH: changed(model()[HIGH])})
+    with pytest.raises(ChangedWhileReadError):
+        restoring.write([made])
+    assert (repo.path / NAME).read_bytes() == newer
+    restoring.write([restoring.of_work_tree(NAME)])
+    assert (repo.path / NAME).read_bytes() == safetensors(model())
 
 
 def test_other_tensors_and_shapes_get_a_header_of_their_own(repo: Repo) -> None:

@@ -42,6 +42,12 @@ def test_classes_are_those_of_fnmatch(text: str) -> None:
         assert globs.matches(chr(code)) == fnmatchcase(chr(code), text), chr(code)
 
 
+def test_more_matches_than_are_kept() -> None:
+    globs = Globs(["a"] * 3 + ["*"] * 40)
+    assert [globs.every("a"), globs.every("a")] == [tuple(range(43))] * 2
+    assert globs.every("b") == tuple(range(3, 43))
+
+
 def test_states_that_are_let_go_of_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("git_theta_ext.core.globs._KEPT_BYTES", 64)
     patterns = [f"*{n}*x" for n in range(30)]
