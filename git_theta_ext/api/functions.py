@@ -106,7 +106,8 @@ def get(
     how = getting.How(Wanted(tuple(tensors), to, kind), force, offline, refresh)
     cache = Cache.open()
     got = getting.get(cache, sources.parse(source), None if into is None else Path(into), how)
-    trim_to_limit(cache)
+    if got.written:
+        trim_to_limit(cache)
     return got.place
 
 

@@ -59,7 +59,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> module of `git_theta_ext.cli.verbs`, help. Imported only when the verb is used."""
 
-_NOT_REMINDING = {"demo", "install", "receive-check", "uninstall", "version"}
+_NOT_REMINDING = {"cache", "demo", "get", "install", "receive-check", "uninstall", "version"}
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141

@@ -100,6 +100,12 @@ def get(
         UsageError: there is no such version or path, or files there are others; see `How.force`.
         TransferError, MissingObjectError, StoreError.
     """
+    folder = output if output is not None else Path(source.name)
+    if os.path.realpath(folder) == os.path.realpath(source.url):
+        raise UsageError(
+            f"{printable(str(folder))} is the repository itself, which is not written into",
+            hint="name another folder: -o FOLDER",
+        )
     with cache.using():
         package = fetch(cache, source.url, source.version, offline=how.offline, refresh=how.refresh)
         what = repr((source.url, source.path, how.wanted))

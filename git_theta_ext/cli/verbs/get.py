@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     cache = Cache.open()
     watch = Progress if not (args.quiet or args.json) else None
     got = get(cache, source, output, how, watch)
-    trim_to_limit(cache)
+    if got.written:
+        trim_to_limit(cache)
     for name in got.left:
         print(
             f"git theta: warning: {printable(name)} is of an earlier version and was changed here:"
