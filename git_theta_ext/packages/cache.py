@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,6 +141,7 @@ class Cache:
                 return
             place.parent.mkdir(exist_ok=True)
             new = place.with_suffix(".new")
+            shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
             kind = f"--object-format={'sha256' if sha256 else 'sha1'}"
             words = ["init", "--quiet", "--bare", "--template=", kind, str(new)]
             run_git(words, self.root, env=own_environment(new))

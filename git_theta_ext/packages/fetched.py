@@ -19,7 +19,7 @@ from git_theta_ext.git.trees import index_of
 from git_theta_ext.objects.store.locks import Lock
 from git_theta_ext.objects.transfer import lfsconfig
 from git_theta_ext.packages.cache import Cache
-from git_theta_ext.packages.sources import absolute
+from git_theta_ext.packages.sources import checked_url, checked_version
 
 Progress = Callable[[int], object]
 """Called with the number of bytes done since the last call."""
@@ -103,7 +103,9 @@ def fetch(
         TransferError: the remote does not answer; or it is not here, and `offline`.
         StoreError: the cache cannot be written.
     """
-    url = absolute(url)
+    url, version = checked_url(url), checked_version(version)
+    if commit is not None and (len(commit) not in _DIGITS or not _ID.fullmatch(commit)):
+        raise UsageError(f"{printable(commit)!r} is not the full id of a commit")
     with cache.using():
         found = None if refresh and commit is None else _here(cache, url, version, commit, offline)
         if found is None and offline:
@@ -125,7 +127,7 @@ def remote_refs(cache: Cache, url: str, *, offline: bool = False) -> dict[str, s
     Raises:
         TransferError: the remote does not answer.
     """
-    url = absolute(url)
+    url = checked_url(url)
     repository = cache.find(url)
     if not offline:
         listing = _ask(cache, url)

@@ -71,9 +71,7 @@ def parse(text: str) -> Source:
         path = path if colon else None
     elif rest:
         path = rest[1:]
-    if not url or url.startswith("-") or re.search(r"[\x00-\x1f\x7f]", url):
-        raise UsageError(f"{printable(text)!r} names no repository", hint=f"write {FORM}")
-    return Source(absolute(url), _checked_version(version), _checked_path(path))
+    return Source(checked_url(url), checked_version(version), _checked_path(path))
 
 
 def is_source(text: str) -> bool:
@@ -131,7 +129,23 @@ def _path(text: str) -> str:
     return os.path.expanduser(text)
 
 
-def _checked_version(version: str | None) -> str | None:
+def checked_url(url: str) -> str:
+    """A URL, made absolute if it is a path; from a file that may be anybody's, or a user.
+
+    Raises:
+        UsageError: it names no repository, but may be taken for an option or for several lines.
+    """
+    if not url or url.startswith("-") or re.search(r"[\x00-\x1f\x7f]", url):
+        raise UsageError(f"{printable(url)!r} names no repository", hint=f"write {FORM}")
+    return absolute(url)
+
+
+def checked_version(version: str | None) -> str | None:
+    """A version as it is.
+
+    Raises:
+        UsageError: no tag, branch or commit can be called so.
+    """
     if version is None:
         return None
     if not version or version == "@" or _NO_VERSION.search(version):
