@@ -28,13 +28,16 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room, check_together, claimed
 from git_theta_ext.objects.store.store import Store, sha256_of
 from git_theta_ext.objects.store.where import store_of
-from git_theta_ext.objects.transfer import transport
+from git_theta_ext.objects.transfer import lfsconfig, transport
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 from git_theta_ext.packages.fetched import Package, Progress, fetch_blobs
 from git_theta_ext.packages.files import PackageFile
 from git_theta_ext.packages.parts import Part, Wanted, models_of, planned, refuse_whole
 
-_PIECE_BYTES = 1 << 20
+_ASK_THEM = (
+    "tell those who published it: where the objects are, git theta push REMOTE --all sends them."
+    " What came so far is kept: the same command goes on with it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,12 +292,17 @@ def _reworded(
             hint="without --offline the rest is fetched",
         )
     _, _, tried = error.message.partition("\n")
+    # What is advised about a server that .lfsconfig names is for a clone: here it is for all.
+    trusting = [
+        line.replace("git config --add", "git config --global --add")
+        for line in (error.hint or "").splitlines()
+        if lfsconfig.TRUSTED in line
+    ]
     return MissingObjectError(
         f"{package} has the manifests, but not all of the objects:\n"
         + "\n".join(lines)
         + f"\nasked:\n{tried}",
-        hint="tell those who published it: where the objects are, git theta push REMOTE --all"
-        " sends them. What came so far is kept: the same command goes on with it",
+        hint="\n".join([*trusting, _ASK_THEM]),
     )
 
 

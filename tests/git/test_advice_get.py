@@ -65,3 +65,16 @@ def test_what_is_suggested(
     do(here, advice.partition(", or")[0], FOLDER=str(tmp_path / "elsewhere"))
     here.run(*GET, f"{url}@v1:{NAME}", "-o", "fourth")
     assert (tmp_path / "elsewhere" / "repositories").is_dir()
+
+    # A server that only the .lfsconfig of the default branch names is not trusted with anything.
+    work.write(".lfsconfig", b"[lfs]\n\turl = http://127.0.0.1:1/lfs\n")
+    work.commit("elsewhere")
+    work.git("push", "-q", "--no-verify", "origin", "main")
+    here.theta("cache", "prune", "--all")
+    shutil.rmtree(remote / "lfs")
+    done = here.run(*GET, f"{url}@v1:{NAME}", "-o", "none", ok=(6,))
+    assert b"asked without credentials" in done.stderr
+    do(here, only(done.stderr.decode(), "--global --add"))
+    done = here.run(*GET, f"{url}@v1:{NAME}", "-o", "none", ok=(6,))
+    assert b"git lfs fetch failed" in done.stderr
+    assert b"without credentials" not in done.stderr

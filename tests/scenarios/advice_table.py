@@ -23,6 +23,7 @@ RUN: dict[str, dict[str, str]] = {
         "name the file or the folder that you want: git theta get URL@VERSION:PATH": "test_advice_get.test_what_is_suggested",
     },
     "git_theta_ext/packages/placing.py": {
+        "git config --global --add": "test_advice_get.test_what_is_suggested",
         "git theta cache verify removes what is damaged; then try again": "test_advice_get.test_what_is_suggested",
         "tell those who published it: where the objects are, git theta push REMOTE --all sends them. What came so far is kept: the same command goes on with it": "test_advice_get.test_what_is_suggested",
     },
@@ -388,6 +389,9 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
+    "git_theta_ext/packages/placing.py": [
+        "git config --add",
+    ],
     "git_theta_ext/packages/cache.py": [
         "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack",
     ],
