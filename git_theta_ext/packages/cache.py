@@ -109,7 +109,7 @@ class Cache:
             StoreError: the cache cannot be written, or others go on using it.
         """
         self.prepare()
-        with _locked(self.root / "lock", alone=alone, timeout=timeout):
+        with locked(self.root / "lock", alone=alone, timeout=timeout):
             yield
 
     def _is_sha256(self, url: str) -> bool:
@@ -136,7 +136,7 @@ class Cache:
 
     def _make(self, url: str, place: Path, sha256: bool) -> None:
         """Make the repository of a URL under another name, and name it last."""
-        with _locked(self.root / "making", alone=True):
+        with locked(self.root / "making", alone=True):
             if (place / "HEAD").is_file():
                 return
             place.parent.mkdir(exist_ok=True)
@@ -168,7 +168,7 @@ class Cache:
             "theta": {"storage": str(self.store)},
             "lfs": {"storage": str(self.store)},
         }
-        if os.path.isabs(url):
+        if os.path.isabs(url) or url.startswith("file://"):
             sections['remote "origin"']["uploadpack"] = _UPLOAD_PACK
         return "".join(
             f"[{section}]\n"
@@ -189,7 +189,12 @@ def _quoted(value: str) -> str:
 
 
 @contextmanager
-def _locked(path: Path, *, alone: bool, timeout: float | None = None) -> Iterator[None]:
+def locked(path: Path, *, alone: bool, timeout: float | None = None) -> Iterator[None]:
+    """Hold a lock of the cache, whose file is made if need be; see `Lock`.
+
+    Raises:
+        StoreError: others hold it for longer than `timeout` seconds, or there are no locks here.
+    """
     try:
         lock = Lock(path, alone=alone, timeout=timeout)
     except Busy:

@@ -6,7 +6,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +17,8 @@ from git_theta_ext.core.text import nearest, printable
 from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository, own_environment
 from git_theta_ext.git.trees import index_of
-from git_theta_ext.objects.store.locks import Lock
 from git_theta_ext.objects.transfer import lfsconfig
-from git_theta_ext.packages.cache import Cache
+from git_theta_ext.packages.cache import Cache, locked
 from git_theta_ext.packages.sources import checked_url, checked_version
 
 Progress = Callable[[int], object]
@@ -82,7 +82,6 @@ def fetch(
     commit: str | None = None,
     offline: bool = False,
     refresh: bool = False,
-    progress: Progress | None = None,
 ) -> Package:
     """Have a version in the cache: its commit, its trees and its manifests.
 
@@ -96,7 +95,6 @@ def fetch(
         commit: the very commit that is wanted, whatever the version is now.
         offline: ask no remote.
         refresh: ask the remote for a tag, too, that is here.
-        progress: called with the bytes that came.
 
     Raises:
         UsageError: there is no such version.
@@ -278,6 +276,8 @@ def _told(
 def _from_remote(cache: Cache, url: str, version: str | None, commit: str | None) -> Package:
     """Fetch a version, unless the remote says that it is one that is here."""
     listing = _ask(cache, url)
+    if not listing.oids:
+        raise UsageError(f"{_shown(url, None)} is empty: nothing was pushed to it yet")
     sha256 = any(len(oid) == _DIGITS[1] for oid in listing.oids.values())
     repository = cache.repository(url, sha256=sha256)
     _notice_moved_tags(repository, url, listing)
@@ -323,7 +323,7 @@ def _versions(listing: _Listing, version: str | None) -> str:
     if near is not None:
         return f"did you mean: @{printable(near)}"
     shown = ", ".join(map(printable, names[-10:]))
-    return f"it has: {shown}" if names else "nothing was pushed to it yet"
+    return f"it has: {shown}" if names else "it has neither branches nor tags"
 
 
 def _notice_moved_tags(repository: Repository, url: str, listing: _Listing) -> None:
@@ -346,22 +346,17 @@ def _notice_moved_tags(repository: Repository, url: str, listing: _Listing) -> N
 # -- fetching --------------------------------------------------------------------------------------
 
 
-class _fetching:
+@contextmanager
+def _fetching(repository: Repository) -> Iterator[None]:
     """One process at a time fetches into a repository; what a killed one left is cleared away."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._folder = repository.common_dir
-
-    def __enter__(self) -> None:
-        self._lock = Lock(self._folder / "theta" / "fetching", alone=True)
-        for left in (self._folder / "shallow.lock", self._folder / "packed-refs.lock"):
+    folder = repository.common_dir
+    with locked(folder / "theta" / "fetching", alone=True):
+        for left in (folder / "shallow.lock", folder / "packed-refs.lock"):
             end = time.monotonic() + _LOCK_SECONDS
             while left.exists() and time.monotonic() < end:
-                time.sleep(0.1)
+                time.sleep(0.1)  # a Git whose parent was killed may go on for a while
             left.unlink(missing_ok=True)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        yield
 
 
 _FETCH = (

@@ -24,7 +24,7 @@ from git_theta_ext.packages.parts import (
     planned,
     refuse_whole,
 )
-from git_theta_ext.packages.placing import Written, amount, place, place_part
+from git_theta_ext.packages.placing import Written, amount, place_part, placing
 from git_theta_ext.packages.sources import Source
 from git_theta_ext.packages.standing import Placed, Record, is_file, state_of
 
@@ -194,14 +194,20 @@ class _Getting:
             self._note(Written(one.place, path.stat().st_size, sha256_of(path)), identities)
         files = [one for one in files if one not in same]
         total = amount(self._package, files) if files else 0
-        with (watch or _silent)("Getting", total + sum(one.size for one in parts)) as progress:
-            written = place(self._package, files, self._folder, progress=progress)
-            for done in written:
-                self._note(done, identities)
-            for part in parts:
-                written.append(place_part(self._package, part, self._folder))
-                self._note(written[-1], identities)
-                progress(part.size)
+        self._record.commit = ""  # until all of it is there
+        written: list[Written] = []
+        try:
+            with (watch or _silent)("Getting", total + sum(one.size for one in parts)) as progress:
+                for done in placing(self._package, files, self._folder, progress=progress):
+                    written.append(done)
+                    self._note(done, identities)
+                for part in parts:
+                    written.append(place_part(self._package, part, self._folder))
+                    self._note(written[-1], identities)
+                    progress(part.size)
+        except BaseException:
+            self._record.keep()
+            raise
         return self._finished([one.path for one in written], set(identities))
 
     def _stands(self, name: str, identities: Mapping[str, str]) -> bool:

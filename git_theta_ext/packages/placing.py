@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -97,14 +97,35 @@ def place(
         StoreError: the disk is full, or a name may not be written; see `WorkTree`.
         TransferError, CorruptObjectError, ManifestError.
     """
+    if not (tensors or container):
+        return list(placing(package, files, into, progress=progress))
+    models, files = models_of(files)
+    refuse_whole(package, files)
+    parts = planned(package, models, Wanted(tuple(tensors), container))
+    made = [place_part(package, one, into) for one in parts]
+    return [*made, *placing(package, files, into, progress=progress)]
+
+
+def placing(
+    package: Package,
+    files: Sequence[PackageFile],
+    into: Path,
+    *,
+    progress: Progress | None = None,
+) -> Iterator[Written]:
+    """As `place`, byte for byte: each file once it is there; objects are fetched before the first.
+
+    Args:
+        package: where they are from.
+        files: what is written; see `files_of`.
+        into: the folder.
+        progress: called with the bytes that were fetched or written since the last call.
+
+    Raises:
+        MissingObjectError, StoreError, TransferError, CorruptObjectError, ManifestError.
+    """
     for file in files:
         parts_of(file.place)
-    if tensors or container:
-        models, files = models_of(files)
-        refuse_whole(package, files)
-        parts = planned(package, models, Wanted(tuple(tensors), container))
-        made = [place_part(package, one, into) for one in parts]
-        return [*made, *place(package, files, into)]
     raw = [file.blob for file in files if file.kind == "raw"]
     fetch_blobs(package.repository, package.url, raw, [package.commit])
     wanted = _reconsidered(package.repository, files)
@@ -113,7 +134,6 @@ def place(
     check_together({file.place: needs.length(file) for file in wanted}, into)
     ensure(package, wanted, needs, progress)
     tree, blocks = WorkTree(into), Blocks.open(package.repository)
-    written = []
     for file in wanted:
         try:
             with tree.replacing(file.place, executable=file.executable) as target:
@@ -126,8 +146,7 @@ def place(
             raise type(error)(
                 f"{printable(file.place)}: {error.message}", hint=error.hint
             ) from error
-        written.append(Written(file.place, tally.length, tally.digest.hexdigest()))
-    return written
+        yield Written(file.place, tally.length, tally.digest.hexdigest())
 
 
 def place_part(package: Package, part: Part, into: Path) -> Written:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import pytest
 import git_theta_ext as theta
 from git_theta_ext.checkpoints.read import open_checkpoint
 from git_theta_ext.core.errors import TransferError, UsageError
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.packages.cache import Cache
-from git_theta_ext.packages.fetched import fetch, remote_refs
+from git_theta_ext.packages.fetched import fetch, marker_of, remote_refs
 from git_theta_ext.packages.files import files_of
 from git_theta_ext.packages.placing import place
+from git_theta_ext.packages.trimming import total, versions
 from tests.scenarios.checkpoints import NAME, model
 from tests.scenarios.published import CONFIG, FIRST, QUERY, SECOND, TOKENS, publish
 from tests.scenarios.repositories import Repo
@@ -147,3 +151,41 @@ def test_python(
     assert path == Path("hub")
     assert (path / NAME).read_bytes() == FIRST
     assert (path / "config.json").exists()
+
+
+def test_what_was_longest_not_used_leaves_first(
+    cache: Cache, published: Path, tmp_path: Path, new_repo: Callable[..., Repo]
+) -> None:
+    here = Repo(tmp_path / "product")
+    here.path.mkdir()
+    mirror = tmp_path / "mirror.git"
+    here.git("clone", "-q", "--mirror", str(published), str(mirror))
+    (mirror / "lfs").symlink_to(published / "lfs")
+    for at, url in enumerate((f"{published}@v1", f"{published}@model@v2.0.0", f"{mirror}@v1")):
+        here.theta("get", url, "-o", f"out{at}")
+    found = versions(cache)
+    assert [one.url for one in found] == [str(mirror), str(published), str(published)]
+    assert found[0].objects == found[2].objects, "the mirror's v1 is made of the same objects"
+    for age, one in enumerate(found):
+        moment = time.time() - (age + 1) * 24 * 3600
+        os.utime(marker_of(one.repository, one.commit), (moment, moment))
+
+    # The first version leaves; what it needs stays, for the mirror's needs the same.
+    before = set(Store(cache.store).oids())
+    done = json.loads(here.theta("cache", "prune", "--json", "--unused", "2.5"))
+    assert [(row["url"], row["names"]) for row in done["versions"]] == [(str(published), ["v1"])]
+    assert set(Store(cache.store).oids()) == before
+    limit = str(total(cache) - 1)
+    dry = json.loads(here.theta("cache", "prune", "--json", "--dry-run", "--limit", limit))
+    assert set(Store(cache.store).oids()) == before
+    done = json.loads(here.theta("cache", "prune", "--json", "--limit", limit))
+    assert [row["names"] for row in done["versions"]] == [["model@v2.0.0"]]
+    assert done == {**dry, "dry_run": False}
+    assert done["left"] == total(cache) < int(limit)
+    assert set(Store(cache.store).oids()) == set(found[0].objects) < before
+    assert len(list((cache.root / "repositories").iterdir())) == 1
+
+    # A limit that is set counts when a get has ended, but for what was just used.
+    here.git("config", "--global", "theta.cacheLimit", "1 kB")
+    here.theta("get", f"{published}@model@v2.0.0", "-o", "other")
+    assert [one.url for one in versions(cache)] == [str(published)]
