@@ -99,11 +99,11 @@ def get(
     """
     from git_theta_ext.checkpoints.exporting.outgoing import dtype_named
     from git_theta_ext.packages import getting
-    from git_theta_ext.packages.parts import Wanted
     from git_theta_ext.packages.trimming import trim_to_limit
+    from git_theta_ext.packages.values import How, Wanted
 
     kind = None if dtype is None else dtype_named(dtype)
-    how = getting.How(Wanted(tuple(tensors), to, kind), force, offline, refresh)
+    how = How(Wanted(tuple(tensors), to, kind), force, offline, refresh)
     cache = Cache.open()
     got = getting.get(cache, sources.parse(source), None if into is None else Path(into), how)
     if got.written:

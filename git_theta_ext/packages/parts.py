@@ -18,26 +18,9 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.formats import BUILDERS, promises
 from git_theta_ext.packages.fetched import Package
 from git_theta_ext.packages.files import PackageFile
+from git_theta_ext.packages.values import Wanted
 
 _BUILT_AS = {"torch-zip": "pt", "torch-legacy": "pt"}
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What of checkpoints is wanted: tensors by patterns (none: all), as which container and dtype.
-
-    Where nothing is said, a checkpoint is wanted byte for byte.
-    """
-
-    tensors: tuple[str, ...] = ()
-    container: str | None = None
-    dtype: DType | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.tensors or self.container or self.dtype)
-
-
-BYTE_FOR_BYTE = Wanted()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,21 +32,13 @@ from git_theta_ext.objects.transfer import lfsconfig, transport
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 from git_theta_ext.packages.fetched import Package, Progress, fetch_blobs
 from git_theta_ext.packages.files import PackageFile
-from git_theta_ext.packages.parts import Part, Wanted, models_of, planned, refuse_whole
+from git_theta_ext.packages.parts import Part, models_of, planned, refuse_whole
+from git_theta_ext.packages.values import Wanted, Written
 
 _ASK_THEM = (
     "tell those who published it: where the objects are, git theta push REMOTE --all sends them."
     " What came so far is kept: the same command goes on with it"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A file that was written: its path from the folder, its length in bytes, and its SHA-256."""
-
-    path: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.checkpoints.exporting.outgoing import dtype_named
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, to_json
 from git_theta_ext.formats import BUILDERS
 from git_theta_ext.packages.cache import Cache
 from git_theta_ext.packages.fetched import without_secret
-from git_theta_ext.packages.getting import Got, How, get
-from git_theta_ext.packages.parts import Wanted
+from git_theta_ext.packages.getting import get
 from git_theta_ext.packages.sources import parse
-from git_theta_ext.packages.trimming import trim_to_limit
+from git_theta_ext.packages.values import Got, How, Wanted
 
 
 def add_parser(subparsers: Any) -> None:
@@ -65,15 +63,19 @@ def run(args: argparse.Namespace) -> int:
     source = parse(args.source)
     if args.offline and args.refresh:
         raise UsageError("--refresh asks the remote, and --offline does not")
-    wanted = Wanted(
-        tuple(args.tensors), args.to, None if args.dtype is None else dtype_named(args.dtype)
-    )
-    how = How(wanted, args.force, args.offline, args.refresh)
+    dtype = None
+    if args.dtype is not None:
+        from git_theta_ext.checkpoints.exporting.outgoing import dtype_named
+
+        dtype = dtype_named(args.dtype)
+    how = How(Wanted(tuple(args.tensors), args.to, dtype), args.force, args.offline, args.refresh)
     output = None if args.output is None else Path(args.output)
     cache = Cache.open()
     watch = Progress if not (args.quiet or args.json) else None
     got = get(cache, source, output, how, watch)
     if got.written:
+        from git_theta_ext.packages.trimming import trim_to_limit
+
         trim_to_limit(cache)
     for name in got.left:
         print(
