@@ -183,7 +183,7 @@ def _known(
     repository: Repository, version: str | None, offline: bool
 ) -> tuple[str | None, str | None]:
     """The ref and the commit of a version that does not change, or, offline, of any."""
-    if version is None:
+    if version is None or version == "HEAD":
         oid = repository.resolve(f"{_CACHED_BRANCHES}HEAD^{{commit}}") if offline else None
         return (None if oid is None else "HEAD"), oid
     for ref in _refs_of(version):
@@ -295,7 +295,7 @@ def _from_remote(cache: Cache, url: str, version: str | None, commit: str | None
 
 def _find(listing: _Listing, url: str, version: str | None) -> tuple[str | None, str | None]:
     """The ref and the commit that a version is at the remote; neither for the id of a commit."""
-    if version is None:
+    if version is None or version == "HEAD":
         if "HEAD" not in listing.oids:
             raise UsageError(
                 f"{_shown(url, None)} has no HEAD, so a version has to be named",

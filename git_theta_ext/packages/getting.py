@@ -40,7 +40,7 @@ def get(
         UsageError: there is no such version or path, or files there are others; see `How.force`.
         TransferError, MissingObjectError, StoreError.
     """
-    folder = output if output is not None else Path(source.name)
+    folder = output if output is not None else Path(source.folder)
     if os.path.realpath(folder) == os.path.realpath(source.url):
         raise UsageError(
             f"{printable(str(folder))} is the repository itself, which is not written into",
@@ -62,7 +62,7 @@ def _quickly(
     cache: Cache, package: Package, source: Source, output: Path | None, what: str
 ) -> Got | None:
     """What stands there whole and as it was written, without a look at the package's files."""
-    folder = output if output is not None else Path(source.name)
+    folder = output if output is not None else Path(source.folder)
     both = [Target(folder)]
     if output is not None and not output.is_dir():
         both.insert(0, Target(output.parent, output.name))

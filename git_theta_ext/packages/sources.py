@@ -45,6 +45,20 @@ class Source:
         last = re.split(r"[\\/:]", re.sub(r"[\\/]\.git$", "", text))[-1]
         return re.sub(r"\.(?:git|bundle)$", "", last)
 
+    @property
+    def folder(self) -> str:
+        """The folder in the current one that it is written into, if no other is named.
+
+        Raises:
+            UsageError: the URL ends with no name.
+        """
+        if self.name in ("", ".", "..") or "\0" in self.name:
+            raise UsageError(
+                f"{printable(self.url)} does not say how its folder is to be called",
+                hint="name one: -o FOLDER",
+            )
+        return self.name
+
     def __str__(self) -> str:
         version = "" if self.version is None else f"@{self.version}"
         return f"{self.url}{version}{'' if self.path is None else f':{self.path}'}"

@@ -51,7 +51,8 @@ def unpack(cache: Cache, package: Package, request: Request, watch: Watch | None
     files = files_of(package, request.source.path)
     models, rest = models_of(files) if request.how.wanted else ([], files)
     refuse_whole(package, rest if request.how.wanted else [])
-    target = _target(request, files, models)
+    alone = models if request.how.wanted and not rest else []
+    target = _target(request, files, alone)
     if target.name is not None:
         models = [Model(one.path, target.name, given=True) for one in models]
         rest = [] if request.how.wanted else [replace(files[0], place=target.name)]
@@ -61,10 +62,10 @@ def unpack(cache: Cache, package: Package, request: Request, watch: Watch | None
 
 
 def _target(request: Request, files: Sequence[PackageFile], models: Sequence[Model]) -> Target:
-    """Where the files go."""
+    """Where the files go; `models` are those besides which there is no file."""
     path, output = request.source.path, request.output
     if output is None:
-        return Target(Path(request.source.name))
+        return Target(Path(request.source.folder))
     one = path is not None and [file.path for file in files] == [path]
     one = one or (path is not None and len(models) == 1)
     if one and not output.is_dir():

@@ -114,6 +114,8 @@ def test_get(cache: Cache, published: Path, tmp_path: Path) -> None:
 
     here.theta("get", f"{url}@v1:{NAME}", "--tensors", "encoder.*", "-o", "encoder.npz")
     assert QUERY in np.load(here.path / "encoder.npz")
+    here.theta("get", f"{url}@HEAD:vocabulary", "-o", "words")
+    assert [one.name for one in (here.path / "words").iterdir()] == ["all.tokens"]
     here.theta("get", f"{url}@v1:{NAME}", "-o", "copy.safetensors")
     assert (here.path / "copy.safetensors").read_bytes() == FIRST
     here.theta("get", f"{url}@v1", "--to", "pt", "--dtype", "f16", "-o", "half")

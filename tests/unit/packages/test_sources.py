@@ -79,6 +79,11 @@ def test_a_revision_here_is_no_source(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [text for text in sources if not is_source(text)] == []
 
 
+def test_a_url_without_a_name_names_no_folder() -> None:
+    with pytest.raises(UsageError):
+        _ = Source("https://host/..", None, None).folder
+
+
 @pytest.mark.parametrize(
     ("url", "name"),
     [(HTTPS, "model"), (f"{HTTPS}.git/", "model"), ("/srv/model/.git", "model"),
