@@ -332,7 +332,7 @@ def export(
         nbytes = sum(segment_length(segment) for segment in layout.segments)
         folder = Path(os.path.realpath(path)).parent
         check_room(str(path), nbytes, folder, certain=True, in_memory=False)
-    checkpoint.fetch(one.source.name for one in wanted.values())
+    checkpoint.fetch(one.reads for one in wanted.values())
     with outputs.to_stdout() if path is None else outputs.writing(path, work_tree) as file:
         write_layout(layout, pieces_of(checkpoint, wanted, allow_overflow=allow_overflow), file)
         return file.seek(0, os.SEEK_END)

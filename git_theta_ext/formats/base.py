@@ -89,13 +89,16 @@ Segment = Literal | Span | Crc32 | SerializationId
 class Layout:
     """How a file is made up. `aliases` maps further names of a tensor (ties) to its span's name.
 
-    `remark` says what limit is why a file is opaque, or why tensors are without their names.
+    `ties` has the names that no span has: what such a tensor is, where it has all bytes of its
+    span; None where it is another view of them, such as a part. Few containers tell. `remark` says
+    what limit is why a file is opaque, or why tensors are without their names.
     """
 
     format: str
     segments: tuple[Segment, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
     remark: str = field(default="", compare=False)
+    ties: Mapping[str, TensorInfo | None] = field(default_factory=dict, compare=False)
 
 
 class Format(Protocol):

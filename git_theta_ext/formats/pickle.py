@@ -42,5 +42,5 @@ def layout(source: Source) -> Layout:
             views.append(named)
     if not storages:
         raise FormatError("pickle: no arrays with raw bytes")
-    pieces, aliases = tile(storages, views)
-    return Layout(NAME, assemble(source, pieces), aliases)
+    tiled = tile(storages, views)
+    return Layout(NAME, assemble(source, tiled.pieces), tiled.aliases, ties=tiled.ties)

@@ -2,12 +2,12 @@
 
 Values that are cast are rounded once, to nearest, ties to even; a NaN becomes the quiet one with
 its sign. Integers, booleans, complex numbers, and elements of eight bits and less are never cast:
-the latter mean nothing without their scales.
+the latter mean nothing without their scales, and scales stay as they are, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.read import Checkpoint
 from git_theta_ext.core import patterns
+from git_theta_ext.core.arrays import as_array
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import DTYPES, DType, TensorInfo
 from git_theta_ext.core.values import Values, raw_bytes, to_odd, values_dtype
@@ -43,6 +44,8 @@ class Outgoing:
 
     source: TensorInfo
     """As the checkpoint has it, by its name there."""
+    reads: str
+    """The tensor of the checkpoint that has its bytes; it has another name where two are tied."""
     becomes: TensorInfo
 
     @property
@@ -71,19 +74,19 @@ def casts(dtype: DType) -> bool:
 def outgoing(
     infos: Iterable[TensorInfo],
     *,
+    ties: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
     strip_prefix: str = "",
     dtype: DType | None = None,
-    uncast: Collection[str] = (),
 ) -> dict[str, Outgoing]:
     """What becomes of tensors, by their new names, in their order.
 
     Args:
         infos: of the tensors that are wanted.
+        ties: names among them that the checkpoint has under another one.
         drop: patterns of names, as they are in the checkpoint, that are left out.
         strip_prefix: what names lose at the beginning; those that do not begin so stay.
         dtype: what floats are cast to; None leaves them.
-        uncast: names in the checkpoint of floats that stay as they are, such as scales of codes.
 
     Raises:
         UsageError: a pattern or the prefix matches nothing, all are dropped, or two tensors would
@@ -100,6 +103,7 @@ def outgoing(
     if strip_prefix and not any(info.name.startswith(strip_prefix) for info in left):
         raise UsageError(f"--strip-prefix {strip_prefix!r}: no tensor begins so")
     found: dict[str, Outgoing] = {}
+    scales = scales_among(left)
     for info in left:
         name = info.name.removeprefix(strip_prefix)
         if not name:
@@ -110,10 +114,34 @@ def outgoing(
                 f"would both be {name!r}",
                 hint="leave one of them out with --drop",
             )
-        kept = info.name in uncast or not casts(info.dtype)
+        kept = info.name in scales or not casts(info.dtype)
         becomes = replace(info, name=name, dtype=info.dtype if kept or dtype is None else dtype)
-        found[name] = Outgoing(info, becomes)
+        found[name] = Outgoing(info, (ties or {}).get(info.name, info.name), becomes)
     return found
+
+
+_CODES = frozenset(
+    {"I8", "U8", "I32", "U32", "QI8", "QU8", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ",
+     "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2", "QU4X2", "QU2X4"}
+)  # fmt: skip
+"""Element types of quantised weights."""
+
+
+def scales_among(infos: Iterable[TensorInfo]) -> set[str]:
+    """The names of floats that stand beside codes: in their module, or below their name.
+
+    Codes are tensors of two or more axes of the types that weights are quantised to; `q.scales`
+    stands beside `q.qweight`, and `q.weight.absmax` below `q.weight`.
+    """
+    infos = list(infos)
+    codes = {info.name for info in infos if info.dtype.name in _CODES and len(info.shape) >= 2}
+    modules = {name.rpartition(".")[0] for name in codes} - {""}
+    return {
+        info.name
+        for info in infos
+        if casts(info.dtype)
+        and ((parent := info.name.rpartition(".")[0]) in modules or parent in codes)
+    }
 
 
 def rounded(values: Values, old: DType, new: DType) -> Values:
@@ -178,9 +206,9 @@ def pieces_of(
 
 def _read(checkpoint: Checkpoint, one: Outgoing) -> Iterator[NDArray[np.uint8]]:
     if one.source.order == one.becomes.order:
-        yield from checkpoint.pieces(one.source.name)
+        yield from checkpoint.pieces(one.reads)
         return
-    array: NDArray[Any] = np.ascontiguousarray(checkpoint[one.source.name])
+    array: NDArray[Any] = np.ascontiguousarray(as_array(one.source, checkpoint.raw(one.reads)))
     yield array.reshape(-1).view(np.uint8)
 
 

@@ -39,7 +39,16 @@ class _Dense:
     info: TensorInfo
 
 
-def tile(storages: list[Storage], views: list[list[View]]) -> tuple[list[Piece], dict[str, str]]:
+@dataclass(frozen=True, slots=True)
+class Tiled:
+    """Spans that cover every storage; `aliases` and `ties` are those of `base.Layout`."""
+
+    pieces: list[Piece]
+    aliases: dict[str, str]
+    ties: dict[str, TensorInfo | None]
+
+
+def tile(storages: list[Storage], views: list[list[View]]) -> Tiled:
     """Spans that cover every storage, and the further names of tensors that share bytes.
 
     Where views overlap, the first in the storage wins; of those that begin together the longest;
@@ -48,24 +57,30 @@ def tile(storages: list[Storage], views: list[list[View]]) -> tuple[list[Piece],
     taken = {view.name for group in views for view in group}
     pieces: list[Piece] = []
     aliases: dict[str, str] = {}
+    ties: dict[str, TensorInfo | None] = {}
     for storage, group in zip(storages, views, strict=True):
         dense = [found for view in group if (found := _dense(view, storage.size)) is not None]
+        ties |= dict.fromkeys(view.name for view in group)
         dense.sort(key=lambda item: (item.start, -item.stop))
         dtype = next((view.dtype for view in group if view.dtype is not None), None)
         position = 0
         previous: _Dense | None = None
         for item in dense:
             if item.start == item.stop:
+                del ties[item.info.name]
                 pieces.append(Piece(storage.offset, 0, Span(item.info)))
             elif item.start >= position:
+                del ties[item.info.name]
                 pieces += _gap(storage, position, item.start, dtype, taken)
                 offset = storage.offset + item.start
                 pieces.append(Piece(offset, item.stop - item.start, Span(item.info)))
                 previous, position = item, item.stop
             elif previous is not None and item.stop <= previous.stop:
                 aliases[item.info.name] = previous.info.name
+                if (item.start, item.stop) == (previous.start, previous.stop):
+                    ties[item.info.name] = item.info
         pieces += _gap(storage, position, storage.size, dtype, taken)
-    return pieces, aliases
+    return Tiled(pieces, aliases, ties)
 
 
 def _gap(

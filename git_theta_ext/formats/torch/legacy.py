@@ -47,8 +47,8 @@ def layout(source: Source) -> Layout:
     by_key: dict[str, list[View]] = {}
     for view in find_views(values[3]):
         by_key.setdefault(view.key, []).append(view)
-    pieces, aliases = tile(list(storages.values()), [by_key.get(key, []) for key in storages])
-    return Layout(NAME, assemble(source, pieces), aliases)
+    tiled = tile(list(storages.values()), [by_key.get(key, []) for key in storages])
+    return Layout(NAME, assemble(source, tiled.pieces), tiled.aliases, ties=tiled.ties)
 
 
 def _check_header(values: list[Value]) -> None:

@@ -44,9 +44,9 @@ def layout(source: Source) -> Layout:
         raise FormatError("torch-zip: the tensors are not little-endian")
     remarks: list[str] = []
     storages, views = _storages(source, members, remarks)
-    pieces, aliases = tile(storages, views)
-    segments = Assembly(source, entries, pieces, members.get(_SERIALIZATION_ID)).segments()
-    return Layout(NAME, tuple(segments), aliases, "; ".join(remarks))
+    tiled = tile(storages, views)
+    segments = Assembly(source, entries, tiled.pieces, members.get(_SERIALIZATION_ID)).segments()
+    return Layout(NAME, tuple(segments), tiled.aliases, "; ".join(remarks), ties=tiled.ties)
 
 
 def _content(source: Source, entry: Entry) -> bytes:

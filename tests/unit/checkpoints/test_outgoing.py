@@ -56,10 +56,15 @@ def test_nan_and_infinity_stay_what_they_are() -> None:
 
 
 def test_what_is_cast_and_what_is_not() -> None:
-    infos = [info("w"), info("h", "F16"), info("i", "I64"), info("q", "F8_E4M3"), info("s")]
-    found = outgoing(infos, dtype=BF16, uncast={"s"})
+    infos = [info("w"), info("h", "F16"), info("i", "I64"), info("norm.weight"),
+             TensorInfo("q.weight", DTYPES["F8_E4M3"], (2, 2)), info("q.weight_scale_inv"),
+             TensorInfo("b.weight", DTYPES["U8"], (8, 1)), info("b.weight.absmax")]  # fmt: skip
+    found = outgoing(infos, dtype=BF16)
     kinds = {name: one.becomes.dtype.name for name, one in found.items()}
-    assert kinds == {"w": "BF16", "h": "BF16", "i": "I64", "q": "F8_E4M3", "s": "F32"}
+    assert kinds == {
+        "w": "BF16", "h": "BF16", "i": "I64", "norm.weight": "BF16", "q.weight": "F8_E4M3",
+        "q.weight_scale_inv": "F32", "b.weight": "U8", "b.weight.absmax": "F32",
+    }  # fmt: skip
     assert not any(casts(DTYPES[name]) for name in ("BOOL", "U8", "C64", "F8_E5M2", "F4", "QI8"))
     assert dtype_named("torch.bfloat16") == dtype_named("bf16") == BF16
     with pytest.raises(UsageError, match="unknown dtype 'int8'"):
