@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("export", "write tensors of a version to a safetensors, pt, npz or gguf file"),
     "get": ("get", "get a version of somebody's model, whole or in part, without a clone"),
     "cache": ("cache", "show, check and empty the cache of models of other repositories"),
+    "release": ("release", "write a version as a folder that loads without git-theta"),
     "merge": ("merge", "merge a branch with a strategy, show the plan, or find the best merge"),
     "restore": ("restore", "take some tensors of a checkpoint from another version"),
     "resolve": ("resolve", "settle what a merge left open in a checkpoint"),

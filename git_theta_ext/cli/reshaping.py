@@ -1,4 +1,4 @@
-"""`--drop`, `--strip-prefix` and `--dtype`, which `git theta export` and `release` share."""
+"""`--drop`, `--strip-prefix`, `--dtype` and so on, which `git theta export` and `release` share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from git_theta_ext.checkpoints.exporting.outgoing import dtype_named
+from git_theta_ext.checkpoints.exporting.sharded import size_named
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import DType
 
@@ -30,6 +31,21 @@ def add_options(parser: Any) -> None:
         "--allow-overflow", action="store_true",
         help="let numbers become infinite that the dtype is too small for",
     )  # fmt: skip
+
+
+def add_shards(parser: Any) -> None:
+    """Add `--max-shard-size`: bytes, or None."""
+    parser.add_argument(
+        "--max-shard-size", type=_size, metavar="SIZE",
+        help="cut the weights into files of at most SIZE, such as 5GB or 500MB, with an index",
+    )  # fmt: skip
+
+
+def _size(text: str) -> int:
+    try:
+        return size_named(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
 
 
 def _dtype(text: str) -> DType:

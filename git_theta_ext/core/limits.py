@@ -148,6 +148,8 @@ WHOLE_BLOCK_BYTES = 256 << 20
 """A block: a tensor's have 32 MiB, a structure at most this with all its names."""
 SHARD_INDEX_BYTES = 16 << 20
 """Index of shards; that of 671 billion parameters in 163 files has 9 MB."""
+TENSORS_FILE_BYTES = 64 << 20
+"""`theta_tensors.json` of a release: 200,000 tensors."""
 SETTINGS_BYTES = 1 << 20
 """`.theta.toml`."""
 SETTINGS_DOTS = 200

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,7 +212,23 @@ def _read(checkpoint: Checkpoint, one: Outgoing) -> Iterator[NDArray[np.uint8]]:
     yield array.reshape(-1).view(np.uint8)
 
 
-def write_layout(layout: Layout, read: Pieces, file: IO[bytes]) -> None:
+class Target(Protocol):
+    """A file that can be sought in, if the layout has fields that follow from other bytes."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Take the next bytes; how many it took."""
+        ...
+
+    def tell(self) -> int:
+        """Where the next byte goes."""
+        ...
+
+    def seek(self, offset: int, /) -> int:
+        """Go on there."""
+        ...
+
+
+def write_layout(layout: Layout, read: Pieces, file: Target) -> None:
     """Write a layout; derived fields are filled in last.
 
     Args:
