@@ -156,6 +156,14 @@ SETTINGS_DOTS = 200
 """Dots on a line of it, outside quotes: dotted keys take the square of that."""
 EVALUATIONS = 1_000
 """Evaluations, gates, and modules, that it may declare."""
+MODELS = 1_000
+"""Models that `models.toml` and `theta.lock` may name."""
+LOCK_BYTES = 64 << 20
+"""`theta.lock`."""
+LOCKED_FILES = 100_000
+"""Files of all models that it may name."""
+BASE_BYTES = 64 << 20
+"""`theta_base.json`; that of 200,000 tensors has 25 MB."""
 EXAMPLES = 10_000_000
 """Examples of one task of an evaluation whose outcomes are kept."""
 RESULT_BYTES = 16 << 20
