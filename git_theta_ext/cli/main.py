@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "get": ("get", "get a version of somebody's model, whole or in part, without a clone"),
     "cache": ("cache", "show, check and empty the cache of models of other repositories"),
     "release": ("release", "write a version as a folder that loads without git-theta"),
+    "sign": ("sign", "sign a version of a model, or verify its signature"),
     "merge": ("merge", "merge a branch with a strategy, show the plan, or find the best merge"),
     "restore": ("restore", "take some tensors of a checkpoint from another version"),
     "resolve": ("resolve", "settle what a merge left open in a checkpoint"),

@@ -24,6 +24,7 @@ from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
 from tests.scenarios.published import FIRST, QUERY, publish
 from tests.scenarios.repositories import Repo
 from tests.scenarios.sharded import write as write_shards
+from tests.scenarios.signatures import keys
 from tests.scenarios.statistics import SCRIPT
 from tests.scenarios.suggestions import ROOT
 
@@ -105,6 +106,37 @@ def test_export(versions: Repo, lines: tuple[str, ...]) -> None:
     do(versions, lines[0])
     with np.load(versions.path / "encoder.npz") as found:
         assert set(found) == {name for name in model() if name.startswith("encoder.")}
+
+
+@scene("commands/release.md", *examples("commands/release.md"))
+def test_release(repo: Repo, lines: tuple[str, ...]) -> None:
+    _with_keys(repo)
+    tensors = {f"model.{name}": value for name, value in model().items()}
+    repo.write(NAME, safetensors({**tensors, "optimizer.w": model()["head.weight"]}))
+    repo.commit()
+    repo.git("tag", "v1.2")
+    said = [do(repo, line) for line in lines]
+    assert "15 tensors" in said[0]
+    assert "14 tensors" in said[1]
+    assert "signed as it should be" in said[3]
+
+
+@scene("commands/sign.md", *examples("commands/sign.md"))
+def test_sign(repo: Repo, lines: tuple[str, ...]) -> None:
+    repo.write(NAME, safetensors(model()))
+    repo.commit()
+    _with_keys(repo)
+    do(repo, lines[0])
+    repo.git("add", "model.sig", "theta_tensors.json")
+    repo.commit("signed")
+    assert "signed as it should be" in do(repo, lines[1])
+
+
+def _with_keys(repo: Repo) -> None:
+    """`key.pem` and `key.pub` in the work tree, and no part of it."""
+    keys(repo.path)
+    (repo.path / ".git/info").mkdir(exist_ok=True)
+    (repo.path / ".git/info/exclude").write_text("key.*\ndist\n")
 
 
 @scene("commands/du.md", *examples("commands/du.md"))

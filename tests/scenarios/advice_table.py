@@ -145,6 +145,17 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/verbs/export.py": {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
+    "git_theta_ext/cli/verbs/release.py": {
+        "git theta release REV -o DIR": "test_release.test_what_to_type_instead",
+        "git theta release --verify DIR --public-key KEY": "test_release.test_what_to_type_instead",
+    },
+    "git_theta_ext/cli/verbs/sign.py": {
+        "git tag --list": "test_release.test_what_to_type_instead",
+        "to publish it: git add {words} && git commit -m 'Sign'": "test_release.test_a_version_is_signed_and_so_are_its_tensors",
+    },
+    "git_theta_ext/packages/release/write.py": {
+        "git tag --list": "test_release.test_what_to_type_instead",
+    },
     "git_theta_ext/cli/verbs/fsck.py": {
         "hint: git theta fsck --repair fetches what is missing or wrong": "test_advice_objects.test_fsck",
     },
@@ -398,6 +409,12 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/evaluation/report/tables.py": [
         "† imported from files, not measured by git theta",
     ],
+    "git_theta_ext/packages/release/card.py": [
+        "<!-- git-theta release: begin (written by git theta release; do not edit) -->",
+    ],
+    "git_theta_ext/packages/release/verify.py": [
+        "take all of it, or ask for a signature by git theta sign",
+    ],
     "git_theta_ext/cli/verbs/migrate.py": [
         "also join small objects, as git theta repack --yes does",
     ],
@@ -563,6 +580,7 @@ NOT_RUN: dict[str, str] = {
     "does it wait for a password? try: git lfs fetch (to wait longer: git config theta.transferTimeout SECONDS, 0 for ever)": "needs a server that asks on a terminal",
     "correct the shards on that branch first; git theta show COMMIT:FILE lists one": "needs hand-made shards that contradict each other",
     "pip install --upgrade git-theta-ext": "installs from the network",
+    "python -I -m pip install 'git-theta-ext[sign]'": "installs from the network",
     "put the file itself in its place: rm {FILE}": "a link in the place of .theta.toml is removed by rm as anywhere",
     "name another file; where a commit has this one, rename it: git mv FILE NEW": "names that only Windows cannot write; git mv is run where they can be",
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import StoreError, UsageError
@@ -28,10 +28,18 @@ class Written:
     sha256: str
 
 
+class Writer(Protocol):
+    """Takes bytes, one piece after the other."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take the next bytes."""
+        ...
+
+
 class Sink:
     """Takes the bytes of a file one after the other, and hashes them on the way."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Writer) -> None:
         """`file` is what they go on to."""
         self._file = file
         self._digest = hashlib.sha256()

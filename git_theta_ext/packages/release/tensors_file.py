@@ -1,11 +1,12 @@
 """`theta_tensors.json`: the hash of every tensor, so that a part of a model can be verified.
 
-    {"version": 1, "files": {"model.safetensors": {"lm_head.weight":
-        {"dtype": "BF16", "shape": [32000, 4096], "sha256": "9f86…"}}}}
+    {"version": 1, "files": {"model.safetensors": {"tensors": {"lm_head.weight":
+        {"dtype": "BF16", "shape": [32000, 4096], "sha256": "9f86…"}}}}}
 
 `sha256` is that of the tensor's bytes as they lie in the file. Where a version is signed, a tensor
 of several blocks has `blocks` instead, the SHA-256 of each, as in the manifest (docs/manifest.md);
-`order` is there where the bytes do not lie row-major.
+`order` is there where the bytes do not lie row-major; and a file has its `structure`, the SHA-256
+of its skeleton, so that the manifest alone says whether it is the file that was signed.
 """
 
 from __future__ import annotations
@@ -36,8 +37,16 @@ class TensorHash:
     order: tuple[int, ...] | None = None
 
 
-Table = Mapping[str, Mapping[str, TensorHash]]
-"""The tensors of each file, by their names."""
+@dataclass(frozen=True, slots=True)
+class FileHashes:
+    """What a file's tensors are, by their names, and its structure, where that is listed."""
+
+    tensors: Mapping[str, TensorHash]
+    structure: str | None = None
+
+
+Table = Mapping[str, FileHashes]
+"""What is in each file, by its path."""
 
 
 def hash_of(info: TensorInfo, blocks: tuple[str, ...]) -> TensorHash:
@@ -49,9 +58,13 @@ def to_bytes(table: Table) -> bytes:
     """The file: JSON, a tensor a line."""
     parts = []
     for path in sorted(table):
-        tensors = table[path].items()
-        rows = [f"      {_word(name)}: {json.dumps(_row(one))}" for name, one in tensors]
-        parts.append(f"    {_word(path)}: {{\n" + ",\n".join(rows) + "\n    }")
+        one = table[path]
+        rows = [
+            f"        {_word(name)}: {json.dumps(_row(it))}" for name, it in one.tensors.items()
+        ]
+        structure = "" if one.structure is None else f'      "structure": "{one.structure}",\n'
+        head = f'    {_word(path)}: {{\n{structure}      "tensors": {{\n'
+        parts.append(head + ",\n".join(rows) + "\n      }\n    }")
     text = f'{{\n  "version": {VERSION},\n  "files": {{\n' + ",\n".join(parts) + "\n  }\n}\n"
     return text.encode("ascii")
 
@@ -71,7 +84,7 @@ def _row(one: TensorHash) -> dict[str, object]:
     return row
 
 
-def from_bytes(text: bytes, where: str) -> dict[str, dict[str, TensorHash]]:
+def from_bytes(text: bytes, where: str) -> dict[str, FileHashes]:
     """Read the file, strictly.
 
     Args:
@@ -89,11 +102,20 @@ def from_bytes(text: bytes, where: str) -> dict[str, dict[str, TensorHash]]:
             found = content["version"]
             raise UsageError(f"{where} is of version {found!r}; this program knows {VERSION}")
         return {
-            str(path): {str(name): _read(row) for name, row in rows.items()}
+            str(path): FileHashes(
+                {str(name): _read(row) for name, row in rows["tensors"].items()},
+                _structure(rows.get("structure")),
+            )
             for path, rows in content["files"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{where} does not list the hashes of tensors: {error!r}") from error
+
+
+def _structure(found: object) -> str | None:
+    if found is None or (isinstance(found, str) and _SHA256.fullmatch(found)):
+        return found
+    raise ValueError("what should be a SHA-256 is none")
 
 
 def _read(row: Mapping[str, object]) -> TensorHash:

@@ -18,7 +18,7 @@ from git_theta_ext.checkpoints.exporting.outgoing import (
     scales_among,
     write_layout,
 )
-from git_theta_ext.checkpoints.exporting.ties import Ties, ties_of
+from git_theta_ext.checkpoints.exporting.ties import Ties
 from git_theta_ext.checkpoints.read import Checkpoint
 from git_theta_ext.core import patterns
 from git_theta_ext.core.errors import FormatError, UsageError
@@ -27,7 +27,7 @@ from git_theta_ext.core.text import plural
 from git_theta_ext.formats.base import Layout
 from git_theta_ext.packages.release.chosen import Weights
 from git_theta_ext.packages.release.folder import Folder
-from git_theta_ext.packages.release.tensors_file import TensorHash, hash_of
+from git_theta_ext.packages.release.tensors_file import FileHashes, hash_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,15 @@ class Plan:
         return sum(one.becomes.nbytes for one in self.wanted.values())
 
 
-def plan(weights: Weights, checkpoint: Checkpoint, wishes: Wishes, *, head_is_tied: bool) -> Plan:
+def plan(
+    weights: Weights, checkpoint: Checkpoint, found: Ties, wishes: Wishes, *, head_is_tied: bool
+) -> Plan:
     """Decide what is written, before a byte is.
 
     Args:
         weights: the model.
         checkpoint: the same, opened.
+        found: its further names.
         wishes: of the user.
         head_is_tied: its configuration says that the output head is the input embedding.
 
@@ -77,11 +80,12 @@ def plan(weights: Weights, checkpoint: Checkpoint, wishes: Wishes, *, head_is_ti
             an element type.
     """
     infos = {name: checkpoint.info(name) for name in checkpoint}
-    found = ties_of(checkpoint)
     _check_views(checkpoint, found, wishes.drop)
     ties, notes = _settle(infos, found, head_is_tied=head_is_tied)
-    names = [*infos, *found.views]
-    drop = [one for one in wishes.drop if set(patterns.select(names, [one])) - set(found.views)]
+    drop = [
+        one for one in wishes.drop
+        if patterns.select(infos, [one]) or not patterns.select(found.views, [one])
+    ]  # fmt: skip
     wanted = outgoing(
         infos.values(), ties=ties, drop=drop, strip_prefix=wishes.strip_prefix, dtype=wishes.dtype
     )
@@ -171,7 +175,7 @@ def _told(
     return made, notes
 
 
-def write(one: Plan, folder: Folder, wishes: Wishes) -> dict[str, dict[str, TensorHash]]:
+def write(one: Plan, folder: Folder, wishes: Wishes) -> dict[str, FileHashes]:
     """Write the files of a model and the index of its shards; the hashes of its tensors by file.
 
     Raises:
@@ -191,7 +195,7 @@ def write(one: Plan, folder: Folder, wishes: Wishes) -> dict[str, dict[str, Tens
         shards = [(posixpath.basename(path), names) for path, names in one.shards]
         folder.add(name, sharded.index_of(becomes, shards))
     return {
-        path: {name: hash_of(becomes[name], (digests[name],)) for name in names}
+        path: FileHashes({name: hash_of(becomes[name], (digests[name],)) for name in names})
         for path, names in one.shards
     }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from git_theta_ext.checkpoints.contents import LFS_FETCH, lfs_object
+from git_theta_ext.checkpoints.exporting.ties import ties_of
 from git_theta_ext.checkpoints.read import open_checkpoint
 from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import files, patterns
@@ -16,16 +17,14 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room
-from git_theta_ext.packages.release import card, chosen, configuration, tensors_file
+from git_theta_ext.packages.release import card, chosen, configuration, signing, tensors_file
 from git_theta_ext.packages.release import folder as folders
 from git_theta_ext.packages.release import weights as weights_of
 from git_theta_ext.packages.release.chosen import Chosen, Copy
 from git_theta_ext.packages.release.facts import facts_of
 from git_theta_ext.packages.release.folder import Folder, Written
+from git_theta_ext.packages.release.signing import Signer
 from git_theta_ext.packages.release.weights import Plan, Wishes
-
-Sign = Callable[[Path, dict[str, str], str], None]
-"""Signs a folder: its place, the SHA-256 of each file in it, and what the model is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Base:
 class Request:
     """What is asked for: a revision, of it a path, into a folder.
 
-    `base` makes it the release of an adapter; `sign` is called at last, on the complete folder.
+    `base` makes it the release of an adapter; with a `signer` all files are signed.
     """
 
     revision: str
@@ -48,7 +47,7 @@ class Request:
     path: str | None = None
     wishes: Wishes = field(default_factory=Wishes)
     base: Base | None = None
-    sign: Sign | None = None
+    signer: Signer | None = None
     force: bool = False
 
 
@@ -87,6 +86,8 @@ def release(
     commit = repository.resolve(f"{request.revision}^{{commit}}")
     if commit is None:
         raise UsageError(f"there is no revision {request.revision!r} here", hint="git tag --list")
+    if request.signer is not None:
+        signing.check(request.signer)
     found = chosen.choose(repository, commit, request.path, request.revision)
     _check_adapter(found, request)
     plans = _plans(repository, commit, found, request.wishes)
@@ -121,9 +122,11 @@ def release(
         if table:
             folder.add(chosen.TENSORS, tensors_file.to_bytes(table))
         folder.add(chosen.SUMS, card.sums([(one.sha256, one.path) for one in folder.written]))
-        if request.sign is not None:
+        if request.signer is not None:
             hashes = {one.path: one.sha256 for one in folder.written}
-            request.sign(folder.place, hashes, facts.version or commit)
+            name = facts.version or commit
+            signature = signing.sign(hashes, name, request.signer, chosen.SIGNATURE)
+            folder.add(chosen.SIGNATURE, signature)
         written = tuple(folder.written)
     count = sum(len(one.wanted) for one in plans)
     return Released(facts.version, commit, written, count, tuple(notes))
@@ -141,20 +144,22 @@ def _check_adapter(found: Chosen, request: Request) -> None:
 
 def _plans(repository: Repository, commit: str, found: Chosen, wishes: Wishes) -> list[Plan]:
     """What is written of each model; an option has to matter for one of them."""
-    opened = [
-        (one, open_checkpoint(repository, chosen.spec_of(commit, one))) for one in found.weights
-    ]
     _check_wishes(found, wishes)
+    opened = [open_checkpoint(repository, chosen.spec_of(commit, one)) for one in found.weights]
+    ties = [ties_of(checkpoint) for checkpoint in opened]
+    names = [
+        [*one, *further.whole, *further.views] for one, further in zip(opened, ties, strict=True)
+    ]
     plans = []
-    names = [name for _, checkpoint in opened for name in checkpoint]
-    for one, checkpoint in opened:
+    for number, one in enumerate(found.weights):
         own = wishes
         if len(opened) > 1:  # of several models, each takes what is about it
-            others = [name for name in names if name not in checkpoint]
-            own = _about(wishes, list(checkpoint), others)
+            others = [name for at, of in enumerate(names) if at != number for name in of]
+            own = _about(wishes, names[number], others)
         text = _config(repository, commit, found.top, one.folder)
         tied = text is not None and configuration.ties_its_head(text)
-        plans.append(weights_of.plan(one, checkpoint, own, head_is_tied=tied))
+        checkpoint, further = opened[number], ties[number]
+        plans.append(weights_of.plan(one, checkpoint, further, own, head_is_tied=tied))
     return plans
 
 

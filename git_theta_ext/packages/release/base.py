@@ -1,0 +1,70 @@
+"""The base of an adapter that is released: found by what the user typed, named by its content."""
+
+from __future__ import annotations
+
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import printable
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.packages import sources
+from git_theta_ext.packages.base_file import BaseRecord, base_text
+from git_theta_ext.packages.cache import Cache
+from git_theta_ext.packages.fetched import fetch, without_secret
+from git_theta_ext.packages.identity import identity_of, tensors_of
+from git_theta_ext.packages.release.chosen import choose
+from git_theta_ext.packages.release.write import Base
+
+
+def base_of(repository: Repository, text: str) -> Base:
+    """The base that `--adapter` names.
+
+    Args:
+        repository: that of the adapter.
+        text: `URL@VERSION[:PATH]`, or `REV[:PATH]` of this repository. A PATH is needed where that
+            version has several checkpoints.
+
+    Raises:
+        UsageError: there is no such version, or not one checkpoint in it.
+        TransferError: it cannot be fetched.
+    """
+    if sources.is_source(text):
+        source = sources.parse(text)
+        package = fetch(Cache.open(), source.url, source.version)
+        where = without_secret(source.url), source.version
+        return _described(package.repository, package.commit, source.path, where, text)
+    revision, _, path = text.partition(":")
+    commit = repository.resolve(f"{revision}^{{commit}}")
+    if commit is None:
+        raise UsageError(
+            f"{printable(text)!r} is neither a version of this repository nor URL@VERSION",
+            hint=f"write {sources.FORM}",
+        )
+    url = repository.setting("remote.origin.url")
+    here: tuple[str | None, str | None] = (None if url is None else without_secret(url), revision)
+    return _described(repository, commit, path or None, here, text)
+
+
+def _described(
+    repository: Repository,
+    commit: str,
+    path: str | None,
+    where: tuple[str | None, str | None],
+    text: str,
+) -> Base:
+    """The one model of a commit, as the file that names a base says it; `text` is what was typed.
+
+    Raises:
+        UsageError: there are none, or several.
+    """
+    found = choose(repository, commit, path, text).weights
+    if len(found) != 1:
+        raise UsageError(
+            f"{printable(text)} has {len(found)} models that may be the base",
+            hint=f"name its checkpoint: {text.partition(':')[0]}:PATH",
+        )
+    (model,) = found
+    blobs = {name: repository.blob_at(commit, name) or "" for name, _ in model.parts}
+    record = BaseRecord(
+        *where, commit, model.path, identity_of(model.manifests), blobs,
+        tensors_of(model.manifests),
+    )  # fmt: skip
+    return Base(record.label, base_text(record))
