@@ -159,6 +159,12 @@ def test_a_merge_tells_by_module_whom_to_ask(parts: Repo) -> None:
     for shown in (done, parts.theta("status"), parts.theta("resolve", NAME, ok=(1,))):
         assert tag in shown
         assert asked in shown
+    whose = [
+        {"module": "lm", "owners": ["@lm-team", "ada@example.org"], "open": ["lm.a"]}
+    ]  # fmt: skip
+    assert json.loads(parts.theta("resolve", NAME, "--json", ok=(1,)))["modules"] == whose
+    rows = json.loads(parts.theta("status", "--json"))["files"]
+    assert [row["modules"] for row in rows if row["path"] == NAME] == [whose]
     # The commands that it suggests are what they were.
     assert f"git theta resolve {NAME} --strategy" in done
     # A file that cannot be used keeps nobody from settling.

@@ -122,7 +122,9 @@ def _report(conflict: Conflict, merged: Merged, json: bool) -> int:
     """Say what is open and how to go on from there; 1 if anything is open."""
     path = conflict.path
     if json:
-        print(to_json({"path": path, "open": merged.open, "notes": notes(merged)}))
+        whose = Owned.at_head(conflict.repository, path).records(merged.open)
+        found = {"path": path, "open": merged.open, "notes": notes(merged), "modules": whose}
+        print(to_json(found))
         return 1 if merged.open else 0
     for line in notes(merged):
         print(line)

@@ -116,6 +116,7 @@ def _files(repository: Repository) -> list[dict[str, Any]]:
             row |= _stored(blocks, manifests.get(entry.oid), path, sizes.get(entry.oid, 0))
         row["work_tree"] = _work_tree(repository.top / path)
         row["open"] = _open(repository, entries) if row["conflict"] else {}
+        row["modules"] = _whose(repository, path, row["open"])
         row["stages"] = [found.stage for found in entries if found.stage]
         row["staged"], row["modified"] = changes.get(path, (False, False))
         rows.append(row)
@@ -154,6 +155,11 @@ def _open(repository: Repository, entries: list[IndexEntry]) -> dict[str, str]:
     versions = [repository.blob(stages[n]) if n in stages else None for n in (1, 2, 3)]
     state = load(repository, key_of(versions))
     return {} if state is None else dict(state.open)
+
+
+def _whose(repository: Repository, path: str, open_: dict[str, str]) -> list[dict[str, Any]]:
+    """The modules of what a merge left open; none where nothing is open, or none is declared."""
+    return Owned.at_head(repository, path).records(open_) if open_ else []
 
 
 def _work_tree(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from git_theta_ext.checkpoints import modules
 from git_theta_ext.checkpoints.modules import Module, Modules
@@ -54,6 +55,17 @@ class Owned:
         """What a line on an open part ends with: ` [vision: @vision-team]`; "" outside modules."""
         found = "; ".join(described(one) for one in self.of(name))
         return f" [{found}]" if found else ""
+
+    def records(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """The modules that have open parts, for JSON, each with its owners and those parts."""
+        found: dict[Module, list[str]] = {}
+        for name in names:
+            for one in self.of(name):
+                found.setdefault(one, []).append(name)
+        return [
+            {"module": one.name, "owners": list(one.owners), "open": parts}
+            for one, parts in found.items()
+        ]
 
     def to_ask(self, names: Iterable[str]) -> list[str]:
         """A line on whom to ask about what is open; none where no module is declared."""
