@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from git_theta_ext.checkpoints.modules import Module, Modules
 from git_theta_ext.comparison.compare import Change, Comparison
+from git_theta_ext.comparison.division import divided
 from git_theta_ext.comparison.report.text import Style, percentage, render, summary
 from git_theta_ext.core.terminal import BOLD
 from git_theta_ext.core.text import plural, printable, size
@@ -40,28 +41,21 @@ def cut(path: str, comparison: Comparison, modules: Modules) -> list[Part]:
     Raises:
         UsageError: the names need more work than is allowed.
     """
-    changes: dict[str | None, list[Change]] = {module.name: [] for module in modules}
-    counts: dict[str | None, int] = dict.fromkeys([*changes, None], 0)
-    changes[None] = []
-    for change in comparison.changes:
-        for name in _names(path, change.name, modules):
-            changes[name].append(change)
-            counts[name] += 1
-    for tensor in comparison.unchanged:
-        for name in _names(path, tensor, modules):
-            counts[name] += 1
-    found: list[tuple[str | None, Module | None]] = [(one.name, one) for one in modules]
-    return [
-        Part(module, _part(comparison, changes[name]), counts[name])
-        for name, module in [*found, (None, None)] if changes[name]
+    division = divided(comparison, modules, path)
+    parts = () if division is None else division.parts
+    found = [
+        Part(one.module, _part(comparison, one.changes), one.tensors)
+        for one in parts if one.changes
     ]  # fmt: skip
+    held = {change.name for one in parts for change in one.changes}
+    rest = [change for change in comparison.changes if change.name not in held]
+    if rest:
+        same = sum(not modules.of(path, name) for name in comparison.unchanged)
+        found.append(Part(None, _part(comparison, rest), len(rest) + same))
+    return found
 
 
-def _names(path: str, tensor: str, modules: Modules) -> list[str | None]:
-    return [module.name for module in modules.of(path, tensor)] or [None]
-
-
-def _part(whole: Comparison, changes: list[Change]) -> Comparison:
+def _part(whole: Comparison, changes: Sequence[Change]) -> Comparison:
     """Some changes of a comparison, and nothing of what is outside the tensors."""
     return replace(
         whole, changes=tuple(changes), notes=(), structure_changed=False, unchanged=(),
