@@ -80,6 +80,12 @@ def test_an_update_of_modules_is_judged_and_its_owners_named(parts: Repo) -> Non
     said = parts.theta("check", "--format", "markdown", ok=(1,))
     assert "**To ask:** <code>&#64;<!-- -->vision-team</code> (<code>vision</code>), " in said
 
+    parts.write(".theta.toml", b"[[module]]\n")
+    parts.commit("broken")
+    done = parts.theta("check", ok=(1,))
+    assert "note: the .theta.toml of this is not usable: .theta.toml, line 1: [[module]]" in done
+    assert "REFUSED" in done
+
     # Away with it altogether, or under another name: that is a change, too.
     parts.git("rm", "-q", NAME, ".theta.toml")
     parts.git("commit", "-q", "-m", "away")
