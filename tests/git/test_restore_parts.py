@@ -186,8 +186,11 @@ def test_tensors_of_a_sharded_model(repo: Repo) -> None:
     repo.commit("v1")
     now = {**arrays(), **trained("layers.3.w", "layers.4.w", "layers.7.w", "layers.9.w")}
     write_shards(repo, {name: now[name] for name in now if name != "layers.5.w"}, 0, 6)
-    text = repo.theta("restore", "--module", "mid", "-s", "HEAD", INDEX)
-    assert "4 tensors taken from HEAD; 2 changed, 1 added" in text
+    repo.git("add", "-A")
+    text = repo.theta("restore", "--module", "mid", "-s", "HEAD", "-S", "-W", INDEX)
+    assert repo.blob(f":{INDEX}") == (repo.path / INDEX).read_bytes()
+    assert not any(line[1] != " " for line in repo.status().splitlines())
+    assert "4 tensors taken from HEAD (in the work tree); 2 changed, 1 added" in text
     found, where = {}, json.loads((repo.path / INDEX).read_text())
     for path in sorted((repo.path / "llm").glob("*.safetensors")):
         held = load_file(path)

@@ -224,7 +224,7 @@ class Restoring:
         name = sharded.index_of(path)
         text = self._text_in_tree(name) if in_tree else None
         if not in_tree:
-            staged = _entries(self.repository, name)
+            staged = self.repository.index(literal(name))
             text = self.repository.blob(staged[0].oid) if staged else None
         made = shard_index.merge_texts([None, text, None], "ours", after, [before, {}])
         return None if made is None or made[0] == text else (name, made[0])
@@ -285,12 +285,14 @@ class Restoring:
         Raises:
             RepositoryError: the index is locked or cannot be written; it is as it was.
         """
-        rows = []
+        texts: dict[str, bytes] = {}
         for one in results:
-            texts = {name: manifest_bytes(manifest) for name, manifest in one.files.items()}
-            for path, text in [*texts.items(), *([one.index] if one.index else [])]:
-                mode = _entries(self.repository, path)[0].mode
-                rows.append(Row(mode, store_blob(self.repository, text), path))
+            texts |= {name: manifest_bytes(manifest) for name, manifest in one.files.items()}
+            texts |= dict([one.index] if one.index else [])
+        entries = self.repository.index(*map(literal, texts)) if texts else []
+        rows = [
+            Row(one.mode, store_blob(self.repository, texts[one.path]), one.path) for one in entries
+        ]
         if rows:
             self.blocks.store.flush()
             restage(self.repository, rows)
