@@ -48,8 +48,8 @@ def test_a_whole_file() -> None:
     assert not parse(b"")
 
 
-def test_other_readers_of_the_file_leave_modules_alone() -> None:
-    assert parse_config(TEXT) == Config()
+def test_other_readers_of_the_file_know_modules() -> None:
+    assert parse_config(TEXT) == Config(modules=parse(TEXT))
     assert parse_file(TEXT) == Settings()
 
 
