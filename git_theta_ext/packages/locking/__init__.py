@@ -1,0 +1,1 @@
+"""`models.toml` and `theta.lock`: which models a project needs, and which it got."""
