@@ -4,10 +4,10 @@ A tensor's identity is the SHA-256 of one line, a model's the SHA-256 of all of 
 
     NAME <tab> DTYPE <tab> SHAPE <tab> BLOCK DIGESTS
 
-NAME is written as in a manifest (`core.names.quote`), so that no name can begin a second line. SHAPE
-is joined by `x`; a tensor that does not lie row-major in memory has `:` and the order of its axes
-after it. The digests are those of the blocks' raw bytes, joined by spaces. All of it stands in the
-manifest: no object is read. Tools that are not ours can compute it from docs/manifest.md.
+NAME is written as in a manifest (`core.names.quote`), so that no name can begin a second line.
+SHAPE is joined by `x`; a tensor that does not lie row-major in memory has `:` and the order of its
+axes after it. The digests are those of the blocks' raw bytes, joined by spaces. All of it stands in
+the manifest: no object is read.
 """
 
 from __future__ import annotations

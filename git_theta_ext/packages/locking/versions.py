@@ -1,7 +1,8 @@
 """Versions as people tag them, their order, and constraints on them.
 
-`v1.2`, `1.2.0`, `v2.0.0-rc.1`, `1.2rc1`, and with the name of an artifact `model@v1.2.0` (as GTO tags)
-or `model/v1.2.0`. The order is that of Semantic Versioning 2.0.0, section 11; missing numbers are 0.
+`v1.2`, `1.2.0`, `v2.0.0-rc.1`, `1.2rc1`, and with the name of an artifact `model@v1.2.0` (as GTO
+tags) or `model/v1.2.0`. The order is that of Semantic Versioning 2.0.0, section 11; numbers that
+are missing are 0.
 """
 
 from __future__ import annotations
@@ -204,10 +205,10 @@ def _holds(version: Version, bound: _Bound) -> bool:
     if operator == "!=":
         return ours != theirs
     if operator == ">=":
-        return ours >= theirs  # type: ignore[operator]
+        return ours >= theirs
     if operator == "<=":
-        return ours <= theirs  # type: ignore[operator]
-    return ours > theirs if operator == ">" else ours < theirs  # type: ignore[operator]
+        return ours <= theirs
+    return ours > theirs if operator == ">" else ours < theirs
 
 
 def newest(versions: Iterable[Version]) -> Version | None:

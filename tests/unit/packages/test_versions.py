@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from git_theta_ext.core.errors import UsageError
@@ -33,7 +35,9 @@ def test_tags_that_are_versions(
     assert parse_tag(tag) == (artifact, Version(numbers, pre))
 
 
-@pytest.mark.parametrize("tag", ["main", "v", "v1.", "1.2.3.4.5", "@v1", "model#prod#3", "v1.2-", "x1"])
+@pytest.mark.parametrize(
+    "tag", ["main", "v", "v1.", "1.2.3.4.5", "@v1", "model#prod#3", "v1.2-", "x1"]
+)
 def test_tags_that_are_none(tag: str) -> None:
     assert parse_tag(tag) is None
 
@@ -44,7 +48,7 @@ def test_the_order_is_that_of_semver() -> None:
     versions = [parse_version(text) for text in ordered]
     keys = [version.key for version in versions if version is not None]
     assert len(keys) == len(ordered)
-    assert all(a < b for a, b in zip(keys, keys[1:], strict=False))  # type: ignore[operator]
+    assert all(a < b for a, b in itertools.pairwise(keys))  # type: ignore[operator]
     assert Version((1, 2)).key == Version((1, 2, 0)).key
 
 
