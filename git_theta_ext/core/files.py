@@ -128,13 +128,18 @@ def new_file(path: StrPath, *, mode: int = 0o666, kept: int | None = None) -> It
         raise
 
 
-def move(source: StrPath, target: StrPath) -> None:
+def move(source: StrPath, target: StrPath, folder: int | None = None) -> None:
     """Give a file another name on the same file system; what has that name is replaced.
+
+    Args:
+        source: its name.
+        target: the new one.
+        folder: a descriptor of the folder that `target` counts from.
 
     Raises:
         OSError: it cannot be moved.
     """
-    os.replace(source, target)
+    os.replace(source, target, dst_dir_fd=folder)
 
 
 def copy_file(source: StrPath, target: StrPath) -> None:

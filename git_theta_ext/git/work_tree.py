@@ -9,8 +9,10 @@ elsewhere each folder is looked at just before.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -115,6 +117,27 @@ class WorkTree:
         """Write a file whole, or leave what is there as it is; errors as for `replacing`."""
         with self.replacing(path) as file:
             file.write(content)
+
+    def take(self, source: Path, path: str) -> None:
+        """Move a file from elsewhere into its place; where that takes a copy, it is made first.
+
+        Raises:
+            StoreError: it cannot be written, or is refused; see `replacing`.
+        """
+        with self._opened(path, make=True) as (folder, name):
+            try:
+                files.move(source, name, folder)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                kept = files.permissions(source)
+                hidden = files.temporary_name(name)
+                with (
+                    source.open("rb") as original,
+                    files.replacing(name, kept=kept, folder=folder, temporary=hidden) as copy,
+                ):
+                    shutil.copyfileobj(original, copy, 1 << 20)
+                os.unlink(source)
 
     def remove(self, path: str) -> None:
         """Remove a file or a link; none is no error.

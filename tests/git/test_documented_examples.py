@@ -157,6 +157,28 @@ def test_migrate(versions: Repo, lines: tuple[str, ...]) -> None:
     assert all("version 2" in do(versions, line) for line in lines)
 
 
+LOCKING = [f"commands/{verb}.md" for verb in ("sync", "outdated", "update")]
+
+
+@pytest.mark.parametrize("lines", [[line for one in LOCKING for line in examples(one)]], ids=[""])
+def test_locking(versions: Repo, tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "app").mkdir()
+    app = Repo(tmp_path / "app")
+    text = '[[model]]\nname = "base"\nurl = "../repo"\nversion = "<2"\n'
+    app.write("models.toml", text.encode())
+    sync, offline, outdated, dry, update = lines
+    assert "base v1.0" in do(app, sync)
+    assert "as theta.lock says" in do(app, offline)
+    app.write("models.toml", text.replace("<2", "*").encode())
+    assert "v2.0" in do(app, outdated, (1,))
+    assert "base: v1.0 → v2.0" in do(app, dry)
+    do(app, update)
+    assert (app.path / "base" / NAME).read_bytes() == (versions.path / NAME).read_bytes()
+
+
+TAKEN.update((one, set(examples(one))) for one in LOCKING)
+
+
 @scene("commands/ls-files.md", *examples("commands/ls-files.md"))
 def test_ls_files(versions: Repo, lines: tuple[str, ...]) -> None:
     for line in lines:

@@ -53,6 +53,23 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/evaluation/targets.py": {
         "git theta pull FILE": "test_evaluate.test_what_cannot_be_measured_is_said",
     },
+    "git_theta_ext/cli/verbs/sync.py": {
+        "git theta sync --force replaces and removes them": "test_sync.test_what_somebody_changed_is_named_and_kept",
+    },
+    "git_theta_ext/packages/locking/bases.py": {
+        "let {base.name} be the version that it was made on, or take a version of {adapter} that fits: git theta update {adapter} {base.name}": "test_sync.test_an_adapter_and_its_base",
+    },
+    "git_theta_ext/packages/locking/lock_file.py": {
+        "settle models.toml, then: git checkout --theirs theta.lock && git theta sync": "test_sync.test_two_locks_are_merged",
+        "git checkout HEAD -- theta.lock takes the committed one; or remove it: git theta sync then locks the newest versions that are allowed": "test_sync.test_traps",
+    },
+    "git_theta_ext/packages/locking/resolve.py": {
+        "git theta update {row.name} moves both; or say alone = true in one, to have two versions side by side": "test_sync.test_several_entries_of_one_repository",
+    },
+    "git_theta_ext/packages/locking/sync.py": {
+        "git theta sync locks the rest": "test_sync.test_a_folder_is_made_as_locked",
+        "git theta update {' '.join(self._moved)} takes what they name now": "test_sync.test_a_tag_that_was_moved",
+    },
     "git_theta_ext/evaluation/travel.py": {
         "to keep results here: git config {SETTING} false": "test_results_travel.test_a_remote_that_refuses_them_stops_no_push",
     },
@@ -406,6 +423,20 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/packages/cache.py": [
         "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack",
     ],
+    "git_theta_ext/cli/verbs/outdated.py": [
+        "Show the locked version of each model, the newest that models.toml allows, and the newest of all. Exits with 1 if git theta update would move one.",
+    ],
+    "git_theta_ext/packages/locking/lock_file.py": [
+        "# What git theta sync got for models.toml. Commit it; git theta update moves it.",
+        "it is not as git theta writes it",
+        "its first lines are not as git theta writes them",
+    ],
+    "git_theta_ext/packages/locking/project.py": [
+        "another git theta is at work here: waiting for it",
+    ],
+    "git_theta_ext/packages/locking/signatures.py": [
+        "{one.where}: {one.name} asks for a signature ({keys}), which this version of git theta cannot verify: nothing was fetched",
+    ],
     "git_theta_ext/evaluation/report/tables.py": [
         "† imported from files, not measured by git theta",
     ],
@@ -565,6 +596,8 @@ NAMED: dict[str, list[str]] = {
 """Module -> lines that name a command and suggest none."""
 
 NOT_RUN: dict[str, str] = {
+    "is the disk sound, and does nobody else write there? then: git theta sync": "needs a disk that loses what is written; the command itself runs in test_sync",
+    "those who publish it say so with: git theta release --adapter BASE@VERSION; to do without the check, leave out base = {one.base}": "is about somebody else's repository",
     "write it from this machine alone: git theta pull --on here": "needs a file system that loses what is written; the command itself runs in test_cluster",
     "install git-theta-ext there, in the same versions as here (git theta version)": "is about another machine",
     "merge them one at a time: git theta merge BRANCH": "needs a Git older than 2.38; the command itself runs in test_what_stays_open_changes_nothing",

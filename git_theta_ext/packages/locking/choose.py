@@ -7,11 +7,13 @@ one version, unless an entry says `alone = true`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.text import nearest, plural, printable
+from git_theta_ext.packages.fetched import without_secret
+from git_theta_ext.packages.locking.lock_file import label
 from git_theta_ext.packages.locking.requirements import Requirement
 from git_theta_ext.packages.locking.versions import (
     Constraint,
@@ -46,19 +48,22 @@ class Choice:
 
     @property
     def label(self) -> str:
-        """What people call it: a tag or a branch by its name, a commit by its id."""
-        if self.ref is None:
-            return self.commit[:10]
-        return self.ref.removeprefix(TAGS).removeprefix(HEADS)
+        """What people call it."""
+        return label(self.ref, self.commit)
 
 
 def group(wanted: Iterable[Requirement]) -> list[list[Requirement]]:
     """Entries that get one version, in order: of one repository and artifact, if not alone."""
     groups: dict[tuple[str, ...], list[Requirement]] = {}
     for one in wanted:
-        key = ("alone", one.name) if one.alone else ("of", one.url, _artifact(one.version))
+        key = ("alone", one.name) if one.alone else ("of", _plain(one.url), _artifact(one.version))
         groups.setdefault(key, []).append(one)
     return list(groups.values())
+
+
+def _plain(url: str) -> str:
+    """A URL as it is written in several ways, with and without `.git`."""
+    return url.rstrip("/").removesuffix(".git")
 
 
 def _artifact(version: str | None) -> str:
@@ -75,12 +80,13 @@ def _artifact(version: str | None) -> str:
     return "" if tag is None else tag[0]
 
 
-def choose(wanted: Sequence[Requirement], refs: Refs) -> list[Choice]:
+def choose(wanted: Sequence[Requirement], refs: Refs, prefer: Collection[str] = ()) -> list[Choice]:
     """The newest commit that all entries of a group allow: for each, as it named it.
 
     Args:
         wanted: entries of one repository.
         refs: what that repository has.
+        prefer: commits that are taken before newer ones, where they are allowed.
 
     Raises:
         VersionError: an entry allows none, or all together do; says which ask for what.
@@ -89,6 +95,7 @@ def choose(wanted: Sequence[Requirement], refs: Refs) -> list[Choice]:
     commits = set.intersection(*({c.commit for c in choices} for _, choices in allowed))
     if not commits:
         raise _clash(allowed)
+    commits = commits & set(prefer) or commits
     common = [c for _, choices in allowed for c in choices if c.commit in commits]
     versions = [choice for choice in common if choice.version is not None]
     best = max(versions, key=_order, default=common[0])
@@ -102,6 +109,12 @@ def _order(choice: Choice) -> tuple[object, ...]:
     """Versions in order; what is no version comes first."""
     key = () if choice.version is None else choice.version.key
     return key, choice.ref or ""
+
+
+def latest(one: Requirement, refs: Refs) -> Choice | None:
+    """The newest release of an entry's artifact, whatever it allows; None if there is none."""
+    tags = _tags(refs, _artifact(one.version))
+    return next((each for each in reversed(tags) if each.version and not each.version.pre), None)
 
 
 def allowed_by(one: Requirement, refs: Refs) -> list[Choice]:
@@ -286,4 +299,4 @@ def _there_are(refs: Refs) -> str:
 
 
 def _shown(one: Requirement) -> str:
-    return printable(one.url)
+    return printable(without_secret(one.url))

@@ -24,6 +24,12 @@ HEAD = f"""\
 # What git theta sync got for models.toml. Commit it; git theta update moves it.
 version = {VERSION}
 """
+ANOTHER_LOCK = (
+    "git checkout HEAD -- theta.lock   takes the committed one; or remove it: git theta sync then "
+    "locks the newest versions that are allowed"
+)
+"""What to do where the lock itself is wrong."""
+
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MARKERS = re.compile(rb"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)
@@ -35,12 +41,13 @@ class LockedFile:
 
     Attributes:
         path: from the folder of the model, with slashes.
-        blob: Git's id of what is committed: for a checkpoint, its manifest.
+        blob: Git's id of what is committed: for a checkpoint, its manifest; None where it is no
+            one file's, as with `tensors`.
         size, sha256: of the file itself.
     """
 
     path: str
-    blob: str
+    blob: str | None
     size: int
     sha256: str
 
@@ -82,11 +89,16 @@ class LockedModel:
     @property
     def label(self) -> str:
         """What people call the version: `v1.2`, or `main (1a2b3c4d5e)`."""
-        if self.ref is None:
-            return self.commit[:10]
-        if self.ref.startswith("refs/tags/"):
-            return self.ref.removeprefix("refs/tags/")
-        return f"{self.ref.removeprefix('refs/heads/')} ({self.commit[:10]})"
+        return label(self.ref, self.commit)
+
+
+def label(ref: str | None, commit: str) -> str:
+    """What people call a version: a tag by its name, a branch with its commit."""
+    if ref is None:
+        return commit[:10]
+    if ref.startswith("refs/tags/"):
+        return ref.removeprefix("refs/tags/")
+    return f"{ref.removeprefix('refs/heads/')} ({commit[:10]})"
 
 
 def lock_text(models: Iterable[LockedModel]) -> bytes:
@@ -127,8 +139,9 @@ def _pairs(model: LockedModel) -> Iterator[str]:
         yield "]"
     yield "files = ["
     for file in sorted(model.files, key=lambda one: one.path):
+        blob = "" if file.blob is None else f" blob = {quoted(file.blob)},"
         yield (
-            f"  {{ path = {quoted(file.path)}, blob = {quoted(file.blob)}, size = {file.size}, "
+            f"  {{ path = {quoted(file.path)},{blob} size = {file.size}, "
             f"sha256 = {quoted(file.sha256)} }},"
         )
     yield "]"
@@ -223,8 +236,12 @@ def _model(row: object) -> LockedModel:
             (one.text("path"), one.matching("identity", _SHA256)) for one in taken.rows("content")
         ),
         tuple(
-            LockedFile(one.place("path"), one.matching("blob", _HEX), one.number("size"),
-                       one.matching("sha256", _SHA256))
+            LockedFile(
+                one.place("path"),
+                one.matching("blob", _HEX) if one.has("blob") else None,
+                one.number("size"),
+                one.matching("sha256", _SHA256),
+            )
             for one in taken.rows("files")
         ),
     )  # fmt: skip
@@ -238,6 +255,9 @@ class _Taken:
 
     def __init__(self, row: Mapping[str, Any]) -> None:
         self._row = row
+
+    def has(self, key: str) -> bool:
+        return key in self._row
 
     def text_or_none(self, key: str) -> str | None:
         value = self._row.get(key)
@@ -288,6 +308,5 @@ class _Taken:
 def _damaged(why: str) -> UsageError:
     return UsageError(
         f"{LOCK} cannot be read: {why}",
-        hint="take the committed one: git checkout HEAD -- theta.lock   or remove it, and "
-        "git theta sync chooses the versions anew",
+        hint=ANOTHER_LOCK,
     )

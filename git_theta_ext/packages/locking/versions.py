@@ -74,7 +74,7 @@ def parse_tag(tag: str) -> tuple[str, Version] | None:
 # -- constraints -----------------------------------------------------------------------------------
 
 _CONSTRAINT = re.compile(
-    rf"(?:([^\s^~:?*\[\\<>=!,]+)[@/])?([\^~<>=!].*|{_NUMBERS}\.\*.*|\*.*)", re.DOTALL
+    rf"(?:([^\s^~:?*\[\\<>=!,]+)[@/])?([\^~<>=!].*|[vV]?{_NUMBERS}\.\*.*|\*.*)", re.DOTALL
 )
 _CLAUSE = re.compile(r"(\^|~=|~|>=|<=|==|!=|=|>|<)?\s*([^\s,]+)(?:\s*,\s*|\s+|$)")
 _WILD = re.compile(rf"[vV]?(?:({_NUMBERS})\.)?\*")
