@@ -16,7 +16,7 @@ from git_theta_ext.core import errors
 TARGET = Path(__file__).with_name("api-reference.md")
 FUNCTIONS = [
     functions.open, functions.safe_open, functions.load_into, functions.get, functions.commit,
-    functions.diff,
+    functions.diff, functions.sync,
 ]  # fmt: skip
 CLASSES = [
     Checkpoint, Handle, Slice, compare.Comparison, compare.Change, measure.Measure,

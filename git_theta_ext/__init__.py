@@ -9,7 +9,7 @@ from git_theta_ext.core import errors
 from git_theta_ext.core.version import VERSION
 
 __version__ = VERSION
-__all__ = ["CommitCallback", "commit", "diff", "get", "load_into", "open", "safe_open"]
+__all__ = ["CommitCallback", "commit", "diff", "get", "load_into", "open", "safe_open", "sync"]
 
 # The errors are a part of the interface, by a name that does not say where they stand.
 sys.modules[f"{__name__}.errors"] = errors

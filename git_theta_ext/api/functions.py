@@ -111,6 +111,37 @@ def get(
     return got.place
 
 
+def sync(
+    folder: str | PathLike[str] = ".",
+    *,
+    locked: bool = False,
+    offline: bool = False,
+    force: bool = False,
+) -> dict[str, Path]:
+    """Have the models of a `models.toml` as its `theta.lock` says; the folder of each, by name.
+
+    Args:
+        folder: where `models.toml` is; else it is looked for at the top of its repository.
+        locked: change no lock, and take no tag that was moved.
+        offline: ask no remote.
+        force: replace and remove what was changed by hand, too.
+
+    Raises:
+        UsageError: there is no `models.toml`, or it cannot be used.
+        TransferError, MissingObjectError: a model cannot be had.
+        StoreError: the disk is full.
+        ThetaError: a file was changed by hand, and kept; no version is what is asked for; an
+            adapter was made on another base.
+    """
+    from git_theta_ext.packages.locking import project
+    from git_theta_ext.packages.locking import sync as locking
+
+    top = project.find(Path(folder))
+    done = locking.sync(top, locking.Options(locked, offline, force))
+    done.require_as_locked()
+    return {one.name: top / one.into for one in done.models}
+
+
 def safe_open(
     name: str | PathLike[str],
     framework: Framework = "np",

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import git_theta_ext as theta
+from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.packages.locking import placed
 from git_theta_ext.packages.locking.project import Project
@@ -113,7 +115,7 @@ def test_a_folder_is_made_as_locked(base: Repo, app: Repo, tmp_path: Path) -> No
     moved = base.path.rename(tmp_path / "gone")
     assert clone.theta("sync") == "1 model: as theta.lock says\n"
     (clone.path / "models/base/config.json").unlink()
-    assert "1 of 2 files" in clone.theta("sync", "--locked", "--offline")
+    assert "1 of 2 files new" in clone.theta("sync", "--locked", "--offline")
     assert "could not be fetched" in fails(clone, "sync", "--locked", code=9)
     shutil.rmtree(inside.path.parent.parent / "home/.cache")
     (clone.path / "models/base/config.json").unlink()
@@ -133,7 +135,10 @@ def test_what_somebody_changed_is_named_and_kept(base: Repo, app: Repo) -> None:
     record = json.loads(app.run(*PREFIX, "sync", "--json", ok=(1,)).stdout)
     assert record["kept"] == [{"path": "models/base/config.json", "why": "was changed by hand"}]
     assert not record["as_locked"]
+    with pytest.raises(ThetaError, match=r"files were kept:\nmodels/base/config.json was changed"):
+        theta.sync(app.path)
     do(app, take(app, "git", "theta", "sync", has="--force"))
+    assert theta.sync(app.path, offline=True) == {"base": app.path / "models/base"}
     assert content(app, "models/base/config.json") == b"{}\n"
 
     # A version without a file, and a model that is not needed: removed where it is as written.

@@ -9,8 +9,9 @@ from typing import Any
 
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.text import plural, printable, size, to_json
+from git_theta_ext.packages.getting import Watch
 from git_theta_ext.packages.locking.lock_file import LockedModel
-from git_theta_ext.packages.locking.placed import Watch, unwatched
+from git_theta_ext.packages.locking.placed import unwatched
 from git_theta_ext.packages.locking.project import find
 from git_theta_ext.packages.locking.sync import Options, Synced, sync
 
@@ -62,22 +63,23 @@ def run(args: argparse.Namespace) -> int:
 
 def tell(done: Synced) -> None:
     """Say of each model what was written of it."""
+    told = False
     for row in done.models:
         written = [path for path in done.report.written if path.startswith(f"{row.into}/")]
-        was = done.before.get(row.name)
-        if written or was is None or was.commit != row.commit:
+        if written or done.before.get(row.name) != row:
             print(_line(row, len(written)))
+            told = True
     if done.report.removed:
         removed = plural(len(done.report.removed), "file")
         print(f"Removed {removed} that theta.lock does not name")
-    if not done.report.written and not done.report.removed and done.as_locked:
+    if not told and not done.report.removed and done.as_locked:
         count = plural(len(done.models), "model")
         print(f"{count}: as theta.lock says")
 
 
 def _line(row: LockedModel, written: int) -> str:
     whole = plural(len(row.files), "file")
-    count = whole if written == len(row.files) else f"{written:,} of {whole}"
+    count = whole if written == len(row.files) else f"{written:,} of {whole} new"
     total = size(sum(file.size for file in row.files))
     return f"{row.name} {printable(row.label)}: {count} ({total}) in {printable(row.into)}"
 

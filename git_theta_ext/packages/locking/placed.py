@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,22 +20,16 @@ from git_theta_ext.git.work_tree import WorkTree, is_link
 from git_theta_ext.objects.store.store import sha256_of
 from git_theta_ext.packages.fetched import Package, Progress
 from git_theta_ext.packages.files import PackageFile
+from git_theta_ext.packages.getting import Watch
 from git_theta_ext.packages.locking.lock_file import ANOTHER_LOCK, LockedFile, LockedModel
-from git_theta_ext.packages.locking.project import Project
-from git_theta_ext.packages.locking.requirements import STATE
+from git_theta_ext.packages.locking.project import INCOMING, Project
 from git_theta_ext.packages.locking.state import Key, State
-from git_theta_ext.packages.placing import lacking_bytes, needs_of, place
-
-Watch = Callable[[str, int], AbstractContextManager[Progress]]
-"""Given what is done and how many bytes it takes, gives what is called with those that are done."""
+from git_theta_ext.packages.placing import amount, place
 
 
 def unwatched(label: str, total: int) -> AbstractContextManager[Progress]:
     """Nobody looks."""
     return nullcontext(lambda count: None)
-
-
-_INCOMING = f"{STATE}/incoming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +114,11 @@ class Placed:
         made: list[LockedFile] = []
         _make_folder(self._project.folder / row.into)
         batches = list(_batches(files, wanted, bool(row.tensors)))
-        total = 0 if row.tensors else _lacking(package, [file for each in batches for file in each])
+        chosen = [file for each in batches for file in each]
+        total = 0 if row.tensors else amount(package, chosen)
         with (
             _incoming(self._project.folder, row.name) as incoming,
-            self._watch(f"Fetching {row.name} {row.label}", total) as progress,
+            self._watch(f"{row.name} {row.label}", total) as progress,
         ):
             for batch in batches:
                 blobs = {file.place: file.blob for file in batch} if not row.tensors else {}
@@ -206,12 +201,6 @@ class Placed:
             _remove_empty(self._project.folder, "/".join(key))
 
 
-def _lacking(package: Package, files: Iterable[PackageFile]) -> int:
-    """Bytes of objects that are to come for some files."""
-    stored = [file for file in files if file.kind != "raw"]
-    return lacking_bytes(package, needs_of(package.repository, stored))
-
-
 def _batches(
     files: Sequence[PackageFile], wanted: Mapping[str, object] | None, tensors: bool
 ) -> Iterator[list[PackageFile]]:
@@ -229,12 +218,10 @@ class _incoming:
     """A folder of our own on the way, which is empty before and gone afterwards."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._place = folder / _INCOMING / name
+        self._place = folder / INCOMING / name
 
     def __enter__(self) -> Path:
         try:
-            if self._place.parent.is_dir():
-                shutil.rmtree(self._place.parent)
             self._place.mkdir(parents=True)
         except OSError as error:
             where = printable(str(self._place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from git_theta_ext.packages.sources import absolute
 _EXAMPLE = 'write models.toml: [[model]], name = "base", url = "https://host/org/base"'
 
 _IGNORED = b"# Made by git theta sync; safe to delete.\n*\n"
+
+INCOMING = f"{STATE}/incoming"
+"""Where files are made before they get their places."""
 
 Say = Callable[[str], object]
 """Gets one line for people."""
@@ -128,9 +132,19 @@ def alone(folder: Path, say: Say) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"cannot write {printable(str(place))}: {error.strerror}") from error
     try:
+        _clear(folder / INCOMING)  # of a command that was killed
         yield
     finally:
         lock.release()
+
+
+def _clear(place: Path) -> None:
+    try:
+        shutil.rmtree(place)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StoreError(f"cannot remove {printable(str(place))}: {error.strerror}") from error
 
 
 def _bytes(path: Path, most: int) -> bytes:

@@ -7,20 +7,26 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.packages.cache import Cache
 from git_theta_ext.packages.fetched import Package, fetch, marker_of
 from git_theta_ext.packages.files import PackageFile, files_of
+from git_theta_ext.packages.getting import Watch
 from git_theta_ext.packages.locking.bases import check_bases
 from git_theta_ext.packages.locking.choose import Choice, VersionError
 from git_theta_ext.packages.locking.contents import identities, models_of
 from git_theta_ext.packages.locking.lock_file import LockedModel
-from git_theta_ext.packages.locking.placed import Placed, Report, Watch, unwatched
+from git_theta_ext.packages.locking.placed import Placed, Report, unwatched
 from git_theta_ext.packages.locking.project import Project, Say, alone
 from git_theta_ext.packages.locking.requirements import FILE, LOCK, Requirement
 from git_theta_ext.packages.locking.resolve import MovedTag, Remotes, moved_tag, resolve
 from git_theta_ext.packages.locking.signatures import check_signatures
+from git_theta_ext.packages.trimming import trim_to_limit
+
+
+class KeptError(ThetaError):
+    """Files are not as they are locked, because somebody changed them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,16 @@ class Synced:
         """Whether the folder is as `theta.lock` says."""
         return not self.report.kept
 
+    def require_as_locked(self) -> None:
+        """Refuse a folder that is not as it should be.
+
+        Raises:
+            KeptError: files were kept; names them.
+        """
+        if self.report.kept:
+            lines = [f"{printable(one.path)} {one.why}" for one in self.report.kept]
+            raise KeptError("\n".join(["files were kept:", *lines]))
+
 
 def to_stderr(text: str) -> None:
     """Say something for people where it disturbs no output."""
@@ -92,7 +108,9 @@ def sync(
         with run.cache.using():
             if options.locked:
                 run.refuse_changes()
-            return run.carry_out(run.rows(free=()))
+            done = run.carry_out(run.rows(free=()))
+    trim_to_limit(run.cache)
+    return done
 
 
 class Run:

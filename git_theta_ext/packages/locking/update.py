@@ -10,13 +10,15 @@ from pathlib import Path
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.text import printable
 from git_theta_ext.packages.cache import Cache
+from git_theta_ext.packages.getting import Watch
 from git_theta_ext.packages.locking.changes import Change, bring_scores, changes
 from git_theta_ext.packages.locking.choose import TAGS, Choice, Refs, group, latest
 from git_theta_ext.packages.locking.lock_file import LockedModel
-from git_theta_ext.packages.locking.placed import Watch, unwatched
+from git_theta_ext.packages.locking.placed import unwatched
 from git_theta_ext.packages.locking.project import Project, Say, alone
 from git_theta_ext.packages.locking.resolve import resolve
 from git_theta_ext.packages.locking.sync import Options, Run, Synced, to_stderr
+from git_theta_ext.packages.trimming import trim_to_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,9 @@ def update(
                 if before is None or before.commit != row.commit:
                     moves.append(Move(before, row, _changes(run, before, row, say)))
                     tell(moves[-1])
-            return moves, None if dry_run else run.carry_out(rows)
+            done = None if dry_run else run.carry_out(rows)
+    trim_to_limit(run.cache)
+    return moves, done
 
 
 def _changes(
