@@ -173,6 +173,22 @@ def test_a_tag_that_was_moved(base: Repo, app: Repo) -> None:
     assert content(app) == V11
     app.theta("sync", "--locked")
 
+    # The locked commit is nowhere any more.
+    base.git("checkout", "-q", "--orphan", "new")
+    base.write(NAME, V1)
+    base.commit("a new beginning")
+    base.git("tag", "-f", "v1.0")
+    base.git("branch", "-D", "main")
+    base.git("tag", "-d", "v1.1", "v2.0.0-rc.1")
+    base.git("reflog", "expire", "--expire=now", "--all")
+    base.git("gc", "-q", "--prune=now")
+    shutil.rmtree(app.path.parent / "home/.cache")
+    (app.path / "models/base" / NAME).unlink()
+    said = fails(app, "sync")
+    assert "the commit that is locked is not there any more" in said
+    do(app, next(one for one in advised(said) if "update" in one))
+    assert content(app) == V1
+
 
 def test_update_says_what_changes(base: Repo, app: Repo, tmp_path: Path) -> None:
     needs(app, "==1.0")
@@ -331,14 +347,20 @@ def test_traps(base: Repo, app: Repo, tmp_path: Path) -> None:
     assert content(app, "theta.lock") == lock
     app.write("theta.lock", lock.replace(b"size = 3", b"size = 4"))
     (app.path / "models/base/config.json").unlink()
-    app.theta("sync")  # the hash counts
+    assert "has 3 bytes and is of blob" in fails(app, "sync", code=5)
+    app.write("theta.lock", re.sub(rb'(identity = ")\w', rb"\g<1>0", lock))
+    assert "other identities of the checkpoints of base" in fails(app, "sync", code=5)
     wrong = re.sub(rb'(config.json", blob = "\w+", size = \d+, sha256 = ")\w', rb"\g<1>0", lock)
     app.write("theta.lock", wrong)
-    (app.path / "models/base/config.json").unlink()
     assert "and theta.lock says 0" in fails(app, "sync", code=5)
     app.write("theta.lock", lock.replace(b"config.json", b"conf.json"))
     assert "theta.lock names conf.json of base, which commit" in fails(app, "sync", code=5)
     app.write("theta.lock", lock)
+    more = '[[model]]\nname = "part"\nurl = "../base"\nalone = true\nversion = "v1.7"\n'
+    needs(app, "^9", more)
+    said = fails(app, "sync")
+    assert "base: no version of ../base is ^9" in said
+    assert "part: ../base has no version v1.7" in said
     needs(app, public_key="key.pem")
     said = fails(app, "sync", code=2)
     assert "base asks for a signature (public_key), which this version" in said

@@ -68,7 +68,7 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/packages/locking/sync.py": {
         "git theta sync locks the rest": "test_sync.test_a_folder_is_made_as_locked",
-        "git theta update {' '.join(self._moved)} takes what they name now": "test_sync.test_a_tag_that_was_moved",
+        "git theta update {} takes what it names now": "test_sync.test_a_tag_that_was_moved",
     },
     "git_theta_ext/evaluation/travel.py": {
         "to keep results here: git config {SETTING} false": "test_results_travel.test_a_remote_that_refuses_them_stops_no_push",

@@ -152,13 +152,7 @@ class Placed:
                 if self._must_be_written(row.into, file):
                     coming.append(file)
             elif file.path in wanted:
-                locked = wanted[file.path]
-                if locked.sha256 != file.sha256:
-                    raise CorruptObjectError(
-                        f"{printable(f'{row.into}/{file.path}')} has the SHA-256 {file.sha256}, "
-                        f"and theta.lock says {locked.sha256}",
-                        hint=ANOTHER_LOCK,
-                    )
+                _compare(row, wanted[file.path], file)
                 coming.append(file)
         for file in coming:
             self._state.expect((row.into, file.path), file.sha256)
@@ -199,6 +193,18 @@ class Placed:
                 self.report.removed.append("/".join(key))
             del self._state.rows[key]
             _remove_empty(self._project.folder, "/".join(key))
+
+
+def _compare(row: LockedModel, locked: LockedFile, made: LockedFile) -> None:
+    """Refuse a file that is not the one that is locked."""
+    if locked != made:
+        shown = printable(f"{row.into}/{made.path}")
+        said = f"has the SHA-256 {made.sha256}, and theta.lock says {locked.sha256}"
+        if locked.sha256 == made.sha256:
+            said = (
+                f"has {made.size} bytes and is of blob {made.blob}, and theta.lock says otherwise"
+            )
+        raise CorruptObjectError(f"{shown} {said}", hint=ANOTHER_LOCK)
 
 
 def _batches(

@@ -68,6 +68,7 @@ def resolve(project: Project, remotes: Remotes, free: Collection[str]) -> dict[s
         TransferError: a remote does not answer.
     """
     found: dict[str, Choice] = {}
+    wrong: list[VersionError] = []
     for members in group(project.wanted):
         held = {
             one.name: row
@@ -80,10 +81,16 @@ def resolve(project: Project, remotes: Remotes, free: Collection[str]) -> dict[s
         rows = [project.locked.get(one.name) for one in moving if one.name not in free]
         kept = {row.commit for row in rows if row is not None and row.url == members[0].url}
         refs = remotes.refs(project.url(members[0]))
-        choices = (
-            _beside(moving, held, members, refs) if held else choose(moving, refs, kept)
-        )  # fmt: skip
-        found.update(zip((one.name for one in moving), choices, strict=True))
+        try:
+            chosen = _beside(moving, held, members, refs) if held else choose(moving, refs, kept)
+        except VersionError as error:
+            wrong.append(error)
+        else:
+            found.update(zip((one.name for one in moving), chosen, strict=True))
+    if len(wrong) > 1:
+        raise VersionError("\n".join(error.message for error in wrong), hint=wrong[0].hint)
+    if wrong:
+        raise wrong[0]
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from git_theta_ext.core.errors import ThetaError, UsageError
+from git_theta_ext.core.errors import CorruptObjectError, ThetaError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.packages.cache import Cache
 from git_theta_ext.packages.fetched import Package, fetch, marker_of
@@ -16,13 +16,15 @@ from git_theta_ext.packages.getting import Watch
 from git_theta_ext.packages.locking.bases import check_bases
 from git_theta_ext.packages.locking.choose import Choice, VersionError
 from git_theta_ext.packages.locking.contents import identities, models_of
-from git_theta_ext.packages.locking.lock_file import LockedModel
+from git_theta_ext.packages.locking.lock_file import ANOTHER_LOCK, LockedModel
 from git_theta_ext.packages.locking.placed import Placed, Report, unwatched
 from git_theta_ext.packages.locking.project import Project, Say, alone
 from git_theta_ext.packages.locking.requirements import FILE, LOCK, Requirement
 from git_theta_ext.packages.locking.resolve import MovedTag, Remotes, moved_tag, resolve
 from git_theta_ext.packages.locking.signatures import check_signatures
 from git_theta_ext.packages.trimming import trim_to_limit
+
+_TAKE = "git theta update {}   takes what it names now"
 
 
 class KeptError(ThetaError):
@@ -187,7 +189,7 @@ class Run:
         if self._moved:
             raise VersionError(
                 "\n".join(["tags were moved:", *map(str, self._moved.values())]),
-                hint=f"git theta update {' '.join(self._moved)}   takes what they name now",
+                hint=_TAKE.format(" ".join(self._moved)),
             )
 
     def _look_for_moved_tags(self, rows: Iterable[LockedModel]) -> None:
@@ -215,9 +217,15 @@ class Run:
             if not files:
                 raise VersionError(f"{name}: {package} has no files")
             _refuse_names(name, files)
+            content = identities(models_of(package, files))
+            if expected is not None and content != row.content:
+                raise CorruptObjectError(
+                    f"theta.lock has other identities of the checkpoints of {name} than commit "
+                    f"{row.commit[:10]}",
+                    hint=ANOTHER_LOCK,
+                )
             made = placed.bring(package, files, row, expected)
             if expected is None:
-                content = identities(models_of(package, files))
                 rows[name] = replace(row, files=tuple(made), content=content)
         self.project.write_lock(rows)
         placed.remove_others(rows)
@@ -258,7 +266,16 @@ class Run:
             package = fetch(self.cache, url, named, offline=offline)
             if package.commit == row.commit:
                 return package
-        return fetch(self.cache, url, named, commit=row.commit, offline=offline)
+        try:
+            return fetch(self.cache, url, named, commit=row.commit, offline=offline)
+        except UsageError as error:
+            moved = self._moved.get(row.name)
+            if moved is None:
+                raise
+            raise VersionError(
+                f"{moved}: the commit that is locked is not there any more",
+                hint=_TAKE.format(row.name),
+            ) from error
 
     def _elsewhere(self, url: str, commit: str) -> Package:
         return fetch(self.cache, url, None, commit=commit, offline=self._options.offline)
