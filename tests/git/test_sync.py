@@ -15,6 +15,9 @@ import pytest
 import git_theta_ext as theta
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.git.work_tree import WorkTree
+from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.packages.base_file import FILE, BaseRecord, base_text
+from git_theta_ext.packages.identity import identity_of, tensors_of
 from git_theta_ext.packages.locking import placed
 from git_theta_ext.packages.locking.project import Project
 from git_theta_ext.packages.locking.sync import Options, sync
@@ -285,6 +288,19 @@ def test_an_adapter_and_its_base(base: Repo, app: Repo, new_repo: Callable[..., 
     lora.commit("says nothing")
     said = fails(app, "update", "tone")
     assert "does not say on which base it was made" in said
+
+    # What a release says beside it; also where models.toml does not ask.
+    parts = [parse_manifest(base.blob(f"v1.1:{NAME}"))]
+    record = BaseRecord(
+        str(base.path), "v1.1", None, NAME, identity_of(parts), {}, tensors_of(parts)
+    )
+    lora.write(FILE, base_text(record))
+    lora.commit("says so")
+    app.theta("update", "tone")
+    needs(app, "v1.0", more.replace('base = "base"\n', ""))
+    said = fails(app, "sync")
+    assert f"it was made on {base.path}@v1.1, and base is locked at v1.0" in said
+    assert f"1 of {len(BASE)} tensors differs, or lack: {FIRST}" in said
 
 
 def test_two_at_once_and_one_that_was_stopped(
