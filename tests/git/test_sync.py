@@ -108,7 +108,6 @@ def test_a_folder_is_made_as_locked(base: Repo, app: Repo, tmp_path: Path) -> No
     do(clone, take(clone, "git", "theta", "sync", "--locked", has="sync"))
     clone.git("checkout", "-q", "models.toml", "theta.lock")
     (clone.path / "deep").mkdir()
-    (clone.path / "base").symlink_to(base.path)
     inside = Repo(clone.path / "deep")
     inside.theta("sync", "--locked")
     assert content(clone) == V11
@@ -380,6 +379,11 @@ def test_traps(base: Repo, app: Repo, tmp_path: Path) -> None:
     needs(app, public_key="key.pem")
     said = fails(app, "sync", code=2)
     assert "base asks for a signature (public_key), which this version" in said
+    # What a commit can hold, and Git takes for a repository: its settings might name a program.
+    app.git("clone", "-q", "--bare", str(base.path), str(app.path / "evil"))
+    for url in ("evil", f"file://{app.path}/%65vil", "../app/evil/", "."):
+        needs(app, url=url)
+        assert "leads into the work tree that models.toml is in" in fails(app, "sync", code=2)
     app.git("rm", "-q", "--cached", "models.toml", ok=(0, 128))
     (app.path / "models.toml").unlink()
     assert "there is no models.toml here, nor at the top of" in fails(app, "sync", code=2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from git_theta_ext.core import files, limits
 from git_theta_ext.core.errors import RepositoryError, StoreError, UsageError
@@ -38,10 +41,12 @@ class Project:
     wanted: tuple[Requirement, ...]
     locked: dict[str, LockedModel]
     state: State = field(init=False)
+    _top: Path = field(init=False)
 
     def __post_init__(self) -> None:
         """Read what was written here before."""
         self.state = State.read(self.folder)
+        self._top = Path(os.path.realpath(_top_of(self.folder) or self.folder))
 
     @classmethod
     def read(cls, folder: Path) -> Project:
@@ -56,8 +61,23 @@ class Project:
         return cls(folder, wanted, locked)
 
     def url(self, one: Requirement | LockedModel) -> str:
-        """Where a model is; a relative path counts from the folder of `models.toml`."""
-        return absolute(one.url, self.folder)
+        """Where a model is; a relative path counts from the folder of `models.toml`.
+
+        Raises:
+            UsageError: it is a folder of this work tree: anybody can commit what Git takes for a
+                repository, with settings of its own.
+        """
+        url = absolute(one.url, self.folder)
+        path = _path_of(url)
+        place = Path(os.path.realpath(path))
+        inside = os.path.isabs(path) and place.is_relative_to(self._top)
+        if inside and not place.is_file():
+            raise UsageError(
+                f"{FILE}: {one.name}: {printable(one.url)} leads into the work tree that {FILE} is "
+                "in: nothing is fetched from there",
+                hint="name a repository elsewhere, or a bundle",
+            )
+        return url
 
     def row(self, one: Requirement) -> LockedModel | None:
         """What is locked for an entry, if that still is the version that it asks for."""
@@ -100,13 +120,25 @@ def find(folder: Path) -> Path:
     """
     if (folder / FILE).is_file():
         return folder
-    top = None
-    with suppress(RepositoryError):
-        top = Repository.discover_quickly(folder).work_tree
+    top = _top_of(folder)
     if top is not None and (top / FILE).is_file():
         return top
     where = "here" if top is None else "here, nor at the top of the repository"
     raise UsageError(f"there is no {FILE} {where}", hint=_EXAMPLE)
+
+
+def _path_of(url: str) -> str:
+    """The path that a URL is, or a `file://` leads to, as Git reads that."""
+    match = re.match(r"(?i)file://[^/]*(/.*)", url, re.DOTALL)
+    path = url if match is None else unquote(match[1])
+    return path[1:] if match and re.match(r"/[A-Za-z]:/", path) else path
+
+
+def _top_of(folder: Path) -> Path | None:
+    """The top of the work tree that a folder is in; None outside of any."""
+    with suppress(RepositoryError):
+        return Repository.discover_quickly(folder).work_tree
+    return None
 
 
 @contextmanager
