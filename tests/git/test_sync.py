@@ -27,6 +27,8 @@ from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.merges import st
 from tests.scenarios.repositories import Repo
 from tests.scenarios.warm import PREFIX
+from tests.servers.backends import KINDS
+from tests.servers.site import site
 
 NAME = "model.safetensors"
 BASE = model(width=24)
@@ -387,6 +389,27 @@ def test_traps(base: Repo, app: Repo, tmp_path: Path) -> None:
     app.git("rm", "-q", "--cached", "models.toml", ok=(0, 128))
     (app.path / "models.toml").unlink()
     assert "there is no models.toml here, nor at the top of" in fails(app, "sync", code=2)
+
+
+def test_from_a_host_with_a_password(sealed: Path, tmp_path: Path) -> None:
+    """Over HTTP, with an LFS server; a second sync asks nobody, one with --locked about tags."""
+    with site(KINDS[0], tmp_path / "host") as host:
+        host.create("team/model")
+        publisher = host.start("publisher", "team/model")
+        publish(publisher)
+        publisher.git("push", "-q", "origin", "main", "--tags")
+        there = host.client("app")
+        there.path.mkdir()
+        needs(there, url=host.url("team/model"))
+        host.host.records.clear()
+        assert "base v1.1: 2 files" in there.theta("sync")
+        assert content(there) == V11
+        assert set(host.host.moved("download")) == publisher.oids(f"v1.1:{NAME}")
+        host.host.records.clear()
+        assert there.theta("sync") == "1 model: as theta.lock says\n"
+        assert host.host.records == []
+        there.theta("sync", "--locked")
+        assert host.host.records != []
 
 
 def test_two_locks_are_merged(base: Repo, app: Repo) -> None:
