@@ -330,15 +330,17 @@ def test_two_at_once_and_one_that_was_stopped(
 
     # Stopped right after a file got its place: it is known as ours, forwards and backwards.
     base.git("tag", "v1.2", "v2.0.0-rc.1")
-    take_file = WorkTree.take
+    take_file, taken = WorkTree.take, []
 
     def stopped_late(tree: WorkTree, source: Path, path: str) -> None:
         take_file(tree, source, path)
+        taken.extend(sorted(one.name for one in source.parent.iterdir()))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(WorkTree, "take", stopped_late)
     with pytest.raises(KeyboardInterrupt):
         update(app.path, [], Options())
+    assert taken == []  # config.json is the same, and was not made
     monkeypatch.undo()
     assert content(app) == V2
     assert sync(app.path).as_locked

@@ -16,7 +16,7 @@ from git_theta_ext.packages.getting import Watch
 from git_theta_ext.packages.locking.bases import check_bases
 from git_theta_ext.packages.locking.choose import Choice, VersionError
 from git_theta_ext.packages.locking.contents import identities, models_of
-from git_theta_ext.packages.locking.lock_file import ANOTHER_LOCK, LockedModel
+from git_theta_ext.packages.locking.lock_file import ANOTHER_LOCK, LockedFile, LockedModel
 from git_theta_ext.packages.locking.placed import Placed, Report, unwatched
 from git_theta_ext.packages.locking.project import Project, Say, alone
 from git_theta_ext.packages.locking.requirements import FILE, LOCK, Requirement
@@ -224,9 +224,16 @@ class Run:
                     f"{row.commit[:10]}",
                     hint=ANOTHER_LOCK,
                 )
-            made = placed.bring(package, files, row, expected)
-            if expected is None:
-                rows[name] = replace(row, files=tuple(made), content=content)
+            if expected is not None:
+                placed.bring(package, files, row, expected)
+                continue
+            same = _same(row, before.get(name), files)
+            if lacking := placed.lacking(replace(row, files=same)):
+                placed.bring(package, files, row, lacking)
+            known = {file.path for file in same}
+            rest = [file for file in files if file.place not in known]
+            made = placed.bring(package, rest, row, None)
+            rows[name] = replace(row, files=(*same, *made), content=content)
         self.project.write_lock(rows)
         placed.remove_others(rows)
         self.project.state.flush()
@@ -279,6 +286,17 @@ class Run:
 
     def _elsewhere(self, url: str, commit: str) -> Package:
         return fetch(self.cache, url, None, commit=commit, offline=self._options.offline)
+
+
+def _same(
+    row: LockedModel, before: LockedModel | None, files: Sequence[PackageFile]
+) -> tuple[LockedFile, ...]:
+    """The files of a new version that the one before has, too: what they are is known."""
+    if before is None or before.tensors or row.tensors:
+        return ()
+    known = {(file.path, file.blob): file for file in before.files}
+    pairs = ((file.place, file.blob) for file in files)
+    return tuple(known[pair] for pair in pairs if pair in known)
 
 
 def _refuse_names(name: str, files: Iterable[PackageFile]) -> None:
