@@ -26,6 +26,7 @@ from tests.scenarios.advised import advised, do, take
 from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.merges import st
 from tests.scenarios.repositories import Repo
+from tests.scenarios.signatures import keys
 from tests.scenarios.warm import PREFIX
 from tests.servers.backends import KINDS
 from tests.servers.site import site
@@ -380,9 +381,9 @@ def test_traps(base: Repo, app: Repo, tmp_path: Path) -> None:
     said = fails(app, "sync")
     assert "base: no version of ../base is ^9" in said
     assert "part: ../base has no version v1.7" in said
-    needs(app, public_key="key.pem")
+    needs(app, issuer="https://issuer")
     said = fails(app, "sync", code=2)
-    assert "base asks for a signature (public_key), which this version" in said
+    assert "models.toml, line 1: base: whose signature is to be verified?" in said
     # What a commit can hold, and Git takes for a repository: its settings might name a program.
     app.git("clone", "-q", "--bare", str(base.path), str(app.path / "evil"))
     for url in ("evil", f"file://{app.path}/%65vil", "../app/evil/", "."):
@@ -412,6 +413,33 @@ def test_from_a_host_with_a_password(sealed: Path, tmp_path: Path) -> None:
         assert host.host.records == []
         there.theta("sync", "--locked")
         assert host.host.records != []
+
+
+def test_signatures(base: Repo, app: Repo) -> None:
+    private, public = keys(app.path)
+    _, other = keys(app.path, "other")
+    needs(app, "==1.0", public_key=public.name)
+    said = fails(app, "sync", code=15)
+    assert "is not signed: there is no model.sig" in said
+    assert said.endswith("hint: models.toml, line 1 asks for it: public_key\n")
+    base.git("checkout", "-q", "v1.1")
+    base.theta("sign", "--private-key", str(private))
+    base.commit("signed")
+    base.git("tag", "v1.2")
+    needs(app, public_key=other.name)
+    fails(app, "sync", code=15)
+    assert not (app.path / "models").exists()
+    needs(app, public_key=public.name)
+    app.theta("sync", "-q")
+    assert content(app) == V11
+    # It is remembered, for this key.
+    gone = base.path.rename(base.path.parent / "gone")
+    app.theta("sync", "-q")
+    public.write_bytes(other.read_bytes())
+    fails(app, "sync", code=15)
+    public.unlink()
+    assert "models.toml, line 1: cannot read" in fails(app, "sync", code=2)
+    gone.rename(base.path)
 
 
 def test_two_locks_are_merged(base: Repo, app: Repo) -> None:

@@ -434,9 +434,6 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/packages/locking/project.py": [
         "another git theta is at work here: waiting for it",
     ],
-    "git_theta_ext/packages/locking/signatures.py": [
-        "{one.where}: {one.name} asks for a signature ({keys}), which this version of git theta cannot verify: nothing was fetched",
-    ],
     "git_theta_ext/evaluation/report/tables.py": [
         "† imported from files, not measured by git theta",
     ],

@@ -52,8 +52,8 @@ def check_bases(
         ThetaError: what it was made on cannot be read.
     """
     known = project.state.checked
-    for name in set(known) - {one.name for one in project.wanted}:
-        del known[name]
+    for slot in [one for one in known if one.partition(":")[2] not in rows]:
+        del known[slot]
     for one in project.wanted:
         row = rows[one.name]
         told = not row.files or any(posixpath.basename(file.path) == FILE for file in row.files)
@@ -62,9 +62,10 @@ def check_bases(
         others = [one.base] if one.base is not None else sorted(set(rows) - {one.name})
         mark = " ".join(f"{name}:{rows[name].commit}:{rows[name].path}" for name in others)
         mark = f"{row.commit}:{row.path} {mark}"
-        if known.get(one.name) != mark:
+        slot = f"base:{one.name}"
+        if known.get(slot) != mark:
             _check(project, one, rows, opened, elsewhere)
-            known[one.name] = mark
+            known[slot] = mark
 
 
 def _check(

@@ -23,7 +23,7 @@ LOCK = "theta.lock"
 STATE = ".theta-sync"
 """A folder beside them: what was written, so that it can be told from what somebody changed."""
 
-SIGNATURE_KEYS = ("identity", "issuer", "public_key")
+SIGNATURE_KEYS = ("identity", "issuer", "public_key", "certificates")
 """Whose signature a model must bear."""
 
 _KEYS = (

@@ -48,7 +48,7 @@ Key = tuple[str, str]
 class State:
     """The files that were written, by the folders of their models, and their paths in these.
 
-    `checked` is what was found right about adapters and their bases, by the adapter's name.
+    `checked` is what was found right: `base:NAME` of an adapter, `signature:NAME` of a model.
     """
 
     folder: Path

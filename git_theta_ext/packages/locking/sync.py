@@ -21,7 +21,7 @@ from git_theta_ext.packages.locking.placed import Placed, Report, unwatched
 from git_theta_ext.packages.locking.project import Project, Say, alone
 from git_theta_ext.packages.locking.requirements import FILE, LOCK, Requirement
 from git_theta_ext.packages.locking.resolve import MovedTag, Remotes, moved_tag, resolve
-from git_theta_ext.packages.locking.signatures import check_signatures
+from git_theta_ext.packages.locking.signatures import check_signatures, trust_of
 from git_theta_ext.packages.trimming import trim_to_limit
 
 _TAKE = "git theta update {}   takes what it names now"
@@ -102,6 +102,7 @@ def sync(
 
     Raises:
         VersionError: no version is what is asked for; or `locked`, and the lock would change.
+        SignatureError: a model does not bear the signature that it is to bear.
         BaseError: an adapter was made on another base.
         TransferError, MissingObjectError, CorruptObjectError, StoreError: a file cannot be had.
     """
@@ -129,9 +130,10 @@ class Run:
         """Nothing is asked for yet.
 
         Raises:
-            UsageError: an entry asks for a signature.
+            UsageError: an entry asks for a signature of nobody.
         """
-        check_signatures(project.wanted)
+        for one in project.wanted:
+            trust_of(one, project.folder)
         self.project, self.cache = project, cache
         self._options, self._say, self._watch = options, say, watch
         self.remotes = Remotes(cache, offline=options.offline)
@@ -207,7 +209,7 @@ class Run:
             ThetaError: see `sync`.
         """
         before = dict(self.project.locked)
-        self.check_bases(rows)
+        self.check(rows)
         placed = Placed(self.project, force=self._options.force, watch=self._watch)
         for name, row in rows.items():
             expected = placed.lacking(row) if row.files else None
@@ -241,12 +243,14 @@ class Run:
             self._say(f"warning: {moved}: theta.lock stays as it is")
         return Synced(tuple(rows.values()), before, placed.report, tuple(self._moved.values()))
 
-    def check_bases(self, rows: dict[str, LockedModel]) -> None:
-        """Check that each adapter was made on the base that is locked.
+    def check(self, rows: dict[str, LockedModel]) -> None:
+        """Check signatures, and that each adapter was made on the base that is locked.
 
         Raises:
-            BaseError: one was not.
+            SignatureError: a model does not bear the signature that it is to bear.
+            BaseError: an adapter was made on another base.
         """
+        check_signatures(self.project, rows, lambda name: self.open(rows[name]))
         check_bases(self.project, rows, lambda name: self.open(rows[name]), self._elsewhere)
 
     def open(self, row: LockedModel) -> tuple[Package, Sequence[PackageFile]]:

@@ -76,7 +76,7 @@ def update(
         free = {name for each in groups if each & chosen for name in each}
         with run.cache.using():
             rows = run.rows(free)
-            run.check_bases(rows)
+            run.check(rows)
             moves = []
             for row in rows.values():
                 before = project.locked.get(row.name)
