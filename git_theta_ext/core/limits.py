@@ -154,6 +154,14 @@ SETTINGS_BYTES = 1 << 20
 """`.theta.toml`."""
 SETTINGS_DOTS = 200
 """Dots on a line of it, outside quotes: dotted keys take the square of that."""
+RECIPE_PARTS = 1_000
+"""Parts of a checkpoint that is assembled."""
+RECIPE_LAYERS = 10_000
+"""Layers, or experts, that a part of it may stand for."""
+RECIPE_TENSORS = 200_000
+"""Tensors that are assembled."""
+RECIPE_LOCK_BYTES = 64 << 20
+"""Lock of a recipe, with a line for each tensor."""
 EVALUATIONS = 1_000
 """Evaluations, gates, and modules, that it may declare."""
 MODELS = 1_000

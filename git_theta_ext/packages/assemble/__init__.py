@@ -1,0 +1,1 @@
+"""Checkpoints put together of parts: of other versions, and of other repositories."""
