@@ -35,6 +35,7 @@ from git_theta_ext.merge.strategies.policy import Operation, policy_for
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.cluster.choice import executor_told
 from git_theta_ext.objects.kept import Kept
+from git_theta_ext.packages.assemble.origin import assembled_on_both, may_be_assembled
 
 _FAILED = 2
 _MARKER = 7
@@ -108,6 +109,7 @@ def _merge_on(
     )  # fmt: skip
     if not nested:
         _tell(path, merged, doing, replayed)
+        _tell_of_recipe(repository, path, is_open=bool(merged.open))
     if (merged.open or replayed) and not nested:
         save(repository, key_of(texts), replace(state, open=merged.open))
     return merged, replayed and not repository.flag("rerere.autoUpdate")
@@ -118,6 +120,29 @@ def _tell(path: str, merged: Merged, doing: Operation, replayed: bool) -> None:
         print(f"git-theta: {printable(path)}: resolved as recorded (rerere)", file=sys.stderr)
     for line in notes(merged, reapplied=doing == "rebase"):
         print(f"git-theta: {printable(path)}: {line}", file=sys.stderr)
+
+
+def _tell_of_recipe(repository: Repository, path: str, *, is_open: bool) -> None:
+    """Say that a checkpoint was assembled on both sides: what counts is the merged recipe.
+
+    Git merges files in no certain order, so what the recipe will say is not known here.
+    """
+    if repository.work_tree is None or not may_be_assembled(repository.work_tree, path):
+        return
+    heads = heads_of(repository, os.environ)
+    found = [] if heads is None else assembled_on_both(repository, heads, path)
+    if not found:
+        return
+    recipe = found[0].recipe
+    check = "" if is_open else "--check "
+    what = (
+        "when the recipe is merged, build it" if is_open else "whether it is what the recipe makes"
+    )
+    print(
+        f"git-theta: {printable(path)} was assembled on both sides, by {printable(recipe)}\n"
+        f"  {what}: git theta assemble {check}{word(where_git_was_started(recipe))}",
+        file=sys.stderr,
+    )
 
 
 def _parse(data: bytes, path: str, repository: Repository, blocks: Blocks) -> Manifest | None:

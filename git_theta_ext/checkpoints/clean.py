@@ -31,7 +31,7 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import say
 from git_theta_ext.objects.packs import Packing
 
-_TICK_SECONDS = 0.05
+TICK_SECONDS = 0.05
 _COARSE_TICK_SECONDS = 2.0
 """A file may change again, unnoticed, within one tick of its file system's clock: a few
 milliseconds on most, up to two seconds where times have no fraction (FAT, old NFS)."""
@@ -106,7 +106,7 @@ class Cleaner:
             return
         identity = source.identity()
         coarse = identity.mtime_ns % 1_000_000_000 == 0
-        tick = _COARSE_TICK_SECONDS if coarse else _TICK_SECONDS
+        tick = _COARSE_TICK_SECONDS if coarse else TICK_SECONDS
         if time.time() - max(identity.mtime_ns, identity.ctime_ns) / 1e9 > tick:
             self._memo.put(answer, kind, path, *self._key(path, source))
 

@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sync": ("sync", "have the models of models.toml as theta.lock says"),
     "update": ("update", "move theta.lock to the newest versions that models.toml allows"),
     "outdated": ("outdated", "show which models of theta.lock have newer versions"),
+    "assemble": ("assemble", "build a checkpoint of parts of other versions and repositories"),
     "merge": ("merge", "merge a branch with a strategy, show the plan, or find the best merge"),
     "restore": ("restore", "take some tensors of a checkpoint from another version"),
     "resolve": ("resolve", "settle what a merge left open in a checkpoint"),

@@ -158,6 +158,8 @@ RECIPE_PARTS = 1_000
 """Parts of a checkpoint that is assembled."""
 RECIPE_LAYERS = 10_000
 """Layers, or experts, that a part of it may stand for."""
+RECIPE_PATTERNS = 1_000
+"""Patterns with wildcards, and renames, of all its parts."""
 RECIPE_TENSORS = 200_000
 """Tensors that are assembled."""
 RECIPE_LOCK_BYTES = 64 << 20

@@ -17,7 +17,8 @@ from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
 
 NAME = "safetensors"
-_METADATA = "__metadata__"
+METADATA = "__metadata__"
+"""The key of the header that is no tensor's name."""
 _SPECIFIED = {
     "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0",
     "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64",
@@ -54,7 +55,7 @@ def tensors(header: bytes, size: int) -> list[TensorInfo]:
         FormatError: they do not fill it, or the header is damaged.
     """
     spans = sorted(
-        (_span(name, entry) for name, entry in _header(header[8:]).items() if name != _METADATA),
+        (_span(name, entry) for name, entry in _header(header[8:]).items() if name != METADATA),
         key=lambda item: (item[0], item[1]),
     )
     position, end = 0, size - len(header)
@@ -112,7 +113,7 @@ def _naturals(value: object) -> TypeGuard[list[int]]:
 
 def metadata(layout: Layout) -> dict[str, str]:
     """The `__metadata__` of a file, given its layout; empty if it has none."""
-    found = _header(_literal(layout)[8:]).get(_METADATA, {})
+    found = _header(_literal(layout)[8:]).get(METADATA, {})
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
@@ -140,7 +141,7 @@ def build(
     if new_metadata is None and model is not None:
         new_metadata = metadata(model)
     if new_metadata:
-        header[_METADATA] = dict(new_metadata)
+        header[METADATA] = dict(new_metadata)
     position = 0
     for name, tensor in tensors.items():
         stop = position + tensor.nbytes

@@ -30,6 +30,7 @@ from git_theta_ext.formats.layout.skeleton import Skeleton
 from git_theta_ext.manifest.model import (
     Block,
     Chain,
+    Link,
     Manifest,
     Place,
     Recipe,
@@ -396,7 +397,7 @@ class Blocks:
         Raises:
             CorruptObjectError: an object of the chain is damaged.
         """
-        self._rely_on(chain)
+        self.rely_on(chain)
         return Block(spec.nbytes, digest, (*chain, self._put(encoded)))
 
     def append_to_merge(
@@ -415,7 +416,7 @@ class Blocks:
         """
         if residual is not None:
             return self.append(spec, digest, (recipe,), residual)
-        self._rely_on((recipe,))
+        self.rely_on((recipe,))
         return Block(spec.nbytes, digest, (recipe,))
 
     def find_kin(self, spec: BlockSpec, values: Values, guesses: Iterable[Block]) -> Block | None:
@@ -477,7 +478,7 @@ class Blocks:
             return kept
         return (*kept, self._put(choice.encoded))
 
-    def _rely_on(self, chain: Chain) -> None:
+    def rely_on(self, chain: Iterable[Link]) -> None:
         """Raise CorruptObjectError if an object of a chain is damaged."""
         if not self.sound(references(chain)):
             raise CorruptObjectError(

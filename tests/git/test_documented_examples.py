@@ -236,6 +236,29 @@ def test_scores(versions: Repo, lines: tuple[str, ...]) -> None:
     assert b"<svg" in (versions.path / "scores.html").read_bytes()
 
 
+@scene("commands/assemble.md", *examples("commands/assemble.md"))
+def test_assemble(versions: Repo, lines: tuple[str, ...]) -> None:
+    versions.write(
+        "recipe.toml",
+        b"""[model]
+path = "assembled.safetensors"
+[[part]]
+name = "encoder"
+from = "main:model.safetensors"
+tensors = "encoder.*"
+[[part]]
+from = "v1.0:model.safetensors"
+tensors = "lm_head.*"
+rename = { "lm_head.*" = "head.*" }
+""",
+    )
+    dry, build, check, update = lines
+    assert "head.weight" in do(versions, dry)
+    assert "13 tensors" in do(versions, build)
+    assert "is what recipe.toml makes" in do(versions, check)
+    assert "no tensor changed" in do(versions, update)
+
+
 @scene("commands/add.md", *examples("commands/add.md"))
 def test_add(repo: Repo, lines: tuple[str, ...]) -> None:
     repo.write(".gitignore", b"out\n")

@@ -30,6 +30,27 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/packages/trimming.py": {
         "git theta cache list shows what is there": "test_advice_get.test_what_is_suggested",
     },
+    "git_theta_ext/cli/verbs/assemble.py": {
+        "to build it: git theta assemble RECIPE": "test_assemble.test_parts_are_used_as_they_are_and_blame_names_them",
+    },
+    "git_theta_ext/cli/verbs/merge_assembled.py": {
+        "{printable(one.path)}: settle {printable(one.recipe)} first, then build it: git theta assemble {name}": "test_assemble.test_two_assemblies_are_merged_by_their_recipe",
+    },
+    "git_theta_ext/packages/assemble/assembly.py": {
+        "git theta assemble RECIPE locks it": "test_assemble.test_nothing_is_lost_and_nothing_is_silent",
+    },
+    "git_theta_ext/packages/assemble/locked.py": {
+        "remove it, then lock the parts anew: git theta assemble RECIPE": "test_assemble.test_nothing_is_lost_and_nothing_is_silent",
+        "git theta assemble RECIPE --update {name} takes what it is now": "test_assemble.test_versions_move_when_they_are_told_to",
+    },
+    "git_theta_ext/packages/assemble/parts.py": {
+        "to take what it is now: git theta assemble RECIPE --update {locked.name}": "test_assemble.test_versions_move_when_they_are_told_to",
+        "git tag": "test_assemble.test_nothing_is_lost_and_nothing_is_silent",
+    },
+    "git_theta_ext/packages/assemble/written.py": {
+        "git theta track FILE then try again": "test_assemble.test_nothing_is_lost_and_nothing_is_silent",
+        "commit it first, or write over it: git theta assemble --force RECIPE": "test_assemble.test_nothing_is_lost_and_nothing_is_silent",
+    },
     "git_theta_ext/cli/consent.py": {
         "git theta allow (or, this once: --allow-evaluation)": "test_allow.test_it_does_not_run_before_it_was_allowed",
     },
@@ -407,6 +428,7 @@ RUN: dict[str, dict[str, str]] = {
         "hint: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
     },
     "drivers/merge.py": {
+        "{what}: git theta assemble {check}{word(where_git_was_started(recipe))}": "test_assemble.test_two_assemblies_are_merged_by_their_recipe",
         "when that is mended, to merge it: git theta resolve {name}": "test_advice_merging.test_what_could_not_be_merged_is_merged_later",
         "git-theta-merge is started by Git; see: git theta help install": "test_advice_reading.test_a_driver_that_is_started_by_hand",
     },
@@ -433,6 +455,11 @@ NAMED: dict[str, list[str]] = {
     ],
     "git_theta_ext/packages/locking/project.py": [
         "another git theta is at work here: waiting for it",
+    "git_theta_ext/cli/verbs/assemble.py": [
+        "added, with its recipe and lock; git commit records it",
+    ],
+    "git_theta_ext/packages/assemble/locked.py": [
+        "# Written by git theta assemble. What moves it: git theta help assemble",
     ],
     "git_theta_ext/evaluation/report/tables.py": [
         "† imported from files, not measured by git theta",
@@ -595,6 +622,7 @@ NAMED: dict[str, list[str]] = {
 NOT_RUN: dict[str, str] = {
     "is the disk sound, and does nobody else write there? then: git theta sync": "needs a disk that loses what is written; the command itself runs in test_sync",
     "those who publish it say so with: git theta release --adapter BASE@VERSION; to do without the check, leave out base = {one.base}": "is about somebody else's repository",
+    "when that is mended: git theta assemble {name}": "needs a part that goes away in the midst of a merge; the command itself runs in test_assemble",
     "write it from this machine alone: git theta pull --on here": "needs a file system that loses what is written; the command itself runs in test_cluster",
     "install git-theta-ext there, in the same versions as here (git theta version)": "is about another machine",
     "merge them one at a time: git theta merge BRANCH": "needs a Git older than 2.38; the command itself runs in test_what_stays_open_changes_nothing",

@@ -20,6 +20,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, table, to_json
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Entry
+from git_theta_ext.packages.assemble.origin import Origins
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,8 +29,9 @@ def add_parser(subparsers: Any) -> None:
         "blame",
         help="show which commit last changed each tensor of a checkpoint",
         description="For every tensor: the commit that last changed it to the bit, its author and "
-        "date, the kind of update with its remarks. A checkpoint that was renamed is followed. A ^ "
-        "before a commit says that an earlier one, which is not here, may have made the change. "
+        "date, the kind of update with its remarks; of a checkpoint that was assembled also the "
+        "part that it is from. A checkpoint that was renamed is followed. A ^ before a commit says "
+        "that an earlier one, which is not here, may have made the change. "
         "Reads manifests only, unless --drift is given.",
     )
     parser.add_argument("file", metavar="[REV:]FILE", help="without REV, of HEAD")
@@ -69,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
         )
     drift = _drift(history, content, entries, names) if args.drift else {}
     rows = [_row(entries[name], found[name], content, drift.get(name)) for name in names]
+    origins = Origins(repository, revision, path)
+    for row in rows:
+        origin = origins.find(row["commit"], row["path"], entries[row["name"]])
+        row["origin"] = None if origin is None else origin.record()
     if args.json:
         print(to_json({"file": path, "tensors": rows}))
         return 0
@@ -161,4 +167,6 @@ def _cells(row: dict[str, Any], with_drift: bool) -> list[str]:
     ]  # fmt: skip
     if with_drift:
         cells.append("" if row["drift"] is None else f"drift {percentage(row['drift'])}")
+    if row["origin"] is not None:
+        cells.append(f"from {printable(row['origin']['words'])}")
     return cells

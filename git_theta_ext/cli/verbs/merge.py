@@ -11,7 +11,8 @@ from typing import Any
 from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.cli import consent, where
 from git_theta_ext.cli.choices import add_options, choice_of
-from git_theta_ext.cli.verbs import merge_gate, merge_plan, merge_several
+from git_theta_ext.cli.verbs import merge_assembled, merge_gate, merge_plan, merge_several
+from git_theta_ext.cli.verbs.merge_assembled import Assembled
 from git_theta_ext.core.advice import word
 from git_theta_ext.core.errors import RepositoryError, ThetaError, UsageError
 from git_theta_ext.core.names import natural_key
@@ -138,6 +139,9 @@ def _merge_with(repository: Repository, args: argparse.Namespace, choice: Choice
             return 1
         status = _merge(repository, args, accepted.choice)
         return merge_gate.verified(repository, accepted) if status == 0 else status
+    assembled = merge_assembled.find(repository, heads)
+    if assembled and choice is None:
+        return _merge_assembled(repository, args, assembled)
     models = {*resharded(repository, heads), *changed_on_both(repository, heads)}
     if models:
         return _merge_models(repository, args, choice, heads, sorted(models, key=natural_key))
@@ -273,6 +277,24 @@ def _merge_models(
     if args.no_commit:
         return 0
     status, output, errors = _git(repository, "commit", "--no-edit")
+    _pass_on(output, errors)
+    return RepositoryError.exit_code if status else 0
+
+
+def _merge_assembled(
+    repository: Repository, args: argparse.Namespace, assembled: Sequence[Assembled]
+) -> int:
+    """Merge where both sides assembled a checkpoint: Git the recipes, then it is built anew."""
+    message = ["-m", args.message] if args.message else []
+    status, output, errors = _git(repository, "merge", "--no-commit", *message, "--", args.other)
+    _pass_on(output, errors)
+    if not is_merging(repository):
+        return _code(repository, status)
+    if not merge_assembled.build_anew(repository, assembled) or unmerged(repository):
+        return 1
+    if args.no_commit:
+        return 0
+    status, output, errors = _git(repository, "commit", "--no-edit", "--cleanup=strip")
     _pass_on(output, errors)
     return RepositoryError.exit_code if status else 0
 

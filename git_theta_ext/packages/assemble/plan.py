@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from git_theta_ext.core import limits, patterns
 from git_theta_ext.core.errors import UsageError
-from git_theta_ext.core.names import natural_key
+from git_theta_ext.core.names import natural_key, quote
 from git_theta_ext.core.text import plural
+from git_theta_ext.formats import safetensors
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.packages.assemble.experts import convert
 from git_theta_ext.packages.assemble.given import Given
@@ -91,6 +92,7 @@ def of_part(
         if new.name in made:
             both = f"{made[new.name].sources[0]!r} and {new.sources[0]!r}"
             raise UsageError(f"{where}: {both} would both be called {new.name!r}")
+        _check_name(new.name, where)
         made[new.name] = new
     unused = renames.unused()
     if unused is not None:
@@ -102,9 +104,22 @@ def of_part(
     return list(made.values())
 
 
+def _check_name(name: str, where: str) -> None:
+    """Refuse a name that no tensor of a safetensors file, or of a manifest, can have."""
+    try:
+        quote(name)
+    except ValueError:
+        wrong = True
+    else:
+        wrong = not name or len(name) > limits.NAME_CHARS or name == safetensors.METADATA
+    if wrong:
+        raise UsageError(f"{where}: no tensor can be called {name[:100]!r}")
+
+
 def _chosen(part: Part, tensors: Mapping[str, Entry], where: str) -> list[str]:
     """The names that are taken of a part."""
-    names = sorted((name for name, one in tensors.items() if not one.opaque), key=natural_key)
+    here = (name for name, one in tensors.items() if not one.opaque)
+    names = dict.fromkeys(sorted(here, key=natural_key))
     chosen: dict[str, None] = {}
     for pattern in part.tensors:
         chosen.update(dict.fromkeys(_matching(names, pattern, where, "tensors")))
@@ -116,10 +131,10 @@ def _chosen(part: Part, tensors: Mapping[str, Entry], where: str) -> list[str]:
     return sorted(chosen, key=natural_key)
 
 
-def _matching(names: Sequence[str], pattern: str, where: str, key: str) -> list[str]:
-    found = patterns.select(names, [pattern])
+def _matching(names: Mapping[str, None], pattern: str, where: str, key: str) -> list[str]:
+    found = [pattern] if pattern in names else patterns.select(names, [pattern])
     if not found:
-        some = ", ".join(map(repr, names[:3]))
+        some = ", ".join(map(repr, list(names)[:3]))
         raise UsageError(
             f"{where}: {key}: {pattern!r} matches none of its {plural(len(names), 'tensor')}",
             hint=f"they are called {some}, ..." if names else None,

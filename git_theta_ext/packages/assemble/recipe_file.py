@@ -17,6 +17,7 @@ from typing import Any, get_args
 from git_theta_ext.checkpoints.exporting.outgoing import dtype_named
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import StoreError, UsageError
+from git_theta_ext.core.globs import WILD
 from git_theta_ext.formats import safetensors
 from git_theta_ext.git.settings_file import NAME
 from git_theta_ext.git.work_tree import parts_of
@@ -112,8 +113,20 @@ def parse(data: bytes, file: str = "recipe.toml") -> RecipeFile:
         raise UsageError(f"{file}: {len(tables)} [[part]]; at most {limits.RECIPE_PARTS}")
     names = _names(tables)
     parts = tuple(_part(table, name) for table, name in zip(tables, names, strict=True))
+    count = sum(map(_wild, parts))
+    if count > limits.RECIPE_PATTERNS:
+        raise UsageError(
+            f"{file}: {count} patterns and renames; at most {limits.RECIPE_PATTERNS} are matched",
+            hint="let one pattern, such as 'encoder.*', stand for many names",
+        )
     metadata = model.pairs("metadata")
     return RecipeFile(path, container, metadata, _dtype(model), parts)
+
+
+def _wild(part: Part) -> int:
+    """The patterns of a part that every name is matched with."""
+    found = [one for one in (*part.tensors, *part.without) if WILD.search(one) or "{" in one]
+    return len(found) + len(part.rename)
 
 
 def _path(model: Table) -> str:

@@ -498,6 +498,39 @@ def test_measuring_a_branch_of_a_stranger(repo: Repo, tmp_path: Path) -> None:
     assert not (repo.path / mark.name).exists()
 
 
+def test_recipes(repo: Repo, trap: Trap) -> None:
+    """A recipe that leaves the work tree by names and links, runs programs, or passes options"""
+    repo.write(NAME, safetensors(model(1)))
+    repo.commit("one")
+    mark = repo.path.parent / "mark"
+    plain = f'[[part]]\nfrom = "HEAD:{NAME}"\n'
+    outside = trap.outside.as_posix()
+    ours = '[model]\npath = "m.safetensors"\n[[part]]\nfrom = '
+    recipes = {
+        '[model]\npath = "../outside/m.safetensors"\n' + plain: 2,
+        f'[model]\npath = "{outside}/m.safetensors"\n' + plain: 2,
+        '[model]\npath = ".GIT /config.safetensors"\n' + plain: 2,
+        '[model]\npath = "away/m.safetensors"\n' + plain: 11,
+        f'{ours}"--output={mark}:{NAME}"': 2,
+        f'{ours}"ext::touch {mark}:x"': 2,
+        f'{ours}"ssh://-oProxyCommand=touch {mark}/x"': 9,
+    }
+    for text, status in recipes.items():
+        link(repo, "away", outside)
+        link(repo, "recipe.lock", f"{outside}/victim")
+        repo.write("recipe.toml", text.encode())
+        done = repo.run(*THETA, "assemble", "recipe.toml", ok=(status,))
+        assert b"Traceback" not in done.stderr
+    link(repo, "recipe.toml", f"{outside}/victim")
+    said = repo.run(*THETA, "assemble", "recipe.toml", ok=(2,)).stderr
+    assert SECRET.encode().strip() not in said
+    (repo.path / "recipe.toml").unlink()
+    repo.write("recipe.toml", f'[model]\npath = "m.safetensors"\n{plain}'.encode())
+    repo.run(*THETA, "assemble", "recipe.toml")  # the link in the lock's place is replaced
+    assert not (repo.path / "recipe.lock").is_symlink()
+    assert not mark.exists()
+
+
 def test_drivers_that_fail(repo: Repo) -> None:
     """An internal error in what Git starts: filter, drivers and hooks, with the clone's names"""
     evil = "\x1b]0;x\x07\x9b31m\u202e\r"

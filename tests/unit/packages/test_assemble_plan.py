@@ -121,6 +121,7 @@ def test_wide_elements_lie_first_so_that_all_are_aligned() -> None:
         ('rename = { "x.*" = "y.*" }', "'x.*' matches none"),
         ('rename = { "embed" = "head" }', "'embed' and 'head' would both be called 'head'"),
         ('rename = { "model.*" = "one" }', "would both be called 'one'"),
+        ('rename = { "embed" = "__metadata__" }', "no tensor can be called '__metadata__'"),
         ('layers = "0..1"\nlayer = "h.{n}."', "no layer 0"),
         ('experts = { from = "mixtral", to = "qwen" }', "named as in the layout mixtral"),
     ],

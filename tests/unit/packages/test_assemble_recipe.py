@@ -61,6 +61,7 @@ from = "HEAD~1:deep/head.safetensors"
         (MODEL + PART + "[gate]", "unknown table 'gate'"),
         (MODEL + PART + "overrule = 1", "true or false"),
         (MODEL + PART + "tensors = []", "empty"),
+        (MODEL + PART + f"tensors = {['*'] * 1001}", "1001 patterns and renames"),
         (MODEL + PART + 'name = "a b"', "no name"),
         (MODEL + (PART + 'name = "a"\n') * 2, "'a' already"),
         (MODEL + PART + 'dtype = "int8"', "unknown dtype"),
