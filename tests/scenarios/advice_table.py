@@ -455,6 +455,7 @@ NAMED: dict[str, list[str]] = {
     ],
     "git_theta_ext/packages/locking/project.py": [
         "another git theta is at work here: waiting for it",
+    ],
     "git_theta_ext/cli/verbs/assemble.py": [
         "added, with its recipe and lock; git commit records it",
     ],

@@ -80,7 +80,7 @@ def _run(repository: Repository, assembly: Assembly, args: argparse.Namespace) -
     if args.check:
         return _check(assembly, args)
     if args.dry_run:
-        _report(assembly, None, args)
+        report(assembly, None, args)
         return 0
     installation.require(repository)
     needed = assembly.task.wanted().values()
@@ -88,7 +88,7 @@ def _run(repository: Repository, assembly: Assembly, args: argparse.Namespace) -
     total = made + sum(ref.size for refs in needed for ref in refs.values())
     with Progress("Assembling", 0 if args.quiet else total) as progress:
         done = carry_out(assembly, force=args.force, advance=progress)
-    _report(assembly, done, args)
+    report(assembly, done, args)
     return 0
 
 
@@ -112,8 +112,14 @@ def _check(assembly: Assembly, args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _report(assembly: Assembly, done: Done | None, args: argparse.Namespace) -> None:
-    """Tell what was built, or would be, of which parts."""
+def report(assembly: Assembly, done: Done | None, args: argparse.Namespace) -> None:
+    """Tell what was built, or would be, of which parts.
+
+    Args:
+        assembly: what a recipe makes.
+        done: what became of it; None where nothing was built.
+        args: with `dry_run`, `quiet` and `json`.
+    """
     if args.quiet and not args.json:
         return
     nbytes = sum(one.info.nbytes for one in assembly.plan.values())

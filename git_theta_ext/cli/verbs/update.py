@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from git_theta_ext.cli.verbs import sync as synced
+from git_theta_ext.cli.verbs import update_parts
+from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.text import printable, to_json
-from git_theta_ext.packages.locking.project import find
+from git_theta_ext.packages.locking.project import Project, find
 from git_theta_ext.packages.locking.sync import Options
 from git_theta_ext.packages.locking.update import Move, update
 
@@ -20,9 +23,15 @@ def add_parser(subparsers: Any) -> None:
         "update",
         help="move theta.lock to the newest versions that models.toml allows",
         description="Move models to the newest version that models.toml allows, say what changes, "
-        "and make the folder so. Models of one repository move together.",
+        "and make the folder so. Models of one repository move together. A part of a recipe moves "
+        "too, and its checkpoint is assembled anew.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of models.toml; default: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="of models.toml, or of a part of a recipe; default: all of models.toml",
+    )
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="say what would move, and write nothing"
     )
@@ -32,6 +41,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Update, and print what moved."""
+    recipes = update_parts.recipes_of(name for name in args.names if name not in _declared())
+    if recipes:
+        parts = {name for names in recipes.values() for name in names}
+        args.names = [name for name in args.names if name not in parts]
+        if args.names and args.json:
+            raise UsageError("--json tells of models or of parts of recipes: name them apart")
+        update_parts.run(recipes, args)
+        if not args.names:
+            return 0
     folder = find(Path.cwd())
     quiet = args.quiet or args.json
 
@@ -53,6 +71,13 @@ def run(args: argparse.Namespace) -> int:
     if not quiet and (done.report.written or done.report.removed):
         synced.tell(done)
     return synced.complain(done)
+
+
+def _declared() -> set[str]:
+    """The names that `models.toml` has, where there is one that can be read."""
+    with suppress(ThetaError):
+        return {one.name for one in Project.read(find(Path.cwd())).wanted}
+    return set()
 
 
 def lines(move: Move) -> Iterator[str]:

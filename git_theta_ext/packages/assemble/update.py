@@ -75,6 +75,12 @@ def update_parts(
         return carry_out(assembly, force=force, advance=advance)
 
 
+def planned(repository: Repository, recipe_path: str, names: Collection[str]) -> Assembly:
+    """What `update_parts` would build; arguments and errors as there."""
+    with Opener(repository, (repository.top / recipe_path).parent, refresh=True) as opener:
+        return prepare(repository, recipe_path, opener, moved=tuple(names))
+
+
 def recipes_with(repository: Repository, name: str) -> list[str]:
     """The recipes, from the top, that have a part of this name, by their locks in the index."""
     entries = [one for one in repository.index(":(top,glob)**/*.lock") if one.stage in (0, 2)]
