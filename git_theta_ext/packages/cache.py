@@ -33,6 +33,7 @@ SETTING = "theta.cache"
 NO_BRANCH = "refs/heads/none"
 """What HEAD is here. It must be no branch of the remote: see `lfsconfig` on the default branch."""
 
+_STORE = "../../store"
 _UPLOAD_PACK = (
     "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack"
 )
@@ -165,8 +166,9 @@ class Cache:
             "gc": {"auto": "0"},
             "maintenance": {"auto": "false"},
             "fetch": {"writeCommitGraph": "false", "recurseSubmodules": "false"},
-            "theta": {"storage": str(self.store)},
-            "lfs": {"storage": str(self.store)},
+            # From the repository's folder, so that the cache can be moved as a whole.
+            "theta": {"storage": _STORE},
+            "lfs": {"storage": _STORE},
         }
         if os.path.isabs(url) or url.startswith("file://"):
             sections['remote "origin"']["uploadpack"] = _UPLOAD_PACK

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from git_theta_ext.core import advice, files
@@ -19,7 +19,7 @@ from git_theta_ext.git.repository import Repository, own_environment
 from git_theta_ext.git.trees import index_of
 from git_theta_ext.objects.transfer import lfsconfig
 from git_theta_ext.packages.cache import Cache, locked
-from git_theta_ext.packages.sources import checked_url, checked_version
+from git_theta_ext.packages.sources import checked_url, checked_version, is_ref_name
 
 Progress = Callable[[int], object]
 """Called with the number of bytes done since the last call."""
@@ -63,7 +63,7 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
-class _Listing:
+class Listing:
     """The refs of a remote: object ids, those that tags lead to, and the branch that HEAD is."""
 
     oids: dict[str, str] = field(default_factory=dict)
@@ -71,6 +71,7 @@ class _Listing:
     head: str | None = None
 
     def commit(self, ref: str) -> str:
+        """The commit of a ref."""
         return self.peeled.get(ref, self.oids[ref])
 
 
@@ -217,7 +218,7 @@ def _local(ref: str) -> str:
 def _note_use(package: Package) -> None:
     marker = marker_of(package.repository, package.commit)
     try:
-        names = files.read_whole(marker).decode("utf-8", "replace").split("\n")
+        names = files.read_whole(marker).decode("utf-8", "surrogateescape").split("\n")
         if (package.version or "HEAD") in names:
             os.utime(marker)
         else:
@@ -236,25 +237,34 @@ def _mark(repository: Repository, commit: str, names: Iterable[str]) -> None:
 # -- what the remote has ---------------------------------------------------------------------------
 
 
-def _ask(cache: Cache, url: str) -> _Listing:
+def _ask(cache: Cache, url: str) -> Listing:
     """The refs of a remote."""
-    found = _Listing()
     place = cache.place(url)
     cache.prepare()
     known = (place / "HEAD").is_file()
     where, env = (place, place) if known else (cache.root, cache.root / "nowhere")
     words = ["ls-remote", "--symref", "--", "origin" if known else url]
     answer = _told(url, words, where, own_environment(env))
-    head = None
-    for line in os.fsdecode(answer).splitlines():
+    return listed(os.fsdecode(answer))
+
+
+def listed(text: str) -> Listing:
+    """What `git ls-remote --symref` printed; names that Git itself would refuse are left out.
+
+    A remote may send anything: something that a command of Git takes for an option, for one.
+    """
+    found, head = Listing(), None
+    for line in text.split("\n"):
         oid, _, ref = line.partition("\t")
         if oid.startswith("ref: "):
-            head = oid.removeprefix("ref: ") if ref == "HEAD" else head
-        elif ref.endswith("^{}"):
-            found.peeled[ref.removesuffix("^{}")] = oid
-        else:
-            found.oids[ref] = oid
-    return _Listing(found.oids, found.peeled, head)
+            target = oid.removeprefix("ref: ")
+            head = target if ref == "HEAD" and target.startswith(BRANCHES) else head
+            continue
+        name = ref.removesuffix("^{}")
+        right = name == "HEAD" or (name.startswith("refs/") and is_ref_name(name))
+        if right and len(oid) in _DIGITS and _ID.fullmatch(oid):
+            (found.peeled if name != ref else found.oids)[name] = oid
+    return replace(found, head=head if head in found.oids else None)
 
 
 def _told(
@@ -293,7 +303,7 @@ def _from_remote(cache: Cache, url: str, version: str | None, commit: str | None
     return Package(url, version, ref, oid, repository)
 
 
-def _find(listing: _Listing, url: str, version: str | None) -> tuple[str | None, str | None]:
+def _find(listing: Listing, url: str, version: str | None) -> tuple[str | None, str | None]:
     """The ref and the commit that a version is at the remote; neither for the id of a commit."""
     if version is None or version == "HEAD":
         if "HEAD" not in listing.oids:
@@ -313,7 +323,7 @@ def _find(listing: _Listing, url: str, version: str | None) -> tuple[str | None,
     )
 
 
-def _versions(listing: _Listing, version: str | None) -> str:
+def _versions(listing: Listing, version: str | None) -> str:
     """What there is, for somebody who named something else."""
     names = [
         ref.removeprefix(kind) for kind in (TAGS, BRANCHES) for ref in listing.oids
@@ -326,14 +336,13 @@ def _versions(listing: _Listing, version: str | None) -> str:
     return f"it has: {shown}" if names else "it has neither branches nor tags"
 
 
-def _notice_moved_tags(repository: Repository, url: str, listing: _Listing) -> None:
+def _notice_moved_tags(repository: Repository, url: str, listing: Listing) -> None:
     """Say which tags are not what they were, and forget what they were."""
-    rows = repository.git("for-each-ref", "--format=%(objectname) %(refname)", TAGS)
+    rows = repository.git("for-each-ref", "--format=%(objectname) %(*objectname) %(refname)", TAGS)
     for line in os.fsdecode(rows).splitlines():
-        oid, _, ref = line.partition(" ")
-        now = listing.oids.get(ref)
-        if now is not None and now != oid:
-            was = repository.resolve(f"{ref}^{{commit}}") or oid
+        oid, peeled, ref = line.split(" ")
+        was = peeled or oid
+        if ref in listing.oids and listing.commit(ref) != was:
             print(
                 f"git theta: warning: the tag {printable(ref.removeprefix(TAGS))} of"
                 f" {_shown(url, None)} was moved: it was {was[:12]}, and is"
@@ -365,15 +374,14 @@ _FETCH = (
 )  # fmt: skip
 
 
-def _fetch_commit(package: Package, oid: str | None, listing: _Listing) -> str:
+def _fetch_commit(package: Package, oid: str | None, listing: Listing) -> str:
     """Bring a commit and its trees; and those of the default branch, for its `.lfsconfig`.
 
     The commit of `package` is not looked at.
     """
     url, version, ref, repository = package.url, package.version, package.ref, package.repository
-    words = [*_FETCH, "--depth=1", "origin"]
+    words = [*_FETCH, "--depth=1", "--", "origin"]
     default = [] if listing.head is None or listing.head == ref else [listing.head]
-    default = [one for one in default if one in listing.oids]
     if oid is not None:
         try:
             _told(url, [*words, ref or oid, *default], repository.cwd, dict(repository.env))
@@ -394,7 +402,7 @@ def _search(repository: Repository, url: str, wanted: str) -> str:
     """Look for a commit in all history, where the remote does not give it by its id."""
     deepen = ["--unshallow"] if (repository.common_dir / "shallow").exists() else []
     specs = [f"+{BRANCHES}*:refs/theta/all/heads/*", f"+{TAGS}*:refs/theta/all/tags/*"]
-    _told(url, [*_FETCH, *deepen, "origin", *specs], repository.cwd, dict(repository.env))
+    _told(url, [*_FETCH, *deepen, "--", "origin", *specs], repository.cwd, dict(repository.env))
     found = _commit_here(repository, wanted)
     if found is None:
         raise UsageError(f"{_shown(url, None)} has no commit {wanted}")
@@ -407,12 +415,14 @@ def _commit_here(repository: Repository, oid: str) -> str | None:
     return fresh.resolve(f"{oid}^{{commit}}")
 
 
-def _note_refs(repository: Repository, ref: str | None, oid: str, listing: _Listing) -> None:
+def _note_refs(repository: Repository, ref: str | None, oid: str, listing: Listing) -> None:
     """Keep what was fetched, and what the names stood for."""
     new = {f"{_KEPT}{oid}": oid}
     if ref is not None and ref != "HEAD":
-        new[_local(ref)] = listing.oids[ref]
-    if listing.head is not None and listing.head in listing.oids:
+        # Of a tag with a message that itself, unless its commit was here before.
+        tag = listing.oids[ref]
+        new[_local(ref)] = oid if _commit_here(repository, tag) is None else tag
+    if listing.head is not None:
         tip = listing.oids[listing.head]
         if _commit_here(repository, tip) is not None:
             new[_local(listing.head)] = tip
@@ -433,12 +443,12 @@ def _drop_in_the_way(repository: Repository, new: dict[str, str]) -> None:
             repository.git("update-ref", "--no-deref", "-d", one)
 
 
-def _fetch_manifests(repository: Repository, url: str, commit: str, listing: _Listing) -> None:
+def _fetch_manifests(repository: Repository, url: str, commit: str, listing: Listing) -> None:
     """Bring the manifests and pointers of a version, in two batches: first what tells them."""
     entries = [one for one in repository.tree(commit, recursive=True) if one.kind == "blob"]
     telling = {one.oid for one in entries if os.path.basename(one.path) == ".gitattributes"}
     telling |= {one.oid for one in entries if one.path == lfsconfig.NAME}
-    tips = [listing.oids[listing.head]] if listing.head in listing.oids else []
+    tips = [] if listing.head is None else [listing.oids[listing.head]]
     tips = [one for one in tips if _commit_here(repository, one) is not None]
     for tip in tips:
         telling |= {one.oid for one in repository.tree(tip, lfsconfig.NAME)}

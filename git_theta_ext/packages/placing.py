@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,9 +225,10 @@ def _copy(store: Store, pointer: UpdateRef, target: _Tally) -> None:
         target.take(path)
     except OSError as error:
         raise StoreError(f"cannot be written: {error.strerror or error}") from error
-    if target.digest.hexdigest() != pointer.oid:
+    found = target.digest.hexdigest()
+    if found != pointer.oid:
         raise CorruptObjectError(
-            f"object {path} is damaged: its bytes hash to {target.digest.hexdigest()}",
+            f"object {os.path.normpath(path)} is damaged: its bytes hash to {found}",
             hint="git theta cache verify   removes what is damaged; then try again",
         )
 

@@ -170,6 +170,11 @@ def checked_version(version: str | None) -> str | None:
     return version
 
 
+def is_ref_name(name: str) -> bool:
+    """Whether a ref, or a part of its name, may be called so (git-check-ref-format(1))."""
+    return not _NO_VERSION.search(name)
+
+
 def _checked_path(path: str | None) -> str | None:
     if path is None:
         return None

@@ -46,6 +46,9 @@ def test_a_bundle_and_a_commit(
     monkeypatch.setenv("GIT_OBJECT_DIRECTORY", str(work.path / ".git/objects"))
     here.theta("get", f"{remote}@{first[:8]}")
     assert (here.path / "hub" / NAME).read_bytes() == FIRST
+    here.theta("get", f"{remote}@v1", "-o", "tagged")
+    assert (here.path / "tagged" / NAME).read_bytes() == FIRST
+    assert b"moved" not in here.run(*GET, "--refresh", f"{remote}@v1", "-o", "tagged").stderr
     monkeypatch.delenv("GIT_DIR")
     monkeypatch.delenv("GIT_OBJECT_DIRECTORY")
     # The objects are in the cache now, wherever they were from.
@@ -106,6 +109,8 @@ def test_a_hostile_tree(here: Repo, new_repo: Callable[..., Repo], tmp_path: Pat
         assert done.stderr.startswith(b"git theta: error: "), done.stderr
         out = here.path / f"out{number}"
         assert not out.exists() or not list(out.iterdir())
+    done = here.run(*GET, f"ext::sh -c touch% {marker}", "-o", "never", ok=(9,))
+    assert b"transport 'ext' not allowed" in done.stderr
     # A link that stands in the folder already leads nowhere.
     (here.path / "out").mkdir()
     (here.path / "out" / "sub").symlink_to(tmp_path)
