@@ -30,6 +30,8 @@ from git_theta_ext.packages.sources import Source, absolute
 VARIABLE = "GIT_THETA_CACHE"
 SETTING = "theta.cache"
 
+_ELSEWHERE = f"another folder: git config --global {SETTING} FOLDER, or set {VARIABLE}"
+
 NO_BRANCH = "refs/heads/none"
 """What HEAD is here. It must be no branch of the remote: see `lfsconfig` on the default branch."""
 
@@ -111,7 +113,14 @@ class Cache:
         """
         self.prepare()
         with locked(self.root / "lock", alone=alone, timeout=timeout):
-            yield
+            try:
+                yield
+            except OSError as error:
+                where = printable(str(error.filename or self.root))
+                raise StoreError(
+                    f"cannot read or write {where}: {error.strerror or error}",
+                    hint=_ELSEWHERE,
+                ) from error
 
     def _is_sha256(self, url: str) -> bool:
         """Whether a remote names its objects by SHA-256."""
@@ -132,7 +141,7 @@ class Cache:
         except OSError as error:
             raise StoreError(
                 f"cannot write to the cache {self.root}: {error.strerror or error}",
-                hint=f"another folder: git config --global {SETTING} FOLDER, or set {VARIABLE}",
+                hint=_ELSEWHERE,
             ) from error
 
     def _make(self, url: str, place: Path, sha256: bool) -> None:
@@ -232,6 +241,10 @@ def _user_caches() -> Path:
         return Path(given)
     if os.name == "nt" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"])
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path.home() / ".cache"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise UsageError(
+            "the user has no home folder, and so no place for a cache", hint=_ELSEWHERE
+        ) from error
+    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.packages.cache import Cache
-from git_theta_ext.packages.fetched import fetch
+from git_theta_ext.packages.fetched import fetch, fetch_blobs
+from git_theta_ext.packages.files import files_of
 from git_theta_ext.packages.sources import FORM, Source
 
 
@@ -22,4 +24,11 @@ def open_source(cache: Cache, source: Source, *, offline: bool = False) -> Check
             f"{printable(str(source))} names no checkpoint in that repository", hint=f"write {FORM}"
         )
     package = fetch(cache, source.url, source.version, offline=offline)
+    if shards.names_model(source.path):
+        found = package.repository.tree(package.commit, source.path, ok=(0, 128))
+        blobs = [one.oid for one in found]  # the index is a file like any other, so far not fetched
+        fetch_blobs(package.repository, package.url, blobs, [package.commit])
+    elif package.repository.blob_at(package.commit, source.path) is None:
+        files_of(package, source.path)  # says what there is instead
+        raise UsageError(f"{printable(source.path)} of {package} is a folder, not a checkpoint")
     return open_checkpoint(package.repository, f"{package.commit}:{source.path}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import git_theta_ext as theta
 from git_theta_ext.checkpoints.read import open_checkpoint
@@ -21,6 +22,7 @@ from git_theta_ext.packages.fetched import fetch, marker_of, remote_refs
 from git_theta_ext.packages.files import files_of
 from git_theta_ext.packages.placing import place
 from git_theta_ext.packages.trimming import total, versions
+from tests.scenarios import sharded
 from tests.scenarios.checkpoints import NAME, model
 from tests.scenarios.published import CONFIG, FIRST, QUERY, SECOND, TOKENS, publish
 from tests.scenarios.repositories import Repo
@@ -146,6 +148,9 @@ def test_python(
     published.with_suffix("").mkdir()
     with theta.safe_open(name, offline=True) as handle:
         assert handle.get_tensor(QUERY).tobytes() == model()[QUERY].tobytes()
+    for path, why in (("model.safetensor", "has no"), ("vocabulary", "is a folder")):
+        with pytest.raises(UsageError, match=why):
+            theta.open(f"{published}@v1:{path}", offline=True)
     with pytest.raises(TransferError, match="offline"):
         theta.open(f"{published}@model@v2.0.0:{NAME}", offline=True)
     (tmp_path / "gone.git").rename(published)
@@ -191,3 +196,25 @@ def test_what_was_longest_not_used_leaves_first(
     here.git("config", "--global", "theta.cacheLimit", "1 kB")
     here.theta("get", f"{published}@model@v2.0.0", "-o", "other")
     assert [one.url for one in versions(cache)] == [str(published)]
+
+
+def test_a_sharded_model(cache: Cache, new_repo: Callable[..., Repo], tmp_path: Path) -> None:
+    work = new_repo("work")
+    sharded.write(work, model(), 0, 5, 9)
+    work.commit()
+    here = Repo(tmp_path / "product")
+    here.path.mkdir()
+    names = sorted(one.name for one in (work.path / "llm").iterdir())
+    index = f"{work.path}:{sharded.INDEX}"
+    for at, source in enumerate((index, f"{work.path}:{sharded.PATTERN}", f"{work.path}:llm")):
+        here.theta("get", "-o", f"whole{at}", source)
+        found = sorted(one.name for one in (here.path / f"whole{at}").iterdir())
+        assert found == (names[:3] if at == 1 else names)
+        for name in found:
+            original = (work.path / "llm" / name).read_bytes()
+            assert (here.path / f"whole{at}" / name).read_bytes() == original
+    here.theta("get", index, "--tensors", QUERY, "-o", "one.safetensors")
+    assert list(load_file(here.path / "one.safetensors")) == [QUERY]
+    here.theta("get", str(work.path), "--tensors", "*.query.*", "-o", "part")
+    assert [one.name for one in (here.path / "part/llm").iterdir()] == ["model.safetensors"]
+    assert theta.open(index)[QUERY].tobytes() == model()[QUERY].tobytes()
