@@ -1,4 +1,4 @@
-"""`git theta get` from real servers: over HTTP with a password, with faults, and over SSH."""
+"""`git theta get` from real servers over HTTP: with a password, with faults, and moved tags."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tests.scenarios.warm import PREFIX
 from tests.servers.backends import KINDS
 from tests.servers.front import PASSWORD, Fault, Request
 from tests.servers.site import Client, Site, site
-from tests.servers.ssh import ssh_server
 
 pytestmark = pytest.mark.sample(2, spread=True)
 NAME = "m.safetensors"
@@ -114,13 +113,3 @@ def test_over_http(host: Site) -> None:
     done = here.run(*GET, f"{secret}@none", ok=(2,))
     assert b"has no version 'none'" in done.stderr
     assert b"correct" not in done.stderr + here.run(*PREFIX, "cache", "list").stdout
-
-
-def test_over_ssh(tmp_path: Path, host: Site) -> None:
-    with ssh_server(host.host, tmp_path / "keys") as ssh:
-        host.environment["GIT_SSH_COMMAND"] = ssh.command
-        here = product(host)
-        url = ssh.url(host.host.projects / "team/model.git")
-        here.theta("get", f"{url}@v2:{NAME}", "-o", NAME)
-        assert (here.path / NAME).read_bytes() == content(2)
-        assert host.host.seen("git") == [], "Git itself went by SSH"

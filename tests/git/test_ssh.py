@@ -136,3 +136,16 @@ def test_an_unknown_host_key_is_refused(place: Place, tmp_path: Path) -> None:
     command = f"{trusting} -o UserKnownHostsFile={tmp_path / 'known'} -o StrictHostKeyChecking=yes"
     local.run("git", "push", "origin", "main", ok=(128,), env={"GIT_SSH_COMMAND": command})
     assert place.bare.git("for-each-ref") == ""
+
+
+def test_a_version_is_got_without_a_clone(place: Place, tmp_path: Path) -> None:
+    local = place.start("published")
+    local.write(NAME, ONE)
+    local.commit()
+    local.git("push", "-q", "origin", "main")
+    place.host.host.records.clear()
+    words = ("get", "-q", f"{place.url}@main:{NAME}", "-o", str(tmp_path / NAME))
+    local.theta(*words, env={"GIT_THETA_CACHE": str(tmp_path / "cache")})
+    assert (tmp_path / NAME).read_bytes() == ONE
+    assert set(place.host.host.moved("download")) == local.oids(f"HEAD:{NAME}")
+    assert place.host.host.seen("git") == []

@@ -36,6 +36,8 @@ def publish(repo: Repo) -> Path:
         repo.write("vocabulary/all.tokens", pointer.encode())
         repo.write("config.json", CONFIG)
         repo.write("run.sh", b"#!/bin/sh\n").chmod(0o755)
+        repo.git("add", "run.sh")
+        repo.git("update-index", "--chmod=+x", "run.sh")
         repo.write(NAME, FIRST)
         repo.commit("first")
         repo.git("tag", "-a", "v1", "-m", "one")
