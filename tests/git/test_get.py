@@ -132,6 +132,14 @@ def test_get(cache: Cache, published: Path, tmp_path: Path) -> None:
     assert "v1" in listed
     assert "model@v2.0.0" in listed
     assert "0 problems" in here.theta("cache", "verify")
+    for pack in (cache.root / "repositories").rglob("*.pack"):
+        data = bytearray(pack.read_bytes())
+        data[len(data) // 2] ^= 1
+        pack.chmod(0o644)
+        pack.write_bytes(data)
+    assert b"what Git had of" in here.run(*PREFIX, "cache", "verify", ok=(5,)).stdout
+    here.theta("get", f"{url}@v1:{NAME}", "-o", "once-more.safetensors")
+    assert (here.path / "once-more.safetensors").read_bytes() == FIRST
     here.theta("cache", "prune", "--all")
     assert "0 versions" in here.theta("cache", "list")
 
