@@ -75,6 +75,7 @@ def get(
     force: bool = False,
     offline: bool = False,
     refresh: bool = False,
+    public_key: str | PathLike[str] | None = None,
 ) -> Path:
     """Have a version of somebody's model in a folder, without a clone; that folder.
 
@@ -91,19 +92,23 @@ def get(
         force: replace files there that somebody changed.
         offline: ask no remote.
         refresh: ask the remote for a tag, too, that is here.
+        public_key: a PEM file; nothing is written that was not signed by it.
 
     Raises:
         UsageError: there is no such version or path, or files there are others.
+        SignatureError: something was not signed, or by another key.
         TransferError, MissingObjectError: it cannot be had.
         StoreError: the disk is full.
     """
     from git_theta_ext.checkpoints.exporting.outgoing import dtype_named
     from git_theta_ext.packages import getting
+    from git_theta_ext.packages.release.signing import Trust
     from git_theta_ext.packages.trimming import trim_to_limit
     from git_theta_ext.packages.values import How, Wanted
 
     kind = None if dtype is None else dtype_named(dtype)
-    how = How(Wanted(tuple(tensors), to, kind), force, offline, refresh)
+    trust = None if public_key is None else Trust(Path(public_key))
+    how = How(Wanted(tuple(tensors), to, kind), force, offline, refresh, trust)
     cache = Cache.open()
     got = getting.get(cache, sources.parse(source), None if into is None else Path(into), how)
     if got.written:

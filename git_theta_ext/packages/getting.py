@@ -38,6 +38,7 @@ def get(
 
     Raises:
         UsageError: there is no such version or path, or files there are others; see `How.force`.
+        SignatureError: something was not signed, or by somebody else; nothing was written.
         TransferError, MissingObjectError, StoreError.
     """
     folder = output if output is not None else Path(source.folder)
@@ -49,7 +50,7 @@ def get(
     with cache.using():
         package = fetch(cache, source.url, source.version, offline=how.offline, refresh=how.refresh)
         what = repr((source.url, source.path, how.wanted))
-        known = _quickly(cache, package, source, output, what)
+        known = None if how.trust else _quickly(cache, package, source, output, what)
         if known is not None:
             return known
         from git_theta_ext.packages import unpacking  # NumPy and more, which takes its time

@@ -46,9 +46,16 @@ def unpack(cache: Cache, package: Package, request: Request, watch: Watch | None
 
     Raises:
         UsageError: there is no such path, or files there are others.
+        SignatureError: something was not signed, or by somebody else.
         TransferError, MissingObjectError, StoreError.
     """
     files = files_of(package, request.source.path)
+    how = request.how
+    if how.trust is not None:
+        from git_theta_ext.packages.release.versions import verify_package
+
+        patterns = how.wanted.tensors
+        verify_package(package, files, how.trust, tensors=patterns, signature=how.signature)
     models, rest = models_of(files) if request.how.wanted else ([], files)
     refuse_whole(package, rest if request.how.wanted else [])
     alone = models if request.how.wanted and not rest else []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from git_theta_ext.core.tensors import DType
 from git_theta_ext.packages.fetched import Package, Progress
+from git_theta_ext.packages.release.signing import Trust
 
 Watch = Callable[[str, int], AbstractContextManager[Progress]]
 """Given what is done and how many bytes it takes, gives what is called with those that are done."""
@@ -46,13 +47,17 @@ class How:
     """How a version is got.
 
     `wanted` says which tensors, and as what. `force` replaces files that somebody changed;
-    `offline` asks no remote; `refresh` asks it for a tag, too, that is here.
+    `offline` asks no remote; `refresh` asks it for a tag, too, that is here. With `trust`, nothing
+    is written that was not signed by whom it names; `signature` is a file of this machine, for a
+    version that has none.
     """
 
     wanted: Wanted = BYTE_FOR_BYTE
     force: bool = False
     offline: bool = False
     refresh: bool = False
+    trust: Trust | None = None
+    signature: Path | None = None
 
 
 AS_IT_IS = How()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from git_theta_ext.cli import signatures
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, to_json
@@ -53,6 +54,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--refresh", action="store_true", help="ask the remote whether a tag was moved"
     )
+    signatures.add_trust(parser)
+    parser.add_argument(
+        "--signature", type=Path, metavar="FILE",
+        help="the signature, where it is not in the repository; theta_tensors.json lies beside it",
+    )  # fmt: skip
     parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -68,7 +74,11 @@ def run(args: argparse.Namespace) -> int:
         from git_theta_ext.checkpoints.exporting.outgoing import dtype_named
 
         dtype = dtype_named(args.dtype)
-    how = How(Wanted(tuple(args.tensors), args.to, dtype), args.force, args.offline, args.refresh)
+    trust = signatures.trust_of(args)
+    if args.signature is not None and trust is None:
+        raise UsageError("--signature: whose is it to be?", hint="add --public-key KEY")
+    wanted = Wanted(tuple(args.tensors), args.to, dtype)
+    how = How(wanted, args.force, args.offline, args.refresh, trust, args.signature)
     output = None if args.output is None else Path(args.output)
     cache = Cache.open()
     watch = Progress if not (args.quiet or args.json) else None
