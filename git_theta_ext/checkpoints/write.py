@@ -16,15 +16,22 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext import formats
 from git_theta_ext.checkpoints.clean import Cleaner
-from git_theta_ext.checkpoints.exporting.outgoing import Outgoing, outgoing, pieces_of, write_layout
+from git_theta_ext.checkpoints.exporting import sharded
+from git_theta_ext.checkpoints.exporting.layouts import built, layout_of
+from git_theta_ext.checkpoints.exporting.outgoing import (
+    Outgoing,
+    Pieces,
+    outgoing,
+    pieces_of,
+    write_layout,
+)
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import Predecessors
 from git_theta_ext.checkpoints.read import Checkpoint
 from git_theta_ext.core import files
 from git_theta_ext.core.arrays import dtype_of
-from git_theta_ext.core.errors import FormatError, StoreError, UsageError
+from git_theta_ext.core.errors import StoreError, UsageError
 from git_theta_ext.core.pytorch import from_torch, is_torch
 from git_theta_ext.core.tensors import DTYPES, DType, TensorInfo
 from git_theta_ext.formats import safetensors
@@ -98,7 +105,7 @@ class ArraysSource:
         """
         arrays = {name: plain_array(name, value) for name, value in tensors.items()}
         infos = {name: describe(name, array) for name, array in arrays.items()}
-        layout = _built(container, infos, None, metadata)
+        layout = built(container, infos, None, metadata)
         lengths = [segment_length(segment) for segment in layout.segments]
         sums = Checksums(layout.segments, lengths)
         self._pieces: list[Any] = []
@@ -147,18 +154,6 @@ class ArraysSource:
 def container_of(path: str) -> str | None:
     """The container, of those that can be made, that a file's name stands for."""
     return SUFFIXES.get(posixpath.splitext(path.replace(os.sep, "/"))[1].lower())
-
-
-def _built(
-    container: str,
-    infos: Mapping[str, TensorInfo],
-    model: Layout | None,
-    metadata: Mapping[str, str],
-) -> Layout:
-    try:
-        return formats.build(container, infos, model, metadata)
-    except FormatError as error:
-        raise UsageError(error.message, hint="--to safetensors, or other tensors") from error
 
 
 class _RevisionPredecessors(Predecessors):
@@ -325,7 +320,21 @@ def export(
     """
     infos = [checkpoint.info(name) for name in names]
     wanted = outgoing(infos, drop=drop, strip_prefix=strip_prefix, dtype=dtype)
-    layout = _export_layout(checkpoint, wanted, container)
+    read, layout = _ready(checkpoint, wanted, container, path, allow_overflow)
+    with outputs.to_stdout() if path is None else outputs.writing(path, work_tree) as file:
+        write_layout(layout, read, file)
+        return file.seek(0, os.SEEK_END)
+
+
+def _ready(
+    checkpoint: Checkpoint,
+    wanted: Mapping[str, Outgoing],
+    container: str,
+    path: Path | None,
+    allow_overflow: bool,
+) -> tuple[Pieces, Layout]:
+    """What a file is made of: its objects are fetched, and there is room for it."""
+    layout = layout_of(checkpoint, wanted, container)
     spans = [one.tensor for one in layout.segments if isinstance(one, Span)]
     wanted = {info.name: replace(wanted[info.name], becomes=info) for info in spans}
     if path is not None and (path.is_file() or not path.exists()):  # a pipe has room
@@ -333,34 +342,46 @@ def export(
         folder = Path(os.path.realpath(path)).parent
         check_room(str(path), nbytes, folder, certain=True, in_memory=False)
     checkpoint.fetch(one.reads for one in wanted.values())
-    with outputs.to_stdout() if path is None else outputs.writing(path, work_tree) as file:
-        write_layout(layout, pieces_of(checkpoint, wanted, allow_overflow=allow_overflow), file)
-        return file.seek(0, os.SEEK_END)
+    return pieces_of(checkpoint, wanted, allow_overflow=allow_overflow), layout
 
 
-def _export_layout(
-    checkpoint: Checkpoint, wanted: Mapping[str, Outgoing], container: str
-) -> Layout:
-    """The layout of an export, with tensors as they lie in memory where the container can."""
-    if container not in formats.BUILDERS:
-        known = ", ".join(formats.BUILDERS)
-        raise UsageError(f"unknown container {container!r}; known: {known}")
-    infos = {name: _ordered(one.becomes, container) for name, one in wanted.items()}
-    # Types and key-values of quantised tensors stand nowhere but in the file that they are from.
-    model = checkpoint.structure() if checkpoint.format.startswith(container) else None
-    changed = any(one.is_cast or one.source.name != name for name, one in wanted.items())
-    if container == "gguf" and model is not None and changed:
-        raise UsageError(
-            "the tensors of a GGUF file keep their names and element types",
-            hint="--to safetensors, or leave out --dtype and --strip-prefix",
-        )
-    return _built(container, infos, model, checkpoint.metadata)
+def export_shards(
+    checkpoint: Checkpoint,
+    wanted: Mapping[str, Outgoing],
+    path: Path,
+    most_bytes: int,
+    work_tree: Path | None = None,
+    *,
+    allow_overflow: bool = False,
+) -> int:
+    """Write tensors to safetensors files of a bounded size; the size of all of them in bytes.
 
+    Each file is whole or not there, and the index that makes a model of them is written last.
 
-def _ordered(info: TensorInfo, container: str) -> TensorInfo:
-    fortran = info.order == tuple(reversed(range(len(info.shape))))
-    kept = container == "pt" or (container == "npz" and fortran)
-    return info if kept else replace(info, order=None)
+    Args:
+        checkpoint: where they are read.
+        wanted: what becomes of them, by their new names.
+        path: of the file, if one is enough; else the numbers of the files stand in its name.
+        most_bytes: what the tensors of a file take at most.
+        work_tree, allow_overflow: as for `export`.
+
+    Raises:
+        UsageError, StoreError: as for `export`.
+    """
+    infos = {name: one.becomes for name, one in wanted.items()}
+    groups = sharded.shards_of(infos, most_bytes)
+    names = sharded.file_names(path.stem, len(groups), path.suffix)
+    total = 0
+    for name, group in zip(names, groups, strict=True):
+        place, part = path.with_name(name), {key: wanted[key] for key in group}
+        read, layout = _ready(checkpoint, part, safetensors.NAME, place, allow_overflow)
+        with outputs.writing(place, work_tree) as file:
+            write_layout(layout, read, file)
+            total += file.seek(0, os.SEEK_END)
+    if len(groups) > 1:
+        index = sharded.index_of(infos, list(zip(names, groups, strict=True)))
+        outputs.write(path.with_name(sharded.index_name(path.stem, path.suffix)), index, work_tree)
+    return total
 
 
 SUFFIXES = {

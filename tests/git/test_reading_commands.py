@@ -134,6 +134,17 @@ def test_export_renames_drops_and_casts(versions: Repo, tmp_path: Path) -> None:
     cast = {k: v.astype(bfloat16) if v.dtype == np.float32 else v for k, v in kept.items()}
     assert out.read_bytes() == safetensors({name: cast[name] for name in kept}, {"step": "2"})
 
+    said = versions.theta("export", NAME, *options, "--max-shard-size", "20kB", "-o", str(out))
+    assert said.startswith(f"{out}: 8 tensors, ")
+    index = json.loads((tmp_path / "out.safetensors.index.json").read_text())
+    assert sorted(set(index["weight_map"].values())) == [
+        f"out-0000{number}-of-00003.safetensors" for number in (1, 2, 3)
+    ]
+    for name, value in cast.items():
+        assert value.tobytes() in (tmp_path / index["weight_map"][name]).read_bytes()
+    shards = ("export", NAME, "--max-shard-size", "1MB", "-o")
+    assert b"cuts safetensors files" in versions.run(*THETA, *shards, "x.pt", ok=(2,)).stderr
+
     before[QUERY] = before[QUERY].copy()
     before[QUERY][0, :2] = 70_000, np.inf
     versions.write(NAME, safetensors(before))

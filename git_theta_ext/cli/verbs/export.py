@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.checkpoints.read import open_checkpoint
-from git_theta_ext.checkpoints.write import container_of, export
+from git_theta_ext.checkpoints.exporting.outgoing import outgoing
+from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
+from git_theta_ext.checkpoints.write import container_of, export, export_shards
 from git_theta_ext.cli import reshaping
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size
-from git_theta_ext.formats import BUILDERS
+from git_theta_ext.formats import BUILDERS, safetensors
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
 
@@ -34,6 +35,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--to", choices=list(BUILDERS), help="default: by the name of OUT")
     reshaping.add_options(parser)
+    reshaping.add_shards(parser)
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT",
         help="the file to write; - for standard output",
@@ -60,18 +62,47 @@ def run(args: argparse.Namespace) -> int:
             f"no tensor of {args.file} matches {' '.join(args.tensors)}",
             hint=advice.with_name("git theta show FILE   lists them", args.file),
         )
-    length = export(
-        checkpoint,
-        names,
-        target,
-        container,
-        repository.work_tree,
-        drop=args.drop,
-        strip_prefix=args.strip_prefix,
-        dtype=args.dtype,
-        allow_overflow=args.allow_overflow,
-    )
+    if args.max_shard_size is not None:
+        if target is None or container != safetensors.NAME:
+            raise UsageError("--max-shard-size cuts safetensors files", hint="-o NAME.safetensors")
+        length = _in_shards(args, checkpoint, names, target, repository)
+    else:
+        length = export(
+            checkpoint,
+            names,
+            target,
+            container,
+            repository.work_tree,
+            drop=args.drop,
+            strip_prefix=args.strip_prefix,
+            dtype=args.dtype,
+            allow_overflow=args.allow_overflow,
+        )
     count = len(names) - len(patterns.select(names, args.drop))
     said = f"{printable(args.output)}: {plural(count, 'tensor')}, {size(length)}"
     print(said, file=sys.stderr if target is None else sys.stdout)
     return 0
+
+
+def _in_shards(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    names: list[str],
+    target: Path,
+    repository: Repository,
+) -> int:
+    """Write files of a bounded size; how much all of them take."""
+    wanted = outgoing(
+        [checkpoint.info(name) for name in names],
+        drop=args.drop,
+        strip_prefix=args.strip_prefix,
+        dtype=args.dtype,
+    )
+    return export_shards(
+        checkpoint,
+        wanted,
+        target,
+        args.max_shard_size,
+        repository.work_tree,
+        allow_overflow=args.allow_overflow,
+    )
