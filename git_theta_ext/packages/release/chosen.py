@@ -32,6 +32,8 @@ _OURS = frozenset({"models.toml", "theta.lock"})
 _WHOLE = frozenset({"gguf", "onnx", "tflite", "coreml-weights", "tensorflow", opaque.NAME})
 """Containers with more than weights in them, which are copied byte for byte."""
 
+_INDEXES = (".safetensors.index.json", ".bin.index.json", ".pt.index.json", ".pth.index.json")
+
 Kind = Literal["tensors", "git-lfs", "whole"]
 
 
@@ -276,7 +278,7 @@ def _not_a_file(mode: str) -> str:
 def _is_index_of(name: str, models: _Models) -> bool:
     """Whether a file is the index of shards that are written anew."""
     folders = {posixpath.dirname(model) for model in models}
-    return name.endswith(".index.json") and posixpath.dirname(name) in folders
+    return name.endswith(_INDEXES) and posixpath.dirname(name) in folders
 
 
 def spec_of(commit: str, weights: Weights) -> str:

@@ -26,6 +26,8 @@ from git_theta_ext.packages.release.folder import Folder, Written
 from git_theta_ext.packages.release.signing import Signer
 from git_theta_ext.packages.release.weights import Plan, Wishes
 
+_VERSIONS = "git tag --list"
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -85,7 +87,8 @@ def release(
     """
     commit = repository.resolve(f"{request.revision}^{{commit}}")
     if commit is None:
-        raise UsageError(f"there is no revision {request.revision!r} here", hint="git tag --list")
+        hint = "a path in a version is named by --path" if ":" in request.revision else _VERSIONS
+        raise UsageError(f"there is no revision {request.revision!r} here", hint=hint)
     if request.signer is not None:
         signing.check(request.signer)
     found = chosen.choose(repository, commit, request.path, request.revision)
@@ -188,7 +191,13 @@ def _check_wishes(found: Chosen, wishes: Wishes) -> None:
 
 def _config(repository: Repository, commit: str, top: str, folder: str) -> bytes | None:
     oid = repository.blob_at(commit, posixpath.join(top, folder, "config.json"))
-    return None if oid is None else repository.blob(oid)
+    return None if oid is None else _text(repository, oid)
+
+
+def _text(repository: Repository, oid: str) -> bytes | None:
+    """A small file; None where it is too large to be what its name says."""
+    small = repository.blob_size(oid) <= configuration.MOST_BYTES
+    return repository.blob(oid) if small else None
 
 
 def _copied_bytes(repository: Repository, found: Chosen) -> int:
@@ -203,16 +212,18 @@ def _changed_text(
     repository: Repository, copy: Copy, request: Request, section: str, notes: list[str]
 ) -> bytes | None:
     """A file that is not released as it was committed: the card, and types that changed."""
-    name, dtype = posixpath.basename(copy.into), request.wishes.dtype
-    if copy.kind != "whole":
+    dtype = request.wishes.dtype
+    is_card = copy.into == chosen.CARD
+    if not is_card and (dtype is None or posixpath.basename(copy.into) != "config.json"):
         return None
-    if copy.into == chosen.CARD:
-        text = repository.blob(copy.oid).decode("utf-8", "surrogateescape")
-        return card.renewed(text, section).encode("utf-8", "surrogateescape")
-    if dtype is None or name != "config.json":
-        return None
+    content = _text(repository, copy.oid) if copy.kind == "whole" else None
     try:
-        return configuration.with_dtype(repository.blob(copy.oid), dtype)
+        if content is None:
+            raise ValueError("it is too large, or not stored as a text")
+        if is_card or dtype is None:
+            text = content.decode("utf-8", "surrogateescape")
+            return card.renewed(text, section).encode("utf-8", "surrogateescape")
+        return configuration.with_dtype(content, dtype)
     except ValueError as problem:
         notes.append(f"{printable(copy.into)} is copied as it is: {problem}")
         return None
