@@ -106,13 +106,13 @@ class ClusterError(ThetaError):
     exit_code = 13
 
 
-class SignatureError(ThetaError):
-    """A signature is not of these files, not by this key, or not there."""
-
-    exit_code = 15
-
-
 class EvaluationError(ThetaError):
     """An evaluation failed, took too long, or gave no result that can be read."""
 
     exit_code = 14
+
+
+class SignatureError(ThetaError):
+    """A signature is not of these files, not by this key, or not there."""
+
+    exit_code = 15
