@@ -21,6 +21,10 @@ def built(
 ) -> Layout:
     """A layout for these tensors, as `formats.build`.
 
+    Args:
+        container, model, metadata: as there.
+        infos: the tensors by name, in the order in which they stand in the file.
+
     Raises:
         UsageError: the container cannot hold one of them.
     """

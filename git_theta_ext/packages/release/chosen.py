@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -114,7 +115,9 @@ def choose(repository: Repository, commit: str, path: str | None, shown: str) ->
     if not within:
         raise UsageError(f"there is no {path!r} in {shown}")
     left: list[str] = []
-    models, copied = _models(within, manifests, left)
+    models, copied = _models(
+        {name: one for name, one in manifests.items() if name in within}, path, left
+    )
     if single and path is not None:
         models = {name: parts for name, parts in models.items() if _stands_for(path, name)}
         copied = [name for name in copied if name == path]
@@ -185,18 +188,18 @@ _Models = dict[str, list[tuple[str, Manifest]]]
 
 
 def _models(
-    within: Mapping[str, TreeEntry], manifests: Mapping[str, Manifest], left: list[str]
+    manifests: Mapping[str, Manifest], asked: str | None, left: list[str]
 ) -> tuple[_Models, list[str]]:
     """The models whose tensors are written, by path or pattern, and checkpoints to be copied."""
     models: _Models = {}
     copied: list[str] = []
-    for name in sorted(within, key=natural_key):
-        manifest = manifests.get(name)
-        if manifest is None or _is_hidden(name):
+    for name in sorted(manifests, key=natural_key):
+        manifest = manifests[name]
+        if _is_hidden(name):
             continue
         if manifest.format in _WHOLE:
             copied.append(name)
-        elif is_training_state(posixpath.basename(name)):
+        elif is_training_state(posixpath.basename(name)) and name != asked:
             left.append(f"{printable(name)}: it only serves to go on with training")
         else:
             models.setdefault(shards.model_of(name) or name, []).append((name, manifest))
@@ -222,10 +225,25 @@ def _weights(models: _Models, top: str, within: Mapping[str, TreeEntry]) -> list
             )
         parts = tuple(models[names[0]])
         if shards.model_of(parts[0][0]) is not None:
-            shards.check_one([path for path, _ in parts])
+            _check_whole(names[0], [path for path, _ in parts])
         place = "" if folder == top else folder.removeprefix(f"{top}/" if top else "")
         found.append(Weights(names[0], place, parts, _stem(names[0], folder, within)))
     return found
+
+
+def _check_whole(model: str, paths: Sequence[str]) -> None:
+    """Refuse a model of which a shard lacks; their number stands in each name.
+
+    Raises:
+        UsageError: it does, or they are those of several models.
+    """
+    shards.check_one(paths)
+    match = re.search(r"-of-(\d+)", posixpath.basename(paths[0]))
+    if match is not None and int(match[1]) != len(paths):
+        raise UsageError(
+            f"{printable(model)}: {len(paths)} of {int(match[1])} shards are stored by tensor",
+            hint=advice.TRACK_FIRST,
+        )
 
 
 _KNOWN = ("model", "adapter_model", "diffusion_pytorch_model", "pytorch_lora_weights")
