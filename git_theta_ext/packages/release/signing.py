@@ -224,6 +224,9 @@ def _who(trust: Trust) -> str:
 
 
 def _words(error: Exception) -> str:
+    """What an error of the package says to a person."""
+    if isinstance(error, AttributeError | TypeError) and "Password" not in str(error):
+        return "the key or the signature is of another kind"
     return printable(str(error).strip() or type(error).__name__)
 
 
