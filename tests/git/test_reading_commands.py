@@ -17,6 +17,7 @@ from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout.source import FileSource
 from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.repositories import Repo
+from tests.scenarios.terminals import on_terminal
 
 NAME = "model.safetensors"
 THETA = (sys.executable, "-m", "git_theta_ext.cli.main")
@@ -142,6 +143,9 @@ def test_export_renames_drops_and_casts(versions: Repo, tmp_path: Path) -> None:
     ]
     for name, value in cast.items():
         assert value.tobytes() in (tmp_path / index["weight_map"][name]).read_bytes()
+    if sys.platform != "win32":
+        said = on_terminal(versions.path, *THETA, "export", NAME, "--to", "pt", "-o", "-").decode()
+        assert "not writing binary data to a terminal" in said
     shards = ("export", NAME, "--max-shard-size", "1MB", "-o")
     assert b"cuts safetensors files" in versions.run(*THETA, *shards, "x.pt", ok=(2,)).stderr
 
