@@ -31,10 +31,12 @@ def test_what_was_there_stays_until_all_is_there(tmp_path: Path) -> None:
 
 def test_of_two_at_once_one_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    with pytest.raises(UsageError, match="not empty"), whole(target, force=False) as first:
-        first.add("a", b"1")
-        with whole(target, force=False) as second:
-            second.add("a", b"2")
+    first = whole(target, force=False)
+    first.__enter__().add("a", b"1")
+    with whole(target, force=False) as second:
+        second.add("a", b"2")
+    with pytest.raises(UsageError, match="not empty"):
+        first.__exit__(None, None, None)
     assert (target / "a").read_bytes() == b"2"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
