@@ -468,6 +468,9 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/packages/release/card.py": [
         "<!-- git-theta release: begin (written by git theta release; do not edit) -->",
     ],
+    "git_theta_ext/packages/release/versions.py": [
+        "whoever publishes it signs it by git theta sign",
+    ],
     "git_theta_ext/packages/release/verify.py": [
         "take all of it, or ask for a signature by git theta sign",
     ],

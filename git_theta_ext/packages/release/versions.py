@@ -237,7 +237,6 @@ def _signed_folder(package: Package, files: Sequence[PackageFile]) -> str:
         if not here:
             raise SignatureError(
                 f"{package} is not signed: there is no {SIGNATURE} beside the files, nor above",
-                hint="name a signature of your own with --signature, or do without: leave the "
-                "options about it out",
+                hint="whoever publishes it signs it by git theta sign",
             )
         here = posixpath.dirname(here)
