@@ -119,12 +119,7 @@ def choose(repository: Repository, commit: str, path: str | None, shown: str) ->
         {name: one for name, one in manifests.items() if name in within}, path, left
     )
     if single and path is not None:
-        models = {name: parts for name, parts in models.items() if _stands_for(path, name)}
-        copied = [name for name in copied if name == path]
-        if not models and not copied:
-            raise UsageError(
-                f"{path!r} in {shown} is not stored tensor by tensor", hint=advice.TRACK_FIRST
-            )
+        models, copied = _asked(path, shown, models, copied)
     weights = _weights(models, top, within)
     beside = {
         name: one
@@ -134,13 +129,30 @@ def choose(repository: Repository, commit: str, path: str | None, shown: str) ->
     copies = list(_copies(repository, beside, manifests, top, left))
     if CARD not in {one.into for one in copies} and CARD in every and CARD not in manifests:
         copies += _copies(repository, {CARD: every[CARD]}, {}, "", left)
-    whole = [one for one in copies if one.kind != "whole" or formats.promises(one.path)]
-    if not weights and not whole:
+    other = [one for one in copies if one.kind != "whole" or formats.promises(one.path)]
+    if not weights and not other:
         raise UsageError(
             f"there is no checkpoint in {shown}{'' if path is None else f', folder {path!r}'}",
             hint=advice.TRACK_FIRST,
         )
     return Chosen(top, tuple(weights), tuple(copies), tuple(left))
+
+
+def _asked(path: str, shown: str, models: _Models, copied: list[str]) -> tuple[_Models, list[str]]:
+    """Of what was found, the one that the user named.
+
+    Raises:
+        UsageError: it is not among them.
+    """
+    one = {name: parts for name, parts in models.items() if _stands_for(path, name)}
+    if one or path in copied:
+        return one, [path] if path in copied else []
+    whole = shards.model_of(path)
+    if whole is not None:
+        raise UsageError(
+            f"{path!r} is a shard of a model", hint=f"name all of it: --path {advice.word(whole)}"
+        )
+    raise UsageError(f"{path!r} in {shown} is not stored tensor by tensor", hint=advice.TRACK_FIRST)
 
 
 def _manifests(repository: Repository, entries: Iterable[TreeEntry]) -> dict[str, Manifest]:
