@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from git_theta_ext.cli import reshaping, signatures
+from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, to_json
 from git_theta_ext.git.paths import from_top
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         signer=signatures.signer_of(args) if args.sign else None,
         force=args.force,
     )
-    done = release(repository, request)
+    done = release(repository, request, None if args.json else Progress)
     for note in done.notes:
         print(f"git-theta: {printable(note)}", file=sys.stderr)
     print(to_json(_record(args.output, done)) if args.json else _line(args.output, done))

@@ -39,9 +39,9 @@ class Writer(Protocol):
 class Sink:
     """Takes the bytes of a file one after the other, and hashes them on the way."""
 
-    def __init__(self, file: Writer) -> None:
-        """`file` is what they go on to."""
-        self._file = file
+    def __init__(self, file: Writer, report: Callable[[int], object] | None = None) -> None:
+        """`file` is what they go on to; `report` is called with the number of bytes that did."""
+        self._file, self._report = file, report
         self._digest = hashlib.sha256()
         self.size = 0
 
@@ -50,6 +50,8 @@ class Sink:
         self._digest.update(data)
         self.size += len(data)
         self._file.write(data)
+        if self._report is not None:
+            self._report(len(data))
         return len(data)
 
     def tell(self) -> int:
@@ -74,7 +76,7 @@ class Folder:
     """A folder that is being made; every file that is written is noted with its hash."""
 
     def __init__(self, place: Path, report: Callable[[int], object] | None = None) -> None:
-        """`report` is called with the number of bytes of each file that is done."""
+        """`report` is called with the numbers of bytes, as they are written."""
         self._tree = WorkTree(place)
         self._report = report
         self.place = place
@@ -90,11 +92,9 @@ class Folder:
         if any(one.path == path for one in self.written):
             raise StoreError(f"two files of the release would be called {printable(path)}")
         with self._tree.replacing(path) as file:
-            sink = Sink(file)
+            sink = Sink(file, self._report)
             yield sink
         self.written.append(Written(path, sink.size, sink.sha256))
-        if self._report is not None:
-            self._report(sink.size)
 
     def add(self, path: str, content: bytes) -> None:
         """A small file."""

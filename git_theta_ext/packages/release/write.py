@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,15 +17,19 @@ from git_theta_ext.core.errors import MissingObjectError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.bounds import check_room
+from git_theta_ext.objects.bounds import check_room, claimed
 from git_theta_ext.packages.release import card, chosen, configuration, signing, tensors_file
 from git_theta_ext.packages.release import folder as folders
 from git_theta_ext.packages.release import weights as weights_of
+from git_theta_ext.packages.release.card import Facts
 from git_theta_ext.packages.release.chosen import Chosen, Copy
 from git_theta_ext.packages.release.facts import facts_of
 from git_theta_ext.packages.release.folder import Folder, Written
 from git_theta_ext.packages.release.signing import Signer
 from git_theta_ext.packages.release.weights import Plan, Wishes
+
+Watch = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+"""Given what is done and how many bytes it takes, gives what is called with those that are done."""
 
 _VERSIONS = "git tag --list"
 
@@ -69,15 +74,13 @@ class Released:
         return sum(one.size for one in self.files)
 
 
-def release(
-    repository: Repository, request: Request, report: Callable[[int], object] | None = None
-) -> Released:
+def release(repository: Repository, request: Request, watch: Watch | None = None) -> Released:
     """Write a version into a folder: whole, or not at all.
 
     Args:
         repository: any, bare ones too.
         request: what is asked for.
-        report: called with the size of each file that is done.
+        watch: shows how far it is.
 
     Raises:
         UsageError: there is no such version; it has no checkpoint, or several in one folder; an
@@ -106,33 +109,55 @@ def release(
     nbytes = sum(one.nbytes for one in plans) + _copied_bytes(repository, found)
     parent = Path(request.target).absolute().parent
     check_room(str(request.target), nbytes, parent, certain=True, in_memory=False)
-    section = card.section(facts)
     notes = [*(f"left out: {text}" for text in found.left), *(n for p in plans for n in p.notes)]
-    with folders.whole(request.target, force=request.force, report=report) as folder:
-        table = {}
-        for one in plans:
-            table.update(weights_of.write(one, folder, request.wishes))
-        for copy in found.copies:
-            text = _changed_text(repository, copy, request, section, notes)
-            if text is None:
-                _copy(repository, copy, folder)
-            else:
-                folder.add(copy.into, text)
-        if chosen.CARD not in found.names:
-            folder.add(chosen.CARD, card.renewed("", section).encode("utf-8"))
-        if request.base is not None:
-            folder.add(chosen.BASE, request.base.file)
-        if table:
-            folder.add(chosen.TENSORS, tensors_file.to_bytes(table))
-        folder.add(chosen.SUMS, card.sums([(one.sha256, one.path) for one in folder.written]))
+    target, force = request.target, request.force
+    shown = watch("writing", nbytes) if watch is not None else nullcontext(None)
+    with (
+        shown as report,
+        folders.whole(target, force=force, report=report) as folder,
+    ):
+        _fill(folder, repository, request, _Content(found, plans, facts), notes)
         if request.signer is not None:
             hashes = {one.path: one.sha256 for one in folder.written}
             name = facts.version or commit
-            signature = signing.sign(hashes, name, request.signer, chosen.SIGNATURE)
-            folder.add(chosen.SIGNATURE, signature)
+            folder.add(
+                chosen.SIGNATURE, signing.sign(hashes, name, request.signer, chosen.SIGNATURE)
+            )
         written = tuple(folder.written)
     count = sum(len(one.wanted) for one in plans)
     return Released(facts.version, commit, written, count, tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What goes into the folder: files of the commit, models, and what the card says."""
+
+    found: Chosen
+    plans: Sequence[Plan]
+    facts: Facts
+
+
+def _fill(
+    folder: Folder, repository: Repository, request: Request, content: _Content, notes: list[str]
+) -> None:
+    """Write all files but the signature."""
+    section = card.section(content.facts)
+    table = {}
+    for one in content.plans:
+        table.update(weights_of.write(one, folder, request.wishes))
+    for copy in content.found.copies:
+        text = _changed_text(repository, copy, request, section, notes)
+        if text is None:
+            _copy(repository, copy, folder)
+        else:
+            folder.add(copy.into, text)
+    if chosen.CARD not in content.found.names:
+        folder.add(chosen.CARD, card.renewed("", section).encode("utf-8"))
+    if request.base is not None:
+        folder.add(chosen.BASE, request.base.file)
+    if table:
+        folder.add(chosen.TENSORS, tensors_file.to_bytes(table))
+    folder.add(chosen.SUMS, card.sums([(one.sha256, one.path) for one in folder.written]))
 
 
 def _check_adapter(found: Chosen, request: Request) -> None:
@@ -201,9 +226,14 @@ def _text(repository: Repository, oid: str) -> bytes | None:
 
 
 def _copied_bytes(repository: Repository, found: Chosen) -> int:
+    """What copied files take, or a little less."""
     sizes = repository.blob_sizes(one.oid for one in found.copies)
     return sum(
-        one.pointer.size if one.pointer is not None else sizes.get(one.oid, 0)
+        claimed(one.manifest)
+        if one.manifest is not None
+        else one.pointer.size
+        if one.pointer is not None
+        else sizes.get(one.oid, 0)
         for one in found.copies
     )
 
