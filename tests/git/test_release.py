@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,28 @@ def test_a_version_is_signed_and_so_are_its_tensors(
     assert b"there is no weights/model.sig" in published.run(*verify, ok=(FOREIGN,)).stderr
     with pytest.raises(SignatureError, match="is not signed"):
         assert_partly("*.value.weight")
+
+
+def test_a_lock_names_the_base_of_an_adapter(
+    published: Repo, new_repo: Callable[..., Repo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_THETA_CACHE", str(tmp_path / "cache"))
+    app = new_repo("app")
+    entry = (
+        f'[[model]]\nname = "base"\nurl = "{published.path}"\nversion = "^1.0"\npath = "weights"\n'
+    )
+    app.write("models.toml", entry.encode())
+    app.theta("sync")
+    app.write("a/adapter_model.safetensors", safetensors(lora()))
+    app.write("a/adapter_config.json", b"{}")
+    app.commit("adapter")
+    out = tmp_path / "dist"
+    words = ("git", "theta", "release", "HEAD", "--path", "a", "-o", str(out))
+    app.run(*words, "--adapter", "base@v1.1")
+    base = json.loads((out / "theta_base.json").read_text())
+    assert (base["url"], base["version"]) == (str(published.path), "v1.1")
+    said = app.run(*words, "--force", "--adapter", "base@v1.0", ok=(2,)).stderr
+    assert b"base is locked at v1.1" in said
 
 
 def _partly(repo: Repo, public: Path) -> Any:

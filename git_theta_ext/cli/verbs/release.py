@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from git_theta_ext.cli import reshaping, signatures
+from git_theta_ext.cli.locked_base import locked_base
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, to_json
@@ -38,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--adapter", metavar="BASE",
         help="release an adapter, with a file that says what it was trained on: URL@VERSION[:PATH],"
-        " or REV[:PATH] of this repository",
+        " NAME@VERSION of theta.lock, or REV[:PATH] of this repository",
     )  # fmt: skip
     reshaping.add_options(parser)
     reshaping.add_shards(parser)
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         Path(args.output),
         _path(repository, args),
         wishes,
-        None if args.adapter is None else base_of(repository, args.adapter),
+        None if args.adapter is None else base_of(repository, args.adapter, locked_base),
         signer=signatures.signer_of(args) if args.sign else None,
         force=args.force,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository
@@ -14,16 +17,30 @@ from git_theta_ext.packages.release.chosen import choose
 from git_theta_ext.packages.release.write import Base
 
 
-def base_of(repository: Repository, text: str) -> Base:
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A model whose version is known to the commit: where it is, and how people call it."""
+
+    url: str
+    version: str
+    commit: str
+    path: str | None
+
+
+def base_of(
+    repository: Repository, text: str, pinned: Callable[[Repository, str], Pinned | None]
+) -> Base:
     """The base that `--adapter` names.
 
     Args:
         repository: that of the adapter.
-        text: `URL@VERSION[:PATH]`, or `REV[:PATH]` of this repository. A PATH is needed where that
-            version has several checkpoints.
+        text: `URL@VERSION[:PATH]`, the `NAME[@VERSION]` of a model that is locked here, or
+            `REV[:PATH]` of this repository. A PATH is needed where a version has several
+            checkpoints.
+        pinned: finds what is locked here under a name.
 
     Raises:
-        UsageError: there is no such version, or not one checkpoint in it.
+        UsageError: there is no such version, or not one checkpoint in it; or another one is locked.
         TransferError: it cannot be fetched.
     """
     if sources.is_source(text):
@@ -31,6 +48,11 @@ def base_of(repository: Repository, text: str) -> Base:
         package = fetch(Cache.open(), source.url, source.version)
         where = without_secret(source.url), source.version
         return _described(package.repository, package.commit, source.path, where, text)
+    locked = pinned(repository, text)
+    if locked is not None:
+        package = fetch(Cache.open(), locked.url, None, commit=locked.commit)
+        where = without_secret(locked.url), locked.version
+        return _described(package.repository, package.commit, locked.path, where, text)
     revision, _, path = text.partition(":")
     commit = repository.resolve(f"{revision}^{{commit}}")
     if commit is None:
