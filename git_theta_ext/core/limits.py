@@ -218,3 +218,22 @@ GLOB_PLACE_WORK = 1 << 8
 """What a place that a character leads on from counts for, the first time."""
 GLOB_CLASS_WORK = 1 << 11
 """What a class such as `[a-z]` counts for, for each character that it is asked about."""
+
+# -- Patches ---------------------------------------------------------------------------------------
+
+PATCH_HEAD_BYTES = 1 << 16
+"""The lines before the pack of a patch: what it needs, and what it holds."""
+PATCH_MAIL_BYTES = 16 << 20
+"""A patch in a mail, with the mail around it."""
+PATCH_OBJECTS = 1 << 20
+"""Objects of Git in a patch."""
+PATCH_OBJECT_BYTES = 64 << 20
+"""One of them that is held in memory: a commit, a folder, a manifest, or a delta."""
+PATCH_DELTAS = 64
+"""Deltas on each other; Git makes 50."""
+PATCH_INFLATED = 256 << 20
+"""What all of them may unpack to, whatever the length of the patch."""
+PATCH_INFLATED_PER_BYTE = 64
+"""The same, for each byte of it."""
+PATCH_FILES = 100_000
+"""Files that a patch changes."""

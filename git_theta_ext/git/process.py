@@ -162,7 +162,12 @@ class Sink(Protocol):
 
 
 def run_git_into(
-    file: Sink, arguments: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None
+    file: Sink,
+    arguments: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    stdin: bytes = b"",
 ) -> None:
     """Write what `git ARGUMENTS` prints to a file, however long it is.
 
@@ -171,6 +176,7 @@ def run_git_into(
         arguments: what follows `git`.
         cwd: the folder to run it in.
         env: variables in addition to ours, or in their place.
+        stdin: what it reads, to its end, before it prints.
 
     Raises:
         RepositoryError: git cannot be started, or fails.
@@ -178,7 +184,9 @@ def run_git_into(
     started = _start([git_program(), *arguments], cwd, env)
     process = started.proc  # (not without the handle, which ends the process when it goes)
     try:
-        process.stdin.close()
+        with suppress(BrokenPipeError):
+            process.stdin.write(stdin)
+            process.stdin.close()
         while data := process.stdout.read(1 << 20):
             file.write(data)
         errors = process.stderr.read()
@@ -189,6 +197,41 @@ def run_git_into(
         process.wait()
     if process.returncode:
         raise RepositoryError(f"git {arguments[0]} failed: {os.fsdecode(errors).strip()}")
+
+
+def run_git_fed(
+    arguments: Sequence[str],
+    cwd: Path,
+    feed: Callable[[Callable[[bytes], object]], object],
+    *,
+    env: Mapping[str, str] | None = None,
+) -> bytes:
+    """What `git ARGUMENTS` prints, a few lines, of input that may be long.
+
+    Args:
+        arguments: what follows `git`.
+        cwd: the folder to run it in.
+        feed: given a function that takes the next bytes of its input.
+        env: variables in addition to ours, or in their place.
+
+    Raises:
+        RepositoryError: git cannot be started, or fails.
+    """
+    started = _start([git_program(), *arguments], cwd, env)
+    process = started.proc  # (not without the handle, which ends the process when it goes)
+    try:
+        with suppress(BrokenPipeError):  # it has ended, and says why
+            feed(process.stdin.write)
+            process.stdin.close()
+        stdout, errors = process.stdout.read(), process.stderr.read()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
+    if process.returncode:
+        raise RepositoryError(f"git {arguments[0]} failed: {os.fsdecode(errors).strip()}")
+    return bytes(stdout)
 
 
 def run_watched(

@@ -73,10 +73,8 @@ def is_raw(repository: Repository, oids: Iterable[str]) -> set[str]:
     return {oid for oid, length in sizes.items() if length and oid not in found}
 
 
-def reachable_manifests(
-    repository: Repository, revisions: Iterable[str] = ()
-) -> Iterator[tuple[str, Manifest | ManifestError]]:
-    """Every blob that begins as a manifest and that anything in the repository names.
+def reachable_ids(repository: Repository, revisions: Iterable[str] = ()) -> list[str]:
+    """Every object of Git that anything in the repository names, the newest commits' first.
 
     Args:
         repository: any, bare ones too.
@@ -91,8 +89,19 @@ def reachable_manifests(
         "rev-list", "--objects", "--no-object-names", "--ignore-missing", "--missing=print",
         *sources, stdin="".join(f"{name}\n" for name in named).encode(),
     )  # fmt: skip
-    oids = [line for line in answer.decode().split() if not line.startswith("?")]
-    yield from manifests(repository, oids)
+    return [line for line in answer.decode().split() if not line.startswith("?")]
+
+
+def reachable_manifests(
+    repository: Repository, revisions: Iterable[str] = ()
+) -> Iterator[tuple[str, Manifest | ManifestError]]:
+    """Every blob that begins as a manifest and that anything in the repository names.
+
+    Args:
+        repository: any, bare ones too.
+        revisions: full object ids; only what these reach, if there are any.
+    """
+    yield from manifests(repository, reachable_ids(repository, revisions))
 
 
 def reachable_objects(

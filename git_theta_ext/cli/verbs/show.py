@@ -1,8 +1,9 @@
-"""`git theta show`: the tensors of a version of a checkpoint, or one of them in detail."""
+"""`git theta show`: the tensors of a version of a checkpoint, or one of them; what a patch does."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from git_theta_ext.core.values import as_floats, values_dtype
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Link, UpdateRef
+from git_theta_ext.packages.patches import words
+from git_theta_ext.packages.patches.opened import is_patch, opened
 
 _BYTES_FOR_VALUE = 17
 """What the numbers of a value take: as float64, those that are finite, and which are."""
@@ -24,11 +27,14 @@ def add_parser(subparsers: Any) -> None:
     """Add the parser of `show`."""
     parser = subparsers.add_parser(
         "show",
-        help="show a version of a checkpoint, or one of its tensors",
+        help="show a version of a checkpoint, one of its tensors, or a patch",
         description="Without TENSOR, list the tensors of a version with dtype, shape and how each "
-        "is stored. With TENSOR, show each tensor that matches with the numbers of its values.",
+        "is stored. With TENSOR, show each tensor that matches with the numbers of its values. "
+        "Of a patch that git theta format-patch wrote, show what it does, tensor by tensor.",
     )
-    parser.add_argument("file", metavar="[REV:]FILE", help="without REV, of HEAD")
+    parser.add_argument(
+        "file", metavar="[REV:]FILE", help="without REV, of HEAD; or a patch, anywhere"
+    )
     parser.add_argument(
         "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
     )
@@ -38,6 +44,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show."""
+    if not args.tensors and is_patch(Path(args.file)):
+        return _show_patch(args.file, args.json)
     repository = Repository.discover()
     checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
     if args.tensors:
@@ -60,6 +68,18 @@ def run(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     for line in table(rows):
         print(line)
+    return 0
+
+
+def _show_patch(name: str, as_json: bool) -> int:
+    """Print what a patch does; no repository is needed."""
+    with opened(name) as patch:
+        if as_json:
+            print(to_json(words.record(patch)))
+            return 0
+        print(f"{printable(name)}: a patch")
+        for line in words.lines(patch):
+            print(line)
     return 0
 
 

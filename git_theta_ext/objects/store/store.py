@@ -16,6 +16,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import sys
 import threading
@@ -530,7 +531,12 @@ class Store:
         for name, pattern in (("tmp", "*"), ("memo", "*.*"), ("confirmed", "*.*")):
             for path in (self.root / name).glob(pattern):
                 with suppress(OSError):
-                    if path.lstat().st_mtime < limit:
+                    found = path.lstat()
+                    if found.st_mtime >= limit:
+                        continue
+                    if stat.S_ISDIR(found.st_mode):
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
                         path.unlink()
 
     def oids(self) -> Iterator[str]:

@@ -1,0 +1,130 @@
+"""`git theta am`: take the commits of a patch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from git_theta_ext.checkpoints.smudge import manifests_in_work_tree, write_checkpoints
+from git_theta_ext.cli.progress import Progress
+from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.core.text import from_program, plural, printable
+from git_theta_ext.git import installation
+from git_theta_ext.git.operations import keeps_from_merging, unmerged
+from git_theta_ext.git.process import run_program
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.packages.patches import receive
+from git_theta_ext.packages.patches.opened import Patch, opened
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `am`."""
+    parser = subparsers.add_parser(
+        "am",
+        help="take the commits of a patch",
+        description="Take the commits that git theta format-patch wrote, with their objects. Where "
+        "HEAD is what they were made on, they are the same commits, with the same ids; where it "
+        "has moved on, they are applied on top of it, as git cherry-pick does.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a patch, or a mail with one")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Take a patch."""
+    repository = Repository.discover()
+    installation.require(repository, "filter.theta.process", "merge.theta.driver")
+    if repository.resolve("HEAD") is None:
+        raise UsageError("there is no commit here yet that a patch could be applied on")
+    if keeps_from_merging(repository):
+        raise RepositoryError(
+            "nothing was taken: an earlier merge is not concluded, or files are in conflict",
+            hint="git status   shows how to conclude it, and how to take it back",
+        )
+    with opened(args.file) as patch:
+        receive.require_base(repository, patch)
+        blocks = Blocks.open(repository)
+        with Progress("Taking objects", sum(patch.objects.values())) as progress:
+            taken = receive.take(repository, patch, blocks, progress)
+        print(f"{printable(args.file)}: {plural(len(patch.commits), 'commit')}, "
+              f"{plural(taken.objects, 'object')} taken")  # fmt: skip
+        return _apply(repository, patch)
+
+
+def _apply(repository: Repository, patch: Patch) -> int:
+    """Move HEAD to the commits, or put them on top of it."""
+    head = repository.resolve("HEAD") or ""
+    if _contains(repository, head, patch.tip) or _has_all(repository, patch):
+        print("HEAD has them already")
+        return _write_left(repository, patch)
+    if _contains(repository, patch.tip, head):
+        status, output, errors = run_program(
+            ["git", "merge", "--ff-only", "--quiet", patch.tip], repository.cwd
+        )
+        _pass_on(output, errors)
+        if status:
+            raise RepositoryError(
+                "the commits were taken, but HEAD could not be moved to them",
+                hint="when that is put right: git theta am FILE",
+            )
+        print(f"HEAD is now at {patch.tip[:12]}: the same commits as in the patch")
+        return 0
+    return _pick(repository, patch)
+
+
+def _pick(repository: Repository, patch: Patch) -> int:
+    """Apply the commits on top of HEAD, one after the other; 1 where one is in conflict."""
+    known = [f"^{oid}" for oid, _ in patch.header.prerequisites]
+    listed = repository.git("rev-list", "--reverse", "--topo-order", patch.tip, *known, "^HEAD")
+    commits = listed.decode().split()
+    merges = {one.oid for one in patch.commits if len(one.parents) > 1}
+    chosen = [oid for oid in commits if oid not in merges]
+    if merges.intersection(commits):
+        count = len(commits) - len(chosen)
+        print(f"  {plural(count, 'merge commit')} left out: what they merged is applied by itself")
+    status, output, errors = run_program(
+        ["git", "cherry-pick", "--allow-empty", "--keep-redundant-commits", *chosen],
+        repository.cwd,
+    )
+    _pass_on(output, errors)
+    if not status:
+        print(f"{plural(len(chosen), 'commit')} applied on top of HEAD, which had moved on")
+        return 0
+    if unmerged(repository):
+        print("stopped at a conflict; when it is settled: git cherry-pick --continue")
+        print("to take all back: git cherry-pick --abort")
+        return 1
+    raise RepositoryError(
+        "the commits were taken, but could not be applied",
+        hint="when that is put right: git theta am FILE",
+    )
+
+
+def _pass_on(output: bytes, errors: bytes) -> None:
+    for stream, data in ((sys.stdout, output), (sys.stderr, errors)):
+        stream.write(from_program(data))
+        stream.flush()
+
+
+def _contains(repository: Repository, later: str, earlier: str) -> bool:
+    """Whether a commit is another one, or comes after it."""
+    base = repository.git("merge-base", later, earlier, ok=(0, 1)).decode().strip()
+    return base == earlier
+
+
+def _has_all(repository: Repository, patch: Patch) -> bool:
+    """Whether HEAD has every file as the patch leaves it, as after a plain `git am`."""
+    return all(
+        (repository.blob_at("HEAD", one.path) or "") == one.new for one in patch.description.files
+    )
+
+
+def _write_left(repository: Repository, patch: Patch) -> int:
+    """Write the checkpoints that stand in the work tree as manifests, now that objects are here."""
+    paths = [one.path for one in patch.description.files if one.checkpoint and one.new]
+    left = list(manifests_in_work_tree(repository, paths))
+    for path in write_checkpoints(repository, left):
+        print(f"{printable(path)}: written")
+    return 0
