@@ -1,0 +1,323 @@
+"""Add the update of a patch to checkpoints of the index and the work tree, or take it back.
+
+All is computed and verified in a folder of its own first. What is refused leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from git_theta_ext.checkpoints.smudge import write_version
+from git_theta_ext.checkpoints.versions import FileSide
+from git_theta_ext.core.errors import ManifestError, ThetaError, UsageError
+from git_theta_ext.core.parallel import ordered_map
+from git_theta_ext.core.text import printable
+from git_theta_ext.git.paths import advise
+from git_theta_ext.git.repository import IndexEntry, Repository, literal
+from git_theta_ext.git.trees import Row, restage, store_blob
+from git_theta_ext.manifest.model import HEAD_BYTES, Block, Manifest, is_manifest
+from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
+from git_theta_ext.merge.combine.apply import Merged, merge
+from git_theta_ext.merge.decide.decisions import Choose, content_of, entries_of
+from git_theta_ext.merge.strategies.choice import Choice
+from git_theta_ext.merge.strategies.policy import policy_for
+from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.bounds import check_work
+from git_theta_ext.packages.patches import applied, receive
+from git_theta_ext.packages.patches.applied import Applied
+from git_theta_ext.packages.patches.bundle import Changed
+from git_theta_ext.packages.patches.fitting import Fitted, Local, Update, fit
+from git_theta_ext.packages.patches.opened import Patch
+from git_theta_ext.packages.patches.rename import Renames
+from git_theta_ext.packages.patches.scaled import keep_kinds, scale
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a patch is applied: backwards, how far, with which names and strategy, to which file."""
+
+    reverse: bool = False
+    factor: float = 1.0
+    renames: Renames = field(default_factory=Renames)
+    choice: Choice | None = None
+    file: str | None = None
+
+    def text(self) -> str:
+        """The same as words, to be compared."""
+        rules = [(pattern.pattern, parts) for pattern, parts in self.renames.rules]
+        return repr((self.reverse, self.factor, rules, str(self.choice), self.file))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What becomes of one checkpoint of the index.
+
+    `restored` says that the very version from before is put back.
+    """
+
+    path: str
+    entry: IndexEntry
+    ours: Manifest
+    manifest: Manifest
+    fitted: Fitted | None = None
+    merged: Merged | None = None
+    restored: bool = False
+
+    @property
+    def changed(self) -> list[str]:
+        """The tensors that are others than before."""
+        before = entries_of(self.ours)
+        return [
+            name
+            for name, entry in entries_of(self.manifest).items()
+            if name not in before or content_of(before[name]) != content_of(entry)
+        ]
+
+
+@contextmanager
+def scratch(blocks: Blocks) -> Iterator[Blocks]:
+    """The same blocks, but what is written goes into a folder that is gone afterwards."""
+    above = blocks.store.scratch("patch").parent
+    with tempfile.TemporaryDirectory(prefix="patch-", dir=above) as folder:
+        aside = blocks.above(Path(folder))
+        aside.chosen = blocks.chosen
+        yield aside
+
+
+def targets(repository: Repository, patch: Patch, how: How) -> list[tuple[Changed, IndexEntry]]:
+    """Which checkpoint of the patch is meant for which one of the index.
+
+    Raises:
+        UsageError: there is none here for it, or it is in conflict.
+    """
+    here = {entry.path: entry for entry in repository.tracked()}
+    both = [one for one in patch.description.files if one.checkpoint and one.base and one.new]
+    if how.file is not None and len(both) > 1:
+        both = [one for one in both if how.file in (one.path, one.was)]
+    if how.file is not None and len(both) != 1:
+        raise UsageError("FILE says where the one checkpoint of a patch goes; this has several")
+    found = []
+    for one in both:
+        path = how.file or (one.path if one.path in here or not one.was else one.was)
+        if path not in here and how.file is None and len(both) == len(here) == 1:
+            path = next(iter(here))
+        if path not in here:
+            raise UsageError(
+                f"{printable(path)} is not a tracked checkpoint here",
+                hint="git theta ls-files   lists them; then: git theta apply PATCH FILE",
+            )
+        if here[path].stage:
+            raise UsageError(f"{printable(path)} is in conflict", hint="git theta status")
+        found.append((one, here[path]))
+    if not found:
+        raise UsageError(f"{printable(patch.name)} changes no checkpoint that it does not bring")
+    return found
+
+
+def require_staged(repository: Repository, paths: Sequence[str]) -> None:
+    """Refuse files of which the work tree has another version than the index.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for path in paths:
+        answer = repository.git("status", "--porcelain", "-z", "-uno", "--", literal(path))
+        if answer[1:2] not in (b"", b" "):
+            raise UsageError(
+                f"{printable(path)} has changes that are not staged; they would be lost",
+                hint=advise(repository, "git add FILE, or: git restore FILE   then again", path),
+            )
+
+
+def results(repository: Repository, patch: Patch, how: How, blocks: Blocks) -> list[Result]:
+    """What a patch makes of the checkpoints here; everything that it takes lies in `blocks`.
+
+    Raises:
+        ThetaError: a version cannot be read, or the patch is damaged.
+    """
+    pairs = targets(repository, patch, how)
+    back = applied.last_of(repository, patch.tip) if how.reverse else None
+    if back is not None and (found := _restored(repository, back)) is not None:
+        return found
+    receive.take_objects(patch, blocks.store, patch.objects, receive.nothing)
+    local = Local(repository, blocks)
+    made = []
+    for one, entry in pairs:
+        ours = _manifest_of(repository, entry)
+        base, new = patch.versions(one)
+        if base is None or new is None:
+            raise ManifestError(f"{printable(one.path)}: not stored tensor by tensor in the patch")
+        update = Update(base, new).renamed(how.renames)
+        update = update.reversed() if how.reverse else update
+        _fetch(repository, patch, update, blocks)
+        fitted = fit(update, ours, local, _structures(patch, update, blocks))
+        fitted = scale(fitted, how.factor, blocks)
+        merged = merge(fitted.base, ours, fitted.theirs, blocks, _choose(repository, entry, how))
+        merged = keep_kinds(merged, ours, fitted, blocks)
+        _verify(ours, merged.manifest, blocks, entry.path)
+        made.append(Result(entry.path, entry, ours, merged.manifest, fitted, merged))
+    return made
+
+
+def _choose(repository: Repository, entry: IndexEntry, how: How) -> Choose:
+    if how.choice is not None:
+        choice = how.choice
+        return lambda _: choice
+    return policy_for(repository, entry.path, "rebase", os.environ).choose
+
+
+def _manifest_of(repository: Repository, entry: IndexEntry) -> Manifest:
+    text = repository.blob(entry.oid)
+    if not is_manifest(text[:HEAD_BYTES]):
+        raise ManifestError(
+            f"{printable(entry.path)} is not stored tensor by tensor in the index",
+            hint=advise(repository, "git add --renormalize FILE   stores it so", entry.path),
+        )
+    return parse_manifest(text)
+
+
+def _fetch(repository: Repository, patch: Patch, update: Update, blocks: Blocks) -> None:
+    """Have the objects of the base here, where its commit is: then a remote may have them."""
+    if not receive.lacking(repository, patch):
+        with suppress(ThetaError):
+            blocks.ensure(ref for one in (update.base, update.new) for ref in one.objects())
+
+
+def _structures(patch: Patch, update: Update, blocks: Blocks) -> Mapping[str, Block]:
+    """The skeletons that a patch brings plain, as blocks."""
+    found = {}
+    for one in (update.base, update.new):
+        data = patch.structure(one.skeleton.sha256)
+        if data is not None:
+            found[one.skeleton.sha256] = blocks.write_bytes(data)
+    return found
+
+
+def _verify(ours: Manifest, made: Manifest, blocks: Blocks, name: str) -> None:
+    """Rebuild what is new, so that nothing is staged that cannot be written.
+
+    Raises:
+        ThetaError: a tensor is damaged, or asks for more than any honest one.
+    """
+    before = entries_of(ours)
+    pairs = [
+        pair
+        for entry in made.entries
+        if before.get(entry.tensor.name) != entry
+        for pair in entry.parts()
+    ]
+    check_work(blocks, pairs, name, reading=True)
+    for _ in ordered_map(lambda pair: blocks.read(*pair).nbytes, pairs, lambda pair: pair[1].held):
+        pass
+
+
+def _restored(repository: Repository, back: Applied) -> list[Result] | None:
+    """The versions from before a patch was applied, if what it made is still in the index."""
+    here = {entry.path: entry for entry in repository.tracked()}
+    found = []
+    for path, (before, after) in back.files.items():
+        entry = here.get(path)
+        if entry is None or entry.oid != after or not repository.blob_sizes([before]):
+            return None
+        ours = _manifest_of(repository, entry)
+        text = repository.blob(before)
+        found.append(Result(path, entry, ours, parse_manifest(text), restored=True))
+    return found
+
+
+def carry_out(
+    repository: Repository, patch: Patch, how: How, made: Sequence[Result], aside: Blocks
+) -> None:
+    """Write the checkpoints and stage them; the store first, the index last.
+
+    Raises:
+        ThetaError: something cannot be written; the files are what they were.
+    """
+    real = Blocks.open(repository)
+    _move_objects(made, aside, real)
+    texts = {one.path: manifest_bytes(one.manifest) for one in made}
+    blobs = {path: store_blob(repository, text) for path, text in texts.items()}
+    kept = {one.path: (one.entry.oid, blobs[one.path]) for one in made}
+    record = Applied(patch.tip, how.text(), kept)
+    applied.begin(repository, record)
+    _write(repository, made, blobs, real)
+    back = applied.last_of(repository, patch.tip) if how.reverse else None
+    if how.reverse:
+        applied.finish(repository, Applied("", "", {}))
+        if back is not None:
+            applied.forget(repository, back)
+    else:
+        applied.finish(repository, record)
+
+
+def _move_objects(made: Sequence[Result], aside: Blocks, real: Blocks) -> None:
+    with real.store.gathering():
+        for one in made:
+            for ref in one.manifest.objects():
+                if not real.store.keep(ref.oid, ref.size):
+                    place = aside.store.find(ref.oid, ref.size)
+                    if place is not None:
+                        real.store.take(place, ref.oid, ref.size, move=True)
+        real.store.flush()
+
+
+def _write(
+    repository: Repository, made: Sequence[Result], blobs: Mapping[str, str], blocks: Blocks
+) -> None:
+    written: list[Result] = []
+    try:
+        for one in made:
+            written.append(one)
+            write_version(repository, one.path, one.manifest, blocks)
+        restage(repository, [Row(one.entry.mode, blobs[one.path], one.path) for one in made])
+    except BaseException:
+        for one in written:
+            with suppress(ThetaError):
+                write_version(repository, one.path, one.ours, blocks)
+        raise
+    repository.update_index([one.path for one in made])
+
+
+def unfinished(repository: Repository, patch: Patch, how: How) -> list[Result] | None:
+    """What was begun and not finished of the same application, to be written again.
+
+    None where nothing was begun, or the files are neither what they were nor what they were to be.
+    """
+    record = applied.unfinished(repository, patch.tip, how.text())
+    if record is None:
+        return None
+    here = {entry.path: entry for entry in repository.tracked()}
+    made = []
+    for path, (before, after) in record.files.items():
+        entry = here.get(path)
+        if entry is None or entry.oid not in (before, after) or entry.stage:
+            return None
+        texts = dict(repository.blobs([before, after]))
+        if len(texts) != len({before, after}):
+            return None
+        then, new = parse_manifest(texts[before]), parse_manifest(texts[after])
+        if not any(_holds(repository.top / path, one) for one in (then, new)):
+            return None
+        made.append(Result(path, IndexEntry(entry.mode, before, 0, path), then, new))
+    return made
+
+
+def _holds(path: Path, manifest: Manifest) -> bool:
+    """Whether a file of the work tree is what a manifest stands for."""
+    try:
+        side = FileSide(path)
+    except (ThetaError, OSError):
+        return False
+    try:
+        found = side.manifest
+        return found.skeleton.sha256 == manifest.skeleton.sha256 and all(
+            content_of(a) == content_of(b)
+            for a, b in zip(found.entries, manifest.entries, strict=False)
+        )
+    finally:
+        side.close()
