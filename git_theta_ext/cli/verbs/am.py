@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -11,9 +12,9 @@ from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import from_program, plural, printable
 from git_theta_ext.git import installation
-from git_theta_ext.git.operations import keeps_from_merging, unmerged
+from git_theta_ext.git.operations import is_picking, keeps_from_merging, unmerged
 from git_theta_ext.git.process import run_program
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, skips_smudge
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.packages.patches import receive
 from git_theta_ext.packages.patches.opened import Patch, opened
@@ -38,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     installation.require(repository, "filter.theta.process", "merge.theta.driver")
     if repository.resolve("HEAD") is None:
         raise UsageError("there is no commit here yet that a patch could be applied on")
-    if keeps_from_merging(repository):
+    if keeps_from_merging(repository) or is_picking(repository):
         raise RepositoryError(
-            "nothing was taken: an earlier merge is not concluded, or files are in conflict",
+            "nothing was taken: a merge, am or pick is not concluded, or files are in conflict",
             hint="git status   shows how to conclude it, and how to take it back",
         )
     with opened(args.file) as patch:
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         with Progress("Taking objects", sum(patch.objects.values())) as progress:
             taken = receive.take(repository, patch, blocks, progress)
         print(f"{printable(args.file)}: {plural(len(patch.commits), 'commit')}, "
-              f"{plural(taken.objects, 'object')} taken")  # fmt: skip
+              f"{plural(taken, 'object')} taken")  # fmt: skip
         return _apply(repository, patch)
 
 
@@ -123,6 +124,8 @@ def _has_all(repository: Repository, patch: Patch) -> bool:
 
 def _write_left(repository: Repository, patch: Patch) -> int:
     """Write the checkpoints that stand in the work tree as manifests, now that objects are here."""
+    if skips_smudge(repository, os.environ):
+        return 0
     paths = [one.path for one in patch.description.files if one.checkpoint and one.new]
     left = list(manifests_in_work_tree(repository, paths))
     for path in write_checkpoints(repository, left):

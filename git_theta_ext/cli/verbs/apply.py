@@ -16,7 +16,7 @@ from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.conflicts.explain import MAX_LINES, advice, figures, notes, open_lines
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.packages.patches import apply
+from git_theta_ext.packages.patches import apply, receive
 from git_theta_ext.packages.patches.apply import How, Result
 from git_theta_ext.packages.patches.opened import Patch, opened
 from git_theta_ext.packages.patches.rename import parse_renames
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     how = How(args.reverse, args.scale, parse_renames(args.map), choice_of(args), file)
     if not args.dry_run:
         installation.require(repository)
-    with opened(args.patch) as patch, apply.scratch(Blocks.open(repository)) as aside:
+    with opened(args.patch) as patch, receive.scratch(Blocks.open(repository)) as aside:
         made = apply.unfinished(repository, patch, how)
         if made is None:
             apply.require_staged(
@@ -119,6 +119,9 @@ def _lines(one: Result) -> Iterator[str]:
     path, count = printable(one.path), plural(len(one.changed), "tensor")
     if one.restored:
         yield f"{path}: {count} changed: the version from before the patch, to the byte"
+        return
+    if one.merged is not None and not one.changed and not _left_out(one):
+        yield f"{path}: has this update already"
         return
     yield f"{path}: {count} changed"
     if one.merged is None:

@@ -13,6 +13,7 @@ from git_theta_ext.core.text import plural, printable, size, to_json
 from git_theta_ext.git import outputs
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.transfer.pointer_files import lfs_sizes
 from git_theta_ext.packages.patches import mail, make, words
 from git_theta_ext.packages.patches.opened import Patch
 
@@ -67,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
         f"{plural(len(checkpoints), 'checkpoint')} changed, "
         f"{plural(len(contents.objects), 'object')} of {size(sum(contents.objects.values()))}"
     )
+    pointers = lfs_sizes(repository, contents.names)
+    if pointers:
+        count = plural(len(pointers), "file is", "files are")
+        print(f"  note: {count} kept by git-lfs: of those the patch has pointers only")
     for oid in span.has:
         print(f"  the receiver must have {oid[:12]} {make.subject_of(repository, oid)}")
     return 0

@@ -164,7 +164,8 @@ def _missing(
     tried = "\n".join("  " + reason.replace("\n", "\n    ") for reason in reasons)
     hint = (
         "where the objects are, type: git theta push REMOTE --all   then here: git theta fetch"
-        " REMOTE"
+        " REMOTE\nor, as a file, there: git theta format-patch REV -o FILE   then here: "
+        "git theta am FILE"
     )
     if failed:
         hint = (

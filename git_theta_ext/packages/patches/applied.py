@@ -76,9 +76,10 @@ def finish(repository: Repository, one: Applied) -> None:
     _keep(repository, [*rows, replace(one, done=True)])
 
 
-def forget(repository: Repository, one: Applied) -> None:
-    """Remember something no longer, for it was taken back."""
-    _keep(repository, [row for row in known(repository) if row != one])
+def take_back(repository: Repository, patch: str) -> None:
+    """Forget the last time that a patch was applied, and that it was being taken back."""
+    last = last_of(repository, patch)
+    _keep(repository, [row for row in known(repository) if row.done and row != last])
 
 
 def unfinished(repository: Repository, patch: str, options: str) -> Applied | None:

@@ -6,16 +6,14 @@ All is computed and verified in a folder of its own first. What is refused leave
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from git_theta_ext.checkpoints.smudge import write_version
 from git_theta_ext.checkpoints.versions import FileSide
 from git_theta_ext.core.errors import ManifestError, ThetaError, UsageError
-from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.paths import advise
 from git_theta_ext.git.repository import IndexEntry, Repository, literal
@@ -27,7 +25,6 @@ from git_theta_ext.merge.decide.decisions import Choose, content_of, entries_of
 from git_theta_ext.merge.strategies.choice import Choice
 from git_theta_ext.merge.strategies.policy import policy_for
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.bounds import check_work
 from git_theta_ext.packages.patches import applied, receive
 from git_theta_ext.packages.patches.applied import Applied
 from git_theta_ext.packages.patches.bundle import Changed
@@ -77,16 +74,6 @@ class Result:
             for name, entry in entries_of(self.manifest).items()
             if name not in before or content_of(before[name]) != content_of(entry)
         ]
-
-
-@contextmanager
-def scratch(blocks: Blocks) -> Iterator[Blocks]:
-    """The same blocks, but what is written goes into a folder that is gone afterwards."""
-    above = blocks.store.scratch("patch").parent
-    with tempfile.TemporaryDirectory(prefix="patch-", dir=above) as folder:
-        aside = blocks.above(Path(folder))
-        aside.chosen = blocks.chosen
-        yield aside
 
 
 def targets(repository: Repository, patch: Patch, how: How) -> list[tuple[Changed, IndexEntry]]:
@@ -142,26 +129,36 @@ def results(repository: Repository, patch: Patch, how: How, blocks: Blocks) -> l
     """
     pairs = targets(repository, patch, how)
     back = applied.last_of(repository, patch.tip) if how.reverse else None
-    if back is not None and (found := _restored(repository, back)) is not None:
-        return found
-    receive.take_objects(patch, blocks.store, patch.objects, receive.nothing)
-    local = Local(repository, blocks)
-    made = []
+    made: list[Result] = []
     for one, entry in pairs:
         ours = _manifest_of(repository, entry)
-        base, new = patch.versions(one)
-        if base is None or new is None:
-            raise ManifestError(f"{printable(one.path)}: not stored tensor by tensor in the patch")
-        update = Update(base, new).renamed(how.renames)
-        update = update.reversed() if how.reverse else update
-        _fetch(repository, patch, update, blocks)
-        fitted = fit(update, ours, local, _structures(patch, update, blocks))
-        fitted = scale(fitted, how.factor, blocks)
-        merged = merge(fitted.base, ours, fitted.theirs, blocks, _choose(repository, entry, how))
-        merged = keep_kinds(merged, ours, fitted, blocks)
-        _verify(ours, merged.manifest, blocks, entry.path)
-        made.append(Result(entry.path, entry, ours, merged.manifest, fitted, merged))
+        before = None if back is None else _restored(repository, back, entry)
+        if before is not None:
+            made.append(Result(entry.path, entry, ours, before, restored=True))
+        else:
+            made.append(_merged(repository, patch, how, (one, entry, ours), blocks))
     return made
+
+
+def _merged(
+    repository: Repository, patch: Patch, how: How, pair: tuple[Changed, IndexEntry, Manifest],
+    blocks: Blocks,
+) -> Result:  # fmt: skip
+    """What becomes of one checkpoint, by a merge."""
+    one, entry, ours = pair
+    receive.take_objects(patch, blocks.store, patch.objects, receive.nothing)
+    base, new = patch.versions(one)
+    if base is None or new is None:
+        raise ManifestError(f"{printable(one.path)}: not stored tensor by tensor in the patch")
+    update = Update(base, new).renamed(how.renames)
+    update = update.reversed() if how.reverse else update
+    _fetch(repository, patch, update, blocks)
+    structures = _structures(patch, update, blocks)
+    fitted = scale(fit(update, ours, Local(repository, blocks), structures), how.factor, blocks)
+    merged = merge(fitted.base, ours, fitted.theirs, blocks, _choose(repository, entry, how))
+    merged = keep_kinds(merged, ours, fitted, blocks)
+    receive.verify(ours, merged.manifest, blocks, entry.path)
+    return Result(entry.path, entry, ours, merged.manifest, fitted, merged)
 
 
 def _choose(repository: Repository, entry: IndexEntry, how: How) -> Choose:
@@ -198,36 +195,12 @@ def _structures(patch: Patch, update: Update, blocks: Blocks) -> Mapping[str, Bl
     return found
 
 
-def _verify(ours: Manifest, made: Manifest, blocks: Blocks, name: str) -> None:
-    """Rebuild what is new, so that nothing is staged that cannot be written.
-
-    Raises:
-        ThetaError: a tensor is damaged, or asks for more than any honest one.
-    """
-    before = entries_of(ours)
-    pairs = [
-        pair
-        for entry in made.entries
-        if before.get(entry.tensor.name) != entry
-        for pair in entry.parts()
-    ]
-    check_work(blocks, pairs, name, reading=True)
-    for _ in ordered_map(lambda pair: blocks.read(*pair).nbytes, pairs, lambda pair: pair[1].held):
-        pass
-
-
-def _restored(repository: Repository, back: Applied) -> list[Result] | None:
-    """The versions from before a patch was applied, if what it made is still in the index."""
-    here = {entry.path: entry for entry in repository.tracked()}
-    found = []
-    for path, (before, after) in back.files.items():
-        entry = here.get(path)
-        if entry is None or entry.oid != after or not repository.blob_sizes([before]):
-            return None
-        ours = _manifest_of(repository, entry)
-        text = repository.blob(before)
-        found.append(Result(path, entry, ours, parse_manifest(text), restored=True))
-    return found
+def _restored(repository: Repository, back: Applied, entry: IndexEntry) -> Manifest | None:
+    """The version from before a patch was applied, if what that made is still in the index."""
+    before, after = back.files.get(entry.path, ("", ""))
+    if entry.oid != after or not repository.blob_sizes([before]):
+        return None
+    return parse_manifest(repository.blob(before))
 
 
 def carry_out(
@@ -239,31 +212,19 @@ def carry_out(
         ThetaError: something cannot be written; the files are what they were.
     """
     real = Blocks.open(repository)
-    _move_objects(made, aside, real)
+    for one in made:
+        wanted = {ref.oid: ref.size for ref in one.manifest.objects()}
+        receive.move_objects(wanted, aside, real)
     texts = {one.path: manifest_bytes(one.manifest) for one in made}
     blobs = {path: store_blob(repository, text) for path, text in texts.items()}
     kept = {one.path: (one.entry.oid, blobs[one.path]) for one in made}
     record = Applied(patch.tip, how.text(), kept)
     applied.begin(repository, record)
     _write(repository, made, blobs, real)
-    back = applied.last_of(repository, patch.tip) if how.reverse else None
     if how.reverse:
-        applied.finish(repository, Applied("", "", {}))
-        if back is not None:
-            applied.forget(repository, back)
+        applied.take_back(repository, patch.tip)
     else:
         applied.finish(repository, record)
-
-
-def _move_objects(made: Sequence[Result], aside: Blocks, real: Blocks) -> None:
-    with real.store.gathering():
-        for one in made:
-            for ref in one.manifest.objects():
-                if not real.store.keep(ref.oid, ref.size):
-                    place = aside.store.find(ref.oid, ref.size)
-                    if place is not None:
-                        real.store.take(place, ref.oid, ref.size, move=True)
-        real.store.flush()
 
 
 def _write(

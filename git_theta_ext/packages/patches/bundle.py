@@ -100,7 +100,7 @@ def _checked(header: Header) -> Header:
     if len(names) != len(set(names)) or len(branches) > 1 or "HEAD" not in names:
         raise FormatError(f"it has the refs {', '.join(names[:5])}; a patch has one branch")
     for name in branches:
-        if not _BRANCH.fullmatch(name) or header.at(name) != header.at("HEAD"):
+        if not _BRANCH.fullmatch(name) or ".." in name or header.at(name) != header.at("HEAD"):
             raise FormatError(f"it has the ref {name!r}, which no patch has")
     return header
 

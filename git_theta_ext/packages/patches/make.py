@@ -74,12 +74,15 @@ def range_of(repository: Repository, text: str, has: str | None = None) -> Range
     base = found[0]
     if base == tip:
         raise UsageError(f"{printable(text)} has no commits: nothing to make a patch of")
-    known = [since]
+    known = since
     if has is not None:
-        known = [_commit(repository, has)]
-        if not repository.git("merge-base", known[0], tip, ok=(0, 1)):
-            raise UsageError(f"--base {printable(has)} has no commit in common with {last}")
-    answer = repository.git("rev-list", "--boundary", tip, *(f"^{one}" for one in known)).decode()
+        known = _commit(repository, has)
+        met = repository.git("merge-base", known, tip, ok=(0, 1)).decode().strip()
+        if not met or met == tip:
+            raise UsageError(f"--base {printable(has)}: no commits lie between it and {last}")
+        if repository.git("merge-base", base, met, ok=(0, 1)).decode().strip() == base:
+            base = met
+    answer = repository.git("rev-list", "--boundary", tip, f"^{known}").decode()
     needed = [line[1:] for line in answer.split() if line.startswith("-")]
     return Range(base, tip, tuple(dict.fromkeys(needed)), repository.branch(last))
 

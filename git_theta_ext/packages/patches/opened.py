@@ -87,6 +87,10 @@ class Patch:
         """Compare what it says of itself with what its commits hold."""
         if self.description.tip != self.tip:
             raise FormatError("it describes another commit than it brings")
+        base = self.description.base
+        known = [oid for oid, _ in self.header.prerequisites]
+        if base not in known and base not in self.pack.entries:
+            raise FormatError("it describes an update of a commit that it neither has nor needs")
         for one in self.description.files:
             if self.found_at(one.path) not in (one.new, None):
                 raise FormatError(f"it describes {one.path!r} otherwise than it brings it")
@@ -235,7 +239,7 @@ def is_patch(path: Path) -> bool:
     """Whether a file is there that begins as a patch does."""
     try:
         with files.plain(path, follow=True) as file:
-            head = file.read(4096)
+            head = file.read(1 << 16)
     except OSError:
         return False
     return is_bundle(head) or mail.begins_as_mail(head)

@@ -6,9 +6,10 @@ it enters the store; Git's are checked by Git itself, first in a folder of their
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from git_theta_ext.core import files
@@ -18,12 +19,20 @@ from git_theta_ext.core.errors import (
     StoreError,
     UsageError,
 )
+from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.git.process import run_git_fed
-from git_theta_ext.git.repository import Repository, any_commit_here, scratch_objects
+from git_theta_ext.git.repository import (
+    Repository,
+    any_commit_here,
+    scratch_objects,
+    skips_smudge,
+)
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.merge.decide.decisions import entries_of
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.bounds import check_work
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES
 from git_theta_ext.packages.patches.bundle import Changed
@@ -31,7 +40,6 @@ from git_theta_ext.packages.patches.opened import Patch
 
 Advance = Callable[[int], object]
 _SHOWN = 5
-_CHECKED = ("-c", "core.bigFileThreshold=16m", "-c", "fsck.badTimezone=warn")
 
 
 def nothing(count: int) -> None:
@@ -56,6 +64,8 @@ def require_base(repository: Repository, patch: Patch) -> None:
             f"{printable(patch.name)} is of a repository that names its commits by "
             f"{patch.header.algorithm}, this one is not"
         )
+    if not patch.header.prerequisites:
+        raise UsageError(f"{printable(patch.name)} does not say which commit it is made on")
     absent = lacking(repository, patch)
     if not absent:
         return
@@ -125,36 +135,85 @@ def take_objects(patch: Patch, store: Store, wanted: dict[str, int], advance: Ad
     return count
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a patch brought: our objects that were not here."""
+@contextmanager
+def scratch(blocks: Blocks) -> Iterator[Blocks]:
+    """The same blocks, but what is written goes into a folder that is gone afterwards."""
+    above = blocks.store.scratch("patch").parent
+    with tempfile.TemporaryDirectory(prefix="patch-", dir=above) as folder:
+        aside = blocks.above(Path(folder))
+        aside.chosen = blocks.chosen
+        yield aside
 
-    objects: int
+
+def move_objects(wanted: Mapping[str, int], aside: Blocks, real: Blocks) -> int:
+    """Put what lies aside into the store; how many objects it did not have.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    count = 0
+    with real.store.gathering():
+        for oid, size in wanted.items():
+            if not real.store.keep(oid, size):
+                place = aside.store.find(oid, size)
+                if place is not None:
+                    real.store.take(place, oid, size, move=True)
+                    count += 1
+        real.store.flush()
+    return count
 
 
-def take(repository: Repository, patch: Patch, blocks: Blocks, advance: Advance = nothing) -> Taken:
+def verify(before: Manifest | None, made: Manifest, blocks: Blocks, name: str) -> None:
+    """Rebuild what is new in a version, so that nothing is relied on that cannot be written.
+
+    Raises:
+        ThetaError: a tensor is damaged, or asks for more than any honest one.
+    """
+    known = entries_of(before)
+    entries = [entry for entry in made.entries if known.get(entry.tensor.name) != entry]
+    blocks.ensure(ref for entry in entries for block in entry.blocks for ref in block.objects())
+    pairs = [pair for entry in entries for pair in entry.parts()]
+    check_work(blocks, pairs, name, reading=True)
+    for _ in ordered_map(lambda pair: blocks.read(*pair).nbytes, pairs, lambda pair: pair[1].held):
+        pass
+
+
+def take(repository: Repository, patch: Patch, blocks: Blocks, advance: Advance = nothing) -> int:
     """Bring commits and objects here; no ref is changed, and no file.
+
+    Returns:
+        How many of our objects were not here.
 
     Raises:
         RepositoryError: Git finds the commits damaged, or not whole; then nothing was taken.
         MissingObjectError, TransferError: an object that the last version needs is nowhere.
-        CorruptObjectError, StoreError: see `take_objects`.
+        CorruptObjectError, StoreError: see `take_objects` and `verify`.
     """
     _check_commits(repository, patch)
-    store = blocks.store
-    with store.gathering():
-        count = take_objects(patch, store, patch.objects, advance)
-        store.flush()
-    for one in patch.description.files:
-        new = patch.manifest(one.new)
-        if new is not None:
-            blocks.ensure(new.objects())
+    with scratch(blocks) as aside:
+        take_objects(patch, aside.store, patch.objects, advance)
+        if not skips_smudge(repository, os.environ):
+            for one in patch.description.files:
+                base, new = patch.versions(one)
+                if new is not None:
+                    verify(base, new, aside, one.path)
+        count = move_objects(patch.objects, aside, blocks)
+    _index(repository, patch)
+    return count
+
+
+def _index(repository: Repository, patch: Patch, env: Mapping[str, str] | None = None) -> None:
+    """Have Git take what the commits of a patch are made of, and check it.
+
+    Raises:
+        RepositoryError: something is damaged, or not what Git allows.
+    """
     run_git_fed(
-        [*_CHECKED, "index-pack", "--stdin", "--strict", "--fix-thin"],
+        ["-c", "core.bigFileThreshold=16m", "index-pack", "--stdin", "--strict", "--fix-thin"],
         repository.cwd,
         lambda write: patch.pack.write_some(patch.names, write),
+        env=env,
     )
-    return Taken(count)
 
 
 def _check_commits(repository: Repository, patch: Patch) -> None:
@@ -166,12 +225,7 @@ def _check_commits(repository: Repository, patch: Patch) -> None:
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         env = scratch_objects(repository, Path(folder) / "objects")
         try:
-            run_git_fed(
-                [*_CHECKED, "index-pack", "--stdin", "--strict", "--fix-thin"],
-                repository.cwd,
-                lambda write: patch.pack.write_some(patch.names, write),
-                env=env,
-            )
+            _index(repository, patch, env)
             known = [f"^{oid}" for oid, _ in patch.header.prerequisites]
             repository.git("rev-list", "--objects", "--quiet", patch.tip, *known, env=env)
         except RepositoryError as error:

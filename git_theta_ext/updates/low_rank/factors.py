@@ -137,10 +137,10 @@ def exact_factors(
         order: how the sum is rounded, `sum` or `rounded`.
         scaling: the number by which the product, rounded to float32, is multiplied.
     """
-    lowest = _lowest_bit(left), _lowest_bit(right)
-    if lowest[0] is None or lowest[1] is None:
+    steps = [step for step in map(_lowest_bit, (left, right)) if step is not None]
+    if len(steps) < 2:
         return None
-    return _on_grid(left, right, lowest, (order, scaling))
+    return _on_grid(left, right, (steps[0], steps[1]), (order, scaling))
 
 
 def nearly_exact_factors(

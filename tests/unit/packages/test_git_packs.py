@@ -1,4 +1,4 @@
-"""Packs of Git as a patch holds them: what is read of an honest one, and what of others is refused."""
+"""Packs of Git as a patch holds them: what is read of honest ones, and which are refused."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_unpacks_to_far_more_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(FormatError, match="far more"):
         read(pack(*[entry(BLOB, 1 << 20, zeros)] * 3))
     base = bytes.fromhex(name_of(BASE))
-    with pytest.raises(FormatError, match="far more|makes"):
+    with pytest.raises(FormatError, match=r"far more|makes"):
         read(pack(entry(BLOB, len(BASE), BASE), *[entry(7, len(grown), grown, base)] * 9))
 
 
