@@ -230,8 +230,13 @@ def run_git_fed(
     finally:
         process.wait()
     if process.returncode:
-        raise RepositoryError(f"git {arguments[0]} failed: {os.fsdecode(errors).strip()}")
+        raise RepositoryError(f"git {_verb(arguments)} failed: {os.fsdecode(errors).strip()}")
     return bytes(stdout)
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    """The command of Git among its arguments: settings may stand before it."""
+    return arguments[2] if arguments[0] == "-c" else arguments[0]
 
 
 def run_watched(

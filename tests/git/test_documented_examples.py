@@ -185,7 +185,7 @@ def test_ls_files(versions: Repo, lines: tuple[str, ...]) -> None:
         assert f"{NAME}  safetensors  15 tensors" in do(versions, line)
 
 
-@scene("commands/show.md", *examples("commands/show.md"))
+@scene("commands/show.md", *examples("commands/show.md")[:2])
 def test_show(versions: Repo, lines: tuple[str, ...]) -> None:
     assert "lm_head.weight" in do(versions, lines[0])
     listed = do(versions, lines[1])
@@ -207,6 +207,29 @@ def test_restore(versions: Repo, lines: tuple[str, ...]) -> None:
     assert "4 tensors as in v1.0 already" in do(versions, lines[1])
     versions.git("add", NAME)
     assert "12 tensors taken from HEAD (in the index); " in do(versions, lines[2])
+
+
+PATCHES = ("commands/format-patch.md", "commands/apply.md", "commands/am.md")
+TAKEN["commands/show.md"].add(examples("commands/show.md")[2])
+for one in PATCHES:
+    TAKEN[one] = set(examples(one))
+
+
+def test_patches(versions: Repo) -> None:
+    """A branch is sent, looked at, tried on what it was made on, and taken."""
+    made, tried, taken = map(examples, PATCHES)
+    versions.git("branch", "-M", "main")
+    versions.git("switch", "-q", "-c", "rte")
+    versions.write(NAME, safetensors({**with_head(), "lm_head.weight": model(4)["head.weight"]}))
+    versions.commit("Learn RTE")
+    said = [do(versions, line) for line in made]
+    assert all("the receiver must have" in one for one in said)
+    versions.git("switch", "-q", "main")
+    assert "Learn RTE" in do(versions, examples("commands/show.md")[2])
+    assert "nothing was changed" in do(versions, tried[0])
+    assert "changed" in do(versions, tried[1])
+    assert "to the byte" in do(versions, tried[2])
+    assert "the same commits" in do(versions, taken[0])
 
 
 @scene("commands/evaluate.md", *examples("commands/evaluate.md"))

@@ -15,6 +15,7 @@ import pytest
 
 from git_theta_ext.manifest.text import parse_manifest
 from tests.scenarios.adapters import adapter, lora
+from tests.scenarios.advised import advised, do, only, take
 from tests.scenarios.checkpoints import NAME, changed, model, safetensors
 from tests.scenarios.repositories import Repo
 
@@ -31,13 +32,19 @@ def lora_on(repo: Repo, branch: str = "rte") -> bytes:
     return (repo.path / NAME).read_bytes()
 
 
-def started(repo: Repo) -> None:
-    """A base, and a branch with a LoRA on it."""
+def based(repo: Repo) -> None:
+    """The version that both have; its commit is the same wherever it is made."""
     repo.write(NAME, safetensors(model()))
     repo.commit("A base")
-    repo.git("tag", "v1.0")
+
+
+def started(repo: Repo) -> None:
+    """A base, and a branch with a LoRA on it, which is a patch, too."""
+    based(repo)
     lora_on(repo)
     repo.git("switch", "-q", "-")
+    repo.theta("format-patch", "HEAD..rte", "-o", "../rte.patch")
+    repo.write(".git/rte.patch", (repo.path.parent / "rte.patch").read_bytes())
 
 
 def sender(new_repo: NewRepo) -> Repo:
@@ -46,22 +53,15 @@ def sender(new_repo: NewRepo) -> Repo:
     return repo
 
 
-def patch_of(repo: Repo, *options: str, name: str = "rte.patch") -> str:
-    place = str(repo.path.parent / name)
-    repo.theta("format-patch", "HEAD..rte", "-o", place, *options)
-    return place
+def patch_of(repo: Repo) -> str:
+    return str(repo.path / ".git/rte.patch")
 
 
-def copied(repo: Repo, name: str) -> Repo:
-    """A clone that has the base, with its objects, and no remote."""
-    place = repo.path.parent / name
-    repo.git("clone", "-q", "--no-checkout", ".", str(place))
-    clone = Repo(place)
-    clone.theta("install", "--local")
-    clone.git("branch", "-q", "-D", "-r", "origin/rte")
-    clone.git("checkout", "-q", "HEAD")
-    clone.git("remote", "remove", "origin")
-    return clone
+def copied(new_repo: NewRepo, name: str) -> Repo:
+    """A repository that has the base, and no remote."""
+    repo = new_repo(name)
+    repo.once(lambda: based(repo))
+    return repo
 
 
 def other_model(new_repo: NewRepo, tensors: dict[str, Any], name: str = "other") -> Repo:
@@ -125,7 +125,7 @@ def test_a_patch_is_shown_anywhere_and_gives_the_same_commits(
     with_lora = (repo.git("show", f"rte:{NAME}"), tip)
     assert told["tip"] == tip
 
-    receiver = copied(repo, "receiver")
+    receiver = copied(new_repo, "receiver")
     old = loaded(receiver)[QUERY].astype(np.float64)
     said = receiver.theta("am", place)
     assert "the same commits as in the patch" in said
@@ -140,7 +140,7 @@ def test_a_patch_is_shown_anywhere_and_gives_the_same_commits(
     assert max(map(int, sizes)) < 8000
     assert "HEAD has them already" in receiver.theta("am", place)
     # And to Git it is a bundle.
-    another = copied(repo, "another")
+    another = copied(new_repo, "another")
     another.git("bundle", "verify", place)
     another.git("fetch", "-q", place)
     assert another.git("rev-parse", "FETCH_HEAD").strip() == tip
@@ -180,7 +180,8 @@ def test_a_patch_holds_little_more_than_the_update(new_repo: NewRepo) -> None:
 
 def test_as_a_mail_on_a_branch_that_moved_on(new_repo: NewRepo) -> None:
     repo = sender(new_repo)
-    place = patch_of(repo, "--mail", name="rte.eml")
+    place = str(repo.path.parent / "rte.eml")
+    repo.theta("format-patch", "HEAD..rte", "-o", place, "--mail")
     text = Path(place).read_text("utf-8")
     assert text.startswith("From ")
     assert "Subject: [PATCH] Learn RTE" in text
@@ -189,10 +190,11 @@ def test_as_a_mail_on_a_branch_that_moved_on(new_repo: NewRepo) -> None:
     Path(place).write_bytes(
         b"Received: from somewhere\r\n" + text.partition("\n")[2].replace("\n", "\r\n").encode()
     )
-    receiver = copied(repo, "receiver")
+    receiver = copied(new_repo, "receiver")
     tensors = {**model(), QUERY: changed(model()[QUERY])}
     receiver.write(NAME, safetensors(tensors))
     receiver.commit("Train here")
+    assert "to apply it: git theta am FILE" in text
     said = receiver.theta("am", place)
     assert "1 commit applied on top of HEAD, which had moved on" in said
     assert receiver.git("log", "--format=%s", "-2").split("\n")[:2] == ["Learn RTE", "Train here"]
@@ -309,7 +311,7 @@ def test_a_base_is_found_by_its_content(new_repo: NewRepo) -> None:
 def test_it_is_taken_back_by_a_merge_where_tensors_changed_since(new_repo: NewRepo) -> None:
     repo = sender(new_repo)
     place = patch_of(repo)
-    receiver = copied(repo, "receiver")
+    receiver = copied(new_repo, "receiver")
     receiver.theta("am", place)
     tensors = loaded(receiver)
     tensors[QUERY] = changed(tensors[QUERY])
@@ -355,7 +357,7 @@ def test_plain_patches_carry_manifests_only(new_repo: NewRepo) -> None:
     repo = sender(new_repo)
     plain = repo.path.parent / "plain.patch"
     plain.write_text(repo.git("format-patch", "--stdout", "HEAD..rte"))
-    receiver = copied(repo, "receiver")
+    receiver = copied(new_repo, "receiver")
     said = receiver.run("git", "am", str(plain), ok=(128,)).stderr.decode()
     assert "there: git theta format-patch REV -o FILE   then here: git theta am FILE" in said
     place = str(repo.path.parent / "rte.patch")
@@ -363,6 +365,7 @@ def test_plain_patches_carry_manifests_only(new_repo: NewRepo) -> None:
     repo.theta("format-patch", "HEAD~1", "-o", place)
     refused = receiver.run("git", "theta", "am", place, ok=(10,)).stderr.decode()
     assert "am or pick is not concluded" in refused
+    assert "am --abort" in do(receiver, only(refused))
     receiver.git("am", "--abort")
     receiver.git("restore", NAME)
     receiver.run("git", "am", str(plain), env={"GIT_THETA_SKIP_SMUDGE": "1"})
@@ -373,3 +376,103 @@ def test_plain_patches_carry_manifests_only(new_repo: NewRepo) -> None:
     assert receiver.git("rev-parse", "HEAD") == head
     assert loaded(receiver)[QUERY].tobytes() == loaded(repo)[QUERY].tobytes()
     assert receiver.status() == ""
+
+
+def test_what_is_suggested_to_who_makes_one(new_repo: NewRepo) -> None:
+    repo = sender(new_repo)
+    command = take(repo, "git", "theta", "format-patch", "HEAD...rte", "-o", "x", has="..")
+    do(repo, command, FILE="../rte.patch")
+    assert "Learn RTE" in repo.theta("show", "../rte.patch")
+    repo.write("README.md", b"about it")
+    repo.commit("Say what it is", "README.md")
+    command = take(
+        repo, "git", "theta", "format-patch", "HEAD~1", "-o", "x", has="git format-patch"
+    )
+    assert "0001-Say-what-it-is.patch" in do(repo, f"{command} HEAD~1")
+
+
+def test_what_is_suggested_to_who_takes_one(new_repo: NewRepo) -> None:
+    repo = sender(new_repo)
+    place = patch_of(repo)
+    receiver = copied(new_repo, "receiver")
+    repo.git("bundle", "create", "../plain.bundle", "rte")
+    do(
+        receiver,
+        take(receiver, "git", "theta", "am", "../plain.bundle"),
+        FILE="../plain.bundle rte",
+    )
+    assert receiver.git("rev-parse", "FETCH_HEAD") == repo.git("rev-parse", "rte")
+    (repo.path.parent / "plain.eml").write_text(
+        "From x\nX-Mailer: git-theta\n" + repo.git("format-patch", "--stdout", "HEAD..rte")
+    )
+    assert take(receiver, "git", "theta", "am", "../plain.eml") == "git am FILE"
+
+    tensors = {**model(), QUERY: changed(model()[QUERY])}
+    receiver.write(NAME, safetensors(tensors))
+    again = take(receiver, "git", "theta", "am", place)
+    receiver.git("commit", "-q", "-a", "-m", "Train here")
+    receiver.git("config", "theta.rebase.strategy", "conflict")
+    stopped = receiver.run("git", "theta", "am", place, ok=(1,)).stdout.decode()
+    carry_on, back = advised(stopped)[-2:]
+    do(receiver, back)
+    assert receiver.status() == ""
+    stopped = do(receiver, again, FILE=place, ok=(1,))
+    receiver.theta("resolve", NAME, "--strategy", "reapply")
+    receiver.git("add", NAME)
+    receiver.git("-c", "core.editor=true", *carry_on.split()[1:])
+    assert receiver.git("log", "-1", "--format=%s") == "Learn RTE\n"
+
+    other = other_model(new_repo, tensors)
+    said = other.run("git", "theta", "am", place, ok=(6,)).stderr.decode()
+    do(other, only(said, "theta apply"), FILE=place)
+    assert other.status() == f"M  {NAME}\n"
+    other.git("reset", "-q", "--hard")
+    other.git("remote", "add", "origin", str(repo.path))
+    do(other, only(said, "git fetch"))
+    assert "1 commit" in other.theta("am", place)
+
+
+def test_what_is_suggested_to_who_applies_one(new_repo: NewRepo) -> None:
+    repo = sender(new_repo)
+    repo.git("switch", "-q", "rte")
+    repo.write("README.md", b"about it")
+    repo.commit("Say what it is", "README.md")
+    repo.git("switch", "-q", "-")
+    place = str(repo.path.parent / "both.patch")
+    repo.theta("format-patch", "HEAD..rte", "-o", place)
+    receiver = copied(new_repo, "receiver")
+    other = new_repo("other")
+    for name in ("one.safetensors", "two.safetensors"):
+        other.write(name, safetensors(model()))
+    other.commit("Begin with two copies")
+    said = other.run("git", "theta", "apply", place, ok=(2,)).stderr.decode()
+    assert "two.safetensors" in do(other, advised(said)[0])
+    do(other, "git theta apply PATCH FILE", PATCH=place, FILE="two.safetensors")
+    assert other.status() == "M  two.safetensors\n"
+
+    changed_here = {**model(), QUERY: changed(model()[QUERY])}
+    receiver.write(NAME, safetensors(changed_here))
+    command = take(receiver, "git", "theta", "apply", place, has="git add")
+    do(receiver, command)
+    do(receiver, f"git restore {NAME}")
+    said = receiver.theta("apply", place)
+    do(receiver, only(said, "theta am"), PATCH="--help")
+    receiver.git("commit", "-q", "-m", "Apply it")
+    receiver.git("config", "theta.merge.strategy", "conflict")
+    receiver.git("switch", "-q", "-c", "side", "HEAD~1")
+    receiver.write(NAME, safetensors(changed_here))
+    receiver.commit("Train here")
+    receiver.run("git", "merge", "-", ok=(1,))
+    command = take(receiver, "git", "theta", "apply", place)
+    assert "in conflict" in do(receiver, command) or NAME in do(receiver, command)
+    receiver.git("merge", "--abort")
+
+    stranger = new_repo("stranger")
+    trained = {key: changed(value) for key, value in model().items()}
+    stranger.write(NAME, safetensors(trained))
+    plain = ("filter.theta.clean=", "filter.theta.process=", "filter.theta.required=false")
+    stranger.git(*(word for one in plain for word in ("-c", one)), "add", NAME)
+    command = take(stranger, "git", "theta", "apply", place)
+    do(stranger, command)
+    command = take(stranger, "git", "theta", "apply", place, has="show")
+    assert "Learn RTE" in do(stranger, command, PATCH=place)

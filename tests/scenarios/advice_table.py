@@ -9,6 +9,37 @@ test_advice_table.py` fails. The lines are as `suggestions.py` reads them.
 from __future__ import annotations
 
 RUN: dict[str, dict[str, str]] = {
+    "git_theta_ext/cli/verbs/am.py": {
+        "git status shows how to conclude it, and how to take it back": "test_patches.test_plain_patches_carry_manifests_only",
+        "when that is put right: git theta am FILE": "test_patches.test_what_is_suggested_to_who_takes_one",
+        "stopped at a conflict; when it is settled: git cherry-pick --continue": "test_patches.test_what_is_suggested_to_who_takes_one",
+        "to take all back: git cherry-pick --abort": "test_patches.test_what_is_suggested_to_who_takes_one",
+    },
+    "git_theta_ext/cli/verbs/apply.py": {
+        "git theta show PATCH says what it changes": "test_patches.test_what_is_suggested_to_who_applies_one",
+        "{printable(path)}: left out; git theta am PATCH takes whole commits": "test_patches.test_what_is_suggested_to_who_applies_one",
+    },
+    "git_theta_ext/packages/patches/apply.py": {
+        "git theta ls-files lists them; then: git theta apply PATCH FILE": "test_patches.test_what_is_suggested_to_who_applies_one",
+        "git theta status": "test_patches.test_what_is_suggested_to_who_applies_one",
+        "git add FILE, or: git restore FILE then again": "test_patches.test_what_is_suggested_to_who_applies_one",
+        "git add --renormalize FILE stores it so": "test_patches.test_what_is_suggested_to_who_applies_one",
+    },
+    "git_theta_ext/packages/patches/bundle.py": {
+        "git fetch FILE takes what is in a bundle": "test_patches.test_what_is_suggested_to_who_takes_one",
+    },
+    "git_theta_ext/packages/patches/mail.py": {
+        "to apply it: git theta am FILE": "test_patches.test_as_a_mail_on_a_branch_that_moved_on",
+        "a plain patch: git am FILE": "test_patches.test_what_is_suggested_to_who_takes_one",
+    },
+    "git_theta_ext/packages/patches/make.py": {
+        "git theta format-patch {first}..{last[1:]} -o FILE": "test_patches.test_what_is_suggested_to_who_makes_one",
+        "git format-patch makes patches of all else": "test_patches.test_what_is_suggested_to_who_makes_one",
+    },
+    "git_theta_ext/packages/patches/receive.py": {
+        "git fetch brings it, where the remote has it": "test_patches.test_what_is_suggested_to_who_takes_one",
+        "git theta apply FILE adds the update to the checkpoint that is here": "test_patches.test_what_is_suggested_to_who_takes_one",
+    },
     "git_theta_ext/cli/verbs/cache.py": {
         "git theta cache prune -h": "test_advice_get.test_what_is_suggested",
     },
@@ -403,6 +434,7 @@ RUN: dict[str, dict[str, str]] = {
         "remove that file, then: git theta fetch": "test_advice_objects.test_an_object_that_is_damaged",
     },
     "git_theta_ext/objects/transfer/transport.py": {
+        "or, as a file, there: git theta format-patch REV -o FILE then here: git theta am FILE": "test_patches.test_plain_patches_carry_manifests_only",
         "where the objects are, type: git theta push REMOTE --all then here: git theta fetch REMOTE": "test_advice_objects.test_what_no_remote_has",
         "put right what it says, then type: git theta fetch": "test_advice_objects.test_a_remote_that_is_not_mounted",
         "remove that file, then: git theta fetch": "test_advice_objects.test_an_object_that_is_damaged",
@@ -442,6 +474,23 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/packages/placing.py": [
         "git config --add",
     ],
+    "git_theta_ext/cli/verbs/am.py": [
+        "Take the commits that git theta format-patch wrote, with their objects. Where HEAD is what they were made on, they are the same commits, with the same ids; where it has moved on, they are applied on top of it, as git cherry-pick does.",
+    ],
+    "git_theta_ext/cli/verbs/apply.py": ["staged; git commit records it"],
+    "git_theta_ext/cli/verbs/format_patch.py": [
+        "Write a patch: a bundle of Git with commits, and with the objects of their checkpoints that the receiver lacks. git theta show, am and apply read it.",
+    ],
+    "git_theta_ext/cli/verbs/show.py": [
+        "Without TENSOR, list the tensors of a version with dtype, shape and how each is stored. With TENSOR, show each tensor that matches with the numbers of its values. Of a patch that git theta format-patch wrote, show what it does, tensor by tensor.",
+    ],
+    "git_theta_ext/packages/patches/bundle.py": [
+        "# v2 git bundle",
+        "# v3 git bundle",
+        "it is a bundle, but no patch of git theta",
+    ],
+    "git_theta_ext/packages/patches/mail.py": ["it is a mail without a patch of git theta"],
+    "git_theta_ext/packages/patches/make.py": ["git theta patch"],
     "git_theta_ext/packages/cache.py": [
         "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack",
     ],
@@ -564,6 +613,7 @@ NAMED: dict[str, list[str]] = {
         "{shown}, from {self.named.where if self.named else 'git config'} {self.setting}",
     ],
     "git_theta_ext/git/process.py": [
+        "git {_verb(arguments)} failed: {os.fsdecode(errors).strip()}",
         "git was not found on PATH",
         "git {arguments[0]} failed: {text}",
         "git {arguments[0]} failed: {os.fsdecode(errors).strip()}",

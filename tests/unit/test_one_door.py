@@ -28,6 +28,7 @@ ALLOWED = {
     ("merge/branches/cutting.py", "blocks.write_bytes"),
     ("checkpoints/clean.py", "task.blocks.write_bytes"),
     ("packages/assemble/carry_out.py", "blocks.write_bytes"),
+    ("packages/patches/apply.py", "blocks.write_bytes"),
     # Into memory, for stdout.
     ("cli/verbs/cat.py", "np.save"),
 }

@@ -116,6 +116,7 @@ def _left_out(one: Result) -> Mapping[str, str]:
 
 
 def _lines(one: Result) -> Iterator[str]:
+    """What became of a checkpoint: how much of it changed, what met, and what was left out."""
     path, count = printable(one.path), plural(len(one.changed), "tensor")
     if one.restored:
         yield f"{path}: {count} changed: the version from before the patch, to the byte"

@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     )
     pointers = lfs_sizes(repository, contents.names)
     if pointers:
-        count = plural(len(pointers), "file is", "files are")
-        print(f"  note: {count} kept by git-lfs: of those the patch has pointers only")
+        kept = plural(len(pointers), "file is", "files are")
+        print(f"  note: {kept} kept by git-lfs: of those the patch has pointers only")
     for oid in span.has:
         print(f"  the receiver must have {oid[:12]} {make.subject_of(repository, oid)}")
     return 0

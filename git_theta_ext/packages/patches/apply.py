@@ -124,6 +124,12 @@ def require_staged(repository: Repository, paths: Sequence[str]) -> None:
 def results(repository: Repository, patch: Patch, how: How, blocks: Blocks) -> list[Result]:
     """What a patch makes of the checkpoints here; everything that it takes lies in `blocks`.
 
+    Args:
+        repository: one with a work tree.
+        patch: an open one.
+        how: how it is applied.
+        blocks: write into a folder of their own, such as `receive.scratch` gives.
+
     Raises:
         ThetaError: a version cannot be read, or the patch is damaged.
     """
@@ -207,6 +213,13 @@ def carry_out(
     repository: Repository, patch: Patch, how: How, made: Sequence[Result], aside: Blocks
 ) -> None:
     """Write the checkpoints and stage them; the store first, the index last.
+
+    Args:
+        repository: one with a work tree.
+        patch: what is applied.
+        how: how it is.
+        made: what becomes of each checkpoint.
+        aside: the blocks that hold what is new in them.
 
     Raises:
         ThetaError: something cannot be written; the files are what they were.

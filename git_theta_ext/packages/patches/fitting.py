@@ -11,16 +11,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from git_theta_ext.checkpoints.block_index import BlockIndex
 from git_theta_ext.core import limits
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.block_index import BlockIndex
 from git_theta_ext.manifest.model import Block, Chain, Entry, Manifest, references
 from git_theta_ext.merge.decide.decisions import content_of, entries_of, renamed
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.reachable import manifest_texts, reachable_ids
 from git_theta_ext.packages.patches.rename import Renames, require_distinct
 
+LOST = "an object of its update is neither in the patch nor here"
 ELSEWHERE = "it is made from a version of the tensor that is nowhere here: sha256:{}"
 
 
@@ -143,7 +144,7 @@ def _fitted(
 ) -> Pair | str:
     """The two versions of a tensor, readable here; or why the update does not fit."""
     if before is None and after is not None:
-        return (None, after) if _readable(after, local) else "its objects are not in the patch"
+        return (None, after) if _readable(after, local) else LOST
     if ours is None:
         return "no tensor of this name is here" if after is not None else (None, None)
     if before is None or after is None:
@@ -186,8 +187,9 @@ def _on_what_is_here(before: Entry, after: Entry, ours: Entry, local: Local) -> 
         if not local.available(block):
             moved = _moved(before.blocks[at], old[at], block, local) if paired else None
         if moved is None:
+            same = paired and _on_base(before.blocks[at], block)
             known = before.blocks[at].sha256 if paired else before.blocks[0].sha256
-            return ELSEWHERE.format(known)
+            return LOST if same else ELSEWHERE.format(known)
         new.append(moved)
     return replace(before, blocks=tuple(old)), replace(after, blocks=tuple(new))
 
@@ -201,17 +203,22 @@ def _local(block: Block, before: Entry, ours: Entry, at: int, local: Local) -> B
     return local.find(block.sha256, before.tensor.dtype.name)
 
 
+def _on_base(base: Block, block: Block) -> bool:
+    """Whether a block is made of its predecessor by further updates."""
+    length = len(base.chain)
+    return 0 < length < len(block.chain) and block.chain[:length] == base.chain
+
+
 def _moved(base: Block, here: Block, block: Block, local: Local) -> Block | None:
     """A block of the new version on top of what stands for its predecessor here.
 
     None where it is not made of its predecessor by what the patch holds.
     """
-    length = len(base.chain)
-    rest = block.chain[length:]
     if block.sha256 == base.sha256:
         return here
-    if not length or block.chain[:length] != base.chain or not rest:
+    rest = block.chain[len(base.chain) :]
+    if not _on_base(base, block) or not local.available(rest):
         return None
-    if not local.available(rest) or len(here.chain) + len(rest) > limits.CHAIN_LENGTH:
+    if len(here.chain) + len(rest) > limits.CHAIN_LENGTH:
         return None
     return replace(block, chain=(*here.chain, *rest))

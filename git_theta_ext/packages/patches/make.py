@@ -291,6 +291,7 @@ class _Packed:
         return sorted({oid for one in changed for oid in (one.base, one.new) if oid})
 
     def _own(self, pack: PackWriter, advance: Callable[[int], object]) -> str:
+        """Write our objects and the commit that names them; its id."""
         tops = []
         for top, oids in self._folders().items():
             rows = []

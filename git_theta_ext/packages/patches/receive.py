@@ -115,6 +115,12 @@ def _at_head(repository: Repository, path: str) -> Manifest | None:
 def take_objects(patch: Patch, store: Store, wanted: dict[str, int], advance: Advance) -> int:
     """Put objects that lie in a patch into a store, hashed; how many it did not have.
 
+    Args:
+        patch: an open one.
+        store: where they go.
+        wanted: their ids and lengths; those that the patch lacks are passed over.
+        advance: called with the length of each.
+
     Raises:
         CorruptObjectError: one has other bytes than its name says.
         StoreError: the store cannot be written.
@@ -166,6 +172,12 @@ def move_objects(wanted: Mapping[str, int], aside: Blocks, real: Blocks) -> int:
 def verify(before: Manifest | None, made: Manifest, blocks: Blocks, name: str) -> None:
     """Rebuild what is new in a version, so that nothing is relied on that cannot be written.
 
+    Args:
+        before: the version that is known to be right; None: there is none.
+        made: the new version.
+        blocks: where its objects are; missing ones are fetched.
+        name: of the checkpoint, for a message.
+
     Raises:
         ThetaError: a tensor is damaged, or asks for more than any honest one.
     """
@@ -180,6 +192,12 @@ def verify(before: Manifest | None, made: Manifest, blocks: Blocks, name: str) -
 
 def take(repository: Repository, patch: Patch, blocks: Blocks, advance: Advance = nothing) -> int:
     """Bring commits and objects here; no ref is changed, and no file.
+
+    Args:
+        repository: one in which the base of the patch is.
+        patch: an open one.
+        blocks: those of the repository.
+        advance: called with the length of each object.
 
     Returns:
         How many of our objects were not here.

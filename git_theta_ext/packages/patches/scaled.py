@@ -162,6 +162,12 @@ def _near(spec: BlockSpec, sums: Values, result: Values, versions: Sequence[Valu
 def keep_kinds(merged: Merged, ours: Manifest, fitted: Fitted, blocks: Blocks) -> Merged:
     """Store what was added to other values as those and the update, where that is its kind.
 
+    Args:
+        merged: the result of the merge.
+        ours: what was here.
+        fitted: the versions that it was merged with.
+        blocks: where all objects are, and new ones go.
+
     Raises:
         ThetaError: a version cannot be read, or the store cannot be written.
     """

@@ -167,6 +167,7 @@ def lines(patch: Patch) -> Iterator[str]:
 
 
 def _file(patch: Patch, one: Changed) -> Iterator[str]:
+    """What becomes of a file; of a checkpoint, tensor by tensor."""
     came = f" (was {printable(one.was)})" if one.was else ""
     if not one.checkpoint:
         did = "added" if not one.base else "removed" if not one.new else "changed"

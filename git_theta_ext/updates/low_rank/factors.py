@@ -150,6 +150,9 @@ def nearly_exact_factors(
 
     Whoever trained in float32 has factors whose entries differ by a factor of a million. The
     largest fill 30 bits; of those that are less than a sixty-fourth of them some bits are lost.
+
+    Args:
+        left, right, order, scaling: as for `exact_factors`.
     """
     tops = []
     for side in (left, right):

@@ -11,7 +11,8 @@ import pytest
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import FormatError
 from git_theta_ext.packages.patches import git_packs
-from git_theta_ext.packages.patches.git_packs import BLOB, PackReader, PackWriter, apply_delta
+from git_theta_ext.packages.patches.deltas import apply_delta
+from git_theta_ext.packages.patches.git_packs import BLOB, PackReader, PackWriter
 
 
 def name_of(data: bytes, kind: bytes = b"blob") -> str:
