@@ -24,11 +24,7 @@ from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.find import unless_larger
-from git_theta_ext.updates.low_rank.factors import (
-    exact_factors,
-    is_low_rank,
-    nearly_exact_factors,
-)
+from git_theta_ext.updates.low_rank.factors import exact_factors, is_low_rank
 from git_theta_ext.updates.low_rank.precision import quantised
 from git_theta_ext.updates.low_rank.prediction import add
 from git_theta_ext.updates.low_rank.update import LowRank
@@ -89,14 +85,13 @@ class LoraChange:
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
         """The factors themselves, in fixed point, and what they miss.
 
-        16-bit factors are kept as they are; others nearly so, or in the precision that pays.
+        16-bit factors are kept as they are; others in the precision that pays.
         """
         rows = rows_of(spec, start, self.right.shape[1], self.name)
         left = self.left[rows]
         with np.errstate(over="ignore", invalid="ignore"):
             candidates = (
                 exact_factors(left, self.right, self._order(spec), self.scaling),
-                nearly_exact_factors(left, self.right, self._order(spec), self.scaling),
                 quantised(
                     spec,
                     new,

@@ -137,54 +137,19 @@ def exact_factors(
         order: how the sum is rounded, `sum` or `rounded`.
         scaling: the number by which the product, rounded to float32, is multiplied.
     """
-    steps = [step for step in map(_lowest_bit, (left, right)) if step is not None]
-    if len(steps) < 2:
-        return None
-    return _on_grid(left, right, (steps[0], steps[1]), (order, scaling))
-
-
-def nearly_exact_factors(
-    left: NDArray[np.float32], right: NDArray[np.float32], order: str, scaling: float
-) -> Factors | None:
-    """As `exact_factors`, with the smallest of the numbers rounded, so that the others are exact.
-
-    Whoever trained in float32 has factors whose entries differ by a factor of a million. The
-    largest fill 30 bits; of those that are less than a sixty-fourth of them some bits are lost.
-
-    Args:
-        left, right, order, scaling: as for `exact_factors`.
-    """
-    tops = []
+    found = []
+    exponent = 0
     for side in (left, right):
-        most = float(np.abs(side).max(initial=0.0))
-        if not np.isfinite(most) or most == 0:
+        bits = side.astype(np.float64)
+        fraction, powers = np.frexp(bits[bits != 0])
+        if not len(powers) or not np.isfinite(bits).all():
             return None
-        tops.append(int(np.frexp(most)[1]) - (_LIMIT.bit_length() - 1))
-    return _on_grid(left, right, (tops[0], tops[1]), (order, scaling))
-
-
-def _lowest_bit(side: NDArray[np.float32]) -> int | None:
-    """The power of two of the last bit that is set in any number; None of zeros and infinities."""
-    bits = side.astype(np.float64)
-    fraction, powers = np.frexp(bits[bits != 0])
-    if not len(powers) or not np.isfinite(bits).all():
-        return None
-    # Of 24 bits of mantissa, those behind the last one that is set are no part of the number.
-    digits = (fraction * 2.0**24).astype(np.int64)
-    return int((powers - 24 + np.log2(digits & -digits).astype(np.int64)).min())
-
-
-def _on_grid(
-    left: NDArray[np.float32],
-    right: NDArray[np.float32],
-    steps: tuple[int, int],
-    how: tuple[str, float],
-) -> Factors | None:
-    """Factors as multiples of powers of two, rounded to these; None where they reach the limit."""
-    found = [
-        np.rint(np.ldexp(side.astype(np.float64), -step))
-        for side, step in zip((left, right), steps, strict=True)
-    ]
-    if any(float(np.abs(side).max()) >= _LIMIT for side in found):
-        return None
-    return Factors(found[0], found[1], sum(steps), how[0], float(how[1]))
+        # Of 24 bits of mantissa, those behind the last one that is set are no part of the number.
+        digits = (fraction * 2.0**24).astype(np.int64)
+        lowest = int((powers - 24 + np.log2(digits & -digits).astype(np.int64)).min())
+        whole = np.ldexp(bits, -lowest)
+        if float(np.abs(whole).max()) >= _LIMIT:
+            return None
+        found.append(whole)
+        exponent += lowest
+    return Factors(found[0], found[1], exponent, order, float(scaling))
