@@ -24,7 +24,7 @@ from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.find import unless_larger
-from git_theta_ext.updates.low_rank.factors import exact_factors, is_low_rank
+from git_theta_ext.updates.low_rank.factors import Trained, exact_factors, is_low_rank
 from git_theta_ext.updates.low_rank.precision import quantised
 from git_theta_ext.updates.low_rank.prediction import add
 from git_theta_ext.updates.low_rank.update import LowRank
@@ -85,26 +85,24 @@ class LoraChange:
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
         """The factors themselves, in fixed point, and what they miss.
 
-        16-bit factors are kept as they are; others in the precision that pays.
+        16-bit factors are kept as they are. So are those of a change of float32 weights; of weights
+        that are shorter they are kept in the precision that pays.
         """
         rows = rows_of(spec, start, self.right.shape[1], self.name)
-        left = self.left[rows]
+        left, order = self.left[rows], self._order(spec)
+        kept: list[Encoded] = []
         with np.errstate(over="ignore", invalid="ignore"):
-            candidates = (
-                exact_factors(left, self.right, self._order(spec), self.scaling),
-                quantised(
-                    spec,
-                    new,
-                    old,
-                    left.astype(np.float64) * self.scaling,
-                    self.right.astype(np.float64),
-                ),
-            )
-        best: Encoded | None = None
-        for factors in candidates:
+            exact = exact_factors(left, self.right, order, self.scaling)
+            if spec.dtype.bits >= 32:
+                trained = Trained(left, self.right, self.scaling)
+                found = LowRank().encode_trained(spec, new, old, trained, order)
+                kept += [] if found is None else [found]
+            scaled = left.astype(np.float64) * self.scaling
+            near = None if kept else quantised(spec, new, old, scaled, self.right.astype(float))
+        for factors in (exact, near):
             if factors is not None and is_low_rank(spec, factors):
-                found = LowRank().encode_factors(spec, new, old, factors)
-                best = found if best is None or found.nbytes < best.nbytes else best
+                kept.append(LowRank().encode_factors(spec, new, old, factors))
+        best = min(kept, key=lambda one: one.nbytes, default=None)
         return None if best is None else unless_larger(spec, new, best)
 
 
@@ -250,3 +248,28 @@ class ComposedChange:
         if not np.array_equal(self.base.apply(spec, start, old), old):
             return None
         return self.then.encode(spec, start, new, old)
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedChange:
+    """A change, and then the values of the entries that it misses.
+
+    `computes` says whether values that become infinite or NaN are a mistake.
+    """
+
+    first: Change
+    then: EntriesChange
+    computes: bool
+
+    @property
+    def kind(self) -> str:
+        """That of the change."""
+        return self.first.kind
+
+    def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
+        """First the one, then the other."""
+        return self.then.apply(spec, start, self.first.apply(spec, start, old))
+
+    def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
+        """The change's own parameters, and what they miss."""
+        return self.first.encode(spec, start, new, old)

@@ -30,6 +30,8 @@ DTYPES = frozenset({"F64", "F32", "BF16", "F16", "F8_E4M3", "F8_E5M2", "F8_E4M3F
 _LIMIT = 1 << 30
 """Factors stay below this."""
 _MAX_EXPONENT = 1000
+_WIDTH = 29
+"""Bits of the largest integer of a factor that is rounded to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +155,83 @@ def exact_factors(
         found.append(whole)
         exponent += lowest
     return Factors(found[0], found[1], exponent, order, float(scaling))
+
+
+# -- a trainer's own factors -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Factors as a trainer saved them, of float32, and the scaling of their product."""
+
+    left: NDArray[np.float32]
+    right: NDArray[np.float32]
+    scaling: float
+
+
+def nearest_factors(trained: Trained, order: str) -> tuple[Factors, int] | None:
+    """The integers nearest to given factors, and the exponent of the left one.
+
+    None where a factor is zero everywhere, or not finite.
+    """
+    found, exponents = [], []
+    for side in (trained.left, trained.right):
+        top = float(np.abs(side).max(initial=0))
+        if not 0 < top < math.inf:
+            return None
+        exponents.append(int(np.frexp(top)[1]) - _WIDTH)
+        # Integers have no -0: plus zero makes it zero.
+        found.append(np.rint(np.ldexp(side.astype(np.float64), -exponents[-1])) + 0.0)
+    return (
+        Factors(found[0], found[1], sum(exponents), order, float(trained.scaling)),
+        exponents[0],
+    )
+
+
+def rest_parts(
+    factors: Factors, left_exponent: int, trained: Trained
+) -> tuple[dict[str, Any], dict[str, Part]]:
+    """What leads from the integers back to the trainer's numbers: settings and parts.
+
+    Distances in float32 numbers, most of them zero. Decoding a block does not need them.
+    """
+    parts: dict[str, Part] = {}
+    sides = _as_floats(factors, left_exponent)
+    for name, near, true in zip(
+        ("left_rest", "right_rest"), sides, (trained.left, trained.right), strict=True
+    ):
+        bits = np.ascontiguousarray(true).view(np.uint32).ravel()
+        parts[name] = compress_numbers(difference(bits, near.view(np.uint32).ravel(), True))
+    return {"left_exponent": left_exponent}, parts
+
+
+def read_trained(
+    settings: Mapping[str, Any], parts: Mapping[str, memoryview], factors: Factors
+) -> Trained | None:
+    """The trainer's factors that a parameter file holds; None where it holds none.
+
+    Raises:
+        CorruptObjectError, KeyError, TypeError, ValueError: the file is damaged.
+    """
+    if "left_rest" not in parts:
+        return None
+    exponent = settings["left_exponent"]
+    if type(exponent) is not int or abs(exponent) > 2 * _MAX_EXPONENT:
+        raise CorruptObjectError(f"an exponent of {exponent!r} of a factor")
+    sides = []
+    for name, near in zip(("left_rest", "right_rest"), _as_floats(factors, exponent), strict=True):
+        coded: Values = np.empty(near.size, np.uint32)
+        decompress_numbers(parts[name], coded)
+        bits = move(coded, near.view(np.uint32).ravel(), True)
+        sides.append(bits.view(np.float32).reshape(near.shape))
+    return Trained(sides[0], sides[1], factors.scaling)
+
+
+def _as_floats(factors: Factors, left_exponent: int) -> tuple[NDArray[np.float32], ...]:
+    """Both factors, rounded to float32."""
+    exponents = (left_exponent, factors.exponent - left_exponent)
+    with np.errstate(over="ignore", under="ignore"):
+        return tuple(
+            np.ascontiguousarray(np.ldexp(side, power).astype(np.float32))
+            for side, power in zip((factors.left, factors.right), exponents, strict=True)
+        )
