@@ -34,7 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("show", "show a version of a checkpoint, one of its tensors, or a patch"),
     "du": ("du", "show what each version and tensor takes in the store"),
     "cat": ("cat", "write one tensor to standard output as .npy"),
-    "export": ("export", "write tensors of a version to a safetensors, pt, npz or gguf file"),
+    "export": ("export", "write tensors of a version to a file, or a commit as an adapter"),
     "get": ("get", "get a version of somebody's model, whole or in part, without a clone"),
     "cache": ("cache", "show, check and empty the cache of models of other repositories"),
     "release": ("release", "write a version as a folder that loads without git-theta"),

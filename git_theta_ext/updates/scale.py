@@ -75,16 +75,34 @@ class Scale:
 
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
         """The values; writes into `base`."""
-        settings, parts = parameters.settings, parameters.parts
-        shape, axis = settings["shape"], settings["axis"]
-        if base is None or mantissa_bits(spec.dtype) is None or axis not in (_ROWS, _COLUMNS):
+        if base is None:
             raise CorruptObjectError(f"multipliers do not fit a block of {spec.dtype.name}")
-        if not _fits(shape, len(base)):
-            raise CorruptObjectError(f"a matrix of {shape!r} is no block of {len(base)} values")
-        factors = _unpack(parts["factors"], shape[axis], _factor_dtype(spec.dtype))
-        values = predict(spec.dtype, base, factors, (shape[0], shape[1]), axis)
-        correction.apply(settings, parts, values, is_ordered(spec.dtype))
+        factors, shape, axis = read_factors(spec, parameters, len(base))
+        values = predict(spec.dtype, base, factors, shape, axis)
+        correction.apply(parameters.settings, parameters.parts, values, is_ordered(spec.dtype))
         return values
+
+
+def read_factors(
+    spec: BlockSpec, parameters: Parameters, count: int
+) -> tuple[NDArray[Any], tuple[int, int], int]:
+    """The multipliers that a parameter file holds, the shape of the matrix, and their axis.
+
+    Args:
+        spec: what the block is.
+        parameters: of kind `scale`.
+        count: how many values the block has.
+
+    Raises:
+        CorruptObjectError, KeyError, TypeError, ValueError: the file is damaged.
+    """
+    shape, axis = parameters.settings["shape"], parameters.settings["axis"]
+    if mantissa_bits(spec.dtype) is None or axis not in (_ROWS, _COLUMNS):
+        raise CorruptObjectError(f"multipliers do not fit a block of {spec.dtype.name}")
+    if not _fits(shape, count):
+        raise CorruptObjectError(f"a matrix of {shape!r} is no block of {count} values")
+    factors = _unpack(parameters.parts["factors"], shape[axis], _factor_dtype(spec.dtype))
+    return factors, (shape[0], shape[1]), axis
 
 
 def _fits(shape: Any, count: int) -> bool:

@@ -155,6 +155,21 @@ RUN: dict[str, dict[str, str]] = {
         "merge it with the tool that made it, save the model, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
         "a whole checkpoint is added with: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
+    "git_theta_ext/cli/adapters.py": {
+        "git theta export RANGE --to peft -o FOLDER": "test_export_adapter.test_what_cannot_be_exported_is_said",
+    },
+    "git_theta_ext/packages/adapter/ends.py": {
+        "git theta export v1..v2 --to peft -o FOLDER": "test_export_adapter.test_what_cannot_be_exported_is_said",
+        "git theta diff {first[:10]} {last[:10]} -- FILE says what happened to it": "test_export_adapter.test_what_cannot_be_exported_is_said",
+        "name one: git theta export RANGE": "test_export_adapter.test_what_cannot_be_exported_is_said",
+    },
+    "git_theta_ext/packages/adapter/ia3.py": {
+        "git theta export RANGE --to peft --rank 16 -o FOLDER fits a LoRA": "test_export_adapter.test_scaled_rows_and_columns_come_back_as_ia3",
+    },
+    "git_theta_ext/packages/adapter/plan.py": {
+        "git theta export RANGE --to sparse -o FILE": "test_export_adapter.test_what_cannot_be_exported_is_said",
+        "git theta export RANGE --to sparse -o FILE takes every change": "test_export_adapter.test_commits_join_and_what_does_not_fit_is_refused_or_kept_whole",
+    },
     "git_theta_ext/core/advice.py": {
         "git rm -q --cached FILE && git add FILE": "test_advice.test_the_other_way_to_store_by_tensor",
         "git add --renormalize :/": "test_advice.test_status_advises_how_to_store_a_plain_blob_by_tensor",
@@ -561,7 +576,11 @@ NAMED: dict[str, list[str]] = {
         "Train a small network, then version, fine-tune, diff, merge, push and clone it with real git commands, each printed as typed. Needs no network connection; nothing outside a temporary folder is touched, and that is removed at the end.",
     ],
     "git_theta_ext/cli/verbs/export.py": [
-        "Write the tensors of a version, or some of them, to a file, without a checkout and without torch. For the very bytes that were committed, use git archive or git worktree.",
+        "Write the tensors of a version, or some of them, to a file, without a checkout and without torch. For the very bytes that were committed, use git archive or git worktree. With A..B: write what changed between two versions as an adapter.",
+    ],
+    "git_theta_ext/cli/adapters.py": [
+        "corrections.safetensors, {size(done.corrections)}: with it git theta add --update gives the commit exactly",
+        "--exact adds what git theta add --update needs to give the commit exactly: {size(done.lacking)}",
     ],
     "git_theta_ext/cli/verbs/install.py": [
         "Write the filter, diff and merge drivers into git config. Run once per user.",

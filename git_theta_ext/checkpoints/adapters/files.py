@@ -94,6 +94,19 @@ class TensorFile:
         data = np.frombuffer(self._source.read(offset, info.nbytes), np.uint8)
         return as_array(info, data)
 
+    def run(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Some elements of a tensor, flat, as they lie in memory.
+
+        Args:
+            name: of a tensor whose elements are whole bytes.
+            start, stop: the first element, and the one behind the last.
+        """
+        offset, info = self._places[name]
+        itemsize = info.dtype.itemsize
+        data = self._source.read(offset + start * itemsize, (stop - start) * itemsize)
+        run = TensorInfo(name, info.dtype, (stop - start,))
+        return as_array(run, np.frombuffer(data, np.uint8))
+
     def floats(self, name: str) -> NDArray[np.float32]:
         """A tensor of floats of up to 32 bits, as float32, exactly.
 

@@ -32,6 +32,7 @@ from git_theta_ext.checkpoints.adapters.changes import (
     WholeChange,
 )
 from git_theta_ext.checkpoints.adapters.files import TensorFile, to_values
+from git_theta_ext.checkpoints.adapters.layers import square_is_conv1d
 from git_theta_ext.checkpoints.adapters.peft_config import (
     CONFIG,
     KINDS,
@@ -230,6 +231,9 @@ class _Binder:
             return (rows, columns) == (inputs, outputs) != (outputs, inputs)
         stated = bool(self.config.get("fan_in_fan_out"))
         if (not stated) in self.layouts:
+            named = square_is_conv1d(tensor.name.removesuffix(".weight"), self.tensors)
+            if named is not None:
+                return named
             raise refuse(
                 self.file.path,
                 f"module {module!r} is square, so it is not clear whether its weight is stored as "
@@ -275,7 +279,8 @@ class _Binder:
         _, columns, turned = memory_matrix(tensor)
         outputs = self._scales_outputs(module, vector, tensor)
         # A layer that stores its weight as inputs × outputs has its outputs in the columns.
-        axis = 0 if outputs != bool(self.config.get("fan_in_fan_out")) else 1
+        turned_layer = len(tensor.shape) == 2 and bool(self.config.get("fan_in_fan_out"))
+        axis = 0 if outputs != turned_layer else 1
         if len(tensor.shape) == 2 and vector.size not in tensor.shape[axis : axis + 1]:
             axis = 1 - axis
         if len(tensor.shape) <= axis or vector.size != tensor.shape[axis]:

@@ -55,6 +55,15 @@ def bind(file: TensorFile, tensors: Mapping[str, TensorInfo]) -> Adapter:
     return Adapter("sparse", f"sparse, {entries:,} entries of {len(changes)} tensors", changes)
 
 
+def entries(file: TensorFile, stem: str, tensor: TensorInfo) -> EntriesChange:
+    """The entries of one tensor that `STEM.indices` and `STEM.values` give new values.
+
+    Raises:
+        UsageError: they do not fit together, or the tensor.
+    """
+    return _change(file, stem, tensor, adds=False)
+
+
 def _change(file: TensorFile, stem: str, tensor: TensorInfo, adds: bool) -> EntriesChange:
     """The listed entries of one tensor, sorted by position, each named once and with one value."""
     if tensor.dtype.kind in ("complex", "bits") or (adds and tensor.dtype.kind != "float"):

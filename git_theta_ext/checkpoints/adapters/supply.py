@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from git_theta_ext.checkpoints.adapters import peft, sparse, tied
+from git_theta_ext.checkpoints.adapters import corrections, difference, peft, sparse, tied
 from git_theta_ext.checkpoints.adapters.base import Adapter, Change, refuse
 from git_theta_ext.checkpoints.adapters.files import TensorFile
 from git_theta_ext.core.errors import UsageError
@@ -22,7 +22,7 @@ from git_theta_ext.objects.blocks import Blocks, sha256
 from git_theta_ext.objects.packs import Packing
 from git_theta_ext.updates.arithmetic import widen
 
-TYPES = (*peft.KINDS, "sparse")
+TYPES = (*peft.KINDS, "sparse", "diff")
 _FOREIGN = {
     "lora_down.": "kohya's scripts",
     "lora.down.": "diffusers before 0.22",
@@ -71,14 +71,19 @@ def read_adapter(
     tensors = {entry.tensor.name: entry.tensor for entry in manifest.entries if not entry.opaque}
     beside = config or file.path.with_name(peft.CONFIG)
     stated = peft.looks_like(file)
+    if kind is None and difference.looks_like(file):
+        kind = "diff"
     kind = kind or stated or ("sparse" if sparse.looks_like(file) else None)
     if kind is None:
         raise _no_adapter(file, beside)
+    if kind == "diff":
+        return difference.bind(file, tensors)
     if kind == "sparse":
         if stated is not None:
             raise refuse(file.path, f"has tensors of an adapter of type {stated}, not sparse ones")
         return sparse.bind(file, tensors)
     adapter = peft.bind(file, peft.read_config(beside), kind, tensors)
+    adapter = corrections.applied(adapter, file.path, manifest.entries)
     further = tied.notes(manifest.entries, adapter.changes)
     return replace(adapter, notes=(*adapter.notes, *further))
 

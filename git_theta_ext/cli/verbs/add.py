@@ -48,8 +48,9 @@ def add_parser(subparsers: Any) -> None:
         help="add checkpoints by a cluster, or apply an adapter to a committed one",
         description="Add files as git add does, their blocks encoded by a cluster if --on or "
         "theta.executor names one. With --update: apply a LoRA or IA3 adapter of PEFT, trained "
-        "tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint "
-        "into the work tree, and stage it. The store keeps the adapter's own factors.",
+        "tokens, a sparse update or differences, to the checkpoint that HEAD has, write the "
+        "updated checkpoint into the work tree, and stage it. The store keeps the adapter's own "
+        "factors.",
     )
     parser.add_argument(
         "files",
@@ -61,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--update", metavar="ADAPTER",
         help="a folder that PEFT wrote, its adapter_model.safetensors, or a file of indices and "
-        "values",
+        "values, or of differences",
     )  # fmt: skip
     parser.add_argument(
         "--type", choices=TYPES, help="the kind of adapter (default: by its tensors' names)"

@@ -10,7 +10,7 @@ from typing import Any
 from git_theta_ext.checkpoints.exporting.outgoing import outgoing
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.checkpoints.write import container_of, export, export_shards
-from git_theta_ext.cli import reshaping
+from git_theta_ext.cli import adapters, reshaping
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size
@@ -23,19 +23,24 @@ def add_parser(subparsers: Any) -> None:
     """Add the parser of `export`."""
     parser = subparsers.add_parser(
         "export",
-        help="write tensors of a version to a safetensors, pt, npz or gguf file",
+        help="write tensors of a version to a file, or a commit as an adapter",
         description="Write the tensors of a version, or some of them, to a file, without a "
         "checkout and without torch. For the very bytes that were committed, use git archive or "
-        "git worktree.",
+        "git worktree. With A..B: write what changed between two versions as an adapter.",
     )
-    parser.add_argument("file", metavar="[REV:]FILE", help="without REV, of HEAD")
+    parser.add_argument(
+        "file", metavar="[REV:]FILE", help="without REV, of HEAD; or A..B[:FILE] with --to peft"
+    )
     parser.add_argument(
         "--tensors", action="append", default=[], metavar="PATTERN",
         help="only these, such as 'encoder.layer.{0..3}.*'; may be given more than once",
     )  # fmt: skip
-    parser.add_argument("--to", choices=list(BUILDERS), help="default: by the name of OUT")
+    parser.add_argument(
+        "--to", choices=[*BUILDERS, *adapters.KINDS], help="default: by the name of OUT"
+    )
     reshaping.add_options(parser)
     reshaping.add_shards(parser)
+    adapters.add_options(parser)
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT",
         help="the file to write; - for standard output",
@@ -45,6 +50,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
+    if args.to in adapters.KINDS:
+        return adapters.run(args)
+    adapters.refuse(args)
     target = None if args.output == "-" else Path(args.output)
     container = args.to or (container_of(target.name) if target is not None else None)
     if container is None:
