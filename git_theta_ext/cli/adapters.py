@@ -14,12 +14,12 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.packages.adapter import ends as versions
-from git_theta_ext.packages.adapter import entries, ia3, lora
+from git_theta_ext.packages.adapter import entries, gguf_lora, ia3, lora
 from git_theta_ext.packages.adapter.ends import Ends
 from git_theta_ext.packages.adapter.error import Error
-from git_theta_ext.packages.adapter.plan import REST, Wanted
+from git_theta_ext.packages.adapter.plan import REST, Plan, Wanted
 
-KINDS = ("peft", "ia3", "sparse", "diff")
+KINDS = ("peft", "ia3", "sparse", "diff", "gguf-lora")
 """What `--to` may be besides a container: what a commit is exported as."""
 
 _LAYERS = ("conv1d", "embedding", "linear")
@@ -28,6 +28,7 @@ _RESHAPING = ("tensors", "drop", "strip_prefix", "dtype", "allow_overflow")
 _DEFAULT = {"rest": "refuse"}
 _TAKEN = {
     "peft": frozenset(_OURS),
+    "gguf-lora": frozenset(("rank", "tolerance", *_LAYERS, "json")),
     "ia3": frozenset(("base_model", "prefix", *_LAYERS, "json")),
     "sparse": frozenset(("json",)),
     "diff": frozenset(("json",)),
@@ -149,14 +150,8 @@ def _peft(repository: Repository, ends: Ends, args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(lora.record(done, ends, args.output)))
         return 0
-    rows = [
-        [printable(one.name), one.layer, f"rank {one.factored.rank}", one.factored.source,
-         error_text(one.error)]
-        for one in done.plan.modules
-    ]  # fmt: skip
-    for line in table(rows):
-        print(f"  {line}")
     found = done.plan
+    _print_modules(found)
     whole = [(found.biases, "bias", "biases"), (found.saved, "module", "modules")]
     said = [f"{plural(len(names), one, many)} in full" for names, one, many in whole if names]
     ranks = sorted({one.factored.rank for one in found.modules})
@@ -183,6 +178,41 @@ def error_text(error: Error) -> str:
         f"{share:.2g} % of the entries differ, by at most {plural(error.most, 'ulp')}; "
         f"{error.relative:.2g} of the change is missed"
     )
+
+
+def _gguf(repository: Repository, ends: Ends, args: argparse.Namespace) -> int:
+    """Write a LoRA for llama.cpp, and say what it misses module by module and in all."""
+    wanted = Wanted(args.rank, args.tolerance, told=_told(ends, args))
+    with _progress(ends) as progress:
+        done = gguf_lora.export(
+            ends,
+            Path(args.output),
+            args.file,
+            wanted,
+            work_tree=repository.work_tree,
+            advance=progress,
+        )
+    if args.json:
+        print(to_json({**_ends_record(ends, args), "kind": "gguf-lora",
+                       "architecture": done.architecture, "modules": lora.modules(done.plan),
+                       "error": lora.error_record(done.plan.total),
+                       "bytes": done.nbytes}))  # fmt: skip
+        return 0
+    _print_modules(done.plan)
+    print(f"{printable(args.output)}: lora for llama.cpp ({printable(done.architecture)}), "
+          f"{plural(len(done.plan.modules), 'module')}, {size(done.nbytes)}; "
+          f"{error_text(done.plan.total)}")  # fmt: skip
+    return 0
+
+
+def _print_modules(found: Plan) -> None:
+    rows = [
+        [printable(one.name), one.layer, f"rank {one.factored.rank}", one.factored.source,
+         error_text(one.error)]
+        for one in found.modules
+    ]  # fmt: skip
+    for line in table(rows):
+        print(f"  {line}")
 
 
 def _ia3(repository: Repository, ends: Ends, args: argparse.Namespace) -> int:
@@ -248,4 +278,10 @@ def _ends_record(ends: Ends, args: argparse.Namespace) -> dict[str, Any]:
 
 
 _Export = Callable[[Repository, Ends, argparse.Namespace], int]
-_EXPORTS: dict[str, _Export] = {"peft": _peft, "ia3": _ia3, "sparse": _entries, "diff": _entries}
+_EXPORTS: dict[str, _Export] = {
+    "peft": _peft,
+    "ia3": _ia3,
+    "sparse": _entries,
+    "diff": _entries,
+    "gguf-lora": _gguf,
+}

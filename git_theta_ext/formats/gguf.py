@@ -20,7 +20,7 @@ from git_theta_ext.formats.layout.window import Window
 
 NAME = "gguf"
 _MAGIC = b"GGUF"
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value by its type's number."""
 
@@ -236,3 +236,32 @@ def _taken(model: Layout | None) -> tuple[list[bytes], _Kinds]:
         here = (*shape[:-1], shape[-1] // elements, size) if elements else shape
         kinds[name, here] = kind, shape
     return kept, kinds
+
+
+def key_values(pairs: Mapping[str, str | float]) -> Layout:
+    """A file of no tensors with these key-values, texts and float32: a `model` for `build`."""
+    data = _MAGIC + struct.pack("<IQQ", 3, 0, len(pairs))
+    for key, value in pairs.items():
+        data += _packed(key)
+        if isinstance(value, str):
+            data += struct.pack("<I", _STRING) + _packed(value)
+        else:
+            data += struct.pack("<If", _FLOAT32, value)
+    return Layout(NAME, (Literal(data),))
+
+
+def text_of(head: bytes, key: str) -> str | None:
+    """The text that stands under a key in the beginning of a file; None where there is none.
+
+    Raises:
+        FormatError: the file is damaged.
+    """
+    if not head.startswith(_MAGIC):
+        return None
+    window, items = Window(BytesSource(head), 16), _Items()
+    for _ in range(window.number(8)):
+        found, kind = _text(window), window.number(4)
+        if found == key and kind == _STRING:
+            return _text(window)
+        _skip(window, kind, 0, items)
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from git_theta_ext.checkpoints.adapters.files import TensorFile
 from tests.scenarios.adapters import adapter
 from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME, awkward, model, safetensors
+from tests.scenarios.containers import gguf
 from tests.scenarios.repositories import Repo
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -294,3 +297,64 @@ def test_what_cannot_be_exported_is_said(repo: Repo) -> None:
     only_norm = said("v1..HEAD", "--to", "peft", "--rest", "modules-to-save")
     assert "no layer changes between the versions" in only_norm
     do(repo, only(only_norm, "--to sparse"), FILE=every)
+
+
+def test_a_gguf_model_s_update_leaves_as_a_lora_for_llama_cpp(repo: Repo) -> None:
+    """Also one with the names of Transformers, whose queries and keys llama.cpp turns."""
+    random = np.random.default_rng(6)
+
+    def normal(*shape: int) -> np.ndarray[Any, Any]:
+        return random.normal(0, 0.05, shape).astype(np.float32)
+
+    shapes = {"token_embd": (64, 48), "blk.0.attn_q": (96, 48), "blk.0.attn_k": (48, 48)}
+    base = {f"{name}.weight": normal(*shape) for name, shape in shapes.items()}
+    turned = {"model.embed_tokens": "token_embd", "model.layers.0.self_attn.q_proj": "blk.0.attn_q",
+              "model.layers.0.self_attn.k_proj": "blk.0.attn_k"}  # fmt: skip
+    hf = {f"{name}.weight": base[f"{other}.weight"] for name, other in turned.items()}
+    heads = {"model_type": "llama", "num_attention_heads": 8, "num_key_value_heads": 4}
+    repo.write("config.json", json.dumps(heads).encode())
+    out = repo.path.parent / "lora.gguf"
+    kind = ("general.architecture", 8, struct.pack("<Q", 5) + b"llama")
+    held = {name: (0, array.shape, array.tobytes()) for name, array in base.items()}
+    llama = gguf(held, [kind])
+    for name, data, names in (
+        ("m.gguf", llama, {one: one for one in shapes}),
+        ("hf.safetensors", safetensors(hf), turned),
+    ):
+        repo.git("theta", "track", name)
+        repo.write(name, data)
+        before = repo.commit("base")
+        parts = {}
+        for module, other in names.items():
+            rows, columns = shapes[other]
+            ends = ("lora_A.weight", "lora_B.weight")
+            if other == "token_embd":
+                ends, rows, columns = ("lora_embedding_A", "lora_embedding_B"), columns, rows
+            parts[f"{PREFIX}{module}.{ends[0]}"] = normal(3, columns)
+            parts[f"{PREFIX}{module}.{ends[1]}"] = normal(rows, 3)
+        repo.theta("add", name, "--update", adapter(repo, parts, r=3, lora_alpha=7))
+        repo.git("commit", "-q", "-m", "tuned")
+        said = repo.theta("export", f"{before}..HEAD", "--to", "gguf-lora", "-o", str(out))
+        assert "lora for llama.cpp (llama), 3 modules" in said
+        data = out.read_bytes()
+        for key, value in (("general.type", b"adapter"), ("adapter.type", b"lora")):
+            assert key.encode() + struct.pack("<IQ", 8, len(value)) + value in data
+        assert b"adapter.lora.alpha" + struct.pack("<If", 6, 7.0) in data
+        with TensorFile(out) as file:
+            found = {one: file.read(one) for one in file}
+        for module, other in names.items():
+            down, up = (parts[one] for one in parts if one.startswith(f"{PREFIX}{module}."))
+            if module.endswith(("q_proj", "k_proj")):
+                many = heads["num_attention_heads" if "q_" in module else "num_key_value_heads"]
+                up = np.stack([up.reshape(many, 2, -1, 3)[:, half] for half in (0, 1)], axis=2)
+            down = down.T if other == "token_embd" else down
+            assert np.array_equal(found[f"{other}.weight.lora_a"], down)
+            assert np.array_equal(found[f"{other}.weight.lora_b"], up.reshape(-1, 3))
+    repo.write("hf.safetensors", safetensors({**hf, "model.norm.weight": normal(48)}))
+    repo.commit("a norm")
+    repo.write("hf.safetensors", safetensors({**hf, "model.norm.weight": normal(48)}))
+    repo.commit("another norm")
+    ask = ("export", "HEAD~1..HEAD", "--to", "gguf-lora", "-o", str(out))
+    refused = repo.run("git", "theta", *ask, ok=(2,)).stderr.decode()
+    assert "model.norm.weight: it is no weight of a linear layer" in refused
+    assert "--rest" not in refused

@@ -26,10 +26,9 @@ class Tensor:
     shape: tuple[int, ...]
     values: Callable[[], NDArray[Any]]
 
-    @property
-    def nbytes(self) -> int:
-        """Of the values."""
-        return TensorInfo("", self.dtype, self.shape).nbytes
+    def info(self, name: str) -> TensorInfo:
+        """What it is, under a name."""
+        return TensorInfo(name, self.dtype, self.shape)
 
 
 def of_array(array: NDArray[Any]) -> Tensor:
@@ -55,7 +54,7 @@ def write(
         StoreError: the file cannot be written, or not there.
         UsageError: safetensors has no such element type.
     """
-    infos = {name: TensorInfo(name, one.dtype, one.shape) for name, one in tensors.items()}
+    infos = {name: one.info(name) for name, one in tensors.items()}
     try:
         layout = build("safetensors", infos, None, metadata)
     except FormatError as error:

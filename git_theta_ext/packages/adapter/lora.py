@@ -111,17 +111,7 @@ def record(exported: Exported, ends: Ends, output: str) -> dict[str, Any]:
         "to": ends.last,
         "output": output,
         "kind": "lora",
-        "modules": [
-            {
-                "name": one.name,
-                "layer": one.layer,
-                "factors": one.factored.source,
-                "rank": one.factored.rank,
-                "scaling": one.factored.scaling,
-                **error_record(one.error),
-            }
-            for one in found.modules
-        ],
+        "modules": modules(found),
         "biases": found.biases,
         "modules_to_save": list(found.saved),
         "error": error_record(found.total),
@@ -129,6 +119,21 @@ def record(exported: Exported, ends: Ends, output: str) -> dict[str, Any]:
         "corrections": exported.corrections,
         "exact": exported.exact,
     }
+
+
+def modules(found: Plan) -> list[dict[str, Any]]:
+    """What `--json` says of each module."""
+    return [
+        {
+            "name": one.name,
+            "layer": one.layer,
+            "factors": one.factored.source,
+            "rank": one.factored.rank,
+            "scaling": one.factored.scaling,
+            **error_record(one.error),
+        }
+        for one in found.modules
+    ]
 
 
 def error_record(error: Error) -> Mapping[str, Any]:

@@ -28,6 +28,8 @@ _NEAR = 1e-2
 _FEW = 1e-3
 """Share of the entries that may be further off than two roundings in a row explain."""
 _LISTED = 8
+LORA = "a LoRA"
+"""What messages call the folder of PEFT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ def _fill_saved(plan: Plan, ends: Ends) -> None:
         plan.refused[one.tensor] = "a module that is saved in full has a name that ends alike"
 
 
-def require_whole(plan: Plan, text: str, wanted: Wanted, to: str = "a LoRA") -> None:
+def require_whole(plan: Plan, text: str, wanted: Wanted, to: str = LORA) -> None:
     """Refuse an export that would leave something out.
 
     Args:
@@ -213,7 +215,7 @@ def require_whole(plan: Plan, text: str, wanted: Wanted, to: str = "a LoRA") -> 
         raise UsageError(
             f"{plural(len(plan.refused), 'changed tensor')} cannot be in {to}:"
             f"{''.join(lines)}{tail}",
-            hint=_advice(plan, text, wanted),
+            hint=_advice(plan, text, wanted, to == LORA),
         )
     if not plan.modules:
         raise UsageError(
@@ -222,12 +224,12 @@ def require_whole(plan: Plan, text: str, wanted: Wanted, to: str = "a LoRA") -> 
         )
 
 
-def _advice(plan: Plan, text: str, wanted: Wanted) -> str:
+def _advice(plan: Plan, text: str, wanted: Wanted, whole: bool) -> str:
     ways: list[str] = []
     low = [why for why in plan.refused.values() if why.endswith("low rank")]
     if low and wanted.rank is None and wanted.tolerance is None:
         ways.append("--rank 16 or --tolerance 0.01 fits factors")
-    if wanted.rest == "refuse":
+    if whole and wanted.rest == "refuse":
         ways.append("--rest modules-to-save puts such modules in whole")
     every = "git theta export RANGE --to sparse -o FILE   takes every change"
     ways.append(advice.with_name(every, text, "RANGE"))
