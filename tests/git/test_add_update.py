@@ -357,7 +357,7 @@ def rows(count: int = 1) -> dict[str, Any]:
 QUERY = "base_model.model.encoder.layer.0.attention.query"
 SAVED = "base_model.model.encoder.layer.0.attention.value"
 REFUSED = [
-    ({"peft_type": "LOKR"}, {}, "(LoKr)"),
+    ({"peft_type": "HRA"}, {}, "(HRA)"),
     ({"peft_type": "XLORA"}, {}, "(X-LoRA)"),
     ({"peft_type": "NEWEST"}, {}, "of type newest"),
     ({"peft_type": "IA3"}, {}, "of type ia3, not lora"),
@@ -381,8 +381,9 @@ REFUSED = [
     ({"trainable_token_indices": [1, 2]}, rows(), "does not fit 2 tokens"),
     ({"trainable_token_indices": [1 << 20]}, rows(), "trains token 1048576"),
     ({"trainable_token_indices": {"other": [1]}}, rows(), "trainable_token_indices names 'other'"),
-    ({"use_dora": True}, {}, "use_dora is set"),
-    ({}, {"base_model.model.x.lora_magnitude_vector": np.ones(4, np.float32)}, "DoRA"),
+    ({"use_dora": True}, {}, "do not agree on whether it is DoRA"),
+    ({}, {"base_model.model.x.lora_magnitude_vector": np.ones(4, np.float32)},
+     "has no lora_A"),
     ({"init_lora_weights": "pissa_niter_4"}, {}, "also changed the base model"),
     ({"peft_type": "LOHA"}, {}, "of type loha"),
     ({"lora_alpha": None}, {}, "lora_alpha is None"),

@@ -11,7 +11,18 @@ import json
 from pathlib import Path
 
 import torch
-from peft import IA3Config, LoraConfig, PeftConfig, TrainableTokensConfig, get_peft_model
+from peft import (
+    AdaLoraConfig,
+    IA3Config,
+    LNTuningConfig,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    PeftConfig,
+    TrainableTokensConfig,
+    VeraConfig,
+    get_peft_model,
+)
 from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 
@@ -75,6 +86,50 @@ class Convolutions(torch.nn.Module):
         self.ahead = torch.nn.Conv2d(6, 6, 3)
 
 
+class Small(torch.nn.Module):
+    """A layer of each kind, for types that are no plain factors; names are those of GPT-2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = torch.nn.Linear(24, 20)
+        self.c_attn = Conv1D(36, 24)
+        self.c_proj = Conv1D(24, 24)
+        self.conv = torch.nn.Conv2d(4, 8, 3)
+        self.emb = torch.nn.Embedding(30, 12)
+        self.norm = torch.nn.LayerNorm(12)
+
+
+EVERY, TWO = ["lin", "c_attn", "c_proj", "conv"], ["lin", "conv"]
+TYPES = {
+    "dora": LoraConfig(r=2, lora_alpha=7, use_dora=True, target_modules=[*EVERY, "emb"]),
+    "adalora": AdaLoraConfig(init_r=3, lora_alpha=7, total_step=9, target_modules=EVERY),
+    "loha": LoHaConfig(r=2, alpha=5, target_modules=TWO, rank_pattern={"conv": 3}),
+    "loha-cores": LoHaConfig(r=2, alpha=5, use_effective_conv2d=True, target_modules=TWO),
+    "lokr": LoKrConfig(r=2, alpha=5, target_modules=TWO, alpha_pattern={"conv": 3}),
+    "lokr-cores": LoKrConfig(
+        r=1, alpha=5, use_effective_conv2d=True, decompose_both=True, decompose_factor=4,
+        target_modules=TWO),
+    "vera": VeraConfig(r=4, target_modules=["lin"]),
+    "ln-tuning": LNTuningConfig(target_modules=["norm"]),
+}  # fmt: skip
+
+
+def make_type(name: str) -> None:
+    """A base in bfloat16, an adapter of a type with random parameters, and the two merged."""
+    torch.manual_seed(1)
+    base = Small().to(torch.bfloat16)
+    folder = OUT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(base.state_dict(), folder / "base.safetensors")
+    model = get_peft_model(base, TYPES[name])
+    for key, parameter in model.named_parameters():
+        if (parameter.requires_grad or "lambda" in key) and "ranknum" not in key:
+            noise = torch.randn_like(parameter) * 0.2
+            parameter.data = parameter.data + noise if "magnitude" in key else noise
+    model.save_pretrained(folder)
+    finish(folder, model)
+
+
 def make(
     name: str, config: PeftConfig, dtype: torch.dtype, net: type[torch.nn.Module] = Net
 ) -> None:
@@ -93,6 +148,11 @@ def make(
         elif parameter.requires_grad and net is not Net:
             parameter.data = torch.randn_like(parameter)
     model.save_pretrained(folder)
+    finish(folder, model)
+
+
+def finish(folder: Path, model: torch.nn.Module) -> None:
+    """Settings that name no class of ours, and the merged weights."""
     (folder / "README.md").unlink()
     settings = json.loads((folder / "adapter_config.json").read_text())
     settings["auto_mapping"] = None
@@ -111,6 +171,8 @@ def lora(**settings: object) -> PeftConfig:
 
 
 if __name__ == "__main__":
+    for kind in TYPES:
+        make_type(kind)
     make("lora-bf16", lora(use_rslora=True), torch.bfloat16)
     make("lora-fp32", lora(), torch.float32)
     make("lora-bias-fp16", LoraConfig(r=4, lora_alpha=10, target_modules=["q"], lora_bias=True),

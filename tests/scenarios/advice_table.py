@@ -151,7 +151,7 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/checkpoints/adapters/peft_config.py": {
         "merge it with PEFT (merge_and_unload), save the model, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
-    "git_theta_ext/checkpoints/adapters/supply.py": {
+    "git_theta_ext/checkpoints/adapters/types/read.py": {
         "merge it with the tool that made it, save the model, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
         "a whole checkpoint is added with: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
@@ -561,7 +561,7 @@ NAMED: dict[str, list[str]] = {
         "{self.left} open: git mergetool marks a whole file as merged, so nothing is written until all is settled; w again leaves, and keeps your choices for the next start",
     ],
     "git_theta_ext/cli/verbs/add.py": [
-        "Add files as git add does, their blocks encoded by a cluster if --on or theta.executor names one. With --update: apply a LoRA or IA3 adapter of PEFT, trained tokens, or a sparse update, to the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage it. The store keeps the adapter's own factors.",
+        "Add files as git add does, their blocks encoded by a cluster if --on or theta.executor names one. With --update: apply an adapter of PEFT (LoRA, IA3 and more), a sparse update or differences, to the checkpoint that HEAD has, write the updated checkpoint into the work tree, and stage it. The store keeps the adapter's own factors.",
         "files and folders, as for git add; with --update one tracked checkpoint, committed and unchanged; of a sharded model, its index or a pattern of its shards",
     ],
     "git_theta_ext/cli/where.py": [

@@ -68,6 +68,11 @@ class LoraChange:
             product += column[:, None] * row
         return product
 
+    def delta(self, rows: slice) -> NDArray[np.float32]:
+        """Some rows of the change, scaled, in float32."""
+        product = self._product(rows).astype(np.float32)
+        return product if self.scaling == 1.0 else product * np.float32(self.scaling)
+
     def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
         """The sum, rounded once to the weights' dtype."""
         columns = self.right.shape[1]

@@ -31,6 +31,7 @@ from git_theta_ext.checkpoints.adapters.changes import (
     ScaleChange,
     WholeChange,
 )
+from git_theta_ext.checkpoints.adapters.dora import DoraChange
 from git_theta_ext.checkpoints.adapters.files import TensorFile, to_values
 from git_theta_ext.checkpoints.adapters.layers import square_is_conv1d
 from git_theta_ext.checkpoints.adapters.peft_config import (
@@ -72,11 +73,6 @@ def bind(
     """
     check_type(file.path, config, kind)
     check_options(file.path, config, kind)
-    if any("lora_magnitude_vector" in name for name in file):
-        raise refuse(
-            file.path, "cannot be added as factors: DoRA scales by the norm of the merged weights",
-            MERGE,
-        )  # fmt: skip
     parts = sort(file, kind, tensors)
     if not parts.modules and not parts.tokens:
         raise refuse(file.path, f"has no tensors of an adapter of type {kind}")
@@ -200,7 +196,10 @@ class _Binder:
         self.ranks.add(rank)
         scaling = self._scaling.of(module, rank)
         rows, columns, turned = memory_matrix(tensor)
-        if self._inputs_first(module, tensor, right.shape[1], left.shape[0], "lora_A" in one):
+        inputs_first = self._inputs_first(
+            module, tensor, right.shape[1], left.shape[0], "lora_A" in one
+        )
+        if inputs_first:
             left, right = right.T, left.T
         if turned:
             left, right = right.T, left.T
@@ -212,11 +211,36 @@ class _Binder:
             )
         left, right = (np.ascontiguousarray(side) for side in (left, right))
         order = "rounded" if "lora_embedding_A" in one else "sum"
-        found: dict[str, Change] = {}
-        found[f"{module}.weight"] = LoraChange(name, left, right, scaling, order)
+        change = LoraChange(name, left, right, scaling, order)
+        found: dict[str, Change] = {f"{module}.weight": change}
+        if "lora_magnitude_vector" in one or self.config.get("use_dora"):
+            flipped = (inputs_first != turned) != ("lora_embedding_A" in one)
+            found[f"{module}.weight"] = self._dora(module, one, change, int(flipped))
         if "lora_B.bias" in one:
             found |= self._bias(module, one, scaling)
         return found
+
+    def _dora(
+        self, module: str, one: Mapping[str, str], change: LoraChange, axis: int
+    ) -> DoraChange:
+        """The factors of a module, and the norms that were trained with them.
+
+        Raises:
+            UsageError: there are none, or not as many as there are rows (axis 0) or columns (1).
+        """
+        if "lora_magnitude_vector" not in one or not self.config.get("use_dora"):
+            raise refuse(
+                self.file.path,
+                f"module {module!r}: its adapter_config.json and its file do not agree on whether "
+                "it is DoRA",
+            )
+        norms = self.file.floats(one["lora_magnitude_vector"]).ravel()
+        shape = (len(change.left), change.right.shape[1])
+        if len(norms) != shape[axis]:
+            raise refuse(
+                self.file.path, f"module {module!r}: {len(norms)} norms do not fit its weight"
+            )
+        return DoraChange(change, norms, axis, shape[0] * shape[1])
 
     def _inputs_first(
         self, module: str, tensor: TensorInfo, inputs: int, outputs: int, linear: bool

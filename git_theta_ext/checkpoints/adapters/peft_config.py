@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,19 @@ from git_theta_ext.core.text import printable
 
 CONFIG = "adapter_config.json"
 KINDS = ("lora", "ia3", "trainable_tokens")
+OTHERS = ("adalora", "loha", "lokr", "vera", "ln_tuning")
+"""Types that are applied by `deltas`."""
 MERGE = "merge it with PEFT (merge_and_unload), save the model, then: git add FILE"
 _KEEP = "it cannot be merged into the weights: track its own folder beside the model, with git add"
 
 _NAMES = {
-    "ADALORA": "AdaLoRA", "ADAMSS": "AdaMSS", "BOFT": "BOFT", "BEFT": "BEFT", "C3A": "C3A",
+    "ADAMSS": "AdaMSS", "BOFT": "BOFT", "BEFT": "BEFT", "C3A": "C3A",
     "DEFT": "DEFT", "DELORA": "DeLoRA", "FOURIERFT": "FourierFT", "FROD": "FRoD",
     "GLORA": "GLoRA", "GRALORA": "GraLoRA", "HIRA": "HiRA", "HRA": "HRA", "LILY": "Lily",
-    "LN_TUNING": "LN Tuning", "LOHA": "LoHa", "LOKR": "LoKr", "MISS": "MiSS", "OFT": "OFT",
+    "MISS": "MiSS", "OFT": "OFT",
     "OSF": "OSF", "PEANUT": "PEANuT", "PSOFT": "PSOFT", "PVERA": "PVeRA", "RANDLORA": "RandLora",
     "ROAD": "RoAd", "SHADOW": "Shadow", "SHIRA": "SHiRA", "SUPERTUNING": "SuperTuning",
-    "TINYLORA": "TinyLoRA", "UNILORA": "UniLoRA", "VBLORA": "VB-LoRA", "VERA": "VeRA",
+    "TINYLORA": "TinyLoRA", "UNILORA": "UniLoRA", "VBLORA": "VB-LoRA",
     "WAVEFT": "WaveFT", "BONE": "Bone",
 }  # fmt: skip
 """Types whose updates lie in the weights, but are no plain factors."""
@@ -51,7 +53,7 @@ _HARMLESS = {
 _KNOWN = {
     "lora": {
         "r", "lora_alpha", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "use_rslora",
-        "lora_bias", "trainable_token_indices", "bias", "init_lora_weights",
+        "lora_bias", "use_dora", "trainable_token_indices", "bias", "init_lora_weights",
         # of training alone:
         "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core", "loftq_config",
         "eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size",
@@ -63,7 +65,6 @@ _KNOWN = {
     "trainable_tokens": {"token_indices", "init_weights"},
 }  # fmt: skip
 _REFUSED = {
-    "use_dora": "DoRA scales by the norm of the merged weights",
     "use_qalora": "QALoRA changes the inputs, not the weights",
     "use_bdlora": "BD-LoRA splits its factors into blocks",
     "alora_invocation_tokens": "an activated LoRA (aLoRA) depends on the input",
@@ -122,9 +123,10 @@ def check_type(path: Path, config: Mapping[str, Any], kind: str | None = None) -
         UsageError: it states another type.
     """
     stated = stated_type(config)
-    if stated is None or stated.lower() == kind or (kind is None and stated.lower() in KINDS):
+    applied = (*KINDS, *OTHERS)
+    if stated is None or stated.lower() == kind or (kind is None and stated.lower() in applied):
         return
-    if stated.lower() in KINDS:
+    if stated.lower() in applied:
         raise refuse(path, f"is an adapter of type {stated.lower()}, not {kind}")
     known = _UNMERGEABLE.get(stated)
     if known is not None:
@@ -143,8 +145,16 @@ def check_type(path: Path, config: Mapping[str, Any], kind: str | None = None) -
     )
 
 
-def check_options(path: Path, config: Mapping[str, Any], kind: str) -> None:
+def check_options(
+    path: Path, config: Mapping[str, Any], kind: str, known: Collection[str] | None = None
+) -> None:
     """Refuse settings that make another result than plain factors do, and unknown ones.
+
+    Args:
+        path: of the adapter, for messages.
+        config: its settings.
+        kind: its type.
+        known: options of that type; for `KINDS` they are known here.
 
     Raises:
         UsageError: there is one.
@@ -161,11 +171,12 @@ def check_options(path: Path, config: Mapping[str, Any], kind: str) -> None:
         )
     if begun not in _BEGINNINGS:
         raise _unknown(path, "init_lora_weights", begun)
-    if kind == "lora" and str(config.get("bias") or "none") not in _BIASES:
+    if kind in ("lora", "adalora", "vera") and str(config.get("bias") or "none") not in _BIASES:
         raise _unknown(path, "bias", config["bias"])
+    known = _KNOWN[kind] if known is None else known
     for key, value in config.items():
         off = value is None or value is False or value in ("", [], {})
-        if not off and key not in _HARMLESS and key not in _KNOWN[kind]:
+        if not off and key not in _HARMLESS and key not in known:
             raise _unknown(path, key, value)
 
 

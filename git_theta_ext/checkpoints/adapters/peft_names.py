@@ -19,7 +19,8 @@ from git_theta_ext.checkpoints.adapters.base import refuse
 from git_theta_ext.checkpoints.adapters.files import TensorFile
 
 _PREFIXES = ("base_model.model.", "base_model.")
-_PART = re.compile(r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|ia3_l)"
+_PART = re.compile(r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|ia3_l"
+                   r"|lora_magnitude_vector)"
                    r"(?:\.((?!weight$|bias$)[^.]+))?(?:\.(weight|bias))?")  # fmt: skip
 _TOKENS = re.compile(r"(.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.([^.]+))?")
 _WRAPPED = re.compile(r"\.(?:base_layer|token_adapter)(?=\.)")
@@ -30,6 +31,8 @@ _SETS = {
         {"lora_A", "lora_B"},
         {"lora_A", "lora_B", "lora_B.bias"},
         {"lora_embedding_A", "lora_embedding_B"},
+        {"lora_A", "lora_B", "lora_magnitude_vector"},
+        {"lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"},
     ),
     "ia3": ({"ia3_l"},),
     "trainable_tokens": (),
@@ -55,8 +58,6 @@ def looks_like(names: Mapping[str, Any] | TensorFile) -> str | None:
     for name in names:
         if (match := _PART.fullmatch(name)) is not None:
             return "ia3" if match[2] == "ia3_l" else "lora"
-        if name.endswith(("lora_magnitude_vector", "lora_magnitude_vector.weight")):
-            return "lora"
         if _TOKENS.fullmatch(name) is not None:
             tokens = "trainable_tokens"
     return tokens

@@ -15,14 +15,12 @@ from typing import Any
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.adapters.base import Adapter
 from git_theta_ext.checkpoints.adapters.supply import (
-    TYPES,
     Updated,
     next_version,
-    open_adapter,
-    read_adapter,
     require_changes,
     updated_tensors,
 )
+from git_theta_ext.checkpoints.adapters.types.read import TYPES, open_adapter, read_adapter
 from git_theta_ext.checkpoints.smudge import write_version
 from git_theta_ext.cli import where
 from git_theta_ext.cli.progress import Progress
@@ -47,8 +45,8 @@ def add_parser(subparsers: Any) -> None:
         "add",
         help="add checkpoints by a cluster, or apply an adapter to a committed one",
         description="Add files as git add does, their blocks encoded by a cluster if --on or "
-        "theta.executor names one. With --update: apply a LoRA or IA3 adapter of PEFT, trained "
-        "tokens, a sparse update or differences, to the checkpoint that HEAD has, write the "
+        "theta.executor names one. With --update: apply an adapter of PEFT (LoRA, IA3 and more), "
+        "a sparse update or differences, to the checkpoint that HEAD has, write the "
         "updated checkpoint into the work tree, and stage it. The store keeps the adapter's own "
         "factors.",
     )

@@ -1,0 +1,144 @@
+"""A change that an adapter's numbers give row by row, and the products that it is made of.
+
+The order of operations is PEFT's, in float32. Products of matrices are summed in float64 in one
+fixed order and rounded once, for PEFT's order depends on its BLAS: there, and nowhere else, the
+last bit may differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.checkpoints.adapters.base import memory_matrix, refuse, rows_of
+from git_theta_ext.checkpoints.adapters.files import TensorFile
+from git_theta_ext.checkpoints.adapters.layers import square_is_conv1d
+from git_theta_ext.core.tensors import BlockSpec, TensorInfo
+from git_theta_ext.core.values import Values
+from git_theta_ext.updates.base import Encoded
+from git_theta_ext.updates.low_rank.prediction import add
+
+_CHUNK = 1 << 16
+"""Elements computed at once."""
+
+Rows = Callable[[slice], NDArray[np.float32]]
+"""Some rows of a change, of a matrix as it lies in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaChange:
+    """Rows that are computed are added, and the sum is rounded once to the weights' dtype."""
+
+    name: str
+    kind: str
+    columns: int
+    rows: Rows
+
+    @property
+    def computes(self) -> bool:
+        """New values are computed."""
+        return True
+
+    def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
+        """The sums."""
+        rows = rows_of(spec, start, self.columns, self.name)
+        new = np.empty_like(old)
+        step = max(1, _CHUNK // self.columns)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for first in range(rows.start, rows.stop, step):
+                last = min(first + step, rows.stop)
+                piece = slice(
+                    (first - rows.start) * self.columns, (last - rows.start) * self.columns
+                )
+                added = self.rows(slice(first, last)).ravel().astype(np.float64)
+                new[piece] = add(spec.dtype, old[piece], added, "sum")
+        return new
+
+    def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
+        """Found from the values."""
+        return None
+
+
+@dataclass(slots=True)
+class Seen:
+    """Which layouts the weights of an adapter have, True for inputs × outputs, and square ones.
+
+    The setting `fan_in_fan_out` says how a square one lies; not if it is wrong for others.
+    """
+
+    layouts: set[bool] = field(default_factory=set)
+    guessed: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The weight that a module's update is for, in its file and its checkpoint."""
+
+    file: TensorFile
+    module: str
+    tensor: TensorInfo
+    tensors: Mapping[str, TensorInfo]
+    config: Mapping[str, Any]
+    seen: Seen
+
+    def flipped(self, outputs: int, inputs: int) -> bool:
+        """Whether the weight lies in memory as inputs × outputs.
+
+        So it does where the tensor is Fortran-ordered, or a `Conv1D` of GPT-2, but not both.
+
+        Raises:
+            UsageError: an update of these sides does not fit it.
+        """
+        turned = memory_matrix(self.tensor)[2]
+        first = self.tensor.shape[0] if self.tensor.shape else 1
+        sides = (first, self.tensor.count // max(first, 1))
+        turned_layer = sides == (inputs, outputs) != (outputs, inputs)
+        if outputs == inputs and len(self.tensor.shape) == 2:
+            named = square_is_conv1d(self.tensor.name.removesuffix(".weight"), self.tensors)
+            turned_layer = bool(self.config.get("fan_in_fan_out") if named is None else named)
+            if named is None:
+                self.seen.guessed[self.module] = turned_layer
+        elif len(self.tensor.shape) == 2:
+            self.seen.layouts.add(turned_layer)
+        if sides not in ((outputs, inputs), (inputs, outputs)) or (
+            turned_layer and len(self.tensor.shape) != 2
+        ):
+            raise refuse(
+                self.file.path,
+                f"module {self.module!r}: an update of {outputs} × {inputs} does not fit tensor "
+                f"{self.tensor.name!r} of shape {list(self.tensor.shape)}",
+            )
+        return turned_layer != turned
+
+    def delta(self, kind: str, rows: Rows) -> DeltaChange:
+        """The change, of its rows in memory."""
+        first, columns, _ = memory_matrix(self.tensor)
+        return DeltaChange(self.tensor.name, kind, columns if first else 1, rows)
+
+    def refuse(self, reason: str) -> Exception:
+        """The error of a module that is not what it should be."""
+        return refuse(self.file.path, f"module {self.module!r}: {reason}")
+
+
+def product(left: NDArray[Any], right: NDArray[Any], rows: slice) -> NDArray[np.float32]:
+    """Some rows of a product of two matrices: summed in float64, one column after the other."""
+    thin = left[rows].astype(np.float64)
+    found = np.zeros((len(thin), right.shape[1]))
+    for column, row in zip(thin.T, right.astype(np.float64), strict=True):
+        found += column[:, None] * row
+    return found.astype(np.float32)
+
+
+def whole_product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32]:
+    """All rows of it."""
+    return product(left, right, slice(0, len(left)))
+
+
+def matrix(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An array as its first axis against all others."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
