@@ -13,8 +13,8 @@ from git_theta_ext.core import advice
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.packages.adapter import base, entries, gguf_lora, ia3, lora
 from git_theta_ext.packages.adapter import ends as versions
-from git_theta_ext.packages.adapter import entries, gguf_lora, ia3, lora
 from git_theta_ext.packages.adapter.ends import Ends
 from git_theta_ext.packages.adapter.error import Error
 from git_theta_ext.packages.adapter.plan import REST, Plan, Wanted
@@ -141,14 +141,15 @@ def _peft(repository: Repository, ends: Ends, args: argparse.Namespace) -> int:
             Path(args.output),
             args.file,
             wanted,
-            base=args.base_model,
+            base=args.base_model or base.locked_as(repository, ends),
+            record=base.record_of(repository, ends),
             prefix=args.prefix,
             exact=args.exact,
             work_tree=repository.work_tree,
             advance=progress,
         )
     if args.json:
-        print(to_json(lora.record(done, ends, args.output)))
+        print(to_json(lora.report(done, ends, args.output)))
         return 0
     found = done.plan
     _print_modules(found)
@@ -164,7 +165,7 @@ def _peft(repository: Repository, ends: Ends, args: argparse.Namespace) -> int:
     if done.lacking:
         print(f"  --exact adds what git theta add --update needs to give the commit exactly: "
               f"{size(done.lacking)}")  # fmt: skip
-    if args.base_model is None:
+    if done.base is None:
         print("  adapter_config.json names no base model: --base-model NAME writes one")
     return 0
 
@@ -223,7 +224,8 @@ def _ia3(repository: Repository, ends: Ends, args: argparse.Namespace) -> int:
             Path(args.output),
             args.file,
             _told(ends, args),
-            base=args.base_model,
+            base=args.base_model or base.locked_as(repository, ends),
+            record=base.record_of(repository, ends),
             prefix=args.prefix,
             work_tree=repository.work_tree,
             advance=progress,

@@ -14,6 +14,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from git_theta_ext.checkpoints.adapters.files import TensorFile
+from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.packages.base_file import parse_base
+from git_theta_ext.packages.identity import identity_of
+from git_theta_ext.packages.locking.lock_file import LockedModel, lock_text
 from tests.scenarios.adapters import adapter
 from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME, awkward, model, safetensors
@@ -79,6 +83,12 @@ def supply(repo: Repo, tag: str, tensors: Arrays, **config: object) -> None:
 
 def trained(repo: Repo) -> None:
     begin(repo, gpt())
+    manifest = parse_manifest(repo.blob(f"HEAD:{NAME}"))
+    content = ((NAME, identity_of([manifest])),)
+    locked = LockedModel("base", "https://host/base", "v1", None, (), "models/base", None, "0" * 40,
+                         content)  # fmt: skip
+    repo.write("theta.lock", lock_text([locked]))
+    repo.commit("Lock")
     supply(repo, "v2", factors(1), r=3, lora_alpha=7, fan_in_fan_out=True)
 
 
@@ -108,9 +118,14 @@ def test_a_trainer_s_adapter_comes_back_to_the_bit(repo: Repo) -> None:
     assert 7 / 3 in scaling
     assert config["fan_in_fan_out"] is True
     assert config["base_model_name_or_path"] == "org/gpt"
+    base = parse_base((out / "theta_base.json").read_bytes())
+    assert (base.version, base.path) == ("v1", NAME)
+    assert base.identity == identity_of([parse_manifest(repo.blob(f"v1:{NAME}"))])
+    said = repo.theta("export", "v1..v2", "--to", "peft", "-o", str(out), "--json")
+    assert json.loads(said)["base_model"] == "models/base"  # the folder that theta.lock has it in
     assert config["target_modules"] == ["h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.up",
                                         "patch", "wte"]  # fmt: skip
-    assert "corrections.safetensors" in said
+    assert (out / "corrections.safetensors").exists()
     assert "entries are taken from corrections.safetensors" in comes_back(repo, out)
     # Factors that are not those, or another version: the entries would be wrong.
     repo.git("checkout", "-q", "v2")

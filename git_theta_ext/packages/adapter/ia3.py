@@ -27,6 +27,7 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.packages.adapter import files, peft
 from git_theta_ext.packages.adapter.ends import Ends
 from git_theta_ext.packages.adapter.error import Error, measure
+from git_theta_ext.packages.base_file import BaseRecord
 from git_theta_ext.updates import scale
 from git_theta_ext.updates.arithmetic import mantissa_bits
 
@@ -63,6 +64,7 @@ def export(
     told: Told,
     *,
     base: str | None,
+    record: BaseRecord,
     prefix: str,
     work_tree: Path | None,
     advance: Callable[[int], object],
@@ -75,6 +77,7 @@ def export(
         text: the range as the user typed it, for advice.
         told: what the user said of layers.
         base: the name of the base model, for `base_model_name_or_path`.
+        record: what the base is, for `theta_base.json`.
         prefix: of the model's names, before those of the checkpoint.
         work_tree: the top of the repository's.
         advance: called with bytes that are done.
@@ -105,7 +108,8 @@ def export(
         for one in found.modules
     }
     held = dict(sorted(held.items(), key=lambda item: natural_key(item[0])))
-    found.nbytes = peft.write(folder, held, _config(found, base, prefix), None, work_tree)
+    settings = _config(found, base, prefix)
+    found.nbytes = peft.write(folder, held, settings, None, base=record, work_tree=work_tree)
     return found
 
 

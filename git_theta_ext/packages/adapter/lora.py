@@ -16,16 +16,19 @@ from git_theta_ext.packages.adapter import peft, plan
 from git_theta_ext.packages.adapter.ends import Ends
 from git_theta_ext.packages.adapter.error import Error, Misses, measure
 from git_theta_ext.packages.adapter.plan import Plan, Wanted
+from git_theta_ext.packages.base_file import BaseRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
     """What was written: bytes of the adapter's tensors and of its corrections.
 
-    `lacking` is what corrections would have taken, where they were left out.
+    `base` is the name of the base model, if it has one; `lacking` is what corrections would have
+    taken, where they were left out.
     """
 
     plan: Plan
+    base: str | None
     nbytes: int
     corrections: int
     lacking: int
@@ -43,6 +46,7 @@ def export(
     wanted: Wanted,
     *,
     base: str | None,
+    record: BaseRecord,
     prefix: str,
     exact: bool | None,
     work_tree: Path | None,
@@ -56,6 +60,7 @@ def export(
         text: the range as the user typed it, for advice.
         wanted: rank, tolerance and what becomes of the rest.
         base: the name of the base model, for `base_model_name_or_path`.
+        record: what the base is, for `theta_base.json`.
         prefix: of the model's names, before those of the checkpoint.
         exact: whether to write what the factors miss; None to do so where it takes no more than
             they do.
@@ -73,9 +78,10 @@ def export(
     missed = None if exact is False or found.total.exact else _corrections(found, ends)
     small = sum(one.factored.nbytes for one in found.modules)
     kept = missed if missed is not None and (exact or missed.nbytes <= small) else None
-    nbytes = peft.write(folder, held, settings, kept, work_tree)
+    nbytes = peft.write(folder, held, settings, kept, base=record, work_tree=work_tree)
     return Exported(
         found,
+        base,
         nbytes,
         0 if kept is None else kept.nbytes,
         missed.nbytes if missed is not None and kept is None else 0,
@@ -102,7 +108,7 @@ def _corrections(found: Plan, ends: Ends) -> corrections.Corrections:
     return corrections.Corrections(parts, corrections.base_of(ends.before[name] for name in names))
 
 
-def record(exported: Exported, ends: Ends, output: str) -> dict[str, Any]:
+def report(exported: Exported, ends: Ends, output: str) -> dict[str, Any]:
     """What `--json` says."""
     found = exported.plan
     return {
@@ -111,6 +117,7 @@ def record(exported: Exported, ends: Ends, output: str) -> dict[str, Any]:
         "to": ends.last,
         "output": output,
         "kind": "lora",
+        "base_model": exported.base,
         "modules": modules(found),
         "biases": found.biases,
         "modules_to_save": list(found.saved),

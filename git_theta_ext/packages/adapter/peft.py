@@ -29,8 +29,10 @@ from git_theta_ext.packages.adapter import files
 from git_theta_ext.packages.adapter.ends import Ends
 from git_theta_ext.packages.adapter.files import Tensor
 from git_theta_ext.packages.adapter.plan import Module, Plan
+from git_theta_ext.packages.base_file import FILE as BASE
+from git_theta_ext.packages.base_file import BaseRecord, base_text
 
-_OURS = {CONFIG, *MODELS, corrections.NAME, "README.md", ".gitattributes"}
+_OURS = {CONFIG, *MODELS, corrections.NAME, BASE, "README.md", ".gitattributes"}
 """What may be in a folder that is written over."""
 _PREFIX = "base_model.model."
 _DIGITS = 17
@@ -153,6 +155,8 @@ def write(
     held: Mapping[str, Tensor],
     settings: Mapping[str, Any],
     more: corrections.Corrections | None,
+    *,
+    base: BaseRecord,
     work_tree: Path | None,
 ) -> int:
     """Write the folder; how many bytes its tensors take.
@@ -165,6 +169,7 @@ def write(
         held: the tensors, in the order in which they are to stand.
         settings: what `adapter_config.json` says.
         more: what the factors miss, if it is to be there.
+        base: what the adapter is for.
         work_tree: the top of the repository's.
 
     Raises:
@@ -185,6 +190,7 @@ def write(
         parts = {name: files.of_array(array) for name, array in more.parts.items()}
         marks = more.metadata(corrections.digest_of(model))
         length += files.write(folder / corrections.NAME, parts, marks, work_tree)
+    outputs.write(folder / BASE, base_text(base), work_tree)
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     outputs.write(folder / CONFIG, text.encode(), work_tree)
     return length
