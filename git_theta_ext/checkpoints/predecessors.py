@@ -253,10 +253,12 @@ class Predecessors:
             relative = None if nearest is None else self.manifest(nearest)
             predecessors = [] if relative is None else [relative]
         written = [self.parse(self._written[path])] if path in self._written else []
+        known = [found for oid in own if (found := self.manifest(oid)) is not None]
         if (noted := self._noted(path)) is not None:
-            written.append(noted)
+            # After what is staged: bytes that the index names must not become another manifest.
+            known.insert(int(staged is not None and self.manifest(staged) is not None), noted)
         return PathPredecessors(
-            [*written, *(found for oid in own if (found := self.manifest(oid)) is not None)],
+            [*written, *known],
             predecessors,
             tensors,
             self,

@@ -100,6 +100,9 @@ def comes_back(repo: Repo, path: Path, base: str = "v1", wanted: str = "v2") -> 
     repo.git("reset", "-q", "--hard")
     repo.git("checkout", "-q", wanted)
     assert staged == (repo.path / NAME).read_bytes()
+    # Of the same bytes the index has another manifest, which stays.
+    (repo.path / NAME).touch()
+    assert repo.git("diff", "--name-only") == ""
     return said
 
 
