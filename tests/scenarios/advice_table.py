@@ -155,7 +155,7 @@ RUN: dict[str, dict[str, str]] = {
         "merge it with the tool that made it, save the model, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
         "a whole checkpoint is added with: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
-    "git_theta_ext/cli/adapters.py": {
+    "git_theta_ext/cli/verbs/export_adapter.py": {
         "git theta export RANGE --to peft -o FOLDER": "test_export_adapter.test_what_cannot_be_exported_is_said",
     },
     "git_theta_ext/packages/adapter/ends.py": {
@@ -578,7 +578,7 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/cli/verbs/export.py": [
         "Write the tensors of a version, or some of them, to a file, without a checkout and without torch. For the very bytes that were committed, use git archive or git worktree. With A..B: write what changed between two versions as an adapter.",
     ],
-    "git_theta_ext/cli/adapters.py": [
+    "git_theta_ext/cli/verbs/export_adapter.py": [
         "corrections.safetensors, {size(done.corrections)}: with it git theta add --update gives the commit exactly",
         "--exact adds what git theta add --update needs to give the commit exactly: {size(done.lacking)}",
     ],

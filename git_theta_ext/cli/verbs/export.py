@@ -10,7 +10,8 @@ from typing import Any
 from git_theta_ext.checkpoints.exporting.outgoing import outgoing
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.checkpoints.write import container_of, export, export_shards
-from git_theta_ext.cli import adapters, reshaping
+from git_theta_ext.cli import reshaping
+from git_theta_ext.cli.verbs import export_adapter
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size
@@ -36,11 +37,11 @@ def add_parser(subparsers: Any) -> None:
         help="only these, such as 'encoder.layer.{0..3}.*'; may be given more than once",
     )  # fmt: skip
     parser.add_argument(
-        "--to", choices=[*BUILDERS, *adapters.KINDS], help="default: by the name of OUT"
+        "--to", choices=[*BUILDERS, *export_adapter.KINDS], help="default: by the name of OUT"
     )
     reshaping.add_options(parser)
     reshaping.add_shards(parser)
-    adapters.add_options(parser)
+    export_adapter.add_options(parser)
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT",
         help="the file to write; - for standard output",
@@ -50,9 +51,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
-    if args.to in adapters.KINDS:
-        return adapters.run(args)
-    adapters.refuse(args)
+    if args.to in export_adapter.KINDS:
+        return export_adapter.run(args)
+    export_adapter.refuse(args)
     target = None if args.output == "-" else Path(args.output)
     container = args.to or (container_of(target.name) if target is not None else None)
     if container is None:

@@ -24,7 +24,7 @@ KINDS = ("peft", "ia3", "sparse", "diff", "gguf-lora")
 
 _LAYERS = ("conv1d", "embedding", "linear")
 _OURS = ("rank", "tolerance", "rest", "base_model", "prefix", *_LAYERS, "exact", "json")
-_RESHAPING = ("tensors", "drop", "strip_prefix", "dtype", "allow_overflow")
+_RESHAPING = ("tensors", "drop", "strip_prefix", "dtype", "allow_overflow", "max_shard_size")
 _DEFAULT = {"rest": "refuse"}
 _TAKEN = {
     "peft": frozenset(_OURS),
