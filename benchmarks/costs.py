@@ -41,6 +41,11 @@ def updates(dtype: str) -> Iterator[tuple[str, str, dict[str, Any], dict[str, An
             "low-rank", f"rank {rank}", {**settings, "shape": shape},
             {"left": factor, "right": factor},
         )  # fmt: skip
+        yield (
+            "scaled-low-rank", f"rank {rank}", {**settings, "shape": shape, "axis": 0},
+            {"left": factor, "right": factor,
+             "factors": np.ones(1, np.float32).tobytes() + still},
+        )  # fmt: skip
     for row in (1, 8, SIDE):
         order = compress_numbers(np.zeros(count // row, np.uint32))
         yield "permute", f"rows of {row}", {"coder": "exact", "row": row}, {"order": order}

@@ -29,17 +29,19 @@ from git_theta_ext.updates.base import base_spec
 Settings = Mapping[str, Any]
 
 _NANOSECONDS = {"dense": 1.0, "delta": 1.0, "step": 2.0, "scale": 2.0, "cast": 2.0, "resize": 2.0,
-                "sparse": 3.0, "patch": 3.0, "permute": 2.0, "low-rank": 3.0}  # fmt: skip
+                "sparse": 3.0, "patch": 3.0, "permute": 2.0, "low-rank": 3.0,
+                "scaled-low-rank": 4.0}  # fmt: skip
 """For each byte of a block; `benchmarks/costs.py` measures them, values of one byte cost most."""
 _MERGED = 8.0
 """For each byte of each version that a merge is computed from."""
 _OTHER = 4.0
 """For each byte, of a kind that a plug-in has."""
 _RANK = 0.5
-"""For each value and each of the ranks of a low-rank update."""
+"""For each value and each of the ranks of a low-rank update, scaled or not."""
+_RANKED = frozenset({"low-rank", "scaled-low-rank"})
 _ROW = 60.0
 """For each row that a permutation moves: one of a single value costs as much as one of sixteen."""
-_TELLING = frozenset({"low-rank", "permute", "cast", "resize", "patch"})
+_TELLING = frozenset({*_RANKED, "permute", "cast", "resize", "patch"})
 """Kinds whose parameter files say what they cost, or what their predecessor is."""
 _LONG, _PLAIN = 10e9, 16.0
 """What is announced: more than ten seconds, at sixteen times what plain copies would take."""
@@ -175,7 +177,7 @@ def of_chain(
             nbytes = max(nbytes, before.nbytes, _stated(said))
         cost = _NANOSECONDS.get(ref.kind, _OTHER) * nbytes
         values = after.nbytes / values_dtype(after.dtype).itemsize
-        if ref.kind == "low-rank":
+        if ref.kind in _RANKED:
             cost += _RANK * _rank(said) * values
         elif ref.kind == "permute":
             cost += _ROW * values / _row(said)

@@ -21,6 +21,7 @@ _KINDS = {
     "step": ("git_theta_ext.updates.step", "Step"),
     "scale": ("git_theta_ext.updates.scale", "Scale"),
     "low-rank": ("git_theta_ext.updates.low_rank.update", "LowRank"),
+    "scaled-low-rank": ("git_theta_ext.updates.low_rank.scaled", "ScaledLowRank"),
     "cast": ("git_theta_ext.updates.cast", "Cast"),
     "permute": ("git_theta_ext.updates.permute", "Permute"),
     "resize": ("git_theta_ext.updates.resize", "Resize"),

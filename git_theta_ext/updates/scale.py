@@ -69,7 +69,7 @@ class Scale:
         predicted = predict(spec.dtype, base.copy(), factors, shape, axis)
         settings, parts = correction.encode(new, predicted, is_ordered(spec.dtype))
         settings.update(shape=shape, axis=axis)
-        parts["factors"] = _pack(factors)
+        parts["factors"] = pack_factors(factors)
         info = (("factors", str(len(factors))),)
         return Encoded(self.kind, build(self.kind, settings, parts), info)
 
@@ -101,7 +101,7 @@ def read_factors(
         raise CorruptObjectError(f"multipliers do not fit a block of {spec.dtype.name}")
     if not _fits(shape, count):
         raise CorruptObjectError(f"a matrix of {shape!r} is no block of {count} values")
-    factors = _unpack(parameters.parts["factors"], shape[axis], _factor_dtype(spec.dtype))
+    factors = unpack_factors(parameters.parts["factors"], shape[axis], _factor_dtype(spec.dtype))
     return factors, (shape[0], shape[1]), axis
 
 
@@ -243,7 +243,7 @@ def find_factors(
 # -- storing ---------------------------------------------------------------------------------------
 
 
-def _pack(factors: NDArray[Any]) -> bytes:
+def pack_factors(factors: NDArray[Any]) -> bytes:
     """Multipliers as distances in ulps from the first one; equal ones cost next to nothing."""
     bits: Values = factors.view(f"u{factors.itemsize}")
     coded = difference(bits, np.full_like(bits, bits[0]), True)
@@ -251,7 +251,12 @@ def _pack(factors: NDArray[Any]) -> bytes:
     return packed if len(packed) < bits.nbytes else bytes(raw_bytes(bits))
 
 
-def _unpack(data: memoryview, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def unpack_factors(data: memoryview, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The multipliers that `pack_factors` packed.
+
+    Raises:
+        CorruptObjectError: they are not as many.
+    """
     unsigned = np.dtype(f"<u{dtype.itemsize}")
     if len(data) == count * dtype.itemsize:
         return np.frombuffer(data, dtype)

@@ -64,6 +64,38 @@ def packs(history: History) -> None:
     history.tag()
 
 
+def adapters(history: History) -> None:
+    """A DoRA that is supplied, to weights of two types; then of other weights, by columns."""
+    random = np.random.default_rng(22)
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return random.normal(0, 0.05, shape).astype(np.float32)
+
+    wide: dict[str, NDArray[np.generic]] = {
+        "a.weight": normal(96, 128),
+        "b.weight": normal(80, 64).astype(ml_dtypes.bfloat16),
+        "wte.weight": normal(72, 48),
+    }
+    history.version({NAME: safetensors(wide)})
+    factors = {}
+    for module, down, up, norms in (
+        ("a", (3, 128), (96, 3), 96), ("b", (3, 64), (80, 3), 80), ("wte", (3, 72), (48, 3), 48)
+    ):  # fmt: skip
+        stem = f"base_model.model.{module}.lora_"
+        kinds = ("embedding_A", "embedding_B") if module == "wte" else ("A.weight", "B.weight")
+        for kind, shape in zip(kinds, (down, up), strict=True):
+            factors[f"{stem}{kind}"] = normal(*shape)
+        factors[f"{stem}magnitude_vector"] = 0.5 + 0.1 * np.abs(normal(norms))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "adapter_model.safetensors").write_bytes(safetensors(factors))
+        Path(folder, "adapter_config.json").write_text(
+            '{"peft_type": "LORA", "r": 3, "lora_alpha": 5, "use_dora": true}'
+        )
+        history.repository.theta("add", NAME, "--update", folder)
+    history.repository.git("commit", "-q", "-m", "DoRA")
+    history.tag()
+
+
 RECIPES = {
     "entries": "strategy = 'theirs'",
     "average": "strategy = 'average'",

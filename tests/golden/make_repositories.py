@@ -130,6 +130,7 @@ REPOSITORIES: dict[str, Callable[[History], None]] = {
     "packs": histories.packs,
     "recipes": histories.recipes,
     "mixed": histories.mixed,
+    "adapters": histories.adapters,
 }
 
 

@@ -61,6 +61,7 @@ from git_theta_ext.updates.choose import Predecessor, encode_bytes
 from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.low_rank.factors import exact_factors
+from git_theta_ext.updates.low_rank.scaled import Multipliers, ScaledLowRank
 from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.parameter_file import build, parse
 from tests.reliability import evaluation_targets
@@ -288,6 +289,7 @@ def _pairs() -> dict[str, tuple[BlockSpec, Values, BlockSpec, Values]]:
         "step": (_SPEC, old, _SPEC, decayed),
         "scale": (_SPEC, old, _SPEC, scaled),
         "low-rank": (_SPEC, old, _SPEC, merged),
+        "scaled-low-rank": (_SPEC, old, _SPEC, merged),
         "cast": (_SPEC, old, BlockSpec(DTYPES["BF16"], (16, 24)), half),
         "permute": (rows, old, rows, moved),
         "resize": (_SPEC, old, longer, np.concatenate([old, old[:48]])),
@@ -307,10 +309,14 @@ def _encoded(kind: str) -> bytes:
         made = update.encode(after, new, old if update.needs_base else None)
     if made is not None:
         return b"".join(made.pieces)
-    if kind == "low-rank":
+    if kind in ("low-rank", "scaled-low-rank"):
         random = np.random.default_rng(6)
         sides = (random.standard_normal(shape).astype(np.float32) for shape in ((16, 1), (1, 24)))
         factors = exact_factors(*(side.round(2) for side in sides), "sum", 0.01)
+        if factors is not None and kind == "scaled-low-rank":
+            norms = Multipliers(random.normal(1, 0.1, 24).astype(np.float32), 1)
+            scaled = ScaledLowRank().encode_factors(after, new, old, factors, norms)
+            return b"".join(scaled.pieces if scaled else ())
         if factors is not None:
             return b"".join(LowRank().encode_factors(after, new, old, factors).pieces)
     if kind == "patch":

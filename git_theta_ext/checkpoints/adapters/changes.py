@@ -13,7 +13,8 @@ depends on its BLAS, so its last bit may differ; nothing else does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +25,13 @@ from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates.base import Encoded
 from git_theta_ext.updates.find import unless_larger
-from git_theta_ext.updates.low_rank.factors import Trained, exact_factors, is_low_rank
+from git_theta_ext.updates.low_rank.factors import (
+    Factors,
+    Trained,
+    exact_factors,
+    is_low_rank,
+    nearest_factors,
+)
 from git_theta_ext.updates.low_rank.precision import quantised
 from git_theta_ext.updates.low_rank.prediction import add
 from git_theta_ext.updates.low_rank.update import LowRank
@@ -87,14 +94,38 @@ class LoraChange:
                 new[piece] = add(spec.dtype, old[piece], product, self._order(spec), self.scaling)
         return new
 
+    def _rows(self, spec: BlockSpec, start: int) -> slice:
+        return rows_of(spec, start, self.right.shape[1], self.name)
+
+    def in_fixed_point(
+        self, spec: BlockSpec, start: int, new: Values, old: Values
+    ) -> Iterator[Factors]:
+        """The factors of some rows as whole numbers: exactly, where they are that, and nearly.
+
+        Args:
+            spec, start: the block, as for `encode`.
+            new, old: its values after this change alone, and before.
+        """
+        left = self.left[self._rows(spec, start)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = [exact_factors(left, self.right, "sum", self.scaling)]
+            if spec.dtype.bits >= 32:
+                near = nearest_factors(Trained(left, self.right, self.scaling), "sum")
+                found.append(None if near is None else near[0])
+            else:
+                scaled = left.astype(np.float64) * self.scaling
+                found.append(quantised(spec, new, old, scaled, self.right.astype(float)))
+        for factors in found:
+            if factors is not None and is_low_rank(spec, factors):
+                yield replace(factors, order="sum")
+
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
         """The factors themselves, in fixed point, and what they miss.
 
         16-bit factors are kept as they are. So are those of a change of float32 weights; of weights
         that are shorter they are kept in the precision that pays.
         """
-        rows = rows_of(spec, start, self.right.shape[1], self.name)
-        left, order = self.left[rows], self._order(spec)
+        left, order = self.left[self._rows(spec, start)], self._order(spec)
         kept: list[Encoded] = []
         with np.errstate(over="ignore", invalid="ignore"):
             exact = exact_factors(left, self.right, order, self.scaling)

@@ -20,6 +20,8 @@ from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates.arithmetic import narrow, widen
 from git_theta_ext.updates.base import Encoded
+from git_theta_ext.updates.find import unless_larger
+from git_theta_ext.updates.low_rank.scaled import Multipliers, ScaledLowRank
 
 _CHUNK = 1 << 16
 """Elements computed at once."""
@@ -72,8 +74,25 @@ class DoraChange:
         return new
 
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
-        """Found from the values."""
-        return None
+        """The factors and the multipliers, in the form that takes the least."""
+        rows = rows_of(spec, start, self.lora.right.shape[1], self.lora.name)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            multipliers = self._factors(spec, rows, old).astype(np.float32)
+        if not np.isfinite(multipliers).all():
+            return None
+        changed = self.lora.apply(spec, start, old)
+        kept = [
+            found
+            for factors in self.lora.in_fixed_point(spec, start, changed, old)
+            for found in [
+                ScaledLowRank().encode_factors(
+                    spec, new, old, factors, Multipliers(multipliers, self.axis)
+                )
+            ]
+            if found is not None
+        ]
+        best = min(kept, key=lambda one: one.nbytes, default=None)
+        return None if best is None else unless_larger(spec, new, best)
 
     def _factors(self, spec: BlockSpec, rows: slice, old: Values) -> NDArray[Any]:
         """What each row of the block, or each column, is multiplied by."""
