@@ -357,11 +357,10 @@ def rows(count: int = 1) -> dict[str, Any]:
 QUERY = "base_model.model.encoder.layer.0.attention.query"
 SAVED = "base_model.model.encoder.layer.0.attention.value"
 REFUSED = [
-    ({"peft_type": "HRA"}, {}, "(HRA)"),
+    ({"peft_type": "ROAD"}, {}, "(RoAd)"),
     ({"peft_type": "XLORA"}, {}, "(X-LoRA)"),
     ({"peft_type": "NEWEST"}, {}, "of type newest"),
     ({"peft_type": "IA3"}, {}, "of type ia3, not lora"),
-    ({"target_parameters": ["a.b"]}, {}, "target_parameters is set"),
     ({"alora_invocation_tokens": [1]}, {}, "alora_invocation_tokens is set"),
     ({"init_lora_weights": "newest"}, {}, "sets init_lora_weights to 'newest'"),
     ({"use_newest": True}, {}, "sets use_newest to True, which is not known here"),

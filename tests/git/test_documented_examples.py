@@ -300,7 +300,7 @@ def test_add(repo: Repo, lines: tuple[str, ...]) -> None:
     repo.write(f"{NAME}.index.json", str({"weight_map": shards}).replace("'", '"').encode())
     repo.commit()
     shutil.copytree(adapter(repo, lora()), repo.path / "out/checkpoint-500")
-    dry, add, commit, sharded, by_cluster = lines
+    dry, add, commit, sharded, several, by_cluster = lines
     do(repo, dry)
     assert repo.status() == ""
     do(repo, add)
@@ -309,6 +309,9 @@ def test_add(repo: Repo, lines: tuple[str, ...]) -> None:
     assert (repo.path / NAME).read_bytes() != safetensors(model())
     do(repo, sharded)
     assert repo.git("diff", "--cached", "--name-only").count("-of-") == 2
+    for seed, name in enumerate(("style", "task")):
+        shutil.copytree(adapter(repo, lora(seed=seed)), repo.path / "out" / name)
+    assert "cat of 2 adapters: 0.7 × lora" in do(repo, several)
     assert "no Dask scheduler" in do(repo, by_cluster, (13,), **{"node1:8786": "127.0.0.1:1"})
 
 

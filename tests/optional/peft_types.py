@@ -15,10 +15,15 @@ import pytest
 import torch
 from peft import (
     AdaLoraConfig,
+    BOFTConfig,
+    FourierFTConfig,
+    HRAConfig,
+    IA3Config,
     LNTuningConfig,
     LoHaConfig,
     LoKrConfig,
     LoraConfig,
+    OFTConfig,
     PeftConfig,
     PeftModel,
     VeraConfig,
@@ -41,11 +46,15 @@ class Net(torch.nn.Module):
         self.conv = torch.nn.Conv2d(16, 24, 3)
         self.embed = torch.nn.Embedding(300, 64)
         self.norm = torch.nn.LayerNorm(64)
+        self.experts = torch.nn.Module()
+        self.experts.up = torch.nn.Parameter(torch.randn(4, 96, 64) * 0.1)
 
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 ALL, TWO = ["linear", "c_attn", "c_proj", "conv"], ["linear", "conv"]
 TYPES: dict[str, Callable[[], PeftConfig]] = {
+    "LoRA": lambda: LoraConfig(r=4, lora_alpha=7, target_modules=[*ALL, "embed"]),
+    "IA3": lambda: IA3Config(target_modules=ALL, feedforward_modules=["conv"]),
     "DoRA": lambda: LoraConfig(r=4, lora_alpha=7, use_dora=True, target_modules=[*ALL, "embed"]),
     "AdaLoRA": lambda: AdaLoraConfig(init_r=6, lora_alpha=7, total_step=9, target_modules=ALL),
     "LoHa": lambda: LoHaConfig(r=3, alpha=5, target_modules=TWO),
@@ -56,9 +65,17 @@ TYPES: dict[str, Callable[[], PeftConfig]] = {
         r=1, alpha=5, use_effective_conv2d=True, decompose_both=True, decompose_factor=4,
         target_modules=TWO),
     "VeRA": lambda: VeraConfig(r=16, target_modules=["linear"]),
+    "experts": lambda: LoraConfig(
+        r=4, lora_alpha=7, target_modules=[], target_parameters=["experts.up"]),
+    "OFT": lambda: OFTConfig(r=0, oft_block_size=16, target_modules=[*TWO, "embed"]),
+    "OFT, exact": lambda: OFTConfig(
+        r=0, oft_block_size=16, use_cayley_neumann=False, target_modules=[*TWO, "embed"]),
+    "BOFT": lambda: BOFTConfig(boft_block_size=8, target_modules=TWO),
+    "HRA": lambda: HRAConfig(r=8, target_modules=TWO),
+    "FourierFT": lambda: FourierFTConfig(n_frequency=500, target_modules=["linear"]),
     "LN tuning": lambda: LNTuningConfig(target_modules=["norm"]),
 }  # fmt: skip
-EXACT = {"LoKr, whole", "LN tuning"}
+EXACT = {"IA3", "LoKr, whole", "LN tuning"}
 
 
 def steps(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
@@ -84,7 +101,8 @@ def test_type(repo: Repo, tmp_path: Path, kind: str, dtype: torch.dtype) -> None
         for name, parameter in model.named_parameters():
             if parameter.requires_grad or "lambda" in name:
                 noise = torch.randn_like(parameter) * 0.1
-                parameter.data = parameter.data + noise if "magnitude" in name else noise
+                near = "magnitude" in name or "boft_s" in name or "ia3" in name
+                parameter.data = parameter.data + noise if near else noise
         model.save_pretrained(tmp_path)
         fresh = Net().to(dtype)
         fresh.load_state_dict(base)

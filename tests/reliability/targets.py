@@ -28,6 +28,7 @@ from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.adapters import peft, sparse
 from git_theta_ext.checkpoints.adapters.base import Adapter
 from git_theta_ext.checkpoints.adapters.files import TensorFile
+from git_theta_ext.checkpoints.adapters.types import bind as types
 from git_theta_ext.comparison.facts import facts
 from git_theta_ext.core import patterns
 from git_theta_ext.core.errors import (
@@ -477,6 +478,28 @@ _BASE = {
 }
 
 
+_TYPES = ("adalora", "boft-butterfly", "coft", "dora", "experts", "fourierft", "hra-orthogonal",
+          "loha", "oft-exact", "vera")  # fmt: skip
+"""Of `tests/golden/peft_dtypes`; one for each module that reads such parts."""
+_GOLDEN = Path(__file__).parents[1] / "golden" / "peft_dtypes"
+
+
+@functools.cache
+def _golden_base() -> dict[str, TensorInfo]:
+    with TensorFile(_GOLDEN / "base.safetensors") as file:
+        return {name: file.info(name) for name in file}
+
+
+def _type_seeds() -> list[bytes]:
+    """As `_adapter` reads them."""
+    found = []
+    for name in _TYPES:
+        text = (_GOLDEN / name / peft.CONFIG).read_bytes()
+        model = (_GOLDEN / name / "adapter_model.safetensors").read_bytes()
+        found.append(len(text).to_bytes(2, "little") + text + model)
+    return found
+
+
 def _adapter(kind: str, data: bytes) -> None:
     """Two bytes of length, the adapter's configuration, its tensors: bound, applied, encoded."""
     length = int.from_bytes(data[:2], "little")
@@ -485,18 +508,27 @@ def _adapter(kind: str, data: bytes) -> None:
     model.write_bytes(data[2 + length :])
     try:
         with TensorFile(model) as file:
+            tensors = _BASE
             if kind == "sparse":
                 found = sparse.bind(file, _BASE)
+            elif kind == "golden":
+                tensors = _golden_base()
+                stated = types.looks_like(file)
+                settings = peft.read_config(config)
+                if stated is None:
+                    found = peft.bind(file, settings, "lora", tensors)
+                else:
+                    found = types.bind(file, settings, stated, tensors)
             else:
                 found = peft.bind(file, peft.read_config(config), kind, _BASE)
-            _apply(found)
+            _apply(found, tensors)
     except UsageError as error:
         require(len(str(error)) < 20_000, "a message that floods the terminal")
 
 
-def _apply(adapter: Adapter) -> None:
+def _apply(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> None:
     for name, change in adapter.changes.items():
-        (spec,) = cut(_BASE[name])
+        (spec,) = cut(tensors[name])
         old: Values = np.arange(spec.count, dtype=values_dtype(spec.dtype))
         new = change.apply(spec, 0, old)
         require(new.nbytes == spec.nbytes, "a block of another length")
@@ -598,6 +630,7 @@ def _build() -> dict[str, Target]:
     for kind in ("lora", "ia3", "sparse"):
         seeds = functools.partial(_adapter_seeds, kind)
         add(f"adapter-{kind}", seeds, functools.partial(_adapter, kind))
+    add("adapter-types", _type_seeds, functools.partial(_adapter, "golden"))
     for name, seeds, run in evaluation_targets.targets():
         add(name, seeds, run)
     return {target.name: target for target in found}

@@ -155,6 +155,9 @@ RUN: dict[str, dict[str, str]] = {
         "merge it with the tool that made it, save the model, then: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
         "a whole checkpoint is added with: git add FILE": "test_add_update.test_what_cannot_be_applied_exactly_is_refused_and_nothing_changes",
     },
+    "git_theta_ext/checkpoints/adapters/types/weighted.py": {
+        "apply it alone (git theta add FILE --update ADAPTER), commit, and add the others to that": "test_add_weighted.test_an_adapter_that_has_no_weight_is_applied_alone",
+    },
     "git_theta_ext/cli/verbs/export_adapter.py": {
         "git theta export RANGE --to peft -o FOLDER": "test_export_adapter.test_what_cannot_be_exported_is_said",
     },
@@ -199,6 +202,7 @@ RUN: dict[str, dict[str, str]] = {
         "{advice.OTHER_VERSION}, or add the whole file: git add FILE": "test_advice_objects.test_a_version_that_does_not_fit_together",
     },
     "git_theta_ext/cli/verbs/add.py": {
+        "git theta add FILE --update A --update B --weights 1,1 adds both changes": "test_add_weighted.test_adapters_are_joined_with_weights",
         "git add FILE adds a checkpoint as it is": "test_cluster.test_where_the_work_cannot_be_done",
         "git add FILE && git commit, then try again": "test_advice_setup.test_an_update_of_what_is_not_committed",
         "{advice.TRACK_FIRST} && git commit, then try again": "test_advice_setup.test_an_update_of_what_is_stored_whole",

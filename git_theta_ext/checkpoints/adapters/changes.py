@@ -48,6 +48,7 @@ class LoraChange:
 
     `left` is rows × rank and `right` rank × columns of the tensor as it lies in memory; `order`
     is that of `updates.low_rank`: `sum`, or `rounded` where the change is rounded first.
+    `flipped` says that `left` is A and `right` B, both transposed.
     """
 
     name: str
@@ -55,6 +56,7 @@ class LoraChange:
     right: NDArray[np.float32]
     scaling: float
     order: str = "sum"
+    flipped: bool = False
 
     kind: ClassVar[str] = "lora"
 

@@ -15,14 +15,14 @@ Sources: https://huggingface.co/docs/peft/developer_guides/checkpoint and the co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.checkpoints.adapters import tied
+from git_theta_ext.checkpoints.adapters import experts, tied
 from git_theta_ext.checkpoints.adapters.base import Adapter, Change, memory_matrix, refuse
 from git_theta_ext.checkpoints.adapters.changes import (
     BiasChange,
@@ -46,6 +46,7 @@ from git_theta_ext.checkpoints.adapters.peft_config import (
 from git_theta_ext.checkpoints.adapters.peft_names import Parts, looks_like, sort
 from git_theta_ext.checkpoints.adapters.peft_tokens import tokens
 from git_theta_ext.core.tensors import TensorInfo
+from git_theta_ext.core.text import plural
 
 __all__ = ["CONFIG", "KINDS", "MODELS", "bind", "check_type", "looks_like", "read_config"]
 
@@ -73,14 +74,17 @@ def bind(
     """
     check_type(file.path, config, kind)
     check_options(file.path, config, kind)
-    parts = sort(file, kind, tensors)
-    if not parts.modules and not parts.tokens:
+    wrappers = experts.wrappers(file, config) if kind == "lora" else []
+    taken = {stored for one in wrappers for stored in one.parts.values()}
+    parts = sort(file, kind, tensors, taken)
+    if not parts.modules and not parts.tokens and not wrappers:
         raise refuse(file.path, f"has no tensors of an adapter of type {kind}")
     _refuse_attention(file, parts, tensors)
-    names = tied.match(file.path, list(_wanted(parts)), tensors)
+    further = experts.wanted(wrappers, file, config, tensors)
+    names = tied.match(file.path, [*_wanted(parts), *further], tensors)
     binder = _Binder(file, config, tensors, names)
     binder.learn_layouts(parts.modules)
-    binder.bind(kind, parts)
+    binder.bind(kind, parts, wrappers)
     return Adapter(kind, binder.summary(kind, parts), binder.changes, binder.notes(kind))
 
 
@@ -114,12 +118,13 @@ class _Binder:
     changes: dict[str, Change] = field(default_factory=dict)
     ranks: set[int] = field(default_factory=set)
     layouts: set[bool] = field(default_factory=set)
+    parameters: int = 0
     _scaling: Scaling = field(init=False)
 
     def __post_init__(self) -> None:
         self._scaling = Scaling(self.file.path, self.config)
 
-    def bind(self, kind: str, parts: Parts) -> None:
+    def bind(self, kind: str, parts: Parts, wrappers: Sequence[experts.Wrapper]) -> None:
         """Make every change, and put those of one tensor together: a new base comes first."""
         by_name: dict[str, Change] = {}
         for name, stored in parts.whole.items():
@@ -133,6 +138,15 @@ class _Binder:
             self._require_floats(tensor)
             rows = tokens(self.file, self.config, module, stored, tensor)
             _compose(by_name, f"{module}.weight", rows)
+        if wrappers:
+            wanted = experts.wanted(wrappers, self.file, self.config, self.tensors)
+            there = {name: self.tensors[self.names[name]] for name in wanted}
+            of_parameters = experts.Binder(self.file, self.config, there)
+            for name, change in of_parameters.changes(wrappers):
+                if by_name.setdefault(name, change) is not change:
+                    raise refuse(self.file.path, f"changes {name!r} twice")
+            self.ranks |= of_parameters.ranks
+        self.parameters = len(wrappers)
         for name, change in by_name.items():
             place = self.names.get(name, name)
             other = self.changes.setdefault(place, change)
@@ -149,6 +163,8 @@ class _Binder:
         said = [kind]
         if parts.modules:
             said.append(f"{len(parts.modules)} modules")
+        if self.parameters:
+            said.append(plural(self.parameters, "parameter"))
         if ranks := sorted(self.ranks):
             said.append(f"rank {ranks[0]}" + (f" to {ranks[-1]}" if len(ranks) > 1 else ""))
         if parts.tokens:
@@ -210,11 +226,12 @@ class _Binder:
                 f"fit tensor {name!r} of shape {list(tensor.shape)}",
             )
         left, right = (np.ascontiguousarray(side) for side in (left, right))
-        order = "rounded" if "lora_embedding_A" in one else "sum"
-        change = LoraChange(name, left, right, scaling, order)
+        embedding = "lora_embedding_A" in one
+        order = "rounded" if embedding else "sum"
+        flipped = (inputs_first != turned) != embedding
+        change = LoraChange(name, left, right, scaling, order, flipped)
         found: dict[str, Change] = {f"{module}.weight": change}
         if "lora_magnitude_vector" in one or self.config.get("use_dora"):
-            flipped = (inputs_first != turned) != ("lora_embedding_A" in one)
             found[f"{module}.weight"] = self._dora(module, one, change, int(flipped))
         if "lora_B.bias" in one:
             found |= self._bias(module, one, scaling)

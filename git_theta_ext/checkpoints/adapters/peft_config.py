@@ -22,19 +22,18 @@ from git_theta_ext.core.text import printable
 
 CONFIG = "adapter_config.json"
 KINDS = ("lora", "ia3", "trainable_tokens")
-OTHERS = ("adalora", "loha", "lokr", "vera", "ln_tuning")
-"""Types that are applied by `deltas`."""
+OTHERS = ("adalora", "loha", "lokr", "vera", "oft", "boft", "hra", "fourierft", "ln_tuning")
+"""Types that are applied by `types`."""
 MERGE = "merge it with PEFT (merge_and_unload), save the model, then: git add FILE"
 _KEEP = "it cannot be merged into the weights: track its own folder beside the model, with git add"
 
 _NAMES = {
-    "ADAMSS": "AdaMSS", "BOFT": "BOFT", "BEFT": "BEFT", "C3A": "C3A",
-    "DEFT": "DEFT", "DELORA": "DeLoRA", "FOURIERFT": "FourierFT", "FROD": "FRoD",
-    "GLORA": "GLoRA", "GRALORA": "GraLoRA", "HIRA": "HiRA", "HRA": "HRA", "LILY": "Lily",
-    "MISS": "MiSS", "OFT": "OFT",
-    "OSF": "OSF", "PEANUT": "PEANuT", "PSOFT": "PSOFT", "PVERA": "PVeRA", "RANDLORA": "RandLora",
-    "ROAD": "RoAd", "SHADOW": "Shadow", "SHIRA": "SHiRA", "SUPERTUNING": "SuperTuning",
-    "TINYLORA": "TinyLoRA", "UNILORA": "UniLoRA", "VBLORA": "VB-LoRA",
+    "ADAMSS": "AdaMSS", "BEFT": "BEFT", "C3A": "C3A",
+    "DEFT": "DEFT", "DELORA": "DeLoRA", "FROD": "FRoD",
+    "GLORA": "GLoRA", "GRALORA": "GraLoRA", "HIRA": "HiRA", "LILY": "Lily",
+    "MISS": "MiSS", "OSF": "OSF", "PEANUT": "PEANuT", "PSOFT": "PSOFT", "PVERA": "PVeRA",
+    "RANDLORA": "RandLora", "ROAD": "RoAd", "SHADOW": "Shadow", "SHIRA": "SHiRA",
+    "SUPERTUNING": "SuperTuning", "TINYLORA": "TinyLoRA", "UNILORA": "UniLoRA", "VBLORA": "VB-LoRA",
     "WAVEFT": "WaveFT", "BONE": "Bone",
 }  # fmt: skip
 """Types whose updates lie in the weights, but are no plain factors."""
@@ -54,6 +53,7 @@ _KNOWN = {
     "lora": {
         "r", "lora_alpha", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "use_rslora",
         "lora_bias", "use_dora", "trainable_token_indices", "bias", "init_lora_weights",
+        "target_parameters",
         # of training alone:
         "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core", "loftq_config",
         "eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size",
@@ -72,7 +72,6 @@ _REFUSED = {
     "monteclora_config": "MonteCLoRA's factors are random",
     "kasa_config": "KaSA has further factors",
     "layer_replication": "it repeats layers of the base model",
-    "target_parameters": "it changes parameters that belong to no linear layer",
     "megatron_config": "Megatron's layers are split over processes",
     "enable_lora": "its factors are those of several merged layers",
 }

@@ -74,13 +74,14 @@ def _module(part: re.Match[str]) -> str:
     return _WRAPPED.sub("", f"{part[1]}.").removesuffix(".")
 
 
-def sort(file: TensorFile, kind: str, there: Collection[str]) -> Parts:
+def sort(file: TensorFile, kind: str, there: Collection[str], taken: Collection[str] = ()) -> Parts:
     """Every tensor of the file in its place.
 
     Args:
         file: the adapter's tensors.
         kind: `lora`, `ia3` or `trainable_tokens`.
         there: names of the checkpoint's tensors.
+        taken: tensors of the file that have a place already.
 
     Raises:
         UsageError: two tensors say different things of one parameter, or the file holds several
@@ -88,6 +89,8 @@ def sort(file: TensorFile, kind: str, there: Collection[str]) -> Parts:
     """
     found, originals, adapters = Parts(), {}, dict[str, str]()
     for stored in file:
+        if stored in taken:
+            continue
         prefix = next((one for one in _PREFIXES if stored.startswith(one)), "")
         name = stored.removeprefix(prefix)
         if (match := _PART.fullmatch(name)) is not None:

@@ -14,13 +14,20 @@ from typing import Any
 
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.adapters.base import Adapter
+from git_theta_ext.checkpoints.adapters.files import TensorFile
 from git_theta_ext.checkpoints.adapters.supply import (
     Updated,
     next_version,
     require_changes,
     updated_tensors,
 )
-from git_theta_ext.checkpoints.adapters.types.read import TYPES, open_adapter, read_adapter
+from git_theta_ext.checkpoints.adapters.types import weighted
+from git_theta_ext.checkpoints.adapters.types.read import (
+    TYPES,
+    open_adapter,
+    read_adapter,
+    read_weighted,
+)
 from git_theta_ext.checkpoints.smudge import write_version
 from git_theta_ext.cli import where
 from git_theta_ext.cli.progress import Progress
@@ -58,9 +65,16 @@ def add_parser(subparsers: Any) -> None:
         "and unchanged; of a sharded model, its index or a pattern of its shards",
     )
     parser.add_argument(
-        "--update", metavar="ADAPTER",
+        "--update", metavar="ADAPTER", action="append",
         help="a folder that PEFT wrote, its adapter_model.safetensors, or a file of indices and "
-        "values, or of differences",
+        "values, or of differences; several LoRA adapters if --weights are given",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", metavar="N,N", help="join the adapters, each times its number: 0.7,0.3"
+    )
+    parser.add_argument(
+        "--combine", choices=weighted.KINDS,
+        help="how: cat adds the changes (default), linear the factors",
     )  # fmt: skip
     parser.add_argument(
         "--type", choices=TYPES, help="the kind of adapter (default: by its tensors' names)"
@@ -90,13 +104,24 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--update changes one checkpoint at a time; of a sharded model its index")
     if args.on is not None and args.on != choice.NEAR:
         raise UsageError("an adapter is applied on this machine: leave out --on")
+    if len(args.update) > 1 and args.weights is None:
+        raise UsageError(
+            f"--update is given {len(args.update)} times, and no weights",
+            hint="git theta add FILE --update A --update B --weights 1,1   adds both changes",
+        )
+    if args.weights is None and args.combine is not None:
+        raise UsageError("--combine is about several adapters with --weights")
+    if args.weights is not None and (args.config or args.type):
+        raise UsageError(
+            "--weights: each adapter is a LoRA with its own adapter_config.json beside it"
+        )
     return _update(repository, args)
 
 
 def _add(repository: Repository, args: argparse.Namespace) -> int:
     """Have Git add files; its filter is told where the work on blocks is done."""
     given = {"--type": args.type, "--config": args.config, "--dry-run": args.dry_run,
-             "--json": args.json}  # fmt: skip
+             "--json": args.json, "--weights": args.weights, "--combine": args.combine}  # fmt: skip
     for option, value in given.items():
         if value:
             raise UsageError(
@@ -121,10 +146,9 @@ def _update(repository: Repository, args: argparse.Namespace) -> int:
             _require_clean(repository, one)
     joined = _joined(files)
     with ExitStack() as stack:
-        file = stack.enter_context(open_adapter(Path(args.update)))
-        config = None if args.config is None else Path(args.config)
+        opened = [stack.enter_context(open_adapter(Path(one))) for one in args.update]
         try:
-            adapter = read_adapter(file, joined, args.type, config)
+            adapter = _adapter(opened, joined, args)
         except UsageError as error:
             raise _of_one_shard(repository, path, error) from error
         blocks = Blocks.open(repository)
@@ -144,6 +168,15 @@ def _update(repository: Repository, args: argparse.Namespace) -> int:
         _stage(repository, files, new, blocks)
     _report(path, adapter, everything, raw, args)
     return 0
+
+
+def _adapter(opened: list[TensorFile], manifest: Manifest, args: argparse.Namespace) -> Adapter:
+    """The adapter that is given, or several as one."""
+    if args.weights is not None:
+        numbers = weighted.weights(args.weights, len(opened))
+        return read_weighted(opened, numbers, args.combine or "cat", manifest)
+    config = None if args.config is None else Path(args.config)
+    return read_adapter(opened[0], manifest, args.type, config)
 
 
 def _updated(adapter: Adapter, manifest: Manifest, blocks: Blocks) -> list[Updated]:

@@ -55,4 +55,4 @@ def change(place: Place, parts: Mapping[str, str]) -> Change | None:
     def rows(some: slice) -> NDArray[np.float32]:
         return product(left, right, some) * scaling / divisor
 
-    return place.delta("adalora", rows)
+    return place.delta("adalora", rows, (left, right, float(scaling / divisor)))

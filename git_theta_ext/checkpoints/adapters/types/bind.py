@@ -11,23 +11,36 @@ from git_theta_ext.checkpoints.adapters import peft_config, tied
 from git_theta_ext.checkpoints.adapters.base import Adapter, Change, refuse
 from git_theta_ext.checkpoints.adapters.changes import WholeChange
 from git_theta_ext.checkpoints.adapters.files import TensorFile, to_values
-from git_theta_ext.checkpoints.adapters.types import adalora, loha, lokr, vera
+from git_theta_ext.checkpoints.adapters.types import (
+    adalora,
+    boft,
+    fourierft,
+    hra,
+    loha,
+    lokr,
+    oft,
+    vera,
+)
 from git_theta_ext.checkpoints.adapters.types.change import Place, Seen
 from git_theta_ext.core.tensors import TensorInfo
 
-_TYPES: dict[str, ModuleType] = {"adalora": adalora, "loha": loha, "lokr": lokr, "vera": vera}
+_TYPES: dict[str, ModuleType] = {
+    "adalora": adalora, "loha": loha, "lokr": lokr, "vera": vera, "oft": oft, "boft": boft,
+    "hra": hra, "fourierft": fourierft,
+}  # fmt: skip
 KINDS = (*_TYPES, "ln_tuning")
 """Types that are applied here, as `peft_type` names them in small letters."""
 
 _PREFIXES = ("base_model.model.", "base_model.")
 _PART = re.compile(
     r"(.+)\.(lora_[ABE]|ranknum|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)"
-    r"|vera_lambda_[bd])(?:\.[^.]+)?"
+    r"|vera_lambda_[bd]|oft_(?:embedding_)?R|boft_[Rs]|hra_u|fourierft_spectrum)(?:\.[^.]+)?"
 )
 _NORM = re.compile(r"(.+)\.ln_tuning_layers(?:\.(?!weight$|bias$)[^.]+)?\.(weight|bias)")
 _WRAPPED = re.compile(r"\.(?:base_layer|modules_to_save(?:\.default)?)(?=\.)")
 _TELLING = {"lora_E": "adalora", "hada_w1_a": "loha", "lokr_w1": "lokr", "lokr_w1_a": "lokr",
-            "vera_lambda_b": "vera"}  # fmt: skip
+            "vera_lambda_b": "vera", "oft_R": "oft", "oft_embedding_R": "oft", "boft_R": "boft",
+            "hra_u": "hra", "fourierft_spectrum": "fourierft"}  # fmt: skip
 _NOTE = (
     "products of matrices are computed in float64 and rounded once. PEFT computes them in float32, "
     "so some values may differ in their last bits from a merge by PEFT"

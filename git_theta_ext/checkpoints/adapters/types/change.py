@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import memory_matrix, refuse, rows_of
+from git_theta_ext.checkpoints.adapters.changes import LoraChange
 from git_theta_ext.checkpoints.adapters.files import TensorFile
 from git_theta_ext.checkpoints.adapters.layers import square_is_conv1d
 from git_theta_ext.core.tensors import BlockSpec, TensorInfo
@@ -26,18 +27,24 @@ from git_theta_ext.updates.low_rank.prediction import add
 _CHUNK = 1 << 16
 """Elements computed at once."""
 
+Matrix = NDArray[np.float32]
 Rows = Callable[[slice], NDArray[np.float32]]
 """Some rows of a change, of a matrix as it lies in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeltaChange:
-    """Rows that are computed are added, and the sum is rounded once to the weights' dtype."""
+    """Rows that are computed are added, and the sum is rounded once to the weights' dtype.
+
+    `factors` are thin ones whose product is the change up to its rounding, where there are such:
+    the store keeps these.
+    """
 
     name: str
     kind: str
     columns: int
     rows: Rows
+    factors: LoraChange | None = None
 
     @property
     def computes(self) -> bool:
@@ -60,8 +67,8 @@ class DeltaChange:
         return new
 
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
-        """Found from the values."""
-        return None
+        """The factors; found from the values where there are none."""
+        return None if self.factors is None else self.factors.encode(spec, start, new, old)
 
 
 @dataclass(slots=True)
@@ -115,10 +122,17 @@ class Place:
             )
         return turned_layer != turned
 
-    def delta(self, kind: str, rows: Rows) -> DeltaChange:
-        """The change, of its rows in memory."""
+    def delta(
+        self, kind: str, rows: Rows, factors: tuple[Matrix, Matrix, float] | None = None
+    ) -> DeltaChange:
+        """The change, of its rows in memory; and factors of it, and what they are multiplied by."""
         first, columns, _ = memory_matrix(self.tensor)
-        return DeltaChange(self.tensor.name, kind, columns if first else 1, rows)
+        name = self.tensor.name
+        thin = None
+        if factors is not None:
+            left, right = (np.ascontiguousarray(side) for side in factors[:2])
+            thin = LoraChange(name, left, right, factors[2])
+        return DeltaChange(name, kind, columns if first else 1, rows, thin)
 
     def refuse(self, reason: str) -> Exception:
         """The error of a module that is not what it should be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from git_theta_ext.checkpoints.adapters import corrections, difference, peft, sp
 from git_theta_ext.checkpoints.adapters.base import Adapter, refuse
 from git_theta_ext.checkpoints.adapters.files import TensorFile
 from git_theta_ext.checkpoints.adapters.types import bind as others
+from git_theta_ext.checkpoints.adapters.types import weighted
 from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.core.text import printable
 from git_theta_ext.manifest.model import Manifest
 
@@ -55,7 +58,7 @@ def read_adapter(
     Raises:
         UsageError: it is no adapter that is known, or does not fit the version.
     """
-    tensors = {entry.tensor.name: entry.tensor for entry in manifest.entries if not entry.opaque}
+    tensors = _tensors(manifest)
     beside = config or file.path.with_name(peft.CONFIG)
     stated = others.looks_like(file) or peft.looks_like(file)
     if kind is None and difference.looks_like(file):
@@ -74,6 +77,50 @@ def read_adapter(
     adapter = corrections.applied(adapter, file.path, manifest.entries)
     further = tied.notes(manifest.entries, adapter.changes)
     return replace(adapter, notes=(*adapter.notes, *further))
+
+
+def read_weighted(
+    files: Sequence[TensorFile], weights: Sequence[float], how: weighted.Kind, manifest: Manifest
+) -> Adapter:
+    """Several adapters of LoRA as one, each with its weight.
+
+    Args:
+        files: the tensors of each.
+        weights: as many numbers.
+        how: see `weighted`.
+        manifest: the version.
+
+    Raises:
+        UsageError: one is none of LoRA, or they do not fit the version, or each other.
+    """
+    tensors = _tensors(manifest)
+    found = []
+    for file, weight in zip(files, weights, strict=True):
+        kind = others.looks_like(file) or peft.looks_like(file)
+        beside = file.path.with_name(peft.CONFIG)
+        if kind is None:
+            raise _no_adapter(file, beside)
+        if kind != "lora":
+            raise refuse(
+                file.path, f"is an adapter of type {kind}: only those of LoRA have weights"
+            )
+        config = peft.read_config(beside)
+        adapter = peft.bind(file, config, kind, tensors)
+        found.append(weighted.Weighted(file.path, config, adapter, weight))
+    joined = weighted.joined(found, how, tensors)
+    notes = list(joined.notes)
+    notes += [
+        f"{corrections.NAME} of {file.path.parent} is left out: it is for its factors alone"
+        for file in files
+        if file.path.with_name(corrections.NAME).exists()
+    ]
+    further = tied.notes(manifest.entries, joined.changes)
+    return replace(joined, notes=(*notes, *further))
+
+
+def _tensors(manifest: Manifest) -> dict[str, TensorInfo]:
+    """The tensors of a version, by name."""
+    return {entry.tensor.name: entry.tensor for entry in manifest.entries if not entry.opaque}
 
 
 def _no_adapter(file: TensorFile, config: Path) -> UsageError:

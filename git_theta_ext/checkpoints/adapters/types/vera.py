@@ -57,4 +57,4 @@ def change(place: Place, parts: Mapping[str, str]) -> Change:
     def rows(some: slice) -> NDArray[np.float32]:
         return product(left, right, some)
 
-    return place.delta("vera", rows)
+    return place.delta("vera", rows, (left, right, 1.0))
