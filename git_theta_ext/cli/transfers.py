@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.text import paragraph, printable
+from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.transfer import endpoints
 
@@ -17,7 +17,7 @@ def split_remote(repository: Repository, words: Sequence[str]) -> tuple[str | No
     if not words:
         return None, []
     first = words[0]
-    remotes = os.fsdecode(repository.git("remote")).splitlines()
+    remotes = lines_of(repository.git("remote"))
     if first in remotes or ("/" in first and repository.resolve(first) is None):
         return first, list(words[1:])
     return None, list(words)

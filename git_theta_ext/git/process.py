@@ -161,6 +161,12 @@ class Sink(Protocol):
         ...
 
 
+def lines_of(answer: bytes) -> list[str]:
+    """The lines that Git printed. A line feed ends one, and nothing else that Unicode counts as
+    the end of a line: names of refs and remotes may have such a thing inside."""
+    return [os.fsdecode(line) for line in answer.removesuffix(b"\n").split(b"\n") if answer]
+
+
 def run_git_into(
     file: Sink,
     arguments: Sequence[str],

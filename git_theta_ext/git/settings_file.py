@@ -86,7 +86,7 @@ class Rows:
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
             raise UsageError(f"{where}: write [[{name}]], with two brackets")
         self.rows: list[dict[str, Any]] = found
-        lines = _lines_of(name, data.decode("utf-8").splitlines())
+        lines = _lines_of(name, data.decode("utf-8").split("\n"))
         self._lines = lines if len(lines) == len(found) else []
 
     @property

@@ -13,13 +13,13 @@ repositories without reflogs, as bare ones usually are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 from git_theta_ext.core.errors import RepositoryError, ThetaError
 from git_theta_ext.git.launch import shell_word
+from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.transfer import endpoints, transport
@@ -100,13 +100,13 @@ def remember(repository: Repository, remote: str, url: str, commits: Iterable[st
 def _tips(repository: Repository) -> dict[str, dict[str, str]]:
     """Remote -> its remote-tracking refs and their commits; the remotes are those of git config."""
     answer = repository.git("for-each-ref", "--format=%(objectname) %(refname)", "refs/remotes/")
-    lines = [line.partition(" ") for line in os.fsdecode(answer).splitlines()]
+    lines = [line.partition(" ") for line in lines_of(answer)]
     if not lines:
         return {}
-    names = os.fsdecode(repository.git("remote")).split("\n")
+    names = lines_of(repository.git("remote"))
     tips: dict[str, dict[str, str]] = {}
     for oid, _, ref in lines:
-        fits = [name for name in names if name and ref.startswith(f"refs/remotes/{name}/")]
+        fits = [name for name in names if ref.startswith(f"refs/remotes/{name}/")]
         if fits and not ref.endswith("/HEAD"):
             tips.setdefault(max(fits, key=len), {})[ref] = oid
     return tips
@@ -157,7 +157,7 @@ def _reflog(repository: Repository, ref: str) -> Iterator[tuple[str | None, str,
         )
     except RepositoryError:
         return  # an entry names a commit that is gone
-    lines = [line.partition(" ") for line in os.fsdecode(answer).splitlines()]
+    lines = [line.partition(" ") for line in lines_of(answer)]
     if not lines:
         return
     oldest = repository.resolve(f"{ref}@{{{len(lines)}}}")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from git_theta_ext.core.errors import ManifestError, UsageError
+from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest, Place, UpdateRef
 from git_theta_ext.objects import reachable
@@ -306,8 +307,7 @@ def _states(folder: Path) -> Iterator[str]:
 
 def _heads(repository: Repository) -> Iterator[str]:
     """HEAD of every work tree."""
-    answer = repository.git("worktree", "list", "--porcelain").decode("utf-8", "surrogateescape")
-    for line in answer.splitlines():
+    for line in lines_of(repository.git("worktree", "list", "--porcelain")):
         if line.startswith("HEAD ") and set(line[5:]) != {"0"}:
             yield line[5:]
 

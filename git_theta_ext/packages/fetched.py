@@ -14,7 +14,7 @@ from pathlib import Path
 from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import RepositoryError, TransferError, UsageError
 from git_theta_ext.core.text import nearest, printable
-from git_theta_ext.git.process import run_git
+from git_theta_ext.git.process import lines_of, run_git
 from git_theta_ext.git.repository import Repository, own_environment
 from git_theta_ext.git.trees import index_of
 from git_theta_ext.objects.transfer import lfsconfig
@@ -139,7 +139,7 @@ def remote_refs(cache: Cache, url: str, *, offline: bool = False) -> dict[str, s
             "for-each-ref", "--format=%(refname) %(objectname) %(*objectname)", TAGS,
             _CACHED_BRANCHES,
         )  # fmt: skip
-        for line in os.fsdecode(rows).splitlines():
+        for line in lines_of(rows):
             ref, oid, peeled = line.split(" ")
             name = ref.replace(_CACHED_BRANCHES, BRANCHES, 1)
             found["HEAD" if name == f"{BRANCHES}HEAD" else name] = peeled or oid
@@ -339,7 +339,7 @@ def _versions(listing: Listing, version: str | None) -> str:
 def _notice_moved_tags(repository: Repository, url: str, listing: Listing) -> None:
     """Say which tags are not what they were, and forget what they were."""
     rows = repository.git("for-each-ref", "--format=%(objectname) %(*objectname) %(refname)", TAGS)
-    for line in os.fsdecode(rows).splitlines():
+    for line in lines_of(rows):
         oid, peeled, ref = line.split(" ")
         was = peeled or oid
         if ref in listing.oids and listing.commit(ref) != was:
@@ -437,8 +437,7 @@ def _note_refs(repository: Repository, ref: str | None, oid: str, listing: Listi
 
 def _drop_in_the_way(repository: Repository, new: dict[str, str]) -> None:
     """Remove refs that are folders of new ones, or in folders that these would be."""
-    known = repository.git("for-each-ref", "--format=%(refname)").splitlines()
-    for one in map(os.fsdecode, known):
+    for one in lines_of(repository.git("for-each-ref", "--format=%(refname)")):
         if any(name.startswith(f"{one}/") or one.startswith(f"{name}/") for name in new):
             repository.git("update-ref", "--no-deref", "-d", one)
 

@@ -124,6 +124,23 @@ def test_a_hostile_tree(here: Repo, new_repo: Callable[..., Repo], tmp_path: Pat
     assert not marker.exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of refs are bytes")
+def test_a_line_end_in_the_name_of_a_ref(here: Repo, new_repo: Callable[..., Repo]) -> None:
+    work = new_repo("odd", install=False)
+    work.write("f", b"1")
+    work.commit()
+    for name in ("v1\u2028x", "v2\x85", "v3\udcff"):
+        work.git("tag", name)
+        here.theta("get", f"{work.path}@{name}")
+    work.write("f", b"2")
+    work.commit()
+    here.theta("get", str(work.path))
+    assert (here.path / "odd" / "f").read_bytes() == b"2"
+    here.write("models.toml", b'[[model]]\nname = "odd"\nurl = "../odd"\ninto = "in"\n')
+    here.theta("sync", "--offline")
+    assert (here.path / "in" / "f").read_bytes() == b"2"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 def test_killed_at_once_and_without_room(
     here: Repo, new_repo: Callable[..., Repo], tmp_path: Path

@@ -11,6 +11,7 @@ from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import all_here, plural, printable, size, to_json
 from git_theta_ext.git import installation
+from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import transport
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from git_theta_ext.checkpoints.smudge import manifests_in_work_tree, write_checkpoints
 
     repository = Repository.discover()
-    remotes = os.fsdecode(repository.git("remote")).splitlines()
+    remotes = lines_of(repository.git("remote"))
     remote = args.words[0] if args.words and args.words[0] in remotes else None
     pathspecs = args.words[1:] if remote else args.words
     entries = [entry for entry in repository.tracked() if entry.stage == 0]
