@@ -200,7 +200,11 @@ def _stacks(matrices: Iterable[_Matrix], where: str) -> list[Given]:
                 "alone"
             )
         _check_rows(one.given, where)
-        layers.setdefault(one.prefix, {})[one.number, one.role] = one.given
+        layer, place = layers.setdefault(one.prefix, {}), (one.number, one.role)
+        if place in layer:  # such as experts.1 and experts.01
+            both = f"{layer[place].name!r} and {one.given.name!r}"
+            raise UsageError(f"{where}: experts: {both} are both expert {one.number}")
+        layer[place] = one.given
     made = []
     for prefix in sorted(layers, key=natural_key):
         found = layers[prefix]

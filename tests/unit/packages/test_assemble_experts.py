@@ -126,6 +126,9 @@ def test_stacks_that_are_none_are_refused(blocks: Blocks) -> None:
     scaled = {**arrays, "model.layers.0.mlp.experts.1.up_proj.scale": np.ones(5, np.float32)}
     with pytest.raises(UsageError, match="has no place in a stack"):
         convert(Experts("qwen", "stacked"), given(blocks, scaled), "p")
+    twice = {**arrays, "model.layers.0.mlp.experts.01.up_proj.weight": np.ones((6, 4), np.float32)}
+    with pytest.raises(UsageError, match=r"are both expert 1"):
+        convert(Experts("qwen", "stacked"), given(blocks, twice), "p")
     flat = {"mlp.experts.gate_up_proj": np.ones((3, 5, 2), np.float32)}
     with pytest.raises(UsageError, match="a stack is"):
         convert(Experts("stacked", "qwen"), given(blocks, flat), "p")
