@@ -16,11 +16,11 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from git_theta_ext.core import files
-from git_theta_ext.core.errors import StoreError, UsageError
+from git_theta_ext.core.errors import RepositoryError, StoreError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository, own_environment
@@ -40,6 +40,9 @@ _UPLOAD_PACK = (
     "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack"
 )
 """How a repository on this machine is asked, so that it leaves out what is not wanted."""
+
+VERIFY = "git theta cache verify   removes what is damaged; then try again"
+"""What to do where Git cannot read what it has in the cache."""
 
 _SHA256_DIGITS = 64
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of git-theta-ext.\n"
@@ -88,21 +91,39 @@ class Cache:
         """
         url = absolute(url)
         place = self.place(url)
-        if not (place / "HEAD").is_file():
+        if not self.is_whole(url):
             self.prepare()
             self._make(url, place, self._is_sha256(url) if sha256 is None else sha256)
         return Repository.bare(place)
 
     def find(self, url: str) -> Repository | None:
         """As `repository`; None where there is none yet."""
-        place = self.place(absolute(url))
-        return Repository.bare(place) if (place / "HEAD").is_file() else None
+        url = absolute(url)
+        return Repository.bare(self.place(url)) if self.is_whole(url) else None
+
+    def is_whole(self, url: str) -> bool:
+        """Whether there is a repository of an absolute URL, with the settings it was made with.
+
+        One without would be fetched into, and its objects looked for elsewhere.
+        """
+        place = self.place(url)
+        try:
+            head, text = (files.read_whole(place / name) for name in ("HEAD", "config"))
+        except OSError:
+            return False
+        right = head.rstrip() == f"ref: {NO_BRANCH}".encode()
+        return right and text.endswith(os.fsencode(self._settings(url)))
 
     def repositories(self) -> Iterator[Repository]:
         """All repositories of the cache."""
         for place in sorted((self.root / "repositories").glob("*.git")):
             if (place / "HEAD").is_file():
                 yield Repository.bare(place)
+
+    def remains(self) -> list[Path]:
+        """What killed processes left of repositories, and what lost its HEAD; for their owner."""
+        places = sorted((self.root / "repositories").glob("*"))
+        return [one for one in places if one.suffix != ".git" or not (one / "HEAD").is_file()]
 
     @contextmanager
     def using(self, *, alone: bool = False, timeout: float | None = None) -> Iterator[None]:
@@ -115,6 +136,8 @@ class Cache:
         with locked(self.root / "lock", alone=alone, timeout=timeout):
             try:
                 yield
+            except RepositoryError as error:
+                raise type(error)(error.message, hint=error.hint or VERIFY) from error
             except OSError as error:
                 where = printable(str(error.filename or self.root))
                 raise StoreError(
@@ -147,7 +170,7 @@ class Cache:
     def _make(self, url: str, place: Path, sha256: bool) -> None:
         """Make the repository of a URL under another name, and name it last."""
         with locked(self.root / "making", alone=True):
-            if (place / "HEAD").is_file():
+            if self.is_whole(url):
                 return
             place.parent.mkdir(exist_ok=True)
             new = place.with_suffix(".new")
@@ -159,6 +182,7 @@ class Cache:
             (new / "theta").mkdir(exist_ok=True)
             text = files.read_whole(new / "config") + os.fsencode(self._settings(url))
             files.replace_file(new / "config", text)
+            remove(place)  # one that is damaged
             files.move(new, place)
 
     def _settings(self, url: str) -> str:
@@ -186,6 +210,15 @@ class Cache:
             + "".join(f"\t{name} = {_quoted(value)}\n" for name, value in rows.items())
             for section, rows in sections.items()
         )
+
+
+def remove(place: Path) -> None:
+    """Remove a repository: another name first, so that a half removed one is never found."""
+    away = place.with_suffix(".removed")
+    shutil.rmtree(away, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        files.move(place, away)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def url_of(repository: Repository) -> str:

@@ -18,7 +18,7 @@ from git_theta_ext.git.process import lines_of, run_git
 from git_theta_ext.git.repository import Repository, own_environment
 from git_theta_ext.git.trees import index_of
 from git_theta_ext.objects.transfer import lfsconfig
-from git_theta_ext.packages.cache import Cache, locked
+from git_theta_ext.packages.cache import VERIFY, Cache, locked
 from git_theta_ext.packages.sources import checked_url, checked_version, is_ref_name
 
 Progress = Callable[[int], object]
@@ -169,7 +169,7 @@ def _here(
     cache: Cache, url: str, version: str | None, commit: str | None, offline: bool
 ) -> Package | None:
     """The version as far as it can be told without the remote; None where it must be asked."""
-    if not cache.place(url).is_dir():
+    if not cache.is_whole(url):
         return None
     repository = Repository.bare(cache.place(url), offline=offline)
     ref, oid = None, commit
@@ -241,7 +241,7 @@ def _ask(cache: Cache, url: str) -> Listing:
     """The refs of a remote."""
     place = cache.place(url)
     cache.prepare()
-    known = (place / "HEAD").is_file()
+    known = cache.is_whole(url)
     where, env = (place, place) if known else (cache.root, cache.root / "nowhere")
     words = ["ls-remote", "--symref", "--", "origin" if known else url]
     answer = _told(url, words, where, own_environment(env))
@@ -277,7 +277,9 @@ def _told(
         said = without_secret(error.message.partition(": ")[2])
         raise TransferError(
             f"{_shown(url, None)} could not be fetched: {said}",
-            hint=advice.with_name(
+            hint=VERIFY
+            if f"{folder}{os.sep}objects" in said
+            else advice.with_name(
                 "does Git reach it? git ls-remote URL", without_secret(url), "URL"
             ),
         ) from error
@@ -453,11 +455,19 @@ def _fetch_manifests(repository: Repository, url: str, commit: str, listing: Lis
         telling |= {one.oid for one in repository.tree(tip, lfsconfig.NAME)}
     fetch_blobs(repository, url, telling, [commit, *tips])
     paths = {one.path: one.oid for one in entries if one.mode.startswith("100")}
-    with index_of(repository, commit) as env:
-        answer = repository.git(
-            "check-attr", "--cached", "-z", "--stdin", "filter",
-            stdin=b"".join(os.fsencode(path) + b"\0" for path in paths), env=env,
-        ).split(b"\0")  # fmt: skip
+    try:
+        with index_of(repository, commit) as env:
+            answer = repository.git(
+                "check-attr", "--cached", "-z", "--stdin", "filter",
+                stdin=b"".join(os.fsencode(path) + b"\0" for path in paths), env=env,
+            ).split(b"\0")  # fmt: skip
+    except RepositoryError as error:
+        if "invalid path" not in error.message:
+            raise
+        raise type(error)(
+            f"{_shown(url, None)}: Git takes no such tree: {error.message}",
+            hint="name another version, or tell those who published it",
+        ) from error
     values = zip(answer[:-1:3], answer[2::3], strict=False)
     tracked = {paths[os.fsdecode(path)] for path, value in values if value in (b"theta", b"lfs")}
     fetch_blobs(repository, url, tracked, [commit])

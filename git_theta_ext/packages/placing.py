@@ -31,6 +31,7 @@ from git_theta_ext.objects.store.store import Store, sha256_of
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import lfsconfig, transport
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
+from git_theta_ext.packages.cache import VERIFY
 from git_theta_ext.packages.fetched import Package, Progress, fetch_blobs
 from git_theta_ext.packages.files import PackageFile
 from git_theta_ext.packages.parts import Part, models_of, planned, refuse_whole
@@ -229,7 +230,7 @@ def _copy(store: Store, pointer: UpdateRef, target: _Tally) -> None:
     if found != pointer.oid:
         raise CorruptObjectError(
             f"object {os.path.normpath(path)} is damaged: its bytes hash to {found}",
-            hint="git theta cache verify   removes what is damaged; then try again",
+            hint=VERIFY,
         )
 
 

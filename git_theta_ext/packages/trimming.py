@@ -23,7 +23,7 @@ from git_theta_ext.manifest.model import Manifest, UpdateRef
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.store.store import YOUNG_SECONDS, Store
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
-from git_theta_ext.packages.cache import Cache, url_of
+from git_theta_ext.packages.cache import Cache, remove, url_of
 from git_theta_ext.packages.fetched import Progress, forget, missing_blobs
 from git_theta_ext.packages.sources import absolute
 
@@ -201,8 +201,8 @@ def _prune(cache: Cache, store: Store, rules: Rules, dry_run: bool) -> Trimmed:
         return result
     for one in out:
         forget(one.repository, one.commit)
-    for repository in gone:
-        _remove(repository.git_dir)
+    for place in [*(one.git_dir for one in gone), *cache.remains()]:
+        remove(place)
     for oid in result.objects:
         store.remove(oid)
     store.remove_stale()
@@ -263,15 +263,6 @@ def _bytes_of(folder: Path) -> int:
     return found
 
 
-def _remove(git_dir: Path) -> None:
-    """Remove a repository: another name first, so that a half removed one is never found."""
-    away = git_dir.with_suffix(".removed")
-    shutil.rmtree(away, ignore_errors=True)
-    with suppress(FileNotFoundError):
-        files.move(git_dir, away)
-    shutil.rmtree(away, ignore_errors=True)
-
-
 # -- whether all is right --------------------------------------------------------------------------
 
 
@@ -307,10 +298,18 @@ def verify(cache: Cache, progress: Progress | None = None) -> Verified:
                 progress(found.st_size)
         broken = []
         for repository in cache.repositories():
+            url = f"{repository.git_dir}"
             try:
-                here = Repository.bare(repository.git_dir, offline=True)
-                here.git("fsck", "--no-dangling", ok=(0, _ODD_OBJECTS))
+                url = url_of(repository) or url
+                if cache.is_whole(url) and cache.place(url) == repository.git_dir:
+                    here = Repository.bare(repository.git_dir, offline=True)
+                    here.git("fsck", "--no-dangling", ok=(0, _ODD_OBJECTS))
+                    continue
             except RepositoryError:
-                broken.append(url_of(repository))
-                _remove(repository.git_dir)
+                pass
+            broken.append(url)
+            remove(repository.git_dir)
+        for place in cache.remains():
+            broken += [f"{place}"] if place.suffix == ".git" else []
+            remove(place)
     return Verified(count, length, tuple(damaged), tuple(broken))

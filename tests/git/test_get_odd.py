@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from git_theta_ext.packages.cache import Cache
+from tests.scenarios.advised import do, take
 from tests.scenarios.checkpoints import NAME, safetensors
 from tests.scenarios.published import FIRST, SECOND, publish
 from tests.scenarios.repositories import Repo
@@ -139,6 +140,41 @@ def test_a_line_end_in_the_name_of_a_ref(here: Repo, new_repo: Callable[..., Rep
     here.write("models.toml", b'[[model]]\nname = "odd"\nurl = "../odd"\ninto = "in"\n')
     here.theta("sync", "--offline")
     assert (here.path / "in" / "f").read_bytes() == b"2"
+
+
+def test_a_cache_that_is_damaged(here: Repo, new_repo: Callable[..., Repo]) -> None:
+    work = new_repo("work")
+    work.write(NAME, safetensors({"x": np.ones(3, np.float32)}))
+    work.commit()
+    work.git("tag", "v1")
+    get = ("get", "-q", f"{work.path}@v1", "-o")
+    here.theta(*get, "before")
+    cache = Cache.open()
+    (repository,) = cache.repositories()
+    place = repository.git_dir
+
+    # Without its settings Git would look elsewhere; without its HEAD it is no repository.
+    for name in ("config", "HEAD"):
+        (place / name).write_bytes(b"")
+        here.theta(*get, f"without-{name}")
+    (place / "HEAD").unlink()
+    assert f"what Git had of {place} was damaged: removed" in here.theta("cache", "verify", ok=(5,))
+    assert not place.exists()
+    here.theta(*get, "without-it")
+    # An object that is no longer what its name says is fetched again.
+    held = [one for one in (cache.store / "objects").rglob("*") if one.is_file()]
+    for one in held:
+        one.chmod(0o644)
+        one.write_bytes(b"")
+    assert "was damaged" in here.run(*PREFIX, *get, "without-objects").stderr.decode()
+    for pack in (place / "objects").rglob("*.pack"):
+        pack.chmod(0o644)
+        pack.write_bytes(b"")
+    do(here, take(here, *PREFIX, *get, "after", has="verify"), ok=(5,))
+    here.theta(*get, "after")
+    for folder in ("without-config", "without-HEAD", "without-it", "without-objects", "after"):
+        there, first = (here.path / one / NAME for one in (folder, "before"))
+        assert there.read_bytes() == first.read_bytes()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")

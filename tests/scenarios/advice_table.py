@@ -44,6 +44,7 @@ RUN: dict[str, dict[str, str]] = {
         "git theta cache prune -h": "test_advice_get.test_what_is_suggested",
     },
     "git_theta_ext/packages/cache.py": {
+        "git theta cache verify removes what is damaged; then try again": "test_advice_get.test_what_is_suggested",
         "another folder: git config --global {SETTING} FOLDER, or set {VARIABLE}": "test_advice_get.test_what_is_suggested",
     },
     "git_theta_ext/packages/fetched.py": {
@@ -55,7 +56,6 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/packages/placing.py": {
         "git config --global --add": "test_advice_get.test_what_is_suggested",
-        "git theta cache verify removes what is damaged; then try again": "test_advice_get.test_what_is_suggested",
         "tell those who published it: where the objects are, git theta push REMOTE --all sends them. What came so far is kept: the same command goes on with it": "test_advice_get.test_what_is_suggested",
     },
     "git_theta_ext/packages/trimming.py": {

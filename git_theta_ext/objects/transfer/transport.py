@@ -104,7 +104,8 @@ def _fetch(
     failed = False
     without_lfs: lfs.LfsNotInstalledError | None = None
     local = endpoints.lfs_folder(repository, repository.common_dir)
-    _take_all(store, local, wanted, advance)
+    if os.path.realpath(local) != os.path.realpath(store.root):  # what lies there was looked for
+        _take_all(store, local, wanted, advance)
     advice: str | None = None
     for endpoint in () if repository.offline else endpoints.for_fetch(repository, remote):
         if not wanted:
