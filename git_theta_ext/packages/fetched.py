@@ -397,7 +397,7 @@ def _fetch_commit(package: Package, oid: str | None, listing: Listing) -> str:
             f"{_shown(url, version)} is no commit, or it was moved while it was fetched",
             hint="try again",
         )
-    return _search(repository, url, version or str(oid))
+    return _search(repository, url, oid or str(version))
 
 
 def _search(repository: Repository, url: str, wanted: str) -> str:

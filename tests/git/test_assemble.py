@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
-from tests.scenarios.advised import do, only
+from tests.scenarios.advised import do, only, take
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.repositories import Repo
+from tests.scenarios.warm import PREFIX
 
 Tensors = dict[str, NDArray[np.generic]]
 FILE = "model.safetensors"
@@ -162,6 +163,22 @@ def test_versions_move_when_they_are_told_to(repo: Repo, vision: Repo) -> None:
     said = do(repo, only(refused.stderr.decode()))
     assert "1 tensor changed, 1 tensor removed" in said
     repo.theta("assemble", "recipe.toml", "--locked")
+
+    # What is not in the cache is asked for, and what is locked is not taken for something else.
+    vision.git("tag", "-f", "v1.3", "HEAD~1")
+    repo.theta("cache", "prune", "--all")
+    done = repo.run(*PREFIX, "assemble", "recipe.toml", "-q")
+    assert b"part vision: the tag v1.3 was" in done.stderr
+    lock = (repo.path / "recipe.lock").read_text()
+    part = lock.index('name = "vision"')
+    for key, why in (
+        ("commit = ", b"is not there any more"),
+        ("manifest = ", b"and the lock says 1111"),
+    ):
+        start = lock.index(key, part) + len(key) + 1
+        repo.write("recipe.lock", (lock[:start] + "1" * 40 + lock[start + 40 :]).encode())
+        assert why in repo.run(*PREFIX, "assemble", "recipe.toml", ok=(2,)).stderr
+    do(repo, take(repo, *PREFIX, "assemble", "recipe.toml", has="--update"))
 
 
 def test_two_assemblies_are_merged_by_their_recipe(repo: Repo, vision: Repo) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from git_theta_ext.packages import sources
 from git_theta_ext.packages.assemble.locked import LockedPart
 from git_theta_ext.packages.assemble.recipe_file import Part
 from git_theta_ext.packages.cache import Cache, url_of
-from git_theta_ext.packages.fetched import TAGS, Package, fetch, remote_refs
+from git_theta_ext.packages.fetched import TAGS, Package, fetch, marker_of, remote_refs
 from git_theta_ext.packages.files import files_of
 from git_theta_ext.packages.parts import models_of
 from git_theta_ext.packages.sources import Source
@@ -131,8 +132,10 @@ class Opener:
             opened = _open_here(self._repository, part, before or beside)
         else:
             opened = self._open_there(part, source, before, beside)
-        if self._fixed and before is not None:
-            self._require_unmoved(opened)
+        if before is not None:
+            _require_as_locked(opened.locked, before)
+            if self._fixed:
+                self._require_unmoved(opened)
         return opened
 
     def _open_there(
@@ -143,11 +146,7 @@ class Opener:
             self._using.enter_context(self._cache.using())
             self._uses = True
         known = before or beside
-        package = fetch(
-            self._cache, source.url, source.version,
-            commit=None if known is None else known.commit,
-            offline=self._offline, refresh=self._refresh and known is None,
-        )  # fmt: skip
+        package = self._fetched(part, source, known)
         asked = source.path
         if before is not None and (asked is None or f"{before.path}/".startswith(f"{asked}/")):
             path = before.path
@@ -161,24 +160,72 @@ class Opener:
         )  # fmt: skip
         return _opened(package.repository, part, locked)
 
+    def _fetched(self, part: Part, source: Source, known: LockedPart | None) -> Package:
+        """The package of a part; if its remote had to be asked, whether its tag was moved."""
+        if known is None:
+            return fetch(
+                self._cache, source.url, source.version,
+                offline=self._offline, refresh=self._refresh,
+            )  # fmt: skip
+        there = self._cache.find(source.url)
+        here = there is not None and marker_of(there, known.commit).is_file()
+        moved = None if here or self._fixed else self._moved(source.url, known)
+        try:
+            package = fetch(
+                self._cache, source.url, source.version, commit=known.commit, offline=self._offline
+            )
+        except UsageError as error:
+            raise UsageError(
+                f"part {part.name}: {moved or error.message}: the commit that is locked is not "
+                "there any more",
+                hint=_TAKE.format(part.name),
+            ) from error
+        if moved is not None:
+            print(
+                f"git theta: warning: part {part.name}: {moved}: the lock stays as it is",
+                file=sys.stderr,
+            )
+        return package
+
+    def _moved(self, url: str | None, locked: LockedPart) -> str | None:
+        """What became of a tag that is another commit than the one that is locked.
+
+        `url` is that of its repository; None: this one.
+        """
+        if locked.ref is None or not locked.ref.startswith(TAGS) or self._offline:
+            return None
+        if url is None:
+            now = self._repository.resolve(f"{locked.ref}^{{commit}}")
+        else:
+            now = remote_refs(self._cache, url).get(locked.ref)
+        if now == locked.commit:
+            return None
+        return (
+            f"the tag {printable(locked.ref.removeprefix(TAGS))} was {locked.commit[:12]} when it "
+            f"was locked, and is {'gone' if now is None else f'{now[:12]} now'}"
+        )
+
     def _require_unmoved(self, opened: Opened) -> None:
         """Refuse a part whose tag is another commit now than the one that is locked."""
-        ref, locked = opened.locked.ref, opened.locked
-        if ref is None or not ref.startswith(TAGS) or self._offline:
-            return
-        if opened.repository is self._repository:
-            now = self._repository.resolve(f"{ref}^{{commit}}")
-        else:
-            url = url_of(opened.repository)
-            now = remote_refs(self._cache, url).get(ref)
-        if now != locked.commit:
-            what = "is gone" if now is None else f"is {now[:12]} now"
-            raise UsageError(
-                f"part {locked.name}: the tag {ref.removeprefix(TAGS)} was {locked.commit[:12]} "
-                f"when it was locked, and {what} (--locked)",
-                hint=f"to take what it is now: git theta assemble RECIPE --update {locked.name}",
-            )
+        is_here = opened.repository is self._repository
+        moved = self._moved(None if is_here else url_of(opened.repository), opened.locked)
+        if moved is not None:
+            name = opened.locked.name
+            raise UsageError(f"part {name}: {moved} (--locked)", hint=_TAKE.format(name))
 
+
+def _require_as_locked(found: LockedPart, before: LockedPart) -> None:
+    """Refuse a lock that was edited by hand, or merged so that it names what no commit has."""
+    if found.path == before.path and found.manifest != before.manifest:
+        raise UsageError(
+            f"part {found.name}: {printable(found.path)} of commit {found.commit[:12]} is "
+            f"{(found.manifest or 'nothing')[:12]}, and the lock says "
+            f"{(before.manifest or 'nothing')[:12]}",
+            hint=_TAKE.format(found.name),
+        )
+
+
+_TAKE = "to take what it is now: git theta assemble RECIPE --update {}"
 
 _PATH = re.compile(r"/|~/|\.{1,2}(?:[/\\@:]|$)|[A-Za-z]:[\\/]")
 """How a part begins that is a path on this machine."""
