@@ -20,7 +20,7 @@ from git_theta_ext.objects.work import Work
 
 _SMALL_BYTES = 64 << 20
 """Values up to this size are made without a look at the memory."""
-_SKIP = (
+SKIP = (
     "make room, or keep the manifest in the work tree for now: set GIT_THETA_SKIP_SMUDGE=1 in the "
     "environment, repeat the command, and run git theta pull FILE when there is room"
 )
@@ -66,7 +66,7 @@ def check_room(name: str, nbytes: int, folder: Path, *, certain: bool, in_memory
     if free is not None and nbytes > free:
         lack = f"the file has {size(nbytes)}; {size(free)} are free on its disk"
         if certain:
-            raise StoreError(lack, hint=_SKIP)
+            raise StoreError(lack, hint=SKIP)
         say(name, lack)
     if not in_memory:
         return

@@ -26,7 +26,7 @@ from git_theta_ext.manifest.model import Manifest, UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.bounds import check_room, check_together, claimed
+from git_theta_ext.objects.bounds import SKIP, check_room, check_together, claimed
 from git_theta_ext.objects.store.store import Store, sha256_of
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import lfsconfig, transport
@@ -41,6 +41,7 @@ _ASK_THEM = (
     "tell those who published it: where the objects are, git theta push REMOTE --all sends them."
     " What came so far is kept: the same command goes on with it"
 )
+_ROOM = "make room there, then try again: what was fetched is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +138,8 @@ def placing(
                 else:
                     _write(blocks, file, needs, tally, into)
         except ThetaError as error:
-            raise type(error)(
-                f"{printable(file.place)}: {error.message}", hint=error.hint
-            ) from error
+            hint = _ROOM if error.hint == SKIP else error.hint
+            raise type(error)(f"{printable(file.place)}: {error.message}", hint=hint) from error
         yield Written(file.place, tally.length, tally.digest.hexdigest())
 
 

@@ -164,8 +164,8 @@ def test_without_room_the_manifest_is_kept_and_written_later(pushed: Repo) -> No
     """What a checkout advises where disk or memory are too small (`bounds`)."""
     from git_theta_ext.objects import bounds
 
-    (command,) = [one for one in advised(bounds._SKIP) if "theta pull" in one]
-    assert "GIT_THETA_SKIP_SMUDGE=1" in bounds._SKIP
+    (command,) = [one for one in advised(bounds.SKIP) if "theta pull" in one]
+    assert "GIT_THETA_SKIP_SMUDGE=1" in bounds.SKIP
     pushed.git("checkout", "-q", "HEAD~1", env={"GIT_THETA_SKIP_SMUDGE": "1"})
     assert (pushed.path / NAME).read_bytes().startswith(b"git-theta ")
     do(pushed, re.sub(" where.*", "", command), FILE=NAME)

@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import git_theta_ext as theta
+from git_theta_ext.core.errors import StoreError
+from git_theta_ext.objects import bounds
 from git_theta_ext.packages.cache import Cache
 from tests.scenarios.advised import do, take
 from tests.scenarios.checkpoints import NAME, safetensors
@@ -142,7 +145,9 @@ def test_a_line_end_in_the_name_of_a_ref(here: Repo, new_repo: Callable[..., Rep
     assert (here.path / "in" / "f").read_bytes() == b"2"
 
 
-def test_a_cache_that_is_damaged(here: Repo, new_repo: Callable[..., Repo]) -> None:
+def test_a_cache_that_is_damaged(
+    here: Repo, new_repo: Callable[..., Repo], monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = new_repo("work")
     work.write(NAME, safetensors({"x": np.ones(3, np.float32)}))
     work.commit()
@@ -175,6 +180,12 @@ def test_a_cache_that_is_damaged(here: Repo, new_repo: Callable[..., Repo]) -> N
     for folder in ("without-config", "without-HEAD", "without-it", "without-objects", "after"):
         there, first = (here.path / one / NAME for one in (folder, "before"))
         assert there.read_bytes() == first.read_bytes()
+
+    # Where it does not fit, what is advised to Git's users is of no use.
+    monkeypatch.setattr(bounds, "free_space", lambda _: 10)
+    with pytest.raises(StoreError, match="are free on its disk") as refused:
+        theta.get(f"{work.path}@v1", here.path / "full")
+    assert "what was fetched is kept" in str(refused.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
