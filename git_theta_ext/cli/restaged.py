@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from git_theta_ext.checkpoints.memo import note, noted
 from git_theta_ext.checkpoints.smudge import manifests_in_work_tree
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.text import printable
@@ -108,6 +109,9 @@ def replace_staged(
         [Row(before[path].mode, store_blob(repository, text), path)
          for path, text in texts.items()],
     )  # fmt: skip
+    for path, manifest in new.items():
+        if noted(repository, path) == before[path].manifest:
+            note(repository, path, manifest)  # or Git would be told what the file was made from
     tree = WorkTree(repository.top)
     for path, text in unwritten.items():
         if text == manifest_bytes(before[path].manifest):

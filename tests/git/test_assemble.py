@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from git_theta_ext.checkpoints.memo import noted
+from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
 from tests.scenarios.advised import do, only, take
@@ -123,6 +125,11 @@ def test_parts_are_used_as_they_are_and_blame_names_them(repo: Repo, vision: Rep
     new = objects(repo).keys() - before.keys()
     assert sum(ref.size for oid, ref in objects(repo).items() if oid in new) < 16 << 10
     assert "is what recipe.toml makes" in repo.theta("assemble", "--check", "recipe.toml")
+    repo.commit("Rename")
+    assert "Staged" in repo.theta("repack", "--yes")
+    assert repo.status() == f"M  {FILE}\n"
+    # What the file was made from counts when Git asks for its manifest: it is the new one, too.
+    assert noted(Repository.discover(repo.path), FILE) == parse_manifest(repo.blob(f":{FILE}"))
 
 
 def test_versions_move_when_they_are_told_to(repo: Repo, vision: Repo) -> None:

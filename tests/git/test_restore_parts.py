@@ -15,11 +15,13 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.branches.restore import Restoring
 from git_theta_ext.objects.blocks import Blocks
 from tests.scenarios import torchzip
+from tests.scenarios.advised import do, take
 from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.containers import gguf
 from tests.scenarios.repositories import Repo
 from tests.scenarios.sharded import INDEX, PATTERN, arrays, trained
 from tests.scenarios.sharded import write as write_shards
+from tests.scenarios.warm import PREFIX
 
 NAME = "model.safetensors"
 LOW = "encoder.layer.0.attention.query.weight"
@@ -187,6 +189,11 @@ def test_tensors_of_a_sharded_model(repo: Repo) -> None:
     now = {**arrays(), **trained("layers.3.w", "layers.4.w", "layers.7.w", "layers.9.w")}
     write_shards(repo, {name: now[name] for name in now if name != "layers.5.w"}, 0, 6)
     repo.git("add", "-A")
+    # A shard by itself gets no tensor that the index and another shard would not know of.
+    some = ("--tensors", "layers.5.w", "-s", "HEAD")
+    shard = "llm/model-00001-of-00002.safetensors"
+    whole = take(repo, *PREFIX, "restore", *some, shard, has="restore")
+    assert "layers.5.w" in do(repo, whole, OPTIONS=f"--dry-run {' '.join(some)}")
     text = repo.theta("restore", "--module", "mid", "-s", "HEAD", "-S", "-W", INDEX)
     assert repo.blob(f":{INDEX}") == (repo.path / INDEX).read_bytes()
     assert not any(line[1] != " " for line in repo.status().splitlines())

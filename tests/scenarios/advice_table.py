@@ -96,6 +96,7 @@ RUN: dict[str, dict[str, str]] = {
         "git theta ls-files lists them": "test_restore_parts.test_what_cannot_be_done_changes_nothing",
     },
     "git_theta_ext/merge/branches/restore.py": {
+        "git theta restore OPTIONS FILE": "test_restore_parts.test_tensors_of_a_sharded_model",
         "to take all of it from there: git restore --source REV -- FILE": "test_restore_parts.test_what_cannot_be_done_changes_nothing",
         "git theta resolve FILE": "test_restore_parts.test_what_cannot_be_done_changes_nothing",
     },

@@ -191,6 +191,8 @@ class Restoring:
         if gone is not None:
             raise UsageError(f"no tensor would be left in the shard {gone!r}")
         changes = {name: one for name, one in found.items() if one != shards[name]}
+        if not is_model:
+            self._require_of_one_shard(path, mine, after)
         return Restored(
             path,
             *differences(mine, after),
@@ -199,6 +201,23 @@ class Restoring:
             self._index_text(path, shards, found, in_tree=in_tree) if is_model else None,
             tuple(untied(mine, after)),
             not is_model and after.skeleton.sha256 == yours.skeleton.sha256 != mine.skeleton.sha256,
+        )
+
+    def _require_of_one_shard(self, path: str, before: Manifest, after: Manifest) -> None:
+        """Refuse to give a shard by itself a tensor that another one may have, or to take one away.
+
+        Raises:
+            UsageError: names the tensor, and how all shards are restored.
+        """
+        model = sharded.model_of(path)
+        _, added, removed = differences(before, after)
+        if model is None or not (added or removed):
+            return
+        what = f"get {added[0]!r}" if added else f"lose {removed[0]!r}"
+        raise UsageError(
+            f"{path!r} would {what}, and is one shard of {model!r}: nothing was changed",
+            hint="name all of the model: "
+            + advise(self.repository, "git theta restore OPTIONS FILE", model),
         )
 
     def _refused(self, path: str, reasons: Mapping[str, str]) -> UsageError:
