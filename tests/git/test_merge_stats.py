@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.repositories import Repo
@@ -66,3 +68,42 @@ def test_mistakes(repo: Repo, script: str, words: tuple[str, ...], message: str)
     done = repo.run(*command, "--with", str(path), *words, ok=(2,))
     assert message in done.stderr.decode()
     assert not (repo.path / "model.gram.safetensors").exists()
+
+
+def test_statistics_from_an_optimizer_are_used(repo: Repo) -> None:
+    """Two branches with their optimizers' files, which stay out of Git; nothing else is needed."""
+    files = Path(__file__).parents[1] / "golden" / "optimizers"
+    base = load_file(files / "model.safetensors")
+    repo.write(".gitignore", b"*.pt\nnames.txt\n")
+    repo.write("model.safetensors", safetensors(base))
+    repo.commit("base")
+    sides = {"side": ("plain", 3.0), "main": ("trainer", 1.0)}
+    for branch, (case, by) in sides.items():
+        repo.git("checkout", "-q", "-B", branch, "main")
+        repo.write("model.safetensors", safetensors({k: v + by for k, v in base.items()}))
+        repo.write("sub dir/optimizer.pt", (files / f"{case}.pt").read_bytes())
+        words = ("stats", "model.safetensors", "--from", "sub dir/optimizer.pt")
+        failed = repo.run("git", "theta", *words, ok=(2,)).stderr.decode()
+        assert "may be a.weight, b.weight" in failed
+        (advice,) = [line for line in failed.splitlines() if "hint:" in line]
+        repo.write("names.txt", (files / "names.txt").read_bytes())
+        command = advice.partition("hint: ")[2].partition("   ")[0]
+        said = repo.run("sh", "-c", command.replace("NAMES", "names.txt")).stdout.decode()
+        assert "model.fisher.safetensors: fisher statistics of 12 tensors" in said
+        repo.commit(branch)
+        if branch == "side":
+            repo.git("checkout", "-q", "main")
+    told = repo.run("git", "merge", "side", env={"GIT_THETA_MERGE": "average"}).stderr.decode()
+    assert "statistics of both sides are at hand, and fisher would use them" in told
+    repo.git("reset", "-q", "--hard", "HEAD~")
+    told = repo.run("git", "merge", "side", env={"GIT_THETA_MERGE": "fisher"}).stderr.decode()
+    assert "at hand" not in told
+    merged = load_file(repo.path / "model.safetensors")
+    weights = {
+        name.partition("/"): value.astype(np.float64)
+        for name, value in load_file(files / "expected.safetensors").items()
+    }
+    for name in ("a.weight", "b.weight", "norm.bias"):
+        theirs, ours = (weights[case, "/", name] for case in ("plain", "trainer"))
+        by = (ours * 1.0 + theirs * 3.0) / (ours + theirs)
+        np.testing.assert_allclose(merged[name], base[name] + by, rtol=1e-5, err_msg=name)

@@ -1,4 +1,4 @@
-"""`git theta stats`: measure what the Fisher and RegMean merges need, with a script of the user."""
+"""`git theta stats`: what the Fisher and RegMean merges need, measured or from an optimizer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from git_theta_ext.checkpoints.exporting.outgoing import write_layout
+from git_theta_ext.checkpoints.optimizers import fisher
 from git_theta_ext.checkpoints.write import ArraysSource
 from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.core.text import plural, printable
+from git_theta_ext.core.values import raw_bytes
+from git_theta_ext.formats import safetensors
 from git_theta_ext.git.paths import advise, from_top
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.work_tree import WorkTree
@@ -24,40 +31,53 @@ def add_parser(subparsers: Any) -> None:
     """Add the parser of `stats`."""
     parser = subparsers.add_parser(
         "stats",
-        help="measure what the Fisher and RegMean merges need",
-        description="Run a Python script of yours that loads the model and gives batches of data, "
-        "measure Gram matrices or Fisher diagonals, and write them beside the checkpoint.",
+        help="measure what the Fisher and RegMean merges need, or take it from an optimizer",
+        description="Write Gram matrices or Fisher diagonals beside the checkpoint: with --from, "
+        "of the second moments in Adam's file, without any data; with --with, measured by a Python "
+        "script of yours that loads the model and gives batches of data.",
     )
     parser.add_argument("file", metavar="FILE", help="a checkpoint")
-    parser.add_argument(
-        "--with", dest="script", metavar="SCRIPT", required=True,
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--from", dest="optimizer", metavar="OPTIMIZER",
+        help="a file with the state of Adam, such as optimizer.pt; nothing in it is executed",
+    )  # fmt: skip
+    source.add_argument(
+        "--with", dest="script", metavar="SCRIPT",
         help="a Python script with load(path), batches(), and forward(model, batch) for gram or "
         "loss(model, batch) for fisher; it is executed",
     )  # fmt: skip
     parser.add_argument(
-        "--kind", choices=("gram", "fisher"), default="gram",
-        help="gram for regmean (default), fisher for fisher",
+        "--kind", choices=("gram", "fisher"),
+        help="gram for regmean (default with --with), fisher for fisher (what --from gives)",
     )  # fmt: skip
     parser.add_argument("--batches", type=int, metavar="N", help="take at most N batches")
+    parser.add_argument(
+        "--order", metavar="NAMES",
+        help="with --from: a text with the names of model.named_parameters(), or a PyTorch file of "
+        "the model, where nothing else tells the order of its parameters",
+    )  # fmt: skip
+    parser.add_argument(
+        "--beta2", type=float, metavar="X",
+        help="with --from: Adam's second beta, for files of Optax, which do not have it",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, and write the statistics."""
+    """Find the statistics, and write them."""
     repository = Repository.discover()
     path = from_top(repository, args.file)
     if args.batches is not None and args.batches < 1:
         raise UsageError(f"--batches takes a number from 1, not {args.batches}")
     if not (repository.top / path).is_file():
         raise UsageError(f"{args.file} does not exist")
-    parts = _script(Path(args.script), args.kind)
-    model = parts["load"](str(repository.top / path))
-    work = collect_statistics.gram if args.kind == "gram" else collect_statistics.fisher
-    found = work(model, parts["batches"](), parts[_NEEDED[args.kind][2]], args.batches)
-    target = statistics_path(path, args.kind)
-    with WorkTree(repository.top).replacing(target) as file:
-        ArraysSource(dict(sorted(found.items())), {}).write(file)
-    print(f"{printable(target)}: {args.kind} statistics of {plural(len(found), 'tensor')}")
+    if args.optimizer is not None:
+        kind, count = "fisher", _from_optimizer(repository, path, args)
+    else:
+        kind, count = args.kind or "gram", _measured(repository, path, args)
+    target = statistics_path(path, kind)
+    print(f"{printable(target)}: {kind} statistics of {plural(count, 'tensor')}")
     if repository.attribute("filter", target) != "theta":
         print(advise(repository, "  it is not tracked: git theta track --filename FILE", target))
     print(
@@ -68,6 +88,40 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _measured(repository: Repository, path: str, args: argparse.Namespace) -> int:
+    """Measure with the user's script, and write; how many tensors."""
+    if args.order is not None or args.beta2 is not None:
+        raise UsageError("--order and --beta2 go with --from")
+    kind = args.kind or "gram"
+    parts = _script(Path(args.script), kind)
+    model = parts["load"](str(repository.top / path))
+    work = collect_statistics.gram if kind == "gram" else collect_statistics.fisher
+    found = work(model, parts["batches"](), parts[_NEEDED[kind][2]], args.batches)
+    with WorkTree(repository.top).replacing(statistics_path(path, kind)) as file:
+        ArraysSource(dict(sorted(found.items())), {}).write(file)
+    return len(found)
+
+
+def _from_optimizer(repository: Repository, path: str, args: argparse.Namespace) -> int:
+    """Write the second moments of Adam, one tensor at a time; how many."""
+    if args.kind == "gram" or args.batches is not None:
+        raise UsageError("an optimizer has Fisher diagonals only: leave out --kind and --batches")
+    if args.beta2 is not None and not 0 <= args.beta2 < 1:
+        raise UsageError(f"--beta2 takes a number from 0 to 1, not {args.beta2}")
+    order = None if args.order is None else Path(args.order)
+    with fisher.opened(Path(args.file), Path(args.optimizer), order, args.beta2) as found:
+        infos = {name: TensorInfo(name, DTYPES["F32"], found.shape(name)) for name in found.moments}
+        layout = safetensors.build(infos)
+        with WorkTree(repository.top).replacing(statistics_path(path, "fisher")) as file:
+            write_layout(
+                layout, lambda name: [raw_bytes(np.ascontiguousarray(found.read(name)))], file
+            )
+        if found.unmeasured:
+            left = plural(len(found.unmeasured), "tensor")
+            print(f"  {left} of the checkpoint without: the optimizer has no moments of them")
+    return len(infos)
 
 
 def _script(path: Path, kind: str) -> Mapping[str, Callable[..., Any]]:

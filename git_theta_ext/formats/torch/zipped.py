@@ -49,6 +49,18 @@ def layout(source: Source) -> Layout:
     return Layout(NAME, tuple(segments), tiled.aliases, "; ".join(remarks), ties=tiled.ties)
 
 
+def pickle(source: Source) -> machine.Value:
+    """What `torch.save` was given, as inert records.
+
+    Raises:
+        FormatError: damaged, or past a limit.
+    """
+    for entry in read_entries(source):
+        if entry.name.partition("/")[2] == "data.pkl":
+            return machine.load(_content(source, entry))
+    raise FormatError("torch-zip: no data.pkl")
+
+
 def _content(source: Source, entry: Entry) -> bytes:
     if entry.method != STORED or entry.size > limits.STRUCTURE_BYTES:
         raise FormatError(f"torch-zip: entry {entry.name!r} is compressed or too large")

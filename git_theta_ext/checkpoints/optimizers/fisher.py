@@ -1,0 +1,189 @@
+"""The diagonal of the Fisher information from an optimizer's file, by a checkpoint's names.
+
+Li, Dangel, Tam and Raffel 2025, "Fishers for Free?" (arXiv 2507.18807): Adam's second moment is a
+running mean of squared gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from git_theta_ext.checkpoints.optimizers import optax, pairing
+from git_theta_ext.checkpoints.optimizers.file import Shape, TensorsFile
+from git_theta_ext.checkpoints.optimizers.moments import Moment, Moments, moments_of, values
+from git_theta_ext.checkpoints.optimizers.order import Listed, Names, find_order
+from git_theta_ext.core import advice
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import plural, printable
+from git_theta_ext.formats.torch import zipped
+
+_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Fisher:
+    """What was found: a moment for each tensor, not read yet."""
+
+    moments: dict[str, Moment]
+    unmeasured: tuple[str, ...]
+    """Tensors of the checkpoint that the optimizer did not train, or made no step with."""
+    _file: TensorsFile
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor."""
+        return self.moments[name].shape or ()
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """The Fisher diagonal of a tensor, in its shape.
+
+        Raises:
+            UsageError: the file has no such numbers.
+        """
+        return values(self._file, self.moments[name]).reshape(self.shape(name))
+
+
+@contextmanager
+def opened(
+    model: Path, optimizer: Path, order: Path | None, beta2: float | None
+) -> Iterator[Fisher]:
+    """Find the second moment of each of a checkpoint's tensors; nothing is executed.
+
+    Args:
+        model: the checkpoint.
+        optimizer: of PyTorch (also in a training checkpoint, also the checkpoint itself), or Optax.
+        order: what tells the order of the model's parameters, where the user says so.
+        beta2: Adam's, for files that do not have it.
+
+    Raises:
+        UsageError: a file cannot be read, or a parameter cannot be told with certainty.
+    """
+    with ExitStack() as stack:
+        target = stack.enter_context(TensorsFile(model))
+        file = stack.enter_context(TensorsFile(optimizer))
+        torch = file.format == zipped.NAME
+        found = moments_of(file) if torch else optax.moments_of(file, beta2)
+        inside = ".".join((*found.path, ""))
+        same = model.resolve() == optimizer.resolve()
+        names = Names(target, inside if same else "")
+        if not names.shapes:
+            raise target.refused("has no tensors of floats that can be read")
+        if any(one.name is not None for one in found.found):
+            pairs = _named(file, found, names)
+        else:
+            listed = find_order(names, file, inside, target, order)
+            pairs = _paired(file, found, names, listed, target)
+        moments = dict(sorted(pairs.items()))
+        _check_shapes(file, moments, names)
+        yield Fisher(moments, tuple(n for n in names.shapes if n not in moments), file)
+
+
+def _named(file: TensorsFile, found: Moments, names: Names) -> dict[str, Moment]:
+    """The moments by the names that the file gives them."""
+    if any(one.name is None for one in found.found):
+        raise file.refused("names some parameters and numbers others")
+    trained = [one for one in found.found if one.shape is not None]
+    mapped = names.mapped([one.name or "" for one in trained])
+    pairs: dict[str, Moment] = {}
+    missing = [one.name or "" for one in trained] if not mapped else []
+    for one, (_, here) in zip(trained, mapped, strict=False):
+        if here is None or here in pairs:
+            missing.append(one.name or "")
+        else:
+            pairs[here] = one
+    _refuse_missing(file, missing)
+    return pairs
+
+
+def _paired(
+    file: TensorsFile,
+    found: Moments,
+    names: Names,
+    listed: Sequence[Listed],
+    model: TensorsFile,
+) -> dict[str, Moment]:
+    """The moments by the names that order and shapes prove, or that shapes alone do."""
+    count = 1 + max(one.group for one in found.found)
+    groups: list[list[Moment]] = [[] for _ in range(count)]
+    for one in found.found:
+        groups[one.group].append(one)
+    shapes = [[one.shape for one in group] for group in groups]
+    known = listed or [Listed(name, name, shape) for name, shape in names.shapes.items()]
+    if listed:
+        ways = pairing.by_order(shapes, [one.shape for one in listed])
+        if ways is None or any(len(ways[slot]) > 1 for slot in pairing.undecided(ways)):
+            labels, sizes = [one.label for one in listed], [one.shape for one in listed]
+            ways = pairing.by_decay(shapes, labels, sizes, found.no_decay) or ways
+    else:
+        ways = pairing.by_shape(shapes, [one.shape for one in known if one.shape is not None])
+    if ways is None:
+        raise file.refused("has groups of parameters that fit the model in too many ways")
+    pairs: dict[str, Moment] = {}
+    missing = []
+    open_slots = [slot for slot in pairing.undecided(ways) if shapes[slot[0]][slot[1]] is not None]
+    if open_slots:
+        if listed and not any(ways.values()):
+            count = plural(len(found.found), "parameter")
+            raise file.refused(
+                f"is of another model: the shapes of its {count} do not follow each other in this one"
+            )
+        raise file.refused(_said(groups, ways, known, open_slots), _how_to_tell(file, model))
+    for (group, place), choice in ways.items():
+        moment = groups[group][place]
+        if moment.shape is None:
+            continue
+        (at,) = choice
+        name = known[at].name
+        if name is None:
+            missing.append(known[at].label)
+        else:
+            pairs[name] = moment
+    _refuse_missing(file, missing)
+    return pairs
+
+
+def _said(
+    groups: Sequence[Sequence[Moment]],
+    ways: dict[pairing.Slot, set[int]],
+    known: Sequence[Listed],
+    slots: Sequence[pairing.Slot],
+) -> str:
+    """The first parameters that cannot be told, and which tensors each may be."""
+    what = plural(len(slots), "parameter")
+    lines = [f"has {what} whose {'tensor is' if len(slots) == 1 else 'tensors are'} not certain"]
+    for group, place in slots[:_SHOWN]:
+        shape = list(groups[group][place].shape or ())
+        can = [printable(known[at].label) for at in sorted(ways[group, place])]
+        more = " and others" if len(can) > 3 else ""
+        fits = f"may be {', '.join(can[:3])}{more}" if can else "fits no tensor of the model"
+        lines.append(f"  number {place} of group {group}, {shape}: {fits}")
+    if len(slots) > _SHOWN:
+        lines.append(f"  and {len(slots) - _SHOWN} more")
+    return "\n".join(lines)
+
+
+def _how_to_tell(file: TensorsFile, model: TensorsFile) -> str:
+    told = "git theta stats FILE --from OPTIMIZER --order NAMES"
+    told = advice.with_name(advice.with_name(told, str(model.path)), str(file.path), "OPTIMIZER")
+    return f"{told}   NAMES is a text of the names of model.named_parameters(), one on each line"
+
+
+def _refuse_missing(file: TensorsFile, missing: Sequence[str]) -> None:
+    if missing:
+        shown = ", ".join(printable(name) for name in missing[:_SHOWN])
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise file.refused(f"trained tensors that the checkpoint does not have: {shown}{more}")
+
+
+def _check_shapes(file: TensorsFile, moments: dict[str, Moment], names: Names) -> None:
+    for name, one in moments.items():
+        if one.shape != names.shapes[name]:
+            shape, wanted = list(one.shape or ()), list(names.shapes[name])
+            raise file.refused(
+                f"has a second moment of {shape} for {printable(name)!r}, which is {wanted}"
+            )
