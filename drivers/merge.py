@@ -26,7 +26,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.combine.apply import Merged, merge
-from git_theta_ext.merge.combine.statistics import statistics_of
+from git_theta_ext.merge.combine.statistics import statistics_of, unused_statistics
 from git_theta_ext.merge.conflicts.explain import conflict_lines, notes
 from git_theta_ext.merge.conflicts.owned import Owned
 from git_theta_ext.merge.conflicts.state import State, key_of, load, save
@@ -109,6 +109,10 @@ def _merge_on(
     )  # fmt: skip
     if not nested:
         _tell(path, merged, doing, replayed)
+        if doing == "merge" and (
+            remark := unused_statistics(repository, path, revisions, merged.outcomes)
+        ):
+            print(f"git-theta: {printable(path)}: {remark}", file=sys.stderr)
         _tell_of_recipe(repository, path, is_open=bool(merged.open))
     if (merged.open or replayed) and not nested:
         save(repository, key_of(texts), replace(state, open=merged.open))

@@ -308,6 +308,9 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/verbs/show.py": {
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
+    "git_theta_ext/checkpoints/optimizers/fisher.py": {
+        "git theta stats FILE --from OPTIMIZER --order NAMES": "test_merge_stats.test_statistics_from_an_optimizer_are_used",
+    },
     "git_theta_ext/cli/verbs/stats.py": {
         "it is not tracked: git theta track --filename FILE": "test_advice_setup.test_statistics_are_tracked_and_added",
         "to use them in merges, on each branch: git add FILE && git commit": "test_advice_setup.test_statistics_are_tracked_and_added",

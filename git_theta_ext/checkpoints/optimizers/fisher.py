@@ -19,7 +19,6 @@ from git_theta_ext.checkpoints.optimizers.file import Shape, TensorsFile
 from git_theta_ext.checkpoints.optimizers.moments import Moment, Moments, moments_of, values
 from git_theta_ext.checkpoints.optimizers.order import Listed, Names, find_order
 from git_theta_ext.core import advice
-from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.formats.torch import zipped
 
@@ -108,8 +107,8 @@ def _paired(
     model: TensorsFile,
 ) -> dict[str, Moment]:
     """The moments by the names that order and shapes prove, or that shapes alone do."""
-    count = 1 + max(one.group for one in found.found)
-    groups: list[list[Moment]] = [[] for _ in range(count)]
+    last = max(one.group for one in found.found)
+    groups: list[list[Moment]] = [[] for _ in range(last + 1)]
     for one in found.found:
         groups[one.group].append(one)
     shapes = [[one.shape for one in group] for group in groups]
@@ -130,7 +129,7 @@ def _paired(
         if listed and not any(ways.values()):
             count = plural(len(found.found), "parameter")
             raise file.refused(
-                f"is of another model: the shapes of its {count} do not follow each other in this one"
+                f"is of another model: the shapes of its {count} do not follow each other here"
             )
         raise file.refused(_said(groups, ways, known, open_slots), _how_to_tell(file, model))
     for (group, place), choice in ways.items():

@@ -36,7 +36,11 @@ from git_theta_ext.merge.branches.tune import (
     judge,
     tune,
 )
-from git_theta_ext.merge.combine.statistics import measured_strategies, statistics_of
+from git_theta_ext.merge.combine.statistics import (
+    measured_strategies,
+    statistics_of,
+    unused_statistics,
+)
 from git_theta_ext.merge.conflicts.explain import notes, open_lines
 from git_theta_ext.merge.conflicts.hints import common
 from git_theta_ext.merge.conflicts.owned import Owned
@@ -255,6 +259,9 @@ def _merge_models(
         )
         for line in notes(merged):
             print(line)
+        sides, stem = (heads.ours, heads.theirs), pattern.replace("-*-of-*", "")
+        if remark := unused_statistics(repository, stem, sides, merged.outcomes):
+            print(f"{name}: {remark}", file=sys.stderr)
         if not merged.open:
             _git(repository, "add", "-A", "--", *(f":(top,glob){one}" for one in conflict.paths))
             continue

@@ -22,7 +22,7 @@ from git_theta_ext.merge.branches.octopus import (
     stage_merge,
 )
 from git_theta_ext.merge.branches.tune import Contest
-from git_theta_ext.merge.combine.statistics import measured_strategies
+from git_theta_ext.merge.combine.statistics import measured_strategies, unused_statistics
 from git_theta_ext.merge.conflicts.explain import notes, open_lines
 from git_theta_ext.merge.conflicts.hints import common
 from git_theta_ext.merge.conflicts.owned import Owned, ends_by_module
@@ -66,6 +66,11 @@ def merge(
     for one in results:
         for line in notes(one.merged):
             print(f"{printable(one.group.path)}: {line}")
+        remark = unused_statistics(
+            repository, one.group.path, branches.commits, one.merged.outcomes
+        )
+        if remark:
+            print(f"{printable(one.group.path)}: {remark}", file=sys.stderr)
     if not tree:
         for one in results:
             owned = Owned.at_head(repository, one.group.path)

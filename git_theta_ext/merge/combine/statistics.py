@@ -7,10 +7,10 @@ a layer's inputs, in × in), in the commit that is merged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,11 @@ from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.tensor import Reader
 from git_theta_ext.merge.decide.plan import entries_of
 from git_theta_ext.objects.blocks import Blocks
+
+if TYPE_CHECKING:
+    from git_theta_ext.merge.combine.apply import Outcome
+
+_SIDES = ("ours", "theirs", "base")
 
 
 def statistics_of(
@@ -69,6 +74,35 @@ def measured_strategies(
         for name, kind in kinds.items()
         if all(repository.blob_at(one, statistics_path(path, kind)) for one in revisions)
     )
+
+
+def unused_statistics(
+    repository: Repository, path: str, revisions: Sequence[str | None], outcomes: Iterable[Outcome]
+) -> str | None:
+    """A sentence where statistics of all sides were at hand, and no strategy used them.
+
+    Args:
+        repository: where the revisions are.
+        path: of the checkpoint, from the top.
+        revisions: the commits that were merged.
+        outcomes: what became of the tensors.
+
+    Returns:
+        None too where nothing collided, and where a side was chosen.
+    """
+    collided = {
+        one.decision.choice.strategy
+        for one in outcomes
+        if one.measure is not None and one.measure.collided
+    }
+    commits = [one for one in revisions if one]
+    if not collided.difference(_SIDES) or len(commits) < len(revisions):
+        return None
+    measured = measured_strategies(repository, path, commits)
+    if not measured or collided.intersection(measured):
+        return None
+    sides = "both sides" if len(commits) == 2 else "all sides"
+    return f"statistics of {sides} are at hand, and {' or '.join(measured)} would use them"
 
 
 def _array(entry: Entry, blocks: Blocks) -> NDArray[Any] | None:

@@ -101,7 +101,7 @@ def test_a_model_of_another_shape_is_refused(tmp_path: Path) -> None:
     del tensors["head.weight"]
     save_file(tensors, tmp_path / "m.safetensors")
     with (
-        pytest.raises(UsageError, match="does not have: head.weight"),
+        pytest.raises(UsageError, match=r"does not have: head\.weight"),
         opened(tmp_path / "m.safetensors", FILES / "named.pt", None, None),
     ):
         pass
