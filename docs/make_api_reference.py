@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.api import functions, integrations
+from git_theta_ext.api import collecting, functions, integrations
 from git_theta_ext.api.handle import Handle, Slice
 from git_theta_ext.checkpoints.read import Checkpoint
 from git_theta_ext.comparison import compare, measure
@@ -16,11 +16,11 @@ from git_theta_ext.core import errors
 TARGET = Path(__file__).with_name("api-reference.md")
 FUNCTIONS = [
     functions.open, functions.safe_open, functions.load_into, functions.get, functions.commit,
-    functions.diff, functions.sync,
+    functions.diff, functions.sync, collecting.collect,
 ]  # fmt: skip
 CLASSES = [
     Checkpoint, Handle, Slice, compare.Comparison, compare.Change, measure.Measure,
-    integrations.CommitCallback,
+    integrations.CommitCallback, collecting.Collector,
 ]  # fmt: skip
 
 

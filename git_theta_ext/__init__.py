@@ -9,7 +9,9 @@ from git_theta_ext.core import errors
 from git_theta_ext.core.version import VERSION
 
 __version__ = VERSION
-__all__ = ["CommitCallback", "commit", "diff", "get", "load_into", "open", "safe_open", "sync"]
+__all__ = [
+    "CommitCallback", "collect", "commit", "diff", "get", "load_into", "open", "safe_open", "sync",
+]  # fmt: skip
 
 # The errors are a part of the interface, by a name that does not say where they stand.
 sys.modules[f"{__name__}.errors"] = errors
@@ -21,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from git_theta_ext.api.integrations import CommitCallback
 
         return CommitCallback
+    if name == "collect":
+        from git_theta_ext.api.collecting import collect
+
+        return collect
     if name in __all__:
         from git_theta_ext.api import functions
 

@@ -8,14 +8,18 @@ Every checkpoint that the trainer saves becomes a commit, with its metrics in th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from git_theta_ext.api.collecting import Collector, collect
 from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.git.repository import Repository
 
 _SHOWN = ("eval_loss", "loss", "train_loss")
+_MODELS = (
+    "model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin",
+)  # fmt: skip
 _LEFT_OUT = {"step", "epoch", "total_flos"}
 
 
@@ -33,6 +37,7 @@ class CommitCallback:
         prefix: str = "",
         push: str | None = None,
         strict: bool = False,
+        statistics: Sequence[str] = (),
     ) -> None:
         """Settings.
 
@@ -40,10 +45,47 @@ class CommitCallback:
             prefix: what the first line of each message begins with, such as the run's name.
             push: a remote to push the branch to after each commit.
             strict: raise errors instead of warning.
+            statistics: what is collected during training and committed beside each checkpoint, for
+                merges: `fisher`, `gram`; see `collect`.
         """
         self._prefix = prefix
         self._push = push
         self._strict = strict
+        self._statistics = tuple(statistics)
+        self._collector: Collector | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Begin to collect statistics, if they were asked for.
+
+        Args:
+            args: not looked at.
+            state: `transformers.TrainerState`; only the first process collects.
+            control: not changed.
+            others: `model` and `optimizer`.
+
+        Raises:
+            ThetaError: they cannot be collected, if this is strict.
+        """
+        if not self._statistics or not getattr(state, "is_world_process_zero", True):
+            return
+        try:
+            model, optimizer = others.get("model"), others.get("optimizer")
+            self._collector = collect(model, self._statistics, optimizer=optimizer)
+        except ThetaError as error:
+            self._failed("no statistics are collected", error)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Take the hooks off the model.
+
+        Args:
+            args: not looked at.
+            state: not looked at.
+            control: not changed.
+            others: not looked at.
+        """
+        if self._collector is not None:
+            self._collector.close()
+            self._collector = None
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Commit what was saved.
@@ -52,13 +94,14 @@ class CommitCallback:
             args: `transformers.TrainingArguments`, of which `output_dir` is read.
             state: `transformers.TrainerState`: step, epoch and the metrics logged so far.
             control: not changed.
-            others: model, optimizer and the like, not looked at.
+            others: not looked at.
 
         Raises:
             ThetaError: Git refuses, if this is strict.
         """
         if not getattr(state, "is_world_process_zero", True):
             return
+        self._write_statistics(Path(args.output_dir), state)
         try:
             made = commit_folder(Path(args.output_dir), self._message(state))
         except ThetaError as error:
@@ -70,6 +113,20 @@ class CommitCallback:
             _push(Path(args.output_dir), self._push)
         except ThetaError as error:
             self._failed(f"the checkpoint was committed and not pushed to {self._push}", error)
+
+    def _write_statistics(self, folder: Path, state: Any) -> None:
+        """Write what was collected beside the model that was just saved."""
+        if self._collector is None:
+            return
+        folder = folder / f"checkpoint-{state.global_step}"
+        try:
+            for name in _MODELS:
+                if (folder / name).is_file():
+                    self._collector.write(folder / name)
+                    return
+            raise UsageError(f"there is no model in {folder}: {', '.join(_MODELS)}")
+        except ThetaError as error:
+            self._failed("the statistics were not written", error)
 
     def _failed(self, what: str, error: ThetaError) -> None:
         if self._strict:

@@ -22,6 +22,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.where import store_of
 from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.repositories import Repo
+from tests.scenarios.training import Model
 
 ROOT = Path(__file__).parents[2]
 NAME = "model.safetensors"
@@ -323,6 +324,27 @@ def test_a_failing_commit_does_not_end_the_training(sealed: Path, tmp_path: Path
         CommitCallback(strict=True).on_save(args, state, None)
     state.is_world_process_zero = False
     CommitCallback(strict=True).on_save(args, state, None)
+
+
+def test_statistics_are_collected_and_committed(repo: Repo) -> None:
+    weight = model()[QUERY]
+    trained = Model(QUERY.removesuffix(".weight"), weight)
+    callback = CommitCallback(statistics=("fisher", "gram"), strict=True)
+    args, state = save(repo, 10)
+    callback.on_train_begin(args, state, None, model=trained, optimizer=None)
+    inputs = np.ones((4, weight.shape[1]), np.float32)
+    trained.step(inputs, np.full(weight.shape, 3.0))
+    callback.on_save(args, state, None)
+    callback.on_train_end(args, state, None)
+    assert not trained.outer
+    place = "run/checkpoint-10/model"
+    fisher = theta.open(f"{place}.fisher.safetensors", repository=repo.path)
+    gram = theta.open(f"{place}.gram.safetensors", repository=repo.path)
+    assert np.array_equal(fisher[QUERY], np.full(weight.shape, 9.0))
+    assert np.array_equal(gram[QUERY], inputs.T @ inputs / 4)
+    assert repo.status() == ""
+    with pytest.warns(UserWarning, match=r"no statistics are collected.*some of fisher, gram"):
+        CommitCallback(statistics=("hessian",)).on_train_begin(args, state, None, model=trained)
 
 
 def test_other_events_of_a_trainer_pass() -> None:

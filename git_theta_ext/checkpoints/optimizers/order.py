@@ -14,6 +14,7 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.formats.torch import zipped
 
 _WRAPPERS = re.compile(r"(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
+_ADAPTER = re.compile(r"(\.lora_(?:embedding_)?[AB])\.default(?=\.|$)")
 _BUFFERS = re.compile(r"(?:^|\.)(?:running_mean|running_var|num_batches_tracked|inv_freq)$")
 _BESIDE = "pytorch_model.bin"
 
@@ -91,8 +92,8 @@ class Names:
 
 
 def clean(name: str) -> str:
-    """A name without what FSDP, torch.compile and checkpointing put into it."""
-    return _WRAPPERS.sub("", name)
+    """A name without what FSDP, torch.compile and checkpointing put into it, and as PEFT saves."""
+    return _ADAPTER.sub(r"\1", _WRAPPERS.sub("", name))
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:

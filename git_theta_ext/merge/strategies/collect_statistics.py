@@ -56,7 +56,7 @@ def gram(
         return hook
 
     for name, module in model.named_modules():
-        width = _linear_width(module)
+        width = linear_width(module)
         if width is not None:
             key = f"{name}.weight" if name else "weight"
             handles.append(module.register_forward_pre_hook(watch(key, width)))
@@ -71,7 +71,7 @@ def gram(
     return {name: (total / rows[name]).astype(np.float32) for name, total in sums.items()}
 
 
-def _linear_width(module: Any) -> int | None:
+def linear_width(module: Any) -> int | None:
     """The inputs of a linear layer (it has `in_features` and a matrix of that width), or None."""
     width = getattr(module, "in_features", None)
     shape = tuple(getattr(getattr(module, "weight", None), "shape", ()))
