@@ -202,10 +202,20 @@ def arrays_of(model: nn.Module) -> Arrays:
 
 
 def train(
-    world: World, start: Arrays | None, data: Sequence[Batch], steps: int, how: str
+    world: World,
+    start: Arrays | None,
+    data: Sequence[Batch],
+    steps: int,
+    how: str,
+    *,
+    seed: int = 3,
+    moments: Arrays | None = None,
 ) -> Arrays:
-    """Train all weights, a LoRA of rank four on the matrices, or one entry in twenty."""
-    torch.manual_seed(3)
+    """Train all weights, a LoRA of rank four on the matrices, or one entry in twenty.
+
+    `moments` gets Adam's second moments, without the bias of their zero start.
+    """
+    torch.manual_seed(seed)
     model = world.make()
     if start is not None:
         model = world.load(start)
@@ -237,6 +247,10 @@ def train(
                 if value.grad is not None:
                     value.grad *= masks[name]
         optimizer.step()
+    if moments is not None:
+        for name, value in weights.items():
+            state = optimizer.state[value]
+            moments[name] = (state["exp_avg_sq"] / (1 - 0.999 ** float(state["step"]))).numpy()
     with torch.no_grad():
         for name, (a, b) in factors.items():
             weights[name] += a @ b
@@ -275,18 +289,20 @@ def cases(world: World) -> tuple[Arrays, list[Case]]:
         own = [tasks[number % len(tasks)] for number in range(len(sides))]
         pairs = list(zip(sides, own, strict=True))
         statistics = {
-            "gram": tuple(_gram(world, side, sets[task]) for side, task in pairs),
-            "fisher": tuple(_fisher(world, side, sets[task]) for side, task in pairs),
+            "gram": tuple(gram(world, side, sets[task]) for side, task in pairs),
+            "fisher": tuple(fisher(world, side, sets[task]) for side, task in pairs),
         }
         made.append(Case(name, tuple(sides), tasks, statistics))
     return base, made
 
 
-def _gram(world: World, arrays: Arrays, data: Batch) -> Arrays:
+def gram(world: World, arrays: Arrays, data: Batch) -> Arrays:
+    """The Gram matrices of a fine-tune's linear layers, on 500 examples."""
     return collect_statistics.gram(world.load(arrays), [data[0][:500]], lambda model, x: model(x))
 
 
-def _fisher(world: World, arrays: Arrays, data: Batch) -> Arrays:
+def fisher(world: World, arrays: Arrays, data: Batch) -> Arrays:
+    """The Fisher diagonal of a fine-tune, on 150 examples one by one."""
     batches = [tuple(one[n : n + 1] for one in data) for n in range(150)]
 
     def loss(model: Any, batch: Any) -> Tensor:

@@ -54,7 +54,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "scores": ("scores", "show every version of a checkpoint with its scores"),
     "allow": ("allow", "allow the evaluation commands that this repository names"),
     "check": ("check", "check an update by the gates of its base"),
-    "stats": ("stats", "measure what the Fisher and RegMean merges need"),
+    "stats": ("stats", "what the Fisher and RegMean merges need, measured or from an optimizer"),
     "fetch": ("fetch", "download missing objects from the remote"),
     "pull": ("pull", "download missing objects and write the checkpoints"),
     "push": ("push", "upload objects to the remote"),

@@ -317,9 +317,14 @@ def test_add(repo: Repo, lines: tuple[str, ...]) -> None:
 
 @scene("commands/stats.md", *examples("commands/stats.md"))
 def test_stats(repo: Repo, lines: tuple[str, ...]) -> None:
-    stats, add, merge = lines
-    repo.write(".gitignore", b"stats.py\n")
+    adam, stats, add, merge = lines
+    repo.write(".gitignore", b"stats.py\noptimizer.pt\n")
     repo.commit("base")
+    files = Path(__file__).parents[1] / "golden" / "optimizers"
+    repo.write(NAME, (files / NAME).read_bytes())
+    repo.write("optimizer.pt", (files / "named.pt").read_bytes())
+    assert "fisher statistics of 12 tensors" in do(repo, adam)
+    (repo.path / "model.fisher.safetensors").unlink()
     for branch, weight in (("other", [1.0, 3.0]), ("main", [2.0, 5.0])):
         repo.git("checkout", "-q", "-B", branch, "main")
         repo.write(NAME, safetensors({"layer.weight": np.array([weight], np.float32)}))

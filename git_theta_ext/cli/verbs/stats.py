@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the parser of `stats`."""
     parser = subparsers.add_parser(
         "stats",
-        help="measure what the Fisher and RegMean merges need, or take it from an optimizer",
+        help="what the Fisher and RegMean merges need, measured or from an optimizer",
         description="Write Gram matrices or Fisher diagonals beside the checkpoint: with --from, "
         "of the second moments in Adam's file, without any data; with --with, measured by a Python "
         "script of yours that loads the model and gives batches of data.",
