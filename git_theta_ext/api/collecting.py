@@ -35,7 +35,7 @@ from git_theta_ext.merge.strategies.collect_statistics import linear_width
 KINDS = ("fisher", "gram")
 _KEPT = 0.95
 """What a sampled batch leaves of those before it: about the last twenty count."""
-_ROWS = 512
+_ROWS = 256
 """Inputs of a layer that are taken of one batch."""
 
 
@@ -152,9 +152,12 @@ class Collector:
             self._decide()
 
     def _decide(self) -> None:
-        """Once the optimizer has made a step: whether it keeps the squares itself, for nothing."""
-        state = getattr(self._optimizer, "state", None)
-        if self._optimizer is not None and not state:
+        """Whether the optimizer keeps the squares itself, for nothing.
+
+        One that is like Adam tells after its first step.
+        """
+        groups = getattr(self._optimizer, "param_groups", ())
+        if any("betas" in one for one in groups) and not self._optimizer.state:
             return
         self._by_gradients = not self._moments()
         if not self._by_gradients:

@@ -28,7 +28,8 @@ def moments_of(file: TensorsFile, beta2: float | None) -> Moments:
             found.append((before, match[2].replace("/", "."), name))
     if not found:
         raise file.refused(
-            "has no second moments that are known: exp_avg_sq of a PyTorch file, or Optax's nu"
+            "has no second moments that are known: exp_avg_sq in a file of torch.save (since 1.6), "
+            "or nu of Optax"
         )
     starts = {before for before, _, _ in found}
     if len(starts) > 1:

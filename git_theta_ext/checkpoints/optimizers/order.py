@@ -132,7 +132,7 @@ def find_order(
     beside = [one for one in optimizer.in_order() if not one[0].startswith(inside)]
     found = names.listed(beside) if optimizer.format == zipped.NAME else []
     if not found and model.format == zipped.NAME:
-        found = names.listed([one for one in model.in_order() if one[0] in names.shapes])
+        found = names.listed(model.in_order())
     if not found:
         for folder in (model.path.parent, optimizer.path.parent):
             if (folder / _BESIDE).is_file():
