@@ -108,3 +108,28 @@ def test_statistics_from_an_optimizer_are_used(repo: Repo) -> None:
         theirs, ours = (weights[case, "/", name] for case in ("plain", "trainer"))
         by = (ours * 1.0 + theirs * 3.0) / (ours + theirs)
         np.testing.assert_allclose(merged[name], base[name] + by, rtol=1e-5, err_msg=name)
+
+
+def test_several_branches_are_told_too_and_silence_where_it_is_due(repo: Repo) -> None:
+    def write(value: float) -> None:
+        layer = {"layer.weight": np.array([[value, value]], np.float32)}
+        repo.write("model.safetensors", safetensors(layer))
+        if value:
+            repo.write("model.fisher.safetensors", safetensors(layer))
+            gram = {"layer.weight": np.eye(2, dtype=np.float32) * np.float32(value)}
+            repo.write("model.gram.safetensors", safetensors(gram))
+        repo.commit(f"{value}")
+
+    write(0)
+    for number, branch in enumerate(("one", "two", "three"), 1):
+        repo.git("checkout", "-q", "-b", branch, "main")
+        write(number)
+    tip = repo.git("rev-parse", "HEAD").strip()
+    words = ("git", "theta", "merge", "one", "two", "--strategy")
+    remark = "statistics of all sides are at hand, and regmean or fisher would use them"
+    for strategy, told in (("average", True), ("regmean", False), ("ours", False)):
+        done = repo.run(*words, strategy)
+        assert (remark in done.stderr.decode()) == told, strategy
+        repo.git("reset", "-q", "--hard", tip)
+    # A rebase applies updates: nobody asked for a merge.
+    assert "at hand" not in repo.run("git", "rebase", "one").stderr.decode()

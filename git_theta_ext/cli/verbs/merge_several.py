@@ -37,12 +37,15 @@ from git_theta_ext.objects.blocks import Blocks
 def policies(
     repository: Repository, choice: Choice | None, environment: Mapping[str, str]
 ) -> Callable[[str], Policy]:
-    """What is to be used for each checkpoint: a choice for everything, else what is configured."""
+    """What is to be used for each checkpoint: a choice for everything, else what is configured.
+
+    Statistics have a strategy of their own.
+    """
 
     def find(path: str) -> Policy:
-        return (
-            fixed(choice) if choice else policy.policy_for(repository, path, "merge", environment)
-        )
+        if choice and not path.endswith(policy.STATISTICS):
+            return fixed(choice)
+        return policy.policy_for(repository, path, "merge", environment)
 
     return find
 
@@ -66,9 +69,8 @@ def merge(
     for one in results:
         for line in notes(one.merged):
             print(f"{printable(one.group.path)}: {line}")
-        remark = unused_statistics(
-            repository, one.group.path, branches.commits, one.merged.outcomes
-        )
+        commits = [branches.commits[number] for number in one.group.numbers]
+        remark = unused_statistics(repository, one.group.path, commits, one.merged.outcomes)
         if remark:
             print(f"{printable(one.group.path)}: {remark}", file=sys.stderr)
     if not tree:
