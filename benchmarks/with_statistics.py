@@ -160,6 +160,7 @@ def methods(world: World, base: Arrays, tuned: Tuned, blocks: Blocks) -> dict[st
         return by(case, Choice("task-arithmetic", (("lambda", scale),)))
 
     found = {
+        "base": base,
         "best side": max(case.sides, key=lambda one: world.accuracy(one, case.tasks)),
         "average": by(case, Choice("average")),
         "karcher": by(case, Choice("karcher")),

@@ -185,6 +185,7 @@ class Collector:
         return hook
 
     def _watch_inputs(self, model: Any) -> None:
+        """Hooks on the linear layers, as many as there is memory for."""
         left, skipped = self._memory, 0
         for name, module in model.named_modules():
             width = linear_width(module)
