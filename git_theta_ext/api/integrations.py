@@ -69,8 +69,11 @@ class CommitCallback:
         if not self._statistics or not getattr(state, "is_world_process_zero", True):
             return
         try:
-            model, optimizer = others.get("model"), others.get("optimizer")
-            self._collector = collect(model, self._statistics, optimizer=optimizer)
+            if others.get("model") is None:
+                raise UsageError("the trainer named no model")
+            self._collector = collect(
+                others["model"], self._statistics, optimizer=others.get("optimizer")
+            )
         except ThetaError as error:
             self._failed("no statistics are collected", error)
 

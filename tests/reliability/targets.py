@@ -65,7 +65,7 @@ from git_theta_ext.updates.low_rank.factors import exact_factors
 from git_theta_ext.updates.low_rank.scaled import Multipliers, ScaledLowRank
 from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.parameter_file import build, parse
-from tests.reliability import evaluation_targets
+from tests.reliability import evaluation_targets, optimizer_targets
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
@@ -631,6 +631,8 @@ def _build() -> dict[str, Target]:
         seeds = functools.partial(_adapter_seeds, kind)
         add(f"adapter-{kind}", seeds, functools.partial(_adapter, kind))
     add("adapter-types", _type_seeds, functools.partial(_adapter, "golden"))
+    for name, seeds, run in optimizer_targets.targets(_scratch):
+        add(name, seeds, run)
     for name, seeds, run in evaluation_targets.targets():
         add(name, seeds, run)
     return {target.name: target for target in found}
