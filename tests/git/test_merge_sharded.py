@@ -7,10 +7,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.scenarios.advised import do, only, take
+from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.repositories import Repo
 from tests.scenarios.sharded import (
     INDEX,
     PATTERN,
+    arrays,
     read,
     same,
     sides,
@@ -155,3 +157,12 @@ def test_coupled_tensors_in_two_shards_are_one_conflict(repo: Repo) -> None:
         found = {name: value for path in shards for name, value in load_file(path).items()}
         wanted = versions["side" if side == "theirs" else "main"]
         assert all(np.array_equal(found[name], value) for name, value in wanted.items())
+
+
+def test_unused_statistics_are_told_under_the_models_name(repo: Repo) -> None:
+    repo.write("llm/model.fisher.safetensors", safetensors(arrays()))
+    ours, theirs = trained("layers.0.w"), trained("layers.0.w", seed=2)
+    sides(repo, (ours, (0, 6)), (theirs, (0, 4)))
+    done = repo.run("git", "theta", "merge", "side", "--strategy", "average")
+    told = "statistics of both sides are at hand, and fisher would use them"
+    assert done.stderr.decode().count(told) == 1
