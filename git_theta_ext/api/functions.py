@@ -17,6 +17,7 @@ work trees do too. Every error is a `git_theta_ext.core.errors.ThetaError`.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from os import PathLike, fspath
@@ -113,6 +114,8 @@ def get(
     got = getting.get(cache, sources.parse(source), None if into is None else Path(into), how)
     if got.written:
         trim_to_limit(cache)
+    for remark in got.remarks:
+        warnings.warn(remark, stacklevel=2)
     return got.place
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.exporting import sharded
-from git_theta_ext.checkpoints.exporting.layouts import built, layout_of
+from git_theta_ext.checkpoints.exporting.layouts import built, layout_of, remark_on
 from git_theta_ext.checkpoints.exporting.outgoing import (
     Outgoing,
     Pieces,
@@ -105,6 +105,9 @@ class ArraysSource:
         """
         arrays = {name: plain_array(name, value) for name, value in tensors.items()}
         infos = {name: describe(name, array) for name, array in arrays.items()}
+        untold = remark_on(container, infos.values())
+        if untold is not None:  # they would be committed as if they were bytes
+            raise UsageError(untold, hint="commit a safetensors file")
         layout = built(container, infos, None, metadata)
         lengths = [segment_length(segment) for segment in layout.segments]
         sums = Checksums(layout.segments, lengths)
@@ -301,8 +304,8 @@ def export(
     strip_prefix: str = "",
     dtype: DType | None = None,
     allow_overflow: bool = False,
-) -> int:
-    """Write some tensors of a checkpoint to a file; whole or not at all. Its size in bytes.
+) -> tuple[int, str | None]:
+    """Write some tensors of a checkpoint to a file; whole or not at all.
 
     Args:
         checkpoint: where they are read, one after the other.
@@ -312,6 +315,9 @@ def export(
         work_tree: the top of the repository's; others are found.
         drop, strip_prefix, dtype: see `outgoing`.
         allow_overflow: numbers that the dtype is too small for may become infinite.
+
+    Returns:
+        Its size in bytes, and what `remark_on` says of it.
 
     Raises:
         UsageError: the container cannot hold one of them, or is unknown; also as `outgoing` does,
@@ -323,7 +329,9 @@ def export(
     read, layout = _ready(checkpoint, wanted, container, path, allow_overflow)
     with outputs.to_stdout() if path is None else outputs.writing(path, work_tree) as file:
         write_layout(layout, read, file)
-        return file.seek(0, os.SEEK_END)
+        length = file.seek(0, os.SEEK_END)
+    spans = (one.tensor for one in layout.segments if isinstance(one, Span))
+    return length, remark_on(container, spans)
 
 
 def _ready(

@@ -25,6 +25,11 @@ _KINDS = {
 }  # fmt: skip
 
 _CODES = {"QI8": "I8", "QU8": "U8", "QI32": "I32"}
+VOID = {
+    "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu",
+}  # fmt: skip
+"""Types that NumPy has from `ml_dtypes` alone, by their names there; it saves them as V2 or V1."""
 _GROWTH = 21
 
 
@@ -103,18 +108,21 @@ def _tensor(
 def header(info: TensorInfo) -> bytes:
     """The header of a new array, as `numpy.save` writes it: padded to a multiple of 64 bytes.
 
+    The types of `VOID` are written as it writes them with `ml_dtypes`: nothing says which they are.
+
     Raises:
         FormatError: NumPy has no such element type, or no such order of the axes.
     """
     codes = {name: code for code, name in reversed(_KINDS.items())}
     name = _CODES.get(info.dtype.name, info.dtype.name)
-    if name not in codes:
+    void = f"V{info.dtype.itemsize}" if name in VOID else None
+    if void is None and name not in codes:
         raise FormatError(f"tensor {info.name!r} is {info.dtype.name}, which NumPy does not have")
     fortran = info.order is not None and len(info.shape) > 1
     if fortran and info.order != tuple(reversed(range(len(info.shape)))):
         raise FormatError(f"tensor {info.name!r} lies in memory in an order that .npy cannot tell")
-    code = codes[name]
-    mark = "|" if code[1:] == "1" else "<"
+    code = void or codes[name]
+    mark = "|" if code[1:] == "1" and void is None else "<"
     shape = f"({info.shape[0]},)" if len(info.shape) == 1 else str(info.shape)
     text = f"{{'descr': '{mark}{code}', 'fortran_order': {fortran}, 'shape': {shape}, }}"
     # NumPy leaves room for the first axis to grow, when it is written to while it is read.

@@ -78,9 +78,10 @@ class Part:
     identity: str
     size: int
 
-    def write(self, path: Path) -> None:
-        """Write it to a file; whole or not at all. Errors as of `export`."""
-        export(self.checkpoint, list(self.names), path, self.container, dtype=self.dtype)
+    def write(self, path: Path) -> str | None:
+        """Write it to a file; whole or not at all. Remark and errors as of `export`."""
+        names = list(self.names)
+        return export(self.checkpoint, names, path, self.container, dtype=self.dtype)[1]
 
 
 def planned(package: Package, models: Sequence[Model], wanted: Wanted) -> list[Part]:
@@ -99,7 +100,7 @@ def planned(package: Package, models: Sequence[Model], wanted: Wanted) -> list[P
         by_name = container_of(model.place) if model.given else None
         container = wanted.container or by_name or container_for(checkpoint, model)
         place = model.place
-        if not model.given and container != _own_container(checkpoint):
+        if not model.given and container != own_container(checkpoint):
             place = f"{posixpath.splitext(place)[0]}.{container}"
         entries = [checkpoint.entry(name) for name in names]
         hashes = [block.sha256 for entry in entries for block in entry.blocks]
@@ -123,7 +124,7 @@ def container_for(checkpoint: Checkpoint, model: Model) -> str:
     Raises:
         UsageError: no file of that container can be made.
     """
-    found = _own_container(checkpoint)
+    found = own_container(checkpoint)
     if found not in BUILDERS:
         raise UsageError(
             f"{printable(model.path)} is a {found} file, of which no part can be written",
@@ -132,7 +133,8 @@ def container_for(checkpoint: Checkpoint, model: Model) -> str:
     return found
 
 
-def _own_container(checkpoint: Checkpoint) -> str:
+def own_container(checkpoint: Checkpoint) -> str:
+    """The container that a checkpoint is in, by the name under which one can be made."""
     kind = shards.container(checkpoint.manifest)
     return _BUILT_AS.get(kind, kind)
 

@@ -155,12 +155,12 @@ def place_part(package: Package, part: Part, into: Path) -> Written:
     path = into.joinpath(*part.place.split("/"))
     _make_folder(path.parent)
     try:
-        part.write(path)
+        remark = part.write(path)
     except MissingObjectError as error:
         raise _reworded(
             package, [f"{printable(part.place)}: some of its tensors"], error
         ) from error
-    return Written(part.place, path.stat().st_size, sha256_of(path))
+    return Written(part.place, path.stat().st_size, sha256_of(path), remark)
 
 
 def amount(package: Package, files: Sequence[PackageFile]) -> int:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from git_theta_ext.checkpoints.write import container_of
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.git.work_tree import WorkTree
@@ -15,12 +16,28 @@ from git_theta_ext.objects.store.store import sha256_of
 from git_theta_ext.packages.cache import Cache
 from git_theta_ext.packages.fetched import Package, Progress
 from git_theta_ext.packages.files import PackageFile, files_of
-from git_theta_ext.packages.parts import Model, Part, models_of, planned, refuse_whole
+from git_theta_ext.packages.parts import (
+    Model,
+    Part,
+    models_of,
+    open_model,
+    own_container,
+    planned,
+    refuse_whole,
+)
 from git_theta_ext.packages.placing import amount, place_part, placing
 from git_theta_ext.packages.sameness import is_file
 from git_theta_ext.packages.sources import Source
 from git_theta_ext.packages.standing import Placed, Record, state_of
-from git_theta_ext.packages.values import Got, How, Target, Watch, Written
+from git_theta_ext.packages.values import (
+    BYTE_FOR_BYTE,
+    Got,
+    How,
+    Target,
+    Wanted,
+    Watch,
+    Written,
+)
 
 _SHOWN = 10
 
@@ -56,16 +73,28 @@ def unpack(cache: Cache, package: Package, request: Request, watch: Watch | None
 
         patterns = how.wanted.tensors
         verify_package(package, files, how.trust, tensors=patterns, signature=how.signature)
-    models, rest = models_of(files) if request.how.wanted else ([], files)
-    refuse_whole(package, rest if request.how.wanted else [])
-    alone = models if request.how.wanted and not rest else []
+    wanted = request.how.wanted or _by_name(package, files, request)
+    models, rest = models_of(files) if wanted else ([], files)
+    refuse_whole(package, rest if wanted else [])
+    alone = models if wanted and not rest else []
     target = _target(request, files, alone)
     if target.name is not None:
         models = [Model(one.path, target.name, given=True) for one in models]
-        rest = [] if request.how.wanted else [replace(files[0], place=target.name)]
-    parts = planned(package, models, request.how.wanted) if request.how.wanted else []
+        rest = [] if wanted else [replace(files[0], place=target.name)]
+    parts = planned(package, models, wanted) if wanted else []
     record = Record.read(cache.root, target.folder, f"{request.what}{target.name or ''}")
     return _Getting(package, target, record).run(rest, parts, request.how, watch)
+
+
+def _by_name(package: Package, files: Sequence[PackageFile], request: Request) -> Wanted:
+    """What a name such as `model.npz` asks for, where the one checkpoint is of another kind."""
+    output = request.output
+    one = [file.path for file in files] == [request.source.path]
+    if output is None or not one or files[0].kind != "checkpoint" or output.is_dir():
+        return BYTE_FOR_BYTE
+    named = container_of(output.name)
+    own = own_container(open_model(package, Model(files[0].path, output.name)))
+    return BYTE_FOR_BYTE if named in (None, own) else Wanted(container=named)
 
 
 def _target(request: Request, files: Sequence[PackageFile], models: Sequence[Model]) -> Target:
@@ -131,7 +160,7 @@ class _Getting:
         except BaseException:
             self._record.keep()
             raise
-        return self._finished([one.path for one in written], set(identities))
+        return self._finished(written, set(identities))
 
     def _stands(self, name: str, identities: Mapping[str, str]) -> bool:
         """Whether a file of this very content was written there, and is as it was."""
@@ -163,7 +192,7 @@ class _Getting:
             placed = Placed(identities[written.path], written.size, written.sha256, state)
             self._record.files[written.path] = placed
 
-    def _finished(self, written: Sequence[str], names: set[str]) -> Got:
+    def _finished(self, written: Sequence[Written], names: set[str]) -> Got:
         """Remove what an earlier version had more, and keep the record."""
         removed, left = [], []
         tree = WorkTree(self._folder)
@@ -178,8 +207,9 @@ class _Getting:
         self._record.commit = self._package.commit
         self._record.keep()
         return Got(
-            self._package, self._target.path, self._record.listed(), tuple(written),
-            tuple(removed), tuple(left),
+            self._package, self._target.path, self._record.listed(),
+            tuple(one.path for one in written), tuple(removed), tuple(left),
+            tuple(dict.fromkeys(one.remark for one in written if one.remark is not None)),
         )  # fmt: skip
 
     def _remove_empty(self, name: str) -> None:

@@ -35,11 +35,15 @@ BYTE_FOR_BYTE = Wanted()
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that was written: its path from the folder, its length in bytes, and its SHA-256."""
+    """A file that was written: its path from the folder, its length in bytes, and its SHA-256.
+
+    `remark` is what its readers have to know, because it does not say it itself.
+    """
 
     path: str
     size: int
     sha256: str
+    remark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ class Got:
     """What was got: `place` is the folder, or the file where one was asked for.
 
     `files` are all that belong to it, `written` those that were not there as they are. `removed`
-    are those of an earlier version, `left` the ones among these that somebody changed.
+    are those of an earlier version, `left` the ones among these that somebody changed; `remarks`
+    are what readers have to know of files that were written.
     """
 
     package: Package
@@ -77,6 +82,7 @@ class Got:
     written: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

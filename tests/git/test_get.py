@@ -116,6 +116,12 @@ def test_get(cache: Cache, published: Path, tmp_path: Path) -> None:
 
     here.theta("get", f"{url}@v1:{NAME}", "--tensors", "encoder.*", "-o", "encoder.npz")
     assert QUERY in np.load(here.path / "encoder.npz")
+    done = here.run(*PREFIX, "get", f"{url}@v1:{NAME}", "-o", "whole.npz", "--dtype", "bf16")
+    assert b"array.view(ml_dtypes.bfloat16)" in done.stderr
+    assert np.load(here.path / "whole.npz")[QUERY].dtype == "V2"
+    here.theta("get", f"{url}@v1:{NAME}", "-o", "converted.npz")
+    assert np.load(here.path / "converted.npz")[QUERY].dtype == "f4"
+    assert b"-o ./-" in here.run(*PREFIX, "get", f"{url}@v1:{NAME}", "-o", "-", ok=(2,)).stderr
     here.theta("get", f"{url}@HEAD:vocabulary", "-o", "words")
     assert [one.name for one in (here.path / "words").iterdir()] == ["all.tokens"]
     here.theta("get", f"{url}@v1:{NAME}", "-o", "copy.safetensors")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from git_theta_ext import formats
@@ -10,6 +10,7 @@ from git_theta_ext.checkpoints.exporting.outgoing import Outgoing
 from git_theta_ext.checkpoints.read import Checkpoint
 from git_theta_ext.core.errors import FormatError, UsageError
 from git_theta_ext.core.tensors import TensorInfo
+from git_theta_ext.formats import npy, npz
 from git_theta_ext.formats.base import Layout
 
 
@@ -32,6 +33,19 @@ def built(
         return formats.build(container, infos, model, metadata)
     except FormatError as error:
         raise UsageError(error.message, hint="--to safetensors, or other tensors") from error
+
+
+def remark_on(container: str, infos: Iterable[TensorInfo]) -> str | None:
+    """What readers of a file of these tensors have to know, because the file does not say it."""
+    if container != npz.NAME:
+        return None
+    found = sorted({info.dtype.name for info in infos} & npy.VOID.keys())
+    if not found:
+        return None
+    views = ", ".join(f"array.view(ml_dtypes.{npy.VOID[name]})" for name in found)
+    return (
+        f"an .npz file has no name for {', '.join(found)}, and loads as bytes; to read it: {views}"
+    )
 
 
 def layout_of(checkpoint: Checkpoint, wanted: Mapping[str, Outgoing], container: str) -> Layout:

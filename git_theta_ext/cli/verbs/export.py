@@ -71,12 +71,13 @@ def run(args: argparse.Namespace) -> int:
             f"no tensor of {args.file} matches {' '.join(args.tensors)}",
             hint=advice.with_name("git theta show FILE   lists them", args.file),
         )
+    remark = None
     if args.max_shard_size is not None:
         if target is None or container != safetensors.NAME:
             raise UsageError("--max-shard-size cuts safetensors files", hint="-o NAME.safetensors")
         length = _in_shards(args, checkpoint, names, target, repository)
     else:
-        length = export(
+        length, remark = export(
             checkpoint,
             names,
             target,
@@ -90,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     count = len(names) - len(patterns.select(names, args.drop))
     said = f"{printable(args.output)}: {plural(count, 'tensor')}, {size(length)}"
     print(said, file=sys.stderr if target is None else sys.stdout)
+    if remark is not None:
+        print(f"git-theta: {remark}", file=sys.stderr)
     return 0
 
 

@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     source = parse(args.source)
     if args.offline and args.refresh:
         raise UsageError("--refresh asks the remote, and --offline does not")
+    if args.output == "-":
+        raise UsageError("files are written, and - is the name of none", hint="-o FILE, or -o ./-")
     dtype = None
     if args.dtype is not None:
         from git_theta_ext.checkpoints.exporting.outgoing import dtype_named
@@ -93,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
             " it stays",
             file=sys.stderr,
         )
+    for remark in got.remarks:
+        print(f"git-theta: {remark}", file=sys.stderr)
     if args.json:
         print(to_json(_record(got)))
     elif not args.quiet:

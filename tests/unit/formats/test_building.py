@@ -6,6 +6,7 @@ import io
 import zipfile
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -20,7 +21,7 @@ from git_theta_ext import formats
 from git_theta_ext.checkpoints.write import ArraysSource, describe
 from git_theta_ext.core.errors import FormatError, UsageError
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
-from git_theta_ext.formats import safetensors
+from git_theta_ext.formats import npy, safetensors
 from git_theta_ext.formats.base import Crc32, Layout, Literal, Span
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.zips import archive as zip
@@ -73,8 +74,6 @@ def test_numpy_reads_npz() -> None:
 
 
 def test_the_headers_of_arrays_are_numpys_own() -> None:
-    from git_theta_ext.formats import npy
-
     for array in (
         np.zeros((3, 4), "<f4"),
         np.zeros(7, "?"),
@@ -121,8 +120,18 @@ def test_extended_types(dtype: str) -> None:
     arrays = {"w": np.arange(12).reshape(3, 4).astype(getattr(ml_dtypes, dtype))}
     for container in ("safetensors", "pt"):
         assert spans(written(container, arrays)) == {"w": describe("w", arrays["w"])}
-    with pytest.raises(UsageError, match="NumPy does not have"):
+    with pytest.raises(UsageError, match=f"ml_dtypes.{dtype}"):
         written("npz", arrays)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e8m0fnu"])
+def test_types_of_ml_dtypes_are_saved_as_numpy_saves_them(dtype: str) -> None:
+    array = np.arange(12).reshape(3, 4).astype(getattr(ml_dtypes, dtype))
+    info = describe("w", array)
+    for one, order in ((array, None), (np.asfortranarray(array), (1, 0))):
+        stream = io.BytesIO()
+        np.save(stream, one)
+        assert stream.getvalue().startswith(npy.header(replace(info, order=order)))
 
 
 def built(container: str, *infos: TensorInfo, model: Layout | None = None) -> Layout:
