@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from git_theta_ext.checkpoints import modules
+from git_theta_ext.checkpoints import modules, shards
 from git_theta_ext.checkpoints.modules import Modules
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.settings_file import FILE
+from git_theta_ext.git.trees import blobs_of
+from git_theta_ext.objects import reachable
 
 EXAMPLE = f'in {FILE}: [[module]], name = "vision", pattern = "vision_tower.*"'
 
@@ -32,6 +34,15 @@ def declared(repository: Repository) -> Modules:
     if not found:
         raise UsageError(f"{FILE} declares no module", hint=EXAMPLE)
     return found
+
+
+def checkpoints_of(repository: Repository, revision: str) -> list[str]:
+    """The checkpoints of a version that are stored by tensor; a sharded model by its pattern."""
+    commit = repository.resolve(f"{revision}^{{commit}}") or revision
+    files = dict(blobs_of(repository, commit))
+    held = {oid for oid, _ in reachable.manifest_texts(repository, files.values())}
+    models = (shards.model_of(path) or path for path, oid in files.items() if oid in held)
+    return list(dict.fromkeys(models))
 
 
 def described(tensors: Sequence[str], modules: Sequence[str]) -> str:

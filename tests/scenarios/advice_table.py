@@ -256,6 +256,7 @@ RUN: dict[str, dict[str, str]] = {
         "(a whole folder: cp -rL FOLDER COPY makes files of all links in it)": "test_advice_moving_in.test_a_folder_of_links_becomes_files",
     },
     "git_theta_ext/cli/verbs/log.py": {
+        "git theta log FILE, or --module NAME": "test_by_module.test_history_and_sizes_by_module",
         "history ends here in this clone: what came before is not known (git fetch --unshallow)": "test_advice_reading.test_the_history_of_a_shallow_clone",
         "git theta show VERSION lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },

@@ -32,7 +32,10 @@ def add_parser(subparsers: Any) -> None:
         "changed. With TENSOR or --module, only those that changed a tensor whose name matches. A "
         "checkpoint that was renamed is followed. Reads manifests only.",
     )
-    parser.add_argument("file", metavar="[REV:]FILE", help="without REV, from HEAD")
+    parser.add_argument(
+        "file", nargs="?", metavar="[REV:]FILE",
+        help="without REV, from HEAD; with --module: all checkpoints that it is about",
+    )  # fmt: skip
     parser.add_argument(
         "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
     )
@@ -73,9 +76,51 @@ def run(args: argparse.Namespace) -> int:
         UsageError: there is no such checkpoint, or no version of it has such a tensor.
     """
     repository = Repository.discover()
+    if args.file is None:
+        return _of_module(repository, args)
     revision, path = split(repository, args.file)
     tensors = [*args.tensors, *parts.patterns_of(repository, args.module, path)]
-    history = History(repository, revision, path)
+    rows, matched = _log(repository, History(repository, revision, path), tensors, args)
+    if not matched:
+        raise UsageError(
+            f"no version of {path!r} has a {parts.described(args.tensors, args.module)}",
+            hint=advice.about_version("git theta show VERSION   lists them", revision, path),
+        )
+    if args.json:
+        print(to_json({"file": path, "commits": rows}))
+    return 0
+
+
+def _of_module(repository: Repository, args: argparse.Namespace) -> int:
+    """The log of each checkpoint of HEAD that has tensors of the modules."""
+    if not args.module:
+        raise UsageError("say which checkpoint", hint="git theta log FILE, or --module NAME")
+    named = [parts.declared(repository).named(name) for name in args.module]
+    found: list[dict[str, Any]] = []
+    for path in parts.checkpoints_of(repository, "HEAD"):
+        about = [module for module in named if module.is_in(path)]
+        if not about:
+            continue
+        tensors = [pattern for module in about for pattern in module.patterns]
+        heading = f"{chr(10) if found else ''}{printable(path)}:"
+        rows, matched = _log(repository, History(repository, "HEAD", path), tensors, args, heading)
+        if matched:
+            found.append({"file": path, "commits": rows})
+    if not found:
+        raise UsageError(f"no checkpoint of HEAD has a {parts.described([], args.module)}")
+    if args.json:
+        print(to_json({"files": found}))
+    return 0
+
+
+def _log(
+    repository: Repository,
+    history: History,
+    tensors: list[str],
+    args: argparse.Namespace,
+    heading: str | None = None,
+) -> tuple[list[dict[str, Any]], bool]:
+    """The commits of one checkpoint, printed unless `--json`; and whether it has such a tensor."""
     rows: list[dict[str, Any]] = []
     matched = not tensors
     for step in _steps(repository, history):
@@ -88,15 +133,10 @@ def run(args: argparse.Namespace) -> int:
             continue
         rows.append(_row(step, touched))
         if not args.json:
+            if heading is not None and len(rows) == 1:
+                print(heading)
             _show(rows[-1], touched, len(rows) > 1)
-    if not matched:
-        raise UsageError(
-            f"no version of {path!r} has a {parts.described(args.tensors, args.module)}",
-            hint=advice.about_version("git theta show VERSION   lists them", revision, path),
-        )
-    if args.json:
-        print(to_json({"file": path, "commits": rows}))
-    return 0
+    return rows, matched
 
 
 def _steps(repository: Repository, history: History) -> Iterator[_Step]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.modules import Modules
-from git_theta_ext.cli.parts import declared
+from git_theta_ext.cli.parts import checkpoints_of, declared
 from git_theta_ext.comparison.by_module import ModuleRow, Overview, overview
 from git_theta_ext.comparison.history import Blame, History
 from git_theta_ext.core.braces import fold
@@ -17,8 +17,6 @@ from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.settings_file import FILE
-from git_theta_ext.git.trees import blobs_of
-from git_theta_ext.objects import reachable
 
 _SHOWN = 10
 """Groups of tensors that are named where they belong to no module, or to several."""
@@ -80,12 +78,7 @@ def _paths(
     repository: Repository, revision: str, names: Sequence[str], modules: Modules
 ) -> list[str]:
     """The checkpoints, from the top; a sharded model by its pattern."""
-    commit = repository.resolve(f"{revision}^{{commit}}") or revision
-    files = dict(blobs_of(repository, commit))
-    held = {oid for oid, _ in reachable.manifest_texts(repository, files.values())}
-    known = dict.fromkeys(
-        shards.model_of(path) or path for path, oid in files.items() if oid in held
-    )
+    known = checkpoints_of(repository, revision)
     if not names:
         return [path for path in known if any(module.is_in(path) for module in modules)]
     wanted = []
