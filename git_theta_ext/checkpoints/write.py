@@ -330,8 +330,7 @@ def export(
     with outputs.to_stdout() if path is None else outputs.writing(path, work_tree) as file:
         write_layout(layout, read, file)
         length = file.seek(0, os.SEEK_END)
-    spans = (one.tensor for one in layout.segments if isinstance(one, Span))
-    return length, remark_on(container, spans)
+    return length, remark_on(container, (s.tensor for s in layout.segments if isinstance(s, Span)))
 
 
 def _ready(
@@ -374,11 +373,15 @@ def export_shards(
         work_tree, allow_overflow: as for `export`.
 
     Raises:
-        UsageError, StoreError: as for `export`.
+        UsageError: as for `export`; there are several, and `path` is there.
+        StoreError: as for `export`.
     """
     infos = {name: one.becomes for name, one in wanted.items()}
     groups = sharded.shards_of(infos, most_bytes)
     names = sharded.file_names(path.stem, len(groups), path.suffix)
+    if len(groups) > 1 and os.path.lexists(path):
+        what = f"{path} is there, and loaders would take it, not the {len(groups)} shards"
+        raise UsageError(what, hint="remove it first, or choose another name")
     total = 0
     for name, group in zip(names, groups, strict=True):
         place, part = path.with_name(name), {key: wanted[key] for key in group}

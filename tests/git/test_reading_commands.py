@@ -11,6 +11,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import load, load_file
 
 from git_theta_ext import formats
 from git_theta_ext.formats.base import Span
@@ -106,6 +107,24 @@ def test_export_to_npz_says_how_to_read_what_numpy_lacks(versions: Repo, tmp_pat
         assert found["head.weight"].tobytes() == np.load(io.BytesIO(there)).tobytes()
 
 
+def test_export_to_shards_and_to_a_pipe(versions: Repo, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    cut = ("export", NAME, "--tensors", "encoder*", "--max-shard-size", "1KB", "-o", str(out))
+    versions.theta(*cut)
+    index = json.loads((tmp_path / "out.safetensors.index.json").read_text())
+    found = {
+        name: array
+        for file in sorted(set(index["weight_map"].values()))
+        for name, array in load_file(tmp_path / file).items()
+    }
+    part = ("export", NAME, "--tensors", "encoder*", "-o", "-")
+    whole = load(versions.run(*THETA, *part).stdout)
+    assert found.keys() == whole.keys() == index["weight_map"].keys()
+    assert all(found[name].tobytes() == whole[name].tobytes() for name in whole)
+    out.write_bytes(b"the model of before")
+    assert b"loaders would take it" in versions.run(*THETA, *cut, ok=(2,)).stderr
+
+
 def test_export_to_torch_and_gguf_without_torch(versions: Repo, tmp_path: Path) -> None:
     for suffix, name in ((".pt", "torch-zip"), (".gguf", "gguf")):
         out = tmp_path / f"out{suffix}"
@@ -136,6 +155,7 @@ def test_export_renames_drops_and_casts(versions: Repo, tmp_path: Path) -> None:
     cast = {k: v.astype(bfloat16) if v.dtype == np.float32 else v for k, v in kept.items()}
     assert out.read_bytes() == safetensors({name: cast[name] for name in kept}, {"step": "2"})
 
+    out.unlink()
     said = versions.theta("export", NAME, *options, "--max-shard-size", "20kB", "-o", str(out))
     assert said.startswith(f"{out}: 8 tensors, ")
     index = json.loads((tmp_path / "out.safetensors.index.json").read_text())

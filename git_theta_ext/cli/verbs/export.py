@@ -18,6 +18,7 @@ from git_theta_ext.core.text import plural, printable, size
 from git_theta_ext.formats import BUILDERS, safetensors
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.packages.parts import own_container
 
 
 def add_parser(subparsers: Any) -> None:
@@ -56,15 +57,15 @@ def run(args: argparse.Namespace) -> int:
     export_adapter.refuse(args)
     target = None if args.output == "-" else Path(args.output)
     container = args.to or (container_of(target.name) if target is not None else None)
-    if container is None:
-        raise UsageError(
-            f"the name {args.output} does not say which format to write",
-            hint=f"add one of: {', '.join(f'--to {name}' for name in BUILDERS)}",
-        )
+    if container is None and target is not None:
+        raise _says_no_format(args.output)
     if target is None and sys.stdout.isatty():
         raise UsageError("not writing binary data to a terminal", hint="add: > FILE")
     repository = Repository.discover()
     checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
+    container = container or own_container(checkpoint)
+    if container not in BUILDERS:
+        raise _says_no_format(args.output)
     names = patterns.select(checkpoint, args.tensors) if args.tensors else list(checkpoint)
     if args.tensors and not names:
         raise UsageError(
@@ -94,6 +95,13 @@ def run(args: argparse.Namespace) -> int:
     if remark is not None:
         print(f"git-theta: {remark}", file=sys.stderr)
     return 0
+
+
+def _says_no_format(output: str) -> UsageError:
+    return UsageError(
+        f"the name {output} does not say which format to write",
+        hint=f"add one of: {', '.join(f'--to {name}' for name in BUILDERS)}",
+    )
 
 
 def _in_shards(
