@@ -203,6 +203,11 @@ def test_an_adapter_says_what_it_was_trained_on(published: Repo, tmp_path: Path)
     published.theta("release", "HEAD", "--path", "adapter", "-o", str(out), "--force",
                     "--adapter", other)  # fmt: skip
     assert json.loads((out / "theta_base.json").read_text())["url"] == str(published.path)
+    published.write("weights/other.safetensors", safetensors(lora()))
+    published.commit("a second model")
+    words = ("release", "v1.0", "-o", str(tmp_path / "x"), "--adapter", "HEAD:weights")
+    said = published.run("git", "theta", *words, ok=(2,)).stderr
+    assert b"say which one: --adapter HEAD:weights/model.safetensors" in said
     words = ("release", "v1.0", "-o", str(tmp_path / "x"), "--adapter", "v1.1")
     assert b"has no adapter alone" in published.run("git", "theta", *words, ok=(2,)).stderr
 

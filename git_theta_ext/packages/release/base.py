@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from git_theta_ext.core import advice
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository
@@ -13,7 +14,7 @@ from git_theta_ext.packages.base_file import BaseRecord, base_text
 from git_theta_ext.packages.cache import Cache
 from git_theta_ext.packages.fetched import fetch, without_secret
 from git_theta_ext.packages.identity import identity_of, tensors_of
-from git_theta_ext.packages.release.chosen import choose
+from git_theta_ext.packages.release.chosen import SeveralModelsError, choose
 from git_theta_ext.packages.release.write import Base
 
 
@@ -77,11 +78,17 @@ def _described(
     Raises:
         UsageError: there are none, or several.
     """
-    found = choose(repository, commit, path, text).weights
+    typed = text if path is None else text.removesuffix(f":{path}")
+    try:
+        found = choose(repository, commit, path, text).weights
+    except SeveralModelsError as error:
+        what = advice.word(f"{typed}:{error.names[0]}")
+        message = f"{printable(text)}: {error.message}"
+        raise UsageError(message, hint=f"say which one: --adapter {what}") from error
     if len(found) != 1:
         raise UsageError(
             f"{printable(text)} has {len(found)} models that may be the base",
-            hint=f"name its checkpoint: {text.partition(':')[0]}:PATH",
+            hint=f"name its checkpoint: {typed}:PATH",
         )
     (model,) = found
     blobs = {name: repository.blob_at(commit, name) or "" for name, _ in model.parts}

@@ -86,6 +86,15 @@ class Chosen:
         return {one.into for one in self.copies}
 
 
+class SeveralModelsError(UsageError):
+    """A folder has several models; `names` are some of them."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        """Suggest the first of them as `--path`."""
+        super().__init__(message, hint=f"say which one: --path {advice.word(names[0])}")
+        self.names = tuple(names)
+
+
 def choose(repository: Repository, commit: str, path: str | None, shown: str) -> Chosen:
     """What of a commit is released.
 
@@ -230,10 +239,10 @@ def _weights(models: _Models, top: str, within: Mapping[str, TreeEntry]) -> list
     found: list[Weights] = []
     for folder, names in by_folder.items():
         if len(names) > 1:
-            raise UsageError(
+            raise SeveralModelsError(
                 f"{'the top folder' if not folder else f'folder {folder!r}'} has "
                 f"{plural(len(names), 'model')}: {', '.join(map(printable, names[:5]))}",
-                hint=f"say which one: --path {advice.word(names[0])}",
+                names,
             )
         parts = tuple(models[names[0]])
         if shards.model_of(parts[0][0]) is not None:
