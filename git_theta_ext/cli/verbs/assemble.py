@@ -6,12 +6,14 @@ import argparse
 from typing import Any
 
 from git_theta_ext.cli.progress import Progress
+from git_theta_ext.core.braces import fold
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git import installation
 from git_theta_ext.git.paths import advise, from_top
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.packages.assemble.assembly import EVERY, Assembly, prepare
+from git_theta_ext.packages.assemble.changes import Changes
 from git_theta_ext.packages.assemble.check import differences
 from git_theta_ext.packages.assemble.parts import Opener
 from git_theta_ext.packages.assemble.update import Done, carry_out
@@ -155,7 +157,25 @@ def report(assembly: Assembly, done: Done | None, args: argparse.Namespace) -> N
     if done.built.objects:
         print(f"  {plural(done.built.objects, 'object')} brought, {size(done.built.nbytes)}")
     print(f"  {done.changes.words()}")
+    for line in _changed(done.changes):
+        print(f"    {line}")
     print("  added, with its recipe and lock; git commit records it")
+
+
+_SHOWN = 10
+"""Lines on tensors that are others now."""
+
+
+def _changed(found: Changes) -> list[str]:
+    """Which tensors are others now, those alike on one line; none of a new checkpoint."""
+    if found.is_first:
+        return []
+    kinds = (("~", found.changed), ("+", found.added), ("-", found.removed))
+    lines = [(f"{sign} {name}", len(of)) for sign, names in kinds for name, of in fold(names)]
+    lines += [(f"> {old} -> {new}", 1) for old, new in found.renamed.items()]
+    shown = [printable(line) for line, _ in lines[:_SHOWN]]
+    left = sum(count for _, count in lines[_SHOWN:])
+    return [*shown, f"… and {left:,} more"] if left else shown
 
 
 def _part(assembly: Assembly, number: int) -> dict[str, Any]:
