@@ -174,6 +174,9 @@ def test_a_tag_that_was_moved(base: Repo, app: Repo) -> None:
     said = app.run(*PREFIX, "sync").stderr.decode()
     assert re.search(r"v1.0 was \w+ when it was locked, and names \w+ now: theta.lock", said)
     assert content(app) == V1
+    table = app.run(*PREFIX, "outdated", ok=(1,)).stdout.decode()
+    assert len(re.findall(r" v1.0 \(\w{10}\)", table)) == 2
+    assert re.match(r"base: v1.0 \(\w{10}\) → v1.0 \(\w{10}\)\n", app.theta("update", "-n"))
     do(app, take(app, "git", "theta", "sync", "--locked", has="update"))
     assert content(app) == V11
     app.theta("sync", "--locked")
@@ -271,7 +274,7 @@ def test_an_adapter_and_its_base(base: Repo, app: Repo, new_repo: Callable[..., 
     needs(app, "v1.1", more)
     said = fails(app, "sync")
     assert "tone was made on another base than the one that is locked" in said
-    assert f"1 of {len(BASE)} tensors differs, or lack: {FIRST}" in said
+    assert f"1 of {len(BASE)} tensors differs or is missing: {FIRST}" in said
     assert content(app) == V1  # nothing was written
     # The version that it was trained on anew.
     (lora.path / "theta.lock").unlink()
@@ -302,7 +305,7 @@ def test_an_adapter_and_its_base(base: Repo, app: Repo, new_repo: Callable[..., 
     needs(app, "v1.0", more.replace('base = "base"\n', ""))
     said = fails(app, "sync")
     assert f"it was made on {base.path}@v1.1, and base is locked at v1.0" in said
-    assert f"1 of {len(BASE)} tensors differs, or lack: {FIRST}" in said
+    assert f"1 of {len(BASE)} tensors differs or is missing: {FIRST}" in said
 
 
 def test_two_at_once_and_one_that_was_stopped(

@@ -39,7 +39,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _cells(one: Standing) -> list[str]:
     locked = "-" if one.locked is None else one.locked.label
-    return [locked, one.allowed.label, one.newest.label]
+    labels = [locked, one.allowed.label, one.newest.label]
+    if one.locked is None or not one.outdated or locked != one.allowed.label:
+        return labels
+    commits = (one.locked.commit, one.allowed.commit, one.newest.commit)  # a tag that was moved
+    return [
+        f"{label} ({commit[:10]})" if label == locked else label
+        for label, commit in zip(labels, commits, strict=True)
+    ]
 
 
 def _record(one: Standing) -> dict[str, Any]:

@@ -86,7 +86,10 @@ def lines(move: Move) -> Iterator[str]:
     if move.before is None:
         yield f"{move.after.name}: {new}, not locked before"
         return
-    yield f"{move.after.name}: {printable(move.before.label)} → {new}"
+    old = printable(move.before.label)
+    if old == new:  # a tag that was moved
+        old, new = (f"{old} ({one.commit[:10]})" for one in (move.before, move.after))
+    yield f"{move.after.name}: {old} → {new}"
     if move.changes is None:
         yield "  what changes cannot be told: the version before is not to be had any more"
     elif not move.changes:

@@ -174,10 +174,8 @@ def _compare(
     if then:
         named = ", ".join(map(printable, differ[:_NAMED]))
         more = f" and {len(differ) - _NAMED:,} more" if len(differ) > _NAMED else ""
-        verb = "differs" if len(differ) == 1 else "differ"
-        lines.append(
-            f"{len(differ):,} of {plural(len(then), 'tensor')} {verb}, or lack: {named}{more}"
-        )
+        verb = "differs or is missing" if len(differ) == 1 else "differ or are missing"
+        lines.append(f"{len(differ):,} of {plural(len(then), 'tensor')} {verb}: {named}{more}")
     raise BaseError(
         "\n".join(lines),
         hint=f"let {base.name} be the version that it was made on, or take a version of {adapter} "
