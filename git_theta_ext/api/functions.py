@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from git_theta_ext.api.handle import Framework, Handle
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
+from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.git import libgit2  # noqa: F401  a first `open` is not to wait for it
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.packages import sources
@@ -63,7 +64,13 @@ def open(
         from git_theta_ext.packages.reading import open_source
 
         return open_source(Cache.open(), sources.parse(text), offline=offline)
-    return open_checkpoint(_repository(repository), text)
+    try:
+        return open_checkpoint(_repository(repository), text)
+    except (UsageError, RepositoryError) as error:
+        url = sources.parse(text).url if text.startswith(("./", "../")) and "@" in text else None
+        if repository is not None or url is None or os.path.exists(url):
+            raise
+        raise UsageError(f"there is no repository {url}", hint=f"write {sources.FORM}") from error
 
 
 def get(

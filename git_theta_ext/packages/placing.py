@@ -42,6 +42,10 @@ _ASK_THEM = (
     " What came so far is kept: the same command goes on with it"
 )
 _ROOM = "make room there, then try again: what was fetched is kept"
+_OF_A_BUNDLE = (
+    "a bundle holds no objects of checkpoints. If a server has them, name it:"
+    " git -c lfs.url=URL theta get …"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +320,7 @@ def _reworded(
         f"{package} has the manifests, but not all of the objects:\n"
         + "\n".join(lines)
         + f"\nasked:\n{tried}",
-        hint="\n".join([*trusting, _ASK_THEM]),
+        hint="\n".join([*trusting, _OF_A_BUNDLE if os.path.isfile(package.url) else _ASK_THEM]),
     )
 
 

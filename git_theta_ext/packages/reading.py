@@ -31,4 +31,14 @@ def open_source(cache: Cache, source: Source, *, offline: bool = False) -> Check
     elif package.repository.blob_at(package.commit, source.path) is None:
         files_of(package, source.path)  # says what there is instead
         raise UsageError(f"{printable(source.path)} of {package} is a folder, not a checkpoint")
-    return open_checkpoint(package.repository, f"{package.commit}:{source.path}")
+    try:
+        return open_checkpoint(package.repository, f"{package.commit}:{source.path}")
+    except UsageError as error:
+        files = [one for one in files_of(package, source.path) if one.kind != "checkpoint"]
+        if len(files) != 1 or shards.names_model(source.path):
+            raise
+        how = "by git-lfs" if files[0].kind == "lfs" else "whole"
+        raise UsageError(
+            f"{printable(source.path)} of {package} is stored {how}, not tensor by tensor",
+            hint="git theta get URL@VERSION:PATH   has the file as it is",
+        ) from error

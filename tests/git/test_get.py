@@ -162,12 +162,18 @@ def test_python(
     published.with_suffix("").mkdir()
     with theta.safe_open(name, offline=True) as handle:
         assert handle.get_tensor(QUERY).tobytes() == model()[QUERY].tobytes()
-    for path, why in (("model.safetensor", "has no"), ("vocabulary", "is a folder")):
+    whys = ("has no", "is a folder", "by git-lfs, not tensor by tensor\n.*git theta get", "whole")
+    paths = ("model.safetensor", "vocabulary", "vocabulary/all.tokens", "config.json")
+    with pytest.raises(UsageError, match="there is no repository"):
+        theta.open(f"../nowhere@v1:{NAME}")
+    for path, why in zip(paths, whys, strict=True):
         with pytest.raises(UsageError, match=why):
             theta.open(f"{published}@v1:{path}", offline=True)
     with pytest.raises(TransferError, match="offline"):
         theta.open(f"{published}@model@v2.0.0:{NAME}", offline=True)
     (tmp_path / "gone.git").rename(published)
+    tokens = theta.get(f"{published}@v1:vocabulary/all.tokens", "all.tokens")
+    assert tokens.read_bytes() == TOKENS
     path = theta.get(f"file://{published}@v1")
     assert path == Path("hub")
     assert (path / NAME).read_bytes() == FIRST

@@ -45,6 +45,11 @@ def test_a_bundle_and_a_commit(
     work.git("bundle", "create", "-q", str(bundle), "--all")
     done = here.run(*GET, "hub.bundle@v1", ok=(6,))
     assert b"has the manifests, but not all of the objects" in done.stderr
+    assert b"git -c lfs.url=URL theta get" in done.stderr
+    url = f"lfs.url={remote.as_uri()}"
+    here.run("git", "-c", url, "theta", "get", "hub.bundle@v1", "-o", "advised")
+    assert (here.path / "advised" / NAME).read_bytes() == FIRST
+    here.theta("cache", "prune", "--all")
     first = work.git("rev-parse", "v1^{}").strip()
     monkeypatch.setenv("GIT_DIR", str(work.path / ".git"))
     monkeypatch.setenv("GIT_OBJECT_DIRECTORY", str(work.path / ".git/objects"))

@@ -54,7 +54,11 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/packages/files.py": {
         "name the file or the folder that you want: git theta get URL@VERSION:PATH": "test_advice_get.test_what_is_suggested",
     },
+    "git_theta_ext/packages/reading.py": {
+        "git theta get URL@VERSION:PATH has the file as it is": "test_get.test_python",
+    },
     "git_theta_ext/packages/placing.py": {
+        "a bundle holds no objects of checkpoints. If a server has them, name it: git -c lfs.url=URL theta get …": "test_get_odd.test_a_bundle_and_a_commit",
         "git config --global --add": "test_advice_get.test_what_is_suggested",
         "tell those who published it: where the objects are, git theta push REMOTE --all sends them. What came so far is kept: the same command goes on with it": "test_advice_get.test_what_is_suggested",
     },

@@ -38,9 +38,9 @@ def add_parser(subparsers: Any) -> None:
         "share one store of objects. It is safe to empty.",
     )
     parser.add_argument(
-        "action", choices=list(_ACTIONS),
-        help="list: the versions, what was used last first; prune: remove versions, and what none "
-        "needs; verify: hash every object, and remove what is damaged",
+        "action", choices=list(_ACTIONS), nargs="?", default="list",
+        help="list (default): the versions, what was used last first; prune: remove versions, and "
+        "what none needs; verify: hash every object, and remove what is damaged",
     )  # fmt: skip
     parser.add_argument(
         "urls", nargs="*", metavar="URL", help="prune: all versions of this repository"
