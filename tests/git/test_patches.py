@@ -308,6 +308,26 @@ def test_a_base_is_found_by_its_content(new_repo: NewRepo) -> None:
     assert snapshot(stranger) == before
 
 
+def test_what_is_taken_back_is_what_is_asked_for(new_repo: NewRepo) -> None:
+    repo = sender(new_repo)
+    place = patch_of(repo)
+    receiver = copied(new_repo, "receiver")
+    assert receiver.theta("apply", "--scale", "0", place).endswith("nothing was changed\n")
+    assert receiver.status() == ""
+    receiver.theta("apply", place)
+    assert receiver.theta("apply", place).endswith("nothing was changed\n")
+    receiver.theta("apply", "-R", "--scale", "0.25", place)
+    part, base, new = (
+        one[QUERY].astype("f8") for one in (loaded(receiver), model(), at(repo, "rte"))
+    )
+    np.testing.assert_allclose(part, base + 0.75 * (new - base), rtol=0, atol=1e-7)
+    receiver.git("restore", "-q", "--staged", "--worktree", NAME)
+    receiver.theta("apply", place)
+    assert "to the byte" in receiver.theta("apply", "-R", place)
+    assert receiver.status() == ""
+    assert "nothing of this update" in receiver.theta("apply", "-R", place)
+
+
 def test_it_is_taken_back_by_a_merge_where_tensors_changed_since(new_repo: NewRepo) -> None:
     repo = sender(new_repo)
     place = patch_of(repo)
@@ -447,7 +467,8 @@ def test_what_is_suggested_to_who_applies_one(new_repo: NewRepo) -> None:
     other.commit("Begin with two copies")
     said = other.run("git", "theta", "apply", place, ok=(2,)).stderr.decode()
     assert "two.safetensors" in do(other, advised(said)[0])
-    do(other, "git theta apply PATCH FILE", PATCH=place, FILE="two.safetensors")
+    said = other.run("git", "theta", "apply", place, "two.safetensors").stdout.decode()
+    assert "README.md: left out" in said
     assert other.status() == "M  two.safetensors\n"
 
     changed_here = {**model(), QUERY: changed(model()[QUERY])}
@@ -455,7 +476,7 @@ def test_what_is_suggested_to_who_applies_one(new_repo: NewRepo) -> None:
     command = take(receiver, "git", "theta", "apply", place, has="git add")
     do(receiver, command)
     do(receiver, f"git restore {NAME}")
-    said = receiver.theta("apply", place)
+    said = receiver.run("git", "theta", "apply", place, ok=(1,)).stdout.decode()
     do(receiver, only(said, "theta am"), PATCH="--help")
     receiver.git("commit", "-q", "-m", "Apply it")
     receiver.git("config", "theta.merge.strategy", "conflict")

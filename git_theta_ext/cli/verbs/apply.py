@@ -66,10 +66,9 @@ def run(args: argparse.Namespace) -> int:
             )
             made = apply.results(repository, patch, how, aside)
         _require_some(patch, made)
-        if not args.dry_run:
+        if not args.dry_run and any(one.written for one in made):
             apply.carry_out(repository, patch, how, made, aside)
-        others = [one.path for one in patch.description.files
-                  if not (one.checkpoint and one.base and one.new)]  # fmt: skip
+        others = apply.left_out(patch, how)
     return _report(args, made, others)
 
 
@@ -91,21 +90,25 @@ def _require_some(patch: Patch, made: Sequence[Result]) -> None:
 
 def _report(args: argparse.Namespace, made: Sequence[Result], others: Sequence[str]) -> int:
     """Say what was done and what was left out; 1 where something was."""
-    left = any(_left_out(one) for one in made)
+    left = bool(others and args.file is None) or any(_left_out(one) for one in made)
     if args.json:
         files = [_record(one) for one in made]
         print(to_json({"patch": args.patch, "reverse": args.reverse, "dry_run": args.dry_run,
                        "files": files, "others": list(others)}))  # fmt: skip
         return 1 if left else 0
     for one in made:
-        for line in _lines(one):
+        for line in _lines(one, args.reverse):
             print(line)
-    for path in others:
+    for path in others[:MAX_LINES]:
         print(f"{printable(path)}: left out; git theta am PATCH takes whole commits")
+    if len(others) > MAX_LINES:
+        print(f"{len(others) - MAX_LINES:,} more files: left out")
     if args.dry_run:
         print("nothing was changed (--dry-run)")
-    else:
+    elif any(one.written for one in made):
         print("staged; git commit records it")
+    else:
+        print("nothing was changed")
     return 1 if left else 0
 
 
@@ -115,14 +118,14 @@ def _left_out(one: Result) -> Mapping[str, str]:
     return {**unfit, **({} if one.merged is None else one.merged.open)}
 
 
-def _lines(one: Result) -> Iterator[str]:
+def _lines(one: Result, reverse: bool) -> Iterator[str]:
     """What became of a checkpoint: how much of it changed, what met, and what was left out."""
     path, count = printable(one.path), plural(len(one.changed), "tensor")
     if one.restored:
         yield f"{path}: {count} changed: the version from before the patch, to the byte"
         return
     if one.merged is not None and not one.changed and not _left_out(one):
-        yield f"{path}: has this update already"
+        yield f"{path}: has {'nothing of this update' if reverse else 'this update already'}"
         return
     yield f"{path}: {count} changed"
     if one.merged is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from git_theta_ext.checkpoints.smudge import write_version
@@ -66,6 +66,11 @@ class Result:
     restored: bool = False
 
     @property
+    def written(self) -> bool:
+        """Whether there is anything to write: what adds nothing leaves the manifest as it is."""
+        return self.manifest is not self.ours
+
+    @property
     def changed(self) -> list[str]:
         """The tensors that are others than before."""
         before = entries_of(self.ours)
@@ -106,6 +111,18 @@ def targets(repository: Repository, patch: Patch, how: How) -> list[tuple[Change
     return found
 
 
+def left_out(patch: Patch, how: How) -> list[str]:
+    """Files of a patch that are not touched: no checkpoints, added or removed ones, other ones.
+
+    With a file of its own (`how.file`) only one checkpoint is asked for, of several.
+    """
+    files = patch.description.files
+    both = [one for one in files if one.checkpoint and one.base and one.new]
+    if how.file is not None and len(both) > 1:
+        both = [one for one in both if how.file in (one.path, one.was)]
+    return [one.path for one in files if one not in both]
+
+
 def require_staged(repository: Repository, paths: Sequence[str]) -> None:
     """Refuse files of which the work tree has another version than the index.
 
@@ -134,7 +151,7 @@ def results(repository: Repository, patch: Patch, how: How, blocks: Blocks) -> l
         ThetaError: a version cannot be read, or the patch is damaged.
     """
     pairs = targets(repository, patch, how)
-    back = applied.last_of(repository, patch.tip) if how.reverse else None
+    back = _last(repository, patch, how)
     made: list[Result] = []
     for one, entry in pairs:
         ours = _manifest_of(repository, entry)
@@ -164,7 +181,12 @@ def _merged(
     merged = merge(fitted.base, ours, fitted.theirs, blocks, _choose(repository, entry, how))
     merged = keep_kinds(merged, ours, fitted, blocks)
     receive.verify(ours, merged.manifest, blocks, entry.path)
-    return Result(entry.path, entry, ours, merged.manifest, fitted, merged)
+    result = Result(entry.path, entry, ours, merged.manifest, fitted, merged)
+    same = merged.manifest.skeleton.sha256 == ours.skeleton.sha256
+    if same and not result.changed and len(merged.manifest.entries) == len(ours.entries):
+        # As many steps as before: an update that adds nothing is not written down.
+        return replace(result, manifest=ours)
+    return result
 
 
 def _choose(repository: Repository, entry: IndexEntry, how: How) -> Choose:
@@ -199,6 +221,14 @@ def _structures(patch: Patch, update: Update, blocks: Blocks) -> Mapping[str, Bl
         if data is not None:
             found[one.skeleton.sha256] = blocks.write_bytes(data)
     return found
+
+
+def _last(repository: Repository, patch: Patch, how: How) -> Applied | None:
+    """The application that is taken back; None where another part of the update is asked for."""
+    found = applied.last_of(repository, patch.tip) if how.reverse else None
+    if found is None or how.factor == 1.0 or found.options == replace(how, reverse=False).text():
+        return found
+    return None
 
 
 def _restored(repository: Repository, back: Applied, entry: IndexEntry) -> Manifest | None:
