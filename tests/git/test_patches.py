@@ -203,6 +203,40 @@ def test_as_a_mail_on_a_branch_that_moved_on(new_repo: NewRepo) -> None:
     with_lora = np.asarray(at(repo, "rte")[QUERY])
     wanted = tensors[QUERY].astype(np.float64) + (with_lora.astype(np.float64) - base[QUERY])
     np.testing.assert_allclose(value[QUERY], wanted, rtol=0, atol=1e-7)
+    head = receiver.git("rev-parse", "HEAD")
+    refused = receiver.run("git", "theta", "am", place, ok=(10,)).stderr.decode()
+    assert "applied on HEAD before, such as 'Learn RTE'" in refused
+    assert receiver.git("rev-parse", "HEAD") == head
+    do(receiver, only(refused, "theta apply"), PATCH=place)
+    assert receiver.status() == f"M  {NAME}\n"
+
+
+def test_what_a_merge_made_itself_is_not_left_out(new_repo: NewRepo) -> None:
+    repo = sender(new_repo)
+    base = repo.git("rev-parse", "HEAD").strip()
+    repo.write("README.md", b"one")
+    repo.commit("Say one", "README.md")
+    repo.git("merge", "-q", "--no-commit", "rte")
+    clean = repo.git("commit-tree", repo.git("write-tree").strip(), "-p", "HEAD", "-p", "rte",
+                     "-m", "Merge").strip()  # fmt: skip
+    repo.write(NAME, safetensors({**loaded(repo), HEAD: changed(model()[HEAD])}))
+    repo.git("commit", "-q", "-a", "-m", "Merge, and train the head")
+    for tip, name in (("HEAD", "own"), (clean, "clean")):
+        repo.git("branch", name, tip)
+        repo.theta("format-patch", f"{base}..{name}", "-o", f"../{name}.patch")
+    receiver = copied(new_repo, "receiver")
+    receiver.write("other.txt", b"moved on")
+    receiver.commit("Move on", "other.txt")
+    refused = receiver.run("git", "theta", "am", "../own.patch", ok=(10,)).stderr.decode()
+    assert f"made changes of its own, which picking its parents would lose: {NAME}" in refused
+    assert receiver.git("log", "-1", "--format=%s") == "Move on\n"
+    receiver.git("branch", "before")
+    do(receiver, only(refused, "git merge").replace("git ", "git -c core.editor=true ", 1))
+    assert (receiver.path / NAME).read_bytes() == (repo.path / NAME).read_bytes()
+    receiver.git("reset", "-q", "--hard", "before")
+    assert "1 merge commit left out" in receiver.theta("am", "../clean.patch")
+    assert (receiver.path / NAME).read_bytes() != (repo.path / NAME).read_bytes()
+    assert loaded(receiver)[QUERY].tobytes() == loaded(repo)[QUERY].tobytes()
 
 
 def test_it_is_added_to_another_fine_tune_and_taken_back(new_repo: NewRepo) -> None:

@@ -12,6 +12,8 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/verbs/am.py": {
         "git status shows how to conclude it, and how to take it back": "test_patches.test_plain_patches_carry_manifests_only",
         "when that is put right: git theta am FILE": "test_patches.test_what_is_suggested_to_who_takes_one",
+        "git merge {patch.tip[:12]} takes the commits of the patch as they are": "test_patches.test_what_a_merge_made_itself_is_not_left_out",
+        "git theta apply PATCH adds what the patch changes once more": "test_patches.test_as_a_mail_on_a_branch_that_moved_on",
         "stopped at a conflict; when it is settled: git cherry-pick --continue": "test_patches.test_what_is_suggested_to_who_takes_one",
         "to take all back: git cherry-pick --abort": "test_patches.test_what_is_suggested_to_who_takes_one",
     },

@@ -15,8 +15,10 @@ from git_theta_ext.git import installation
 from git_theta_ext.git.operations import is_picking, keeps_from_merging, unmerged
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository, skips_smudge
+from git_theta_ext.merge.conflicts.explain import MAX_LINES
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.packages.patches import receive
+from git_theta_ext.packages.patches.merges import made_by_merge
 from git_theta_ext.packages.patches.opened import Patch, opened
 
 
@@ -78,10 +80,12 @@ def _apply(repository: Repository, patch: Patch) -> int:
 def _pick(repository: Repository, patch: Patch) -> int:
     """Apply the commits on top of HEAD, one after the other; 1 where one is in conflict."""
     known = [f"^{oid}" for oid, _ in patch.header.prerequisites]
+    _require_new(repository, patch)
     listed = repository.git("rev-list", "--reverse", "--topo-order", patch.tip, *known, "^HEAD")
     commits = listed.decode().split()
     merges = {one.oid for one in patch.commits if len(one.parents) > 1}
     chosen = [oid for oid in commits if oid not in merges]
+    _require_nothing_lost(repository, patch, [oid for oid in commits if oid in merges])
     if merges.intersection(commits):
         count = len(commits) - len(chosen)
         print(f"  {plural(count, 'merge commit')} left out: what they merged is applied by itself")
@@ -101,6 +105,48 @@ def _pick(repository: Repository, patch: Patch) -> int:
         "the commits were taken, but could not be applied",
         hint="when that is put right: git theta am FILE",
     )
+
+
+def _require_nothing_lost(repository: Repository, patch: Patch, left: list[str]) -> None:
+    """Refuse to leave out merges that are more than what they merge.
+
+    Raises:
+        RepositoryError: one made something of a file itself.
+    """
+    for oid in left:
+        own = [printable(path) for path in made_by_merge(repository, oid)]
+        if own:
+            raise RepositoryError(
+                f"the merge commit {oid[:12]} made changes of its own, which picking its parents "
+                f"would lose: {', '.join(own[:MAX_LINES])}",
+                hint=f"git merge {patch.tip[:12]}   takes the commits of the patch as they are",
+            )
+
+
+def _require_new(repository: Repository, patch: Patch) -> None:
+    """Refuse commits that were applied here before: their updates would be added twice.
+
+    Raises:
+        RepositoryError: one with the same author, time and message came to HEAD since the base.
+    """
+    known = [f"^{oid}" for oid, _ in patch.header.prerequisites]
+    theirs = _told(repository, patch.tip, "^HEAD", *known)
+    ours = _told(repository, "HEAD", f"^{patch.tip}", *known)
+    again = theirs & ours
+    if again:
+        first = printable(again.pop().split("\0", 3)[-1].partition("\n")[0])
+        raise RepositoryError(
+            f"commits of the patch were applied on HEAD before, such as {first!r}: "
+            "their updates would be added once more",
+            hint="git theta apply PATCH   adds what the patch changes once more",
+        )
+
+
+def _told(repository: Repository, *ends: str) -> set[str]:
+    """What picking keeps of each commit: author, time and message."""
+    told = "--format=%an%x00%ae%x00%at%x00%B%x01"
+    text = repository.git("log", "--no-merges", "--no-show-signature", told, *ends)
+    return set(text.decode("utf-8", "replace").split("\x01\n")) - {""}
 
 
 def _pass_on(output: bytes, errors: bytes) -> None:
