@@ -246,6 +246,14 @@ def test_any_change_comes_back_from_entries_and_differences(repo: Repo, kind: st
             assert held.get_tensor("encoder.layer.0.attention.query.weight").dtype == np.float32
             assert held.get_tensor("scalar").dtype == np.float64
             assert "ids" not in list(held.keys())
+    if kind == "sparse":
+        repo.write(NAME, safetensors({**awkward(), **model()}, metadata={"step": "2"}))
+        repo.write("config.json", b"{}")
+        repo.commit("More than tensors")
+        said = repo.theta("export", "v2..HEAD", "--to", kind, "-o", str(out))
+        assert said.endswith(
+            "differs, too, and is not in it: the metadata or structure of the file, config.json\n"
+        )
 
 
 def test_scaled_rows_and_columns_come_back_as_ia3(repo: Repo) -> None:
@@ -315,6 +323,9 @@ def test_what_cannot_be_exported_is_said(repo: Repo) -> None:
     only_norm = said("v1..HEAD", "--to", "peft", "--rest", "modules-to-save")
     assert "no layer changes between the versions" in only_norm
     do(repo, only(only_norm, "--to sparse"), FILE=every)
+    repo.write(NAME, safetensors({**gpt(), "h.0.new": np.ones(48, np.float32)}))
+    repo.commit("A new tensor, which no kind takes")
+    assert "--to sparse" not in said("v1..HEAD", "--to", "peft")
 
 
 def test_a_gguf_model_s_update_leaves_as_a_lora_for_llama_cpp(repo: Repo) -> None:

@@ -90,13 +90,21 @@ def _share(text: str) -> float:
     return number
 
 
+_NAMED = 8
+
+
 def run(args: argparse.Namespace) -> int:
     """Export what changed between two versions, and report what it misses."""
     _require_taken(args, _TAKEN[args.to], f"--to {args.to}")
     repository = Repository.discover()
     ends = versions.open_ends(repository, args.file)
     try:
-        return _EXPORTS[args.to](repository, ends, args)
+        status = _EXPORTS[args.to](repository, ends, args)
+        if ends.left_out and not args.json:
+            named = [printable(one) for one in ends.left_out]
+            more = ["…"] if len(named) > _NAMED else []
+            print(f"  differs, too, and is not in it: {', '.join([*named[:_NAMED], *more])}")
+        return status
     finally:
         ends.close()
 
@@ -276,7 +284,8 @@ def _entries(repository: Repository, ends: Ends, args: argparse.Namespace) -> in
 
 
 def _ends_record(ends: Ends, args: argparse.Namespace) -> dict[str, Any]:
-    return {"path": ends.path, "from": ends.first, "to": ends.last, "output": args.output}
+    return {"path": ends.path, "from": ends.first, "to": ends.last, "output": args.output,
+            "left_out": ends.left_out}  # fmt: skip
 
 
 _Export = Callable[[Repository, Ends, argparse.Namespace], int]

@@ -6,6 +6,7 @@ Nothing is held but the block at hand, unless a whole tensor is asked for.
 from __future__ import annotations
 
 import json
+import os
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,10 +27,11 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.core.values import Values
 from git_theta_ext.formats import safetensors
 from git_theta_ext.git.paths import version_typed
-from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.objects.bounds import check_held
 
+STRUCTURE = "the metadata or structure of the file"
 USAGE = "git theta export v1..v2 --to peft -o FOLDER"
 
 
@@ -78,7 +80,8 @@ class Piece:
 class Ends:
     """Both versions of one checkpoint.
 
-    `first` and `last` are the commits; `beside` is the `config.json` in the folder of the new one.
+    `first` and `last` are the commits; `beside` is the `config.json` in the folder of the new one;
+    `others` are files in that folder that differ, too.
     """
 
     path: str
@@ -87,6 +90,13 @@ class Ends:
     old: Side
     new: Side
     beside: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> list[str]:
+        """What differs between the versions and is in no adapter, whatever its kind."""
+        same = self.old.manifest.skeleton.sha256 == self.new.manifest.skeleton.sha256
+        return [*([] if same else [STRUCTURE]), *self.others]
 
     @cached_property
     def before(self) -> dict[str, Entry]:
@@ -220,8 +230,24 @@ def open_ends(repository: Repository, text: str) -> Ends:
     for one in pairs:
         if one is not pair:
             one.close()
-    config = _config(repository, last, pair.path)
-    return Ends(pair.path, first, last, pair.old, pair.new, config)
+    config, others = _config(repository, last, pair.path), _others(repository, first, last, pair)
+    return Ends(pair.path, first, last, pair.old, pair.new, config, others)
+
+
+def _others(repository: Repository, first: str, last: str, pair: Pair) -> tuple[str, ...]:
+    """Files in the folder of a checkpoint, but for its own, that differ between two commits."""
+    folder = posixpath.dirname(pair.path)
+    options = ("--no-renames", "--name-only", "-z")
+    within = ["--", literal(f"{folder}/")] if folder else []
+    answer = repository.git("diff-tree", "-r", *options, first, last, *within)
+    found = os.fsdecode(answer).split("\0")[:-1]
+    return tuple(
+        path
+        for path in found
+        if posixpath.dirname(path) == folder
+        and pair.path not in (path, shards.model_of(path))
+        and not shards.names_model(path)
+    )
 
 
 def _commit(repository: Repository, revision: str) -> str:

@@ -125,6 +125,7 @@ def report(exported: Exported, ends: Ends, output: str) -> dict[str, Any]:
         "bytes": exported.nbytes,
         "corrections": exported.corrections,
         "exact": exported.exact,
+        "left_out": ends.left_out,
     }
 
 

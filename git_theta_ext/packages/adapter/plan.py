@@ -28,6 +28,7 @@ _NEAR = 1e-2
 _FEW = 1e-3
 """Share of the entries that may be further off than two roundings in a row explain."""
 _LISTED = 8
+_REMADE = "it is in one version only, or of another dtype or shape in the other"
 LORA = "a LoRA"
 """What messages call the folder of PEFT."""
 
@@ -91,9 +92,7 @@ def make(ends: Ends, wanted: Wanted, advance: Callable[[int], object]) -> Plan:
     plan = Plan()
     ends.prepare(ends.changed)
     infos = {name: entry.tensor for name, entry in ends.after.items()}
-    rest: dict[str, str] = dict.fromkeys(
-        ends.remade, "it is in one version only, or of another dtype or shape in the other"
-    )
+    rest: dict[str, str] = dict.fromkeys(ends.remade, _REMADE)
     hopeless = set(rest)
     for name in ends.changed:
         layer = layers.layer_of(name, infos, ends.beside, wanted.told)
@@ -224,7 +223,10 @@ def require_whole(plan: Plan, text: str, wanted: Wanted, to: str = LORA) -> None
         )
 
 
-def _advice(plan: Plan, text: str, wanted: Wanted, whole: bool) -> str:
+def _advice(plan: Plan, text: str, wanted: Wanted, whole: bool) -> str | None:
+    """What the user may do; None where no kind of adapter takes all of it."""
+    if _REMADE in plan.refused.values():
+        return None
     ways: list[str] = []
     low = [why for why in plan.refused.values() if why.endswith("low rank")]
     if low and wanted.rank is None and wanted.tolerance is None:
