@@ -380,8 +380,7 @@ def export_shards(
     groups = sharded.shards_of(infos, most_bytes)
     names = sharded.file_names(path.stem, len(groups), path.suffix)
     if len(groups) > 1 and os.path.lexists(path):
-        what = f"{path} is there, and loaders would take it, not the {len(groups)} shards"
-        raise UsageError(what, hint="remove it first, or choose another name")
+        raise UsageError(f"{path} is there, and loaders would take it", hint="remove it first")
     total = 0
     for name, group in zip(names, groups, strict=True):
         place, part = path.with_name(name), {key: wanted[key] for key in group}
