@@ -13,7 +13,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.packages.patches import applied
 from tests.scenarios.adapters import adapter, lora
 from tests.scenarios.advised import advised, do, only, take
 from tests.scenarios.checkpoints import NAME, changed, model, safetensors
@@ -346,6 +348,9 @@ def test_what_is_taken_back_is_what_is_asked_for(new_repo: NewRepo) -> None:
     repo = sender(new_repo)
     place = patch_of(repo)
     receiver = copied(new_repo, "receiver")
+    with applied.alone(Repository.discover(receiver.path)):
+        busy = receiver.run("git", "theta", "apply", place, ok=(10,)).stderr.decode()
+    assert "a patch is being applied to this work tree" in busy
     assert receiver.theta("apply", "--scale", "0", place).endswith("nothing was changed\n")
     assert receiver.status() == ""
     receiver.theta("apply", place)
@@ -360,6 +365,13 @@ def test_what_is_taken_back_is_what_is_asked_for(new_repo: NewRepo) -> None:
     assert "to the byte" in receiver.theta("apply", "-R", place)
     assert receiver.status() == ""
     assert "nothing of this update" in receiver.theta("apply", "-R", place)
+    repo.git("switch", "-q", "-c", "moved", "rte")
+    repo.git("mv", NAME, "moved.safetensors")
+    repo.git("commit", "-q", "-m", "Move it")
+    repo.theta("format-patch", "rte~1..moved", "-o", "../moved.patch")
+    repo.run("git", "theta", "format-patch", "rte~1..moved", "-o", "-", ok=(2,))
+    said = receiver.run("git", "theta", "apply", "../moved.patch", ok=(1,)).stdout.decode()
+    assert f"{NAME}: keeps its name; in the patch it becomes moved.safetensors" in said
 
 
 def test_it_is_taken_back_by_a_merge_where_tensors_changed_since(new_repo: NewRepo) -> None:

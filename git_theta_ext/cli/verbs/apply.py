@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from git_theta_ext.cli import choices
@@ -16,7 +17,7 @@ from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.conflicts.explain import MAX_LINES, advice, figures, notes, open_lines
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.packages.patches import apply, receive
+from git_theta_ext.packages.patches import applied, apply, receive
 from git_theta_ext.packages.patches.apply import How, Result
 from git_theta_ext.packages.patches.opened import Patch, opened
 from git_theta_ext.packages.patches.rename import parse_renames
@@ -58,7 +59,11 @@ def run(args: argparse.Namespace) -> int:
     how = How(args.reverse, args.scale, parse_renames(args.map), choice_of(args), file)
     if not args.dry_run:
         installation.require(repository)
-    with opened(args.patch) as patch, receive.scratch(Blocks.open(repository)) as aside:
+    with (
+        nullcontext() if args.dry_run else applied.alone(repository),
+        opened(args.patch) as patch,
+        receive.scratch(Blocks.open(repository)) as aside,
+    ):
         made = apply.unfinished(repository, patch, how)
         if made is None:
             apply.require_staged(
@@ -68,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
         _require_some(patch, made)
         if not args.dry_run and any(one.written for one in made):
             apply.carry_out(repository, patch, how, made, aside)
-        others = apply.left_out(patch, how)
-    return _report(args, made, others)
+        others, names = apply.left_out(patch, how), apply.keeping_names(patch, how, made)
+    return _report(args, made, others, names)
 
 
 def _require_some(patch: Patch, made: Sequence[Result]) -> None:
@@ -88,17 +93,23 @@ def _require_some(patch: Patch, made: Sequence[Result]) -> None:
         )
 
 
-def _report(args: argparse.Namespace, made: Sequence[Result], others: Sequence[str]) -> int:
+def _report(
+    args: argparse.Namespace, made: Sequence[Result], others: Sequence[str],
+    names: Mapping[str, str],
+) -> int:  # fmt: skip
     """Say what was done and what was left out; 1 where something was."""
-    left = bool(others and args.file is None) or any(_left_out(one) for one in made)
+    left = bool(names) or bool(others and args.file is None) or any(_left_out(one) for one in made)
     if args.json:
         files = [_record(one) for one in made]
         print(to_json({"patch": args.patch, "reverse": args.reverse, "dry_run": args.dry_run,
-                       "files": files, "others": list(others)}))  # fmt: skip
+                       "files": files, "others": list(others),
+                       "keeping_names": dict(names)}))  # fmt: skip
         return 1 if left else 0
     for one in made:
         for line in _lines(one, args.reverse):
             print(line)
+    for path, other in names.items():
+        print(f"{printable(path)}: keeps its name; in the patch it becomes {printable(other)}")
     for path in others[:MAX_LINES]:
         print(f"{printable(path)}: left out; git theta am PATCH takes whole commits")
     if len(others) > MAX_LINES:

@@ -45,6 +45,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write a patch, and say what is in it."""
+    if args.output == "-":
+        raise UsageError("a patch is not written to standard output: -o FILE")
     repository = Repository.discover()
     span = make.range_of(repository, args.range, args.base)
     blocks = Blocks.open(repository)

@@ -7,13 +7,15 @@ the index before and after. Nothing depends on it: without it an update is taken
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from git_theta_ext.core import files
-from git_theta_ext.core.errors import StoreError
+from git_theta_ext.core.errors import RepositoryError, StoreError
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects.store.locks import Busy, Lock
 
 _KEPT = 20
 _MOST_BYTES = 16 << 20
@@ -34,6 +36,30 @@ class Applied:
 
 def _place(repository: Repository) -> Path:
     return repository.git_dir / "theta-applied.json"
+
+
+@contextmanager
+def alone(repository: Repository) -> Iterator[None]:
+    """Let no second one be applied to this work tree meanwhile, which would add to half of this.
+
+    Raises:
+        RepositoryError: one is being applied.
+        StoreError: there can be no lock here.
+    """
+    path = repository.git_dir / "theta-applied.lock"
+    try:
+        lock = Lock(path, alone=True, timeout=0)
+    except Busy:
+        raise RepositoryError(
+            "a patch is being applied to this work tree",
+            hint="wait until that has ended, then try again",
+        ) from None
+    except OSError as error:
+        raise StoreError(f"cannot lock {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def known(repository: Repository) -> list[Applied]:

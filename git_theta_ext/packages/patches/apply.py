@@ -123,6 +123,16 @@ def left_out(patch: Patch, how: How) -> list[str]:
     return [one.path for one in files if one not in both]
 
 
+def keeping_names(patch: Patch, how: How, made: Sequence[Result]) -> dict[str, str]:
+    """Checkpoints whose name the patch changes, too, which apply does not; with the other name."""
+    if how.file is not None:
+        return {}
+    here = {one.path for one in made}
+    moved = [one for one in patch.description.files if one.checkpoint and one.was]
+    names = [(one.path, one.was) if how.reverse else (one.was, one.path) for one in moved]
+    return {now: other for now, other in names if now in here}
+
+
 def require_staged(repository: Repository, paths: Sequence[str]) -> None:
     """Refuse files of which the work tree has another version than the index.
 
