@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta_ext.core import advice, files
+from git_theta_ext.core import files
 from git_theta_ext.core.errors import RepositoryError, TransferError, UsageError
-from git_theta_ext.core.text import nearest, printable
-from git_theta_ext.git.process import lines_of, run_git
-from git_theta_ext.git.repository import Repository, own_environment
+from git_theta_ext.core.text import printable
+from git_theta_ext.git.process import lines_of
+from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import index_of
 from git_theta_ext.objects.transfer import lfsconfig
-from git_theta_ext.packages.cache import VERIFY, Cache, locked
-from git_theta_ext.packages.sources import checked_url, checked_version, is_ref_name
+from git_theta_ext.packages.cache import Cache, locked
+from git_theta_ext.packages.remote import (
+    BRANCHES,
+    DIGITS,
+    ID,
+    TAGS,
+    Listing,
+    ask,
+    find_version,
+    refs_of,
+    shown,
+    told,
+    without_secret,
+)
+from git_theta_ext.packages.sources import checked_url, checked_version
 
 Progress = Callable[[int], object]
 """Called with the number of bytes done since the last call."""
 
-TAGS, BRANCHES = "refs/tags/", "refs/heads/"
 _CACHED_BRANCHES = "refs/remotes/origin/"
 _KEPT = "refs/theta/kept/"
 """A ref for each version that is whole here."""
 
-_ID = re.compile(r"[0-9a-f]{7,64}")
-_DIGITS = (40, 64)
-_SECRET = re.compile(r"(://)[^/@\s]*@")
 _LOCK_SECONDS = 10.0
 
 
@@ -62,19 +70,6 @@ class Package:
         return printable(f"{without_secret(self.url)}{version}")
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The refs of a remote: object ids, those that tags lead to, and the branch that HEAD is."""
-
-    oids: dict[str, str] = field(default_factory=dict)
-    peeled: dict[str, str] = field(default_factory=dict)
-    head: str | None = None
-
-    def commit(self, ref: str) -> str:
-        """The commit of a ref."""
-        return self.peeled.get(ref, self.oids[ref])
-
-
 def fetch(
     cache: Cache,
     url: str,
@@ -103,13 +98,13 @@ def fetch(
         StoreError: the cache cannot be written.
     """
     url, version = checked_url(url), checked_version(version)
-    if commit is not None and (len(commit) not in _DIGITS or not _ID.fullmatch(commit)):
+    if commit is not None and (len(commit) not in DIGITS or not ID.fullmatch(commit)):
         raise UsageError(f"{printable(commit)!r} is not the full id of a commit")
     with cache.using():
         found = None if refresh and commit is None else _here(cache, url, version, commit, offline)
         if found is None and offline:
             raise TransferError(
-                f"{_shown(url, version)} is not in the cache, and no remote is asked (offline)",
+                f"{shown(url, version)} is not in the cache, and no remote is asked (offline)",
                 hint="git theta cache list   shows what is there; without --offline it is fetched",
             )
         if found is None:
@@ -129,7 +124,7 @@ def remote_refs(cache: Cache, url: str, *, offline: bool = False) -> dict[str, s
     url = checked_url(url)
     repository = cache.find(url)
     if not offline:
-        listing = _ask(cache, url)
+        listing = ask(cache, url)
         if repository is not None:
             _notice_moved_tags(repository, url, listing)
         return {ref: listing.commit(ref) for ref in listing.oids}
@@ -144,11 +139,6 @@ def remote_refs(cache: Cache, url: str, *, offline: bool = False) -> dict[str, s
             name = ref.replace(_CACHED_BRANCHES, BRANCHES, 1)
             found["HEAD" if name == f"{BRANCHES}HEAD" else name] = peeled or oid
     return found
-
-
-def without_secret(url: str) -> str:
-    """A URL without a user's name and password."""
-    return _SECRET.sub(r"\1", url)
 
 
 def marker_of(repository: Repository, commit: str) -> Path:
@@ -187,23 +177,16 @@ def _known(
     if version is None or version == "HEAD":
         oid = repository.resolve(f"{_CACHED_BRANCHES}HEAD^{{commit}}") if offline else None
         return (None if oid is None else "HEAD"), oid
-    for ref in _refs_of(version):
+    for ref in refs_of(version):
         if ref.startswith(TAGS) or offline:
             oid = repository.resolve(f"{_local(ref)}^{{commit}}")
             if oid is not None:
                 return ref, oid
-    if _ID.fullmatch(version):
+    if ID.fullmatch(version):
         folder = repository.common_dir / "theta" / "versions"
         found = [one.name for one in folder.glob(f"{version}*")]
         return None, found[0] if len(found) == 1 else None
     return None, None
-
-
-def _refs_of(version: str) -> list[str]:
-    """The full names that a version may stand for, in the order in which Git looks."""
-    if version.startswith("refs/"):
-        return [version]
-    return [f"{TAGS}{version}", f"{BRANCHES}{version}", f"refs/{version}"]
 
 
 def _local(ref: str) -> str:
@@ -237,65 +220,17 @@ def _mark(repository: Repository, commit: str, names: Iterable[str]) -> None:
 # -- what the remote has ---------------------------------------------------------------------------
 
 
-def _ask(cache: Cache, url: str) -> Listing:
-    """The refs of a remote."""
-    place = cache.place(url)
-    cache.prepare()
-    known = cache.is_whole(url)
-    where, env = (place, place) if known else (cache.root, cache.root / "nowhere")
-    words = ["ls-remote", "--symref", "--", "origin" if known else url]
-    answer = _told(url, words, where, own_environment(env))
-    return listed(os.fsdecode(answer))
-
-
-def listed(text: str) -> Listing:
-    """What `git ls-remote --symref` printed; names that Git itself would refuse are left out.
-
-    A remote may send anything: something that a command of Git takes for an option, for one.
-    """
-    found, head = Listing(), None
-    for line in text.split("\n"):
-        oid, _, ref = line.partition("\t")
-        if oid.startswith("ref: "):
-            target = oid.removeprefix("ref: ")
-            head = target if ref == "HEAD" and target.startswith(BRANCHES) else head
-            continue
-        name = ref.removesuffix("^{}")
-        right = name == "HEAD" or (name.startswith("refs/") and is_ref_name(name))
-        if right and len(oid) in _DIGITS and _ID.fullmatch(oid):
-            (found.peeled if name != ref else found.oids)[name] = oid
-    return replace(found, head=head if head in found.oids else None)
-
-
-def _told(
-    url: str, words: list[str], folder: Path, env: dict[str, str], stdin: bytes | None = None
-) -> bytes:
-    """What Git says of a remote; its complaints without passwords."""
-    try:
-        return run_git(words, folder, stdin=stdin, env=env)
-    except RepositoryError as error:
-        said = without_secret(error.message.partition(": ")[2])
-        raise TransferError(
-            f"{_shown(url, None)} could not be fetched: {said}",
-            hint=VERIFY
-            if f"{folder}{os.sep}objects" in said
-            else advice.with_name(
-                "does Git reach it? git ls-remote URL", without_secret(url), "URL"
-            ),
-        ) from error
-
-
 def _from_remote(cache: Cache, url: str, version: str | None, commit: str | None) -> Package:
     """Fetch a version, unless the remote says that it is one that is here."""
-    listing = _ask(cache, url)
+    listing = ask(cache, url)
     if not listing.oids:
-        raise UsageError(f"{_shown(url, None)} is empty: nothing was pushed to it yet")
-    sha256 = any(len(oid) == _DIGITS[1] for oid in listing.oids.values())
+        raise UsageError(f"{shown(url, None)} is empty: nothing was pushed to it yet")
+    sha256 = any(len(oid) == DIGITS[1] for oid in listing.oids.values())
     repository = cache.repository(url, sha256=sha256)
     _notice_moved_tags(repository, url, listing)
     ref, oid = None, commit
     if commit is None:
-        ref, oid = _find(listing, url, version)
+        ref, oid = find_version(listing, url, version)
     with _fetching(repository):
         if oid is None or not marker_of(repository, oid).is_file():
             oid = _fetch_commit(Package(url, version, ref, "", repository), oid, listing)
@@ -303,39 +238,6 @@ def _from_remote(cache: Cache, url: str, version: str | None, commit: str | None
             _mark(repository, oid, [version or "HEAD"])
         _note_refs(repository, ref, oid, listing)
     return Package(url, version, ref, oid, repository)
-
-
-def _find(listing: Listing, url: str, version: str | None) -> tuple[str | None, str | None]:
-    """The ref and the commit that a version is at the remote; neither for the id of a commit."""
-    if version is None or version == "HEAD":
-        if "HEAD" not in listing.oids:
-            raise UsageError(
-                f"{_shown(url, None)} has no HEAD, so a version has to be named",
-                hint=_versions(listing, None),
-            )
-        return "HEAD", listing.oids["HEAD"]
-    for ref in _refs_of(version):
-        if ref in listing.oids:
-            return ref, listing.commit(ref)
-    if _ID.fullmatch(version):
-        return None, version if len(version) in _DIGITS else None
-    raise UsageError(
-        f"{_shown(url, None)} has no version {printable(version)!r}",
-        hint=_versions(listing, version),
-    )
-
-
-def _versions(listing: Listing, version: str | None) -> str:
-    """What there is, for somebody who named something else."""
-    names = [
-        ref.removeprefix(kind) for kind in (TAGS, BRANCHES) for ref in listing.oids
-        if ref.startswith(kind)
-    ]  # fmt: skip
-    near = nearest(version, names) if version and names else None
-    if near is not None:
-        return f"did you mean: @{printable(near)}"
-    shown = ", ".join(map(printable, names[-10:]))
-    return f"it has: {shown}" if names else "it has neither branches nor tags"
 
 
 def _notice_moved_tags(repository: Repository, url: str, listing: Listing) -> None:
@@ -347,7 +249,7 @@ def _notice_moved_tags(repository: Repository, url: str, listing: Listing) -> No
         if ref in listing.oids and listing.commit(ref) != was:
             print(
                 f"git theta: warning: the tag {printable(ref.removeprefix(TAGS))} of"
-                f" {_shown(url, None)} was moved: it was {was[:12]}, and is"
+                f" {shown(url, None)} was moved: it was {was[:12]}, and is"
                 f" {listing.commit(ref)[:12]} now",
                 file=sys.stderr,
             )
@@ -386,7 +288,7 @@ def _fetch_commit(package: Package, oid: str | None, listing: Listing) -> str:
     default = [] if listing.head is None or listing.head == ref else [listing.head]
     if oid is not None:
         try:
-            _told(url, [*words, ref or oid, *default], repository.cwd, dict(repository.env))
+            told(url, [*words, ref or oid, *default], repository.cwd, dict(repository.env))
         except TransferError:
             if ref is not None:
                 raise
@@ -394,7 +296,7 @@ def _fetch_commit(package: Package, oid: str | None, listing: Listing) -> str:
             return found
     if ref is not None:
         raise TransferError(
-            f"{_shown(url, version)} is no commit, or it was moved while it was fetched",
+            f"{shown(url, version)} is no commit, or it was moved while it was fetched",
             hint="try again",
         )
     return _search(repository, url, oid or str(version))
@@ -404,10 +306,10 @@ def _search(repository: Repository, url: str, wanted: str) -> str:
     """Look for a commit in all history, where the remote does not give it by its id."""
     deepen = ["--unshallow"] if (repository.common_dir / "shallow").exists() else []
     specs = [f"+{BRANCHES}*:refs/theta/all/heads/*", f"+{TAGS}*:refs/theta/all/tags/*"]
-    _told(url, [*_FETCH, *deepen, "--", "origin", *specs], repository.cwd, dict(repository.env))
+    told(url, [*_FETCH, *deepen, "--", "origin", *specs], repository.cwd, dict(repository.env))
     found = _commit_here(repository, wanted)
     if found is None:
-        raise UsageError(f"{_shown(url, None)} has no commit {wanted}")
+        raise UsageError(f"{shown(url, None)} has no commit {wanted}")
     return found
 
 
@@ -465,7 +367,7 @@ def _fetch_manifests(repository: Repository, url: str, commit: str, listing: Lis
         if "invalid path" not in error.message:
             raise
         raise type(error)(
-            f"{_shown(url, None)}: Git takes no such tree: {error.message}",
+            f"{shown(url, None)}: Git takes no such tree: {error.message}",
             hint="name another version, or tell those who published it",
         ) from error
     values = zip(answer[:-1:3], answer[2::3], strict=False)
@@ -493,12 +395,12 @@ def fetch_blobs(
         return
     if repository.offline:
         raise TransferError(
-            f"{len(lacking)} files of {_shown(url, None)} are not in the cache, and no remote is"
+            f"{len(lacking)} files of {shown(url, None)} are not in the cache, and no remote is"
             " asked (offline)"
         )
     words = ["-c", "fetch.negotiationAlgorithm=noop", *_FETCH, "--stdin", "origin"]
     request = "".join(f"{oid}\n" for oid in lacking).encode()
-    _told(url, words, repository.cwd, dict(repository.env), request)
+    told(url, words, repository.cwd, dict(repository.env), request)
 
 
 def missing_blobs(repository: Repository, revisions: Iterable[str]) -> set[str]:
@@ -508,8 +410,3 @@ def missing_blobs(repository: Repository, revisions: Iterable[str]) -> set[str]:
         "rev-list", "--objects", "--no-object-names", "--missing=print", "--stdin", stdin=request
     )
     return {line[1:].decode() for line in answer.splitlines() if line.startswith(b"?")}
-
-
-def _shown(url: str, version: str | None) -> str:
-    """A URL and a version as messages have them, without passwords."""
-    return printable(without_secret(url) + ("" if version is None else f"@{version}"))

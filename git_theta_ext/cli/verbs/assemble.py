@@ -17,7 +17,7 @@ from git_theta_ext.packages.assemble.changes import Changes
 from git_theta_ext.packages.assemble.check import differences
 from git_theta_ext.packages.assemble.parts import Opener
 from git_theta_ext.packages.assemble.update import Done, carry_out
-from git_theta_ext.packages.fetched import without_secret
+from git_theta_ext.packages.remote import without_secret
 
 
 def add_parser(subparsers: Any) -> None:

@@ -12,7 +12,7 @@ from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import CorruptObjectError, UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.packages.cache import Cache
-from git_theta_ext.packages.fetched import without_secret
+from git_theta_ext.packages.remote import without_secret
 from git_theta_ext.packages.trimming import (
     LIMIT,
     Rules,

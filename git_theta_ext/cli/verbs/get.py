@@ -14,8 +14,8 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, to_json
 from git_theta_ext.formats import BUILDERS
 from git_theta_ext.packages.cache import Cache
-from git_theta_ext.packages.fetched import without_secret
 from git_theta_ext.packages.getting import get
+from git_theta_ext.packages.remote import without_secret
 from git_theta_ext.packages.sources import parse
 from git_theta_ext.packages.values import Got, How, Wanted
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.packages.adapter.ends import Ends
 from git_theta_ext.packages.base_file import BaseRecord
-from git_theta_ext.packages.fetched import without_secret
 from git_theta_ext.packages.identity import identity_of, tensors_of
 from git_theta_ext.packages.locking.lock_file import parse_lock
 from git_theta_ext.packages.locking.requirements import LOCK
+from git_theta_ext.packages.remote import without_secret
 
 
 def record_of(repository: Repository, ends: Ends) -> BaseRecord:

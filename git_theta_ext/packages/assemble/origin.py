@@ -18,7 +18,7 @@ from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import Entry, Manifest
 from git_theta_ext.packages.assemble import locked
 from git_theta_ext.packages.assemble.locked import Lock, LockedPart
-from git_theta_ext.packages.fetched import without_secret
+from git_theta_ext.packages.remote import without_secret
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from git_theta_ext.packages import sources
 from git_theta_ext.packages.assemble.locked import LockedPart
 from git_theta_ext.packages.assemble.recipe_file import Part
 from git_theta_ext.packages.cache import Cache, url_of
-from git_theta_ext.packages.fetched import TAGS, Package, fetch, marker_of, remote_refs
+from git_theta_ext.packages.fetched import Package, fetch, marker_of, remote_refs
 from git_theta_ext.packages.files import files_of
 from git_theta_ext.packages.parts import models_of
+from git_theta_ext.packages.remote import TAGS
 from git_theta_ext.packages.sources import Source
 from git_theta_ext.packages.trimming import trim_to_limit
 

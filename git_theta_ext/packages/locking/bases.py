@@ -15,13 +15,14 @@ from contextlib import suppress
 from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.packages.base_file import FILE, BaseRecord, parse_base
-from git_theta_ext.packages.fetched import Package, fetch_blobs, without_secret
+from git_theta_ext.packages.fetched import Package, fetch_blobs
 from git_theta_ext.packages.files import PackageFile, files_of
 from git_theta_ext.packages.identity import identity_of, tensors_of
 from git_theta_ext.packages.locking.contents import Models, models_of
 from git_theta_ext.packages.locking.lock_file import LockedModel, parse_lock
 from git_theta_ext.packages.locking.project import Project
 from git_theta_ext.packages.locking.requirements import LOCK, Requirement
+from git_theta_ext.packages.remote import without_secret
 
 _NAMED = 10
 """Tensors that an error names."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.text import nearest, plural, printable
-from git_theta_ext.packages.fetched import without_secret
 from git_theta_ext.packages.locking.lock_file import label
 from git_theta_ext.packages.locking.requirements import Requirement
 from git_theta_ext.packages.locking.versions import (
@@ -22,6 +21,7 @@ from git_theta_ext.packages.locking.versions import (
     parse_constraint,
     parse_tag,
 )
+from git_theta_ext.packages.remote import without_secret
 
 TAGS = "refs/tags/"
 HEADS = "refs/heads/"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from git_theta_ext.core.errors import TransferError
 from git_theta_ext.core.text import printable
 from git_theta_ext.packages.cache import Cache
-from git_theta_ext.packages.fetched import remote_refs, without_secret
+from git_theta_ext.packages.fetched import remote_refs
 from git_theta_ext.packages.locking.choose import (
     TAGS,
     Choice,
@@ -21,6 +21,7 @@ from git_theta_ext.packages.locking.choose import (
 from git_theta_ext.packages.locking.lock_file import LockedModel
 from git_theta_ext.packages.locking.project import Project
 from git_theta_ext.packages.locking.requirements import Requirement
+from git_theta_ext.packages.remote import without_secret
 
 
 class Remotes:

@@ -12,10 +12,11 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.packages import sources
 from git_theta_ext.packages.base_file import BaseRecord, base_text
 from git_theta_ext.packages.cache import Cache
-from git_theta_ext.packages.fetched import fetch, without_secret
+from git_theta_ext.packages.fetched import fetch
 from git_theta_ext.packages.identity import identity_of, tensors_of
 from git_theta_ext.packages.release.chosen import SeveralModelsError, choose
 from git_theta_ext.packages.release.write import Base
+from git_theta_ext.packages.remote import without_secret
 
 
 @dataclass(frozen=True, slots=True)

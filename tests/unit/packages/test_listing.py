@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from git_theta_ext.packages.fetched import Listing, listed
+from git_theta_ext.packages.remote import Listing, listed
 
 A, B, C = "a" * 40, "b" * 40, "c" * 64
 
