@@ -51,6 +51,8 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/packages/fetched.py": {
         "git theta cache list shows what is there; without --offline it is fetched": "test_advice_get.test_what_is_suggested",
+    },
+    "git_theta_ext/packages/remote.py": {
         "does Git reach it? git ls-remote URL": "test_advice_get.test_what_is_suggested",
     },
     "git_theta_ext/packages/files.py": {
