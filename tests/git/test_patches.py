@@ -101,11 +101,12 @@ def kinds(repo: Repo, name: str, spec: str = f":{NAME}") -> list[str]:
 
 
 def snapshot(repo: Repo) -> dict[str, str]:
-    """Everything of a repository that a refusal must leave as it is."""
+    """Everything of a repository that a refusal must leave as it is: all but empty locks."""
+    ours = (".git/theta/verified", ".git/theta/lock", ".git/theta-applied.lock")
     found = {}
     for path in sorted(repo.path.rglob("*")):
         kept = path.relative_to(repo.path).as_posix()
-        if path.is_file() and not kept.startswith((".git/theta/verified", ".git/theta/lock")):
+        if path.is_file() and not kept.startswith(ours):
             found[kept] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

@@ -29,7 +29,9 @@ def contents(repo: Repo) -> dict[str, str]:
     found = {}
     for path in sorted(repo.path.rglob("*")):
         name = path.relative_to(repo.path).as_posix()
-        if path.is_file() and not name.startswith((".git/theta/verified", ".git/theta/lock")):
+        if path.is_file() and not name.startswith(
+            (".git/theta/verified", ".git/theta/lock", ".git/theta-applied.lock")
+        ):
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
