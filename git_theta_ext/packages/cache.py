@@ -104,7 +104,8 @@ class Cache:
     def is_whole(self, url: str) -> bool:
         """Whether there is a repository of an absolute URL, with the settings it was made with.
 
-        One without would be fetched into, and its objects looked for elsewhere.
+        One without would be fetched into, and its objects looked for elsewhere. git-lfs adds to
+        them how a server is asked (`lfs.URL.access`).
         """
         place = self.place(url)
         try:
@@ -112,7 +113,7 @@ class Cache:
         except OSError:
             return False
         right = head.rstrip() == f"ref: {NO_BRANCH}".encode()
-        return right and text.endswith(os.fsencode(self._settings(url)))
+        return right and os.fsencode(self._settings(url)) in text
 
     def repositories(self) -> Iterator[Repository]:
         """All repositories of the cache."""

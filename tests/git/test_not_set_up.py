@@ -103,7 +103,7 @@ def test_a_wrong_word_shows_the_usage_of_its_verb(repo: Repo) -> None:
     assert b"git theta track: error: unrecognized arguments: --bogus" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["log", "blame", "show"])
+@pytest.mark.parametrize("verb", ["blame", "show"])
 def test_only_what_is_required_is_asked_for(repo: Repo, verb: str) -> None:
     error = repo.run("git", "theta", verb, ok=(2,)).stderr.decode()
     assert "required: [REV:]FILE\n" in error
