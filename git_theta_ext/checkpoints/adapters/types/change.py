@@ -32,6 +32,27 @@ Rows = Callable[[slice], NDArray[np.float32]]
 """Some rows of a change, of a matrix as it lies in memory."""
 
 
+def by_pieces(
+    rows: slice, columns: int, old: Values, compute: Callable[[slice, Values], Values]
+) -> Values:
+    """New values of old ones, computed some rows at a time; what overflows is no warning.
+
+    Args:
+        rows: which rows of the weight `old` holds.
+        columns: how many entries a row has.
+        old: raw bits, flat.
+        compute: the new values of some rows: which they are, and their old ones.
+    """
+    new = np.empty_like(old)
+    step = max(1, _CHUNK // columns)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for first in range(rows.start, rows.stop, step):
+            last = min(first + step, rows.stop)
+            piece = slice((first - rows.start) * columns, (last - rows.start) * columns)
+            new[piece] = compute(slice(first, last), old[piece])
+    return new
+
+
 @dataclass(frozen=True, slots=True)
 class DeltaChange:
     """Rows that are computed are added, and the sum is rounded once to the weights' dtype.
@@ -54,17 +75,12 @@ class DeltaChange:
     def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
         """The sums."""
         rows = rows_of(spec, start, self.columns, self.name)
-        new = np.empty_like(old)
-        step = max(1, _CHUNK // self.columns)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for first in range(rows.start, rows.stop, step):
-                last = min(first + step, rows.stop)
-                piece = slice(
-                    (first - rows.start) * self.columns, (last - rows.start) * self.columns
-                )
-                added = self.rows(slice(first, last)).ravel().astype(np.float64)
-                new[piece] = add(spec.dtype, old[piece], added, "sum")
-        return new
+
+        def sums(some: slice, values: Values) -> Values:
+            added = self.rows(some).ravel().astype(np.float64)
+            return add(spec.dtype, values, added, "sum")
+
+        return by_pieces(rows, self.columns, old, sums)
 
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
         """The factors; found from the values where there are none."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import memory_matrix, refuse, rows_of
 from git_theta_ext.checkpoints.adapters.peft_config import MERGE
-from git_theta_ext.checkpoints.adapters.types.change import Place
+from git_theta_ext.checkpoints.adapters.types.change import Place, by_pieces
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates.arithmetic import narrow, widen
@@ -48,18 +48,13 @@ class TurnedChange:
     def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
         """The new rows."""
         rows = rows_of(spec, start, self.columns, self.name)
-        new = np.empty_like(old)
-        step = max(1, _CHUNK // self.columns)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for first in range(rows.start, rows.stop, step):
-                last = min(first + step, rows.stop)
-                piece = slice(
-                    (first - rows.start) * self.columns, (last - rows.start) * self.columns
-                )
-                wide = widen(spec.dtype, old[piece]).astype(np.float64)
-                found = self.turn(slice(first, last), wide.reshape(last - first, self.columns))
-                new[piece] = narrow(spec.dtype, found.astype(np.float32).ravel(), old[piece])
-        return new
+
+        def turned_rows(some: slice, values: Values) -> Values:
+            wide = widen(spec.dtype, values).astype(np.float64)
+            found = self.turn(some, wide.reshape(-1, self.columns))
+            return narrow(spec.dtype, found.astype(np.float32).ravel(), values)
+
+        return by_pieces(rows, self.columns, old, turned_rows)
 
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
         """Found from the values."""
