@@ -6,12 +6,12 @@ From commits and manifests alone, as `history` reads them: no object is looked a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.modules import Module, Modules
-from git_theta_ext.comparison.history import Blame, History, Version, signature
+from git_theta_ext.comparison.history import Blame, History, blame_by, signature
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import MAX_BYTES, Entry, Manifest, stored_bytes
 
@@ -140,34 +140,7 @@ def last_changes(history: History, assigned: Assigned) -> dict[str, Blame]:
     A tensor that came or went changed it, too. As for single tensors, a merge is named only for
     what is as in none of its parents.
     """
-    newest = history.newest
-    pending = {(newest.commit, newest.path): set(assigned.parts(history.manifest(newest)))}
-    found: dict[str, Blame] = {}
-    for version in history:
-        names = pending.pop((version.commit, version.path), set())
-        if not names:
-            continue
-        parts = assigned.parts(history.manifest(version))
-        parents = [(parent, history.content(parent)) for parent in history.parents(version)]
-        lacking = any(then is not None and then.manifest is None for _, then in parents)
-        before = [
-            (parent, assigned.parts(then.manifest)) for parent, then in parents if then is not None
-        ]
-        for name in names:
-            origin = _same_in(before, name, parts[name])
-            if origin is None:
-                found[name] = Blame(version, not version.boundary and not lacking)
-            else:
-                pending.setdefault((origin.commit, origin.path), set()).add(name)
-        if not pending:
-            break
-    return found
-
-
-def _same_in(
-    parents: Sequence[tuple[Version, Mapping[str, Part]]], name: str, part: Part
-) -> Version | None:
-    return next((version for version, parts in parents if same(part, parts.get(name, {}))), None)
+    return blame_by(history, assigned.parts, lambda then, now: same(now, then or {}))
 
 
 def newest_tags(

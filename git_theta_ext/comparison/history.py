@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.contents import Content, Contents
@@ -19,6 +20,8 @@ from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.manifest.model import Entry, Manifest
+
+_Part = TypeVar("_Part")
 
 _FORMAT = "%H%x00%P%x00%an%x00%ae%x00%aI%x00%s"
 _Place = tuple[str, str]
@@ -226,21 +229,39 @@ def blame(history: History) -> dict[str, Blame]:
 
     As in `git blame`, a merge is blamed only for what is as in none of its parents.
     """
+
+    def same(then: Entry | None, now: Entry) -> bool:
+        return then is not None and signature(then) == signature(now)
+
+    return blame_by(history, entries_of, same)
+
+
+def blame_by(
+    history: History,
+    parts_of: Callable[[Manifest | None], Mapping[str, _Part]],
+    same: Callable[[_Part | None, _Part], bool],
+) -> dict[str, Blame]:
+    """As `blame`, of whatever a version is made of.
+
+    Args:
+        history: of the checkpoint.
+        parts_of: the parts of a version, by name.
+        same: whether a part is as it was; None is one that was not there.
+    """
     newest = history.newest
-    pending = {(newest.commit, newest.path): set(entries_of(history.manifest(newest)))}
+    pending = {(newest.commit, newest.path): set(parts_of(history.manifest(newest)))}
     found: dict[str, Blame] = {}
     for version in history:
         names = pending.pop((version.commit, version.path), set())
         if not names:
             continue
-        entries = entries_of(history.manifest(version))
+        parts = parts_of(history.manifest(version))
         parents = [(parent, history.content(parent)) for parent in history.parents(version)]
         lacking = any(then is not None and then.manifest is None for _, then in parents)
-        before = [
-            (parent, entries_of(then.manifest)) for parent, then in parents if then is not None
-        ]
+        before = [(parent, parts_of(then.manifest)) for parent, then in parents if then is not None]
         for name in names:
-            origin = _same_in(before, entries[name])
+            kept = (one for one, its in before if same(its.get(name), parts[name]))
+            origin = next(kept, None)
             if origin is None:
                 found[name] = Blame(version, not version.boundary and not lacking)
             else:
@@ -248,14 +269,6 @@ def blame(history: History) -> dict[str, Blame]:
         if not pending:
             break
     return found
-
-
-def _same_in(parents: list[tuple[Version, Mapping[str, Entry]]], entry: Entry) -> Version | None:
-    for version, entries in parents:
-        then = entries.get(entry.tensor.name)
-        if then is not None and signature(then) == signature(entry):
-            return version
-    return None
 
 
 def first_versions(history: History, names: Iterable[str]) -> dict[str, Version]:
