@@ -17,11 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from git_theta_ext.core.errors import RepositoryError
 
 _PIPE = -1
+_Taken = TypeVar("_Taken")
 _importing = threading.Lock()
 _NOT_HERE = "NoDefaultCurrentDirectoryInExePath"
 """Set in the environment of a Windows program, it does not look for others in its own folder."""
@@ -187,22 +188,12 @@ def run_git_into(
     Raises:
         RepositoryError: git cannot be started, or fails.
     """
-    started = _start([git_program(), *arguments], cwd, env)
-    process = started.proc  # (not without the handle, which ends the process when it goes)
-    try:
-        with suppress(BrokenPipeError):
-            process.stdin.write(stdin)
-            process.stdin.close()
-        while data := process.stdout.read(1 << 20):
+
+    def take(stdout: Any) -> None:
+        while data := stdout.read(1 << 20):
             file.write(data)
-        errors = process.stderr.read()
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        process.wait()
-    if process.returncode:
-        raise RepositoryError(f"git {arguments[0]} failed: {os.fsdecode(errors).strip()}")
+
+    _piped(arguments, cwd, env, lambda write: write(stdin), take)
 
 
 def run_git_fed(
@@ -223,13 +214,25 @@ def run_git_fed(
     Raises:
         RepositoryError: git cannot be started, or fails.
     """
+    return _piped(arguments, cwd, env, feed, lambda stdout: bytes(stdout.read()))
+
+
+def _piped(
+    arguments: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str] | None,
+    feed: Callable[[Callable[[bytes], object]], object],
+    take: Callable[[Any], _Taken],
+) -> _Taken:
+    """Run git, have it fed and then have taken what it prints; what was made of that."""
     started = _start([git_program(), *arguments], cwd, env)
     process = started.proc  # (not without the handle, which ends the process when it goes)
     try:
         with suppress(BrokenPipeError):  # it has ended, and says why
             feed(process.stdin.write)
             process.stdin.close()
-        stdout, errors = process.stdout.read(), process.stderr.read()
+        taken = take(process.stdout)
+        errors = process.stderr.read()
     except BaseException:
         process.kill()
         raise
@@ -237,7 +240,7 @@ def run_git_fed(
         process.wait()
     if process.returncode:
         raise RepositoryError(f"git {_verb(arguments)} failed: {os.fsdecode(errors).strip()}")
-    return bytes(stdout)
+    return taken
 
 
 def _verb(arguments: Sequence[str]) -> str:

@@ -652,7 +652,6 @@ NAMED: dict[str, list[str]] = {
         "git {_verb(arguments)} failed: {os.fsdecode(errors).strip()}",
         "git was not found on PATH",
         "git {arguments[0]} failed: {text}",
-        "git {arguments[0]} failed: {os.fsdecode(errors).strip()}",
     ],
     "git_theta_ext/git/hook_scripts.py": [
         "{mark}: put here by `git theta install`, taken away by `git theta uninstall`.",
