@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from git_theta_ext.core import files
@@ -24,7 +24,7 @@ from git_theta_ext.core.errors import RepositoryError, StoreError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository, own_environment
-from git_theta_ext.objects.store.locks import Busy, Lock
+from git_theta_ext.objects.store.locks import holding
 from git_theta_ext.packages.sources import Source, absolute
 
 VARIABLE = "GIT_THETA_CACHE"
@@ -233,26 +233,19 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-@contextmanager
-def locked(path: Path, *, alone: bool, timeout: float | None = None) -> Iterator[None]:
-    """Hold a lock of the cache, whose file is made if need be; see `Lock`.
+def locked(
+    path: Path, *, alone: bool, timeout: float | None = None
+) -> AbstractContextManager[None]:
+    """Hold a lock of the cache, whose file is made if need be; see `holding`.
 
     Raises:
         StoreError: others hold it for longer than `timeout` seconds, or there are no locks here.
     """
-    try:
-        lock = Lock(path, alone=alone, timeout=timeout)
-    except Busy:
-        raise StoreError(
-            f"another command is using the cache {path.parent}",
-            hint="wait until it has ended, then try again",
-        ) from None
-    except OSError as error:
-        raise StoreError(f"cannot lock {path}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    busy = StoreError(
+        f"another command is using the cache {path.parent}",
+        hint="wait until it has ended, then try again",
+    )
+    return holding(path, busy, alone=alone, timeout=timeout)
 
 
 def _default_root() -> Path:

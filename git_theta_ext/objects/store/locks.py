@@ -11,9 +11,12 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from git_theta_ext.core import files
+from git_theta_ext.core.errors import StoreError, ThetaError
 
 _POLL_SECONDS = 0.05
 _SLOTS = 1024
@@ -63,6 +66,31 @@ class Lock:
     def __del__(self) -> None:
         """A store that nobody uses any more shares its lock no longer."""
         self.release()
+
+
+@contextmanager
+def holding(
+    path: Path, busy: ThetaError, *, alone: bool, timeout: float | None = None
+) -> Iterator[None]:
+    """Hold a lock meanwhile.
+
+    Args:
+        path, alone, timeout: as for `Lock`.
+        busy: what is raised where it was not to be had in that time.
+
+    Raises:
+        StoreError: there can be no lock here.
+    """
+    try:
+        lock = Lock(path, alone=alone, timeout=timeout)
+    except Busy:
+        raise busy from None
+    except OSError as error:
+        raise StoreError(f"cannot lock {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 if sys.platform == "win32":

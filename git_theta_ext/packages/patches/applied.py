@@ -7,15 +7,15 @@ the index before and after. Nothing depends on it: without it an update is taken
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import RepositoryError, StoreError
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.objects.store.locks import Busy, Lock
+from git_theta_ext.objects.store.locks import holding
 
 _KEPT = 20
 _MOST_BYTES = 16 << 20
@@ -38,28 +38,18 @@ def _place(repository: Repository) -> Path:
     return repository.git_dir / "theta-applied.json"
 
 
-@contextmanager
-def alone(repository: Repository) -> Iterator[None]:
+def alone(repository: Repository) -> AbstractContextManager[None]:
     """Let no second one be applied to this work tree meanwhile, which would add to half of this.
 
     Raises:
         RepositoryError: one is being applied.
         StoreError: there can be no lock here.
     """
-    path = repository.git_dir / "theta-applied.lock"
-    try:
-        lock = Lock(path, alone=True, timeout=0)
-    except Busy:
-        raise RepositoryError(
-            "a patch is being applied to this work tree",
-            hint="wait until that has ended, then try again",
-        ) from None
-    except OSError as error:
-        raise StoreError(f"cannot lock {path}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    busy = RepositoryError(
+        "a patch is being applied to this work tree",
+        hint="wait until that has ended, then try again",
+    )
+    return holding(repository.git_dir / "theta-applied.lock", busy, alone=True, timeout=0)
 
 
 def known(repository: Repository) -> list[Applied]:
