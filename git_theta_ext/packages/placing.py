@@ -129,7 +129,7 @@ def placing(
     fetch_blobs(package.repository, package.url, raw, [package.commit])
     wanted = _reconsidered(package.repository, files)
     needs = needs_of(package.repository, wanted)
-    _make_folder(into)
+    make_folder(into)
     check_together({file.place: needs.length(file) for file in wanted}, into)
     ensure(package, wanted, needs, progress)
     tree, blocks = WorkTree(into), Blocks.open(package.repository)
@@ -157,7 +157,7 @@ def place_part(package: Package, part: Part, into: Path) -> Written:
     """
     parts_of(part.place)
     path = into.joinpath(*part.place.split("/"))
-    _make_folder(path.parent)
+    make_folder(path.parent)
     try:
         remark = part.write(path)
     except MissingObjectError as error:
@@ -324,13 +324,19 @@ def _reworded(
     )
 
 
-def _make_folder(into: Path) -> None:
-    """Make a folder that the user named, unless a work tree has laid a trap there."""
+def make_folder(into: Path) -> None:
+    """Make a folder that the user named, unless a work tree has laid a trap there.
+
+    Raises:
+        StoreError: there is one, or it cannot be made.
+    """
     outputs.check_folder(into)
     try:
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"cannot make {into}: {error.strerror or error}") from error
+        raise StoreError(
+            f"cannot make {printable(str(into))}: {error.strerror or error}"
+        ) from error
 
 
 def _reconsidered(repository: Repository, files: Sequence[PackageFile]) -> list[PackageFile]:

@@ -24,7 +24,7 @@ from git_theta_ext.packages.getting import Watch
 from git_theta_ext.packages.locking.lock_file import ANOTHER_LOCK, LockedFile, LockedModel
 from git_theta_ext.packages.locking.project import INCOMING, Project
 from git_theta_ext.packages.locking.state import Key, State
-from git_theta_ext.packages.placing import amount, place
+from git_theta_ext.packages.placing import amount, make_folder, place
 
 
 def unwatched(label: str, total: int) -> AbstractContextManager[Progress]:
@@ -112,7 +112,7 @@ class Placed:
         """
         wanted = None if expected is None else {file.path: file for file in expected}
         made: list[LockedFile] = []
-        _make_folder(self._project.folder / row.into)
+        make_folder(self._project.folder / row.into)
         batches = list(_batches(files, wanted, bool(row.tensors)))
         chosen = [file for each in batches for file in each]
         total = 0 if row.tensors else amount(package, chosen)
@@ -237,14 +237,6 @@ class _incoming:
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             shutil.rmtree(self._place.parent)
-
-
-def _make_folder(into: Path) -> None:
-    outputs.check_folder(into)
-    try:
-        into.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make {printable(str(into))}: {error.strerror}") from error
 
 
 def _remove_empty(folder: Path, path: str) -> None:
