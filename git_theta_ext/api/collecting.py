@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.exporting.outgoing import write_layout
-from git_theta_ext.checkpoints.optimizers.file import TensorsFile
 from git_theta_ext.checkpoints.optimizers.order import Names, clean
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.pytorch import is_sharded
@@ -28,6 +27,7 @@ from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.core.text import plural, printable, size
 from git_theta_ext.core.values import raw_bytes
 from git_theta_ext.formats import safetensors
+from git_theta_ext.formats.tensors_file import TensorsFile
 from git_theta_ext.git import outputs
 from git_theta_ext.merge.combine.statistics import statistics_path
 from git_theta_ext.merge.strategies.collect_statistics import linear_width

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import refuse
-from git_theta_ext.core import limits
-from git_theta_ext.core.arrays import as_array
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.core.text import printable
 from git_theta_ext.core.values import values_dtype
-from git_theta_ext.formats import read_layout, safetensors
-from git_theta_ext.formats.base import Span
-from git_theta_ext.formats.layout.places import placed
-from git_theta_ext.formats.layout.source import FileSource
+from git_theta_ext.formats.tensors_file import TensorsFile
 
 
-class TensorFile:
-    """A mapping of names to tensors in an open file; a context manager."""
+class TensorFile(TensorsFile):
+    """The tensors of an adapter; each can be read, and none is another one too."""
 
     def __init__(self, path: Path) -> None:
         """Find the tensors; none is read.
@@ -32,80 +26,17 @@ class TensorFile:
         Raises:
             UsageError: the file cannot be read, or is of no container that is known.
         """
-        self.path = path
-        try:
-            self._source = FileSource(path)
-        except OSError as error:
-            raise refuse(path, f"cannot be read: {error.strerror or error}") from error
-        layout = read_layout(self._source)
-        self._places: dict[str, tuple[int, TensorInfo]] = {}
-        opaque: list[str] = []
-        for offset, segment in placed(layout):
-            if isinstance(segment, Span):
-                if not segment.opaque:
-                    self._places[segment.tensor.name] = (offset, segment.tensor)
-                elif segment.tensor.nbytes:
-                    opaque.append(segment.tensor.name)
-        self.metadata: dict[str, str] = {}
-        if layout.format == safetensors.NAME:
-            self.metadata = safetensors.metadata(layout)
-        if self._places and (opaque or layout.aliases):
-            self._source.close()
-            raise _unreadable(path, opaque, layout.aliases)
-        if not self._places:
-            self._source.close()
+        super().__init__(path)
+        if len(self) and (self.opaque or self.aliases):
+            self.source.close()
+            raise _unreadable(path, self.opaque, self.aliases)
+        if not len(self):
+            self.source.close()
             raise refuse(
                 path,
                 "holds no tensors that can be read",
                 "an adapter is a safetensors file, or a PyTorch file (adapter_model.bin)",
             )
-
-    def __enter__(self) -> TensorFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self._source.close()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
-
-    def info(self, name: str) -> TensorInfo:
-        """What a tensor is."""
-        return self._places[name][1]
-
-    def read(self, name: str) -> NDArray[Any]:
-        """A tensor as an array of its own dtype.
-
-        Raises:
-            UsageError: it is larger than an adapter's tensors are.
-        """
-        offset, info = self._places[name]
-        if info.nbytes > limits.ADAPTER_TENSOR_BYTES:
-            raise refuse(self.path, f"tensor {name!r} has {info.nbytes} bytes")
-        data = np.frombuffer(self._source.read(offset, info.nbytes), np.uint8)
-        return as_array(info, data)
-
-    def run(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Some elements of a tensor, flat, as they lie in memory.
-
-        Args:
-            name: of a tensor whose elements are whole bytes.
-            start, stop: the first element, and the one behind the last.
-        """
-        offset, info = self._places[name]
-        itemsize = info.dtype.itemsize
-        data = self._source.read(offset + start * itemsize, (stop - start) * itemsize)
-        run = TensorInfo(name, info.dtype, (stop - start,))
-        return as_array(run, np.frombuffer(data, np.uint8))
 
     def floats(self, name: str) -> NDArray[np.float32]:
         """A tensor of floats of up to 32 bits, as float32, exactly.

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.optimizers import optax, pairing
-from git_theta_ext.checkpoints.optimizers.file import Shape, TensorsFile
+from git_theta_ext.checkpoints.optimizers.file import Shape
 from git_theta_ext.checkpoints.optimizers.moments import Moment, Moments, moments_of, values
 from git_theta_ext.checkpoints.optimizers.order import Listed, Names, find_order
 from git_theta_ext.core import advice
 from git_theta_ext.core.text import plural, printable
+from git_theta_ext.formats.tensors_file import TensorsFile
 from git_theta_ext.formats.torch import zipped
 
 _SHOWN = 4

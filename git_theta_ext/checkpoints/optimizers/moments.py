@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.optimizers.file import (
     Shape,
-    TensorsFile,
     Tree,
     get,
     number,
     pairs_of,
+    pickle_of,
 )
 from git_theta_ext.core import limits
 from git_theta_ext.core.text import printable
 from git_theta_ext.formats.pickles.machine import Call, Dict
+from git_theta_ext.formats.tensors_file import TensorsFile
 
 _MOMENTS = ("exp_avg_sq", "state2")
 _NESTED = "__bnb_optimizer_quant_state__"
@@ -68,7 +69,7 @@ def moments_of(file: TensorsFile) -> Moments:
     Raises:
         UsageError: there is none, or several, or it is of another kind.
     """
-    top = file.pickle()
+    top = pickle_of(file)
     if top is None:
         raise file.refused("is no file of torch.save")
     places = list(_optimizers(top))
@@ -181,7 +182,7 @@ def _moment(
                 raise file.refused(why)
         raise file.refused(f"has no second moment of {label}: its optimizer is no Adam")
     stored = ".".join((*where, kind))
-    info = file.info(stored)
+    info = file.find(stored)
     if info is None:
         raise file.refused(f"has a second moment of {label} that cannot be read")
     if group.beta2 is None or not 0 <= group.beta2 < 1:
@@ -198,7 +199,7 @@ def _step(file: TensorsFile, step: Tree | None, where: tuple[str, ...]) -> float
     if plain is not None or step is None:
         return plain
     name = ".".join((*where, "step"))
-    info = file.info(name)
+    info = file.find(name)
     if info is None or info.count != 1 or info.dtype.kind not in _NUMBERS:
         return None
     return number(float(file.read(name).reshape(-1)[0]))
@@ -226,7 +227,7 @@ def values(file: TensorsFile, moment: Moment) -> NDArray[np.float32]:
 def _dequantised(file: TensorsFile, before: str, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
     """8-bit codes of bitsandbytes: a table of 256 numbers, times the maximum of each block."""
     for part in ("absmax2", "qmap2"):
-        if file.info(before + part) is None:
+        if file.find(before + part) is None:
             raise file.refused(f"has 8-bit codes without {printable(before + part)!r}")
     scales = file.read(before + "absmax2").astype(np.float32).reshape(-1)
     table = file.read(before + "qmap2").astype(np.float32).reshape(-1)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from git_theta_ext.checkpoints.optimizers.file import TensorsFile
 from git_theta_ext.checkpoints.optimizers.moments import Moment, Moments
+from git_theta_ext.formats.tensors_file import TensorsFile
 
 _NU = re.compile(r"(?:^|.*?[./])nu([./])(.+)")
 
@@ -37,7 +37,7 @@ def moments_of(file: TensorsFile, beta2: float | None) -> Moments:
     (before,) = starts
     if beta2 is None:
         raise file.refused("does not say Adam's second beta", "add --beta2 0.999, or what it was")
-    count = file.info(f"{before}count")
+    count = file.find(f"{before}count")
     if count is None or count.count != 1:
         raise file.refused("does not say after how many steps it was saved (count)")
     step = float(file.read(f"{before}count").reshape(-1)[0])
@@ -45,6 +45,6 @@ def moments_of(file: TensorsFile, beta2: float | None) -> Moments:
         raise file.refused("was saved before the first step")
     moments = []
     for _, label, name in found:
-        info = file.info(name)
+        info = file.find(name)
         moments.append(Moment(label, 0, info.shape if info else None, name, step, beta2))
     return Moments(tuple(before.rstrip("./").split(".")), tuple(moments), ())

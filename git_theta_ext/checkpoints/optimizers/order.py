@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta_ext.checkpoints.optimizers.file import Shape, TensorsFile
+from git_theta_ext.checkpoints.optimizers.file import Shape, floats_of, in_order, text_of
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
+from git_theta_ext.formats.tensors_file import TensorsFile
 from git_theta_ext.formats.torch import zipped
 
 _WRAPPERS = re.compile(r"(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
@@ -35,7 +36,7 @@ class Names:
         """`without` is where an optimizer's tensors are, if they are in the same file."""
         self.shapes = {
             name: shape
-            for name, shape in model.floats()
+            for name, shape in floats_of(model)
             if not (without and name.startswith(without)) and not _BUFFERS.search(name)
         }
         self._by_clean = {clean(name): name for name in self.shapes}
@@ -121,23 +122,23 @@ def find_order(
     """
     if told is not None:
         with TensorsFile(told) as file:
-            text = None if file.format == zipped.NAME else file.text()
+            text = None if file.format == zipped.NAME else text_of(file)
             if file.format != zipped.NAME and text is None:
                 raise file.refused("is neither a PyTorch file nor a text of names")
             order = [(line.strip(), None) for line in (text or "").splitlines() if line.strip()]
-            found = names.listed(order if text is not None else file.in_order())
+            found = names.listed(order if text is not None else in_order(file))
             if not found:
                 raise file.refused(f"has no names of {printable(str(model.path))}")
             return found
-    beside = [one for one in optimizer.in_order() if not one[0].startswith(inside)]
+    beside = [one for one in in_order(optimizer) if not one[0].startswith(inside)]
     found = names.listed(beside) if optimizer.format == zipped.NAME else []
     if not found and model.format == zipped.NAME:
-        found = names.listed(model.in_order())
+        found = names.listed(in_order(model))
     if not found:
         for folder in (model.path.parent, optimizer.path.parent):
             if (folder / _BESIDE).is_file():
                 with TensorsFile(folder / _BESIDE) as file:
-                    found = names.listed(file.in_order()) if file.format == zipped.NAME else []
+                    found = names.listed(in_order(file)) if file.format == zipped.NAME else []
                 if found:
                     break
     return found
