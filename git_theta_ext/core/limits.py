@@ -194,6 +194,8 @@ ADAPTER_CONFIG_BYTES = 1 << 20
 """`adapter_config.json`."""
 ADAPTER_TENSOR_BYTES = 4 << 30
 """Largest tensor of an adapter: they are held in memory one at a time."""
+OPTIMIZER_BOXES = 4096
+"""Parts of a tensor in a distributed checkpoint of an optimizer."""
 ADAPTER_PATTERN_CHARS = 256
 """A pattern of `alpha_pattern`."""
 ADAPTER_PATTERNS = 4096

@@ -16,9 +16,9 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.core.text import printable, size
 from git_theta_ext.formats import read_layout, safetensors
-from git_theta_ext.formats.base import Span
+from git_theta_ext.formats.base import Source, Span
 from git_theta_ext.formats.layout.places import placed
-from git_theta_ext.formats.layout.source import FileSource
+from git_theta_ext.formats.layout.source import FileSource, PartSource
 
 
 class TensorsFile:
@@ -28,21 +28,30 @@ class TensorsFile:
     it has a name; `metadata` is that of a safetensors file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, part: tuple[int, int] | None = None) -> None:
         """Find the tensors; none is read.
 
+        Args:
+            path: the file.
+            part: where what is looked at begins and ends in it; else all of it.
+
         Raises:
-            UsageError: the file cannot be read.
+            UsageError: the file cannot be read, or has no such part.
         """
         self.path = path
         try:
-            self.source = FileSource(path)
+            self._file = FileSource(path)
         except OSError as error:
             raise self.refused(f"cannot be read: {error.strerror or error}") from error
+        self.source: Source = self._file
         try:
+            if part is not None:
+                if not 0 <= part[0] <= part[1] <= self._file.size:
+                    raise self.refused(f"has no bytes {part[0]} to {part[1]}")
+                self.source = PartSource(self._file, *part)
             layout = read_layout(self.source)
         except BaseException:
-            self.source.close()
+            self._file.close()
             raise
         self.format = layout.format
         self.aliases = dict(layout.aliases)
@@ -65,8 +74,11 @@ class TensorsFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Close the file."""
-        self.source.close()
+        self._file.close()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -45,7 +45,7 @@ def check(make: type[torch.optim.Optimizer], half: bool, folder: Path) -> None:
         # Before the first step it is not known whether the optimizer keeps them.
         assert all(fisher[n].shape == one.shape for n, one in squares.items())
         return
-    with opened(folder / "m.safetensors", folder / "o.pt", folder / "names.txt", None) as file:
+    with opened(folder / "m.safetensors", [folder / "o.pt"], folder / "names.txt", None) as file:
         assert set(file.moments) == set(fisher)
         assert all((torch.from_numpy(file.read(n)) == fisher[n]).all() for n in fisher)
 

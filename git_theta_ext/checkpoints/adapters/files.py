@@ -28,10 +28,10 @@ class TensorFile(TensorsFile):
         """
         super().__init__(path)
         if len(self) and (self.opaque or self.aliases):
-            self.source.close()
+            self.close()
             raise _unreadable(path, self.opaque, self.aliases)
         if not len(self):
-            self.source.close()
+            self.close()
             raise refuse(
                 path,
                 "holds no tensors that can be read",

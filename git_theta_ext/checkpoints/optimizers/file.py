@@ -93,3 +93,25 @@ def number(value: Tree) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
+
+
+def attributes(tree: Tree) -> Tree | None:
+    """What was put into an object: a dictionary of its attributes, if it is one."""
+    return tree.states[-1] if isinstance(tree, Call) and tree.states else None
+
+
+def whole(value: Tree) -> int | None:
+    """A whole number of a pickle from 0, if it is one."""
+    is_one = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    return value if is_one else None
+
+
+def shape_of(tree: Tree) -> Shape | None:
+    """A `torch.Size`, or another sequence of whole numbers, if it is one."""
+    if isinstance(tree, Call) and isinstance(tree.args, tuple) and len(tree.args) == 1:
+        tree = tree.args[0]
+    if not isinstance(tree, tuple | list) or len(tree) > limits.AXES:
+        return None
+    sizes = [whole(one) for one in tree]
+    known = tuple(one for one in sizes if one is not None)
+    return known if len(known) == len(sizes) else None

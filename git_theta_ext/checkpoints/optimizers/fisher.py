@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.checkpoints.optimizers import optax, pairing
+from git_theta_ext.checkpoints.optimizers import keras, opening, pairing
 from git_theta_ext.checkpoints.optimizers.file import Shape
-from git_theta_ext.checkpoints.optimizers.moments import Moment, Moments, moments_of, values
+from git_theta_ext.checkpoints.optimizers.moments import Moment, Moments, values
 from git_theta_ext.checkpoints.optimizers.order import Listed, Names, find_order
 from git_theta_ext.core import advice
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.formats.tensors_file import TensorsFile
-from git_theta_ext.formats.torch import zipped
 
 _SHOWN = 4
 
@@ -33,7 +32,6 @@ class Fisher:
     moments: dict[str, Moment]
     unmeasured: tuple[str, ...]
     """Tensors of the checkpoint that the optimizer did not train, or made no step with."""
-    _file: TensorsFile
 
     def shape(self, name: str) -> Shape:
         """The shape of a tensor."""
@@ -45,18 +43,20 @@ class Fisher:
         Raises:
             UsageError: the file has no such numbers.
         """
-        return values(self._file, self.moments[name]).reshape(self.shape(name))
+        return values(self.moments[name]).reshape(self.shape(name))
 
 
 @contextmanager
 def opened(
-    model: Path, optimizer: Path, order: Path | None, beta2: float | None
+    model: Path, optimizer: Sequence[Path], order: Path | None, beta2: float | None
 ) -> Iterator[Fisher]:
     """Find the second moment of each of a checkpoint's tensors; nothing is executed.
 
     Args:
         model: the checkpoint.
-        optimizer: of PyTorch (also in a training checkpoint, also the checkpoint itself), or Optax.
+        optimizer: of PyTorch (also in a training checkpoint, also the checkpoint itself), Keras or
+            Optax: a file, the parts of DeepSpeed's ZeRO, or the folder of these or of a distributed
+            checkpoint.
         order: what tells the order of the model's parameters, where the user says so.
         beta2: Adam's, for files that do not have it.
 
@@ -65,28 +65,28 @@ def opened(
     """
     with ExitStack() as stack:
         target = stack.enter_context(TensorsFile(model))
-        file = stack.enter_context(TensorsFile(optimizer))
-        torch = file.format == zipped.NAME
-        found = moments_of(file) if torch else optax.moments_of(file, beta2)
-        inside = ".".join((*found.path, ""))
-        same = model.resolve() == optimizer.resolve()
-        names = Names(target, inside if same else "")
+        found, file = opening.optimizer(stack, optimizer, beta2)
+        same = file is not None and model.resolve() == file.path.resolve()
+        inside = keras.INSIDE if keras.looks_like(target) else found.inside if same else ""
+        names = Names(target, inside)
         if not names.shapes:
             raise target.refused("has no tensors of floats that can be read")
         if any(one.name is not None for one in found.found):
-            pairs = _named(file, found, names)
+            pairs = _named(found, names)
+        elif file is None:
+            raise found.refused("does not name its parameters")
         else:
-            listed = find_order(names, file, inside, target, order)
-            pairs = _paired(file, found, names, listed, target)
+            listed = find_order(names, file, found.inside, target, order)
+            pairs = _paired(found, names, listed, target)
         moments = dict(sorted(pairs.items()))
-        _check_shapes(file, moments, names)
-        yield Fisher(moments, tuple(n for n in names.shapes if n not in moments), file)
+        _check_shapes(found, moments, names)
+        yield Fisher(moments, tuple(n for n in names.shapes if n not in moments))
 
 
-def _named(file: TensorsFile, found: Moments, names: Names) -> dict[str, Moment]:
+def _named(found: Moments, names: Names) -> dict[str, Moment]:
     """The moments by the names that the file gives them."""
     if any(one.name is None for one in found.found):
-        raise file.refused("names some parameters and numbers others")
+        raise found.refused("names some parameters and numbers others")
     trained = [one for one in found.found if one.shape is not None]
     mapped = names.mapped([one.name or "" for one in trained])
     pairs: dict[str, Moment] = {}
@@ -96,12 +96,11 @@ def _named(file: TensorsFile, found: Moments, names: Names) -> dict[str, Moment]
             missing.append(one.name or "")
         else:
             pairs[here] = one
-    _refuse_missing(file, missing)
+    _refuse_missing(found, missing)
     return pairs
 
 
 def _paired(
-    file: TensorsFile,
     found: Moments,
     names: Names,
     listed: Sequence[Listed],
@@ -122,17 +121,17 @@ def _paired(
     else:
         ways = pairing.by_shape(shapes, [one.shape for one in known if one.shape is not None])
     if ways is None:
-        raise file.refused("has groups of parameters that fit the model in too many ways")
+        raise found.refused("has groups of parameters that fit the model in too many ways")
     pairs: dict[str, Moment] = {}
     missing = []
     open_slots = [slot for slot in pairing.undecided(ways) if shapes[slot[0]][slot[1]] is not None]
     if open_slots:
         if listed and not any(ways.values()):
             count = plural(len(found.found), "parameter")
-            raise file.refused(
+            raise found.refused(
                 f"is of another model: the shapes of its {count} do not follow each other here"
             )
-        raise file.refused(_said(groups, ways, known, open_slots), _how_to_tell(file, model))
+        raise found.refused(_said(groups, ways, known, open_slots), _how_to_tell(found, model))
     for (group, place), choice in ways.items():
         moment = groups[group][place]
         if moment.shape is None:
@@ -143,7 +142,7 @@ def _paired(
             missing.append(known[at].label)
         else:
             pairs[name] = moment
-    _refuse_missing(file, missing)
+    _refuse_missing(found, missing)
     return pairs
 
 
@@ -167,23 +166,23 @@ def _said(
     return "\n".join(lines)
 
 
-def _how_to_tell(file: TensorsFile, model: TensorsFile) -> str:
+def _how_to_tell(found: Moments, model: TensorsFile) -> str:
     told = "git theta stats FILE --from OPTIMIZER --order NAMES"
-    told = advice.with_name(advice.with_name(told, str(model.path)), str(file.path), "OPTIMIZER")
+    told = advice.with_name(advice.with_name(told, str(model.path)), str(found.path), "OPTIMIZER")
     return f"{told}   NAMES is a text of the names of model.named_parameters(), one on each line"
 
 
-def _refuse_missing(file: TensorsFile, missing: Sequence[str]) -> None:
+def _refuse_missing(found: Moments, missing: Sequence[str]) -> None:
     if missing:
         shown = ", ".join(printable(name) for name in missing[:_SHOWN])
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        raise file.refused(f"trained tensors that the checkpoint does not have: {shown}{more}")
+        raise found.refused(f"trained tensors that the checkpoint does not have: {shown}{more}")
 
 
-def _check_shapes(file: TensorsFile, moments: dict[str, Moment], names: Names) -> None:
+def _check_shapes(found: Moments, moments: dict[str, Moment], names: Names) -> None:
     for name, one in moments.items():
         if one.shape != names.shapes[name]:
             shape, wanted = list(one.shape or ()), list(names.shapes[name])
-            raise file.refused(
+            raise found.refused(
                 f"has a second moment of {shape} for {printable(name)!r}, which is {wanted}"
             )

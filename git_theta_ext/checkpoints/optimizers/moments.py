@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +23,20 @@ from git_theta_ext.checkpoints.optimizers.file import (
     pairs_of,
     pickle_of,
 )
+from git_theta_ext.checkpoints.optimizers.stored import Stored, Whole
 from git_theta_ext.core import limits
+from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.formats.pickles.machine import Call, Dict
 from git_theta_ext.formats.tensors_file import TensorsFile
 
 _MOMENTS = ("exp_avg_sq", "state2")
 _NESTED = "__bnb_optimizer_quant_state__"
-_BLOCKS = (256, 2048)
 _KEYS = 100
 _NUMBERS = ("float", "int", "uint")
 _CONTAINERS = (Dict, Call, list, tuple)
 _OTHERS = {
     "exp_avg_sq_row": "is of Adafactor, which keeps no second moment of single entries",
-    "base_optimizer_state": "is a part of DeepSpeed's ZeRO, which cuts parameters into pieces",
-    "single_partition_of_fp32_groups": "is a part of DeepSpeed's ZeRO, which cuts parameters into "
-    "pieces",
 }
 
 
@@ -48,7 +47,7 @@ class Moment:
     name: str | None
     group: int
     shape: Shape | None = None
-    stored: str = ""
+    stored: Stored | None = None
     step: float = 0.0
     beta2: float = 0.0
 
@@ -57,10 +56,16 @@ class Moment:
 class Moments:
     """All of an optimizer, in the order of its parameters, which may be without names."""
 
-    path: tuple[str, ...]
+    path: Path
+    inside: str
+    """What the names of the optimizer's own tensors begin with."""
     found: tuple[Moment, ...]
     no_decay: tuple[int, ...]
     """The groups without weight decay, where others have it."""
+
+    def refused(self, why: str, hint: str | None = None) -> UsageError:
+        """The error that the optimizer cannot be used."""
+        return UsageError(f"{printable(str(self.path))} {why}", hint=hint)
 
 
 def moments_of(file: TensorsFile) -> Moments:
@@ -74,7 +79,10 @@ def moments_of(file: TensorsFile) -> Moments:
         raise file.refused("is no file of torch.save")
     places = list(_optimizers(top))
     if not places:
-        for path, tree in _dictionaries(top):
+        flat = next((one for one in dictionaries(top) if _is_flat(one[1])), None)
+        if flat is not None:
+            return _flat(file, *flat)
+        for path, tree in dictionaries(top):
             for key, why in _OTHERS.items():
                 if get(tree, key) is not None:
                     raise file.refused(why, f"{printable('.'.join((*path, key)))}")
@@ -85,9 +93,9 @@ def moments_of(file: TensorsFile) -> Moments:
         names = ", ".join(printable(".".join(path)) for path, _ in places)
         raise file.refused(f"has several optimizers: {names}", "save one of them by itself")
     ((path, tree),) = places
-    state = {str(key): value for key, value in pairs_of(get(tree, "state")) if _is_key(key)}
+    state = {str(key): value for key, value in pairs_of(get(tree, "state")) if is_key(key)}
     found: list[Moment] = []
-    groups = [_group(one) for one in _items(get(tree, "param_groups"))]
+    groups = [read_group(one) for one in items(get(tree, "param_groups"))]
     if sum(len(group.members) for group in groups) > limits.NAMES:
         raise file.refused(f"has more than {limits.NAMES} parameters")
     for position, group in enumerate(groups):
@@ -97,11 +105,13 @@ def moments_of(file: TensorsFile) -> Moments:
     if not any(one.shape is not None for one in found):
         raise file.refused("has no second moments: its optimizer is no Adam, or made no step")
     plain = tuple(n for n, group in enumerate(groups) if not group.decays)
-    return Moments(path, tuple(found), plain if len(plain) < len(groups) else ())
+    return Moments(
+        file.path, ".".join((*path, "")), tuple(found), plain if len(plain) < len(groups) else ()
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class Group:
     """The settings of some parameters, and these, by key and name."""
 
     members: list[tuple[str, str | None]]
@@ -110,16 +120,17 @@ class _Group:
     decays: bool
 
 
-def _group(tree: Tree) -> _Group:
-    members, names = _items(get(tree, "params")), _items(get(tree, "param_names"))
+def read_group(tree: Tree) -> Group:
+    """One of `param_groups`."""
+    members, names = items(get(tree, "params")), items(get(tree, "param_names"))
     if len(names) != len(members):
         names = members
-    betas = _items(get(tree, "betas"))
-    return _Group(
+    betas = items(get(tree, "betas"))
+    return Group(
         [
             (str(key), name if isinstance(name, str) and not name.isdecimal() else None)
             for key, name in zip(members, names, strict=True)
-            if _is_key(key)
+            if is_key(key)
         ],
         number(betas[1]) if len(betas) == 2 else None,
         get(tree, "step"),
@@ -127,11 +138,12 @@ def _group(tree: Tree) -> _Group:
     )
 
 
-def _items(tree: Tree) -> list[Tree]:
+def items(tree: Tree) -> list[Tree]:
+    """The items of a list or a tuple; none of anything else."""
     return list(tree) if isinstance(tree, list | tuple) else []
 
 
-def _dictionaries(top: Tree) -> Iterator[tuple[tuple[str, ...], Tree]]:
+def dictionaries(top: Tree) -> Iterator[tuple[tuple[str, ...], Tree]]:
     """The dictionaries near the top of a pickle, not those below an optimizer."""
     pending: deque[tuple[tuple[str, ...], Tree]] = deque([((), top)])
     seen: dict[int, Tree] = {}  # keeps what it names alive
@@ -145,15 +157,16 @@ def _dictionaries(top: Tree) -> Iterator[tuple[tuple[str, ...], Tree]]:
         if isinstance(tree, list | tuple):
             pairs = list(enumerate(tree[:64]))
         if len(path) < 3 and (get(tree, "state") is None or get(tree, "param_groups") is None):
-            pending += [((*path, str(key)), item) for key, item in pairs if _is_key(key)]
+            pending += [((*path, str(key)), item) for key, item in pairs if is_key(key)]
 
 
-def _is_key(key: Tree) -> bool:
+def is_key(key: Tree) -> bool:
+    """Whether a key of a dictionary can be the name or number of a parameter."""
     return isinstance(key, str | int) and not isinstance(key, bool)
 
 
 def _optimizers(top: Tree) -> Iterator[tuple[tuple[str, ...], Tree]]:
-    for path, tree in _dictionaries(top):
+    for path, tree in dictionaries(top):
         if get(tree, "state") is not None and get(tree, "param_groups") is not None:
             yield path, tree
 
@@ -161,7 +174,7 @@ def _optimizers(top: Tree) -> Iterator[tuple[tuple[str, ...], Tree]]:
 def _moment(
     file: TensorsFile,
     state: Tree | None,
-    group: _Group,
+    group: Group,
     who: tuple[int, str | None],
     where: tuple[str, ...],
 ) -> Moment:
@@ -183,17 +196,49 @@ def _moment(
         raise file.refused(f"has no second moment of {label}: its optimizer is no Adam")
     stored = ".".join((*where, kind))
     info = file.find(stored)
+    if info is None and isinstance(get(state, kind), Call):
+        raise file.refused(
+            f"has one rank's shard of {label}, as an object",
+            "save it with torch.distributed.checkpoint, or gathered (full_state_dict=True)",
+        )
     if info is None:
         raise file.refused(f"has a second moment of {label} that cannot be read")
     if group.beta2 is None or not 0 <= group.beta2 < 1:
         raise file.refused("does not say Adam's second beta (param_groups: betas)")
-    count = _step(file, group.step if step is None else step, outer)
+    count = step_of(file, group.step if step is None else step, outer)
     if count is None or not count >= 1:
         raise file.refused(f"does not say after how many steps it was saved ({label}: step)")
-    return Moment(name, position, info.shape, stored, count, group.beta2)
+    return Moment(name, position, info.shape, Whole(file, stored), count, group.beta2)
 
 
-def _step(file: TensorsFile, step: Tree | None, where: tuple[str, ...]) -> float | None:
+def _is_flat(tree: Tree) -> bool:
+    names = [name for name, _ in pairs_of(tree) if isinstance(name, str)]
+    return any(one.startswith("state.") for one in names) and any(
+        one.startswith("param_groups.") for one in names
+    )
+
+
+def _flat(file: TensorsFile, path: tuple[str, ...], tree: Tree) -> Moments:
+    """Of a state whose keys are joined: `state.NAME.exp_avg_sq`, `param_groups.NAME.betas`."""
+    values = {name: value for name, value in pairs_of(tree) if isinstance(name, str)}
+    found = []
+    for key in values:
+        name = key.removeprefix("state.").removesuffix(".exp_avg_sq")
+        if key != f"state.{name}.exp_avg_sq":
+            continue
+        betas = items(values.get(f"param_groups.{name}.betas"))
+        beta2 = number(betas[1]) if len(betas) == 2 else None
+        group = Group([], beta2, None, True)
+        state = Dict([
+            (part, values.get(f"state.{name}.{part}")) for part in ("step", "exp_avg_sq")
+        ])  # fmt: skip
+        found.append(_moment(file, state, group, (0, name), (*path, "state", name)))
+    if not found:
+        raise file.refused("has no second moments: its optimizer is no Adam, or made no step")
+    return Moments(file.path, ".".join((*path, "")), tuple(found), ())
+
+
+def step_of(file: TensorsFile, step: Tree | None, where: tuple[str, ...]) -> float | None:
     """The counter of steps: a number, or a tensor of one."""
     plain = number(step)
     if plain is not None or step is None:
@@ -205,34 +250,18 @@ def _step(file: TensorsFile, step: Tree | None, where: tuple[str, ...]) -> float
     return number(float(file.read(name).reshape(-1)[0]))
 
 
-def values(file: TensorsFile, moment: Moment) -> NDArray[np.float32]:
+def values(moment: Moment) -> NDArray[np.float32]:
     """The second moment of a parameter, without the bias of its zero start: v / (1 - β₂ᵗ).
 
     Raises:
         UsageError: it is negative, infinite or NaN, or its codes cannot be read.
     """
-    stored = file.read(moment.stored)
-    if moment.stored.endswith(".state2") and stored.dtype == np.uint8:
-        stored = _dequantised(file, moment.stored.removesuffix("state2"), stored)
-    elif stored.dtype.kind not in "fV":
-        raise file.refused(f"has no floats in {printable(moment.stored)!r}")
+    if moment.stored is None:
+        raise UsageError(f"there is no second moment of {printable(moment.name or '')!r}")
+    stored = moment.stored.read()
     with np.errstate(invalid="ignore", over="ignore"):
         found = stored.astype(np.float64) / (1.0 - moment.beta2**moment.step)
         result: NDArray[np.float32] = found.astype(np.float32)
     if not np.all(np.isfinite(result)) or np.any(result < 0):
-        raise file.refused(f"has negative, infinite or NaN entries in {printable(moment.stored)!r}")
+        raise moment.stored.refused("has negative, infinite or NaN entries in")
     return result
-
-
-def _dequantised(file: TensorsFile, before: str, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """8-bit codes of bitsandbytes: a table of 256 numbers, times the maximum of each block."""
-    for part in ("absmax2", "qmap2"):
-        if file.find(before + part) is None:
-            raise file.refused(f"has 8-bit codes without {printable(before + part)!r}")
-    scales = file.read(before + "absmax2").astype(np.float32).reshape(-1)
-    table = file.read(before + "qmap2").astype(np.float32).reshape(-1)
-    length = next((one for one in _BLOCKS if -(-codes.size // one) == len(scales)), None)
-    if length is None or len(table) != 256:
-        raise file.refused(f"has {len(scales)} scales for {codes.size} codes ({printable(before)})")
-    flat = table[codes.reshape(-1)] * np.repeat(scales, length)[: codes.size]
-    return flat.reshape(codes.shape)

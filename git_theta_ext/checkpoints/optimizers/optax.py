@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from git_theta_ext.checkpoints.optimizers.moments import Moment, Moments
+from git_theta_ext.checkpoints.optimizers.stored import Whole
 from git_theta_ext.formats.tensors_file import TensorsFile
 
 _NU = re.compile(r"(?:^|.*?[./])nu([./])(.+)")
@@ -46,5 +47,7 @@ def moments_of(file: TensorsFile, beta2: float | None) -> Moments:
     moments = []
     for _, label, name in found:
         info = file.find(name)
-        moments.append(Moment(label, 0, info.shape if info else None, name, step, beta2))
-    return Moments(tuple(before.rstrip("./").split(".")), tuple(moments), ())
+        moments.append(
+            Moment(label, 0, info.shape if info else None, Whole(file, name), step, beta2)
+        )
+    return Moments(file.path, before, tuple(moments), ())

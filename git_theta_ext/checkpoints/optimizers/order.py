@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from git_theta_ext.checkpoints.optimizers import keras
 from git_theta_ext.checkpoints.optimizers.file import Shape, floats_of, in_order, text_of
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
@@ -134,6 +135,8 @@ def find_order(
     found = names.listed(beside) if optimizer.format == zipped.NAME else []
     if not found and model.format == zipped.NAME:
         found = names.listed(in_order(model))
+    if not found:
+        found = names.listed(keras.in_order(model))
     if not found:
         for folder in (model.path.parent, optimizer.path.parent):
             if (folder / _BESIDE).is_file():

@@ -39,8 +39,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("file", metavar="FILE", help="a checkpoint")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--from", dest="optimizer", metavar="OPTIMIZER",
-        help="a file with the state of Adam, such as optimizer.pt; nothing in it is executed",
+        "--from", dest="optimizer", metavar="OPTIMIZER", action="append",
+        help="a file with the state of Adam, such as optimizer.pt, or the folder of a distributed "
+        "checkpoint; given several times: the files of DeepSpeed's ranks; nothing is executed",
     )  # fmt: skip
     source.add_argument(
         "--with", dest="script", metavar="SCRIPT",
@@ -59,7 +60,8 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--beta2", type=float, metavar="X",
-        help="with --from: Adam's second beta, for files of Optax, which do not have it",
+        help="with --from: Adam's second beta, for files of Optax and weights of Keras, which "
+        "do not have it",
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -110,8 +112,9 @@ def _from_optimizer(repository: Repository, path: str, args: argparse.Namespace)
         raise UsageError("an optimizer has Fisher diagonals only: leave out --kind and --batches")
     if args.beta2 is not None and not 0 <= args.beta2 < 1:
         raise UsageError(f"--beta2 takes a number from 0 to 1, not {args.beta2}")
+    given = [Path(one) for one in args.optimizer]
     order = None if args.order is None else Path(args.order)
-    with fisher.opened(Path(args.file), Path(args.optimizer), order, args.beta2) as found:
+    with fisher.opened(Path(args.file), given, order, args.beta2) as found:
         infos = {name: TensorInfo(name, DTYPES["F32"], found.shape(name)) for name in found.moments}
         layout = safetensors.build(infos)
         with WorkTree(repository.top).replacing(statistics_path(path, "fisher")) as file:
