@@ -250,9 +250,14 @@ def test_any_change_comes_back_from_entries_and_differences(repo: Repo, kind: st
         repo.write(NAME, safetensors({**awkward(), **model()}, metadata={"step": "2"}))
         repo.write("config.json", b"{}")
         repo.commit("More than tensors")
-        said = repo.theta("export", "v2..HEAD", "--to", kind, "-o", str(out))
-        assert said.endswith(
-            "differs, too, and is not in it: the metadata or structure of the file, config.json\n"
+        command = ("git", "theta", "export", "v2..HEAD", "--to", kind, "--json", "-o", str(out))
+        assert (
+            repo.run(*command)
+            .stderr.decode()
+            .endswith(
+                "git-theta: differs, too, and is not in it: the metadata or structure of the file, "
+                "config.json\n"
+            )
         )
 
 

@@ -174,9 +174,14 @@ def test_a_patch_holds_little_more_than_the_update(new_repo: NewRepo) -> None:
     stored = sum(size for ref, size in places[1].items() if ref not in places[0])
     assert place.stat().st_size <= 1.1 * stored
     # What the receiver has is named by --base: then both versions travel.
-    told = json.loads(
-        repo.theta("format-patch", "HEAD~1", "--base", "start", "-o", str(place), "--json")
-    )
+    command = ("format-patch", "HEAD~1", "--base", "start", "-o", str(place), "--json")
+    refused = repo.run("git", "theta", *command, ok=(2,)).stderr.decode()
+    assert "sparse.patch is there already" in refused
+    (repo.path / "empty.patch").touch()
+    shown = repo.run("git", "theta", "show", "empty.patch", ok=(3,)).stderr.decode()
+    assert "empty.patch: it is empty: no patch" in shown
+    assert "replace it with --force" in refused
+    told = json.loads(repo.theta(*command, "--force"))
     assert told["object_bytes"] > 1.8 * stored
     assert told["needs"] == [repo.git("rev-parse", "start").strip()]
 
@@ -429,7 +434,7 @@ def test_plain_patches_carry_manifests_only(new_repo: NewRepo) -> None:
     assert "there: git theta format-patch REV -o FILE   then here: git theta am FILE" in said
     place = str(repo.path.parent / "rte.patch")
     repo.git("switch", "-q", "rte")
-    repo.theta("format-patch", "HEAD~1", "-o", place)
+    repo.theta("format-patch", "HEAD~1", "-o", place, "--force")
     refused = receiver.run("git", "theta", "am", place, ok=(10,)).stderr.decode()
     assert "am or pick is not concluded" in refused
     assert "am --abort" in do(receiver, only(refused))

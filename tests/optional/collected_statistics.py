@@ -1,6 +1,6 @@
 """Statistics of a real training: `theta.collect`, and the file of its optimizer afterwards.
 
-python -m pip install torch && python -m tests.optional.collected_statistics
+Not part of the default run, for it needs torch: `.ci/optional` runs it.
 """
 
 from __future__ import annotations

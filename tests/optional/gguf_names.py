@@ -1,8 +1,6 @@
 """The names and files of `git theta export --to gguf-lora`, beside llama.cpp's own `gguf` package.
 
-Not part of the default run: `pip install gguf`, and:
-
-    python -m pytest -s -p no:cacheprovider tests/optional/gguf_names.py
+Not part of the default run: `.ci/optional` runs it.
 """
 
 from __future__ import annotations

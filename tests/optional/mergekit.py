@@ -1,9 +1,7 @@
 """The strategies beside mergekit's, where it implements the same method.
 
-Not part of the default run, for mergekit takes 1.7 GB of packages. Install it into a virtual
-environment of its own, and:
-
-    MERGEKIT_PYTHON=…/bin/python python -m pytest tests/optional/mergekit.py
+Not part of the default run, for mergekit takes 1.7 GB of packages: `.ci/optional --mergekit` runs
+it, with mergekit in a virtual environment of its own (MERGEKIT_PYTHON).
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Commits exported by `git theta export --to peft`, loaded and merged by PEFT itself.
 
-Not part of the default run: see `peft_merge.py` for what it needs, and how it is started.
-
-    python -m pytest -s -p no:cacheprovider tests/optional/peft_export.py
+Not part of the default run: `.ci/optional` runs it.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
+from tests.optional.beside_peft import DTYPES, relative, share_of, steps
 from tests.scenarios.repositories import Repo
 
 
@@ -33,18 +32,8 @@ class Net(torch.nn.Module):
         self.norm = torch.nn.LayerNorm(96)
 
 
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 MOST = {torch.float32: 1e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 """Largest distance from the commit, over the largest weight."""
-
-
-def steps(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    """How many steps of their dtype two tensors are apart, entry by entry."""
-    kind = torch.int32 if ours.dtype == torch.float32 else torch.int16
-    bits = [one.contiguous().view(kind).to(torch.int64) for one in (ours, theirs)]
-    lowest = -(1 << (8 * ours.element_size() - 1))
-    signed = [torch.where(one < 0, lowest - one, one) for one in bits]
-    return (signed[0] - signed[1]).abs()
 
 
 def tuned(
@@ -85,10 +74,8 @@ def check(repo: Repo, folder: Path, dtype: torch.dtype) -> None:
     assert merged.keys() == nets[1].keys()
     for name, wanted in nets[1].items():
         apart = steps(wanted, merged[name])
-        far = float((wanted.double() - merged[name].double()).abs().max())
-        share = float((apart != 0).double().mean())
-        print(f"{dtype} {name}: {share:.2%} differ, at most {int(apart.max())} ulps")
-        assert far <= MOST[dtype] * float(wanted.double().abs().max()), name
+        print(f"{dtype} {name}: {share_of(apart):.2%} differ, at most {int(apart.max())} ulps")
+        assert relative(merged[name], wanted) <= MOST[dtype], name
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

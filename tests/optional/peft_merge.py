@@ -1,9 +1,6 @@
 """How far the results of `git theta add --update` are from PEFT's own merge, measured.
 
-Not part of the default run, for torch and PEFT take 1 GB of packages. Install them into a virtual
-environment of its own, and:
-
-    python -m pytest -s -p no:cacheprovider tests/optional/peft_merge.py
+Not part of the default run, for torch and PEFT take 1 GB of packages: `.ci/optional` runs it.
 
 The table that `docs/commands/add.md` shows is what this prints.
 """
@@ -20,6 +17,7 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
+from tests.optional.beside_peft import relative, share_of, steps
 from tests.scenarios.repositories import Repo
 
 LAYERS = {
@@ -39,15 +37,6 @@ class Net(torch.nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.layer = LAYERS[kind]()
-
-
-def steps(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    """How many steps of their dtype two tensors are apart, entry by entry."""
-    kind = torch.int32 if ours.dtype == torch.float32 else torch.int16
-    bits = [one.view(kind).to(torch.int64) for one in (ours, theirs)]
-    lowest = -(1 << (8 * ours.element_size() - 1))
-    signed = [torch.where(one < 0, lowest - one, one) for one in bits]
-    return (signed[0] - signed[1]).abs()
 
 
 def apply(repo: Repo, folder: Path, kind: str, dtype: torch.dtype, method: str) -> torch.Tensor:
@@ -72,16 +61,16 @@ def apply(repo: Repo, folder: Path, kind: str, dtype: torch.dtype, method: str) 
         merged = tuned.merge_and_unload().state_dict()["layer.weight"]
     repo.theta("add", "m.safetensors", "--update", str(folder))
     ours = load_file(repo.path / "m.safetensors")["layer.weight"]
-    apart = (ours.double() - merged.double()).abs().max() / merged.double().abs().max()
-    print(f"\n{method} {kind} {dtype}: at most {float(apart):.1e} of the largest weight apart")
-    return steps(ours, merged.contiguous())
+    apart = relative(ours, merged)
+    print(f"\n{method} {kind} {dtype}: at most {apart:.1e} of the largest weight apart")
+    return steps(ours, merged)
 
 
 @pytest.mark.parametrize("dtype", list(MOST), ids=str)
 @pytest.mark.parametrize("kind", ["Linear", "Conv1D", "Embedding", "Conv2d"])
 def test_lora(repo: Repo, tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
     found = apply(repo, tmp_path / "adapter", kind, dtype, "lora")
-    share = float((found != 0).double().mean())
+    share = share_of(found)
     most = int(np.quantile(found.numpy(), 0.9999))
     print(f"\nlora {kind} {dtype}: {share:.2%} differ; {1e4 * share:.1f} of 10,000, "
           f"largest {int(found.max())} steps, 99.99 % within {most}")  # fmt: skip

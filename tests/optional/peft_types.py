@@ -1,8 +1,7 @@
 """How far `git theta add --update` is from PEFT's own merge, by type of adapter, measured.
 
-Not part of the default run: see `peft_merge.py`. The table of `docs/adapters.md` is what it prints.
-
-    python -m pytest -s -p no:cacheprovider tests/optional/peft_types.py
+Not part of the default run: `.ci/optional` runs it. The table of `docs/adapters.md` is what it
+prints.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from peft import (
 from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
+from tests.optional.beside_peft import DTYPES, relative, share_of, steps
 from tests.scenarios.repositories import Repo
 
 
@@ -50,7 +50,6 @@ class Net(torch.nn.Module):
         self.experts.up = torch.nn.Parameter(torch.randn(4, 96, 64) * 0.1)
 
 
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 ALL, TWO = ["linear", "c_attn", "c_proj", "conv"], ["linear", "conv"]
 TYPES: dict[str, Callable[[], PeftConfig]] = {
     "LoRA": lambda: LoraConfig(r=4, lora_alpha=7, target_modules=[*ALL, "embed"]),
@@ -76,15 +75,6 @@ TYPES: dict[str, Callable[[], PeftConfig]] = {
     "LN tuning": lambda: LNTuningConfig(target_modules=["norm"]),
 }  # fmt: skip
 EXACT = {"IA3", "LoKr, whole", "LN tuning"}
-
-
-def steps(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    """How many steps of their dtype two tensors are apart, entry by entry."""
-    kind = torch.int32 if ours.dtype == torch.float32 else torch.int16
-    bits = [one.contiguous().view(kind).to(torch.int64) for one in (ours, theirs)]
-    lowest = -(1 << (8 * ours.element_size() - 1))
-    signed = [torch.where(one < 0, lowest - one, one) for one in bits]
-    return (signed[0] - signed[1]).abs()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -113,9 +103,7 @@ def test_type(repo: Repo, tmp_path: Path, kind: str, dtype: torch.dtype) -> None
     for name, wanted in merged.items():
         apart = steps(ours[name], wanted)
         changed += not torch.equal(base[name], wanted)
-        share = float((apart != 0).double().mean())
-        largest = max(float(wanted.double().abs().max()), 1e-30)
-        far = float((ours[name].double() - wanted.double()).abs().max()) / largest
+        share, far = share_of(apart), relative(ours[name], wanted)
         if not torch.equal(base[name], wanted):
             print(f"\n{kind} {dtype} {name}: {share:.2%} differ, at most {int(apart.max())} ulps, "
                   f"{far:.1e} of the largest weight", end="")  # fmt: skip

@@ -1,9 +1,6 @@
 """Releases that `from_pretrained` of transformers loads: sharded, cast, with tied weights.
 
-Not part of the default run, for torch and transformers take 1 GB of packages. Install them into a
-virtual environment of its own, and:
-
-    python -m pytest -p no:cacheprovider tests/optional/release_loads.py
+Not part of the default run, for torch and transformers take 1 GB of packages: `.ci/optional` runs it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """The Python interface with a real torch: modules that are filled, and tensors that are committed.
 
-Not part of the default run, for torch takes 1 GB of packages. Install it into a virtual
-environment of its own (for PEFT's wrapper `peft` too), and:
-
-    python -m pytest -p no:cacheprovider tests/optional/torch_modules.py
+Not part of the default run, for torch takes 1 GB of packages: `.ci/optional` runs it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,11 @@ def run(args: argparse.Namespace) -> int:
     ends = versions.open_ends(repository, args.file)
     try:
         status = _EXPORTS[args.to](repository, ends, args)
-        if ends.left_out and not args.json:
+        if ends.left_out:
             named = [printable(one) for one in ends.left_out]
             more = ["…"] if len(named) > _NAMED else []
-            print(f"  differs, too, and is not in it: {', '.join([*named[:_NAMED], *more])}")
+            said = ", ".join([*named[:_NAMED], *more])
+            print(f"git-theta: differs, too, and is not in it: {said}", file=sys.stderr)
         return status
     finally:
         ends.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from itertools import islice
 from typing import IO, Any
@@ -31,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("range", metavar="REV..REV", help="the commits; REV alone: REV..HEAD")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("-f", "--force", action="store_true", help="replace FILE if it is there")
     parser.add_argument(
         "--base", metavar="REV",
         help="what the receiver has (default: what both ends of the range come from)",
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Write a patch, and say what is in it."""
     if args.output == "-":
         raise UsageError("a patch is not written to standard output: -o FILE")
+    _check_free(args.output, args.force)
     repository = Repository.discover()
     span = make.range_of(repository, args.range, args.base)
     blocks = Blocks.open(repository)
@@ -77,6 +80,16 @@ def run(args: argparse.Namespace) -> int:
     for oid in span.has:
         print(f"  the receiver must have {oid[:12]} {make.subject_of(repository, oid)}")
     return 0
+
+
+def _check_free(name: str, force: bool) -> None:
+    """Refuse to replace a file: the patch that it is may be all that there is of its commits.
+
+    Raises:
+        UsageError: a file is there.
+    """
+    if not force and os.path.isfile(name) and os.path.getsize(name):
+        raise UsageError(f"{printable(name)} is there already", hint="replace it with --force")
 
 
 def _write(

@@ -10,7 +10,7 @@ import numpy as np
 
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.core import advice, patterns
-from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.core.values import as_floats, values_dtype
 from git_theta_ext.git.paths import version_typed
@@ -19,6 +19,7 @@ from git_theta_ext.manifest.model import Link, UpdateRef
 from git_theta_ext.packages.patches import words
 from git_theta_ext.packages.patches.opened import is_patch, opened
 
+_PATCHES = (".patch", ".bundle", ".eml", ".mbox")
 _BYTES_FOR_VALUE = 17
 """What the numbers of a value take: as float64, those that are finite, and which are."""
 
@@ -46,8 +47,13 @@ def run(args: argparse.Namespace) -> int:
     """Show."""
     if not args.tensors and is_patch(Path(args.file)):
         return _show_patch(args.file, args.json)
-    repository = Repository.discover()
-    checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
+    try:
+        repository = Repository.discover()
+        checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
+    except (UsageError, RepositoryError):
+        if args.tensors or not _called_patch(Path(args.file)):
+            raise
+        return _show_patch(args.file, args.json)  # which says why it is none
     if args.tensors:
         return _show_tensors(checkpoint, args.tensors, args.json)
     records = checkpoint.to_records()
@@ -69,6 +75,11 @@ def run(args: argparse.Namespace) -> int:
     for line in table(rows):
         print(line)
     return 0
+
+
+def _called_patch(path: Path) -> bool:
+    """Whether a file is there that its name says to be a patch, or a mail."""
+    return path.suffix in _PATCHES and path.is_file()
 
 
 def _show_patch(name: str, as_json: bool) -> int:

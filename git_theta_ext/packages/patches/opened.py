@@ -256,7 +256,10 @@ def opened(name: str) -> Iterator[Patch]:
     with ExitStack() as stack:
         try:
             file: IO[bytes] = stack.enter_context(files.plain(Path(name), follow=True))
-            if not is_bundle(file.read(64)):
+            head = file.read(64)
+            if not head:
+                raise FormatError("it is empty: no patch")
+            if not is_bundle(head):
                 file.seek(0)
                 content = mail.patch_in(file)
                 file = stack.enter_context(tempfile.SpooledTemporaryFile(1 << 20))
