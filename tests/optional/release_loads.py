@@ -1,6 +1,6 @@
 """Releases that `from_pretrained` of transformers loads: sharded, cast, with tied weights.
 
-Not part of the default run, for torch and transformers take 1 GB of packages: `.ci/optional` runs it.
+Not part of the default run, for torch and transformers take 1 GB: `.ci/optional` runs it.
 """
 
 from __future__ import annotations
