@@ -22,6 +22,9 @@ from tests.scenarios.repositories import Repo
 
 FILE = "m.safetensors"
 
+# torch.compile loads parts of PyTorch that use what PyTorch 2.13 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is:DeprecationWarning")
+
 
 def put(repo: Repo, tensors: dict[str, Any], name: str = FILE) -> None:
     """Commit a file that torch's own writers made."""
