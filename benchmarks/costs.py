@@ -21,6 +21,7 @@ from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.coders import compress, compress_numbers
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build, parse
+from git_theta_ext.updates.structured.numbers import pack
 
 SIDE = 2048
 DTYPES_MEASURED = ("F32", "BF16", "F8_E4M3", "I8")
@@ -46,6 +47,7 @@ def updates(dtype: str) -> Iterator[tuple[str, str, dict[str, Any], dict[str, An
             {"left": factor, "right": factor,
              "factors": np.ones(1, np.float32).tobytes() + still},
         )  # fmt: skip
+    yield from structured(shape)
     for row in (1, 8, SIDE):
         order = compress_numbers(np.zeros(count // row, np.uint32))
         yield "permute", f"rows of {row}", {"coder": "exact", "row": row}, {"order": order}
@@ -59,6 +61,40 @@ def updates(dtype: str) -> Iterator[tuple[str, str, dict[str, Any], dict[str, An
         "resize", "", {"coder": "exact", "base": base, "extents": [1, SIDE, SIDE, SIDE]},
         {"added": b""},
     )  # fmt: skip
+
+
+def structured(shape: list[int]) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    """The same of the kinds that are supplied: products of matrices, and rotations."""
+    plain: dict[str, Any] = {"coder": "exact", "scaling": 1.0}
+    for rank in (1, 128):
+        side = {"shape": shape, "rank": rank}
+        factor = pack(np.ones((SIDE, rank), np.float32))
+        names = ("first.left", "first.right", "second.left", "second.right")
+        yield (
+            "hadamard", f"rank {rank}", {**plain, "first": side, "second": side},
+            dict.fromkeys(names, factor),
+        )  # fmt: skip
+        yield (
+            "kronecker", f"rank {rank}",
+            {**plain, "start": 0, "first": {"shape": [1, 1]}, "second": side},
+            {"first.left": pack(np.ones(1, np.float32)), "second.left": factor,
+             "second.right": factor},
+        )  # fmt: skip
+    rotation: dict[str, Any] = {"coder": "exact", "columns": SIDE}
+    for size, matrices, terms in ((2, 1, 0), (256, 1, 0), (256, 1, 32), (2, 8, 0), (32, 1, 5)):
+        skew = np.full((matrices, SIDE // size, size * (size - 1) // 2), 0.01, np.float32)
+        more = {"terms": terms} if terms else {}
+        yield (
+            "orthogonal", f"{matrices} of {size}, {terms}",
+            {**rotation, **more, "form": "blocks", "size": size, "blocks": SIDE // size,
+             "matrices": matrices}, {"skew": pack(skew)},
+        )  # fmt: skip
+    for count in (1, 128):
+        vectors = np.full((count, SIDE), SIDE**-0.5, np.float32)
+        yield (
+            "orthogonal", f"{count} reflections",
+            {**rotation, "form": "reflections", "vectors": count}, {"vectors": pack(vectors)},
+        )  # fmt: skip
 
 
 def seconds(spec: BlockSpec, files: list[Any]) -> float:

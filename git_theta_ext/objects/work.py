@@ -6,9 +6,10 @@ counts by the block that it makes or begins with, whichever is larger, so that m
 out of large ones are seen for what they are.
 
 The bounds leave honest checkpoints far behind: a chain that this program writes has at most 32
-updates that are together smaller than half a dense copy. Its costliest form, 32 low-rank updates of
-rank 64, costs 1,400 ns a value, scattered lists of changes 400; the bound is 4,096 for every value
-and 512 for every byte of objects, beyond half a minute that any command may have.
+updates that are together smaller than half a dense copy. Its costliest form, 24 low-rank updates of
+rank 64 and eight supplied ones of 96 products, costs 2,000 ns a value, scattered lists of changes
+400; the bound is 4,096 for every value and 512 for every byte of objects, beyond half a minute that
+any command may have.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from git_theta_ext.core.text import size as as_size
 from git_theta_ext.core.values import values_dtype
 from git_theta_ext.manifest.model import Link, Recipe, UpdateRef, references
 from git_theta_ext.updates.base import base_spec
+from git_theta_ext.updates.structured import cost
 
 Settings = Mapping[str, Any]
 
 _NANOSECONDS = {"dense": 1.0, "delta": 1.0, "step": 2.0, "scale": 2.0, "cast": 2.0, "resize": 2.0,
                 "sparse": 3.0, "patch": 3.0, "permute": 2.0, "low-rank": 3.0,
-                "scaled-low-rank": 4.0}  # fmt: skip
+                "scaled-low-rank": 4.0, "kronecker": 4.0, "hadamard": 4.0,
+                "orthogonal": 4.0}  # fmt: skip
 """For each byte of a block; `benchmarks/costs.py` measures them, values of one byte cost most."""
 _MERGED = 8.0
 """For each byte of each version that a merge is computed from."""
@@ -39,9 +42,11 @@ _OTHER = 4.0
 _RANK = 0.5
 """For each value and each of the ranks of a low-rank update, scaled or not."""
 _RANKED = frozenset({"low-rank", "scaled-low-rank"})
+_PRODUCT = 1.0
+"""For each product of two numbers that a supplied update is computed from."""
 _ROW = 60.0
 """For each row that a permutation moves: one of a single value costs as much as one of sixteen."""
-_TELLING = frozenset({*_RANKED, "permute", "cast", "resize", "patch"})
+_TELLING = frozenset({*_RANKED, *cost.KINDS, "permute", "cast", "resize", "patch"})
 """Kinds whose parameter files say what they cost, or what their predecessor is."""
 _LONG, _PLAIN = 10e9, 16.0
 """What is announced: more than ten seconds, at sixteen times what plain copies would take."""
@@ -175,13 +180,15 @@ def of_chain(
         if said is not None:
             before = _before(said) or after
             nbytes = max(nbytes, before.nbytes, _stated(said))
-        cost = _NANOSECONDS.get(ref.kind, _OTHER) * nbytes
+        taken = _NANOSECONDS.get(ref.kind, _OTHER) * nbytes
         values = after.nbytes / values_dtype(after.dtype).itemsize
         if ref.kind in _RANKED:
-            cost += _RANK * _rank(said) * values
+            taken += _RANK * _rank(said) * values
         elif ref.kind == "permute":
-            cost += _ROW * values / _row(said)
-        nanoseconds += cost
+            taken += _ROW * values / _row(said)
+        elif ref.kind in cost.KINDS:
+            taken += _PRODUCT * cost.products(ref.kind, said, values)
+        nanoseconds += taken
         after = before
     encoded = sum({ref.oid: ref.size for ref in references(chain)}.values())
     count = spec.nbytes // values_dtype(spec.dtype).itemsize

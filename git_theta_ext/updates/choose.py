@@ -18,6 +18,7 @@ from git_theta_ext.updates.find import converting_update, look_unrelated, smalle
 from git_theta_ext.updates.patch import Patch, level_for
 from git_theta_ext.updates.permute import glance_places, looks_permuted
 from git_theta_ext.updates.statistics import describe
+from git_theta_ext.updates.structured.cost import KINDS as STRUCTURED
 
 MAX_UPDATES = 32
 """Updates in a chain; each costs a pass over the block when it is rebuilt."""
@@ -29,6 +30,8 @@ _MAX_LARGE_SHARE = 2.75
 """Large updates are chained while all of them together stay under so many dense copies: of
 consecutive checkpoints of one training run three. Each is smaller on the version before (0.63 of
 the raw bytes of float32 weights) than on the first (0.72), but all must be there for the last."""
+_MOST_STRUCTURED = 8
+"""Updates of the kinds of `structured` in a chain: each may take a hundred products for a value."""
 _WORTH_CHAINING = 0.85
 """A large update that saves less of a dense copy is not worth the others that it needs."""
 _QUICK_BYTES = 4 << 20
@@ -155,6 +158,10 @@ def _may_grow(chain: Chain, update: Encoded) -> bool:
     """Whether an update may be added to a chain; a first one always may."""
     if len(chain) == 1 and not isinstance(chain[0], Recipe):
         return True
+    if update.kind in STRUCTURED:
+        known = (ref.kind in STRUCTURED for ref in dict.fromkeys(references(chain)))
+        if sum(known) >= _MOST_STRUCTURED:
+            return False
     dense, before = cost(chain)
     large = update.nbytes >= _LARGE * dense
     if len(before) >= MAX_UPDATES or (large and update.nbytes > _WORTH_CHAINING * dense):

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.reliability.sealed import Repository
+from tests.scenarios.adapters import SHAPE as SIDES
+from tests.scenarios.adapters import fill
+from tests.scenarios.adapters import structured as structured_adapters
 from tests.scenarios.checkpoints import NAME, Tensors, safetensors
 from tests.scenarios.golden import unpacked
 
@@ -94,6 +97,21 @@ def adapters(history: History) -> None:
         history.repository.theta("add", NAME, "--update", folder)
     history.repository.git("commit", "-q", "-m", "DoRA")
     history.tag()
+
+
+def structured(history: History) -> None:
+    """Products and rotations that are supplied, one after the other, to weights of two types."""
+    random = np.random.default_rng(31)
+    first: dict[str, NDArray[np.generic]] = {}
+    for module, kind in (("wide", np.float32), ("half", ml_dtypes.bfloat16)):
+        first[f"{module}.weight"] = random.normal(0, 0.3, SIDES).astype(kind)
+    history.version({NAME: safetensors(first)})
+    for kind, (settings, tensors) in structured_adapters(("wide", "half")).items():
+        with tempfile.TemporaryDirectory() as folder:
+            fill(Path(folder), tensors, settings)
+            history.repository.theta("add", NAME, "--update", folder)
+        history.repository.git("commit", "-q", "-m", kind)
+        history.tag()
 
 
 RECIPES = {

@@ -131,6 +131,7 @@ REPOSITORIES: dict[str, Callable[[History], None]] = {
     "recipes": histories.recipes,
     "mixed": histories.mixed,
     "adapters": histories.adapters,
+    "structured": histories.structured,
 }
 
 

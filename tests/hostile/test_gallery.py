@@ -123,6 +123,37 @@ def zeros_frame(length: int, window: int = 27) -> bytes:
         ("scale", {"coder": "exact", "axis": 0, "shape": [1 << 40, 1 << 40]}),
         ("resize", {"coder": "exact", "extents": [1 << 20, 1 << 20, 1 << 20, 1]}),
         ("cast", {"coder": "exact", "base": {"dtype": "F64", "shape": [1 << 40]}}),
+        (
+            "hadamard",
+            {
+                "coder": "exact",
+                "scaling": 1.0,
+                "first": {"shape": [1 << 20, 1 << 20], "rank": 1},
+                "second": {"shape": [1 << 20, 1 << 20], "rank": 1},
+            },
+        ),
+        (
+            "kronecker",
+            {
+                "coder": "exact",
+                "scaling": 1.0,
+                "start": 0,
+                "first": {"shape": [1, 1000]},
+                "second": {"shape": [1 << 40, 1], "rank": 1},
+            },
+        ),
+        (
+            "orthogonal",
+            {
+                "coder": "exact",
+                "form": "blocks",
+                "columns": 1000,
+                "size": 1000,
+                "blocks": 1,
+                "matrices": 1,
+            },
+        ),
+        ("orthogonal", {"coder": "exact", "form": "reflections", "columns": 1, "vectors": 1 << 40}),
     ],
 )
 def test_a_parameter_file_never_stands_for_more_than_its_block(
@@ -131,7 +162,25 @@ def test_a_parameter_file_never_stands_for_more_than_its_block(
     bomb = zeros_frame(300 << 20)
     assert len(bomb) < 100_000
     lengths = np.array([len(bomb)], np.uint32)
-    parts = dict.fromkeys(("data", "list", "table", "factors", "left", "right", "added"), bomb)
+    parts = dict.fromkeys(
+        (
+            "data",
+            "list",
+            "table",
+            "factors",
+            "left",
+            "right",
+            "added",
+            "skew",
+            "vectors",
+            *(
+                f"{side}.{part}"
+                for side in ("first", "second")
+                for part in ("left", "right", "core")
+            ),
+        ),
+        bomb,
+    )
     file = parse(b"".join(build(kind, settings, {**parts, "lengths": lengths})))
     with pytest.raises(CorruptObjectError):
         decode_chain(SPEC, [parse(dense()), file] if kind != "dense" else [file])

@@ -36,12 +36,28 @@ SIDE = 2896
 SPEC = BlockSpec(DTYPES["F32"], (SIDE, SIDE))
 _ONES = compress_numbers(np.full(SIDE * 256, 2, np.uint32))
 _STILL = compress_numbers(np.zeros(SIDE, np.uint32))
+_FOUR, _THIN = b"\0", {"shape": [SIDE, SIDE], "rank": 4}
 _THERE = {"dtype": "F32", "shape": [SIDE * SIDE]}
 UPDATES = {
     "low-rank": build(
         "low-rank",
         {"coder": "exact", "exponent": -1000, "order": "sum", "rank": 256, "shape": [SIDE, SIDE]},
         {"left": _ONES, "right": _ONES},
+    ),
+    "hadamard": build(
+        "hadamard", {"coder": "exact", "scaling": 1.0, "first": _THIN, "second": _THIN},
+        dict.fromkeys(("first.left", "first.right", "second.left", "second.right"), _FOUR),
+    ),
+    "kronecker": build(
+        "kronecker",
+        {"coder": "exact", "scaling": 1.0, "start": 0, "first": {"shape": [1, 1]}, "second": _THIN},
+        {"first.left": bytes(4), "second.left": _FOUR, "second.right": _FOUR},
+    ),
+    "orthogonal": build(
+        "orthogonal",
+        {"coder": "exact", "form": "blocks", "columns": SIDE, "size": 4, "blocks": 1,
+         "matrices": 1},
+        {"skew": b"\0"},
     ),
     "scale": build(
         "scale", {"coder": "exact", "shape": [SIDE, SIDE], "axis": 0},

@@ -22,6 +22,7 @@ from pathlib import Path
 import ml_dtypes
 import msgpack
 import numpy as np
+from numpy.typing import NDArray
 
 from git_theta_ext import formats
 from git_theta_ext.checkpoints import shards
@@ -65,6 +66,11 @@ from git_theta_ext.updates.low_rank.factors import exact_factors
 from git_theta_ext.updates.low_rank.scaled import Multipliers, ScaledLowRank
 from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.parameter_file import build, parse
+from git_theta_ext.updates.structured.hadamard import HadamardLaw
+from git_theta_ext.updates.structured.kronecker import KroneckerLaw
+from git_theta_ext.updates.structured.law import Law, encoded
+from git_theta_ext.updates.structured.orthogonal import Blocks, OrthogonalLaw, Reflections
+from git_theta_ext.updates.structured.sides import Side
 from tests.reliability import evaluation_targets, optimizer_targets
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
@@ -291,6 +297,7 @@ def _pairs() -> dict[str, tuple[BlockSpec, Values, BlockSpec, Values]]:
         "scale": (_SPEC, old, _SPEC, scaled),
         "low-rank": (_SPEC, old, _SPEC, merged),
         "scaled-low-rank": (_SPEC, old, _SPEC, merged),
+        **dict.fromkeys(_laws(), (_SPEC, old, _SPEC, few)),
         "cast": (_SPEC, old, BlockSpec(DTYPES["BF16"], (16, 24)), half),
         "permute": (rows, old, rows, moved),
         "resize": (_SPEC, old, longer, np.concatenate([old, old[:48]])),
@@ -329,6 +336,28 @@ def _encoded(kind: str) -> bytes:
 
 
 @functools.cache
+def _laws() -> dict[str, list[Law]]:
+    """Laws of each of the kinds that are supplied, for blocks of 16 × 24."""
+    random = np.random.default_rng(9)
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return random.normal(0, 0.3, shape).astype(np.float32)
+
+    cored = Side(normal(16, 2), normal(3, 8), normal(2, 3, 3))
+    return {
+        "kronecker": [
+            KroneckerLaw(Side(normal(4, 3)), Side(normal(5, 1), normal(1, 8)), 1.5, 3, 16)
+        ],
+        "hadamard": [HadamardLaw(cored, Side(normal(16, 2), normal(2, 24)), 1.5)],
+        "orthogonal": [
+            OrthogonalLaw(Blocks(normal(2, 6, 6), 4, 24), 1 + normal(16)),
+            OrthogonalLaw(Blocks(normal(1, 1, 6), 4, 24, 3, True)),
+            OrthogonalLaw(Reflections(normal(2, 24), True)),
+        ],
+    }
+
+
+@functools.cache
 def _dense(kind: str) -> bytes:
     spec, old, _, _ = _pairs()[kind]
     return b"".join(Dense().encode(spec, old).pieces)
@@ -339,6 +368,10 @@ def _parameter_seeds(kind: str) -> list[bytes]:
         _, old, spec, new = _pairs()[kind]
         high = Delta().encode(spec, new & np.uint32(0xFFFFE000), np.zeros_like(old))
         return [_encoded(kind), b"".join(high.pieces if high else ())]
+    if kind in _laws():
+        _, old, spec, new = _pairs()[kind]
+        files = [encoded(spec, new, old, law) for law in _laws()[kind]]
+        return [b"".join(file.pieces) for file in files]
     if kind != "dense":
         return [_encoded(kind)]
     # Values that compress, so that every coder has its turn.

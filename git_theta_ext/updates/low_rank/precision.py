@@ -69,7 +69,7 @@ def _rounded(pair: Pair, left: Matrix, right: Matrix) -> Factors | None:
             step = 2.0 ** (top - bits)
             few, across = np.rint(left[rows] / step), np.rint(right / step)
             guess = add(pair.dtype, old, (few @ across * (step * step)).ravel(), order)
-            cost = numbers * bits + pair.new.size * _bits_per_entry(truth, guess)
+            cost = numbers * bits + pair.new.size * bits_per_entry(truth, guess)
             if best is None or cost < best[0]:
                 factors = Factors(np.rint(left / step), across, 2 * (top - bits), order)
                 best, worse = (cost, factors), 0
@@ -78,7 +78,7 @@ def _rounded(pair: Pair, left: Matrix, right: Matrix) -> Factors | None:
     return None if best is None else best[1]
 
 
-def _bits_per_entry(truth: Values, guess: Values) -> float:
+def bits_per_entry(truth: Values, guess: Values) -> float:
     """About what the residual takes: which entries miss, and by how much."""
     missed = truth != guess
     share = float(np.count_nonzero(missed)) / len(truth)

@@ -179,6 +179,21 @@ def test_settings_that_do_not_fit_are_refused(
     assert message in error.value.message
 
 
+@pytest.mark.parametrize("case", ["oft", "boft"])
+def test_blocks_that_overflow_are_refused(case: str, tmp_path: Path) -> None:
+    """Else nothing would be left of the change: where a result is NaN, the old value stays."""
+    shutil.copytree(GOLDEN / case, tmp_path, dirs_exist_ok=True)
+    random = np.random.default_rng(0)
+    with TensorFile(GOLDEN / case / "adapter_model.safetensors") as file:
+        huge = {
+            name: random.choice(np.array([3e38, -3e38], "f4"), file.info(name).shape)
+            for name in file
+        }
+    (tmp_path / "adapter_model.safetensors").write_bytes(safetensors(huge))
+    with pytest.raises(UsageError, match="its blocks are not finite"):
+        bound(tmp_path, base(DTYPES["F32"])[0])
+
+
 def test_parameters_of_one_shape_cannot_be_told_apart(tmp_path: Path) -> None:
     """The file names none of them: PEFT goes by the order in which the model has them."""
     shutil.copytree(GOLDEN / "experts", tmp_path, dirs_exist_ok=True)

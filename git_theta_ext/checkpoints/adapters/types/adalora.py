@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import Change
-from git_theta_ext.checkpoints.adapters.types.change import Place, product
+from git_theta_ext.checkpoints.adapters.types.change import Place
+from git_theta_ext.updates.structured.sides import product
 
 _PARTS = frozenset({"lora_A", "lora_B", "lora_E"})
 PARTS = (_PARTS, _PARTS | {"ranknum"})

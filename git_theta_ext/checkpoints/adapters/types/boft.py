@@ -10,17 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import Change
 from git_theta_ext.checkpoints.adapters.types.change import Place
-from git_theta_ext.checkpoints.adapters.types.turned import (
-    Wide,
-    by_blocks,
-    cayley,
-    require_finite,
-    turned,
-)
+from git_theta_ext.checkpoints.adapters.types.turned import finite, turned
+from git_theta_ext.updates.structured.orthogonal import Blocks
+from git_theta_ext.updates.structured.rotation import above_of
 
 PARTS = (frozenset({"boft_R", "boft_s"}),)
 OPTIONS = {
@@ -47,28 +42,5 @@ def change(place: Place, parts: Mapping[str, str]) -> Change:
         raise place.refuse(f"{count} blocks of {size} make no {factors} butterfly factors")
     with np.errstate(over="ignore", invalid="ignore"):
         half = np.float32(0.5) * (trained - trained.swapaxes(2, 3))
-    require_finite(place, half)
-    blocks = [cayley(one) for one in half]
-    orders = [_butterfly(count * size, count >> one, size // 2) for one in range(factors)]
-
-    def turn(some: slice, rows: Wide) -> NDArray[np.float32]:
-        for block, order in zip(blocks, orders, strict=True):
-            moved = rows
-            if factors > 1:
-                moved = np.empty_like(rows)
-                moved[:, order] = rows
-            rows = by_blocks(block, moved)
-            if factors > 1:
-                rows = rows[:, order]
-        found: NDArray[np.float32] = rows.astype(np.float32) * scales[some, None]
-        return found
-
-    return turned(place, "boft", count * size, turn)
-
-
-def _butterfly(inputs: int, blocks: int, half: int) -> NDArray[np.intp]:
-    """In each of so many blocks, half-blocks of even places first, then those of odd ones."""
-    if not half or not blocks:
-        return np.arange(inputs)
-    parts = np.arange(inputs).reshape(blocks, -1, half)
-    return np.concatenate([parts[:, ::2], parts[:, 1::2]], axis=1).ravel()
+    rotation = finite(place, Blocks(above_of(half), size, count * size))
+    return turned(place, "boft", rotation, scales)

@@ -19,10 +19,14 @@ from git_theta_ext.checkpoints.adapters.base import memory_matrix, refuse, rows_
 from git_theta_ext.checkpoints.adapters.changes import LoraChange
 from git_theta_ext.checkpoints.adapters.files import TensorFile
 from git_theta_ext.checkpoints.adapters.layers import square_is_conv1d
-from git_theta_ext.core.tensors import BlockSpec, TensorInfo
+from git_theta_ext.core.tensors import BlockSpec, TensorInfo, cut
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates.base import Encoded
+from git_theta_ext.updates.find import unless_larger
 from git_theta_ext.updates.low_rank.prediction import add
+from git_theta_ext.updates.sparse import Sparse
+from git_theta_ext.updates.structured.law import Law, encoded
+from git_theta_ext.updates.structured.precision import as_pays
 
 _CHUNK = 1 << 16
 """Elements computed at once."""
@@ -85,6 +89,45 @@ class DeltaChange:
     def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
         """The factors; found from the values where there are none."""
         return None if self.factors is None else self.factors.encode(spec, start, new, old)
+
+
+@dataclass(frozen=True, slots=True)
+class LawChange:
+    """What a law of `updates.structured` makes of the old values; the store keeps its numbers.
+
+    `shares`: the tensor has several blocks, and all of them one object: what the law's own numbers
+    give, without a rest.
+    """
+
+    name: str
+    kind: str
+    columns: int
+    law: Law
+    shares: bool
+
+    @property
+    def computes(self) -> bool:
+        """New values are computed."""
+        return True
+
+    def apply(self, spec: BlockSpec, start: int, old: Values) -> Values:
+        """The prediction, which is what PEFT computes up to its sums' last bits."""
+        law = self.law.of_rows(rows_of(spec, start, self.columns, self.name))
+        return law.predict(spec.dtype, old.copy())
+
+    def encode(self, spec: BlockSpec, start: int, new: Values, old: Values) -> Encoded | None:
+        """The numbers; found from the values where they cannot be stored."""
+        law = self.law.of_rows(rows_of(spec, start, self.columns, self.name)).stored(spec)
+        if law is None:
+            return None
+        if self.shares:
+            found = encoded(spec, new, old, law)
+        else:
+            found = as_pays(spec, new, old, law, self.columns)
+        listed = Sparse().encode(spec, new, old)
+        if listed is not None and listed.nbytes < found.nbytes:
+            found = listed
+        return unless_larger(spec, new, found)
 
 
 @dataclass(slots=True)
@@ -150,23 +193,15 @@ class Place:
             thin = LoraChange(name, left, right, factors[2])
         return DeltaChange(name, kind, columns if first else 1, rows, thin)
 
+    def law(self, kind: str, law: Law) -> LawChange:
+        """The change that a law makes to the matrix, as that lies in memory."""
+        first, columns, _ = memory_matrix(self.tensor)
+        shares = law.kind == "orthogonal" and self.tensor.nbytes > next(cut(self.tensor)).nbytes
+        return LawChange(self.tensor.name, kind, columns if first else 1, law, shares)
+
     def refuse(self, reason: str) -> Exception:
         """The error of a module that is not what it should be."""
         return refuse(self.file.path, f"module {self.module!r}: {reason}")
-
-
-def product(left: NDArray[Any], right: NDArray[Any], rows: slice) -> NDArray[np.float32]:
-    """Some rows of a product of two matrices: summed in float64, one column after the other."""
-    thin = left[rows].astype(np.float64)
-    found = np.zeros((len(thin), right.shape[1]))
-    for column, row in zip(thin.T, right.astype(np.float64), strict=True):
-        found += column[:, None] * row
-    return found.astype(np.float32)
-
-
-def whole_product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32]:
-    """All rows of it."""
-    return product(left, right, slice(0, len(left)))
 
 
 def matrix(array: NDArray[np.float32]) -> NDArray[np.float32]:

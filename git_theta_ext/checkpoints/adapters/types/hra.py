@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import Change
 from git_theta_ext.checkpoints.adapters.types.change import Place
-from git_theta_ext.checkpoints.adapters.types.turned import Wide, turned
+from git_theta_ext.checkpoints.adapters.types.turned import turned
+from git_theta_ext.updates.structured.orthogonal import Reflections
 
 PARTS = (frozenset({"hra_u"}),)
 OPTIONS = {"r", "apply_GS", "init_weights", "layers_to_transform", "layers_pattern", "bias"}
@@ -35,16 +36,7 @@ def change(place: Place, parts: Mapping[str, str]) -> Change:
         units = _orthogonal(vectors) if together else [_unit(one) for one in vectors.T]
     if not all(np.isfinite(one).all() for one in units):
         raise place.refuse("a vector of hra_u is zero or not finite")
-    wide = [one.astype(np.float64) for one in units]
-
-    def turn(_: slice, rows: Wide) -> Wide:
-        found = rows.copy() if together else rows
-        for one in wide:
-            along = (rows * one).sum(axis=1)
-            found -= 2 * along[:, None] * one
-        return found
-
-    return turned(place, "hra", len(vectors), turn)
+    return turned(place, "hra", Reflections(np.stack(units), together))
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:

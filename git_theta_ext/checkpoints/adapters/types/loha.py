@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import Change
 from git_theta_ext.checkpoints.adapters.peft_config import Scaling
-from git_theta_ext.checkpoints.adapters.types.change import Place, product
+from git_theta_ext.checkpoints.adapters.types.change import Place
+from git_theta_ext.updates.structured.hadamard import HadamardLaw
+from git_theta_ext.updates.structured.sides import Side
 
 _PLAIN = frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"})
 PARTS = (_PLAIN, _PLAIN | {"hada_t1", "hada_t2"})
@@ -29,27 +30,18 @@ def change(place: Place, parts: Mapping[str, str]) -> Change:
     Raises:
         UsageError: its parts do not fit together, or the tensor.
     """
-    pairs = [_pair(place, parts, number) for number in "12"]
-    (left, right), (other_left, other_right) = pairs
-    outputs, inputs = len(left), right.shape[1]
-    if (len(other_left), other_right.shape[1]) != (outputs, inputs):
+    first, second = (_side(place, parts, number) for number in "12")
+    if first.shape != second.shape:
         raise place.refuse("its two products are of different shapes")
     rank = place.file.info(parts["hada_w1_b"]).shape[0]
     settings = {**place.config, "lora_alpha": place.config.get("alpha")}
     scale = np.float32(Scaling(place.file.path, settings).of(place.module, rank))
-    if place.flipped(outputs, inputs):
-        pairs = [(right.T, left.T), (other_right.T, other_left.T)]
-
-    def rows(some: slice) -> NDArray[np.float32]:
-        first, second = (product(*pair, some) for pair in pairs)
-        return first * second * scale
-
-    return place.delta("loha", rows)
+    if place.flipped(*first.shape):
+        first, second = first.transposed(), second.transposed()
+    return place.law("loha", HadamardLaw(first, second, float(scale)))
 
 
-def _pair(
-    place: Place, parts: Mapping[str, str], number: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _side(place: Place, parts: Mapping[str, str], number: str) -> Side:
     """One of the products: outputs × rank, rank × inputs (× kernel)."""
     left, right = (place.file.floats(parts[f"hada_w{number}_{side}"]) for side in "ab")
     if left.ndim != 2 or right.ndim != 2:
@@ -58,9 +50,8 @@ def _pair(
     if core is None:
         if left.shape[1] != len(right):
             raise place.refuse(f"hada_w{number}_a and hada_w{number}_b are of different ranks")
-        return left, right
+        return Side(left, right)
     middle = place.file.floats(core)
     if middle.ndim < 3 or middle.shape[:2] != (len(left), len(right)):
         raise place.refuse(f"hada_t{number} does not fit its factors")
-    spread = np.einsum("ij...,jr->ir...", middle.astype(np.float64), right.astype(np.float64))
-    return left.T, spread.reshape(len(left), -1).astype(np.float32)
+    return Side(np.ascontiguousarray(left.T), right, middle.reshape(*middle.shape[:2], -1))

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import Change
 from git_theta_ext.checkpoints.adapters.peft_config import Scaling
-from git_theta_ext.checkpoints.adapters.types.change import Place, matrix, whole_product
+from git_theta_ext.checkpoints.adapters.types.change import Place, matrix
+from git_theta_ext.updates.structured.kronecker import KroneckerLaw
+from git_theta_ext.updates.structured.sides import Side
 
 _FIRST = (frozenset({"lokr_w1"}), frozenset({"lokr_w1_a", "lokr_w1_b"}))
 _SECOND = (
@@ -36,43 +37,37 @@ def change(place: Place, parts: Mapping[str, str]) -> Change:
     Raises:
         UsageError: its parts do not fit together, or the tensor.
     """
-    first, second = _factor(place, parts, "1"), _factor(place, parts, "2")
+    first, second = _side(place, parts, "1"), _side(place, parts, "2")
     settings = {**place.config, "lora_alpha": place.config.get("alpha")}
     scaling = Scaling(place.file.path, settings)
     rank = scaling.rank(place.module)
     if type(rank) is not int or rank < 1:
         raise place.refuse(f"r is {rank!r}, which is no rank")
     scale = np.float32(scaling.of(place.module, rank))
-    outputs, inputs = len(first) * len(second), first.shape[1] * second.shape[1]
-    if place.flipped(outputs, inputs):
-        first, second = first.T, second.T
-
-    def rows(some: slice) -> NDArray[np.float32]:
-        numbers = np.arange(some.start, some.stop)
-        outer, inner = first[numbers // len(second)], second[numbers % len(second)]
-        found: NDArray[np.float32] = outer[:, :, None] * inner[:, None, :]
-        return found.reshape(len(numbers), -1) * scale
-
-    return place.delta("lokr", rows)
+    (rows, columns), (height, width) = first.shape, second.shape
+    if place.flipped(rows * height, columns * width):
+        first, second = first.transposed(), second.transposed()
+    count = first.shape[0] * second.shape[0]
+    return place.law("lokr", KroneckerLaw(first, second, float(scale), 0, count))
 
 
-def _factor(place: Place, parts: Mapping[str, str], number: str) -> NDArray[np.float32]:
+def _side(place: Place, parts: Mapping[str, str], number: str) -> Side:
     """One of the two matrices; the kernel of a convolution stands in its columns."""
     whole = parts.get(f"lokr_w{number}")
     if whole is not None:
         found = place.file.floats(whole)
         if found.ndim < 2:
             raise place.refuse(f"lokr_w{number} is no matrix")
-        return matrix(found)
+        return Side(matrix(found))
     left, right = (place.file.floats(parts[f"lokr_w{number}_{side}"]) for side in "ab")
     core = parts.get(f"lokr_t{number}")
     if core is None:
         left, right = matrix(left), matrix(right)
         if left.shape[1] != len(right):
             raise place.refuse(f"lokr_w{number}_a and lokr_w{number}_b are of different ranks")
-        return whole_product(left, right)
+        return Side(left, right)
     middle = place.file.floats(core)
     if middle.ndim < 3 or middle.shape[:2] != (len(left), len(right)):
         raise place.refuse(f"lokr_t{number} does not fit its factors")
-    spread = np.einsum("ij...,jr->ir...", middle.astype(np.float64), right.astype(np.float64))
-    return whole_product(left.T, spread.reshape(len(left), -1))
+    core_matrix = middle.reshape(*middle.shape[:2], -1)
+    return Side(np.ascontiguousarray(matrix(left).T), matrix(right), core_matrix)

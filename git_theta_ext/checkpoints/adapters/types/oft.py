@@ -15,14 +15,9 @@ from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import Change
 from git_theta_ext.checkpoints.adapters.types.change import Place
-from git_theta_ext.checkpoints.adapters.types.turned import (
-    Wide,
-    by_blocks,
-    cayley,
-    product,
-    require_finite,
-    turned,
-)
+from git_theta_ext.checkpoints.adapters.types.turned import finite, turned
+from git_theta_ext.updates.structured.orthogonal import Blocks
+from git_theta_ext.updates.structured.rotation import above_of, skew_of
 
 PARTS = (frozenset({"oft_R"}), frozenset({"oft_embedding_R"}))
 OPTIONS = {
@@ -53,55 +48,29 @@ def change(place: Place, parts: Mapping[str, str]) -> Change:
     shared = bool(place.config.get("block_share"))
     if len(trained) != (1 if shared else count):
         raise place.refuse(f"{len(trained)} blocks of {size} do not fit {inputs} inputs")
-    with np.errstate(over="ignore", invalid="ignore"):
-        blocks = _blocks(place, trained, size)
-    require_finite(place, blocks)
-    if len(blocks) != count:
-        blocks = np.broadcast_to(blocks, (count, size, size))
-    if embedding:
-        blocks = blocks.swapaxes(1, 2)
-
-    def turn(_: slice, rows: Wide) -> Wide:
-        return by_blocks(blocks, rows)
-
-    return turned(place, "oft", inputs, turn)
-
-
-def _blocks(place: Place, trained: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """The orthogonal blocks, in PEFT's order of operations."""
-    skew = np.zeros((len(trained), size, size), np.float32)
-    above = np.triu_indices(size, 1)
-    skew[:, above[0], above[1]] = trained
-    skew = skew - skew.swapaxes(1, 2)
+    skew = skew_of(trained, size)
     if place.config.get("coft"):
-        skew = _constrained(skew, above, place)
+        skew = _constrained(skew, place)
+    rotation = Blocks(above_of(skew)[None], size, inputs, _terms(place), embedding)
+    return turned(place, "oft", finite(place, rotation))
+
+
+def _terms(place: Place) -> int:
+    """How many terms of the series make the blocks; 0 for exact ones.
+
+    Raises:
+        UsageError: a number of terms that is none, or a release of PEFT with another series.
+    """
     if not place.config.get("use_cayley_neumann", True):
-        return cayley(skew)
+        return 0
     terms = place.config.get("num_cayley_neumann_terms", 5)
     if type(terms) is not int or terms < 1:
         raise place.refuse(f"num_cayley_neumann_terms is {terms!r}")
     _require_release(place)
-    return _series(skew, terms)
+    return terms
 
 
-def _series(skew: NDArray[np.float32], terms: int) -> NDArray[np.float32]:
-    """I + 2Q + 2Q² + … and the last power once."""
-    found = np.broadcast_to(np.eye(skew.shape[1], dtype=np.float32), skew.shape)
-    if terms > 1:
-        found = found + np.float32(2) * skew
-    if terms > 2:
-        power = product(skew, skew)
-        found = found + np.float32(2) * power
-        for _ in range(3, terms - 1):
-            power = product(power, skew)
-            found = found + np.float32(2) * power
-        found = found + product(power, skew)
-    return found
-
-
-def _constrained(
-    skew: NDArray[np.float32], above: tuple[NDArray[np.intp], ...], place: Place
-) -> NDArray[np.float32]:
+def _constrained(skew: NDArray[np.float32], place: Place) -> NDArray[np.float32]:
     """Blocks within `eps` of zero, over the root of their number; larger ones are shortened."""
     eps = place.config.get("eps", 6e-5)
     if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps):
@@ -111,9 +80,7 @@ def _constrained(
     short = lengths.astype(np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
         cut = np.where(short <= most, skew, most * (skew / short))
-    found = np.zeros_like(skew)
-    found[:, above[0], above[1]] = cut[:, above[0], above[1]]
-    return found - found.swapaxes(1, 2)
+    return skew_of(above_of(cut), skew.shape[1])
 
 
 def _require_release(place: Place) -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints.adapters.base import Change, refuse
 from git_theta_ext.checkpoints.adapters.peft_config import MERGE
-from git_theta_ext.checkpoints.adapters.types.change import Place, product
+from git_theta_ext.checkpoints.adapters.types.change import Place
+from git_theta_ext.updates.structured.sides import product
 
 PARTS = (frozenset({"vera_lambda_b", "vera_lambda_d"}),)
 SHARED = ("vera_A", "vera_B")
