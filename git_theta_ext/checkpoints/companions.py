@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from git_theta_ext import formats
@@ -18,8 +19,18 @@ from git_theta_ext.core.errors import ManifestError, ThetaError
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.formats import companions
-from git_theta_ext.formats.base import Layout, Literal, Segment, Source, Span
+from git_theta_ext.formats.base import (
+    Crc32,
+    Layout,
+    Literal,
+    Segment,
+    SerializationId,
+    Source,
+    Span,
+)
 from git_theta_ext.formats.layout import opaque
+from git_theta_ext.formats.layout.places import segment_length
+from git_theta_ext.formats.layout.settle import settle
 from git_theta_ext.formats.layout.skeleton import SpanRef
 from git_theta_ext.formats.layout.source import BytesSource, FileSource
 from git_theta_ext.git.work_tree import WorkTree
@@ -43,13 +54,17 @@ def read_layout(
         ChangedWhileReadError: the file became shorter while it was read.
     """
     found = formats.read_layout(source)
-    if found.format != opaque.NAME or not companions.has_neighbour(path):
+    tells = found.format not in (opaque.NAME, *companions.names())
+    if tells or not companions.has_neighbour(path):
         return found
     for manifest in known:
         adopted = _adopted(source, manifest, blocks) if blocks is not None else None
         if adopted is not None:
             return adopted
-    return (folder and _told(source, path, folder)) or found
+    told = _told(source, path, folder) if folder is not None else None
+    if told is None or told.format != opaque.NAME:
+        return told or found
+    return replace(found, remark=told.remark)
 
 
 def _told(source: Source, path: str, folder: Path) -> Layout | None:
@@ -90,6 +105,9 @@ def _adopted(source: Source, manifest: Manifest, blocks: Blocks) -> Layout | Non
             at, offset = offset, offset + len(segment.data)
             if offset > source.size or source.read(at, len(segment.data)) != segment.data:
                 return None
+        elif isinstance(segment, Crc32 | SerializationId):
+            made.append(segment)
+            offset += segment_length(segment)
         else:
             return None
     if offset != source.size:
@@ -100,7 +118,8 @@ def _adopted(source: Source, manifest: Manifest, blocks: Blocks) -> Layout | Non
         return hashlib.sha256(data).hexdigest() == place[2]
 
     answers = ordered_map(same, places, lambda place: place[1].nbytes)
-    return Layout(manifest.format, tuple(made)) if all(answers) else None
+    layout = Layout(manifest.format, tuple(made))
+    return layout if all(answers) and settle(layout, source) == layout else None
 
 
 def _places(entry: Entry, offset: int) -> Iterable[tuple[int, BlockSpec, str]]:

@@ -1,9 +1,10 @@
 """Sharded models: files that hold parts of one model, joined into one for whoever reads it.
 
-A shard is called `STEM-NNNNN-of-MMMMM.SUFFIX` (safetensors, torch, GGUF, TensorFlow). A model is
-named by the index that Hugging Face's libraries write (`model.safetensors.index.json`), or by a
-pattern (`model-*-of-*.safetensors`). Every shard stays a file with a manifest of its own: the
-joined manifest has all their tensors, so one that moves to another shard has not changed.
+A shard is called `STEM-NNNNN-of-MMMMM.SUFFIX` (safetensors, torch, GGUF, TensorFlow), or, in a
+folder of PyTorch's distributed checkpoints, `__RANK_N.distcp`. A model is named by the index that
+Hugging Face's libraries write (`model.safetensors.index.json`), or by a pattern
+(`model-*-of-*.safetensors`, `__*_*.distcp`). Every shard stays a file with a manifest of its own:
+the joined manifest has all their tensors, so one that moves to another shard has not changed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,11 +22,12 @@ from git_theta_ext.core import advice, limits
 from git_theta_ext.core.errors import FormatError, ManifestError, UsageError
 from git_theta_ext.core.globs import Globs
 from git_theta_ext.core.names import natural_key
-from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.tensors import BlockSpec, TensorInfo
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Layout, Literal
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SkeletonSegment, SpanRef
+from git_theta_ext.formats.torch.distributed import rows_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import HEAD_BYTES, Block, Entry, Manifest, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
@@ -36,11 +38,14 @@ if TYPE_CHECKING:
     from git_theta_ext.objects.blocks import Blocks
 
 _SHARD = re.compile(r"(.+)-(\d{2,6})-of-(\d{2,6})((?:\.\w{1,16})?)", re.DOTALL | re.ASCII)
+_RANKS = re.compile(r"((?:.*/)?)__\d{1,9}_\d{1,9}\.distcp", re.DOTALL | re.ASCII)
 _INDEX = ".index.json"
 
 
 def model_of(path: str) -> str | None:
     """The pattern of the model that a file is one of several shards of; None for other files."""
+    if ranks := _RANKS.fullmatch(path):
+        return f"{ranks[1]}__*_*.distcp"
     match = _SHARD.fullmatch(path)
     if match is None or int(match[3]) < 2:
         return None
@@ -102,7 +107,15 @@ class Model:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """All tensors as one manifest; it stands in no file and cannot be written to one."""
+        """All tensors as one manifest; it stands in no file and cannot be written to one.
+
+        A tensor whose rows lie in several shards is one.
+        """
+        return whole(self.joined)
+
+    @cached_property
+    def joined(self) -> Manifest:
+        """As `manifest`, each tensor as a shard holds it."""
         return join(self.shards)
 
     @property
@@ -148,6 +161,60 @@ def _content(entry: Entry) -> tuple[object, ...]:
     tensor = entry.tensor
     hashes = tuple(block.sha256 for block in entry.blocks)
     return tensor.dtype, tensor.shape, tensor.order, hashes
+
+
+def whole(joined: Manifest) -> Manifest:
+    """The same, each tensor whose rows lie in several shards put together."""
+    made = tuple(entry for entry, _ in _put_together(joined.entries))
+    if len(made) == len(joined.entries):
+        return joined
+    ordered = sorted(made, key=lambda entry: natural_key(entry.tensor.name))
+    return replace(joined, entries=tuple(ordered))
+
+
+def _put_together(entries: Sequence[Entry]) -> Iterator[tuple[Entry, tuple[Entry, ...]]]:
+    """Every tensor, and the entries that hold it: one, or the runs of its rows in order.
+
+    Rows are put together only where all of them are there, and nothing has the tensor's name.
+    """
+    runs: dict[str, list[tuple[int, int | None, Entry]]] = {}
+    taken = {entry.tensor.name for entry in entries}
+    for entry in entries:
+        found = None if entry.opaque else rows_of(entry.tensor.name)
+        if found is not None and found[0] not in taken:
+            runs.setdefault(found[0], []).append((found[1], found[2], entry))
+    made: dict[str, tuple[Entry, tuple[Entry, ...]]] = {}
+    for name, group in runs.items():
+        group.sort(key=lambda run: (run[0], run[1] is None, run[1] or 0))
+        if (built := _one_of(name, group)) is not None:
+            made |= dict.fromkeys((run[2].tensor.name for run in group), built)
+    for entry in entries:
+        built = made.get(entry.tensor.name)
+        if built is None:
+            yield entry, (entry,)
+        elif built[1][0] is entry:
+            yield built
+
+
+def _one_of(
+    name: str, runs: Sequence[tuple[int, int | None, Entry]]
+) -> tuple[Entry, tuple[Entry, ...]] | None:
+    """The tensor of these rows; None where some are lacking or unlike the others."""
+    first, position = runs[0][2].tensor, 0
+    for number, (start, stop, entry) in enumerate(runs):
+        tensor = entry.tensor
+        if not tensor.shape or start != position or tensor.order is not None:
+            return None
+        position += tensor.shape[0]
+        end = None if number == len(runs) - 1 else position
+        if stop != end or (tensor.dtype, tensor.shape[1:]) != (first.dtype, first.shape[1:]):
+            return None
+    if first.dtype.bits % 8:
+        return None
+    held = tuple(entry for _, _, entry in runs)
+    info = TensorInfo(name, first.dtype, (position, *first.shape[1:]))
+    blocks = tuple(block for entry in held for block in entry.blocks)
+    return Entry(info, blocks, runs=tuple(entry.tensor for entry in held)), held
 
 
 # -- finding the shards ----------------------------------------------------------------------------
@@ -313,7 +380,8 @@ class JoinedSide:
     def __init__(self, shards: Sequence[tuple[str, Side]]) -> None:
         """Paths and sides, in natural order."""
         self._sides = [side for _, side in shards]
-        self.manifest = join([(path, side.manifest) for path, side in shards])
+        joined = join([(path, side.manifest) for path, side in shards])
+        self.manifest = whole(joined)
         self._owner: dict[str, tuple[Side, str]] = {}
         taken: dict[str, Entry] = {}
         for path, side in shards:
@@ -321,11 +389,26 @@ class JoinedSide:
                 named = _named(entry, path, taken)
                 taken[named.tensor.name] = named
                 self._owner.setdefault(named.tensor.name, (side, entry.tensor.name))
+        self._runs = {
+            made.tensor.name: [
+                (run.tensor.name, number) for run in held for number in range(len(run.blocks))
+            ]
+            for made, held in _put_together(joined.entries)
+            if made.runs
+        }
+
+    def _held(self, position: Position) -> tuple[Side, Position]:
+        """The shard that a block lies in, and which of its blocks it is."""
+        name, number = position
+        if name in self._runs:
+            name, number = self._runs[name][number]
+        side, name = self._owner[name]
+        return side, (name, number)
 
     def read(self, spec: BlockSpec, position: Position, block: Block) -> Values:
         """The raw bits of a block's elements."""
-        side, name = self._owner[position[0]]
-        return side.read(spec, (name, position[1]), block)
+        side, held = self._held(position)
+        return side.read(spec, held, block)
 
     def skeletons(self) -> list[Block]:
         """Those of all shards."""
@@ -344,8 +427,8 @@ class JoinedSide:
 
     def store_of(self, position: Position) -> Blocks | None:
         """Where the block is rebuilt from, if its shard is not a file."""
-        side, name = self._owner[position[0]]
-        return side.store_of((name, position[1]))
+        side, held = self._held(position)
+        return side.store_of(held)
 
     def close(self) -> None:
         """Close every shard that is a file."""

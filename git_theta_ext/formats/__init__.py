@@ -32,6 +32,7 @@ _FORMATS = {
     "onnx": "git_theta_ext.formats.onnx",
     "distcp": "git_theta_ext.formats.distcp",
     "torch-legacy": "git_theta_ext.formats.torch.legacy",
+    "distcp-metadata": "git_theta_ext.formats.torch.distributed",
     "pickle": "git_theta_ext.formats.pickle",
     "msgpack": "git_theta_ext.formats.msgpack",
     "coreml-weights": "git_theta_ext.formats.coreml",

@@ -13,14 +13,16 @@ from dataclasses import replace
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, ChangedWhileReadError, FormatError
-from git_theta_ext.formats import check, onnx
+from git_theta_ext.formats import check, distcp, onnx
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout import opaque
+from git_theta_ext.formats.layout.settle import settle
 from git_theta_ext.formats.tensorflow import checkpoint
 
 _KINDS = (
     (checkpoint.NAME, checkpoint.neighbour, checkpoint.layout_beside),
     (onnx.EXTERNAL, onnx.neighbour, onnx.layout_beside),
+    (distcp.NAME, distcp.neighbour, distcp.layout_beside),
 )
 
 Open = Callable[[str], Source | None]
@@ -51,6 +53,7 @@ def read_layout(source: Source, path: str, opened: Open) -> Layout | None:
         try:
             found = replace(read(source, path, other), format=name)
             check(found, source.size)
+            found = settle(found, source)
         except BoundError as error:
             remark = error.message
             continue

@@ -1,19 +1,24 @@
 """PyTorch's distributed checkpoints: `torch.save` archives, one after another, in a `.distcp`.
 
-Which item is what stands in the `.metadata` beside it, which is not read: items are called by
-their position. Source: torch/distributed/checkpoint/filesystem.py (`_write_item`).
+Which item is what stands in the `.metadata` beside it. Where that fits, tensors have their names;
+otherwise items are called by their position. Source: torch/distributed/checkpoint/filesystem.py
+(`_write_item`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Crc32, Layout, Segment, SerializationId, Source, Span
+from git_theta_ext.formats.layout.skeleton import Skeleton
 from git_theta_ext.formats.layout.source import PartSource
-from git_theta_ext.formats.torch import zipped
+from git_theta_ext.formats.pickles.contents import Contents, DescribedFile, Leaves, contents_of
+from git_theta_ext.formats.torch import distributed, zipped
 from git_theta_ext.formats.torch.names import LONE_NAME
 from git_theta_ext.formats.zips.archive import count_entries
 
@@ -21,6 +26,7 @@ NAME = "distcp"
 _END_MAGIC = b"PK\x05\x06"
 _END_BYTES = 22
 _WINDOW_BYTES = 4 << 20
+_SUFFIX = ".distcp"
 
 
 def sniff(head: bytes, source: Source) -> bool:
@@ -58,6 +64,89 @@ def layout(source: Source) -> Layout:
     if start != source.size:
         raise FormatError(f"distcp, offset {start}: not an archive of torch.save")
     return Layout(NAME, tuple(segments), aliases, remark)
+
+
+def neighbour(path: str) -> str | None:
+    """The `.metadata` of a data file, by its path; None for the path of another file."""
+    if not path.endswith(_SUFFIX):
+        return None
+    return posixpath.join(posixpath.dirname(path), distributed.FILE)
+
+
+def layout_beside(source: Source, path: str, metadata: Source) -> Layout:
+    """The layout of a data file whose items a `.metadata` names.
+
+    Raises:
+        FormatError: the `.metadata` is damaged, or of another file: its items do not cover this
+            one, or a tensor has another shape.
+    """
+    segments: list[Segment] = []
+    aliases: dict[str, str] = {}
+    position, remark = 0, ""
+    for item in distributed.items_of(metadata, posixpath.basename(path)):
+        stop = position + item.length
+        if item.offset != position or stop > source.size:
+            raise FormatError(f"distcp: item {item.name!r} is not where the .metadata has it")
+        found = _told(PartSource(source, position, stop), item)
+        first, position = len(segments), stop
+        segments += [_moved(segment, first, item.name) for segment in found.segments]
+        aliases |= {
+            _name(item.name, key): _name(item.name, of) for key, of in found.aliases.items()
+        }
+        remark = remark or found.remark
+    if position != source.size:
+        raise FormatError("distcp: the .metadata says nothing of the end of the file")
+    return Layout(NAME, tuple(segments), aliases, remark)
+
+
+def _told(source: Source, item: distributed.Item) -> Layout:
+    """The layout of one item; what is no archive of torch.save is bytes."""
+    try:
+        found = zipped.layout(source)
+    except FormatError:
+        if item.shape is not None or not source.size:
+            raise
+        info = TensorInfo(LONE_NAME, DTYPES["U8"], (source.size,))
+        return Layout(NAME, (Span(info, opaque=True),))
+    shapes = [one.tensor.shape for one in found.segments if isinstance(one, Span)]
+    if item.shape is not None and item.shape not in shapes:
+        raise FormatError(f"distcp: {item.name!r} has the shape {shapes}, not {item.shape}")
+    return found
+
+
+def archives(source: Source) -> Iterator[Source]:
+    """Each archive of a file that has a layout, in order.
+
+    Raises:
+        FormatError: bytes are left over.
+    """
+    start = 0
+    for end in _ends(source):
+        part = PartSource(source, start, end)
+        if _entries(part):
+            yield part
+            start = end
+    if start != source.size:
+        raise FormatError(f"distcp, offset {start}: not an archive of torch.save")
+
+
+def contents(skeleton: Skeleton, lengths: Mapping[str, int]) -> Contents:
+    """What the archives of a data file say besides their tensors, by their numbers.
+
+    Args:
+        skeleton: the structure of the file.
+        lengths: bytes of each tensor, by name.
+
+    Raises:
+        FormatError: one cannot be read, or is past the pickle machine's limits.
+    """
+    leaves: Leaves = {}
+    files: dict[str, bytes] = {}
+    for number, part in enumerate(archives(DescribedFile(skeleton, lengths))):
+        found, label = contents_of(part), f"item {number}"
+        leaves |= {(f"{label}, {path[0]}", *path[1:]): leaf for path, leaf in found.leaves.items()}
+        files |= {f"{label}, {name}": data for name, data in found.files.items()}
+    return Contents(leaves, files)
 
 
 def _ends(source: Source) -> Iterator[int]:

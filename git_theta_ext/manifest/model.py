@@ -191,14 +191,21 @@ def stored_bytes(blocks: Iterable[Block]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor and its blocks in file order; `opaque` where they are content-defined chunks."""
+    """A tensor and its blocks in file order; `opaque` where they are content-defined chunks.
+
+    `runs` are the runs of rows that it was put together of, where it lies in several files, each
+    cut into blocks by itself. Such an entry stands in no manifest that is written.
+    """
 
     tensor: TensorInfo
     blocks: tuple[Block, ...]
     opaque: bool = False
+    runs: tuple[TensorInfo, ...] = ()
 
     def specs(self) -> list[BlockSpec]:
         """What each block is, in file order."""
+        if self.runs:
+            return [spec for run in self.runs for spec in cut(run)]
         if self.opaque:
             return [BlockSpec(DTYPES["U8"], (block.nbytes,)) for block in self.blocks]
         return list(cut(self.tensor))

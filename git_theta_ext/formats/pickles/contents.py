@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import FormatError
-from git_theta_ext.formats.base import Literal
+from git_theta_ext.formats.base import Literal, Source
 from git_theta_ext.formats.layout.places import skeleton_length
 from git_theta_ext.formats.layout.skeleton import Skeleton
 from git_theta_ext.formats.pickles import machine
@@ -77,7 +77,11 @@ def contents(skeleton: Skeleton, lengths: Mapping[str, int]) -> Contents:
     Raises:
         FormatError: it cannot be read, or is past the pickle machine's limits.
     """
-    source = DescribedFile(skeleton, lengths)
+    return contents_of(DescribedFile(skeleton, lengths))
+
+
+def contents_of(source: Source) -> Contents:
+    """The pickles and small files of a torch archive; errors as for `contents`."""
     leaves: Leaves = {}
     files: dict[str, bytes] = {}
     for entry in read_entries(source):

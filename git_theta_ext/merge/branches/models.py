@@ -57,10 +57,10 @@ def torn(base: Model | None, ours: Model, theirs: Model) -> bool:
 
     Git merges each shard by itself, and would take codes from one side and scales from the other.
     """
-    old = base.manifest if base is not None else None
-    versions = [entries_of(one) for one in (old, ours.manifest, theirs.manifest)]
+    old = base.joined if base is not None else None
+    versions = [entries_of(one) for one in (old, ours.joined, theirs.joined)]
     places = {**places_of(theirs), **places_of(ours)}
-    for group in find_groups(old, (ours.manifest, theirs.manifest)):
+    for group in find_groups(old, (ours.joined, theirs.joined)):
         if len({places.get(name) for name in group.members} - {None}) < 2:
             continue
         states = [
@@ -125,7 +125,7 @@ def model_at(repository: Repository, commit: str | None, path: str) -> Model | N
     if found is None:
         return None
     names = {entry.tensor.name for _, shard in found.shards for entry in shard.entries}
-    twice = [one.tensor.name for one in found.manifest.entries if one.tensor.name not in names]
+    twice = [one.tensor.name for one in found.joined.entries if one.tensor.name not in names]
     if twice:
         raise UsageError(
             f"{path} holds a tensor twice, with different values, in {commit}: {twice[0]}",
@@ -215,7 +215,7 @@ class ModelConflict(Conflict):
         ]
         key = key_of(texts)
         state = load(repository, key) or State(policy)
-        versions = (base.manifest if base else None, ours.manifest, theirs.manifest)
+        versions = (base.joined if base else None, ours.joined, theirs.joined)
         scalings = scalings_under_way(repository, pattern, lambda: heads, state.grown)
         return cls(repository, pattern, versions, key, state, scalings, heads, models)
 

@@ -93,7 +93,7 @@ class Restoring:
             found = self._source(path)
         except UsageError:
             return False
-        return bool(self._names(path, found.manifest))
+        return bool(self._names(path, found.joined))
 
     def _names(self, path: str, manifest: Manifest) -> list[str]:
         tensors = [entry.tensor.name for entry in manifest.entries if not entry.opaque]
@@ -177,8 +177,8 @@ class Restoring:
         is_model = sharded.names_model(path)
         if is_model:
             _require_apart(now, "the work tree" if in_tree else "the index")
-        mine = now.manifest if is_model else now.parts[0]
-        yours = source.manifest if is_model else source.parts[0]
+        mine = now.joined if is_model else now.parts[0]
+        yours = source.joined if is_model else source.parts[0]
         selected = self._names(path, yours)
         if not selected:
             raise UsageError(f"{path!r} has no such tensor in {self.label}")

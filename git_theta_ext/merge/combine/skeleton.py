@@ -8,12 +8,13 @@ from typing import Literal
 
 from git_theta_ext.core.errors import FormatError, ManifestError
 from git_theta_ext.core.tensors import TensorInfo
-from git_theta_ext.formats import safetensors
+from git_theta_ext.formats import distcp, safetensors
 from git_theta_ext.formats.base import Layout
 from git_theta_ext.formats.base import Literal as LiteralSegment
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SpanRef
 from git_theta_ext.formats.pickles.contents import Contents, contents
+from git_theta_ext.formats.torch import distributed
 from git_theta_ext.manifest.model import Block, Manifest
 from git_theta_ext.merge.combine.pickles import Verdict, judge
 from git_theta_ext.merge.decide.decisions import Plan
@@ -25,6 +26,10 @@ Side = Literal["ours", "theirs"]
 
 NAME = "structure (header or pickle)"
 """How what holds the tensors is named where it is open."""
+_READ = {
+    "torch-zip": contents, distcp.NAME: distcp.contents, distributed.NAME: distributed.contents
+}  # fmt: skip
+"""The containers whose structure can be compared value by value."""
 _OTHER_NAMES = "needs a structure in which its tensors have other names"
 
 
@@ -121,7 +126,7 @@ def _verdict(plan: Plan, fits: Sequence[bool], blocks: Blocks) -> Verdict:
         return Verdict(None, "both sides added, removed or retyped tensors")
     if plan.ours.format != plan.theirs.format:
         return Verdict(None, f"ours is {plan.ours.format}, theirs is {plan.theirs.format}")
-    if plan.ours.format != "torch-zip" or plan.base.format != "torch-zip":
+    if plan.ours.format not in _READ or plan.base.format != plan.ours.format:
         return Verdict(None, "both sides changed it")
     try:
         versions: tuple[tuple[Version, Manifest], ...] = (
@@ -141,7 +146,7 @@ def _contents(manifest: Manifest, names: Mapping[str, str], blocks: Blocks) -> C
         names.get(entry.tensor.name, entry.tensor.name): entry.tensor.nbytes
         for entry in manifest.entries
     }
-    return contents(_read(manifest, blocks), lengths)
+    return _READ[manifest.format](_read(manifest, blocks), lengths)
 
 
 def _read(manifest: Manifest, blocks: Blocks) -> Skeleton:
