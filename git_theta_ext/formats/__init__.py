@@ -25,6 +25,7 @@ _FORMATS = {
     "npz": "git_theta_ext.formats.npz",
     "keras": "git_theta_ext.formats.keras",
     "torch-zip": "git_theta_ext.formats.torch.zipped",
+    "pt2": "git_theta_ext.formats.torch.exported",
     "npy": "git_theta_ext.formats.npy",
     "gguf": "git_theta_ext.formats.gguf",
     "hdf5": "git_theta_ext.formats.hdf5.container",

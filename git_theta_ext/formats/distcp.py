@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from functools import partial
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, FormatError
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
-from git_theta_ext.formats.base import Crc32, Layout, Segment, SerializationId, Source, Span
+from git_theta_ext.formats.base import Layout, Segment, Source, Span
+from git_theta_ext.formats.layout.nested import moved
 from git_theta_ext.formats.layout.skeleton import Skeleton
 from git_theta_ext.formats.layout.source import PartSource
 from git_theta_ext.formats.pickles.contents import Contents, DescribedFile, Leaves, contents_of
@@ -55,9 +56,9 @@ def layout(source: Source) -> Layout:
                 raise
             continue
         remark = remark or found.remark
-        first, prefix = len(segments), f"item.{items}"
-        segments += [_moved(segment, first, prefix) for segment in found.segments]
-        aliases |= {_name(prefix, key): _name(prefix, of) for key, of in found.aliases.items()}
+        first, rename = len(segments), partial(_name, f"item.{items}")
+        segments += [moved(segment, first, rename) for segment in found.segments]
+        aliases |= {rename(name): rename(of) for name, of in found.aliases.items()}
         start, items = end, items + 1
         if items > limits.DISTCP_ITEMS:
             raise BoundError(f"distcp: more than {limits.DISTCP_ITEMS} items")
@@ -88,11 +89,9 @@ def layout_beside(source: Source, path: str, metadata: Source) -> Layout:
         if item.offset != position or stop > source.size:
             raise FormatError(f"distcp: item {item.name!r} is not where the .metadata has it")
         found = _told(PartSource(source, position, stop), item)
-        first, position = len(segments), stop
-        segments += [_moved(segment, first, item.name) for segment in found.segments]
-        aliases |= {
-            _name(item.name, key): _name(item.name, of) for key, of in found.aliases.items()
-        }
+        first, position, rename = len(segments), stop, partial(_name, item.name)
+        segments += [moved(segment, first, rename) for segment in found.segments]
+        aliases |= {rename(name): rename(of) for name, of in found.aliases.items()}
         remark = remark or found.remark
     if position != source.size:
         raise FormatError("distcp: the .metadata says nothing of the end of the file")
@@ -169,17 +168,3 @@ def _entries(source: Source) -> int:
 
 def _name(prefix: str, name: str) -> str:
     return prefix if name == LONE_NAME else f"{prefix}.{name}"
-
-
-def _moved(segment: Segment, first: int, prefix: str) -> Segment:
-    """A segment of an archive whose segments now begin at number `first`."""
-    if isinstance(segment, Span):
-        tensor = replace(segment.tensor, name=_name(prefix, segment.tensor.name))
-        return Span(tensor, segment.opaque)
-    if isinstance(segment, Crc32):
-        return Crc32(segment.first + first, segment.stop + first)
-    if isinstance(segment, SerializationId):
-        return SerializationId(
-            tuple(c if isinstance(c, int) else (c[0] + first, c[1] + first) for c in segment.crcs)
-        )
-    return segment

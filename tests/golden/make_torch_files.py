@@ -7,12 +7,16 @@ It needs torch, and nothing of this package:
 `fsdp/{base,ours,theirs}` are distributed checkpoints of two processes: a model under
 `fully_shard`, a tensor that is cut along its columns, one that both have, and a number. Ours has
 another first layer, theirs another last one; each was saved anew. `single` is of one process.
+`exported/{one,two}.pt2` are two versions of an exported model with tied weights, a transposed one,
+buffers and a constant. `exported/old.pt2` is the first as PyTorch 2.5 writes it, if the Python of
+such a version is named: python tests/golden/make_torch_files.py PYTHON
 """
 
 from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -67,11 +71,46 @@ def single(folder: Path) -> None:
     dcp.save(state, checkpoint_id=str(folder / "single"), no_dist=True)
 
 
+class Exported(torch.nn.Module):
+    """A model with one of each kind of tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(16, 12)
+        self.tied = torch.nn.Linear(16, 12, bias=False)
+        self.tied.weight = self.a.weight
+        self.register_buffer("table", torch.arange(48.0).reshape(6, 8))
+        self.turned = torch.nn.Parameter(torch.randn(10, 4).t())
+        self.constant = torch.ones(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rest = self.table.sum() + self.turned.sum() + self.constant.sum()
+        return self.a(x) + self.tied(x) + rest
+
+
+def exported(folder: Path, *names: str) -> None:
+    """Versions of an exported model, each a little further."""
+    torch.manual_seed(0)
+    model = Exported().eval()
+    for name in names:
+        path = folder / f"exported/{name}.pt2"
+        path.parent.mkdir(exist_ok=True)
+        torch.export.save(torch.export.export(model, (torch.zeros(2, 16),)), path)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += torch.randn_like(parameter) * 1e-3
+
+
 def main() -> None:
     """Write the archive, nothing in it but names and bytes."""
+    if sys.argv[1:2] == ["old"]:
+        return exported(Path(sys.argv[2]), "old")
     with tempfile.TemporaryDirectory() as made:
         mp.spawn(ranks, args=(made,), nprocs=2)
         single(Path(made))
+        exported(Path(made), "one", "two")
+        for python in sys.argv[1:]:
+            subprocess.run([python, __file__, "old", made], check=True)
         with tarfile.open(TARGET, "w:xz") as archive:
             for path in sorted(Path(made).rglob("*")):
                 if path.is_file():

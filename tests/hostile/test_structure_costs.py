@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import struct
 import time
 import tracemalloc
+import zipfile
 import zlib
 from collections.abc import Callable
 
@@ -148,6 +150,38 @@ def texts(arrays: int, each: int) -> bytes:
     return head + b"".join(struct.pack("<Q", 7) + b"k%06d" % n + one for n in range(arrays))
 
 
+def torch_metadata(items: int) -> bytes:
+    """A `.metadata` of as many items as a data file may have, all in one list."""
+    kind = b"c%s\n%s\n)\x81"
+    module = b"torch.distributed.checkpoint.metadata"
+    one = kind % (module, b"MetadataIndex") + b"}X\3\0\0\0fqnX\1\0\0\0wsb"
+    where = kind % (b"torch.distributed.checkpoint.filesystem", b"_StorageInfo") + b"}b"
+    table = b"X\x0c\0\0\0storage_data}(" + (one + where) * items + b"u"
+    return b"\x80\x02" + kind % (module, b"Metadata") + b"}(" + table + b"ub."
+
+
+def exported(names: int) -> bytes:
+    """A `.pt2` whose tensors are all of one entry."""
+    meta = {
+        "path_name": "weight_0", "use_pickle": False,
+        "tensor_meta": {
+            "dtype": 7, "layout": 7, "sizes": [{"as_int": 1}], "strides": [{"as_int": 1}],
+            "storage_offset": {"as_int": 0},
+        },
+    }  # fmt: skip
+    text = json.dumps(meta, separators=(",", ":"))
+    config = '{"config":{' + ",".join(f'"{n}":{text}' for n in range(names)) + "}}"
+    members = {
+        "m/data/weights/weight_0": bytes(4), "m/archive_format": b"pt2",
+        "m/data/weights/model_weights_config.json": config.encode(),
+    }  # fmt: skip
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return made.getvalue()
+
+
 WORST: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "dictionaries": (lambda: listed(b"}", 4_000_000), "memory"),
     "lists": (lambda: listed(b"]", 4_000_000), "memory"),
@@ -165,6 +199,9 @@ WORST: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "torch-zip": (lambda: torch_zip(_PICKLED, 10_000), None),
     "torch-zip values": (lambda: torch_zip(b"](" + b"}" * 2_000_000 + b"e", 2), "memory"),
     "distcp": (lambda: torch_zip(_PICKLED, 1) * 2_000, None),
+    "distcp metadata": (lambda: torch_metadata(60_000), None),
+    "pt2": (lambda: exported(90_000), None),
+    "pt2 past it": (lambda: exported(120_000), "bytes"),
     "coreml past it": (lambda: coreml(270_000), "records"),
     "hdf5": (lambda: hdf5(20_000), None),
     "hdf5 groups": (lambda: hdf5(20_000, 20), "steps"),

@@ -47,11 +47,13 @@ from git_theta_ext.drivers import filter_commands
 from git_theta_ext.drivers.filter import serve
 from git_theta_ext.formats import companions
 from git_theta_ext.formats.base import Layout, Span
+from git_theta_ext.formats.distcp import contents as distcp_contents
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.pickles import machine
 from git_theta_ext.formats.pickles.contents import contents, leaves_of
 from git_theta_ext.formats.torch import names as torch_names
+from git_theta_ext.formats.torch.distributed import contents as said
 from git_theta_ext.git import attributes
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
@@ -76,6 +78,7 @@ from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
 from tests.scenarios.examples import distcp, rebuilt
+from tests.scenarios.torch_files import torch_files
 from tests.scenarios.torchzip import Storage, legacy, save, state_dict, tensor
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -158,6 +161,8 @@ _CONTAINERS: Mapping[str, Seeds] = {
         onnx({"w": (1, (4, 6), _RAW)}, packed=True),
     ],
     "distcp": lambda: [distcp()[:3000], save(tensor(Storage("0"), (4, 6)), {"0": _RAW}) * 2],
+    "pt2": lambda: [torch_files()["exported/one.pt2"], torch_files()["exported/old.pt2"]],
+    "distcp-metadata": lambda: [torch_files()["single/.metadata"]],
     "torch-legacy": lambda: [
         legacy(_torch_value(), {"0": (24, _RAW), "1": (12, bytes(range(24)))})
     ],
@@ -188,8 +193,9 @@ def _read_structure(layout: Layout) -> None:
     entries = tuple(Entry(one, ()) for one in spans)
     try:
         facts(Manifest(layout.format, Block(0, ""), entries), found)
-        if layout.format == "torch-zip":
-            contents(found, {one.name: one.nbytes for one in spans})
+        read = {"torch-zip": contents, "distcp": distcp_contents, "distcp-metadata": said}
+        if layout.format in read:
+            read[layout.format](found, {one.name: one.nbytes for one in spans})
     except FormatError:
         pass
 
@@ -210,6 +216,15 @@ def _beside(path: str, wanted: str, data: bytes) -> None:
 def _tensorflow_seeds() -> list[bytes]:
     data, index = tensorflow({"w": _VALUES, "b": np.arange(3)}, b"text")
     return [len(index).to_bytes(2, "little") + index + data]
+
+
+def _distcp_seeds() -> list[bytes]:
+    files = torch_files()
+    pairs = [
+        (files["single/.metadata"], files["single/__0_0.distcp"]),
+        (files["fsdp/base/.metadata"], files["fsdp/base/__0_0.distcp"]),
+    ]
+    return [len(text).to_bytes(2, "little") + text + data for text, data in pairs]
 
 
 def _onnx_external_seeds() -> list[bytes]:
@@ -647,6 +662,7 @@ def _build() -> dict[str, Target]:
     add("tensorflow", _tensorflow_seeds, functools.partial(_beside, path, "m.index"))
     external = functools.partial(_beside, "m.onnx.data", "m.onnx")
     add("onnx-external", _onnx_external_seeds, external)
+    add("distcp-beside", _distcp_seeds, functools.partial(_beside, "__0_0.distcp", ".metadata"))
     add("manifest", _manifest_seeds, _manifest)
     add("skeleton", _skeleton_seeds, _skeleton)
     for kind in kinds():

@@ -14,6 +14,7 @@ from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.derived import Checksums, derived_length
 from tests.scenarios.checkpoints import awkward, safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
+from tests.scenarios.torch_files import torch_files
 from tests.scenarios.torchzip import Storage, legacy, save, state_dict, tensor
 
 
@@ -58,6 +59,7 @@ def coreml() -> bytes:
 EXAMPLES: dict[str, Callable[[], bytes]] = {
     "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
     "torch-zip": torch_archive,
+    "pt2": lambda: torch_files()["exported/one.pt2"],
     "npy": lambda: npy(np.arange(600, dtype=np.float32).reshape(20, 30)),
     "npz": lambda: npz({"w": np.arange(600, dtype=np.float32), "t": np.eye(9).T}),
     "gguf": lambda: gguf({"w": (0, (20, 30), bytes(2400)), "q": (2, (4, 64), bytes(144))}),
@@ -67,6 +69,7 @@ EXAMPLES: dict[str, Callable[[], bytes]] = {
     "onnx": lambda: onnx({"w": (1, (20, 30), bytes(range(240)) * 10)}),
     "distcp": distcp,
     "torch-legacy": torch_legacy,
+    "distcp-metadata": lambda: torch_files()["fsdp/base/.metadata"],
     "pickle": lambda: pickle.dumps({"a": np.arange(600).reshape(20, 30), "b": [np.ones(9)]}, 4),
     "msgpack": lambda: flax({"kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
     "coreml-weights": coreml,

@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import FormatError
@@ -29,6 +30,10 @@ _BEGINS = re.compile(
     rb"\x80[\x02-\x05](\x95.{8})?(c|\x8c.|X.{4})" + re.escape(_MODULE.encode()), re.DOTALL
 )
 _PART = re.compile(r"(.+)\[((?:\d*:\d*)(?:, \d*:\d*)*)\]", re.DOTALL | re.ASCII)
+
+
+_Part = tuple[str, tuple[int, ...] | None]
+"""Name and shape of a part of a tensor; no shape for what is no tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,30 +92,36 @@ def contents(skeleton: Skeleton, lengths: Mapping[str, int]) -> Contents:
 
 
 def _items(fields: dict[str, Value], file: str) -> list[Item]:
+    """The items of a data file; errors as for `items_of`."""
     parts = _parts(fields.get("state_dict_metadata"))
     found: list[Item] = []
     for index, info in _pairs(fields.get("storage_data")):
         where, key = _fields(info), _fields(index)
         path, start, length = where.get("relative_path"), where.get("offset"), where.get("length")
-        if not isinstance(path, str) or not isinstance(start, int) or not isinstance(length, int):
+        if not isinstance(path, str) or not _is_size(start) or not _is_size(length):
             raise FormatError("distcp: the .metadata has an item without a place")
         if posixpath.basename(path) != file:
             continue
         if where.get("transform_descriptors"):
             raise FormatError("distcp: the items are transformed")
-        name = key.get("fqn")
-        if not isinstance(name, str) or not name or len(name) > limits.NAME_CHARS // 2:
-            raise FormatError("distcp: the .metadata has an item without a name")
-        offsets = None if key.get("offset") is None else _size(key["offset"])
-        part = parts.get(_key(name, offsets))
-        if part is None:
-            raise FormatError(f"distcp: the .metadata has no part of {name!r} that begins there")
-        label, shape = part
-        found.append(Item(label, start, length, shape))
+        name, shape = _part(parts, key)
+        found.append(Item(name, start, length, shape))
         if len(found) > limits.DISTCP_ITEMS:
             raise FormatError(f"distcp: more than {limits.DISTCP_ITEMS} items")
     found.sort(key=lambda item: (item.offset, item.length))
     return _unique(found)
+
+
+def _part(parts: dict[str, _Part], key: dict[str, Value]) -> _Part:
+    """The part of a tensor that a `MetadataIndex` names; FormatError where there is none."""
+    name = key.get("fqn")
+    if not isinstance(name, str) or not name or len(name) > limits.NAME_CHARS // 2:
+        raise FormatError("distcp: the .metadata has an item without a name")
+    offsets = None if key.get("offset") is None else _size(key["offset"])
+    part = parts.get(_key(name, offsets))
+    if part is None:
+        raise FormatError(f"distcp: the .metadata has no part of {name!r} that begins there")
+    return part
 
 
 def _unique(items: list[Item]) -> list[Item]:
@@ -123,9 +134,9 @@ def _unique(items: list[Item]) -> list[Item]:
     return made
 
 
-def _parts(value: Value) -> dict[str, tuple[str, tuple[int, ...] | None]]:
+def _parts(value: Value) -> dict[str, _Part]:
     """Name and shape of each part of each tensor, by the tensor's name and where it begins."""
-    found: dict[str, tuple[str, tuple[int, ...] | None]] = {}
+    found: dict[str, _Part] = {}
     for name, record in _pairs(value):
         if not isinstance(name, str):
             raise FormatError("distcp: the .metadata has a tensor without a name")
@@ -149,6 +160,12 @@ def _key(name: str, offsets: Sequence[int] | None) -> str:
 
 def part_name(name: str, whole: Sequence[int], offsets: Sequence[int], sizes: Sequence[int]) -> str:
     """How a part of a tensor is called: `w[:4]`, `w[4:8]`, `w[8:]`, `w[:, :5]`; all of it `w`.
+
+    Args:
+        name: the tensor's.
+        whole: its shape.
+        offsets: where the part begins, along each axis.
+        sizes: the shape of the part.
 
     Raises:
         FormatError: the part does not lie in the tensor.
@@ -214,7 +231,7 @@ def _pairs(value: Value) -> Iterator[tuple[Value, Value]]:
     return iter(value.pairs)
 
 
-def _is_size(value: Value) -> bool:
+def _is_size(value: Value) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 1 << 63
 
 

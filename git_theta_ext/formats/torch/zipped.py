@@ -1,4 +1,4 @@
-"""PyTorch's zip container: `torch.save` since 1.6, TorchScript archives and `torch.export`.
+"""PyTorch's zip container: `torch.save` since 1.6, and TorchScript archives.
 
 One folder holds `data.pkl` and a stored entry for each storage (`data/KEY`); TorchScript adds
 `constants.pkl` with `constants/KEY`. The pickles say which tensor is which part of which storage.
@@ -34,6 +34,18 @@ def sniff(head: bytes, source: Source) -> bool:
 
 def layout(source: Source) -> Layout:
     """Storages as the tensors that lie in them, CRCs derived, all else literal."""
+    return _layout(source, derive_id=True)
+
+
+def inner(source: Source) -> Layout:
+    """The same of an archive that lies in an entry of another one, which has a CRC of its own.
+
+    The serialization id is literal: a CRC of a CRC of it would depend on too much.
+    """
+    return _layout(source, derive_id=False)
+
+
+def _layout(source: Source, *, derive_id: bool) -> Layout:
     entries = read_entries(source)
     root = entries[0].name.split("/", 1)[0] + "/" if entries else ""
     members = {entry.name.removeprefix(root): entry for entry in entries}
@@ -45,7 +57,8 @@ def layout(source: Source) -> Layout:
     remarks: list[str] = []
     storages, views = _storages(source, members, remarks)
     tiled = tile(storages, views)
-    segments = Assembly(source, entries, tiled.pieces, members.get(_SERIALIZATION_ID)).segments()
+    identity = members.get(_SERIALIZATION_ID) if derive_id else None
+    segments = Assembly(source, entries, tiled.pieces, identity).segments()
     return Layout(NAME, tuple(segments), tiled.aliases, "; ".join(remarks), ties=tiled.ties)
 
 
