@@ -7,6 +7,7 @@ machine, so the caller says which bits to take instead.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.core.errors import UsageError
-from git_theta_ext.core.tensors import DTYPES, DType
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, DType
 from git_theta_ext.core.values import Values, as_floats
+from git_theta_ext.updates.base import Part
 from git_theta_ext.updates.residual import SLICE
 
 Wide = NDArray[np.floating[Any]]
@@ -24,7 +26,8 @@ Wide = NDArray[np.floating[Any]]
 _MANTISSA = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2,
              "F8_E4M3FNUZ": 3, "F8_E5M2FNUZ": 2}  # fmt: skip
 _PARTS = {"C32": "F16", "C64": "F32", "C128": "F64"}
-
+_CLEARLY = 0.99
+"""What is hardly smaller is written so that every version can read it."""
 
 _SMALLEST = np.array([1], np.uint32).view(np.float32)
 
@@ -48,6 +51,40 @@ def require_subnormals() -> None:
 def component(dtype: DType) -> DType:
     """The dtype of one value: of the real and imaginary part if it is complex, else itself."""
     return DTYPES[_PARTS.get(dtype.name, dtype.name)]
+
+
+def halves(spec: BlockSpec) -> BlockSpec:
+    """A block of complex elements as one of real numbers, twice as many in each row; others as is.
+
+    A product of complex matrices is one of real matrices then, of twice its rank.
+    """
+    if spec.dtype.kind != "complex":
+        return spec
+    *rows, last = spec.shape or (1,)
+    return BlockSpec(component(spec.dtype), (*rows, 2 * last))
+
+
+def apart(values: Values) -> Values:
+    """Values of complex elements, all real parts first, then all imaginary ones; a fresh array."""
+    return np.concatenate([values[0::2], values[1::2]])
+
+
+def together(values: Values) -> Values:
+    """Undo `apart`; a fresh array."""
+    found = np.empty_like(values)
+    count = len(values) // 2
+    found[0::2], found[1::2] = values[:count], values[count:]
+    return found
+
+
+def smaller_apart(whole: Mapping[str, Part], parted: Mapping[str, Part]) -> bool:
+    """Whether parts of real and imaginary values by themselves are clearly smaller."""
+    sizes = [sum(map(_nbytes, parts.values())) for parts in (whole, parted)]
+    return sizes[1] < _CLEARLY * sizes[0]
+
+
+def _nbytes(part: Part) -> int:
+    return len(part) if isinstance(part, bytes | bytearray) else part.nbytes
 
 
 def mantissa_bits(dtype: DType) -> int | None:

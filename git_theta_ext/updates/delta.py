@@ -7,10 +7,14 @@ from typing import ClassVar
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
+from git_theta_ext.updates.arithmetic import apart, smaller_apart, together
 from git_theta_ext.updates.base import Encoded, Parameters
 from git_theta_ext.updates.correction import apply_distances, encode_distances
 from git_theta_ext.updates.parameter_file import build
 from git_theta_ext.updates.residual import is_ordered
+
+_HALVES = "pco-halves"
+"""As `pco`, of complex elements: all real parts first, then all imaginary ones."""
 
 
 class Delta:
@@ -24,11 +28,23 @@ class Delta:
         if base is None or base.dtype != new.dtype or len(base) != len(new):
             return None
         settings, parts = encode_distances(new, base, is_ordered(spec.dtype))
+        if spec.dtype.kind == "complex":
+            low, parted = encode_distances(apart(new), apart(base), is_ordered(spec.dtype))
+            if smaller_apart(parts, parted):
+                settings, parts = {**low, "coder": _HALVES}, parted
         return Encoded(self.kind, build(self.kind, settings, parts))
 
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
         """The values; writes into `base`."""
         if base is None:
             raise CorruptObjectError("a delta needs a predecessor")
-        apply_distances(parameters.settings, parameters.parts, base, is_ordered(spec.dtype))
-        return base
+        settings = parameters.settings
+        if settings["coder"] != _HALVES:
+            apply_distances(settings, parameters.parts, base, is_ordered(spec.dtype))
+            return base
+        if spec.dtype.kind != "complex":
+            raise CorruptObjectError(f"coder {_HALVES!r} does not fit a block of {spec.dtype.name}")
+        coder = {"coder": "pco-high" if "low" in settings else "pco"}
+        values = apart(base)
+        apply_distances({**settings, **coder}, parameters.parts, values, is_ordered(spec.dtype))
+        return together(values)

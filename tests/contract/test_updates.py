@@ -24,6 +24,7 @@ from git_theta_ext.updates.choose import Predecessor, encode_block, encode_bytes
 from git_theta_ext.updates.coders import compress_numbers
 from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
+from git_theta_ext.updates.find import smallest_update
 from git_theta_ext.updates.parameter_file import build, parse
 from git_theta_ext.updates.residual import SLICE, apply, difference, is_ordered, zeros_below
 from git_theta_ext.updates.resize import Resize
@@ -156,6 +157,47 @@ def test_half_precision_kept_in_float32_costs_what_it_has() -> None:
         found = decode_chain(spec, [parsed(Dense().encode(spec, base)), parsed(encoded)])
         assert found.tobytes() == new.tobytes()
     assert sizes["F32"] == sizes["C64"] < 1.01 * sizes["F16"]
+
+
+def complex_pair(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same matrix of complex numbers before and after a change."""
+    random = np.random.default_rng(1)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape) + 1j * random.standard_normal(shape)
+
+    base = normal(256, 256).astype(np.complex64)
+    if kind == "low-rank":
+        return base, (base + 1e-2 * normal(256, 2) @ normal(2, 256)).astype(np.complex64)
+    base = (base.real * 100 + 1j * np.round(base.imag, 1)).astype(np.complex64)
+    return base, (base + 1e-3 * normal(256, 256)).astype(np.complex64)
+
+
+@pytest.mark.parametrize("kind", ["low-rank", "halves"])
+def test_complex_numbers_are_what_their_two_parts_are(kind: str) -> None:
+    base, new = complex_pair(kind)
+    spec = BlockSpec(DTYPES["C64"], base.shape)
+    before, after = (side.view(np.uint32).ravel() for side in (base, new))
+    dense = parsed(Dense().encode(spec, before))
+    update = smallest_update(spec, after, before)
+    assert update is not None
+    found = decode_chain(spec, [dense, parsed(update)])
+    assert found.tobytes() == new.tobytes()
+    if kind == "low-rank":
+        assert update.kind == "low-rank"
+        assert update.nbytes < new.nbytes // 8
+        return
+    # As docs/parameter-files.md says it: real parts, then imaginary ones.
+    apart = np.concatenate([before[0::2], before[1::2]])
+    plain = BlockSpec(DTYPES["F32"], apart.shape)
+    real = {name: dense.settings[name] for name in dense.settings if name not in ("kind", "v")}
+    forged = parse(b"".join(build("dense", {**real, "coder": "planes"}, dense.parts)))
+    assert decode_chain(plain, [forged]).tobytes() == apart.tobytes()
+    coded = parsed(update)
+    assert (dense.settings["coder"], coded.settings["coder"]) == ("planes-halves", "pco-halves")
+    for chain in ([forged, coded], [dense]):
+        with pytest.raises(CorruptObjectError, match="does not fit"):
+            decode_chain(plain, chain)
 
 
 @pytest.mark.parametrize("low", [0, -1, 16, 17, True, 5.0, "5", None])

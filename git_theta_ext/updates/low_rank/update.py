@@ -14,6 +14,7 @@ from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates import correction
+from git_theta_ext.updates.arithmetic import component, halves
 from git_theta_ext.updates.base import Encoded, Parameters, Part
 from git_theta_ext.updates.low_rank.factors import (
     DTYPES,
@@ -41,7 +42,7 @@ class LowRank:
 
         if base is None or base.dtype != new.dtype or len(base) != len(new):
             return None
-        factors = find_factors(spec, new, base)
+        factors = find_factors(halves(spec), new, base)
         return None if factors is None else self.encode_factors(spec, new, base, factors)
 
     def encode_factors(
@@ -55,12 +56,12 @@ class LowRank:
         """The update with given factors, and what they miss.
 
         Args:
-            spec: what the block is, of a dtype in `DTYPES`.
+            spec: what the block is, of a dtype in `DTYPES`, or complex: then as `halves` has it.
             new, base: its raw bits and its predecessor's, flat, of one dtype and length.
             factors: of a matrix with as many entries, for which `is_low_rank` holds.
             more: settings and parts that decoding does not look at.
         """
-        predicted = predict(spec.dtype, base.copy(), factors)
+        predicted = predict(component(spec.dtype), base.copy(), factors)
         settings, parts = correction.encode(new, predicted, True)
         rank = factors.left.shape[1]
         settings.update(
@@ -96,9 +97,10 @@ class LowRank:
 
     def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None) -> Values:
         """The values; writes into `base`."""
-        if base is None or spec.dtype.name not in DTYPES:
+        dtype = component(spec.dtype)
+        if base is None or dtype.name not in DTYPES:
             raise CorruptObjectError(f"a low-rank change to a block of {spec.dtype.name}")
         factors = read_factors(parameters.settings, parameters.parts, len(base))
-        values = predict(spec.dtype, base, factors)
+        values = predict(dtype, base, factors)
         correction.apply(parameters.settings, parameters.parts, values, True)
         return values
