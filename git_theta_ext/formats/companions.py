@@ -18,11 +18,13 @@ from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout import opaque
 from git_theta_ext.formats.layout.settle import settle
 from git_theta_ext.formats.tensorflow import checkpoint
+from git_theta_ext.formats.torch import zero, zipped
 
 _KINDS = (
     (checkpoint.NAME, checkpoint.neighbour, checkpoint.layout_beside),
     (onnx.EXTERNAL, onnx.neighbour, onnx.layout_beside),
     (distcp.NAME, distcp.neighbour, distcp.layout_beside),
+    (zipped.NAME, zero.neighbour, zero.layout_beside),
 )
 
 Open = Callable[[str], Source | None]

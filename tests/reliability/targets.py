@@ -218,6 +218,16 @@ def _tensorflow_seeds() -> list[bytes]:
     return [len(index).to_bytes(2, "little") + index + data]
 
 
+_ZERO = "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt"
+
+
+def _zero_seeds() -> list[bytes]:
+    states, shard = (
+        torch_files()[f"zero/{name}"] for name in ("mp_rank_00_model_states.pt", _ZERO)
+    )
+    return [len(states).to_bytes(2, "little") + states + shard]
+
+
 def _distcp_seeds() -> list[bytes]:
     files = torch_files()
     pairs = [
@@ -662,6 +672,8 @@ def _build() -> dict[str, Target]:
     add("tensorflow", _tensorflow_seeds, functools.partial(_beside, path, "m.index"))
     external = functools.partial(_beside, "m.onnx.data", "m.onnx")
     add("onnx-external", _onnx_external_seeds, external)
+    zero = functools.partial(_beside, _ZERO, "mp_rank_00_model_states.pt")
+    add("zero-beside", _zero_seeds, zero)
     add("distcp-beside", _distcp_seeds, functools.partial(_beside, "__0_0.distcp", ".metadata"))
     add("manifest", _manifest_seeds, _manifest)
     add("skeleton", _skeleton_seeds, _skeleton)

@@ -1,4 +1,4 @@
-"""Files that PyTorch itself wrote, as `tests/golden/make_torch_files.py` kept them."""
+"""Files that PyTorch and DeepSpeed wrote, as the scripts in `tests/golden` kept them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
-_ARCHIVE = Path(__file__).parents[1] / "golden/torch_files.tar.xz"
+_GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @cache
 def torch_files() -> dict[str, bytes]:
     """All of them, by their paths."""
     found = {}
-    with tarfile.open(_ARCHIVE) as archive:
-        for member in archive:
-            file = archive.extractfile(member)
-            assert file is not None
-            found[member.name] = file.read()
+    for name in ("torch_files.tar.xz", "zero.tar.xz"):
+        with tarfile.open(_GOLDEN / name) as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                assert file is not None
+                found[member.name] = file.read()
     return found

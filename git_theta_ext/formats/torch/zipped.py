@@ -7,6 +7,8 @@ Sources: torch/serialization.py and caffe2/serialize/inline_container.cc of PyTo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, FormatError
 from git_theta_ext.formats.base import Layout, Source
@@ -22,6 +24,8 @@ _SERIALIZATION_ID = ".data/serialization_id"
 _PICKLES = (("data.pkl", "data/", ()), ("constants.pkl", "constants/", ("constants",)))
 """Each pickle, the folder of its storages, and what its tensors' names begin with."""
 
+Finer = Callable[[list[View]], list[View]]
+"""Makes other views of those that a pickle describes."""
 
 NAME = "torch-zip"
 
@@ -37,6 +41,11 @@ def layout(source: Source) -> Layout:
     return _layout(source, derive_id=True)
 
 
+def layout_of(source: Source, finer: Finer) -> Layout:
+    """The same, each tensor as the views that another file makes of it."""
+    return _layout(source, derive_id=True, finer=finer)
+
+
 def inner(source: Source) -> Layout:
     """The same of an archive that lies in an entry of another one, which has a CRC of its own.
 
@@ -45,7 +54,7 @@ def inner(source: Source) -> Layout:
     return _layout(source, derive_id=False)
 
 
-def _layout(source: Source, *, derive_id: bool) -> Layout:
+def _layout(source: Source, *, derive_id: bool, finer: Finer = list) -> Layout:
     entries = read_entries(source)
     root = entries[0].name.split("/", 1)[0] + "/" if entries else ""
     members = {entry.name.removeprefix(root): entry for entry in entries}
@@ -55,7 +64,7 @@ def _layout(source: Source, *, derive_id: bool) -> Layout:
     if order is not None and _content(source, order) != b"little":
         raise FormatError("torch-zip: the tensors are not little-endian")
     remarks: list[str] = []
-    storages, views = _storages(source, members, remarks)
+    storages, views = _storages(source, members, remarks, finer)
     tiled = tile(storages, views)
     identity = members.get(_SERIALIZATION_ID) if derive_id else None
     segments = Assembly(source, entries, tiled.pieces, identity).segments()
@@ -81,13 +90,13 @@ def _content(source: Source, entry: Entry) -> bytes:
 
 
 def _storages(
-    source: Source, members: dict[str, Entry], remarks: list[str]
+    source: Source, members: dict[str, Entry], remarks: list[str], finer: Finer
 ) -> tuple[list[Storage], list[list[View]]]:
     """The storages in the order of the file, and the views of each; remarks on limits."""
     storages: list[Storage] = []
     views: list[list[View]] = []
     for pickle, folder, prefix in _PICKLES:
-        named = _views(source, members.get(pickle), prefix, remarks)
+        named = _views(source, members.get(pickle), prefix, remarks, finer)
         for name, entry in members.items():
             key = name.removeprefix(folder)
             if not name.startswith(folder) or not key or "/" in key:
@@ -101,7 +110,11 @@ def _storages(
 
 
 def _views(
-    source: Source, entry: Entry | None, prefix: tuple[str, ...], remarks: list[str]
+    source: Source,
+    entry: Entry | None,
+    prefix: tuple[str, ...],
+    remarks: list[str],
+    finer: Finer,
 ) -> dict[str, list[View]]:
     """The views that a pickle describes, by storage; none if it is past the machine's limits.
 
@@ -113,7 +126,7 @@ def _views(
     try:
         with machine.no_search_for_cycles():
             views = find_views(machine.load(_content(source, entry)), prefix)
-        for view in views:
+        for view in finer(views):
             by_key.setdefault(view.key, []).append(view)
     except BoundError as error:
         remarks.append(error.message)

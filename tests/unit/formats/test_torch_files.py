@@ -201,3 +201,45 @@ def segment_size(segment: object) -> int:
     if isinstance(segment, Span):
         return segment.tensor.nbytes
     return 4 if isinstance(segment, Crc32) else 20
+
+
+# -- shards of DeepSpeed ---------------------------------------------------------------------------
+
+STATES = "mp_rank_00_model_states.pt"
+
+
+def zero(rank: int, states: bytes | None = None, name: str = "") -> Layout | None:
+    """The layout of an optimizer shard by the model states beside it, its own by default."""
+    files = torch_files()
+    file = f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+    data, own = files[f"zero/{file}"], files[f"zero/{STATES}"] if states is None else states
+    found = companions.read_layout(
+        BytesSource(data), f"run/{name or file}",
+        lambda path: BytesSource(own) if path == f"run/{STATES}" else None,
+    )  # fmt: skip
+    assert found is None or rebuilt(data, found) == data
+    return found
+
+
+def test_flat_groups_are_cut_into_the_parameters_that_they_hold() -> None:
+    first, second = described(zero(0)), described(zero(1))
+    assert first["fp32.0.weight.flat[:46]"] == ("F32", (46,))
+    assert first["state.0.weight.exp_avg.flat[:46]"] == ("F32", (46,))
+    assert second["fp32.0.weight.flat[46:]"] == ("F32", (8,))
+    assert second["fp32.1.weight"] == second["state.1.weight.exp_avg_sq"] == ("F32", (4, 9))
+    assert second["state.1.bias.exp_avg"] == ("F32", (4,))
+    # The same numbers as in the model itself, before they were rounded.
+    model = formats.read_layout(BytesSource(torch_files()[f"zero/{STATES}"]))
+    assert described(model)["module.1.weight"] == ("BF16", (4, 9))
+
+
+def test_flat_groups_stay_whole_where_anything_is_in_doubt() -> None:
+    states = torch_files()[f"zero/{STATES}"]
+    assert zero(1, states[:-40]) is None
+    assert zero(1, torch_files()["exported/old.pt2"]) is None
+    # Of a fifth process there is no part; a width of 6 that reads as 7 does not add up.
+    assert zero(1, name="zero_pp_rank_4_mp_rank_00_optim_states.pt") is None
+    shape = b"K\tK\x06\x86"
+    assert states.count(shape) >= 1
+    assert zero(1, states.replace(shape, b"K\tK\x08\x86")) is None
+    assert zero(1, name="optim_states.pt") is None
