@@ -19,9 +19,22 @@ def put(repo: Repo, version: str) -> None:
 
 
 def test_a_folder_is_one_model_with_its_names_and_merges(repo: Repo) -> None:
-    repo.theta("track", "ckpt/*.distcp", "ckpt/.metadata")
+    repo.theta("track", "ckpt/*.distcp", "ckpt/.metadata", "*.pt")
     put(repo, "base")
+    shard = "zero/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt"
+    for path, data in torch_files().items():
+        if path.startswith("zero/"):
+            repo.write(path, data)
     repo.commit("base")
+    assert b"\ntensor fp32.1.weight\n" in repo.blob(f"HEAD:{shard}")
+    # The same bytes are the same manifest, whatever lies beside them.
+    for path in ("ckpt/.metadata", "zero/mp_rank_00_model_states.pt"):
+        (repo.path / path).unlink()
+    for path in ("ckpt/__0_0.distcp", shard):
+        (repo.path / path).touch()
+    repo.git("add", "ckpt/__0_0.distcp", shard)
+    assert repo.status() == " D ckpt/.metadata\n D zero/mp_rank_00_model_states.pt\n"
+    repo.git("restore", ".")
     repo.git("switch", "-q", "-c", "side")
     put(repo, "theirs")
     repo.commit("theirs")
