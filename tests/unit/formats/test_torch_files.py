@@ -11,11 +11,14 @@ from git_theta_ext import formats
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.core.errors import FormatError
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
-from git_theta_ext.formats import companions
+from git_theta_ext.formats import companions, distcp
 from git_theta_ext.formats.base import Crc32, Layout, Literal, SerializationId, Span
+from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.source import BytesSource
+from git_theta_ext.formats.pickles.contents import Contents
 from git_theta_ext.formats.torch import distributed
 from git_theta_ext.manifest.model import Block, Entry, Manifest
+from git_theta_ext.merge.combine.pickles import judge
 from tests.scenarios.examples import rebuilt
 from tests.scenarios.torch_files import torch_files
 from tests.scenarios.torchzip import Call, Global, dumps
@@ -122,6 +125,32 @@ def test_what_the_made_up_ones_differ_from() -> None:
     assert item == distributed.Item("a\nb[2:]", 0, 10, (2, 4))
     assert distributed.items_of(BytesSource(data), "b.distcp") == []
     assert formats.read_layout(BytesSource(data)).format == "distcp-metadata"
+
+
+def said(data: bytes) -> Contents:
+    """What a file says besides its tensors."""
+    found = formats.read_layout(BytesSource(data))
+    spans = [one.tensor for one in found.segments if isinstance(one, Span)]
+    read = distcp.contents if found.format == "distcp" else distributed.contents
+    return read(skeleton.decode(skeleton.encode(found)), {one.name: one.nbytes for one in spans})
+
+
+def test_merges_compare_what_folders_say_besides_their_tensors() -> None:
+    files = torch_files()
+    sides = [files[f"fsdp/{side}/.metadata"] for side in ("base", "ours", "theirs")]
+    assert sides[1] != sides[2]
+    assert judge(*(said(data) for data in sides)).side == "ours"
+    other = said(files["single/.metadata"])
+    assert judge(said(sides[0]), said(sides[1]), other).side == "theirs"
+
+    base = said(files["fsdp/base/__1_0.distcp"])
+    epoch = next(path for path, leaf in base.leaves.items() if leaf == ("int", 3))
+    assert len(epoch) == 1
+    ours, theirs = (
+        Contents({**base.leaves, epoch: ("int", value)}, base.files) for value in (4, 5)
+    )
+    assert judge(base, ours, base).side == "ours"
+    assert judge(base, ours, theirs).side is None
 
 
 @pytest.mark.parametrize(
