@@ -16,7 +16,7 @@ from git_theta_ext.formats.base import Crc32, Layout, Literal, SerializationId, 
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.pickles.contents import Contents
-from git_theta_ext.formats.torch import distributed
+from git_theta_ext.formats.torch import distributed, rows
 from git_theta_ext.manifest.model import Block, Entry, Manifest
 from git_theta_ext.merge.combine.pickles import judge
 from tests.scenarios.examples import rebuilt
@@ -174,7 +174,7 @@ def test_rows_are_put_together_where_all_are_there(
         for name, shape in names.items()
     ]
     joined = shards.join([("a", Manifest("distcp", Block(0, ""), tuple(entries)))])
-    found = shards.whole(joined)
+    found = rows.whole(joined)
     shapes = {entry.tensor.name: entry.tensor.shape for entry in found.entries}
     assert shapes == (names if whole is None else whole)
     for entry in found.entries:
