@@ -21,7 +21,7 @@ from tests.scenarios.golden import unpacked
 Version = dict[str, bytes]
 PATTERNS = (".safetensors", ".pt", ".npy", ".npz", ".gguf", ".h5", ".keras", ".tflite", ".onnx",
             ".msgpack", ".mlweights", ".bin", ".distcp", ".pkl", ".data-00000-of-00001",
-            ".index")  # fmt: skip
+            ".index", ".pt2", ".metadata")  # fmt: skip
 
 
 class History:

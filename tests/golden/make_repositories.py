@@ -28,6 +28,7 @@ from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
 from tests.scenarios.examples import coreml, flax, torch_legacy
 from tests.scenarios.golden import FOLDER
+from tests.scenarios.torch_files import torch_files
 from tests.scenarios.torchzip import Storage, save, state_dict, tensor
 
 
@@ -113,6 +114,24 @@ def more() -> list[Version]:
     return made
 
 
+def torch() -> list[Version]:
+    """What PyTorch writes besides `torch.save`, and complex numbers whose two parts are unlike."""
+    random = np.random.default_rng(10)
+    values = random.integers(1, 4, (256, 256)).astype(np.complex64)
+    files = torch_files()
+    return [
+        {
+            "a.metadata": files[f"fsdp/{side}/.metadata"],
+            "b.pt2": files[f"exported/{name}.pt2"],
+            "c.npy": npy(values + added),
+        }
+        for side, name, added in (
+            ("base", "one", np.complex64(0)),
+            ("ours", "two", random.integers(1, 4, values.shape).astype(np.complex64) / 64),
+        )
+    ]
+
+
 def _in_turn(versions: Callable[[], list[Version]]) -> Callable[[History], None]:
     """A history of these versions, one after the other."""
 
@@ -127,6 +146,7 @@ REPOSITORIES: dict[str, Callable[[History], None]] = {
     "updates": _in_turn(updates),
     "containers": _in_turn(containers),
     "more": _in_turn(more),
+    "torch": _in_turn(torch),
     "packs": histories.packs,
     "recipes": histories.recipes,
     "mixed": histories.mixed,
