@@ -107,6 +107,23 @@ def seconds(spec: BlockSpec, files: list[Any]) -> float:
     return min(found)
 
 
+def quantised() -> None:
+    """Print the rows of `quantise`, whose block has no length of the others'."""
+    for name in ("F32", "F16"):
+        at, spec = BlockSpec(DTYPES[name], (SIDE, SIDE)), BlockSpec(DTYPES["U8"], (SIDE, 64, 24))
+        floats = np.random.default_rng(0).normal(0, 1, SIDE * SIDE).astype(f"f{at.dtype.itemsize}")
+        base = parse(b"".join(Dense().encode(at, floats.view(values_dtype(at.dtype))).pieces))
+        settings = {"coder": "exact", "type": "Q5_1", "start": 0, "fused": True,
+                    "base": {"dtype": name, "shape": [SIDE * SIDE]}}  # fmt: skip
+        took = seconds(spec, [base, parse(b"".join(build("quantise", settings, {})))])
+        took -= seconds(at, [base])
+        refs = [UpdateRef("dense", "a", 1), UpdateRef("quantise", "b", 1)]
+        counted = of_chain(spec, refs, {refs[0]: {}, refs[1]: settings}.get).nanoseconds
+        counted -= at.nbytes
+        per = 1e9 * took / spec.nbytes
+        print(f"{'U8':9} {'quantise of ' + name:22} {per:7.2f} {counted / spec.nbytes:9.2f}")
+
+
 def main() -> None:
     """Print a row for each."""
     print("dtype     update                 ns/byte   counted")
@@ -132,6 +149,7 @@ def main() -> None:
             counted -= of_chain(at, refs[:1], lambda ref: None).nanoseconds
             per = 1e9 * took / spec.nbytes
             print(f"{name:9} {kind + ' ' + label:22} {per:7.2f} {counted / spec.nbytes:9.2f}")
+    quantised()
 
 
 if __name__ == "__main__":

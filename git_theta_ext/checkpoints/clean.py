@@ -9,7 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from git_theta_ext.checkpoints.counterparts import counterpart, counterparts
+from git_theta_ext.checkpoints.counterparts import (
+    counterpart,
+    counterparts,
+    quantised_from,
+    source_of,
+)
 from git_theta_ext.checkpoints.far import FarFile, HashAt, StoreFrom, far_file
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import PathPredecessors, Predecessors, Unlike
@@ -439,6 +444,8 @@ class Cleaner:
         if piece.before is not None:
             length = piece.before.nbytes
             return BlockSpec(DTYPES["U8"], (length,)), piece.before
+        if (floats := _unquantised(piece, predecessors)) is not None:
+            return floats
         found = predecessors.predecessor(piece.span.tensor.name, piece.position)
         if found is None or piece.span.opaque:
             return None
@@ -463,3 +470,16 @@ class Cleaner:
     def _relied_on(self, stored: Block) -> bool:
         """Whether a new manifest may name what an earlier one names, in place of bytes at hand."""
         return self._blocks.sound(stored.objects())
+
+
+def _unquantised(piece: _Piece, predecessors: PathPredecessors) -> tuple[BlockSpec, Block] | None:
+    """The block of floats that a quantised one is made of, and what it is."""
+    tensor = piece.span.tensor
+    if piece.span.opaque or not quantised_from(tensor):
+        return None
+    entry = predecessors.unquantised(tensor.name)
+    found = None if entry is None else source_of(entry.tensor, piece)
+    if entry is None or found is None:
+        return None
+    number, spec = found
+    return spec, entry.blocks[number]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from git_theta_ext.core.tensors import BlockSpec, TensorInfo, cut
+from git_theta_ext.core.tensors import DTYPES, BlockSpec, TensorInfo, cut
 from git_theta_ext.formats.layout.places import Place
 from git_theta_ext.manifest.model import Block
+from git_theta_ext.updates.quantisers import BY_SIZE, ELEMENTS, FLOATS
 
 
 def counterparts(now: Sequence[str], before: Sequence[Block]) -> list[Block | None]:
@@ -55,3 +56,38 @@ def counterpart(then: TensorInfo, place: Place) -> BlockSpec | None:
     if alike and (by_rows or then.shape == now.shape):
         return before[place.position]
     return None
+
+
+def quantised_from(now: TensorInfo) -> tuple[TensorInfo, ...]:
+    """The tensors of floats that one of bytes may have been quantised from; mostly none.
+
+    One for each element type that quantisers of GGUF start from.
+    """
+    if now.dtype.name != "U8" or len(now.shape) < 2 or now.shape[-1] not in BY_SIZE:
+        return ()
+    shape = (*now.shape[:-2], now.shape[-2] * ELEMENTS)
+    return tuple(TensorInfo(now.name, DTYPES[name], shape) for name in FLOATS)
+
+
+def source_of(then: TensorInfo, place: Place) -> tuple[int, BlockSpec] | None:
+    """The block of floats that the quantised rows at a place are made of: its number and spec.
+
+    None where there is none that has all of them: blocks of another type are cut at other rows.
+
+    Args:
+        then: the tensor before it was quantised.
+        place: a block of the quantised one.
+    """
+    now = place.span.tensor
+    if then not in quantised_from(now):
+        return None
+    blocks, specs = list(cut(now)), list(cut(then))
+    if len(blocks[0].shape) != len(now.shape) or len(specs[0].shape) != len(then.shape):
+        return None  # blocks are no whole rows
+    unit = 1 if len(now.shape) > 2 else ELEMENTS
+    first = place.position * blocks[0].shape[0] * unit
+    number, within = divmod(first, specs[0].shape[0])
+    last = within + place.spec.shape[0] * unit
+    if number >= len(specs) or last > specs[number].shape[0]:
+        return None
+    return number, specs[number]

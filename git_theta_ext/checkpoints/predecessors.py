@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from git_theta_ext.checkpoints.counterparts import quantised_from
 from git_theta_ext.checkpoints.memo import noted
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.core.names import natural_key
@@ -268,6 +269,15 @@ class Predecessors:
         """What a file was made from that a command wrote to settle a conflict."""
         return noted(self._repository, path)
 
+    def unquantised(self, tensors: Iterable[TensorInfo]) -> Manifest | None:
+        """The committed checkpoint of floats that most of some tensors were quantised from."""
+        for floats in zip(*filter(None, map(quantised_from, tensors)), strict=True):
+            nearest = self._by_tensors.nearest(floats)
+            found = None if nearest is None else self.manifest(nearest)
+            if found is not None:
+                return found
+        return None
+
     @cached_property
     def _by_tensors(self) -> TensorIndex:
         """Committed manifests by which tensors they have; of equals, the last path's."""
@@ -407,6 +417,25 @@ class PathPredecessors:
             if entry is not None and position < len(entry.blocks) and not entry.opaque:
                 return entry, entry.blocks[position]
         return None
+
+    def unquantised(self, name: str) -> Entry | None:
+        """The floats of this name, in what was committed, that are to be looked at first.
+
+        Those of the same path; else those of another, if the tensor was new, or was a quantisation
+        before: then it was of an earlier version of these.
+        """
+        own = next((found[name] for found in self._committed if name in found), None)
+        if own is not None and own.tensor.dtype.kind == "float":
+            return own
+        made = own is None or any(
+            link.kind == "quantise" for block in own.blocks for link in block.chain
+        )
+        return self._unquantised.get(name) if made else None
+
+    @cached_property
+    def _unquantised(self) -> Mapping[str, Entry]:
+        found = self._everything.unquantised(self._tensors)
+        return {} if found is None else _entries(found)
 
     def chunks(self, name: str) -> tuple[Block, ...]:
         """The chunks of the bytes of this name in what was committed."""

@@ -33,7 +33,7 @@ Settings = Mapping[str, Any]
 _NANOSECONDS = {"dense": 1.0, "delta": 1.0, "step": 2.0, "scale": 2.0, "cast": 2.0, "resize": 2.0,
                 "sparse": 3.0, "patch": 3.0, "permute": 2.0, "low-rank": 3.0,
                 "scaled-low-rank": 4.0, "kronecker": 4.0, "hadamard": 4.0,
-                "orthogonal": 4.0}  # fmt: skip
+                "orthogonal": 4.0, "quantise": 6.0}  # fmt: skip
 """For each byte of a block; `benchmarks/costs.py` measures them, values of one byte cost most."""
 _MERGED = 8.0
 """For each byte of each version that a merge is computed from."""
@@ -46,7 +46,7 @@ _PRODUCT = 1.0
 """For each product of two numbers that a supplied update is computed from."""
 _ROW = 60.0
 """For each row that a permutation moves: one of a single value costs as much as one of sixteen."""
-_TELLING = frozenset({*_RANKED, *cost.KINDS, "permute", "cast", "resize", "patch"})
+_TELLING = frozenset({*_RANKED, *cost.KINDS, "permute", "cast", "resize", "patch", "quantise"})
 """Kinds whose parameter files say what they cost, or what their predecessor is."""
 _LONG, _PLAIN = 10e9, 16.0
 """What is announced: more than ten seconds, at sixteen times what plain copies would take."""

@@ -26,6 +26,7 @@ _KINDS = {
     "hadamard": ("git_theta_ext.updates.structured.hadamard", "Hadamard"),
     "orthogonal": ("git_theta_ext.updates.structured.orthogonal", "Orthogonal"),
     "cast": ("git_theta_ext.updates.cast", "Cast"),
+    "quantise": ("git_theta_ext.updates.quantise", "Quantise"),
     "permute": ("git_theta_ext.updates.permute", "Permute"),
     "resize": ("git_theta_ext.updates.resize", "Resize"),
 }

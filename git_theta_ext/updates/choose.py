@@ -38,7 +38,7 @@ _QUICK_BYTES = 4 << 20
 """Blocks up to this size are rebuilt for a guess."""
 _CLEARLY_SMALLER = 16
 """A patch of one byte in so many is taken without a look at what a dense copy would take."""
-_CONVERTING = frozenset({"cast", "resize"})
+_CONVERTING = frozenset({"cast", "resize", "quantise"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from git_theta_ext.updates.delta import Delta
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.permute import Permute
+from git_theta_ext.updates.quantise import Quantise
 from git_theta_ext.updates.residual import difference, is_ordered
 from git_theta_ext.updates.resize import Resize
 from git_theta_ext.updates.scale import Scale
@@ -83,6 +84,7 @@ def converting_update(
         Cast().encode_from(spec, new, old_spec, base),
         Resize().encode_from(spec, new, old_spec, base),
     )
+    best = _smaller(best, Quantise().encode_from(spec, new, old_spec, base))
     return None if best is None else unless_larger(spec, new, best)
 
 

@@ -18,6 +18,7 @@ from tests.scenarios.adapters import structured as structured_adapters
 from tests.scenarios.checkpoints import NAME, Tensors, safetensors
 from tests.scenarios.golden import unpacked
 
+QUANTISED = Path(__file__).parent / "quantised"
 Version = dict[str, bytes]
 PATTERNS = (".safetensors", ".pt", ".npy", ".npz", ".gguf", ".h5", ".keras", ".tflite", ".onnx",
             ".msgpack", ".mlweights", ".bin", ".distcp", ".pkl", ".data-00000-of-00001",
@@ -112,6 +113,14 @@ def structured(history: History) -> None:
             history.repository.theta("add", NAME, "--update", folder)
         history.repository.git("commit", "-q", "-m", kind)
         history.tag()
+def quantised(history: History) -> None:
+    """Floats of three types, then what gguf-py made of them: beside them, and in their place."""
+    floats, codes = ((QUANTISED / name).read_bytes() for name in ("floats.gguf", "codes.gguf"))
+    history.version({"floats.gguf": floats, "model.gguf": floats})
+    history.version({"codes.gguf": codes})
+    changed = bytearray(codes)
+    changed[-40] ^= 9
+    history.version({"model.gguf": bytes(changed)})
 
 
 RECIPES = {

@@ -152,6 +152,7 @@ REPOSITORIES: dict[str, Callable[[History], None]] = {
     "mixed": histories.mixed,
     "adapters": histories.adapters,
     "structured": histories.structured,
+    "quantised": histories.quantised,
 }
 
 

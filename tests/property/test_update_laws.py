@@ -95,9 +95,9 @@ JUNK = st.one_of(
 )  # fmt: skip
 KEYS = [
     "coder", "count", "split", "unit", "plain", "width", "shape", "axis", "rank", "exponent",
-    "order", "base", "saturate", "extents",
+    "order", "base", "saturate", "extents", "type", "start", "fused",
 ]  # fmt: skip
-KINDS = ["delta", "sparse", "step", "scale", "low-rank", "cast", "resize"]
+KINDS = ["delta", "sparse", "step", "scale", "low-rank", "cast", "resize", "quantise"]
 
 
 @given(

@@ -73,6 +73,7 @@ from git_theta_ext.updates.structured.kronecker import KroneckerLaw
 from git_theta_ext.updates.structured.law import Law, encoded
 from git_theta_ext.updates.structured.orthogonal import Blocks, OrthogonalLaw, Reflections
 from git_theta_ext.updates.structured.sides import Side
+from git_theta_ext.updates.quantisers import QUANTISERS, quantise
 from tests.reliability import evaluation_targets, optimizer_targets
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
@@ -293,6 +294,7 @@ def _skeleton_seeds() -> list[bytes]:
 
 _SPEC = BlockSpec(DTYPES["F32"], (16, 24))
 _COUNT = 16 * 24
+_SPEC_32, _SPEC_CODES = BlockSpec(DTYPES["F32"], (12, 32)), BlockSpec(DTYPES["U8"], (12, 1, 24))
 
 
 @functools.cache
@@ -311,6 +313,7 @@ def _pairs() -> dict[str, tuple[BlockSpec, Values, BlockSpec, Values]]:
     # Rows long enough to be known again: 12 of 32 values, two of them swapped blocks.
     rows = BlockSpec(DTYPES["F32"], (12, 32))
     moved = np.concatenate([old[128:256], old[:128], old[256:]])
+    codes = quantise(QUANTISERS["Q5_1"], floats.reshape(-1, 32), fused=False).ravel()
     plain = BlockSpec(DTYPES["U8"], (200,))
     text = np.frombuffer(b"some header " * 20, np.uint8)[:200].copy()
     other = np.concatenate([text[:90], text[:9], text[100:]])
@@ -324,6 +327,7 @@ def _pairs() -> dict[str, tuple[BlockSpec, Values, BlockSpec, Values]]:
         "scaled-low-rank": (_SPEC, old, _SPEC, merged),
         **dict.fromkeys(_laws(), (_SPEC, old, _SPEC, few)),
         "cast": (_SPEC, old, BlockSpec(DTYPES["BF16"], (16, 24)), half),
+        "quantise": (_SPEC_32, old, _SPEC_CODES, codes),
         "permute": (rows, old, rows, moved),
         "resize": (_SPEC, old, longer, np.concatenate([old, old[:48]])),
         "patch": (plain, text, BlockSpec(DTYPES["U8"], (len(other),)), other),
@@ -336,7 +340,7 @@ def _encoded(kind: str) -> bytes:
     before, old, after, new = _pairs()[kind]
     update: Update = get(kind)
     made: Encoded | None = None
-    if kind in ("cast", "resize"):
+    if kind in ("cast", "resize", "quantise"):
         made = update.encode_from(after, new, before, old)  # type: ignore[attr-defined]
     elif kind != "patch":
         made = update.encode(after, new, old if update.needs_base else None)
