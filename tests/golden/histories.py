@@ -113,6 +113,8 @@ def structured(history: History) -> None:
             history.repository.theta("add", NAME, "--update", folder)
         history.repository.git("commit", "-q", "-m", kind)
         history.tag()
+
+
 def quantised(history: History) -> None:
     """Floats of three types, then what gguf-py made of them: beside them, and in their place."""
     floats, codes = ((QUANTISED / name).read_bytes() for name in ("floats.gguf", "codes.gguf"))
