@@ -20,6 +20,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,9 +269,11 @@ def diff(old: str, new: str, path: str, *, repository: Folder = None) -> Compari
     Raises:
         UsageError: a revision has no such checkpoint.
     """
-    from git_theta_ext.comparison.compare import compare
+    from git_theta_ext.checkpoints.coupled.beside import in_revision
+    from git_theta_ext.comparison.files import Pair
 
     here = _repository(repository)
     before = open_checkpoint(here, f"{old}:{path}")
     after = open_checkpoint(here, f"{new}:{path}")
-    return compare(before.side(), after.side())
+    configs = partial(in_revision, here, old, path), partial(in_revision, here, new, path)
+    return Pair(path, before.side(), after.side(), configs=configs).compare()

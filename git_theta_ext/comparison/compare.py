@@ -9,6 +9,7 @@ from typing import Any, Literal
 from git_theta_ext.checkpoints.versions import Side
 from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.comparison.overlap import Pair, measure_pairs
+from git_theta_ext.comparison.quantised import Requantised
 from git_theta_ext.comparison.skeletons import Note, compare_structures
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import BlockSpec, TensorInfo
@@ -75,7 +76,8 @@ class Comparison:
     differs outside the tensors, where that could be read; `unchanged` are the names of tensors that
     do not differ. `renamed_from` is the path of the old version where it was another one. `remarks`
     say how the versions are stored where one is not stored by tensor; without `compared`, one of
-    them is not on this machine. `opaque` are the names of bytes that are no tensors.
+    them is not on this machine. `opaque` are the names of bytes that are no tensors, `quantised`
+    the weights that are told as one value each besides their tensors.
     """
 
     changes: tuple[Change, ...]
@@ -93,6 +95,7 @@ class Comparison:
     remarks: tuple[str, ...] = ()
     compared: bool = True
     opaque: frozenset[str] = frozenset()
+    quantised: tuple[Requantised, ...] = ()
 
     @property
     def differs(self) -> bool:

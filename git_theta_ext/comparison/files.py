@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from git_theta_ext.checkpoints import shards as sharded
 from git_theta_ext.checkpoints.contents import LFS_FETCH, Content, Contents, not_plain, objects_in
+from git_theta_ext.checkpoints.coupled.beside import in_file, in_revision
+from git_theta_ext.checkpoints.coupled.read import Settings
 from git_theta_ext.checkpoints.versions import Side, open_side
 from git_theta_ext.comparison.compare import Comparison, Lacking, compare
+from git_theta_ext.comparison.quantised import requantised
 from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.core.errors import ManifestError, RepositoryError, UsageError
 from git_theta_ext.core.names import natural_key
@@ -29,6 +32,7 @@ class Pair:
     `renamed_from` is the path of the old version, where that was another one. `remarks` say how
     the versions are stored, where one is not stored by tensor. `known` are objects that other
     checkpoints of the old revision name. Without `compared`, a side is there and cannot be read.
+    `configs` read the `config.json` beside each.
     """
 
     path: str
@@ -38,6 +42,7 @@ class Pair:
     remarks: tuple[str, ...] = ()
     known: frozenset[str] = frozenset()
     compared: bool = True
+    configs: tuple[Settings, Settings] = (dict, dict)
 
     def compare(self, measured: bool = True, lacking: Lacking | None = None) -> Comparison:
         """What differs.
@@ -50,6 +55,10 @@ class Pair:
             found = replace(compare(None, None), compared=False)
         else:
             found = compare(self.old, self.new, measured, known=self.known, lacking=lacking)
+        if measured and found.changes and self.old is not None and self.new is not None:
+            before, after = self.configs
+            told = requantised((self.old, before), (self.new, after), lacking)
+            found = replace(found, quantised=told)
         return replace(found, renamed_from=self.renamed_from, remarks=self.remarks)
 
     def close(self) -> None:
@@ -211,7 +220,13 @@ class _Changes:
         known = frozenset() if old or lacking else self._known
         if lacking:
             return Pair(unit, None, None, old_unit, remarks, compared=False)
-        return _opened(Pair(unit, None, None, old_unit, remarks, known), old, new, self._contents)
+        before, after = self._ends
+        configs = (
+            partial(in_revision, self._repository, before, old_unit or unit),
+            partial(in_revision, self._repository, after, unit),
+        )
+        pair = Pair(unit, None, None, old_unit, remarks, known, configs=configs)
+        return _opened(pair, old, new, self._contents)
 
     def _old(self, unit: str) -> _Versions:
         found = {row.path: self._contents.get(row.old, row.path) for row in self.units[unit]}
@@ -297,17 +312,24 @@ class _Changes:
         )
 
     @cached_property
+    def _ends(self) -> tuple[str | None, str | None]:
+        """The revisions of both sides; empty for the index, None for the work tree."""
+        if not self._revisions:
+            return ("HEAD", "") if self._cached else ("", None)
+        first, dots, last = self._revisions[0].partition("..")
+        old = first or "HEAD"
+        if dots and last.startswith("."):
+            answer = self._repository.git("merge-base", old, last[1:] or "HEAD", ok=(0, 1))
+            old = answer.decode().split("\n")[0] or old
+        if dots or len(self._revisions) > 1:
+            return old, (last.lstrip(".") if dots else self._revisions[1]) or "HEAD"
+        return old, "" if self._cached else None
+
+    @cached_property
     def _known(self) -> frozenset[str]:
         """The objects that the manifests of the old side name, whichever checkpoints they are."""
-        if not self._revisions:
-            old = "HEAD" if self._cached else None
-        else:
-            first, dots, last = self._revisions[0].partition("..")
-            old = first or "HEAD"
-            if dots and last.startswith("."):
-                answer = self._repository.git("merge-base", old, last[1:] or "HEAD", ok=(0, 1))
-                old = answer.decode().split("\n")[0] or old
-        if old is not None and self._repository.resolve(f"{old}^{{tree}}") is None:
+        old = self._ends[0]
+        if not old or self._repository.resolve(f"{old}^{{tree}}") is None:
             return frozenset()
         return frozenset(objects_in(self._repository, old))
 
@@ -385,7 +407,11 @@ def two_blobs(repository: Repository, old: str, new: str) -> Pair:
         found.append(content)
     before, after = found
     was = before.name if before.name != after.name else None
-    pair = Pair(after.name, None, None, was, tuple(_remarks([before], [after])))
+    configs = (
+        partial(in_revision, repository, old.partition(":")[0], before.name),
+        partial(in_revision, repository, new.partition(":")[0], after.name),
+    )
+    pair = Pair(after.name, None, None, was, tuple(_remarks([before], [after])), configs=configs)
     if not (before.is_here and after.is_here):
         return replace(pair, compared=False)
     return _opened(pair, {before.name: before}, {after.name: after}, contents)
@@ -409,4 +435,5 @@ def two_files(old: Path, new: Path, blocks: Blocks | None) -> Pair:
             if side is not None:
                 side.close()
         raise
-    return Pair(str(new), sides[0], sides[1])
+    configs = partial(in_file, old), partial(in_file, new)
+    return Pair(str(new), sides[0], sides[1], configs=configs)

@@ -65,6 +65,13 @@ NAMES = 1 << 20
 NAME_WRAPPERS = 8
 """Wrappers (Parameter, subclasses) around one tensor."""
 
+# -- Quantised weights -----------------------------------------------------------------------------
+
+QUANTISED_HELD_BYTES = 256 << 20
+"""Tensors of one quantised weight that are held at once, where it cannot be read row by row."""
+QUANTISED_SMALL_BYTES = 1 << 16
+"""A tensor that says how others were quantised."""
+
 # -- Other containers ------------------------------------------------------------------------------
 
 HDF5_STEPS = 1 << 21

@@ -60,6 +60,11 @@ def quantisations(tensor: TensorInfo, row: int) -> list[str]:
     ]
 
 
+def block_of(name: str) -> tuple[int, int]:
+    """Elements and bytes of a block of a quantised type, by its name."""
+    return _BLOCKS[next(kind for kind, found in _NAMES.items() if found == name)]
+
+
 def sniff(head: bytes, source: Source) -> bool:
     """Whether the file begins as GGUF does."""
     return head.startswith(_MAGIC)

@@ -5,8 +5,9 @@ float32, by the name of the weight. Each part is for an environment of its own:
 
     python -m tests.golden.make_quantised gguf      # gguf 0.19
     python -m tests.golden.make_quantised mlx       # mlx 0.32 (mlx[cpu])
-    python -m tests.golden.make_quantised torch     # torch 2.13 with bitsandbytes, torchao,
-                                                    # optimum-quanto, hqq, compressed-tensors 0.20
+    python -m tests.golden.make_quantised torch     # torch 2.13 with bitsandbytes, torchao, hqq,
+                                                    # optimum-quanto, compressed-tensors 0.20,
+                                                    # and files of auto-gptq 0.7 and autoawq 0.2
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ def make_torch() -> None:
     _quanto(torch, save, kept)
     _hqq(torch, kept)
     _compressed(torch, save, kept)
+    _gptq_and_awq(torch, save, kept)
     _saved("torch", expected)
 
 
@@ -187,14 +189,7 @@ def _hqq(torch: Any, kept: Any) -> None:
     from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
 
     tensors = {}
-    for bits, group, axis in (
-        (8, 64, 1),
-        (4, 64, 1),
-        (3, 64, 1),
-        (2, 16, 1),
-        (1, 32, 1),
-        (4, 16, 0),
-    ):
+    for bits, group, axis in ((8, 64, 1), (4, 64, 1), (3, 32, 1), (4, 16, 0)):
         name = f"q{bits}.{group}.{axis}"
         config = BaseQuantizeConfig(nbits=bits, group_size=group, axis=axis)
         layer = HQQLinear(
@@ -221,7 +216,7 @@ def _compressed(torch: Any, save: Any, kept: Any) -> None:
         return {f"{name}.{key}": value for key, value in made.items()}
 
     tensors = {}
-    wide = torch.randn(8, 128)
+    wide = torch.randn(16, 128)
     for name, bits, group, symmetric in (
         ("w4", 4, 32, True), ("w4a", 4, 32, False), ("w8", 8, None, True), ("w3", 3, 64, True)
     ):  # fmt: skip
@@ -229,7 +224,7 @@ def _compressed(torch: Any, save: Any, kept: Any) -> None:
         args = QuantizationArgs(
             num_bits=bits, type="int", group_size=group, strategy=strategy, symmetric=symmetric
         )
-        rows = wide.reshape(8, -1, group or 128)
+        rows = wide.reshape(16, -1, group or 128)
         if symmetric:
             scale = rows.abs().amax(-1) / (2 ** (bits - 1) - 0.5)
             zero = torch.zeros_like(scale, dtype=torch.int8)
@@ -247,7 +242,7 @@ def _compressed(torch: Any, save: Any, kept: Any) -> None:
          {"group_size": 32, "strategy": "group", "scale_dtype": torch.uint8}),
     ):  # fmt: skip
         found = QuantizationArgs(num_bits=4, type="float", symmetric=True, **args)
-        top = wide.reshape(8, -1, args["group_size"]).abs().amax(-1)
+        top = wide.reshape(16, -1, args["group_size"]).abs().amax(-1)
         if name == "nvfp4":
             overall = (448 * 6 / wide.abs().max()).reshape(1).float()
             state = {
@@ -258,6 +253,51 @@ def _compressed(torch: Any, save: Any, kept: Any) -> None:
             state = {"weight": wide, "weight_scale": 2.0 ** torch.floor(torch.log2(top) - 2)}
         tensors |= packed(compressor, name, state, found)
     save("compressed.safetensors", tensors)
+
+
+def _gptq_and_awq(torch: Any, save: Any, kept: Any) -> None:
+    """What AutoGPTQ packs, and words that AutoAWQ unpacks: both by their modules alone."""
+    import importlib.util
+    import sysconfig
+    import types
+
+    stub: Any = types.ModuleType("transformers")
+    stub.pytorch_utils = types.SimpleNamespace(Conv1D=type("Conv1D", (), {}))
+    sys.modules["transformers"] = stub
+
+    def module(path: str) -> Any:
+        place = Path(sysconfig.get_path("purelib"), path)
+        spec = importlib.util.spec_from_file_location(place.stem, place)
+        found: Any = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        spec.loader.exec_module(found)  # type: ignore[union-attr]
+        return found
+
+    gptq = module("auto_gptq/nn_modules/qlinear/qlinear_cuda.py")
+    awq = module("awq/utils/packing_utils.py")
+    tensors = {}
+    for name, bits, group, ordered in (
+        ("g2", 2, 32, False), ("g3", 3, 32, False), ("g4", 4, 32, False), ("g8", 8, 64, False),
+        ("ordered", 4, 32, True),
+    ):  # fmt: skip
+        linear = torch.nn.Linear(64, 32, bias=False)
+        places = torch.arange(64, dtype=torch.int32) // group
+        if ordered:
+            places = places[torch.randperm(64)]
+        shape = (32, 64 // group)
+        scales, zeros = 0.02 + 0.01 * torch.rand(shape), torch.randint(1, 2**bits, shape).float()
+        layer = gptq.QuantLinear(bits, group, 64, 32, False, weight_dtype=torch.float32)
+        at = (scales.t()[places.long()], zeros.t()[places.long()])
+        codes = torch.randint(0, 2**bits, (64, 32))
+        linear.weight.data = ((codes - at[1]) * at[0]).t().contiguous()
+        layer.pack(linear, scales, zeros.clone(), places)
+        parts = {key: value for key, value in layer.state_dict().items() if key != "bias"}
+        tensors |= {f"{name}.{key}": value for key, value in parts.items()}
+        kept(f"gptq.{name}.weight", layer(torch.eye(64)).t())
+    words = torch.randint(-(2**31), 2**31 - 1, (66, 3), dtype=torch.int32)
+    codes, zeros, scales = words[:64], words[64:], torch.rand(2, 24).half()
+    tensors |= {"awq.qweight": codes, "awq.qzeros": zeros, "awq.scales": scales}
+    kept("gptq.awq.weight", awq.dequantize_gemm(codes, zeros, scales.float(), 4, 32).t())
+    save("gptq.safetensors", tensors)
 
 
 if __name__ == "__main__":

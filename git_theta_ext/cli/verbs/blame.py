@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from git_theta_ext.checkpoints.contents import LFS_FETCH, Content
+from git_theta_ext.checkpoints.coupled.beside import in_revision
+from git_theta_ext.checkpoints.coupled.read import quantised
 from git_theta_ext.checkpoints.versions import Side
 from git_theta_ext.cli import parts
 from git_theta_ext.cli.verbs.log import split
@@ -19,7 +22,7 @@ from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, table, to_json
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import Entry
+from git_theta_ext.manifest.model import Block, Entry
 from git_theta_ext.packages.assemble.origin import Origins
 
 
@@ -70,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
             hint=advice.about_version("git theta show VERSION   lists them", revision, path),
         )
     drift = _drift(history, content, entries, names) if args.drift else {}
+    schemes = _schemes(history, content, repository, revision)
     rows = [_row(entries[name], found[name], content, drift.get(name)) for name in names]
     origins = Origins(repository, revision, path)
     for row in rows:
+        row["quantised"] = schemes.get(row["name"])
         origin = origins.find(row["commit"], row["path"], entries[row["name"]])
         row["origin"] = None if origin is None else origin.record()
     if args.json:
@@ -130,6 +135,23 @@ def _drift(
     }
 
 
+def _schemes(
+    history: History, content: Content, repository: Repository, revision: str
+) -> dict[str, str]:
+    """How the weights are quantised that tensors are part of, as far as this machine can tell."""
+    side = history.contents.open(content) if content.storage == "tensors" else None
+    if side is None:
+        return {}
+    store = history.contents.blocks.store
+
+    def at_hand(blocks: Sequence[Block]) -> bool:
+        return all(store.has(ref.oid, ref.size) for one in blocks for ref in one.objects())
+
+    config = partial(in_revision, repository, revision, history.newest.path)
+    found = quantised(side, config, at_hand).values()
+    return {part: weight.scheme.words for weight in found for part in weight.parts}
+
+
 def _row(entry: Entry, found: Blame, newest: Content, drift: float | None) -> dict[str, Any]:
     """One tensor as a record for `--json`, which the text is made from, too."""
     version = found.version
@@ -167,6 +189,8 @@ def _cells(row: dict[str, Any], with_drift: bool) -> list[str]:
     ]  # fmt: skip
     if with_drift:
         cells.append("" if row["drift"] is None else f"drift {percentage(row['drift'])}")
+    if row["quantised"] is not None:
+        cells.append(printable(row["quantised"]))
     if row["origin"] is not None:
         cells.append(f"from {printable(row['origin']['words'])}")
     return cells

@@ -298,6 +298,8 @@ def _selected(comparison: Comparison, wanted: list[str] | None, order: str) -> C
     if wanted is not None:
         names = set(patterns.select([change.name for change in changes], wanted))
         changes = [change for change in changes if change.name in names]
+        told = tuple(one for one in comparison.quantised if one.parts & names)
+        comparison = replace(comparison, quantised=told)
     if order == "change":
         changes.sort(key=_moved, reverse=True)
     elif order == "size":

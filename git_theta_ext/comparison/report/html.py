@@ -19,6 +19,7 @@ from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.division import Division, Divisions
 from git_theta_ext.comparison.measure import histogram
 from git_theta_ext.comparison.named import Version
+from git_theta_ext.comparison.report import quantised
 from git_theta_ext.comparison.report.division import HEADS, MOST, cells, changed, remarks
 from git_theta_ext.comparison.report.text import described, percentage, summary
 from git_theta_ext.comparison.report.words import is_training_state, relation
@@ -81,7 +82,7 @@ def _between(between: tuple[Version, Version] | None) -> str:
 def _section(path: str, found: Comparison, division: Division | None) -> str:
     return (
         f"<section><h2>{_text(path)}</h2>{_figures(found)}{_alarms(found)}{_modules(division)}"
-        f"{_map(found)}{_table(found)}{_outside(found)}{_plots(found)}{_spectra(found)}</section>\n"
+        f"{_map(found)}{_table(found)}{_quantised(found)}{_outside(found)}{_plots(found)}{_spectra(found)}</section>\n"
     )
 
 
@@ -324,6 +325,22 @@ def _row(change: Change) -> Iterator[object]:
     for number in numbers:
         yield None if number is None or not math.isfinite(number) else float(f"{number:.4g}")
     yield change.stored
+
+
+def _quantised(found: Comparison) -> str:
+    """What became of quantised weights, as one value each."""
+    rows = quantised.rows(found)
+    if not rows:
+        return ""
+    cells = "".join(
+        f"<tr><td>{_text(row.name)}</td><td>{row.count:,}</td><td>{_text(row.words)}</td></tr>"
+        for row in rows
+    )
+    return (
+        '<h3>Quantised weights</h3><div class="scroll tall"><table class="wrap">'
+        '<thead><tr><th scope="col">weight</th><th scope="col">number</th>'
+        f'<th scope="col">what</th></tr></thead><tbody>{cells}</tbody></table></div>'
+    )
 
 
 def _outside(found: Comparison) -> str:

@@ -8,6 +8,7 @@ from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.division import Division, Divisions
 from git_theta_ext.comparison.measure import Measure
 from git_theta_ext.comparison.named import Version
+from git_theta_ext.comparison.report import quantised
 from git_theta_ext.comparison.report.division import HEADS, MOST, cells, changed, remarks
 from git_theta_ext.comparison.report.groups import Group, group, weight
 from git_theta_ext.comparison.report.text import described, magnitude, percentage
@@ -114,7 +115,7 @@ def _file(path: str, found: Comparison, keep: int, modules: Sequence[str]) -> st
     left = sum(len(one.changes) for one in groups[keep:])
     if left:
         parts.append(f"… and {left:,} more tensors that changed less\n")
-    parts += [*_lacking(found), *_outside(found)]
+    parts += [*_lacking(found), *_quantised(found), *_outside(found)]
     return "\n".join(parts)
 
 
@@ -130,6 +131,21 @@ def _lacking(found: Comparison) -> list[str]:
     if len(unread) > _MAX_UNREAD:
         rows.append(f"- … and {len(unread) - _MAX_UNREAD:,} more tensors")
     return ["\n".join(rows) + "\n"]
+
+
+def _quantised(found: Comparison) -> list[str]:
+    """What became of quantised weights, as one value each."""
+    rows = quantised.rows(found)
+    if not rows:
+        return []
+    lines = [
+        f"- {_code(row.name)}: {row.count:,} × {markdown_escaped(row.words)}"
+        for row in rows[:_OPEN_ROWS]
+    ]
+    if len(rows) > _OPEN_ROWS:
+        left = sum(row.count for row in rows[_OPEN_ROWS:])
+        lines.append(f"- … and {left:,} more quantised weights")
+    return ["\n".join(lines) + "\n"]
 
 
 def _summary(found: Comparison) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.measure import Measure
+from git_theta_ext.comparison.report import quantised
 from git_theta_ext.comparison.report.text import position
 from git_theta_ext.comparison.report.words import conversion, relation
 from git_theta_ext.core.tensors import TensorInfo
@@ -32,6 +33,7 @@ def records(path: str, comparison: Comparison) -> dict[str, Any]:
         "outside": [
             {"name": note.name, "old": note.old, "new": note.new} for note in comparison.notes
         ],
+        "quantised": quantised.records(comparison),
         "structure_changed": comparison.structure_changed,
     }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.comparison.compare import Change, Comparison, Spectrum
 from git_theta_ext.comparison.measure import Measure, histogram
+from git_theta_ext.comparison.report import quantised
 from git_theta_ext.comparison.report.groups import Group, group, weight
 from git_theta_ext.comparison.report.words import conversion, relation, rounded
 from git_theta_ext.core.tensors import TensorInfo
@@ -68,6 +69,7 @@ def render(
     if len(groups) > len(listed):
         rest = sum(len(one.changes) for one in groups[MAX_LINES:])
         yield f"  … and {plural(rest, 'more tensor')}"
+    yield from _quantised(comparison, style)
     yield from _outside(comparison, style)
 
 
@@ -237,6 +239,18 @@ def spark(counts: Sequence[int], unicode: bool = True) -> str:
     return "".join(
         " " if not count else bars[math.ceil(count / top * len(bars)) - 1] for count in counts
     )
+
+
+def _quantised(comparison: Comparison, style: Style) -> Iterator[str]:
+    """What became of quantised weights, each of which is several tensors, or one of blocks."""
+    found = quantised.rows(comparison)
+    names = min(64, max((len(printable(row.name)) for row in found), default=0))
+    sign = "≈" if style.unicode else "="
+    for row in found[:MAX_LINES]:
+        times = f"{row.count:,} × " if row.count > 1 else ""
+        yield f"  {sign} {printable(row.name):{names}}  {times}{printable(row.words)}"
+    if len(found) > MAX_LINES:
+        yield f"  … and {sum(row.count for row in found[MAX_LINES:]):,} more quantised weights"
 
 
 def _outside(comparison: Comparison, style: Style) -> Iterator[str]:

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from git_theta_ext.checkpoints.coupled import layouts
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.manifest.model import Entry, Manifest
-from git_theta_ext.merge.decide import layouts
 
 Kind = Literal["quantised", "sparse", "training", "factors", "renamed", "integers"]
 Hold = Literal["", "follows", "belongs"]

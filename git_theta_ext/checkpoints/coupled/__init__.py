@@ -1,0 +1,1 @@
+"""Tensors that mean something only together: how they are called, and what quantised ones mean."""
