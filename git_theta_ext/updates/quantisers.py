@@ -6,7 +6,7 @@ quantisers in ggml's ggml-quants.c (`quantize_row_q8_0_ref` and its siblings), a
 
 What both leave to the machine is settled here: a block with a number that is not finite, or from
 2^126 on, counts as zeros; an inverse that is not finite is 0; an extreme of -0.0 is 0.0. A compiler
-may join a product and a sum into one rounding (`fused`), and for most machines it does.
+may join a product and a sum into one rounding (`fused`): it does where ggml is built for AVX2.
 """
 
 from __future__ import annotations

@@ -78,6 +78,9 @@ def test_what_is_wrong_comes_back_too(kind: str, name: str) -> None:
     old, spec = BlockSpec(DTYPES[name], (64, 128)), BlockSpec(DTYPES["U8"], (16, 4, one.size))
     wide = base.view(FLOATS[name]).astype(np.float32).reshape(-1, 32)
     new = quantise(one, wide, fused=True)[:64].ravel().copy()
+    exact = Quantise().encode_from(spec, new, old, base)
+    assert exact is not None
+    assert exact.nbytes < 300
     new[::50] ^= 1
     encoded = Quantise().encode_from(spec, new, old, base)
     assert encoded is not None
