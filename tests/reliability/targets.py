@@ -74,7 +74,7 @@ from git_theta_ext.updates.structured.law import Law, encoded
 from git_theta_ext.updates.structured.orthogonal import Blocks, OrthogonalLaw, Reflections
 from git_theta_ext.updates.structured.sides import Side
 from git_theta_ext.updates.quantisers import QUANTISERS, quantise
-from tests.reliability import evaluation_targets, optimizer_targets
+from tests.reliability import evaluation_targets, optimizer_targets, quantised_targets
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
@@ -697,6 +697,8 @@ def _build() -> dict[str, Target]:
         add(f"adapter-{kind}", seeds, functools.partial(_adapter, kind))
     add("adapter-types", _type_seeds, functools.partial(_adapter, "golden"))
     for name, seeds, run in optimizer_targets.targets(_scratch):
+        add(name, seeds, run)
+    for name, seeds, run in quantised_targets.targets(_scratch):
         add(name, seeds, run)
     for name, seeds, run in evaluation_targets.targets():
         add(name, seeds, run)
