@@ -482,4 +482,9 @@ def _unquantised(piece: _Piece, predecessors: PathPredecessors) -> tuple[BlockSp
     if entry is None or found is None:
         return None
     number, spec = found
-    return spec, entry.blocks[number]
+    block = entry.blocks[number]
+    own = predecessors.predecessor(tensor.name, piece.position)
+    follows = own is not None and own[1].chain[: len(block.chain)] == block.chain
+    if own is not None and follows and own[0].tensor.dtype == tensor.dtype:
+        return None  # codes that changed while their floats did not are no quantisation of these
+    return spec, block

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.updates.quantisers import QUANTISERS, quantise
 from tests.scenarios.checkpoints import safetensors
+from tests.scenarios.containers import gguf
 from tests.scenarios.repositories import Repo
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "quantised"
@@ -37,6 +39,28 @@ def test_a_gguf_file_is_stored_as_a_quantisation_of_another(repo: Repo) -> None:
     assert (repo.path / "codes.gguf").read_bytes() == golden("codes.gguf")
     assert (repo.path / "model.gguf").read_bytes() == golden("codes.gguf")
     repo.theta("fsck")
+
+
+def test_new_floats_make_new_codes_and_other_codes_follow_the_old_ones(repo: Repo) -> None:
+    random = np.random.default_rng(2)
+    repo.git("theta", "track", "*.gguf")
+    kinds = []
+    for version in range(3):
+        if version < 2:
+            wide = random.normal(0, 0.02, (64, 256)).astype(np.float32)
+            repo.write("f.gguf", gguf({"w": (0, (64, 256), wide.tobytes())}))
+            repo.commit("floats")
+        codes = quantise(QUANTISERS["Q8_0"], wide.reshape(-1, 32), fused=False)
+        codes[::2, 5] += version == 2
+        repo.write("q.gguf", gguf({"w": (8, (64, 256), codes.tobytes())}))
+        repo.commit("codes")
+        (entry,) = parse_manifest(repo.blob("HEAD:q.gguf")).entries
+        kinds.append([link.kind for link in entry.blocks[0].chain])
+    assert kinds[0] == ["dense", "quantise"]
+    assert kinds[1][-1] == "quantise"
+    assert kinds[2][: len(kinds[1])] == kinds[1]
+    assert len(kinds[2]) == len(kinds[1]) + 1
+    assert repo.status() == ""
 
 
 CONFIG = (GOLDEN / "mlx.json").read_bytes()

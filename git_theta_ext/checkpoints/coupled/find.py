@@ -19,6 +19,7 @@ _BY_LAST = {
     "trellis": integers.exllama,
     "_weight_qdata": libraries.torchao,
     "W_q": libraries.hqq,
+    "qdata": libraries.torchao_saved,
 }
 """What looks at a module, by the last part of the name of its codes."""
 

@@ -152,6 +152,22 @@ def _quanto(
     return found * scale - shift
 
 
+def torchao_saved(table: Table, name: str) -> Weight | None:
+    """`qdata` and `scale` below a weight's name, as PyTorch's own files have them: floats only.
+
+    Of integers nothing but the class says how many bits they have.
+    """
+    codes, scale = f"{name}.qdata", f"{name}.scale"
+    found, scales = table.of(codes, "F8_E4M3 F8_E5M2", 2), table.floats(scale, 2)
+    if found is None or scales is None or scales.shape not in ((1, 1), (found.shape[0], 1)):
+        return None
+    words = "one scale" if scales.count == 1 else "a scale for each row"
+    scheme = Scheme(f"torchao FP8 ({found.dtype.name[3:]})", 8, None, words)
+    rows, columns = found.shape
+    decode = partial(by_rows, names=(codes, scale), columns=columns)
+    return Weight(name, scheme, (codes, scale), found.shape, rows, columns, decode)
+
+
 def torchao(table: Table, module: str) -> Weight | None:
     """Tensors of a flattened subclass, which the file's metadata describe."""
     name = joined(module, "weight")

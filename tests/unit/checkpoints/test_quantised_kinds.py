@@ -108,6 +108,9 @@ def test_what_is_uncertain_has_no_name() -> None:
     # Codes with a scale of which nothing says how they are packed, and ordinary tensors.
     assert words({"l.weight": ("U8", (8, 32)), "l.weight_scale": ("F16", (8, 4))}) == {}
     assert words({"l._weight_qdata": ("I8", (8, 32)), "l._weight_scale": ("F16", (8, 1))}) == {}
+    saved = {"l.weight.qdata": ("F8_E4M3", (8, 32)), "l.weight.scale": ("F32", (8, 1))}
+    assert words(saved) == {"l.weight": "torchao FP8 (E4M3), 8-bit, a scale for each row"}
+    assert words({**saved, "l.weight.qdata": ("I8", (8, 32))}) == {}
     assert words({"l.weight": ("F16", (8, 32)), "l.scales": ("F16", (8, 4))}) == {}
     assert words({"l.weight": ("I8", (8, 32)), "ids": ("I64", (8, 4))}) == {}
 
