@@ -413,7 +413,10 @@ class Cleaner:
         then, block = predecessor or (None, None)
         guesses = self._kin(piece, predecessors) if predecessor is None else ()
         chunk = piece.before is not None
-        found = Unstored(name, piece.offset, spec, digest, block, then, guesses, chunk)
+        own = None
+        if then is not None and then.dtype != spec.dtype and quantised_from(piece.span.tensor):
+            own = self._own(piece, predecessors)
+        found = Unstored(name, piece.offset, spec, digest, block, then, guesses, chunk, own)
         if self._worth_noting(found):
             chain = self._memo.get_chain(*found.key)
             if chain and all(
@@ -444,8 +447,11 @@ class Cleaner:
         if piece.before is not None:
             length = piece.before.nbytes
             return BlockSpec(DTYPES["U8"], (length,)), piece.before
-        if (floats := _unquantised(piece, predecessors)) is not None:
-            return floats
+        return _unquantised(piece, predecessors) or self._own(piece, predecessors)
+
+    @staticmethod
+    def _own(piece: _Piece, predecessors: PathPredecessors) -> tuple[BlockSpec, Block] | None:
+        """The block of the tensor's own name that this one is an update of, and what it is."""
         found = predecessors.predecessor(piece.span.tensor.name, piece.position)
         if found is None or piece.span.opaque:
             return None

@@ -29,6 +29,8 @@ class Unstored:
     `name` is its tensor's, `offset` where its bytes are in the file, and `digest` their SHA-256.
     `predecessor` is the block that it is an update of, and `then` what that is; where there is
     none, `guesses` are blocks that may be it. `chunk` says that both are chunks of opaque bytes.
+    `instead` is the predecessor, and what it is, where samples say that the block is no
+    quantisation of the other.
     """
 
     name: str
@@ -39,11 +41,13 @@ class Unstored:
     then: BlockSpec | None = None
     guesses: tuple[Block, ...] = ()
     chunk: bool = False
+    instead: tuple[BlockSpec, Block] | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
         """Everything that its encoding depends on, but for what can be had of the guesses."""
-        found = (self.then, self.predecessor, *((self.guesses,) if self.guesses else ()))
+        more = (one for one in (self.guesses, self.instead) if one)
+        found = (self.then, self.predecessor, *more)
         return (self.digest, self.spec.dtype.name, repr(self.spec.shape), *map(repr, found))
 
     def store(self, blocks: Blocks, data: bytes) -> Block:
@@ -52,6 +56,10 @@ class Unstored:
         predecessor, then = self.predecessor, self.then
         if predecessor is None and self.guesses:
             predecessor, then = blocks.find_kin(self.spec, values, self.guesses), self.spec
+        floats = predecessor if self.instead is not None else None
+        if floats is not None and then is not None and self.instead is not None:
+            made = blocks.quantises(then, floats, self.spec, values)
+            then, predecessor = (then, floats) if made else self.instead
         if self.chunk and predecessor is not None:
             return blocks.write_chunk(values, digest=self.digest, predecessor=predecessor)
         return blocks.write(

@@ -435,6 +435,19 @@ class Blocks:
                     return block
         return None
 
+    def quantises(self, old_spec: BlockSpec, old: Block, spec: BlockSpec, values: Values) -> bool:
+        """Whether samples say that a block is a quantisation of another.
+
+        Args:
+            old_spec, old: the block of floats, and what it is.
+            spec, values: what the other block is, and its bytes.
+        """
+        from git_theta_ext.updates.quantise import Quantise  # few checkpoints ask for it
+
+        with suppress(CorruptObjectError):  # writing it says what is wrong
+            return Quantise().applies(spec, values, old_spec, self.read(old_spec, old))
+        return True
+
     def write_bytes(self, data: bytes, *, predecessor: Block | None = None) -> Block:
         """Encode and store plain bytes, such as a skeleton, against an earlier version of them."""
         digest = hashlib.sha256(data).hexdigest()

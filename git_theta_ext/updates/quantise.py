@@ -41,6 +41,15 @@ class Quantise:
         """Does not apply between blocks of one dtype; `encode_from` does."""
         return None
 
+    def applies(self, spec: BlockSpec, new: Values, old_spec: BlockSpec, base: Values) -> bool:
+        """Whether samples say so; arguments as for `encode_from`.
+
+        Args:
+            spec, new, old_spec, base: as there.
+        """
+        kind = quantiser_of(spec, old_spec)
+        return kind is not None and _found(kind, spec, new, old_spec, base) is not None
+
     def encode_from(
         self, spec: BlockSpec, new: Values, old_spec: BlockSpec, base: Values
     ) -> Encoded | None:

@@ -56,10 +56,19 @@ def test_new_floats_make_new_codes_and_other_codes_follow_the_old_ones(repo: Rep
         repo.commit("codes")
         (entry,) = parse_manifest(repo.blob("HEAD:q.gguf")).entries
         kinds.append([link.kind for link in entry.blocks[0].chain])
+    before = entry.blocks[0].chain[: len(kinds[1])]
     assert kinds[0] == ["dense", "quantise"]
     assert kinds[1][-1] == "quantise"
     assert kinds[2][: len(kinds[1])] == kinds[1]
     assert len(kinds[2]) == len(kinds[1]) + 1
+    # Where the floats beside it became those of another model, the codes stay what they were.
+    repo.write("f.gguf", gguf({"w": (0, (64, 256), np.roll(wide, 1, axis=0).tobytes())}))
+    repo.commit("another model")
+    codes[1::2, 5] += 1
+    repo.write("q.gguf", gguf({"w": (8, (64, 256), codes.tobytes())}))
+    repo.commit("codes")
+    (entry,) = parse_manifest(repo.blob("HEAD:q.gguf")).entries
+    assert entry.blocks[0].chain[: len(kinds[1])] == before
     assert repo.status() == ""
 
 
