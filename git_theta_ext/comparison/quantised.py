@@ -130,8 +130,7 @@ def _measured(
     one: Requantised, before: _End, after: _End, can: Callable[[Sequence[Block]], bool]
 ) -> Requantised:
     """The same with how far its numbers moved, or why that is not known."""
-    counts = [_count(end, one.name) for end in (before, after)]
-    if counts[0] != counts[1] or not counts[0]:
+    if not _comparable(one.name, before, after):
         unknown = [
             scheme.kind
             for end, scheme in ((before, one.old), (after, one.new))
@@ -152,6 +151,16 @@ def _measured(
     except NotDecodedError:
         return replace(one, unmeasured="its tensors do not fit each other, or are too large")
     return replace(one, measure=total)
+
+
+def _comparable(name: str, before: _End, after: _End) -> bool:
+    """Whether the numbers of both versions are known, and stand for each other in their order."""
+    then, now = (_count(end, name) for end in (before, after))
+    both = [end.weights[name] for end in (before, after) if name in end.weights]
+    shapes = {weight.shape for weight in both}
+    # Of one without a shape the order is known to be that of its own kind alone.
+    alike = len({weight.scheme.kind for weight in both}) == 1 if None in shapes else True
+    return then == now > 0 and len(shapes - {None}) < 2 and alike
 
 
 def _prepare(end: _End, name: str) -> None:
