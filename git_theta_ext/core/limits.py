@@ -114,6 +114,8 @@ MSGPACK_DEPTH = 128
 """Its values inside each other."""
 MSGPACK_KEY_BYTES = 512
 """Its keys."""
+FASTTEXT_WORDS = 1 << 22
+"""Words and labels of a fastText model."""
 TABLE_BLOCK_BYTES = 64 << 20
 """A block of the index of a TensorFlow checkpoint."""
 TABLE_KEY_BYTES = 1 << 16

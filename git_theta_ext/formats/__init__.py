@@ -37,6 +37,7 @@ _FORMATS = {
     "pickle": "git_theta_ext.formats.pickle",
     "msgpack": "git_theta_ext.formats.msgpack",
     "coreml-weights": "git_theta_ext.formats.coreml",
+    "fasttext": "git_theta_ext.formats.fasttext",
 }
 _GROUP = "git_theta_ext.formats"
 _HEAD_BYTES = 512

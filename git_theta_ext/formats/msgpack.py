@@ -1,20 +1,23 @@
-"""Flax's msgpack checkpoints: arrays in nested maps as extension type 1, all else literal.
+"""msgpack with arrays: Flax's checkpoints, thinc's models (spaCy's), and msgpack-numpy's maps.
 
-The payload of such an array is itself msgpack: (shape, dtype name, row-major bytes). Flax stores an
-array of over 1 GiB as a map with `chunks`, flat pieces that are tensors of their own here. Sources:
-flax/serialization.py (`_ndarray_to_bytes`, `_chunk`) and the msgpack specification.
+Flax has arrays as extension type 1, whose payload is itself msgpack: (shape, dtype name, row-major
+bytes); one of over 1 GiB is a map with `chunks`, flat pieces that are tensors of their own here.
+msgpack-numpy, which thinc uses, has a map of `nd`, `type`, `kind`, `shape` and `data`. Sources:
+flax/serialization.py (`_ndarray_to_bytes`, `_chunk`), srsly/msgpack/_msgpack_numpy.py
+(`encode_numpy`), thinc/model.py (`Model.to_dict`), and the msgpack specification.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, FormatError
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats import npy
 from git_theta_ext.formats.base import Layout, Source, Span
-from git_theta_ext.formats.layout.storages import Piece
+from git_theta_ext.formats.layout.storages import OPAQUE_BYTES, Piece
 from git_theta_ext.formats.layout.tiles import assemble
 from git_theta_ext.formats.layout.views import unique_names
 from git_theta_ext.formats.torch.names import DTYPES_BY_NAME
@@ -22,6 +25,11 @@ from git_theta_ext.formats.torch.names import DTYPES_BY_NAME
 NAME = "msgpack"
 _WINDOW_BYTES = 1 << 16
 _NDARRAY = 1
+_NUMPY = ("nd", "type", "kind", "shape", "data")
+"""Keys of the map that is an array, in the order in which msgpack-numpy writes them."""
+_BYTE_ORDERS = ("<", ">", "|", "=")
+_OF_NODES = ("params", "attrs", "shims")
+_LAYER_NAME_BYTES = 40
 _WIDTHS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8, 0xCA: 4, 0xCB: 8,
            0xC0: 0, 0xC2: 0, 0xC3: 0}  # fmt: skip
 """Bytes that follow the tag of a number, nil or boolean."""
@@ -71,17 +79,32 @@ def layout(source: Source) -> Layout:
         raise FormatError(f"msgpack, offset {reader.position}: bytes follow the top value")
     if not arrays:
         raise FormatError("msgpack: no arrays")
-    names = unique_names([item.path for item in arrays])
+    names = unique_names([_called(item.path, reader.nodes) for item in arrays])
     pieces = [_piece(name, item) for name, item in zip(names, arrays, strict=True)]
     return Layout(NAME, assemble(source, pieces))
 
 
+def _called(path: tuple[str, ...], nodes: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys that an array is named by: of thinc, its layer's number and name, its own name.
+
+    thinc writes a list of its layers (`nodes`) before the lists of what belongs to each: `params`,
+    which hold nearly all arrays, `attrs` and `shims`.
+    """
+    if len(path) < 2 or path[1] not in nodes or path[0] not in _OF_NODES:
+        return path
+    head = () if path[0] == _OF_NODES[0] else path[:1]
+    return (*head, path[1], nodes[path[1]], *path[2:])
+
+
 def _piece(name: str, item: _Array) -> Piece:
-    dtype = DTYPES.get(DTYPES_BY_NAME.get(item.dtype, ""))
-    if dtype is None:
+    info = None
+    if item.dtype[:1] in _BYTE_ORDERS:
+        info = npy.tensor_of(name, item.dtype, False, item.shape, item.offset)
+    elif known := DTYPES.get(DTYPES_BY_NAME.get(item.dtype, "")):
+        info = TensorInfo(name, known, item.shape)
+    if info is None:
         raw = TensorInfo(name, DTYPES["U8"], (item.length,))
         return Piece(item.offset, item.length, Span(raw, opaque=True))
-    info = TensorInfo(name, dtype, item.shape)
     if info.nbytes != item.length:
         raise FormatError(
             f"msgpack, offset {item.offset}: tensor {name!r} of {item.dtype} {list(item.shape)} "
@@ -100,14 +123,16 @@ def _walk(reader: _Reader) -> Iterator[_Array]:
             frame.index += 1
             frame.left -= 1
         kind, length = reader.tag()
-        if kind in ("map", "array"):
+        if kind == "map" and length == len(_NUMPY) and reader.follows(_NUMPY[0]):
+            yield _numpy(reader, tuple(item.key for item in frames))
+        elif kind in ("map", "array"):
             if len(frames) >= limits.MSGPACK_DEPTH:
                 raise BoundError(reader.error(f"nested deeper than {limits.MSGPACK_DEPTH}").message)
             frames.append(_Frame(length, kind == "map"))
         elif kind == "ext":
             yield from _extension(reader, length, tuple(item.key for item in frames))
         else:
-            reader.skip(length)
+            yield from _plain(reader, kind, length, [item.key for item in frames])
         while frames and not frames[-1].left:
             frames.pop()
         if not frames:
@@ -121,10 +146,7 @@ def _extension(reader: _Reader, length: int, path: tuple[str, ...]) -> Iterator[
     end = reader.position + length
     if code == _NDARRAY:
         reader.expect("array", 3)
-        kind, rank = reader.tag()
-        if kind != "array" or rank > 64:
-            raise reader.error("an array without a shape")
-        shape = tuple(reader.natural() for _ in range(rank))
+        shape = reader.extents()
         dtype = reader.key()
         kind, size = reader.tag()
         if kind != "bin" or reader.position + size != end:
@@ -133,9 +155,49 @@ def _extension(reader: _Reader, length: int, path: tuple[str, ...]) -> Iterator[
     reader.skip(end - reader.position)
 
 
+def _numpy(reader: _Reader, path: tuple[str, ...]) -> _Array:
+    """An array of msgpack-numpy, of which the first key is the next to be read."""
+    found: dict[str, str] = {}
+    shape: tuple[int, ...] = ()
+    offset = size = 0
+    for expected in _NUMPY:
+        if reader.key() != expected:
+            raise reader.error(f"an array without {expected!r}")
+        if expected == "shape":
+            shape = reader.extents()
+        elif expected == "data":
+            kind, size = reader.tag()
+            if kind not in ("str", "bin"):
+                raise reader.error("an array without bytes")
+            offset = reader.position
+            reader.skip(size)
+        elif expected == "nd":
+            reader.take(1)
+        else:
+            found[expected] = reader.key()
+    # Structured arrays (kind V) list their fields instead of an element type: those end above.
+    return _Array(path, found["type"], shape, offset, size)
+
+
+def _plain(reader: _Reader, kind: str, length: int, path: list[str]) -> Iterator[_Array]:
+    """Any other value: a long string of bytes is kept apart; thinc's names of layers are noted."""
+    at = reader.position
+    if kind == "str" and len(path) == 3 and (path[0], path[2]) == ("nodes", "name"):
+        # Of a layer that joins others the name is a sentence. It has no parameters of its own.
+        if length <= _LAYER_NAME_BYTES:
+            reader.nodes[path[1]] = reader.take(length).decode("utf-8", "replace")
+            return
+        reader.nodes[path[1]] = "joined"
+    reader.skip(length)
+    if reader.nodes and length >= OPAQUE_BYTES:
+        yield _Array(tuple(path), "", (), at, length)
+
+
 class _Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.nodes: dict[str, str] = {}
+        """Names of thinc's layers by their numbers; none in other files."""
         self.position = 0
         self.start = 0
         self.window = b""
@@ -183,6 +245,21 @@ class _Reader:
     def expect(self, kind: str, length: int) -> None:
         if self.tag() != (kind, length):
             raise self.error(f"not a value of kind {kind} and length {length}")
+
+    def follows(self, key: str) -> bool:
+        """Whether the next value is this key; it is not taken."""
+        at = self.position
+        left = min(len(key) + 2, self.source.size - at)
+        found = self.take(left)
+        self.position = at
+        word = key.encode()
+        return found.startswith((b"\xc4%c%b" % (len(word), word), b"%c%b" % (0xA0 | len(word), word)))
+
+    def extents(self) -> tuple[int, ...]:
+        kind, rank = self.tag()
+        if kind != "array" or rank > limits.AXES:
+            raise self.error("an array without a shape")
+        return tuple(self.natural() for _ in range(rank))
 
     def natural(self) -> int:
         tag = self.take(1)[0]

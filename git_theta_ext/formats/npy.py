@@ -77,7 +77,7 @@ def read_header(source: Source, start: int, stop: int, name: str) -> tuple[int, 
         raise FormatError(f"npy: the header at offset {start} cannot be read") from error
     if not _is_shape(shape) or not isinstance(fortran, bool):
         raise FormatError(f"npy: the header at offset {start} has no shape")
-    return values, _tensor(name, descr, fortran, shape, start)
+    return values, tensor_of(name, descr, fortran, shape, start)
 
 
 def _is_shape(shape: object) -> bool:
@@ -88,9 +88,21 @@ def _is_shape(shape: object) -> bool:
     )
 
 
-def _tensor(
+def tensor_of(
     name: str, descr: object, fortran: bool, shape: tuple[int, ...], start: int
 ) -> TensorInfo:
+    """What an array is whose element type NumPy writes as `descr`, such as `<f4`.
+
+    Args:
+        name: of the tensor.
+        descr: the array protocol's name of the element type.
+        fortran: whether the first axis is the fastest.
+        shape: its axes.
+        start: where it lies, for the message.
+
+    Raises:
+        FormatError: the array holds objects or records.
+    """
     match = _DESCR.fullmatch(descr) if isinstance(descr, str) else None
     if match is None or match[2] == "O":
         raise FormatError(f"npy: the array at offset {start} holds objects or records")

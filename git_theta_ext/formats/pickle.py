@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source
-from git_theta_ext.formats.layout.storages import Storage, tile
+from git_theta_ext.formats.layout.storages import OPAQUE_BYTES, Storage, tile
 from git_theta_ext.formats.layout.tiles import assemble
 from git_theta_ext.formats.layout.views import View
 from git_theta_ext.formats.pickles.stream import StreamMachine
 from git_theta_ext.formats.torch.names import find_views
 
 NAME = "pickle"
-OPAQUE_BYTES = 1 << 16
-"""Byte strings of unknown meaning from this length on are chunked rather than kept as structure."""
 
 
 def sniff(head: bytes, source: Source) -> bool:

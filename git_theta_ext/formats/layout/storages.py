@@ -9,6 +9,9 @@ from git_theta_ext.core.tensors import DTYPES, DType, TensorInfo
 from git_theta_ext.formats.base import Span
 from git_theta_ext.formats.layout.views import View, free_name
 
+OPAQUE_BYTES = 1 << 16
+"""Byte strings of unknown meaning from this length on are chunked rather than kept as structure."""
+
 _BYTE = DTYPES["U8"]
 
 

@@ -1,0 +1,119 @@
+"""fastText's `.bin`: settings, the dictionary, then the input and the output matrix.
+
+The rows of the input matrix are those of the words, then those of the buckets that n-grams are
+hashed to. They are two tensors: the buckets stay comparable when words come or go. Quantised
+models (`.ftz`) are not split. Source: fasttext/src, `FastText::saveModel`, `Args::save`,
+`Dictionary::save`, `DenseMatrix::save`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from git_theta_ext.core import limits
+from git_theta_ext.core.errors import BoundError, FormatError
+from git_theta_ext.core.tensors import DTYPES, TensorInfo
+from git_theta_ext.formats.base import Layout, Source, Span
+from git_theta_ext.formats.layout.storages import OPAQUE_BYTES, Piece
+from git_theta_ext.formats.layout.tiles import assemble
+
+NAME = "fasttext"
+_MAGIC = struct.pack("<i", 793712314)
+_VERSIONS = (11, 12)
+_SETTINGS = struct.Struct("<12id")
+_DICTIONARY = struct.Struct("<3i2q")
+_ENTRY_BYTES = 9
+"""After a word and its zero: how often it occurs, and whether it is a label."""
+_WINDOW_BYTES = 1 << 20
+
+
+def sniff(head: bytes, source: Source) -> bool:
+    """The magic number and a version."""
+    return head[:4] == _MAGIC and int.from_bytes(head[4:8], "little") in _VERSIONS
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """A matrix of float32: its extents, and where its values begin."""
+
+    rows: int
+    columns: int
+    offset: int
+
+    @property
+    def stop(self) -> int:
+        return self.offset + 4 * self.rows * self.columns
+
+
+def layout(source: Source) -> Layout:
+    """Both matrices as tensors, the dictionary as opaque bytes where it is large.
+
+    Raises:
+        FormatError: damaged, quantised, or past a limit.
+    """
+    settings = _SETTINGS.unpack(source.read(8, _SETTINGS.size))
+    columns, bucket = settings[0], settings[8]
+    begin = 8 + _SETTINGS.size
+    size, words, labels, _, pruned = _DICTIONARY.unpack(source.read(begin, _DICTIONARY.size))
+    if min(size, words, labels) < 0 or words + labels != size:
+        raise FormatError(f"fasttext: a dictionary of {size} entries, {words} words, {labels} labels")
+    if size > limits.FASTTEXT_WORDS:
+        raise BoundError(f"fasttext: more than {limits.FASTTEXT_WORDS} entries in the dictionary")
+    entries = begin + _DICTIONARY.size
+    stop = _end_of_entries(source, entries, size)
+    source_matrix = _matrix(source, stop + 8 * max(0, pruned), "input")
+    output = _matrix(source, source_matrix.stop, "output")
+    if output.stop != source.size or not columns == source_matrix.columns == output.columns:
+        raise FormatError(
+            f"fasttext: matrices of {source_matrix.columns} and {output.columns} columns that end at "
+            f"{output.stop} of {source.size}; expected {columns}"
+        )
+    # Unsupervised models count no labels; all have the words in front.
+    known = bucket >= 0 and source_matrix.rows == words + bucket
+    head = words if known else source_matrix.rows
+    pieces = []
+    if stop - entries >= OPAQUE_BYTES:
+        info = TensorInfo("dictionary", DTYPES["U8"], (stop - entries,))
+        pieces.append(Piece(entries, info.nbytes, Span(info, opaque=True)))
+    middle = source_matrix.offset + 4 * head * columns
+    for name, offset, rows in (
+        ("input_matrix.words" if known else "input_matrix", source_matrix.offset, head),
+        ("input_matrix.buckets", middle, source_matrix.rows - head),
+        ("output_matrix", output.offset, output.rows),
+    ):
+        info = TensorInfo(name, DTYPES["F32"], (rows, columns))
+        if info.nbytes:
+            pieces.append(Piece(offset, info.nbytes, Span(info)))
+    if not pieces:
+        raise FormatError("fasttext: no matrix has any rows")
+    return Layout(NAME, assemble(source, pieces))
+
+
+def _end_of_entries(source: Source, position: int, count: int) -> int:
+    """Where the dictionary's entries end: texts that end with a zero, and what follows each."""
+    while count:
+        data = source.read(position, min(_WINDOW_BYTES, source.size - position))
+        at = 0
+        while count and (end := data.find(0, at)) >= 0 and end + _ENTRY_BYTES < len(data):
+            at = end + 1 + _ENTRY_BYTES
+            count -= 1
+        if not at:
+            raise FormatError(f"fasttext: no entry of the dictionary ends after offset {position}")
+        position += at
+    return position
+
+
+def _matrix(source: Source, offset: int, name: str) -> _Matrix:
+    """The matrix that begins at an offset, after the byte that says whether it is quantised."""
+    quantised = source.read(offset, 1)[0]
+    if quantised:
+        raise FormatError(f"fasttext: the {name} matrix at offset {offset} is quantised")
+    rows, columns = struct.unpack("<2q", source.read(offset + 1, 16))
+    found = _Matrix(rows, columns, offset + 17)
+    if rows < 0 or columns < 0 or found.stop > source.size:
+        raise FormatError(
+            f"fasttext: an {name} matrix of {rows} times {columns} numbers at offset {offset} of "
+            f"{source.size}"
+        )
+    return found
