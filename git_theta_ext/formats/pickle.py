@@ -1,14 +1,17 @@
 """Plain pickles and joblib's: NumPy arrays as tensors, all else literal.
 
 Arrays have raw bytes from protocol 3 on (and in pickles of Python 2); before, they are text, and
-the file is opaque. Big-endian and structured arrays, and long byte strings, are opaque spans.
+the file is opaque. Big-endian arrays and long byte strings are opaque spans. So are structured
+arrays, by their names: scikit-learn has the nodes of a tree as one (`estimators_.0.tree_.nodes`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from git_theta_ext.core.errors import FormatError
-from git_theta_ext.formats.base import Layout, Source
-from git_theta_ext.formats.layout.storages import OPAQUE_BYTES, Storage, tile
+from git_theta_ext.formats.base import Layout, Source, Span
+from git_theta_ext.formats.layout.storages import OPAQUE_BYTES, Piece, Storage, tile
 from git_theta_ext.formats.layout.tiles import assemble
 from git_theta_ext.formats.layout.views import View
 from git_theta_ext.formats.pickles.stream import StreamMachine
@@ -41,4 +44,12 @@ def layout(source: Source) -> Layout:
     if not storages:
         raise FormatError("pickle: no arrays with raw bytes")
     tiled = tile(storages, views)
-    return Layout(NAME, assemble(source, tiled.pieces), tiled.aliases, ties=tiled.ties)
+    records = {view.name for group in views for view in group if view.dtype is None}
+    pieces = [_kept_whole(piece) if piece.span.tensor.name in records else piece
+              for piece in tiled.pieces]
+    return Layout(NAME, assemble(source, pieces), tiled.aliases, ties=tiled.ties)
+
+
+def _kept_whole(piece: Piece) -> Piece:
+    """The bytes of a structured array: no part of them means anything by itself."""
+    return replace(piece, span=Span(piece.span.tensor, opaque=True))

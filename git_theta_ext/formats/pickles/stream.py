@@ -26,6 +26,8 @@ _DTYPES = {
     "f8": "float64", "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
 """NumPy's type codes, as torch.dtype calls them."""
+RECORDS = "records"
+"""In place of an element type: a structured array, whose bytes are all that is known of it."""
 _REBUILD = Global("torch._utils", "_rebuild_tensor_v3")
 
 
@@ -223,10 +225,19 @@ def _dtype(value: Value) -> tuple[str, int | None]:
     return code, size if type(size) is int and size >= 0 else None
 
 
+def _is_record(value: Value) -> bool:
+    """Whether a pickled NumPy dtype is a structured one: its state has names of fields."""
+    state = value.states[-1] if isinstance(value, Call) and value.states else ()
+    return isinstance(state, tuple) and len(state) > 6 and isinstance(state[3], tuple)
+
+
 def _as_view(target: Call, data: Value, dtype: Value, shape: Value, fortran: bool) -> None:
     """Put an array down as a view of its bytes; what has no known element type stays as it is."""
     code, _ = _dtype(dtype)
     name = "bfloat16" if code == "bfloat16" else _DTYPES.get(code)
+    if name is None and _is_record(dtype) and isinstance(data, Raw):
+        # What it is stays unknown, but not what it is called: a view of all its bytes.
+        name, shape = RECORDS, (data.length,)
     if name is None or not isinstance(data, Raw) or not isinstance(shape, tuple):
         return
     strides, step = [], 1
