@@ -15,10 +15,11 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, FormatError
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Source, Span
-from git_theta_ext.formats.layout.storages import OPAQUE_BYTES, Piece
+from git_theta_ext.formats.layout.storages import Piece
 from git_theta_ext.formats.layout.tiles import assemble
 
 NAME = "fasttext"
+DICTIONARY = "dictionary"
 _MAGIC = struct.pack("<i", 793712314)
 _VERSIONS = (11, 12)
 _SETTINGS = struct.Struct("<12id")
@@ -47,7 +48,7 @@ class _Matrix:
 
 
 def layout(source: Source) -> Layout:
-    """Both matrices as tensors, the dictionary as opaque bytes where it is large.
+    """Both matrices as tensors, the dictionary as opaque bytes.
 
     Raises:
         FormatError: damaged, quantised, or past a limit.
@@ -57,29 +58,29 @@ def layout(source: Source) -> Layout:
     begin = 8 + _SETTINGS.size
     size, words, labels, _, pruned = _DICTIONARY.unpack(source.read(begin, _DICTIONARY.size))
     if min(size, words, labels) < 0 or words + labels != size:
-        raise FormatError(f"fasttext: a dictionary of {size} entries, {words} words, {labels} labels")
+        raise FormatError(f"fasttext: a dictionary of {size} entries for {words} words")
     if size > limits.FASTTEXT_WORDS:
         raise BoundError(f"fasttext: more than {limits.FASTTEXT_WORDS} entries in the dictionary")
     entries = begin + _DICTIONARY.size
     stop = _end_of_entries(source, entries, size)
-    source_matrix = _matrix(source, stop + 8 * max(0, pruned), "input")
-    output = _matrix(source, source_matrix.stop, "output")
-    if output.stop != source.size or not columns == source_matrix.columns == output.columns:
+    given = _matrix(source, stop + 8 * max(0, pruned), "input")
+    output = _matrix(source, given.stop, "output")
+    if output.stop != source.size or not columns == given.columns == output.columns:
         raise FormatError(
-            f"fasttext: matrices of {source_matrix.columns} and {output.columns} columns that end at "
-            f"{output.stop} of {source.size}; expected {columns}"
+            f"fasttext: matrices of {given.columns} and {output.columns} columns that end "
+            f"at {output.stop} of {source.size}; expected {columns}"
         )
     # Unsupervised models count no labels; all have the words in front.
-    known = bucket >= 0 and source_matrix.rows == words + bucket
-    head = words if known else source_matrix.rows
+    known = bucket >= 0 and given.rows == words + bucket
+    head = words if known else given.rows
     pieces = []
-    if stop - entries >= OPAQUE_BYTES:
-        info = TensorInfo("dictionary", DTYPES["U8"], (stop - entries,))
+    if stop > entries:
+        info = TensorInfo(DICTIONARY, DTYPES["U8"], (stop - entries,))
         pieces.append(Piece(entries, info.nbytes, Span(info, opaque=True)))
-    middle = source_matrix.offset + 4 * head * columns
+    middle = given.offset + 4 * head * columns
     for name, offset, rows in (
-        ("input_matrix.words" if known else "input_matrix", source_matrix.offset, head),
-        ("input_matrix.buckets", middle, source_matrix.rows - head),
+        ("input_matrix.words" if known else "input_matrix", given.offset, head),
+        ("input_matrix.buckets", middle, given.rows - head),
         ("output_matrix", output.offset, output.rows),
     ):
         info = TensorInfo(name, DTYPES["F32"], (rows, columns))

@@ -253,7 +253,8 @@ class _Reader:
         found = self.take(left)
         self.position = at
         word = key.encode()
-        return found.startswith((b"\xc4%c%b" % (len(word), word), b"%c%b" % (0xA0 | len(word), word)))
+        heads = (b"\xc4%c" % len(word), b"%c" % (0xA0 | len(word)))
+        return found.startswith(tuple(head + word for head in heads))
 
     def extents(self) -> tuple[int, ...]:
         kind, rank = self.tag()

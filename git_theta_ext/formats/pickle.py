@@ -45,8 +45,9 @@ def layout(source: Source) -> Layout:
         raise FormatError("pickle: no arrays with raw bytes")
     tiled = tile(storages, views)
     records = {view.name for group in views for view in group if view.dtype is None}
-    pieces = [_kept_whole(piece) if piece.span.tensor.name in records else piece
-              for piece in tiled.pieces]
+    pieces = [
+        _kept_whole(piece) if piece.span.tensor.name in records else piece for piece in tiled.pieces
+    ]
     return Layout(NAME, assemble(source, pieces), tiled.aliases, ties=tiled.ties)
 
 

@@ -129,9 +129,9 @@ def encode_dense_bytes(data: memoryview, level: int, sized: bool = False) -> Enc
     `sized` states the length: a patch may follow, and then the manifest gives only the last one.
     """
     packed = coders.compress(data, level)
-    if level < _DENSER_LEVEL and len(data) <= _DENSER_BYTES:
-        if len(packed) < _COMPRESSIBLE * len(data):
-            packed = coders.compress(data, _DENSER_LEVEL)
+    short = level < _DENSER_LEVEL and len(data) <= _DENSER_BYTES
+    if short and len(packed) < _COMPRESSIBLE * len(data):
+        packed = coders.compress(data, _DENSER_LEVEL)
     if len(packed) > 0.98 * len(data):
         return _raw(data, sized)
     settings: dict[str, Any] = {"coder": "zstd"}

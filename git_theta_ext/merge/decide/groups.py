@@ -18,8 +18,9 @@ from typing import Literal
 from git_theta_ext.checkpoints.coupled import layouts
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.manifest.model import Entry, Manifest
+from git_theta_ext.merge.decide.models import models
 
-Kind = Literal["quantised", "sparse", "training", "factors", "renamed", "integers"]
+Kind = Literal["model", "quantised", "sparse", "training", "factors", "renamed", "integers"]
 Hold = Literal["", "follows", "belongs"]
 """How a group holds the skeleton: not at all; it goes with the side that is taken; it is a member,
 so that a side that changed only the skeleton changed the group."""
@@ -67,6 +68,7 @@ def find_groups(base: Manifest | None, sides: Sequence[Manifest]) -> tuple[Group
     """
     table = _Table(base, sides)
     drafts = [
+        *_models(table),
         *_training(table),
         *_sparse(table),
         *_in_skeleton(table),
@@ -170,6 +172,11 @@ def is_codes(entry: Entry) -> bool:
     dtype = entry.tensor.dtype
     whole = dtype.kind in ("int", "uint", "bits") or (dtype.kind == "float" and dtype.bits <= 8)
     return whole and len(entry.tensor.shape) >= 2 and not entry.opaque
+
+
+def _models(table: _Table) -> Iterator[_Draft]:
+    for label, names in models(table.entries, table.changed, table.formats):
+        yield _Draft("model", label, names, min(names, key=natural_key), "belongs")
 
 
 def _training(table: _Table) -> Iterator[_Draft]:
@@ -364,7 +371,9 @@ def _joined(drafts: Sequence[_Draft]) -> Iterator[_Draft]:
     yield from {id(one): one for one in owner.values()}.values()
 
 
-_TELLING: tuple[Kind, ...] = ("training", "sparse", "factors", "quantised", "renamed", "integers")
+_TELLING: tuple[Kind, ...] = (
+    "model", "training", "sparse", "factors", "quantised", "renamed", "integers"
+)  # fmt: skip
 """Kinds, that which says most of a group first."""
 
 

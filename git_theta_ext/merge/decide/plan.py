@@ -232,6 +232,8 @@ def _rows(old: TensorInfo, a: TensorInfo, b: TensorInfo) -> int | None:
 
 def _unlike(mine: Entry, yours: Entry) -> str:
     a, b = mine.tensor, yours.tensor
+    if mine.opaque and yours.opaque:
+        return _OPAQUE
     return (
         f"ours is {a.dtype.name} {list(a.shape)}, theirs is {b.dtype.name} {list(b.shape)}"
         if (a.dtype, a.shape) != (b.dtype, b.shape)

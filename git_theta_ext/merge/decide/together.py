@@ -239,6 +239,8 @@ def _reset(decisions: dict[str, Decision], group: Group) -> bool:
 
 
 _WHY = {
+    "model": "both sides changed {label}, which mean something only together: take one side for "
+    "all of it",
     "quantised": "both sides changed the quantised {label}: take one side for all of it",
     "integers": "both sides changed the integers of {label}: take one side for all of it",
     "sparse": "both sides changed the sparse {label}, whose tensors belong together: take "
