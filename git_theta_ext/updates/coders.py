@@ -29,12 +29,17 @@ _SAMPLE = 16_384
 # -- zstd ------------------------------------------------------------------------------------------
 
 
+_LONG_BYTES = 2 << 20
+"""Content from which on zstd looks for long matches apart. Below they cost more than they find: a
+chunk of 2 MiB of a CatBoost model with more trees takes 84 kB with it, 10 kB without."""
+
+
 def compress(data: bytes | memoryview, level: int, prefix: bytes | None = None) -> bytes:
     """One zstd frame that says its content's size; `prefix` is content that both sides know."""
     window = max(10, (len(data) + len(prefix or b"")).bit_length())
     options: dict[str, Any] = {"write_content_size": True, "window_log": min(window, 27)}
     if prefix is not None:
-        options["enable_ldm"] = len(data) > 1 << 20
+        options["enable_ldm"] = len(data) > _LONG_BYTES
     parameters = zstandard.ZstdCompressionParameters.from_level(level, **options)
     dictionary = None
     if prefix is not None:
