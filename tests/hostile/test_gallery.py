@@ -53,6 +53,7 @@ from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build, parse
 from tests.scenarios.checkpoints import model, safetensors
+from tests.scenarios.examples import fasttext
 from tests.scenarios.containers import gguf, keras, npy, onnx, tagged, tflite
 from tests.scenarios.repositories import Repo
 from tests.scenarios.torchzip import Storage, dumps, save, tensor
@@ -255,6 +256,38 @@ def test_a_manifest_of_many_empty_tensors_is_read() -> None:
     head = "git-theta manifest v1\nformat safetensors\nskeleton\n  U8 [0] inline:\n\n"
     body = "".join(f"tensor {number}\n  U8 [0] inline:\n\n" for number in range(60_000))
     assert len(parse_manifest((head + body + "end\n").encode()).entries) == 60_000
+
+
+# -- sizes that lie --------------------------------------------------------------------------------
+
+
+def _fasttext(at: int, form: str, *values: int) -> bytes:
+    data = bytearray(fasttext(["the", "of"]))
+    struct.pack_into(form, data, at % len(data), *values)
+    return bytes(data)
+
+
+_INPUT = -(17 + 5 * 16 + 17 + 16)  # the head of a matrix of five rows, before one of one row
+LYING = {
+    "no words": _fasttext(64, "<3i", -1, -1, 0),
+    "more words than bytes": _fasttext(64, "<3i", 4_000_000, 3_999_999, 1),
+    "words and labels": _fasttext(64, "<3i", 3, 3, 3),
+    "pruned": _fasttext(84, "<q", 1 << 60),
+    "rows": _fasttext(_INPUT + 1, "<2q", 1 << 62, 1 << 62),
+    "rows below zero": _fasttext(_INPUT + 1, "<2q", -6, -4),
+    "quantised": _fasttext(_INPUT, "<b", 1),
+    "no end of a word": fasttext(["the"])[:92] + b"x" * 3000,
+    "msgpack rows": b"\x81\xa1a\x85\xc4\x02nd\xc3\xc4\x04type\xa3<f4\xc4\x04kind\xc4\0\xc4\x05shape"
+    b"\x92\xcf\x7f\xff\xff\xff\xff\xff\xff\xff\x02\xc4\x04data\xc4\x04abcd",
+    "msgpack array of arrays": b"\x81\xa1a" + b"\x85\xc4\x02nd" * 100_000,
+    "msgpack without bytes": b"\x81\xa1a\x85\xc4\x02nd\xc3\xc4\x04type\xa3<f4",
+}
+
+
+@little
+@pytest.mark.parametrize("name", LYING)
+def test_sizes_that_lie(name: str) -> None:
+    assert read(LYING[name]).format == "opaque"
 
 
 # -- nesting and cycles ----------------------------------------------------------------------------

@@ -55,6 +55,13 @@ def msgpack(count: int) -> bytes:
     return b"\xdf" + struct.pack(">I", count) + b"".join(keys)
 
 
+def fasttext(count: int, there: int | None = None) -> bytes:
+    """A model without vectors for `count` words, of which so many are there."""
+    head = struct.pack("<2i12id", 793712314, 12, 1, *[0] * 11, 0.0)
+    head += struct.pack("<3i2q", count, count, 0, count, -1) + bytes(10) * (there or count)
+    return head + struct.pack("<b2q", 0, 0, 1) + struct.pack("<b2qf", 0, 1, 1, 1.0)
+
+
 def field(number: int, data: bytes) -> bytes:
     """A field of a protocol buffer."""
     size = bytes([len(data)]) if len(data) < 128 else leb(len(data))
@@ -212,6 +219,8 @@ WORST: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "safetensors": (lambda: safetensors(150_000), None),
     "gguf": (lambda: gguf(500_000), None),
     "msgpack": (lambda: msgpack(400_000), None),
+    "fasttext": (lambda: fasttext(800_000), None),
+    "fasttext past it": (lambda: fasttext((1 << 22) + 1, 3), "entries"),
 }
 """How to make each file, and what its remark names where it is past a limit."""
 

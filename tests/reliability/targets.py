@@ -78,7 +78,7 @@ from tests.reliability import evaluation_targets, optimizer_targets, quantised_t
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
-from tests.scenarios.examples import distcp, rebuilt
+from tests.scenarios.examples import distcp, fasttext, rebuilt
 from tests.scenarios.torch_files import torch_files
 from tests.scenarios.torchzip import Storage, legacy, save, state_dict, tensor
 
@@ -122,6 +122,12 @@ def _torch_value() -> object:
 def _flax() -> bytes:
     packed = msgpack.packb(((4, 6), "float32", _RAW))
     return bytes(msgpack.packb({"step": 3, "params": {"w": msgpack.ExtType(1, packed)}}))
+
+
+def _thinc() -> bytes:
+    shape = {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": (4, 6), b"data": _RAW}
+    nodes = [{"index": 0, "name": "softmax", "dims": {}, "refs": {}}]
+    return bytes(msgpack.packb({"nodes": nodes, "params": [{"W": shape}]}))
 
 
 def _coreml() -> bytes:
@@ -168,10 +174,12 @@ _CONTAINERS: Mapping[str, Seeds] = {
         legacy(_torch_value(), {"0": (24, _RAW), "1": (12, bytes(range(24)))})
     ],
     "pickle": lambda: [
-        pickle.dumps({"a": _VALUES, "b": [np.ones(3)]}, protocol) for protocol in (2, 4)
+        *(pickle.dumps({"a": _VALUES, "b": [np.ones(3)]}, protocol) for protocol in (2, 4)),
+        pickle.dumps({"nodes": np.zeros(3, [("left", "<i8"), ("threshold", "<f8")])}, 4),
     ],
-    "msgpack": lambda: [_flax()],
+    "msgpack": lambda: [_flax(), _thinc()],
     "coreml-weights": lambda: [_coreml()],
+    "fasttext": lambda: [fasttext(["a", "bc"]), fasttext([], bucket=0)],
 }
 
 

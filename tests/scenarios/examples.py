@@ -56,6 +56,20 @@ def coreml() -> bytes:
     return out
 
 
+def fasttext(words: list[str], columns: int = 4, bucket: int = 3) -> bytes:
+    """What fastText saves for a model of these words and one label."""
+    entries = [(word, 9, 0) for word in words] + [("__label__a", 5, 1)]
+    out = struct.pack("<2i", 793712314, 12)
+    out += struct.pack("<12id", columns, 5, 5, 1, 5, 2, 3, 3, bucket, 0, 0, 100, 1e-4)
+    out += struct.pack("<3i2q", len(entries), len(words), 1, 90, -1)
+    for word, count, kind in entries:
+        out += word.encode() + b"\0" + struct.pack("<qb", count, kind)
+    for rows in (len(words) + bucket, 1):
+        values = np.arange(rows * columns, dtype=np.float32)
+        out += struct.pack("<b2q", 0, rows, columns) + values.tobytes()
+    return out
+
+
 EXAMPLES: dict[str, Callable[[], bytes]] = {
     "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
     "torch-zip": torch_archive,
@@ -73,6 +87,7 @@ EXAMPLES: dict[str, Callable[[], bytes]] = {
     "pickle": lambda: pickle.dumps({"a": np.arange(600).reshape(20, 30), "b": [np.ones(9)]}, 4),
     "msgpack": lambda: flax({"kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
     "coreml-weights": coreml,
+    "fasttext": lambda: fasttext(["the", "of"]),
 }
 
 

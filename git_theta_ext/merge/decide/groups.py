@@ -68,7 +68,10 @@ def find_groups(base: Manifest | None, sides: Sequence[Manifest]) -> tuple[Group
     """
     table = _Table(base, sides)
     drafts = [
-        *_models(table),
+        *(
+            _Draft("model", label, names, min(names, key=natural_key), "belongs")
+            for label, names in models(table.entries, table.changed, table.formats)
+        ),
         *_training(table),
         *_sparse(table),
         *_in_skeleton(table),
@@ -172,11 +175,6 @@ def is_codes(entry: Entry) -> bool:
     dtype = entry.tensor.dtype
     whole = dtype.kind in ("int", "uint", "bits") or (dtype.kind == "float" and dtype.bits <= 8)
     return whole and len(entry.tensor.shape) >= 2 and not entry.opaque
-
-
-def _models(table: _Table) -> Iterator[_Draft]:
-    for label, names in models(table.entries, table.changed, table.formats):
-        yield _Draft("model", label, names, min(names, key=natural_key), "belongs")
 
 
 def _training(table: _Table) -> Iterator[_Draft]:
@@ -371,9 +369,8 @@ def _joined(drafts: Sequence[_Draft]) -> Iterator[_Draft]:
     yield from {id(one): one for one in owner.values()}.values()
 
 
-_TELLING: tuple[Kind, ...] = (
-    "model", "training", "sparse", "factors", "quantised", "renamed", "integers"
-)  # fmt: skip
+_TELLING: tuple[Kind, ...] = ("model", "training", "sparse", "factors", "quantised", "renamed",
+                              "integers")  # fmt: skip
 """Kinds, that which says most of a group first."""
 
 
