@@ -21,8 +21,16 @@ _READERS: tuple[tuple[bytes, str, Callable[[bytes], bytes]], ...] = (
     (b"\x78", "zlib", lambda head: zlib.decompressobj().decompress(head, 2)),
     (b"\x1f\x8b", "gzip", lambda head: zlib.decompressobj(31).decompress(head, 2)),
     (b"BZh", "bz2", lambda head: bz2.BZ2Decompressor().decompress(head, 2)),
-    (b"\xfd7zXZ\0", "xz", lambda head: lzma.LZMADecompressor(memlimit=_LZMA_BYTES).decompress(head, 2)),
-    (b"\x5d\0\0", "lzma", lambda head: lzma.LZMADecompressor(memlimit=_LZMA_BYTES).decompress(head, 2)),
+    (
+        b"\xfd7zXZ\0",
+        "xz",
+        lambda head: lzma.LZMADecompressor(memlimit=_LZMA_BYTES).decompress(head, 2),
+    ),
+    (
+        b"\x5d\0\0",
+        "lzma",
+        lambda head: lzma.LZMADecompressor(memlimit=_LZMA_BYTES).decompress(head, 2),
+    ),
 )
 
 

@@ -19,11 +19,13 @@ def _tensors(name: str) -> list[str]:
     data = (FOLDER / name).read_bytes()
     layout = formats.read_layout(BytesSource(data))
     assert rebuilt(data, layout) == data
-    spans = [one for one in layout.segments if isinstance(one, Span)]
-    return [
-        f"{one.tensor.name} {one.tensor.dtype.name} {list(one.tensor.shape)}{' opaque' * one.opaque}"
-        for one in spans
-    ]
+    found = []
+    for one in layout.segments:
+        if isinstance(one, Span):
+            info = one.tensor
+            what = f"{info.name} {info.dtype.name} {list(info.shape)}"
+            found.append(f"{what} opaque" if one.opaque else what)
+    return found
 
 
 @pytest.mark.parametrize("version", ["first", "second"])
@@ -63,5 +65,11 @@ def test_compressed_pickles_are_told_from_other_bytes() -> None:
         "forest.joblib.bz2": "bz2", "forest.joblib.gz": "gzip", "forest.joblib.lz4": "lz4",
         "forest.joblib.xz": "xz", "forest.joblib.zlib": "zlib",
     }  # fmt: skip
-    damaged = (b"\x78\x9c" + bytes(9), b"\x1f\x8b\x08", b"BZh9x", b"\xfd7zXZ\0\xff" * 9, b"\x5d\0\0")
+    damaged = (
+        b"\x78\x9c" + bytes(9),
+        b"\x1f\x8b\x08",
+        b"BZh9x",
+        b"\xfd7zXZ\0\xff" * 9,
+        b"\x5d\0\0",
+    )
     assert not any(map(pickle_within, (*damaged, b"", b"\x04\x22\x4d\x18", b"\x78")))

@@ -53,8 +53,8 @@ from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build, parse
 from tests.scenarios.checkpoints import model, safetensors
-from tests.scenarios.examples import fasttext
 from tests.scenarios.containers import gguf, keras, npy, onnx, tagged, tflite
+from tests.scenarios.examples import fasttext
 from tests.scenarios.repositories import Repo
 from tests.scenarios.torchzip import Storage, dumps, save, tensor
 
