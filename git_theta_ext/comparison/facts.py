@@ -13,7 +13,7 @@ from typing import Any
 
 from git_theta_ext.checkpoints.shards import container
 from git_theta_ext.core.errors import FormatError
-from git_theta_ext.formats import safetensors
+from git_theta_ext.formats import fasttext, safetensors
 from git_theta_ext.formats.base import Layout, Literal, Source
 from git_theta_ext.formats.layout.skeleton import Skeleton
 from git_theta_ext.formats.layout.window import Window
@@ -294,6 +294,7 @@ _READERS: Mapping[str, Callable[[Source], Facts | Iterator[tuple[str, str]]]] = 
     "gguf": _gguf,
     "onnx": _onnx,
     "msgpack": _msgpack,
+    "fasttext": fasttext.facts,
     "npy": _npy,
     "pickle": _pickle,
     "torch-legacy": _torch_legacy,

@@ -9,6 +9,7 @@ models (`.ftz`) are not split. Source: fasttext/src, `FastText::saveModel`, `Arg
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from git_theta_ext.core import limits
@@ -24,6 +25,8 @@ _MAGIC = struct.pack("<i", 793712314)
 _VERSIONS = (11, 12)
 _SETTINGS = struct.Struct("<12id")
 _DICTIONARY = struct.Struct("<3i2q")
+_NAMES = ("dim", "ws", "epoch", "minCount", "neg", "wordNgrams", "loss", "model", "bucket", "minn",
+          "maxn", "lrUpdateRate", "t")  # fmt: skip
 _ENTRY_BYTES = 9
 """After a word and its zero: how often it occurs, and whether it is a label."""
 _WINDOW_BYTES = 1 << 20
@@ -32,6 +35,20 @@ _WINDOW_BYTES = 1 << 20
 def sniff(head: bytes, source: Source) -> bool:
     """The magic number and a version."""
     return head[:4] == _MAGIC and int.from_bytes(head[4:8], "little") in _VERSIONS
+
+
+def facts(source: Source) -> Iterator[tuple[str, str]]:
+    """The settings by fastText's own names, and how many words and labels there are.
+
+    Raises:
+        FormatError: the file is too short for them.
+    """
+    values = _SETTINGS.unpack(source.read(8, _SETTINGS.size))
+    yield from zip(_NAMES, map(repr, values), strict=True)
+    _, words, labels, tokens, _ = _DICTIONARY.unpack(
+        source.read(8 + _SETTINGS.size, _DICTIONARY.size)
+    )
+    yield from (("words", repr(words)), ("labels", repr(labels)), ("tokens", repr(tokens)))
 
 
 @dataclass(frozen=True, slots=True)

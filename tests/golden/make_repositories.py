@@ -132,6 +132,16 @@ def torch() -> list[Version]:
     ]
 
 
+def classic() -> list[Version]:
+    """Models of thinc, fastText and scikit-learn, as these wrote them, and others at the end."""
+    folder = Path(__file__).parent / "classic"
+    names = {"a.msgpack": "thinc-{}.model", "b.bin": "fasttext-{}.bin", "c.pkl": "forest-{}.joblib"}
+    return [
+        {name: (folder / file.format(which)).read_bytes() for name, file in names.items()}
+        for which in ("first", "second")
+    ]
+
+
 def _in_turn(versions: Callable[[], list[Version]]) -> Callable[[History], None]:
     """A history of these versions, one after the other."""
 
@@ -147,6 +157,7 @@ REPOSITORIES: dict[str, Callable[[History], None]] = {
     "containers": _in_turn(containers),
     "more": _in_turn(more),
     "torch": _in_turn(torch),
+    "classic": _in_turn(classic),
     "packs": histories.packs,
     "recipes": histories.recipes,
     "mixed": histories.mixed,

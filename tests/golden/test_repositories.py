@@ -17,6 +17,7 @@ from tests.scenarios.repositories import Repo
 
 _SECOND = (
     "adapters",
+    "classic",
     "packs",
     "quantised",
     "recipes",
@@ -72,6 +73,7 @@ def test_they_hold_every_kind_of_update_container_and_recipe(tmp_path: Path, sea
     assert kinds == set(updates.kinds())
     assert containers == set(formats.names()) | {"tensorflow", "opaque"}
     assert recipes == {(*one, sides) for one in KNOWN for sides in (2, 3)}
+    first = {"containers": {1}, "more": {1}, "updates": {1}, "mixed": {1, 2}}
     first = {"containers": {1}, "more": {1}, "updates": {1}, "mixed": {1, 2}}
     first = {"containers": {1}, "more": {1}, "updates": {1}, "mixed": {1, 2}}
     assert versions == first | {name: {2} for name in _SECOND}

@@ -20,6 +20,7 @@ from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.manifest.model import Block, Entry, Manifest
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, npy, onnx, tagged
+from tests.scenarios.examples import fasttext
 from tests.scenarios.torchzip import Record, Storage, legacy, save, state_dict, tensor
 
 VALUES = np.arange(64, dtype=np.float32)
@@ -96,6 +97,17 @@ def test_msgpack() -> None:
     }  # fmt: skip
 
 
+def test_fasttext() -> None:
+    found = told(fasttext(["the", "of"]), "fasttext")
+    assert (found["dim"], found["epoch"], found["wordNgrams"], found["t"]) == (
+        "4",
+        "5",
+        "2",
+        "0.0001",
+    )
+    assert (found["words"], found["labels"], found["tokens"]) == ("2", "1", "90")
+
+
 def checkpoint(step: int) -> dict[str, object]:
     weights = state_dict({"w": tensor(Storage("0", count=64), (64,))})
     return {"state_dict": weights, "step": step, "hyper_parameters": {"lr": 0.1, "betas": [1, 2]}}
@@ -156,8 +168,8 @@ def test_many_differences_are_counted() -> None:
     assert notes[-1] == Note("and more", None, "5 further differences")
 
 
-@pytest.mark.parametrize("form", ["gguf", "onnx", "msgpack", "npy", "pickle", "torch-legacy",
-                                  "torch-zip"])  # fmt: skip
+@pytest.mark.parametrize("form", ["fasttext", "gguf", "onnx", "msgpack", "npy", "pickle",
+                                  "torch-legacy", "torch-zip"])  # fmt: skip
 def test_a_structure_that_lies_is_a_note(form: str) -> None:
     lie = b"git-theta skeleton v1\nliteral 6\n\n\xde\xff\xff\xff\xff\xff"
     broken = Manifest(form, Block(0, "0" * 64), ())
