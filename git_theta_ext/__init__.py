@@ -10,7 +10,8 @@ from git_theta_ext.core.version import VERSION
 
 __version__ = VERSION
 __all__ = [
-    "CommitCallback", "collect", "commit", "diff", "get", "load_into", "open", "safe_open", "sync",
+    "CommitCallback", "Run", "collect", "commit", "diff", "get", "load_into", "open", "safe_open",
+    "sync",
 ]  # fmt: skip
 
 # The errors are a part of the interface, by a name that does not say where they stand.
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from git_theta_ext.api.integrations import CommitCallback
 
         return CommitCallback
+    if name == "Run":
+        from git_theta_ext.api.runs.run import Run
+
+        return Run
     if name == "collect":
         from git_theta_ext.api.collecting import collect
 

@@ -109,6 +109,45 @@ def from_torch(name: str, tensor: Any) -> Array:
     return np.asarray(bits.numpy()).view(dtype)
 
 
+def to_host(name: str, tensor: Any, buffer: Any) -> Any:
+    """A copy of a torch tensor in this machine's memory, as `torch.save` would keep it.
+
+    Args:
+        name: to say where it stands.
+        tensor: on any device; gradients are left out.
+        buffer: an earlier copy that may be written over, or None. It is used where it fits: memory
+            that was used before is written to several times faster than new memory.
+
+    Raises:
+        UsageError: every process holds a part of it.
+    """
+    if is_sharded(tensor):
+        raise UsageError(
+            f"tensor {name!r} is {unusual(tensor)}; it is not whole here",
+            hint="gather it first: full_tensor(), or get_model_state_dict of torch.distributed "
+            "with StateDictOptions(full_state_dict=True, cpu_offload=True)",
+        )
+    found = tensor.detach()
+    if unusual(tensor) is not None or found.is_meta or found.is_conj() or found.is_neg():
+        return found.clone().cpu()
+    alike = buffer is not None and (
+        (buffer.dtype, buffer.shape, buffer.stride()) == (found.dtype, found.shape, found.stride())
+    )
+    if not alike:
+        buffer = _torch().empty_like(found, device="cpu")
+    buffer.copy_(found)
+    return buffer
+
+
+def write_saved(value: Any, file: Any) -> None:
+    """Write what `torch.save` writes of a value into an open file.
+
+    Raises:
+        UsageError: torch is not installed.
+    """
+    _torch().save(value, file)
+
+
 # -- into modules ----------------------------------------------------------------------------------
 
 

@@ -55,9 +55,17 @@ class Targets:
         self.damaged: list[str] = []
         self._manifests: dict[str, Manifest | None] = {}
 
-    def of(self, commit: str) -> list[Target]:
-        """Every checkpoint of a commit that is stored tensor by tensor; shards make one."""
+    def of(self, commit: str, within: str | None = None) -> list[Target]:
+        """Every checkpoint of a commit that is stored tensor by tensor; shards make one.
+
+        Args:
+            commit: its id.
+            within: only those at this path or below it, from the top.
+        """
         blobs = dict(blobs_of(self._repository, commit))
+        if within is not None:
+            below = f"{within}/"
+            blobs = {p: oid for p, oid in blobs.items() if p == within or p.startswith(below)}
         self._read(oid for oid in blobs.values() if oid not in self._manifests)
         models: dict[str, list[tuple[str, Manifest]]] = {}
         for path, oid in blobs.items():

@@ -252,11 +252,18 @@ def save(repo: Repo, step: int) -> tuple[Any, Any]:
     return args, state
 
 
+def saved(callback: CommitCallback, repo: Repo, step: int) -> None:
+    """One save of a trainer, and its end: it waits for the commit."""
+    args, state = save(repo, step)
+    callback.on_save(args, state, None, model=object())
+    callback.on_train_end(args, state, None)
+
+
 def test_every_saved_checkpoint_is_a_commit(repo: Repo) -> None:
     repo.write("staged.txt", b"by the user")
     repo.git("add", "staged.txt")
     callback = CommitCallback(prefix="tiny")
-    callback.on_save(*save(repo, 10), None, model=object())
+    saved(callback, repo, 10)
     assert repo.git("log", "-1", "--format=%B").strip().splitlines() == [
         "tiny: step 10, eval_loss 1.5, loss 1.25",
         "",
@@ -269,17 +276,17 @@ def test_every_saved_checkpoint_is_a_commit(repo: Repo) -> None:
     found = theta.open("run/checkpoint-10/model.safetensors", repository=repo.path)
     assert np.array_equal(found[QUERY], changed(model()[QUERY], seed=10))
     before = repo.git("rev-parse", "HEAD")
-    callback.on_save(*save(repo, 10), None)
+    saved(callback, repo, 10)
     assert repo.git("rev-parse", "HEAD") == before
 
 
 def test_checkpoints_that_the_trainer_removes_stay_in_history(repo: Repo) -> None:
     callback = CommitCallback()
-    callback.on_save(*save(repo, 10), None)
+    saved(callback, repo, 10)
     first = repo.git("rev-parse", "HEAD").strip()
     for path in (repo.path / "run/checkpoint-10").iterdir():
         path.unlink()
-    callback.on_save(*save(repo, 20), None)
+    saved(callback, repo, 20)
     assert repo.git("ls-tree", "-r", "--name-only", "HEAD", "run").split() == [
         "run/checkpoint-20/model.safetensors",
         "run/checkpoint-20/trainer_state.json",
@@ -295,15 +302,15 @@ def test_checkpoints_that_the_trainer_removes_stay_in_history(repo: Repo) -> Non
 def test_a_commit_can_be_pushed(repo: Repo, tmp_path: Path) -> None:
     repo.git("init", "-q", "--bare", str(tmp_path / "host.git"))
     repo.git("remote", "add", "origin", str(tmp_path / "host.git"))
-    CommitCallback(push="origin").on_save(*save(repo, 10), None)
+    saved(CommitCallback(push="origin"), repo, 10)
     pushed = repo.git("--git-dir", str(tmp_path / "host.git"), "rev-parse", "main")
     assert pushed == repo.git("rev-parse", "HEAD")
 
 
 def test_a_failing_push_is_told_as_that(repo: Repo) -> None:
     before = repo.git("rev-parse", "HEAD")
-    with pytest.warns(UserWarning, match="was committed and not pushed to nowhere"):
-        CommitCallback(push="nowhere").on_save(*save(repo, 10), None)
+    with pytest.raises(RepositoryError, match="was committed and not pushed to nowhere"):
+        saved(CommitCallback(push="nowhere"), repo, 10)
     assert repo.git("rev-parse", "HEAD~1") == before
 
 
@@ -311,17 +318,26 @@ def test_a_folder_that_git_ignores_is_told(repo: Repo) -> None:
     repo.write(".gitignore", b"*.safetensors\n*.json\n")
     repo.commit("Ignore runs")
     before = repo.git("rev-parse", "HEAD")
-    with pytest.warns(UserWarning, match=r"not committed: Git ignores all of .*\.gitignore"):
-        CommitCallback().on_save(*save(repo, 10), None)
+    with pytest.raises(UsageError, match=r"Git ignores all of .*\.gitignore"):
+        saved(CommitCallback(), repo, 10)
     assert repo.git("rev-parse", "HEAD") == before
 
 
 def test_a_failing_commit_does_not_end_the_training(sealed: Path, tmp_path: Path) -> None:
     args, state = save(Repo(tmp_path), 10)
-    with pytest.warns(UserWarning, match="the checkpoint was not committed"):
-        CommitCallback().on_save(args, state, None)
-    with pytest.raises(RepositoryError):
-        CommitCallback(strict=True).on_save(args, state, None)
+    callback = CommitCallback()
+    callback.on_save(args, state, None)
+    with pytest.warns(UserWarning, match="a checkpoint was not committed"):
+        callback.on_save(args, state, None)
+    with pytest.raises(RepositoryError) as error:
+        callback.on_train_end(args, state, None)
+    assert error.value.__notes__ == ["errors of commits in this training: 2"]
+    callback.on_train_end(args, state, None)
+    callback = CommitCallback(strict=True)
+    callback.on_save(args, state, None)
+    for event in (callback.on_save, callback.on_train_end):
+        with pytest.raises(RepositoryError):
+            event(args, state, None)
     state.is_world_process_zero = False
     CommitCallback(strict=True).on_save(args, state, None)
 

@@ -1,0 +1,184 @@
+"""A training run on a branch of its own, with real git beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import git_theta_ext as theta
+from git_theta_ext.api.runs.run import Run
+from git_theta_ext.core.errors import ChangedWhileReadError, RepositoryError, UsageError
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
+
+MODEL = "model.safetensors"
+QUERY = "encoder.layer.0.attention.query.weight"
+
+
+def weights(step: int) -> dict[str, np.ndarray]:
+    return {**model(), QUERY: changed(model()[QUERY], seed=step)}
+
+
+def tip(repo: Repo, branch: str) -> list[str]:
+    return repo.git("ls-tree", "-r", "--name-only", branch, "out").split()
+
+
+def subjects(repo: Repo, branch: str) -> list[str]:
+    return repo.git("log", "--format=%s", f"main..{branch}").splitlines()
+
+
+def test_a_run_beside_the_users_work(repo: Repo) -> None:
+    repo.write(".gitignore", b"out/\n")
+    repo.commit("Ignore runs")
+    repo.write("staged.txt", b"by the user")
+    repo.git("add", "staged.txt")
+    main, index = repo.git("rev-parse", "main"), (repo.path / ".git/index").read_bytes()
+    lock = repo.path / ".git/index.lock"
+    lock.write_bytes(b"")  # the user's git is at work, all the time
+    out = repo.path / "out"
+    arrays = weights(0)
+    with Run(out, branch="runs/{name}-a", keep="best:1,last:1", metric="loss", prefix="x") as run:
+        for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0), (40, np.float32(2.5))):
+            np.copyto(arrays[QUERY], weights(step)[QUERY])
+            note = {"step": step}
+            assert run.save(step, {MODEL: arrays, "state.json": note}, {"loss": loss, "s": "text"})
+            arrays[QUERY][:] = 0  # the training goes on
+        run.wait()
+        assert run.steps == [20, 40]
+        assert repo.git("rev-parse", run.branch).strip() == run.last
+        with pytest.raises(UsageError, match="another process trains on the branch runs/out-a"):
+            Run(out, branch="runs/out-a")
+        assert "runs/out-a" in repo.git("worktree", "list")
+    assert tip(repo, "runs/out-a") == [
+        f"out/checkpoint-{step}/{name}" for step in (20, 40) for name in (MODEL, "state.json")
+    ]
+    assert sorted(one.name for one in out.iterdir()) == ["checkpoint-20", "checkpoint-40"]
+    assert json.loads((out / "checkpoint-40/state.json").read_bytes()) == {"step": 40}
+    for step, back in ((10, 3), (20, 2), (30, 1), (40, 0)):
+        name = f"runs/out-a~{back}:out/checkpoint-{step}/{MODEL}"
+        found = theta.open(name, repository=repo.path)
+        assert np.array_equal(found[QUERY], weights(step)[QUERY])
+    assert subjects(repo, "runs/out-a")[0] == "x: step 40, loss 2.5"
+    shown = json.loads(
+        repo.theta("scores", f"runs/out-a:out/checkpoint-20/{MODEL}", "--format", "json")
+    )
+    (version,) = shown["versions"]
+    assert [(one["metric"], one["value"]) for one in version["scores"]] == [("loss", 1.0)]
+    # Nothing of the user's has changed, and the hidden work tree is gone.
+    lock.unlink()
+    assert (repo.path / ".git/index").read_bytes() == index
+    assert repo.git("rev-parse", "main") == main
+    assert repo.status() == "A  staged.txt\n"
+    assert repo.git("worktree", "list").count("\n") == 1
+    assert list((repo.path / ".git/theta/runs").glob("*/")) == []
+
+    # It goes on, and is squashed: only what another branch has keeps its history.
+    repo.git("branch", "published", "runs/out-a~2")
+    with Run(
+        out, branch="runs/out-a", keep="best:1,last:1", metric="loss", squash=True, prefix="x"
+    ) as run:
+        assert run.steps == [20, 40]
+        run.save(50, {MODEL: weights(50)}, {"loss": 0.5})
+        run.save(60, {MODEL: weights(60)}, {"loss": 0.75})
+    assert subjects(repo, "runs/out-a") == [
+        "x: step 60, loss 0.75", "x: step 50, loss 0.5", "x: step 20, loss 1", "x: step 10, loss 3",
+    ]  # fmt: skip
+    assert {one.split("/")[1] for one in tip(repo, "runs/out-a")} == {
+        "checkpoint-50", "checkpoint-60",
+    }  # fmt: skip
+    assert repo.git("reflog", "runs/out-a").count("step 30") == 0
+    author = repo.git("log", "-1", "--format=%an <%ae> %ad", "runs/out-a~1").strip()
+    assert author == "Ada <ada@example.org> Mon Jan 1 00:00:00 2024 +0000"
+    pruned = repo.theta("prune", "--keep-days", "0", "--dry-run", "--json")
+    assert json.loads(pruned)
+    repo.theta("fsck")
+
+
+def test_errors_are_raised_and_nothing_waits_in_a_queue(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = repo.path / "out/b"
+    with pytest.raises(UsageError, match="every save takes the place of the one before"):
+        Run(out, name="latest", keep="last:2")
+    with pytest.raises(UsageError, match="is not in a folder of the work tree"):
+        Run(repo.path)
+    with pytest.raises(UsageError, match="is no name for a branch"):
+        Run(out, branch="a..b")
+    with pytest.raises(RepositoryError, match="main"):
+        Run(out, branch="main")
+    with pytest.raises(UsageError, match="choose one"):
+        Run(out, keep="last:1", squash=True, push="origin")
+    run = Run(out, busy="skip")
+    may_end, record = threading.Event(), run._branch.record
+
+    def slow(*arguments: object) -> list[str]:
+        may_end.wait(30)
+        return record(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run._branch, "record", slow)
+    assert run.save(1, {MODEL: weights(1)})
+    assert not run.save(2, {MODEL: weights(2)})
+    may_end.set()
+    run.wait()
+    with pytest.raises(UsageError, match="'a' is str"):
+        run.save(3, {MODEL: {"a": "text"}})
+    # Files that others write to meanwhile are not committed in part.
+    place = out / "checkpoint-4"
+    place.mkdir()
+    (place / MODEL).write_bytes(safetensors(weights(4)))
+    may_end.clear()
+    assert run.commit(place, 4)
+    with (place / MODEL).open("ab") as file:
+        file.write(b"more")
+    may_end.set()
+    with pytest.raises(ChangedWhileReadError, match="checkpoint-4"):
+        run.wait()
+    assert run.commit(place, 5)
+    (place / MODEL).unlink()
+    run.finish()
+    assert subjects(repo, "runs/b") == ["step 5", "step 1"]
+    assert not run.save(6, {MODEL: weights(6)})
+
+
+KILLED = """
+import sys, numpy as np
+import git_theta_ext as theta
+run = theta.Run("out/c", name="latest")
+for step in range(1, 50):
+    run.save(step, {"model.safetensors": {"w": np.full((64, 64), step, "f4")}})
+    print(step, flush=True)
+"""
+
+
+def test_a_killed_training_leaves_whole_commits(repo: Repo) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED], cwd=repo.path, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    while process.stdout.readline() != "3\n":
+        pass
+    time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    repo.git("fsck", "--strict")
+    last = len(subjects(repo, "runs/c"))
+    assert last >= 2
+    found = theta.open(f"runs/c:out/c/latest/{MODEL}", repository=repo.path)
+    assert np.array_equal(found["w"], np.full((64, 64), last, "f4"))
+    with Run(repo.path / "out/d"):  # of another branch: it takes away what the killed one left
+        assert repo.git("worktree", "list").count("\n") == 2
+    with Run(repo.path / "out/c") as run:
+        assert run.steps == [last]
+    assert repo.git("worktree", "list").count("\n") == 1
+    repo.theta("fsck")
