@@ -10,8 +10,8 @@ from git_theta_ext.core.version import VERSION
 
 __version__ = VERSION
 __all__ = [
-    "CommitCallback", "Run", "collect", "commit", "diff", "get", "load_into", "open", "safe_open",
-    "sync",
+    "CommitCallback", "KerasCallback", "LightningCallback", "Run", "collect", "commit", "diff",
+    "get", "load_into", "open", "safe_open", "sync",
 ]  # fmt: skip
 
 # The errors are a part of the interface, by a name that does not say where they stand.
@@ -28,6 +28,14 @@ def __getattr__(name: str) -> Any:
         from git_theta_ext.api.runs.run import Run
 
         return Run
+    if name == "LightningCallback":
+        from git_theta_ext.api.lightning import lightning_callback
+
+        return lightning_callback
+    if name == "KerasCallback":
+        from git_theta_ext.api.keras import keras_callback
+
+        return keras_callback
     if name == "collect":
         from git_theta_ext.api.collecting import collect
 

@@ -106,6 +106,28 @@ class Collector:
             found["gram"] = _seen(self._grams)
         return found
 
+    def begin(self) -> None:
+        """Say that a batch begins, where the model is not called as a whole for each."""
+        self._sampling = self._steps % self._every == 0
+        self._steps += 1
+        if self._sampling and self._by_gradients is None:
+            self._decide()
+
+    def pause(self) -> None:
+        """Say that what the model is run on from now is no batch of the training."""
+        self._sampling = False
+
+    def held(self) -> Held:
+        """The statistics as they are now, copied: they can be written while the training goes on.
+
+        They take as much memory as `write` reads.
+        """
+        found = self.statistics()
+        return Held({
+            kind: {name: _Fixed(value.get().copy()) for name, value in each.items()}
+            for kind, each in found.items()
+        })  # fmt: skip
+
     def write(self, path: str | Path) -> list[Path]:
         """Write the statistics beside a checkpoint, under the names of its tensors.
 
@@ -119,37 +141,16 @@ class Collector:
             UsageError: nothing was collected, or nothing of what is in the checkpoint.
             StoreError: a file cannot be written.
         """
-        path = Path(path)
-        with TensorsFile(path) as file:
-            names = Names(file, "")
-        made = []
-        for kind, found in self.statistics().items():
-            mapped = names.mapped(list(found))
-            pairs = {
-                here: found[name]
-                for name, (_, here) in zip(found, mapped, strict=False)
-                if here is not None
-            }
-            if not pairs:
-                raise UsageError(
-                    f"no {kind} statistics were collected of tensors of {printable(str(path))}"
-                )
-            target = path.with_name(statistics_path(path.name, kind))
-            _write(target, pairs)
-            made.append(target)
-        return made
+        return Held(self.statistics()).write(path)
 
     # Hooks
 
     def _begin(self, module: Any, inputs: Any) -> None:
         """Before the model runs: whether this batch is one of those that are looked at."""
-        if not getattr(module, "training", True):
-            self._sampling = False
-            return
-        self._sampling = self._steps % self._every == 0
-        self._steps += 1
-        if self._sampling and self._by_gradients is None:
-            self._decide()
+        if getattr(module, "training", True):
+            self.begin()
+        else:
+            self.pause()
 
     def _decide(self) -> None:
         """Whether the optimizer keeps the squares itself, for nothing.
@@ -236,6 +237,52 @@ class Collector:
                     continue
                 found[name] = _Moment(moment, 1.0 - float(betas[1]) ** float(step))
         return found
+
+
+class Held:
+    """Statistics by kind and tensor, to be written beside checkpoints."""
+
+    def __init__(self, found: Mapping[str, Found]) -> None:
+        """Use `Collector.held`."""
+        self._found = found
+
+    def write(self, path: str | Path) -> list[Path]:
+        """As `Collector.write`."""
+        path = Path(path)
+        with TensorsFile(path) as file:
+            names = Names(file, "")
+        made = []
+        for kind, found in self._found.items():
+            mapped = names.mapped(list(found))
+            pairs = {
+                here: found[name]
+                for name, (_, here) in zip(found, mapped, strict=False)
+                if here is not None
+            }
+            if not pairs:
+                raise UsageError(
+                    f"no {kind} statistics were collected of tensors of {printable(str(path))}"
+                )
+            target = path.with_name(statistics_path(path.name, kind))
+            _write(target, pairs)
+            made.append(target)
+        return made
+
+
+class _Fixed:
+    """A statistic as it was."""
+
+    def __init__(self, value: NDArray[np.float32]) -> None:
+        self._value = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self._value.shape
+
+    def get(self) -> NDArray[np.float32]:
+        """It."""
+        return self._value
 
 
 class _Mean:

@@ -71,7 +71,7 @@ def test_a_run_beside_the_users_work(repo: Repo) -> None:
     shown = json.loads(
         repo.theta("scores", f"runs/out-a:out/checkpoint-20/{MODEL}", "--format", "json")
     )
-    (version,) = shown["versions"]
+    version = shown["versions"][0]
     assert [(one["metric"], one["value"]) for one in version["scores"]] == [("loss", 1.0)]
     # Nothing of the user's has changed, and the hidden work tree is gone.
     lock.unlink()

@@ -63,8 +63,8 @@ class Run:
         Args:
             folder: where the run's checkpoints are, in a work tree; made when it is needed.
             branch: its name; `{name}` stands for the folder's. It is checked out nowhere.
-            name: of a checkpoint's folder, for `save`. Without `{step}` each save takes the place of
-                the one before, so that `git theta log` and `scores` of one path show the whole run.
+            name: of a checkpoint's folder, for `save`. Without `{step}` each save takes the place
+                of the one before: `git theta log` and `scores` of one path show the whole run.
             start: the revision that a new branch begins at. It has to have the `.gitattributes`
                 that track the files of a checkpoint.
             keep: what the branch's tip keeps, such as `best:3,last:5,every:1000`: the best three by
@@ -103,6 +103,7 @@ class Run:
         self.branch = branch.replace("{name}", self.folder.name)
         self._name = name
         self._own: set[str] = set()
+        self._under_way: Path | None = None
         self._snapshots = Snapshots()
         self._worker = Worker(f"the run {self.branch}")
         if not active:
@@ -123,6 +124,11 @@ class Run:
     def steps(self) -> list[int]:
         """The steps of the checkpoints that the branch's tip has, the oldest first."""
         return [one.step for one in self._branch.saves] if self.active else []
+
+    @property
+    def under_way(self) -> Path | None:
+        """The file or folder whose commit is under way, if one is."""
+        return self._under_way if self._worker.busy else None
 
     def save(
         self,
@@ -149,7 +155,7 @@ class Run:
             UsageError: something cannot be saved.
             ThetaError: the save before this one failed.
         """
-        if not self._ready():
+        if not self.ready():
             return False
         writing.check(files)
         path = f"{self._path(self.folder)}/{self._name.replace('{step}', str(int(step)))}"
@@ -162,7 +168,7 @@ class Run:
             self._own.add(path)
             self._record(saved, epoch)
 
-        self._worker.start(job)
+        self._start(job, path)
         return True
 
     def save_with(
@@ -204,7 +210,7 @@ class Run:
             self._branch.take(places)
             self._record(saved, epoch)
 
-        self._worker.start(job)
+        self._start(job, saved.path)
 
     def commit(
         self,
@@ -232,13 +238,24 @@ class Run:
             StoreError: its files can be neither linked nor copied.
             ThetaError: the save before this one failed.
         """
-        if not self._ready():
+        if not self.ready():
             return False
         place = _absolute(place)
         path = self._path(place)
         saved = Saved(int(step), path, numbers(metrics))
         self._branch.take({self._path(one): one for one in (place, *map(_absolute, beside))})
-        self._worker.start(lambda: self._record(saved, epoch))
+        self._start(lambda: self._record(saved, epoch), path)
+        return True
+
+    def ready(self) -> bool:
+        """Whether a save would be made now; waits for the one under way, or not, as `busy` says.
+
+        Raises:
+            ThetaError: the save before failed.
+        """
+        if not self.active or (self._worker.busy and self._busy == "skip"):
+            return False
+        self._worker.wait()
         return True
 
     def wait(self) -> None:
@@ -279,14 +296,9 @@ class Run:
                 raise
             error.add_note(f"besides, the last checkpoint was not committed: {failed}")
 
-    def _ready(self) -> bool:
-        """Whether a save can begin; waits for the one before, if that is wanted."""
-        if not self.active:
-            return False
-        if self._worker.busy and self._busy == "skip":
-            return False
-        self._worker.wait()
-        return True
+    def _start(self, job: Callable[[], object], path: str) -> None:
+        self._under_way = self._top / path
+        self._worker.start(job)
 
     def _record(self, saved: Saved, epoch: float | None) -> None:
         gone = [one.path for one in self._branch.saves if not (self._top / one.path).exists()]
