@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.api import collecting, functions, integrations
+from git_theta_ext.api import collecting, functions, integrations, keras, lightning
 from git_theta_ext.api.handle import Handle, Slice
+from git_theta_ext.api.runs.run import Run
 from git_theta_ext.checkpoints.read import Checkpoint
 from git_theta_ext.comparison import compare, measure
 from git_theta_ext.core import errors
@@ -16,12 +17,15 @@ from git_theta_ext.core import errors
 TARGET = Path(__file__).with_name("api-reference.md")
 FUNCTIONS = [
     functions.open, functions.safe_open, functions.load_into, functions.get, functions.commit,
-    functions.diff, functions.sync, collecting.collect,
+    functions.diff, functions.sync, collecting.collect, lightning.lightning_callback,
+    keras.keras_callback,
 ]  # fmt: skip
 CLASSES = [
     Checkpoint, Handle, Slice, compare.Comparison, compare.Change, measure.Measure,
-    integrations.CommitCallback, collecting.Collector,
+    integrations.CommitCallback, Run, collecting.Collector, collecting.Held,
 ]  # fmt: skip
+CALLED = {"lightning_callback": "LightningCallback", "keras_callback": "KerasCallback"}
+"""Functions that are offered under a name as that of a class, for that is how they are used."""
 
 
 def reference() -> str:
@@ -36,7 +40,8 @@ def reference() -> str:
         "",
     ]
     for function in FUNCTIONS:
-        lines += _entry(f"### `{function.__name__}`", function.__name__, function)
+        name = CALLED.get(function.__name__, function.__name__)
+        lines += _entry(f"### `{name}`", name, function)
     for kind in CLASSES:
         lines += [f"## `{kind.__name__}` (`{kind.__module__}`)", "", *_text(kind), ""]
         for name, member in _members(kind):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from git_theta_ext.api.runs.run import Run
 from git_theta_ext.core.errors import ChangedWhileReadError, RepositoryError, UsageError
 from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.repositories import Repo
+from tests.scenarios.suggestions import ROOT
 
 MODEL = "model.safetensors"
 QUERY = "encoder.layer.0.attention.query.weight"
@@ -36,70 +39,99 @@ def subjects(repo: Repo, branch: str) -> list[str]:
     return repo.git("log", "--format=%s", f"main..{branch}").splitlines()
 
 
-def test_a_run_beside_the_users_work(repo: Repo) -> None:
-    repo.write(".gitignore", b"out/\n")
-    repo.commit("Ignore runs")
+class State:
+    """What has a `state_dict`, of arrays that change in place as a training goes on."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self.arrays = arrays
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return self.arrays
+
+
+def documented(repo: Repo) -> tuple[list[str], str, list[str]]:
+    """Of the how-to: what is typed first, the loop, and what is typed to look at it."""
+    text = (ROOT / "docs/training-runs.md").read_text("utf-8").partition("## What is kept")[0]
+    before, loop, after = re.split(r"```python\n|```\n", text)
+    typed = [re.findall(r"^    ((?:git|echo) .*)$", one, re.MULTILINE) for one in (before, after)]
+    return typed[0], loop, typed[1]
+
+
+def type_in(repo: Repo, lines: list[str]) -> list[str]:
+    said = []
+    for line in lines:
+        words = shlex.split(line)
+        if words[:2] == ["git", "theta"]:
+            said.append(repo.theta(*words[2:]))
+        else:
+            said.append(repo.run("sh", "-c", line).stdout.decode())
+    return said
+
+
+def test_the_how_to_beside_the_users_work(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, loop, after = documented(repo)
+    assert (len(before), len(after)) == (4, 4)
+    type_in(repo, before)
     repo.write("staged.txt", b"by the user")
     repo.git("add", "staged.txt")
     main, index = repo.git("rev-parse", "main"), (repo.path / ".git/index").read_bytes()
     lock = repo.path / ".git/index.lock"
     lock.write_bytes(b"")  # the user's git is at work, all the time
-    out = repo.path / "out"
-    arrays = weights(0)
-    with Run(out, branch="runs/{name}-a", keep="best:1,last:1", metric="loss", prefix="x") as run:
-        for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0), (40, np.float32(2.5))):
-            np.copyto(arrays[QUERY], weights(step)[QUERY])
-            note = {"step": step}
-            assert run.save(step, {MODEL: arrays, "state.json": note}, {"loss": loss, "s": "text"})
-            arrays[QUERY][:] = 0  # the training goes on
-        run.wait()
-        assert run.steps == [20, 40]
-        assert repo.git("rev-parse", run.branch).strip() == run.last
-        with pytest.raises(UsageError, match="another process trains on the branch runs/out-a"):
-            Run(out, branch="runs/out-a")
-        assert "runs/out-a" in repo.git("worktree", "list")
-    assert tip(repo, "runs/out-a") == [
-        f"out/checkpoint-{step}/{name}" for step in (20, 40) for name in (MODEL, "state.json")
-    ]
-    assert sorted(one.name for one in out.iterdir()) == ["checkpoint-20", "checkpoint-40"]
-    assert json.loads((out / "checkpoint-40/state.json").read_bytes()) == {"step": 40}
-    for step, back in ((10, 3), (20, 2), (30, 1), (40, 0)):
-        name = f"runs/out-a~{back}:out/checkpoint-{step}/{MODEL}"
-        found = theta.open(name, repository=repo.path)
-        assert np.array_equal(found[QUERY], weights(step)[QUERY])
-    assert subjects(repo, "runs/out-a")[0] == "x: step 40, loss 2.5"
-    shown = json.loads(
-        repo.theta("scores", f"runs/out-a:out/checkpoint-20/{MODEL}", "--format", "json")
-    )
-    version = shown["versions"][0]
-    assert [(one["metric"], one["value"]) for one in version["scores"]] == [("loss", 1.0)]
-    # Nothing of the user's has changed, and the hidden work tree is gone.
+    out = repo.path / "out/lr-3e-4"
+    model, optimizer = State(weights(0)), State({"m": np.zeros(5, np.float32)})
+    losses = {10: 3.0, 20: 1.0, 30: 2.0, 40: np.float32(2.5)}
+
+    def train(model: State, optimizer: State, batch: int) -> object:
+        np.copyto(model.arrays[QUERY], weights(batch)[QUERY])
+        optimizer.arrays["m"][:] = batch
+        return losses.get(batch)
+
+    monkeypatch.chdir(repo.path)
+    names = {"train": train, "model": model, "optimizer": optimizer, "batches": range(1, 41)}
+    exec(compile(loop, "training-runs.md", "exec"), names)
     lock.unlink()
+    branch = "runs/lr-3e-4"
+    files = (MODEL, "optimizer.pt", "state.json")
+    assert tip(repo, branch) == [
+        f"out/lr-3e-4/checkpoint-{step}/{name}" for step in (20, 30, 40) for name in files
+    ]
+    assert sorted(one.name for one in out.iterdir()) == [f"checkpoint-{n}" for n in (20, 30, 40)]
+    assert json.loads((out / "checkpoint-40/state.json").read_bytes()) == {"step": 40}
+    for step, back in ((10, 3), (40, 0)):
+        place = f"{branch}~{back}:out/lr-3e-4/checkpoint-{step}"
+        found = theta.open(f"{place}/{MODEL}", repository=repo.path)
+        assert np.array_equal(found[QUERY], weights(step)[QUERY])
+        moments = theta.open(f"{place}/optimizer.pt", repository=repo.path)
+        assert np.array_equal(moments["m"], np.full(5, step, np.float32))
+    # Nothing of the user's has changed, and the hidden work tree is gone.
     assert (repo.path / ".git/index").read_bytes() == index
     assert repo.git("rev-parse", "main") == main
     assert repo.status() == "A  staged.txt\n"
     assert repo.git("worktree", "list").count("\n") == 1
     assert list((repo.path / ".git/theta/runs").glob("*/")) == []
+    log, scores, _, _ = type_in(repo, after)
+    assert log.splitlines()[0].endswith("step 40, loss 2.5")
+    assert "training/loss" in scores
+    assert [row.split()[2] for row in scores.splitlines()[1:2]] == ["2.5†"]
 
     # It goes on, and is squashed: only what another branch has keeps its history.
-    repo.git("branch", "published", "runs/out-a~2")
-    with Run(
-        out, branch="runs/out-a", keep="best:1,last:1", metric="loss", squash=True, prefix="x"
-    ) as run:
-        assert run.steps == [20, 40]
+    repo.git("branch", "published", f"{branch}~2")
+    more = {"keep": "best:1,last:1", "metric": "loss", "prefix": "x"}
+    with Run(out, squash=True, **more) as run:
+        assert run.steps == [20, 30, 40]
         run.save(50, {MODEL: weights(50)}, {"loss": 0.5})
-        run.save(60, {MODEL: weights(60)}, {"loss": 0.75})
-    assert subjects(repo, "runs/out-a") == [
-        "x: step 60, loss 0.75", "x: step 50, loss 0.5", "x: step 20, loss 1", "x: step 10, loss 3",
+        with pytest.raises(UsageError, match=f"another process trains on the branch {branch}"):
+            Run(out)
+        assert branch in repo.git("worktree", "list")
+        run.save(60, {MODEL: weights(60)}, {"loss": 0.75, "s": "text"})
+    assert repo.git("rev-parse", branch).strip() == run.last
+    assert subjects(repo, branch) == [
+        "x: step 60, loss 0.75", "x: step 50, loss 0.5", "step 20, loss 1", "step 10, loss 3",
     ]  # fmt: skip
-    assert {one.split("/")[1] for one in tip(repo, "runs/out-a")} == {
-        "checkpoint-50", "checkpoint-60",
-    }  # fmt: skip
-    assert repo.git("reflog", "runs/out-a").count("step 30") == 0
-    author = repo.git("log", "-1", "--format=%an <%ae> %ad", "runs/out-a~1").strip()
+    assert {one.split("/")[2] for one in tip(repo, branch)} == {"checkpoint-50", "checkpoint-60"}
+    assert repo.git("reflog", branch).count("step 30") == 0
+    author = repo.git("log", "-1", "--format=%an <%ae> %ad", f"{branch}~1").strip()
     assert author == "Ada <ada@example.org> Mon Jan 1 00:00:00 2024 +0000"
-    pruned = repo.theta("prune", "--keep-days", "0", "--dry-run", "--json")
-    assert json.loads(pruned)
     repo.theta("fsck")
 
 

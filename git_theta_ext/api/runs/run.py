@@ -106,6 +106,7 @@ class Run:
         self._under_way: Path | None = None
         self._snapshots = Snapshots()
         self._worker = Worker(f"the run {self.branch}")
+        self._branch: RunBranch | None = None
         if not active:
             return
         repository = Repository.discover(_existing(self.folder))
@@ -118,12 +119,12 @@ class Run:
     @property
     def last(self) -> str | None:
         """The id of the last commit that this run has made; None before the first one is whole."""
-        return self._branch.last if self.active else None
+        return None if self._branch is None else self._branch.last
 
     @property
     def steps(self) -> list[int]:
         """The steps of the checkpoints that the branch's tip has, the oldest first."""
-        return [one.step for one in self._branch.saves] if self.active else []
+        return [] if self._branch is None else [one.step for one in self._branch.saves]
 
     @property
     def under_way(self) -> Path | None:
@@ -164,7 +165,7 @@ class Run:
 
         def job() -> None:
             writing.write(self._top, path, contents)
-            self._branch.take({path: self._top / path})
+            self._opened.take({path: self._top / path})
             self._own.add(path)
             self._record(saved, epoch)
 
@@ -207,7 +208,7 @@ class Run:
 
         def job() -> None:
             write(copy, place)
-            self._branch.take(places)
+            self._opened.take(places)
             self._record(saved, epoch)
 
         self._start(job, saved.path)
@@ -243,7 +244,7 @@ class Run:
         place = _absolute(place)
         path = self._path(place)
         saved = Saved(int(step), path, numbers(metrics))
-        self._branch.take({self._path(one): one for one in (place, *map(_absolute, beside))})
+        self._opened.take({self._path(one): one for one in (place, *map(_absolute, beside))})
         self._start(lambda: self._record(saved, epoch), path)
         return True
 
@@ -274,7 +275,7 @@ class Run:
         """
         self._worker.join()
         self._snapshots.clear()
-        if self.active:
+        if self._branch is not None:
             self._branch.close()
         self.active = False
         self._worker.check()
@@ -296,15 +297,21 @@ class Run:
                 raise
             error.add_note(f"besides, the last checkpoint was not committed: {failed}")
 
+    @property
+    def _opened(self) -> RunBranch:
+        """The branch, of a run that is active."""
+        assert self._branch is not None
+        return self._branch
+
     def _start(self, job: Callable[[], object], path: str) -> None:
         self._under_way = self._top / path
         self._worker.start(job)
 
     def _record(self, saved: Saved, epoch: float | None) -> None:
-        gone = [one.path for one in self._branch.saves if not (self._top / one.path).exists()]
-        if self._branch.has_policy:
+        gone = [one.path for one in self._opened.saves if not (self._top / one.path).exists()]
+        if self._opened.has_policy:
             gone = []
-        for path in self._branch.record(saved, epoch, gone):
+        for path in self._opened.record(saved, epoch, gone):
             if path in self._own:
                 self._own.discard(path)
                 shutil.rmtree(self._top / path, ignore_errors=True)

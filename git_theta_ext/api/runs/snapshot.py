@@ -60,6 +60,7 @@ class Snapshots:
         return value if isinstance(value, _CONSTANT) else copy.deepcopy(value)
 
     def _once(self, name: str, value: Any, identity: Any) -> Any:
+        """The copy of a tensor or array, made once; into the one of this name where it fits."""
         if identity in self._seen:
             return self._seen[identity]
         buffer = self._buffers.get(name)

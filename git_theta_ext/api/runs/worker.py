@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 
-_NICENESS = 10
+_NICENESS = 5
 """The training comes first: on Linux this is of the thread alone, and of what it starts."""
 
 
