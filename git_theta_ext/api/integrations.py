@@ -202,8 +202,11 @@ class CommitCallback:
         if self._run is None:
             return
         try:
-            self._run.wait()
-        finally:
+            ready = self._run.ready()
+        except ThetaError:  # that the one before failed is no reason to leave this one out
+            self._run.commit(place, step, metrics, epoch=state.epoch)
+            raise
+        if ready:
             self._run.commit(place, step, metrics, epoch=state.epoch)
 
     def _write_statistics(self, folder: Path, state: Any) -> None:

@@ -33,6 +33,7 @@ from git_theta_ext.git.trees import Row, commit_tree, stage, store_blob
 from git_theta_ext.objects.store.locks import Busy, Lock
 
 _SETTINGS = (":(top,glob)**/.gitattributes", ":(top).theta.toml")
+_STEERING = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
 LARGEST_BLOB = 16 << 20
 """A larger file that no filter takes would make the repository large for ever."""
 
@@ -97,7 +98,7 @@ class SideTree:
                 )
             words = ["--no-track", "-b", self.branch, str(self._place), commit]
         patiently(lambda: repository.git("worktree", "add", "-q", "--no-checkout", *words))
-        made = Repository.discover_quickly(self._place)
+        made = _seen_from(self._place)
         made.git("read-tree", "HEAD")
         made.git("checkout-index", "-q", "-z", "--stdin", stdin=_listed(made, *_SETTINGS))
         return made
@@ -229,6 +230,20 @@ class SideTree:
         """Unlink what was added, or was not."""
         for name in self._linked:
             files.remove_quietly(self._place / name)
+
+
+def _seen_from(place: Path) -> Repository:
+    """The repository, seen from a hidden work tree, whatever variables steer Git elsewhere."""
+    if not _STEERING & set(os.environ):
+        return Repository.discover_quickly(place)
+    git_dir = Path((place / ".git").read_text("utf-8").removeprefix("gitdir: ").rstrip("\n"))
+    common = (git_dir / (git_dir / "commondir").read_text("utf-8").rstrip("\n")).resolve()
+    made = Repository(place, git_dir, common, place)
+    made.env = {
+        "GIT_DIR": str(git_dir), "GIT_WORK_TREE": str(place),
+        "GIT_INDEX_FILE": str(git_dir / "index"),
+    }  # fmt: skip
+    return made
 
 
 def _slug(branch: str) -> str:
