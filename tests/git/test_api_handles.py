@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -263,6 +264,9 @@ def test_every_saved_checkpoint_is_a_commit(repo: Repo) -> None:
     repo.write("staged.txt", b"by the user")
     repo.git("add", "staged.txt")
     callback = CommitCallback(prefix="tiny")
+    lock = repo.path / ".git/index.lock"
+    lock.write_bytes(b"")  # the user's git is at work for a moment
+    threading.Timer(0.3, lock.unlink).start()
     saved(callback, repo, 10)
     assert repo.git("log", "-1", "--format=%B").strip().splitlines() == [
         "tiny: step 10, eval_loss 1.5, loss 1.25",

@@ -130,6 +130,9 @@ def test_the_how_to_beside_the_users_work(repo: Repo, monkeypatch: pytest.Monkey
     ]  # fmt: skip
     assert {one.split("/")[2] for one in tip(repo, branch)} == {"checkpoint-50", "checkpoint-60"}
     assert repo.git("reflog", branch).count("step 30") == 0
+    # Each is stored on its own, so that nothing of what is let go stays for its sake.
+    kept = theta.open(f"{branch}:out/lr-3e-4/checkpoint-60/{MODEL}", repository=repo.path)
+    assert [ref.kind for block in kept.entry(QUERY).blocks for ref in block.chain] == ["dense"]
     author = repo.git("log", "-1", "--format=%an <%ae> %ad", f"{branch}~1").strip()
     assert author == "Ada <ada@example.org> Mon Jan 1 00:00:00 2024 +0000"
     repo.theta("fsck")

@@ -36,7 +36,7 @@ class RunBranch:
     def __init__(self, repository: Repository, name: str, start: str, settings: Settings) -> None:
         """Open the branch, or make it; errors as for `SideTree`."""
         self._settings = settings
-        self._tree = SideTree(repository, name, start)
+        self._tree = SideTree(repository, name, start, alone=settings.squash)
         self.last: str | None = None
         """The last commit that was made."""
         try:

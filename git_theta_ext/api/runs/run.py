@@ -74,7 +74,7 @@ class Run:
             mode: `min` where less of it is better, else `max`.
             squash: take what `keep` lets go out of the history too, so that `git theta prune` can
                 free it: commits of this run only, and none that another branch, a tag or a remote
-                has.
+                has. Each checkpoint is stored on its own, not as an update of another one.
             push: a remote to push the branch to after each commit.
             busy: what a save does while one is under way: `wait`, or `skip` it.
             prefix: what each message begins with.

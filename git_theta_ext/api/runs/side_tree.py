@@ -34,6 +34,7 @@ from git_theta_ext.objects.store.locks import Busy, Lock
 
 _SETTINGS = (":(top,glob)**/.gitattributes", ":(top).theta.toml")
 _STEERING = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
+_UNBORN = "refs/theta/unborn"
 LARGEST_BLOB = 16 << 20
 """A larger file that no filter takes would make the repository large for ever."""
 
@@ -49,13 +50,17 @@ class _Linked(NamedTuple):
 class SideTree:
     """The hidden work tree of a branch, for one process at a time, until `close`."""
 
-    def __init__(self, repository: Repository, branch: str, start: str) -> None:
+    def __init__(
+        self, repository: Repository, branch: str, start: str, *, alone: bool = False
+    ) -> None:
         """Make it, and the branch where there is none.
 
         Args:
             repository: with a work tree.
             branch: without `refs/heads/`.
             start: a revision that a new branch begins at.
+            alone: a checkpoint is not stored as an update of another one, whose objects would have
+                to stay with it. What is the same in both is shared all the same.
 
         Raises:
             UsageError: no name for a branch, no such revision, or another process has it.
@@ -66,6 +71,7 @@ class SideTree:
         if os.fsdecode(answer).removesuffix("\n") != branch:
             raise UsageError(f"{printable(branch)!r} is no name for a branch")
         self.branch, self.ref = branch, f"refs/heads/{branch}"
+        self._alone = alone
         folder = repository.common_dir / "theta" / "runs"
         self._place = folder / _slug(branch)
         self._linked: dict[str, _Linked] = {}
@@ -202,8 +208,10 @@ class SideTree:
     def _add(self) -> None:
         """Into the index, through the filters that the attributes name."""
         names = b"".join(os.fsencode(name) + b"\0" for name in self._linked)
-        if names:
-            self._repository.git("update-index", "--add", "--replace", "-z", "--stdin", stdin=names)
+        if names and self._alone:
+            stage(self._repository, self._stored_alone(names))
+        elif names:
+            self._update(names, {})
         for name, before in self._linked.items():
             if _linked(self._place / name) != before:
                 raise ChangedWhileReadError(f"{printable(name)} changed while it was committed")
@@ -214,6 +222,27 @@ class SideTree:
         ]
         if rows:
             stage(self._repository, rows)
+
+    def _update(self, names: bytes, env: Mapping[str, str]) -> None:
+        words = ("update-index", "--add", "--replace", "-z", "--stdin")
+        self._repository.git(*words, stdin=names, env=env)
+
+    def _stored_alone(self, names: bytes) -> list[Row]:
+        """Add files as to an empty repository: the filter compares with HEAD and the index."""
+        index = {"GIT_INDEX_FILE": str(self._repository.git_dir / "alone")}
+        self._repository.git("read-tree", "--empty", env=index)
+        self._repository.git("symbolic-ref", "HEAD", _UNBORN)
+        try:
+            self._update(names, index)
+        finally:
+            self._repository.git("symbolic-ref", "HEAD", self.ref)
+        listed = self._repository.git("ls-files", "-s", "-z", env=index)
+        rows = []
+        for line in listed.split(b"\0")[:-1]:
+            fields, path = line.split(b"\t", 1)
+            mode, oid, _ = fields.decode("ascii").split()
+            rows.append(Row(mode, oid, os.fsdecode(path)))
+        return rows
 
     def _refuse_large(self) -> None:
         large = [n for n, one in self._linked.items() if one.nbytes >= LARGEST_BLOB]
