@@ -152,6 +152,11 @@ def test_errors_are_raised_and_nothing_waits_in_a_queue(
         Run(out, branch="main")
     with pytest.raises(UsageError, match="choose one"):
         Run(out, keep="last:1", squash=True, push="origin")
+    filter_command = repo.git("config", "filter.theta.process").strip()
+    repo.git("config", "filter.theta.process", "")
+    with pytest.raises(UsageError, match="git-theta is not set up here"):
+        Run(out)
+    repo.git("config", "filter.theta.process", filter_command)
     run = Run(out, busy="skip")
     may_end, record = threading.Event(), run._branch.record
 

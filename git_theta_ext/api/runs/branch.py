@@ -11,6 +11,7 @@ from git_theta_ext.api.runs import messages, scores
 from git_theta_ext.api.runs.policy import Policy, Saved
 from git_theta_ext.api.runs.side_tree import SideTree, is_in
 from git_theta_ext.api.runs.squash import squash
+from git_theta_ext.git import installation
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.combine.statistics import statistics_path
 
@@ -34,7 +35,13 @@ class RunBranch:
     """The branch of a run, to which each saved checkpoint is a commit."""
 
     def __init__(self, repository: Repository, name: str, start: str, settings: Settings) -> None:
-        """Open the branch, or make it; errors as for `SideTree`."""
+        """Open the branch, or make it.
+
+        Raises:
+            UsageError: as for `SideTree`; git-theta is not set up here.
+            RepositoryError, StoreError: as for `SideTree`.
+        """
+        installation.require(repository)
         self._settings = settings
         self._tree = SideTree(repository, name, start, alone=settings.squash)
         self.last: str | None = None

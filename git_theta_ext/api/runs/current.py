@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.git import installation
 from git_theta_ext.git.patience import patiently
 from git_theta_ext.git.repository import Repository
 
@@ -24,11 +25,13 @@ def commit_paths(folder: Path, name: str, message: str) -> str | None:
 
     Raises:
         RepositoryError: Git refuses.
-        UsageError: there is no such checkpoint, or Git ignores everything in it.
+        UsageError: there is no such checkpoint, Git ignores everything in it, or git-theta is not
+            set up.
     """
     if not (folder / name).exists():
         raise UsageError(f"there is no checkpoint {name!r} in {str(folder)!r}")
     repository = Repository.discover(folder)
+    installation.require(repository)
     repository.env = {"GIT_LITERAL_PATHSPECS": "1"}
     patiently(lambda: repository.git("add", "-A", "--", name))
     gone = _gone(repository)
