@@ -89,7 +89,9 @@ class SideTree:
         except BaseException:
             self._lock.release()
             raise
-        self._closing = weakref.finalize(self, _closed, repository, self._place, self._lock)
+        self._closing = weakref.finalize(
+            self, _closed, os.getpid(), repository, self._place, self._lock
+        )
 
     def _made(self, repository: Repository, start: str) -> Repository:
         """The hidden work tree as a repository; what a killed process left is taken away."""
@@ -287,10 +289,13 @@ def _removed(repository: Repository, place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def _closed(repository: Repository, place: Path, lock: Lock) -> None:
+def _closed(pid: int, repository: Repository, place: Path, lock: Lock) -> None:
+    """Close what process `pid` has made: a loader of data that it forked has the finalizer too."""
+    if os.getpid() != pid:
+        return
     with suppress(RepositoryError):
         _removed(repository, place)
-    lock.release()
+    lock.release_for_all()
 
 
 def _take_away_left(repository: Repository, folder: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from git_theta_ext.core import files
@@ -63,6 +63,15 @@ class Lock:
         if descriptor is not None:
             os.close(descriptor)
 
+    def release_for_all(self) -> None:
+        """As `release`, also for processes that this one has forked: they have the lock with it.
+
+        Not for those to call, which would take it away from this one.
+        """
+        if self._descriptor is not None:
+            _unlock(self._descriptor)
+        self.release()
+
     def __del__(self) -> None:
         """A store that nobody uses any more shares its lock no longer."""
         self.release()
@@ -108,8 +117,15 @@ if sys.platform == "win32":
                     raise
         return False
 
+    def _unlock(descriptor: int) -> None:
+        """Nothing is to be done: here a lock is one process's."""
+
 else:
     import fcntl
+
+    def _unlock(descriptor: int) -> None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _try(descriptor: int, alone: bool) -> bool:
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
