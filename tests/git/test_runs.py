@@ -115,7 +115,8 @@ def test_the_how_to_beside_the_users_work(repo: Repo, monkeypatch: pytest.Monkey
     assert [row.split()[2] for row in scores.splitlines()[1:2]] == ["2.5†"]
 
     # It goes on, and is squashed: only what another branch has keeps its history.
-    repo.git("branch", "published", f"{branch}~2")
+    repo.git("branch", "published", f"{branch}~3")
+    repo.git("worktree", "add", "-q", "--detach", str(repo.path / ".git/other"), f"{branch}~2")
     more = {"keep": "best:1,last:1", "metric": "loss", "prefix": "x"}
     with Run(out, squash=True, **more) as run:
         assert run.steps == [20, 30, 40]
@@ -196,7 +197,10 @@ def test_errors_are_raised_and_nothing_waits_in_a_queue(
     assert run.commit(place, 5)
     (place / MODEL).unlink()
     run.finish()
-    Run(out).finish()
+    with Run(repo.path / "out/e", start="runs/b") as other:
+        assert other.steps == []
+    with Run(out) as again:
+        assert again.steps == [1, 5]
     if hasattr(os, "fork"):
         os.kill(loader, signal.SIGKILL)
         os.waitpid(loader, 0)

@@ -34,15 +34,24 @@ class Settings:
 class RunBranch:
     """The branch of a run, to which each saved checkpoint is a commit."""
 
-    def __init__(self, repository: Repository, name: str, start: str, settings: Settings) -> None:
+    def __init__(
+        self, repository: Repository, name: str, start: str, folder: str, settings: Settings
+    ) -> None:
         """Open the branch, or make it.
+
+        Args:
+            repository: with a work tree.
+            name: of the branch.
+            start: a revision that a new branch begins at.
+            folder: of the run, from the top; what others have saved elsewhere is none of its own.
+            settings: what becomes of what is saved.
 
         Raises:
             UsageError: as for `SideTree`; git-theta is not set up here.
             RepositoryError, StoreError: as for `SideTree`.
         """
         installation.require(repository)
-        self._settings = settings
+        self._settings, self._folder = settings, folder
         self._tree = SideTree(repository, name, start, alone=settings.squash)
         self.last: str | None = None
         """The last commit that was made."""
@@ -57,7 +66,7 @@ class RunBranch:
         paths, found = self._tree.paths(), dict[str, Saved]()
         for message in self._tree.messages(_MOST):
             saved = messages.read(message)
-            if saved is None:
+            if saved is None or not is_in(saved.path, [self._folder]):
                 break
             if saved.path not in found and any(is_in(one, [saved.path]) for one in paths):
                 found[saved.path] = saved
@@ -104,7 +113,7 @@ class RunBranch:
         if settings.scores:
             known = settings.higher_is_better or {}
             scores.keep(repository, commit, saved.path, saved.metrics, known)
-        if settings.squash and squash(self._tree, {one.path for one in kept}):
+        if settings.squash and squash(self._tree, self._folder, {one.path for one in kept}):
             self.last = repository.resolve("HEAD")
         if settings.push is not None:
             repository.git("push", "--quiet", "--", settings.push, self._tree.ref)

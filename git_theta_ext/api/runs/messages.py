@@ -55,7 +55,7 @@ def read(message: str) -> Saved | None:
                 step = int(text)
             else:
                 metrics[name] = float(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     if step is None or not isinstance(path, str) or not path:
         return None

@@ -111,10 +111,10 @@ class Run:
             return
         repository = Repository.discover(_existing(self.folder))
         self._top = repository.top
-        self._path(self.folder)
+        below = self._path(self.folder)
         higher = {metric: mode == "max"} if metric else {}
         settings = Settings(policy, squash, push, prefix, scores, higher)
-        self._branch = RunBranch(repository, self.branch, start, settings)
+        self._branch = RunBranch(repository, self.branch, start, below, settings)
 
     @property
     def last(self) -> str | None:

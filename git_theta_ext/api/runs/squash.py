@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from git_theta_ext.api.runs import messages
 from git_theta_ext.api.runs.side_tree import SideTree, is_in
@@ -11,7 +13,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import Row, index_of, write_tree
 
 
-def squash(tree: SideTree, kept: Collection[str]) -> bool:
+def squash(tree: SideTree, folder: str, kept: Collection[str]) -> bool:
     """Rewrite the newest commits of a run so that they hold kept checkpoints only.
 
     Only commits that this run made, from the tip down to the first one that is another's or that
@@ -20,6 +22,7 @@ def squash(tree: SideTree, kept: Collection[str]) -> bool:
 
     Args:
         tree: of the run's branch.
+        folder: of the run, from the top.
         kept: paths of the checkpoints that stay.
 
     Returns:
@@ -30,7 +33,7 @@ def squash(tree: SideTree, kept: Collection[str]) -> bool:
     """
     repository = tree.repository
     tip = repository.resolve("HEAD") or ""
-    own = _own(repository, tree.ref)
+    own = _own(repository, tree.ref, folder)
     if all(path in kept for _, path in own):
         return False
     parent = repository.resolve(f"{own[0][0]}^") or ""
@@ -49,15 +52,14 @@ def squash(tree: SideTree, kept: Collection[str]) -> bool:
     return True
 
 
-def _own(repository: Repository, ref: str) -> list[tuple[str, str]]:
+def _own(repository: Repository, ref: str, folder: str) -> list[tuple[str, str]]:
     """The newest commits that only this branch has and that the run made, the oldest first."""
-    others = [
-        line.removeprefix("HEAD ")
-        for line in lines_of(repository.git("worktree", "list", "--porcelain"))
-        if line.startswith("HEAD ") and set(line[5:]) != {"0"}
-    ]
-    tip = repository.resolve("HEAD")
-    others = [one for one in others if one != tip]
+    others, place = [], ""
+    for line in lines_of(repository.git("worktree", "list", "--porcelain")):
+        if line.startswith("worktree "):
+            place = line.removeprefix("worktree ")
+        elif line.startswith("HEAD ") and set(line[5:]) != {"0"}:
+            others += [] if _same(place, repository.top) else [line[5:]]
     answer = repository.git(
         "rev-list", "--first-parent", "--parents", "HEAD", "--not", f"--exclude={ref}",
         "--glob=refs/*", *others,
@@ -67,10 +69,15 @@ def _own(repository: Repository, ref: str) -> list[tuple[str, str]]:
         commit, *parents = line.split()
         message = repository.git("log", "-1", "--format=%B", commit)
         saved = messages.read(message.decode("utf-8", "replace"))
-        if saved is None or len(parents) != 1:
+        if saved is None or len(parents) != 1 or not is_in(saved.path, [folder]):
             break
         found.append((commit, saved.path))
     return found[::-1]
+
+
+def _same(one: str, other: Path) -> bool:
+    """Whether two folders are one; a work tree may be gone without Git's knowing."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _copied(repository: Repository, commit: str, parent: str, dropped: Sequence[str]) -> str:

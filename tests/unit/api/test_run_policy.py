@@ -78,6 +78,7 @@ def test_a_message_is_read_again() -> None:
     assert found.metrics["eval_loss"] == 1.5
     assert found.metrics["f1: macro Step: 9"] == 0.5
     assert messages.read(messages.compose(70, metrics)) is None
+    assert messages.read(f"x\n\nStep: 1\nCheckpoint: {'[' * 100_000}\n") is None
     assert messages.read("Merge\n\nStep: x\nCheckpoint: [1]\n") is None
 
 
