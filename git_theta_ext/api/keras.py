@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -21,11 +21,9 @@ from numpy.typing import NDArray
 
 from git_theta_ext.api.collecting import Held
 from git_theta_ext.api.runs.run import Busy, Run
-from git_theta_ext.checkpoints.optimizers.file import TensorsFile
+from git_theta_ext.checkpoints.optimizers.fisher import Fisher, opened
 from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import StoreError, UsageError
-
-Array = NDArray[Any]
 
 
 def keras_callback(
@@ -108,9 +106,9 @@ class _Callback:
             return
         place = self.run.folder / self._file.format(epoch=epoch + 1)
         _save(self.model, place)
-        beside = []
+        beside: list[Path] = []
         if self._fisher:
-            beside = Held({"fisher": _moments(self.model, place)}).write(place)
+            beside = _write_fisher(self.model, place)
         step = int(self.model.optimizer.iterations)
         self.run.commit(place, step, logs, epoch=epoch + 1, beside=beside)
 
@@ -132,76 +130,28 @@ def _save(model: Any, place: Path) -> None:
         raise StoreError(f"cannot write {place}: {error.strerror or error}") from error
 
 
-class _Moment:
-    """A second moment without the bias of its zero start."""
+class _Read:
+    """A statistic that is read from the file when it is written."""
 
-    def __init__(self, value: Array, correction: float) -> None:
-        self._value, self._correction = value, correction
+    def __init__(self, found: Fisher, name: str) -> None:
+        self._found, self._name = found, name
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The variable's shape."""
-        return tuple(self._value.shape)
+        """The tensor's shape."""
+        return self._found.shape(self._name)
 
     def get(self) -> NDArray[np.float32]:
         """It."""
-        return (self._value.astype(np.float64) / self._correction).astype(np.float32)
+        return self._found.read(self._name)
 
 
-def _moments(model: Any, place: Path) -> dict[str, Any]:
-    """Adam's second moments by the names that the variables have in the file that was just written.
-
-    Keras names them by where they stand in the model, which its public interface does not tell. A
-    variable is the tensor of the file that has its shape and values; where several do, none.
+def _write_fisher(model: Any, place: Path) -> list[Path]:
+    """Write Adam's second moments, which Keras has saved with the model, beside its file.
 
     Raises:
-        UsageError: the optimizer is not like Adam, or no variable was found.
+        UsageError: the optimizer is not like Adam, or a variable cannot be told with certainty.
     """
-    optimizer = model.optimizer
-    held = {one.path.rpartition("/")[2]: one for one in optimizer.variables}
-    wanted = {
-        one.path: (_array(one), held[f"{one.path.replace('/', '_')}_velocity"])
-        for one in model.trainable_variables
-        if f"{one.path.replace('/', '_')}_velocity" in held
-    }
-    beta = getattr(optimizer, "beta_2", None)
-    if not wanted or beta is None:
-        raise UsageError(
-            f"{type(optimizer).__name__} keeps no second moments; fisher statistics are taken of "
-            "Adam, AdamW and Nadam"
-        )
-    correction = 1.0 - float(beta) ** float(optimizer.iterations)
-    with TensorsFile(place) as file:
-        names = list(_alike(file, [value for value, _ in wanted.values()]))
-    found = {
-        name: _Moment(_array(moment), correction)
-        for name, (_, moment) in zip(names, wanted.values(), strict=True)
-        if name is not None
-    }
-    if not found:
-        raise UsageError(f"none of the model's variables was found in {place}")
-    return found
-
-
-def _alike(file: TensorsFile, values: Sequence[Array]) -> Iterator[str | None]:
-    """The tensor of a file that has just these bytes; None where there are several, or none."""
-    by_shape: dict[tuple[int, ...], list[str]] = {}
-    for name in file:
-        info = file.info(name)
-        if info is not None and "optimizer/" not in name:
-            by_shape.setdefault(info.shape, []).append(name)
-    for value in values:
-        yield _only(file, by_shape.get(value.shape, ()), value.tobytes())
-
-
-def _only(file: TensorsFile, names: Iterable[str], data: bytes) -> str | None:
-    found = [name for name in names if file.read(name).tobytes() == data]
-    return found[0] if len(found) == 1 else None
-
-
-def _array(variable: Any) -> Array:
-    """The values of a variable of any backend."""
-    value = variable.value
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-    return np.asarray(value)
+    beta = getattr(model.optimizer, "beta_2", None)
+    with opened(place, [place], None, None if beta is None else float(beta)) as found:
+        return Held({"fisher": {name: _Read(found, name) for name in found.moments}}).write(place)
