@@ -28,6 +28,7 @@ from git_theta_ext.core.errors import (
 )
 from git_theta_ext.core.text import printable, size
 from git_theta_ext.git.patience import patiently
+from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import Row, commit_tree, stage, store_blob
 from git_theta_ext.objects.store.locks import Busy, Lock
@@ -284,9 +285,27 @@ def _slug(branch: str) -> str:
 
 
 def _removed(repository: Repository, place: Path) -> None:
-    """Take a hidden work tree away, with what Git knows of it."""
-    patiently(lambda: repository.git("worktree", "remove", "-f", "-f", str(place), ok=(0, 128)))
-    shutil.rmtree(place, ignore_errors=True)
+    """Take a hidden work tree away, with what Git knows of it.
+
+    Raises:
+        RepositoryError: Git does not let go of it.
+    """
+
+    def remove() -> None:
+        repository.git("worktree", "remove", "-f", "-f", str(place))
+
+    if place.exists():
+        with suppress(RepositoryError):
+            patiently(remove)
+        shutil.rmtree(place, ignore_errors=True)
+    if _is_known(repository, place):  # of a folder that was half there, or is gone
+        patiently(remove)
+
+
+def _is_known(repository: Repository, place: Path) -> bool:
+    """Whether Git has a work tree of this name, which no other one has."""
+    listed = lines_of(repository.git("worktree", "list", "--porcelain"))
+    return any(one.startswith("worktree ") and one.endswith(f"/{place.name}") for one in listed)
 
 
 def _closed(pid: int, repository: Repository, place: Path, lock: Lock) -> None:
