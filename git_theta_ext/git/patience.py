@@ -44,7 +44,7 @@ def patiently(
             if clock() >= end:
                 raise RepositoryError(
                     f"{error.message}\n  (tried for {seconds:g} seconds)",
-                    hint="if no other git is at work here, one was killed: remove that .lock file",
+                    hint="if nothing of Git's is at work here any more, remove that .lock file",
                 ) from error
         sleep(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, _MOST)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import git_theta_ext as theta
+from git_theta_ext.api.runs import side_tree
 from git_theta_ext.api.runs.run import Run
 from git_theta_ext.core.errors import ChangedWhileReadError, RepositoryError, UsageError
 from tests.scenarios.checkpoints import changed, model, safetensors
@@ -206,6 +207,26 @@ def test_errors_are_raised_and_nothing_waits_in_a_queue(
         os.waitpid(loader, 0)
     assert subjects(repo, "runs/b") == ["step 5", "step 1"]
     assert not run.save(6, {MODEL: weights(6)})
+
+
+def test_a_large_file_that_is_not_tracked(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_tree, "LARGEST_BLOB", 100)
+    out, large = repo.path / "out/f", {"large.txt": "text" * 100}
+    run = Run(out)
+    run.save(1, large)
+    with pytest.raises(UsageError, match=r"large\.txt .* is not tracked") as error:
+        run.finish()
+    assert (
+        error.value.hint == "git theta track PATTERN, commit .gitattributes, then start a new run"
+    )
+    assert subjects(repo, "runs/f") == []
+    repo.theta("track", "*.txt")
+    repo.git("add", ".gitattributes")
+    repo.git("commit", "-q", "-m", "Track")
+    with Run(out) as run:
+        run.save(1, large)
+    assert subjects(repo, "runs/f") == ["step 1"]
+    assert repo.git("show", "runs/f:out/f/checkpoint-1/large.txt").startswith("git-theta")
 
 
 KILLED = """

@@ -474,6 +474,9 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/git/work_tree.py": {
         "remove the link, or put a folder in its place: rm FILE": "test_advice_setup.test_a_link_in_the_way",
     },
+    "git_theta_ext/api/runs/side_tree.py": {
+        "git theta track PATTERN, commit .gitattributes, then start a new run": "test_runs.test_a_large_file_that_is_not_tracked",
+    },
     "git_theta_ext/checkpoints/write.py": {
         "git theta track PATTERN, commit .gitattributes, then try again": "test_advice_objects.test_a_checkpoint_that_is_committed_from_python_must_be_tracked",
     },

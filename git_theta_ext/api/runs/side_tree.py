@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from git_theta_ext.api.runs import messages
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import (
     ChangedWhileReadError,
@@ -108,9 +109,22 @@ class SideTree:
             words = ["--no-track", "-b", self.branch, str(self._place), commit]
         patiently(lambda: repository.git("worktree", "add", "-q", "--no-checkout", *words))
         made = _seen_from(self._place)
+        self._begin_at(made, repository.resolve(f"{start}^{{commit}}"))
         made.git("read-tree", "HEAD")
         made.git("checkout-index", "-q", "-z", "--stdin", stdin=_listed(made, *_SETTINGS))
         return made
+
+    def _begin_at(self, made: Repository, start: str | None) -> None:
+        """Have a branch on which nothing was saved yet begin where a new one would.
+
+        So a run whose first save failed, for what its beginning lacked, can be begun again.
+        """
+        tip = made.resolve("HEAD")
+        if start is None or tip is None or tip == start:
+            return
+        message = os.fsdecode(made.git("log", "-1", "--format=%B", tip))
+        if messages.read(message) is None and made.git("rev-list", "-1", f"{start}..{tip}") == b"":
+            made.git("update-ref", "-m", "git-theta: begin the run", self.ref, start, tip)
 
     @property
     def repository(self) -> Repository:
@@ -232,14 +246,17 @@ class SideTree:
 
     def _stored_alone(self, names: bytes) -> list[Row]:
         """Add files as to an empty repository: the filter compares with HEAD and the index."""
-        index = {"GIT_INDEX_FILE": str(self._repository.git_dir / "alone")}
-        self._repository.git("read-tree", "--empty", env=index)
-        self._repository.git("symbolic-ref", "HEAD", _UNBORN)
-        try:
-            self._update(names, index)
-        finally:
-            self._repository.git("symbolic-ref", "HEAD", self.ref)
-        listed = self._repository.git("ls-files", "-s", "-z", env=index)
+        alone = self._repository.git_dir / "alone"  # as Git's folder of a work tree is made up
+        alone.mkdir(exist_ok=True)
+        files.replace_file(alone / "HEAD", f"ref: {_UNBORN}\n".encode())
+        files.replace_file(alone / "commondir", os.fsencode(self._repository.common_dir) + b"\n")
+        env = {
+            "GIT_DIR": str(alone), "GIT_WORK_TREE": str(self._place),
+            "GIT_INDEX_FILE": str(alone / "index"),
+        }  # fmt: skip
+        self._repository.git("read-tree", "--empty", env=env)
+        self._update(names, env)
+        listed = self._repository.git("ls-files", "-s", "-z", env=env)
         rows = []
         for line in listed.split(b"\0")[:-1]:
             fields, path = line.split(b"\t", 1)
