@@ -68,12 +68,12 @@ from git_theta_ext.updates.low_rank.factors import exact_factors
 from git_theta_ext.updates.low_rank.scaled import Multipliers, ScaledLowRank
 from git_theta_ext.updates.low_rank.update import LowRank
 from git_theta_ext.updates.parameter_file import build, parse
+from git_theta_ext.updates.quantisers import QUANTISERS, quantise
 from git_theta_ext.updates.structured.hadamard import HadamardLaw
 from git_theta_ext.updates.structured.kronecker import KroneckerLaw
 from git_theta_ext.updates.structured.law import Law, encoded
 from git_theta_ext.updates.structured.orthogonal import Blocks, OrthogonalLaw, Reflections
 from git_theta_ext.updates.structured.sides import Side
-from git_theta_ext.updates.quantisers import QUANTISERS, quantise
 from tests.reliability import evaluation_targets, optimizer_targets, quantised_targets
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
