@@ -223,6 +223,10 @@ def test_regmean_solves_the_least_squares_problem() -> None:
     choice = Choice("regmean", (("alpha", 1.0),))
     found = merge_arrays(choice, None, sides, statistics={"gram": grams})
     assert found == pytest.approx(expected.T, rel=1e-4)
+    # A kernel of one pixel is the same matrix; one of more pixels is averaged.
+    kernels = [side[:, :, None, None] for side in sides]
+    pixel = merge_arrays(choice, None, kernels, statistics={"gram": grams})
+    assert pixel.tobytes() == found.tobytes()
 
 
 def test_dare_keeps_about_the_share_and_the_mean() -> None:

@@ -56,23 +56,26 @@ def fisher(sides: Sides, settings: Settings) -> Combine:
 def regmean(sides: Sides, settings: Settings) -> Combine:
     """W = (Σ G)⁻¹ Σ G·W for weights of [out, in]; vectors and embeddings are averaged.
 
-    G is the Gram matrix of a layer's inputs, what is off its diagonal scaled by α.
+    A kernel of one pixel, [out, in, 1, 1], is such a weight too. G is the Gram matrix of a layer's
+    inputs, what is off its diagonal scaled by α.
     """
-    grams = sides.statistic("gram") if len(sides.shape) == 2 else ()
+    linear = len(sides.shape) >= 2 and all(size == 1 for size in sides.shape[2:])
+    grams = sides.statistic("gram") if linear else ()
     if not grams:
         count = len(sides.seeds)
         return lambda piece: weighted_sum([1.0] * count, piece.sides) / count
-    rows, width = sides.shape
+    rows, width = sides.shape[:2]
     if width > MAX_WIDTH:
         raise NotPossibleError(f"regmean takes layers of up to {MAX_WIDTH} inputs, not {width}")
     scaled = [_scaled(one, width, float(settings["alpha"])) for one in grams]
-    total = np.add.reduce(scaled)
-    # Transposed, W = Σ W·G (Σ G)⁻¹ where all G are symmetric: each row for itself.
-    factors = [np.ascontiguousarray(solve(total, one).T) for one in scaled]
+    # Transposed, W = Σ W·G (Σ G)⁻¹ where all G are symmetric: each row for itself. The products
+    # come first: most wide layers have fewer rows than inputs, so little is left to solve.
+    total = eliminated(np.add.reduce(scaled))
     merged = np.empty(rows * width)
     for start, parts in _whole_rows(sides, width):
-        found = [_product(part, factor) for part, factor in zip(parts, factors, strict=True)]
-        merged[start : start + parts[0].size] = np.add.reduce(found).ravel()
+        found = [_product(part, one) for part, one in zip(parts, scaled, strict=True)]
+        solved = substituted(total, np.add.reduce(found).T)
+        merged[start : start + parts[0].size] = solved.T.ravel()
     return lambda piece: merged[piece.start : piece.start + len(piece.sides[0])]
 
 
@@ -110,8 +113,8 @@ def _product(left: Floats, right: Floats) -> Floats:
     return total
 
 
-def solve(matrix: Floats, right: Floats) -> Floats:
-    """X of `matrix` · X = `right` for a symmetric positive definite matrix, by elimination.
+def eliminated(matrix: Floats) -> Floats:
+    """A symmetric positive definite matrix, eliminated: an upper triangle, the factors below it.
 
     Inputs that never occur make it singular: a millionth of the mean square is added to the
     diagonal.
@@ -120,17 +123,25 @@ def solve(matrix: Floats, right: Floats) -> Floats:
         NotPossibleError: it is not positive definite.
     """
     size = len(matrix)
-    left, answer = matrix.copy(), right.copy()
+    left = matrix.copy()
     mean = float(np.sum(np.diagonal(left))) / size if size else 0.0
     left[np.diag_indices(size)] += 1e-6 * mean if mean > 0 else 1.0
     for number in range(size):
         pivot = left[number, number]
         if not pivot > 0:
             raise NotPossibleError("its Gram matrix is not positive definite")
-        factors = left[number + 1 :, number] / pivot
-        left[number + 1 :, number:] -= factors[:, None] * left[number, number:]
-        answer[number + 1 :] -= factors[:, None] * answer[number]
-    for number in range(size - 1, -1, -1):
+        below = left[number + 1 :]
+        below[:, number] /= pivot
+        below[:, number + 1 :] -= below[:, number, None] * left[number, number + 1 :]
+    return left
+
+
+def substituted(left: Floats, right: Floats) -> Floats:
+    """X of `matrix` · X = `right`, where `left` is `eliminated(matrix)`."""
+    answer = np.ascontiguousarray(right).copy()
+    for number in range(len(left)):
+        answer[number + 1 :] -= left[number + 1 :, number, None] * answer[number]
+    for number in range(len(left) - 1, -1, -1):
         answer[number] /= left[number, number]
         answer[:number] -= left[:number, number, None] * answer[number]
     return answer
