@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from workflows import NAME, _theta, git, spans, write_model
+from workflows import NAME, git, spans, track, write_model
 
 LEAST = 130
 """Megabytes: the first tensor of `write_model` alone has 125."""
@@ -101,7 +101,7 @@ def branches(work: Path, source: Path, collide: bool) -> Path:
     folder = work / ("colliding" if collide else "disjoint")
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main")
-    _theta(folder)
+    track(folder)
     shutil.copy(source, folder / NAME)
     git(folder, "add", ".")
     git(folder, "commit", "-qm", "base")

@@ -401,7 +401,7 @@ _THEIRS: dict[str, tuple[str, dict[str, float]]] = {
 }
 """Our candidate -> mergekit's method and its parameters for every model."""
 
-_KIT = """
+KIT = """
 import json, logging, sys
 logging.disable(logging.CRITICAL)
 from mergekit.graph import Executor
@@ -454,7 +454,7 @@ def theirs(
             places[case.name, label] = (target, case)
     (work / "jobs.json").write_text(json.dumps(jobs))
     done = subprocess.run(
-        [python, "-c", _KIT, str(work / "jobs.json")], capture_output=True, check=False, text=True
+        [python, "-c", KIT, str(work / "jobs.json")], capture_output=True, check=False, text=True
     )
     lines = [line for line in done.stderr.splitlines() if line.startswith("failed:")]
     if done.returncode:
@@ -496,6 +496,13 @@ def rows_of(
 def _regret(row: Mapping[str, float]) -> float:
     best = max(value for label, value in row.items() if label != "tune")
     return best - row["tune"]
+
+
+def spread(values: Sequence[float]) -> str:
+    """A mean and its standard error."""
+    found = np.array(values)
+    error = found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else float("nan")
+    return f"{found.mean():.1f} ± {error:.1f}"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

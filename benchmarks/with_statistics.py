@@ -39,6 +39,7 @@ from training import (
     markdown,
     read,
     sequences,
+    spread,
     train,
 )
 
@@ -182,9 +183,7 @@ def rows_of(scores: Scores) -> list[list[str]]:
     for method in dict.fromkeys(method for _, method in scores):
         cells = []
         for case in cases:
-            values = 100 * np.array(scores[case, method])
-            error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-            cells.append(f"{values.mean():.1f} ± {error:.1f}")
+            cells.append(spread([100 * one for one in scores[case, method]]))
         body.append([method, *cells])
     return [["", *cases], *body]
 

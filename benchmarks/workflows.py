@@ -104,7 +104,8 @@ def git(folder: Path, *arguments: str, **environment: str) -> None:
     )  # fmt: skip
 
 
-def _theta(folder: Path) -> None:
+def track(folder: Path) -> None:
+    """Have a repository's safetensors files kept by git-theta-ext."""
     for command in (["install", "--local"], ["track", "*.safetensors"]):
         subprocess.run(
             [sys.executable, "-m", "git_theta_ext.cli.main", *command],
@@ -269,7 +270,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sides = [Side("git-theta-ext", _theta), Side("git-lfs", _lfs)]
+    sides = [Side("git-theta-ext", track), Side("git-lfs", _lfs)]
     if args.peers:
         sides.append(Side("git-theta", _peer))
     results: dict[str, dict[str, Cell]] = {}
