@@ -62,7 +62,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "fsck": ("fsck", "check that every object is here and right"),
     "prune": ("prune", "remove local objects that the remote has"),
     "repack": ("repack", "join the small objects that many commits scattered"),
-    "migrate": ("migrate", "write the manifests of the current branch in a newer version"),
+    "migrate": ("migrate", "move a history in from git-lfs, plain Git and others, or back out"),
+    "mirror": ("mirror", "keep a branch of git-lfs files beside one of manifests"),
     "demo": ("demo", "show everything at work on a small model, in a temporary folder"),
     "version": ("version", "show the versions of git-theta-ext and of what it uses"),
 }

@@ -13,11 +13,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from git_theta_ext.core.errors import RepositoryError
 
@@ -246,6 +246,42 @@ def _piped(
 def _verb(arguments: Sequence[str]) -> str:
     """The command of Git among its arguments: settings may stand before it."""
     return arguments[2] if arguments[0] == "-c" else arguments[0]
+
+
+@contextmanager
+def conversation(
+    arguments: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """A `git ARGUMENTS` that is asked and answers, line by line: its standard input and output.
+
+    It ends with the block. Its complaints go to a file that nobody reads: ask again, singly, why.
+
+    Raises:
+        RepositoryError: git cannot be started.
+    """
+    try:
+        process = subprocess.Popen(
+            [git_program(), *arguments],
+            cwd=cwd,
+            env={**os.environ, **_QUIET, **_only_absolute(), **(env or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise RepositoryError(f"cannot start git {arguments[0]} in {cwd}") from error
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        process.stdout.close()
+        process.wait()
 
 
 def run_watched(

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.scenarios import ranks
+from tests.scenarios import moved, ranks
 from tests.scenarios.adapters import adapter, lora
 from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
 from tests.scenarios.published import FIRST, QUERY, publish
@@ -158,10 +158,28 @@ def test_repack(versions: Repo, lines: tuple[str, ...]) -> None:
     assert versions.status() == f"M  {NAME}\n"
 
 
-@scene("commands/migrate.md", *examples("commands/migrate.md"))
-def test_migrate(versions: Repo, lines: tuple[str, ...]) -> None:
-    assert all("version 2" in do(versions, line) for line in lines)
+MOVING = [line for verb in ("migrate", "mirror") for line in examples(f"commands/{verb}.md")]
 
+
+@pytest.mark.parametrize("lines", [MOVING], ids=[""])
+def test_migrate_and_mirror(tmp_path: Path, sealed: Path, lines: list[str]) -> None:
+    repo = moved.started(tmp_path / "repo", lfs=False)
+    repo.write(NAME, moved.version(0))
+    repo.commit()
+    before = moved.refs(repo)
+    info, dry, move_in, back, manifests, mirror = lines
+    assert "1 version of 1 file" in do(repo, info)
+    assert "1 version to move" in do(repo, dry)
+    assert "1 commit of 1 rewritten" in do(repo, move_in)
+    assert (tmp_path / "map.csv").read_text().startswith(before["refs/heads/main"])
+    assert "version 2" in do(repo, manifests)
+    assert "1 commit, 1 file" in do(repo, mirror)
+    repo.git("branch", "-q", "-D", "main-lfs")
+    assert "main" in do(repo, back)
+    assert repo.blob(f"HEAD:{NAME}").startswith(b"version https://git-lfs")
+
+
+TAKEN["commands/migrate.md"] = TAKEN["commands/mirror.md"] = set(MOVING)
 
 LOCKING = [f"commands/{verb}.md" for verb in ("sync", "outdated", "update")]
 

@@ -336,9 +336,16 @@ RUN: dict[str, dict[str, str]] = {
         "git theta status": "test_moving_over.test_what_cannot_be_moved_is_refused",
         "git restore --staged FILE (or commit it), then again": "test_moving_over.test_the_tip_of_a_branch_moves_to_version_2",
     },
+    "git_theta_ext/cli/migrating/info.py": {
+        "To move them in: git theta migrate import --dry-run and the same without it": "test_migrate.test_one_commit_on_top_and_a_mirror",
+    },
+    "git_theta_ext/cli/verbs/mirror.py": {
+        "To publish it: git lfs push REMOTE {name} && git push REMOTE {name}": "test_migrate.test_one_commit_on_top_and_a_mirror",
+    },
     "git_theta_ext/cli/verbs/migrate.py": {
+        "git theta migrate info shows what is here": "test_moving_over.test_what_cannot_be_moved_is_refused",
         "git theta migrate --to-manifest {LATEST}": "test_moving_over.test_what_cannot_be_moved_is_refused",
-        'Staged; to record it: git commit -m "Write manifests in version {args.to_manifest}"': "test_moving_over.test_the_tip_of_a_branch_moves_to_version_2",
+        'Staged; to record it: git commit -m "Write manifests in version {LATEST}"': "test_moving_over.test_the_tip_of_a_branch_moves_to_version_2",
     },
     "git_theta_ext/cli/verbs/repack.py": {
         'Staged; to record it: git commit -m "Repack"': "test_moving_over.test_scattered_tensors_are_packed_again",
@@ -558,7 +565,22 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/packages/release/verify.py": [
         "take all of it, or ask for a signature by git theta sign",
     ],
+    "git_theta_ext/cli/migrating/moving_in.py": ["git theta migrate import"],
+    "git_theta_ext/cli/migrating/moving_out.py": ["git theta migrate export --to {args.to}"],
+    "git_theta_ext/cli/migrating/options.py": [
+        "git-theta was not set up: did `git theta install --local` for this repository.",
+    ],
+    "git_theta_ext/cli/verbs/mirror.py": [
+        "Rewrite SOURCE, as git theta migrate export does, into the branch TARGET, for hosts and programs that know only git-lfs. Only commits that TARGET does not have yet are rewritten. SOURCE stays as it is.",
+        "git theta mirror {args.source}",
+    ],
+    "git_theta_ext/git/object_pipes.py": [
+        "git ended while it was asked for objects",
+        "git ended within object {oid}",
+    ],
+    "git_theta_ext/migration/steps.py": ["git theta migrate import --no-rewrite"],
     "git_theta_ext/cli/verbs/migrate.py": [
+        "Rewrite history as git lfs migrate does, into manifests (import) or out of them (export). With --to-manifest: stage the manifests of the current branch's tip in another version of their text; no history is rewritten then.",
         "also join small objects, as git theta repack --yes does",
     ],
     "git_theta_ext/cli/verbs/fetch.py": [
@@ -652,6 +674,7 @@ NAMED: dict[str, list[str]] = {
         "{shown}, from {self.named.where if self.named else 'git config'} {self.setting}",
     ],
     "git_theta_ext/git/process.py": [
+        "cannot start git {arguments[0]} in {cwd}",
         "git {_verb(arguments)} failed: {os.fsdecode(errors).strip()}",
         "git was not found on PATH",
         "git {arguments[0]} failed: {text}",

@@ -26,7 +26,7 @@ ORDER = [
     {"checkpoints"},
     {"comparison", "merge"},
     {"evaluation"},
-    {"packages"},
+    {"packages", "migration"},
     {"api"},
     {"cli"},
     {"drivers"},

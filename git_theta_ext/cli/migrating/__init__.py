@@ -1,0 +1,1 @@
+"""The words of `git theta migrate`, `mirror`, `import-dvc` and `import-hf`."""

@@ -1,0 +1,141 @@
+"""`git theta migrate import`: histories of git-lfs and of plain blobs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from git_theta_ext.cli.migrating import doing, options
+from git_theta_ext.cli.migrating.doing import Job
+from git_theta_ext.core.errors import MissingObjectError, UsageError
+from git_theta_ext.core.text import plural
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.migration import refs, steps
+from git_theta_ext.migration.found import LFS, MISSING, RAW, Files, Version
+from git_theta_ext.migration.importing import Importing, Tell
+from git_theta_ext.migration.journal import Journal, place
+from git_theta_ext.migration.lfs_files import LfsFiles
+
+
+def add_parser(modes: Any) -> None:
+    """Add the parser of `migrate import`."""
+    parser = modes.add_parser(
+        "import",
+        help="rewrite history: files of git-lfs and plain blobs become manifests",
+        description="Rewrite history so that checkpoints are stored tensor by tensor. Every "
+        "version is encoded against the one before it, and compared with the original; then all "
+        "refs move at once.",
+    )
+    options.add_which(parser)
+    options.add_missing(parser)
+    options.add_doing(parser)
+    parser.add_argument(
+        "--no-rewrite", action="store_true",
+        help="convert the files of HEAD in one commit on top; no history changes",
+    )  # fmt: skip
+    parser.add_argument("--message", "-m", help="of that commit")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import; the exit status.
+
+    Raises:
+        UsageError: options contradict each other.
+    """
+    repository = Repository.discover()
+    selection = options.selection_of(args)
+    _check(args)
+    doing.require_settled(repository, dry_run=args.dry_run)
+    commits = _commits(repository, args)
+    with steps.pipes_of(repository) as pipes:
+        found = Files(pipes, selection, LfsFiles(repository))
+        every, said = steps.planned(
+            repository, found, commits, fetch=not args.skip_fetch and not args.dry_run,
+            remote=args.remote,
+        )  # fmt: skip
+        missing = steps.missing_of(every)
+        job, paths = _job(commits, every, len(missing))
+        if missing:
+            _say_missing(args, missing, said)
+        if args.dry_run:
+            return doing.show_plan(args, job, paths)
+        if not job.versions:
+            return doing.nothing_to_do(args, commits)
+        doing.may_go_on(args, job)
+        options.install_here(repository, quiet=args.json)
+        lacking = sorted(ref.oid for _, ref in missing)
+        journal = Journal(place(repository, "import", selection, lacking), pipes)
+        if journal.goes_on:
+            steps.require_objects(repository, pipes, journal)
+        made: list[Importing] = []
+
+        def make(tell: Tell) -> Importing:
+            made.append(Importing(repository, found, journal, tell))
+            return made[0]
+
+        try:
+            here = doing.Place(repository, pipes, journal)
+            if args.no_rewrite:
+                return doing.carry_out_on_top(args, here, job, make)
+            return doing.carry_out(args, here, job, make)
+        finally:
+            journal.close()
+            for one in made:
+                one.close()
+
+
+def _check(args: argparse.Namespace) -> None:
+    named = args.branches or args.include_ref or args.exclude_ref or args.everything
+    if args.no_rewrite and (named or args.object_map):
+        raise UsageError("--no-rewrite adds a commit to the current branch: name no refs and map")
+    if args.message is not None and not args.no_rewrite:
+        raise UsageError("--message is of the commit that --no-rewrite adds")
+
+
+def _commits(repository: Repository, args: argparse.Namespace) -> list[str]:
+    if not args.no_rewrite:
+        return refs.commits(repository, options.wanted_of(args))
+    head = repository.resolve("HEAD^{commit}")
+    return [] if head is None else [head]
+
+
+def _job(
+    commits: Sequence[str], every: Sequence[Version], missing: int
+) -> tuple[Job, dict[str, tuple[int, int]]]:
+    """What is to be done; and of each path how many versions it has, and their bytes."""
+    blobs: dict[str, Version] = {}
+    paths: dict[str, tuple[int, int]] = {}
+    for one in every:
+        if one.found.kind not in (LFS, RAW, MISSING):
+            continue
+        count, total = paths.get(one.path, (0, 0))
+        paths[one.path] = count + 1, total + one.found.size
+        if one.found.kind != MISSING:
+            blobs.setdefault(one.oid, one)
+    after = [doing.FORCED]
+    nbytes = sum(one.found.size for one in blobs.values())
+    job = Job(commits, len(blobs), nbytes, "git theta migrate import", after, missing)
+    return job, paths
+
+
+def _say_missing(args: argparse.Namespace, missing: Sequence[Any], said: Sequence[str]) -> None:
+    """Name the files of git-lfs that are not here.
+
+    Raises:
+        MissingObjectError: the user does not want them left as they are.
+    """
+    asked = "are not here" if args.skip_fetch or args.dry_run else "are nowhere to be had"
+    head = f"{plural(len(missing), 'file')} of git-lfs {asked}:"
+    lines = [*steps.missing_lines(missing), *(f"  {line}" for line in said)]
+    if args.missing == "fail" and not args.dry_run:
+        raise MissingObjectError(
+            "\n".join([head, *lines]),
+            hint="to leave their pointers as they are: --missing=skip",
+        )
+    if not args.json:
+        print("\n".join([head, *lines]))
+        skips = args.missing == "skip"
+        would = "They would be fetched, or stop it: --missing=skip leaves their pointers"
+        print("Their pointers stay as they are" if skips else would)

@@ -1,0 +1,184 @@
+"""Many objects of Git, read and written through a few processes that stay: for whole histories.
+
+Any object, of any kind, with names by SHA-1 or SHA-256. A large blob passes through a file and is
+never held.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from git_theta_ext.core import files
+from git_theta_ext.core.errors import RepositoryError
+from git_theta_ext.git.process import Sink, conversation, run_git_fed
+from git_theta_ext.git.repository import Repository
+
+_PIECE = 1 << 20
+_KINDS = ("blob", "tree", "commit", "tag")
+_IS_TREE = 0o040000
+
+
+class Item(NamedTuple):
+    """One line of a tree: octal mode as Git writes it (`100644`, `40000`), name, object id."""
+
+    mode: bytes
+    name: bytes
+    oid: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a tree."""
+        return int(self.mode, 8) == _IS_TREE
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file: no link, no submodule."""
+        return self.mode.startswith(b"100")
+
+
+def parse_tree(data: bytes, digits: int) -> list[Item]:
+    """The lines of a tree object, whose ids have 40 or 64 digits.
+
+    Raises:
+        RepositoryError: it is cut short.
+    """
+    found, at, width = [], 0, digits // 2
+    while at < len(data):
+        blank = data.find(b" ", at)
+        end = data.find(b"\0", blank)
+        if blank < 0 or end < 0 or end + 1 + width > len(data):
+            raise RepositoryError("a tree of this repository is damaged")
+        name = data[blank + 1 : end]
+        found.append(Item(data[at:blank], name, data[end + 1 : end + 1 + width].hex()))
+        at = end + 1 + width
+    return found
+
+
+def tree_bytes(items: list[Item]) -> bytes:
+    """The tree object of some lines, in the order that Git wants."""
+    ordered = sorted(items, key=lambda one: one.name + (b"/" if one.is_folder else b""))
+    return b"".join(b"%s %s\0%s" % (one.mode, one.name, bytes.fromhex(one.oid)) for one in ordered)
+
+
+class ObjectPipes:
+    """Reads and writes objects of one repository; use `opened`."""
+
+    def __init__(self, repository: Repository, folder: Path, stack: ExitStack) -> None:
+        """`folder` takes what is on its way; the processes end with `stack`."""
+        self._repository, self._folder, self._stack = repository, folder, stack
+        self._pipes: dict[str, tuple[BinaryIO, BinaryIO]] = {}
+
+    def _pipe(self, *arguments: str) -> tuple[BinaryIO, BinaryIO]:
+        key = " ".join(arguments)
+        if key not in self._pipes:
+            talk = conversation(arguments, self._repository.cwd, self._repository.env)
+            self._pipes[key] = self._stack.enter_context(talk)
+        return self._pipes[key]
+
+    def _ask(self, pipe: tuple[BinaryIO, BinaryIO], line: bytes) -> bytes:
+        try:
+            pipe[0].write(line + b"\n")
+            pipe[0].flush()
+        except BrokenPipeError:
+            pass
+        answer = pipe[1].readline()
+        if not answer.endswith(b"\n"):
+            raise RepositoryError("git ended while it was asked for objects")
+        return answer[:-1]
+
+    def size(self, oid: str) -> tuple[str, int] | None:
+        """The kind of an object and its length in bytes, or None if it is not here."""
+        answer = self._ask(self._pipe("cat-file", "--batch-check"), oid.encode()).split()
+        return None if len(answer) != 3 else (answer[1].decode(), int(answer[2]))
+
+    def read(self, oid: str, kind: str) -> bytes:
+        """An object's content, held as a whole.
+
+        Raises:
+            RepositoryError: it is not here, or of another kind.
+        """
+        stdout, length = self._begun(oid, kind)
+        data = stdout.read(length)
+        stdout.read(1)
+        if len(data) != length:
+            raise RepositoryError(f"git ended within object {oid}")
+        return data
+
+    def copy(self, oid: str, file: Sink) -> None:
+        """Write the content of a blob to a file, piece by piece; errors as for `read`."""
+        stdout, left = self._begun(oid, "blob")
+        while left:
+            data = stdout.read(min(left, _PIECE))
+            if not data:
+                raise RepositoryError(f"git ended within object {oid}")
+            file.write(data)
+            left -= len(data)
+        stdout.read(1)
+
+    def _begun(self, oid: str, kind: str) -> tuple[BinaryIO, int]:
+        pipe = self._pipe("cat-file", "--batch")
+        answer = self._ask(pipe, oid.encode()).split()
+        if len(answer) != 3 or answer[1] != kind.encode():
+            raise RepositoryError(
+                f"{kind} {oid} is not in this repository, or cannot be read",
+                hint="a shallow or partial clone lacks some; a whole one is needed",
+            )
+        return pipe[1], int(answer[2])
+
+    def tree(self, oid: str) -> list[Item]:
+        """The lines of a tree; errors as for `read`."""
+        return parse_tree(self.read(oid, "tree"), len(oid))
+
+    def write(self, kind: str, data: bytes) -> str:
+        """Write an object; its id."""
+        path = self._folder / "object"
+        files.replace_file(path, data, mode=0o600)
+        return self.write_file(kind, path)
+
+    def write_file(self, kind: str, path: Path) -> str:
+        """Write the content of a file as an object; its id.
+
+        Raises:
+            RepositoryError: Git does not take it: the disk may be full.
+        """
+        assert kind in _KINDS
+        if "\n" in str(path):  # it would be read as two
+            return self._write_alone(kind, path)
+        pipe = self._pipe("hash-object", "-t", kind, "-w", "--no-filters", "--stdin-paths")
+        return self._ask(pipe, os.fsencode(path)).decode()
+
+    def _write_alone(self, kind: str, path: Path) -> str:
+        arguments = ["hash-object", "-t", kind, "-w", "--no-filters", "--stdin"]
+
+        def feed(write: Callable[[bytes], object]) -> None:
+            for piece in files.pieces_of(path):
+                write(piece)
+
+        where = self._repository
+        return run_git_fed(arguments, where.cwd, feed, env=where.env).decode().strip()
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """The path of a file that is not there yet, and is gone after the block."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            yield Path(folder) / "file"
+
+
+@contextmanager
+def opened(repository: Repository, folder: Path | None = None) -> Iterator[ObjectPipes]:
+    """The objects of a repository; what is on its way lies in a folder of its own in `folder`.
+
+    Raises:
+        RepositoryError: git cannot be started.
+    """
+    place = folder or repository.common_dir
+    with (
+        tempfile.TemporaryDirectory(prefix="theta-", dir=place, ignore_cleanup_errors=True) as own,
+        ExitStack() as stack,
+    ):
+        yield ObjectPipes(repository, Path(own), stack)

@@ -1,0 +1,96 @@
+"""A branch of pointers of git-lfs beside one of manifests, kept up: for hosts that know only those.
+
+Its commits are those of the source, rewritten as an export does. Which is whose is found from the
+commits themselves, author, dates, message and parents, so that any clone can go on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import printable
+from git_theta_ext.git.object_pipes import ObjectPipes
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.migration import refs
+from git_theta_ext.migration.headers import parse_commit
+from git_theta_ext.migration.journal import Journal
+from git_theta_ext.migration.refs import Update
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The tip of the source, the ref of the target, and what that names now (None: nothing)."""
+
+    source: str
+    ref: str
+    target: str | None
+
+
+def ends(repository: Repository, source: str, target: str) -> Ends:
+    """What a mirror goes from and to.
+
+    Raises:
+        UsageError: there is no such source; or the target is none, is the source, or is checked
+            out.
+    """
+    tip = repository.resolve(f"{source}^{{commit}}")
+    if tip is None:
+        raise UsageError(f"{printable(source)} names no commit here")
+    ref = target if target.startswith("refs/heads/") else f"refs/heads/{target}"
+    if not repository.git("check-ref-format", "--branch", ref[11:], ok=(0, 1, 128)).strip():
+        raise UsageError(f"{printable(target)} is no name for a branch")
+    if ref in (repository.branch(source), repository.branch("HEAD")):
+        raise UsageError(
+            f"{printable(target)} is the source, or is checked out; the mirror is a branch of its "
+            "own, which nobody commits to"
+        )
+    refs.require_elsewhere(repository, [ref])
+    return Ends(tip, ref, repository.resolve(f"{ref}^{{commit}}"))
+
+
+def adopt(repository: Repository, pipes: ObjectPipes, journal: Journal, found: Ends) -> list[str]:
+    """The commits of the source, parents first; those that the target has are noted as done.
+
+    Args:
+        repository: has both branches.
+        pipes: reads them.
+        journal: is told what the target has.
+        found: the ends of both.
+    """
+    commits = _history(repository, found.source)
+    made: dict[tuple[tuple[str, ...], bytes], list[str]] = {}
+    for oid in _history(repository, found.target) if found.target else ():
+        commit = parse_commit(pipes.read(oid, "commit"))
+        made.setdefault((commit.parents, commit.rest), []).append(oid)
+    for oid in commits:
+        commit = parse_commit(pipes.read(oid, "commit"))
+        parents = tuple(journal.moved(one) for one in commit.parents)
+        there = made.get((parents, commit.rest), ())
+        if len(there) == 1 and oid not in journal.commits:
+            journal.note_commit(oid, there[0], frozenset())
+    return commits
+
+
+def _history(repository: Repository, tip: str) -> list[str]:
+    answer = repository.git("rev-list", "--topo-order", "--reverse", tip)
+    return answer.decode("ascii").split()
+
+
+def require_ours(found: Ends, made: Collection[str]) -> None:
+    """Refuse to move a branch whose commits the mirror did not make.
+
+    Raises:
+        UsageError: the target's tip is none of them.
+    """
+    if found.target is not None and found.target not in made:
+        raise UsageError(
+            f"{printable(found.ref)} has commits that are no mirror of this source; it stays",
+            hint="choose another name for the mirror, or give --force, which drops them",
+        )
+
+
+def update_of(found: Ends, new: str) -> Update:
+    """How the target moves."""
+    return Update(found.ref, found.target or "0" * len(new), new)

@@ -1,0 +1,214 @@
+"""Which commits are rewritten, which refs follow, and their move in one step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.core.text import printable
+from git_theta_ext.git.object_pipes import ObjectPipes
+from git_theta_ext.git.operations import unmerged
+from git_theta_ext.git.process import lines_of
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.migration.headers import moved_tag
+
+_LEFT = ("refs/remotes/", "refs/notes/", "refs/bisect/", "refs/replace/")
+"""As git-lfs has it: what is of a remote, and what names commits in its content, stays."""
+_MID_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply",
+            "BISECT_LOG")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user says of refs; nothing: the current branch, without what a remote has."""
+
+    branches: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A ref that moves from one object to another."""
+
+    ref: str
+    old: str
+    new: str
+
+
+def commits(repository: Repository, wanted: Wanted) -> list[str]:
+    """The ids of the commits to rewrite, parents first.
+
+    Raises:
+        UsageError: options contradict each other, or name no commit here; or HEAD is no branch.
+    """
+    included, excluded = _ends(repository, wanted)
+    names = [*included, *(f"^{one}" for one in excluded)]
+    if not included:
+        return []
+    answer = repository.git(
+        "rev-list", "--topo-order", "--reverse", "--stdin",
+        stdin="".join(f"{one}\n" for one in names).encode(),
+    )  # fmt: skip
+    return answer.decode("ascii").split()
+
+
+def _ends(repository: Repository, wanted: Wanted) -> tuple[list[str], list[str]]:
+    """The ids of commits to begin at, and those to leave out with all that they have."""
+    if wanted.everything:
+        if wanted.branches or wanted.include or wanted.exclude:
+            raise UsageError("--everything means all refs: name none beside it")
+        answer = repository.git("for-each-ref", "--format=%(refname)")
+        left = ("refs/notes/", "refs/bisect/", "refs/replace/", "refs/stash")
+        names = [one for one in lines_of(answer) if not one.startswith(left)]
+        return [found for one in names if (found := _commit(repository, one))], []
+    include = [*wanted.include, *(one for one in wanted.branches if not one.startswith("^"))]
+    exclude = [*wanted.exclude, *(one[1:] for one in wanted.branches if one.startswith("^"))]
+    if not include:
+        if repository.branch("HEAD") is None:
+            raise UsageError("HEAD is no branch", hint="name the branches, or: --everything")
+        include = ["HEAD"]
+    if not (wanted.include or wanted.exclude) and repository.work_tree is not None:
+        exclude += lines_of(repository.git("for-each-ref", "--format=%(refname)", "refs/remotes"))
+    return [_named(repository, one) for one in include], [
+        _named(repository, one) for one in exclude
+    ]
+
+
+def _commit(repository: Repository, name: str) -> str | None:
+    return repository.resolve(f"{name}^{{commit}}")
+
+
+def _named(repository: Repository, name: str) -> str:
+    found = _commit(repository, name)
+    if found is None:
+        raise UsageError(f"{printable(name)} names no commit here")
+    return found
+
+
+def updates(repository: Repository, pipes: ObjectPipes, moved: Mapping[str, str]) -> list[Update]:
+    """What becomes of the local refs: those of a commit that was rewritten, and tags of one.
+
+    Annotated tags are written anew, with the same words; a signature in them no longer fits.
+    """
+    answer = repository.git(
+        "for-each-ref", "--format=%(objectname) %(objecttype) %(symref) %(refname)"
+    )
+    found, tags = [], {}
+    for line in lines_of(answer):
+        oid, kind, symref, ref = line.split(" ", 3)
+        if symref or ref.startswith(_LEFT):
+            continue
+        if kind == "tag":
+            if oid not in tags:
+                tags[oid] = _moved_tag(pipes, oid, moved)
+            new = tags[oid]
+        else:
+            new = moved.get(oid, oid)
+        if new != oid:
+            found.append(Update(ref, oid, new))
+    return found
+
+
+def _moved_tag(pipes: ObjectPipes, oid: str, moved: Mapping[str, str], depth: int = 0) -> str:
+    """The id of a tag that names what its object became; itself if that stayed."""
+    data = pipes.read(oid, "tag")
+    old, _ = moved_tag(data, {})
+    new = moved.get(old, old)
+    stated = pipes.size(old)
+    if stated is not None and stated[0] == "tag" and depth < 100:
+        new = _moved_tag(pipes, old, moved, depth + 1)
+    return oid if new == old else pipes.write("tag", moved_tag(data, {old: new})[1])
+
+
+def move(repository: Repository, found: Sequence[Update], why: str) -> None:
+    """Move refs, all of them or none; each has its old value in the reflog.
+
+    Raises:
+        RepositoryError: one was moved by somebody else meanwhile, or is locked.
+    """
+    rows = [f"update {one.ref}\0{one.new}\0{one.old}\0" for one in found]
+    request = "".join(["start\0", *rows, "prepare\0", "commit\0"])
+    repository.git(
+        "update-ref", "--create-reflog", "-m", why, "-z", "--stdin", stdin=os.fsencode(request)
+    )
+
+
+def require_settled(repository: Repository, found: Sequence[str] = ()) -> None:
+    """Refuse what would lose work, or leave another work tree with files of another history.
+
+    Args:
+        repository: the one whose refs are to move.
+        found: full names of refs that are to move, if they are known yet.
+
+    Raises:
+        UsageError: something is not committed, or under way; or another work tree has a branch.
+    """
+    here = repository.work_tree
+    if here is not None:
+        if repository.git("status", "--porcelain", "-z", "--untracked-files=no"):
+            raise UsageError(
+                "the work tree has changes that are not committed",
+                hint="commit or stash them first",
+            )
+        under_way = [one for one in _MID_WAY if (repository.git_dir / one).exists()]
+        if under_way or unmerged(repository):
+            raise UsageError("a merge, rebase or bisect is under way", hint="conclude it first")
+    require_elsewhere(repository, found)
+
+
+def require_elsewhere(repository: Repository, found: Sequence[str]) -> None:
+    """Refuse to move a branch that another work tree has checked out.
+
+    Raises:
+        UsageError: names both.
+    """
+    here = repository.work_tree
+    other = None
+    for line in lines_of(repository.git("worktree", "list", "--porcelain")):
+        word, _, value = line.partition(" ")
+        if word == "worktree":
+            other = value
+        elif word == "branch" and value in found and (here is None or other != str(here)):
+            raise UsageError(
+                f"{printable(value)} is checked out in {printable(other or '')}, too",
+                hint="switch that work tree to another branch first",
+            )
+
+
+def require_room(repository: Repository, found: Sequence[Update]) -> None:
+    """Check that the work tree could follow; nothing is changed.
+
+    Raises:
+        RepositoryError: a file that Git does not know is in the way.
+    """
+    one = _checked_out(repository, found)
+    if one is not None:
+        repository.git("update-index", "-q", "--refresh", ok=(0, 1))
+        repository.git("read-tree", "-n", "-m", "-u", one.old, one.new)
+
+
+def _checked_out(repository: Repository, found: Sequence[Update]) -> Update | None:
+    branch = repository.branch("HEAD") if repository.work_tree is not None else None
+    return next((update for update in found if update.ref == branch), None)
+
+
+def follow(repository: Repository, found: Sequence[Update]) -> None:
+    """Bring index and work tree along with the branch that is checked out.
+
+    Raises:
+        RepositoryError: a file could not be written; says how to have it.
+    """
+    one = _checked_out(repository, found)
+    if one is None:
+        return
+    try:
+        repository.git("read-tree", "-m", "-u", one.old, one.new)
+    except RepositoryError as error:
+        raise RepositoryError(
+            f"the branches were moved, but the work tree could not follow: {error.message}",
+            hint="move away what it names, then reset the work tree to HEAD",
+        ) from error
