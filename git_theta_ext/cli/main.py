@@ -63,6 +63,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "prune": ("prune", "remove local objects that the remote has"),
     "repack": ("repack", "join the small objects that many commits scattered"),
     "migrate": ("migrate", "move a history in from git-lfs, plain Git and others, or back out"),
+    "import-dvc": ("import_dvc", "move in what DVC tracks, with its history"),
     "mirror": ("mirror", "keep a branch of git-lfs files beside one of manifests"),
     "demo": ("demo", "show everything at work on a small model, in a temporary folder"),
     "version": ("version", "show the versions of git-theta-ext and of what it uses"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from git_theta_ext import formats
@@ -126,16 +126,19 @@ class _Head:
             self.data += data[:HEAD_BYTES]
 
 
-def versions(found: Files, commits: Iterable[str]) -> Iterator[Version]:
-    """Every version of every file that the selection names, parents' before children's, each once.
+def walk(
+    pipes: ObjectPipes, commits: Iterable[str], names: Callable[[str], bool]
+) -> Iterator[tuple[str, str]]:
+    """Path and blob of every version of the regular files that are meant, each once.
 
     Args:
-        found: looks at the files.
-        commits: ids, parents first.
+        pipes: reads the history.
+        commits: ids, parents first; so come the versions.
+        names: whether a path is meant.
     """
-    pipes, seen = found.pipes, set[tuple[str, str]]()
+    seen = set[tuple[str, str]]()
 
-    def folder(path: str, oid: str) -> Iterator[Version]:
+    def folder(path: str, oid: str) -> Iterator[tuple[str, str]]:
         if (path, oid) in seen:
             return
         seen.add((path, oid))
@@ -144,12 +147,23 @@ def versions(found: Files, commits: Iterable[str]) -> Iterator[Version]:
             below = f"{path}/{name}" if path else name
             if item.is_folder:
                 yield from folder(below, item.oid)
-            elif item.is_file and (below, item.oid) not in seen and found.selection.names(below):
+            elif item.is_file and (below, item.oid) not in seen and names(below):
                 seen.add((below, item.oid))
-                yield Version(below, item.oid, found.look(below, item.oid))
+                yield below, item.oid
 
     for commit in commits:
         yield from folder("", parse_commit(pipes.read(commit, "commit")).tree)
+
+
+def versions(found: Files, commits: Iterable[str]) -> Iterator[Version]:
+    """Every version of every file that the selection names, parents' before children's, each once.
+
+    Args:
+        found: looks at the files.
+        commits: ids, parents first.
+    """
+    for path, oid in walk(found.pipes, commits, found.selection.names):
+        yield Version(path, oid, found.look(path, oid))
 
 
 class Checkpoints:
@@ -157,9 +171,9 @@ class Checkpoints:
 
     _KEPT = 4096
 
-    def __init__(self, found: Files) -> None:
-        """Nothing is read before it is asked for."""
-        self._pipes, self._found = found.pipes, found
+    def __init__(self, found: Files, made: Collection[str]) -> None:
+        """`made` are blobs of manifests, whatever their paths; it may grow."""
+        self._pipes, self._found, self._made = found.pipes, found, made
         self._kept: dict[tuple[str, str], Mapping[str, str]] = {}
 
     def of(self, tree: str) -> Mapping[str, str]:
@@ -182,5 +196,7 @@ class Checkpoints:
         return self._kept[key]
 
     def _is_checkpoint(self, path: str, item: Item) -> bool:
+        if item.oid in self._made:
+            return True
         meant = item.is_file and self._found.selection.names(path)
         return meant and self._found.look(path, item.oid).kind == MANIFEST

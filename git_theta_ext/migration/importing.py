@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from git_theta_ext.checkpoints.clean import Cleaner
@@ -17,6 +17,7 @@ from git_theta_ext.git import attributes
 from git_theta_ext.git.attribute_patterns import filter_of
 from git_theta_ext.git.object_pipes import Item, ObjectPipes
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.migration import tracking
 from git_theta_ext.migration.found import LFS, MISSING, RAW, Checkpoints, Files, Found
@@ -41,13 +42,14 @@ class Importing:
 
     def __init__(self, repository: Repository, found: Files, journal: Journal, tell: Tell) -> None:
         """Nothing is written before files come."""
-        self._repository, self._pipes, self.found = repository, found.pipes, found
-        self._journal, self._tell = journal, tell
+        self._repository, self.pipes, self.found = repository, found.pipes, found
+        self.journal, self._tell = journal, tell
         self._lfs = LfsFiles(repository)
         self._blocks = Blocks.open(repository)
         self._memo = Memo(store_of(repository).root / "memo")
         self._parser = Parser()
-        self._checkpoints = Checkpoints(found)
+        self._made = set(journal.blobs.values())
+        self._checkpoints = Checkpoints(found, self._made)
         self._cleaner: Cleaner | None = None
         self._parents: Sequence[str] = ()
 
@@ -80,7 +82,7 @@ class Importing:
                 contents.items[name] = item._replace(oid=new)
                 contents.moved.append(path)
         if contents.path:
-            self._track_below(contents)
+            self.track_below(contents)
 
     def _kind_of(self, path: str, item: Item) -> str:
         return "lfs" if self.found.look(path, item.oid).kind in (LFS, MISSING) else "raw"
@@ -97,7 +99,7 @@ class Importing:
             )
         return tracked
 
-    def _track_below(self, contents: Contents) -> None:
+    def track_below(self, contents: Contents) -> None:
         """Add lines to the `.gitattributes` of a folder that would overrule those at the top."""
         content = self.attributes_of(contents)
         if content is None or not contents.moved:
@@ -119,7 +121,7 @@ class Importing:
     def attributes_of(self, contents: Contents) -> bytes | None:
         """The `.gitattributes` of a folder; None where there is none, or something else."""
         item = contents.items.get(ATTRIBUTES)
-        return self._pipes.read(item.oid, "blob") if item is not None and item.is_file else None
+        return self.pipes.read(item.oid, "blob") if item is not None and item.is_file else None
 
     def replace_attributes(self, contents: Contents, content: bytes | None) -> None:
         """Put another `.gitattributes` into a folder, or none."""
@@ -128,21 +130,41 @@ class Importing:
             contents.items.pop(ATTRIBUTES, None)
         elif content != self.attributes_of(contents):
             mode = old.mode if old is not None and old.is_file else b"100644"
-            oid = self._pipes.write("blob", content)
+            oid = self.pipes.write("blob", content)
             contents.items[ATTRIBUTES] = Item(mode, ATTRIBUTES, oid)
 
     def converted(self, path: str, oid: str, found: Found) -> str:
         """The blob of the manifest of a file, which is made if no version before was the same."""
         key = f"{oid} {path}" if has_neighbour(path) else oid
-        known = self._journal.blobs.get(key)
+        file = original(self.pipes, self._lfs, oid, found)
+        return self.stored(key, path, file, found.ref)
+
+    def stored(
+        self,
+        key: str,
+        path: str,
+        opened: AbstractContextManager[Path],
+        ref: UpdateRef | None = None,
+    ) -> str:
+        """The blob of the manifest of a file, made and verified if it was not before.
+
+        Args:
+            key: says which bytes they are, and all else that the manifest depends on.
+            path: of the checkpoint, in the commit that is being rewritten.
+            opened: gives the file.
+            ref: what git-lfs promises of it.
+        """
+        known = self.journal.blobs.get(key)
         if known is not None:
             return known
-        with original(self._pipes, self._lfs, oid, found) as file:
+        with opened as file:
             text = self._cleaned(path, file)
-            require_same(self._blocks, self._parser.parse(text), path, file, found.ref)
-        new = self._pipes.write("blob", text)
-        self._journal.note_blob(key, new)
-        self._tell(path, found.size)
+            require_same(self._blocks, self._parser.parse(text), path, file, ref)
+            size = file.stat().st_size
+        new = self.pipes.write("blob", text)
+        self.journal.note_blob(key, new)
+        self._made.add(new)
+        self._tell(path, size)
         return new
 
     def _cleaned(self, path: str, file: Path) -> bytes:

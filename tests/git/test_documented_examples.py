@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from tests.scenarios import moved, ranks
 from tests.scenarios.adapters import adapter, lora
 from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
+from tests.scenarios.dvc import dvc_add
 from tests.scenarios.published import FIRST, QUERY, publish
 from tests.scenarios.repositories import Repo
 from tests.scenarios.sharded import write as write_shards
@@ -156,6 +157,17 @@ def test_repack(versions: Repo, lines: tuple[str, ...]) -> None:
     assert NAME in do(versions, lines[0])
     assert "git commit" in do(versions, lines[1])
     assert versions.status() == f"M  {NAME}\n"
+
+
+@scene("commands/import-dvc.md", *examples("commands/import-dvc.md"))
+def test_import_dvc(tmp_path: Path, sealed: Path, lines: tuple[str, ...]) -> None:
+    repo = moved.started(tmp_path / "repo", lfs=False)
+    repo.write(".gitignore", b"/model.safetensors\n.dvc\n!*.dvc\n")
+    dvc_add(repo, NAME, moved.version(0))
+    repo.commit()
+    assert "1 version to move" in do(repo, lines[0])
+    do(repo, lines[1])
+    assert repo.blob(f"HEAD:{NAME}").startswith(b"git-theta ")
 
 
 MOVING = [line for verb in ("migrate", "mirror") for line in examples(f"commands/{verb}.md")]

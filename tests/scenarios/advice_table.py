@@ -566,6 +566,10 @@ NAMED: dict[str, list[str]] = {
         "take all of it, or ask for a signature by git theta sign",
     ],
     "git_theta_ext/cli/migrating/moving_in.py": ["git theta migrate import"],
+    "git_theta_ext/cli/migrating/from_git_theta.py": [
+        "git theta migrate import --from-git-theta",
+    ],
+    "git_theta_ext/cli/verbs/import_dvc.py": ["git theta import-dvc"],
     "git_theta_ext/cli/migrating/moving_out.py": ["git theta migrate export --to {args.to}"],
     "git_theta_ext/cli/migrating/options.py": [
         "git-theta was not set up: did `git theta install --local` for this repository.",

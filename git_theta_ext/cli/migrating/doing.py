@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from git_theta_ext.cli.migrating import options
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.errors import MissingObjectError, UsageError
 from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import plural, printable, size, to_json
 from git_theta_ext.git import outputs
 from git_theta_ext.git.object_pipes import ObjectPipes
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.migration import refs, steps
 from git_theta_ext.migration.importing import Tell
 from git_theta_ext.migration.journal import Journal
@@ -179,3 +180,26 @@ def require_settled(repository: Repository, *, dry_run: bool) -> None:
     """See `refs.require_settled`; a dry run loses nothing."""
     if not dry_run:
         refs.require_settled(repository)
+
+
+def say_missing(
+    args: argparse.Namespace, missing: Sequence[tuple[str, UpdateRef]], said: Sequence[str]
+) -> None:
+    """Name the files of git-lfs that are not here.
+
+    Raises:
+        MissingObjectError: the user does not want them left as they are.
+    """
+    asked = "are not here" if args.skip_fetch or args.dry_run else "are nowhere to be had"
+    head = f"{plural(len(missing), 'file')} of git-lfs {asked}:"
+    lines = [*steps.missing_lines(missing), *(f"  {line}" for line in said)]
+    if args.missing == "fail" and not args.dry_run:
+        raise MissingObjectError(
+            "\n".join([head, *lines]),
+            hint="to leave their pointers as they are: --missing=skip",
+        )
+    if not args.json:
+        print("\n".join([head, *lines]))
+        skips = args.missing == "skip"
+        would = "They would be fetched, or stop it: --missing=skip leaves their pointers"
+        print("Their pointers stay as they are" if skips else would)

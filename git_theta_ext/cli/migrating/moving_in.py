@@ -6,10 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from git_theta_ext.cli.migrating import doing, options
+from git_theta_ext.cli.migrating import doing, from_git_theta, options
 from git_theta_ext.cli.migrating.doing import Job
-from git_theta_ext.core.errors import MissingObjectError, UsageError
-from git_theta_ext.core.text import plural
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.migration import refs, steps
 from git_theta_ext.migration.found import LFS, MISSING, RAW, Files, Version
@@ -31,6 +29,10 @@ def add_parser(modes: Any) -> None:
     options.add_missing(parser)
     options.add_doing(parser)
     parser.add_argument(
+        "--from-git-theta", action="store_true",
+        help="import the checkpoints of git-theta 0.2 (r-three), and nothing else",
+    )  # fmt: skip
+    parser.add_argument(
         "--no-rewrite", action="store_true",
         help="convert the files of HEAD in one commit on top; no history changes",
     )  # fmt: skip
@@ -44,9 +46,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: options contradict each other.
     """
+    if args.from_git_theta:
+        return from_git_theta.run(args)
     repository = Repository.discover()
     selection = options.selection_of(args)
-    _check(args)
+    options.check_on_top(args)
     doing.require_settled(repository, dry_run=args.dry_run)
     commits = _commits(repository, args)
     with steps.pipes_of(repository) as pipes:
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         missing = steps.missing_of(every)
         job, paths = _job(commits, every, len(missing))
         if missing:
-            _say_missing(args, missing, said)
+            doing.say_missing(args, missing, said)
         if args.dry_run:
             return doing.show_plan(args, job, paths)
         if not job.versions:
@@ -86,14 +90,6 @@ def run(args: argparse.Namespace) -> int:
                 one.close()
 
 
-def _check(args: argparse.Namespace) -> None:
-    named = args.branches or args.include_ref or args.exclude_ref or args.everything
-    if args.no_rewrite and (named or args.object_map):
-        raise UsageError("--no-rewrite adds a commit to the current branch: name no refs and map")
-    if args.message is not None and not args.no_rewrite:
-        raise UsageError("--message is of the commit that --no-rewrite adds")
-
-
 def _commits(repository: Repository, args: argparse.Namespace) -> list[str]:
     if not args.no_rewrite:
         return refs.commits(repository, options.wanted_of(args))
@@ -118,24 +114,3 @@ def _job(
     nbytes = sum(one.found.size for one in blobs.values())
     job = Job(commits, len(blobs), nbytes, "git theta migrate import", after, missing)
     return job, paths
-
-
-def _say_missing(args: argparse.Namespace, missing: Sequence[Any], said: Sequence[str]) -> None:
-    """Name the files of git-lfs that are not here.
-
-    Raises:
-        MissingObjectError: the user does not want them left as they are.
-    """
-    asked = "are not here" if args.skip_fetch or args.dry_run else "are nowhere to be had"
-    head = f"{plural(len(missing), 'file')} of git-lfs {asked}:"
-    lines = [*steps.missing_lines(missing), *(f"  {line}" for line in said)]
-    if args.missing == "fail" and not args.dry_run:
-        raise MissingObjectError(
-            "\n".join([head, *lines]),
-            hint="to leave their pointers as they are: --missing=skip",
-        )
-    if not args.json:
-        print("\n".join([head, *lines]))
-        skips = args.missing == "skip"
-        would = "They would be fetched, or stop it: --missing=skip leaves their pointers"
-        print("Their pointers stay as they are" if skips else would)

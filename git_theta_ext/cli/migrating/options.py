@@ -121,3 +121,16 @@ def install_here(repository: Repository, *, quiet: bool) -> None:
         print(printable(line))
     if not quiet:
         print("git-theta was not set up: did `git theta install --local` for this repository.")
+
+
+def check_on_top(args: argparse.Namespace) -> None:
+    """Refuse options that do not go with `--no-rewrite`, or only with it.
+
+    Raises:
+        UsageError: some were given.
+    """
+    named = args.branches or args.include_ref or args.exclude_ref or args.everything
+    if args.no_rewrite and (named or args.object_map):
+        raise UsageError("--no-rewrite adds a commit to the current branch: name no refs and map")
+    if args.message is not None and not args.no_rewrite:
+        raise UsageError("--message is of the commit that --no-rewrite adds")

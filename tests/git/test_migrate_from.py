@@ -1,0 +1,80 @@
+"""Histories of DVC and of git-theta 0.2 are moved in: `import-dvc`, `migrate --from-git-theta`."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from git_theta_ext import open as open_theta
+from tests.scenarios.dvc import dvc_add
+from tests.scenarios.moved import NAME, refs, started, version
+from tests.scenarios.repositories import Repo
+
+OLD = Path(__file__).parents[1] / "golden/git_theta_0_2.tar.xz"
+
+
+def test_what_dvc_tracks(tmp_path: Path, sealed: Path) -> None:
+    """A file, a folder with other files in it, and one that has no checkpoint; every version."""
+    repo = started(tmp_path / "repo", lfs=False)
+    repo.write(".dvc/.gitignore", b"/config.local\n/tmp\n/cache\n")
+    repo.write(".gitignore", b"/model.safetensors\n/data\n/table.csv\n")
+    dvc_add(repo, "table.csv", b"1,2\n")
+    for number in range(2):
+        dvc_add(repo, NAME, version(number))
+        dvc_add(repo, "data", {"a.safetensors": version(number + 4), "sub/b.txt": b"hello"})
+        repo.commit(f"version {number}")
+    before = refs(repo)
+    (repo.path / NAME).write_bytes(b"changed, and not added to DVC")
+    done = repo.run("git", "theta", "import-dvc", ok=(2,))
+    assert b"it would be lost" in done.stderr
+    repo.write(NAME, version(1))
+    (cached,) = repo.path.glob(f".dvc/cache/files/md5/*/{hashlib.md5(version(0)).hexdigest()[2:]}")
+    cached.rename(repo.path / "away")
+    done = repo.run("git", "theta", "import-dvc", ok=(6,))
+    assert hashlib.md5(version(0)).hexdigest().encode() in done.stderr
+    assert refs(repo) == before
+    (repo.path / "away").rename(cached)
+
+    assert "4 versions" in repo.theta("import-dvc", "--dry-run")
+    repo.theta("import-dvc")
+    for number, revision in enumerate(("HEAD~1", "HEAD")):
+        names = repo.git("ls-tree", "-r", "--name-only", revision).split()
+        assert names == [".dvc/.gitignore", ".gitattributes", ".gitignore", "data/a.safetensors",
+                         "data/sub/b.txt", NAME, "table.csv.dvc"]  # fmt: skip
+        for name, data in ((NAME, version(number)), ("data/a.safetensors", version(number + 4))):
+            assert repo.blob(f"{revision}:{name}").startswith(b"git-theta ")
+            assert repo.run("git", "cat-file", "--filters", f"{revision}:{name}").stdout == data
+    assert repo.blob("HEAD:.gitignore") == b"/table.csv\n"
+    assert repo.status() == ""
+    assert (repo.path / NAME).read_bytes() == version(1)
+    assert (
+        "delta" in repo.blob(f"HEAD:{NAME}").decode()
+        or "sparse" in repo.blob(f"HEAD:{NAME}").decode()
+    )
+
+
+def test_what_git_theta_0_2_wrote(tmp_path: Path, sealed: Path) -> None:
+    """Dense, sparse and low-rank updates: the tensors of every version, as its filter wrote them.
+
+    The repository was written by git-theta 0.2.0 (tests/golden/make_git_theta.py).
+    """
+    with tarfile.open(OLD) as archive:
+        archive.extractall(tmp_path, filter="data")
+    repo = Repo(tmp_path / "golden/repo")
+    repo.git("config", "core.bare", "true")  # its filter is not here to look at the work tree
+    assert "4 versions" in repo.theta("migrate", "import", "--from-git-theta", "--dry-run")
+    repo.theta("migrate", "import", "--from-git-theta")
+    repo.theta("fsck")
+    commits = repo.git("rev-list", "--reverse", "main").split()
+    assert repo.git("ls-tree", "--name-only", commits[0]) == ".gitattributes\n"
+    for number, commit in enumerate(commits[1:]):
+        wanted = load_file(tmp_path / f"golden/checked-out/{number}.safetensors")
+        found = open_theta(f"{commit}:model.pt", repository=repo.path)
+        assert set(found.keys()) == set(wanted)
+        for name, values in wanted.items():
+            assert found[name].dtype == values.dtype
+            assert np.array_equal(np.asarray(found[name]), values), (number, name)
