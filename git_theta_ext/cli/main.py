@@ -64,6 +64,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "repack": ("repack", "join the small objects that many commits scattered"),
     "migrate": ("migrate", "move a history in from git-lfs, plain Git and others, or back out"),
     "import-dvc": ("import_dvc", "move in what DVC tracks, with its history"),
+    "import-hf": ("import_hf", "make commits of a model in the Hugging Face cache"),
     "mirror": ("mirror", "keep a branch of git-lfs files beside one of manifests"),
     "demo": ("demo", "show everything at work on a small model, in a temporary folder"),
     "version": ("version", "show the versions of git-theta-ext and of what it uses"),

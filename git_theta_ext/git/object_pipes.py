@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -182,3 +182,19 @@ def opened(repository: Repository, folder: Path | None = None) -> Iterator[Objec
         ExitStack() as stack,
     ):
         yield ObjectPipes(repository, Path(own), stack)
+
+
+def folder_of(pipes: ObjectPipes, blobs: Mapping[str, str]) -> list[Item]:
+    """The lines of a folder with plain files, by their paths; folders in it are written."""
+    made: list[Item] = []
+    below: dict[str, dict[str, str]] = {}
+    for path, oid in blobs.items():
+        top, slash, rest = path.partition("/")
+        if slash:
+            below.setdefault(top, {})[rest] = oid
+        else:
+            made.append(Item(b"100644", os.fsencode(top), oid))
+    for top, inside in below.items():
+        oid = pipes.write("tree", tree_bytes(folder_of(pipes, inside)))
+        made.append(Item(b"40000", os.fsencode(top), oid))
+    return made

@@ -6,6 +6,7 @@ here; `test_every_example_is_run` names those that no scene takes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -157,6 +158,44 @@ def test_repack(versions: Repo, lines: tuple[str, ...]) -> None:
     assert NAME in do(versions, lines[0])
     assert "git commit" in do(versions, lines[1])
     assert versions.status() == f"M  {NAME}\n"
+
+
+@scene("commands/import-hf.md", *examples("commands/import-hf.md"))
+def test_import_hf(tmp_path: Path, sealed: Path, lines: tuple[str, ...]) -> None:
+    """Two snapshots, the second by a ref; then a third one; and what is damaged or leads away."""
+    repo, cache = moved.started(tmp_path / "repo", lfs=False), tmp_path / "models--org--tiny"
+    repo.write("README.md", b"ours")
+    repo.commit()
+
+    def snapshot(commit: str, time: int, content: bytes) -> Path:
+        blob = cache / "blobs" / hashlib.sha256(content).hexdigest()
+        folder = cache / "snapshots" / commit
+        for path in (folder, blob.parent, cache / "refs"):
+            path.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(content)
+        (folder / NAME).symlink_to(f"../../blobs/{blob.name}")
+        (folder / "config.json").write_bytes(b"{}")
+        os.utime(folder, (time, time))
+        (cache / "refs" / "main").write_text(commit)
+        return blob
+
+    snapshot("b" * 40, 1_000_000, moved.version(0))
+    snapshot("a" * 40, 2_000_000, moved.version(1))
+    assert "2 snapshots committed" in do(repo, lines[0])
+    snapshot("c" * 40, 3_000_000, moved.version(2))
+    assert "1 snapshot committed" in do(repo, lines[0])
+    subjects = repo.git("log", "--reverse", "--format=%s %ct", "hf/main").splitlines()
+    assert subjects == [f"Snapshot {one * 40} of org/tiny {number}000000"
+                        for number, one in enumerate("bac", 1)]  # fmt: skip
+    for number, revision in enumerate(("hf/main~2", "hf/main~1", "hf/main")):
+        assert repo.blob(f"{revision}:{NAME}").startswith(b"git-theta ")
+        repo.git("checkout", "-q", "--detach", revision)
+        assert (repo.path / NAME).read_bytes() == moved.version(number)
+    assert (repo.blob("hf/main:config.json"), repo.status()) == (b"{}", "")
+    snapshot("d" * 40, 4_000_000, moved.version(3)).write_bytes(b"damaged")
+    assert "is damaged" in do(repo, lines[0], (5,))
+    (cache / "snapshots" / ("d" * 40) / "link").symlink_to("/etc/passwd")
+    assert "leads out" in do(repo, lines[0], (3,))
 
 
 @scene("commands/import-dvc.md", *examples("commands/import-dvc.md"))

@@ -569,6 +569,7 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/cli/migrating/from_git_theta.py": [
         "git theta migrate import --from-git-theta",
     ],
+    "git_theta_ext/cli/verbs/import_hf.py": ["git theta import-hf {model.name}"],
     "git_theta_ext/cli/verbs/import_dvc.py": ["git theta import-dvc"],
     "git_theta_ext/cli/migrating/moving_out.py": ["git theta migrate export --to {args.to}"],
     "git_theta_ext/cli/migrating/options.py": [

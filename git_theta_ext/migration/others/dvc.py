@@ -30,7 +30,7 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.evaluation.readers import yaml_subset
 from git_theta_ext.formats.layout import opaque
 from git_theta_ext.formats.layout.source import FileSource
-from git_theta_ext.git.object_pipes import Item, ObjectPipes, tree_bytes
+from git_theta_ext.git.object_pipes import ObjectPipes, folder_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.work_tree import WorkTree, parts_of
 from git_theta_ext.migration.found import walk
@@ -302,22 +302,8 @@ class ImportingDvc:
             else:
                 with cache.opened(path, one.md5) as file:
                     blobs[one.path] = self._importing.pipes.write_file("blob", file)
-        for item in self._tree(blobs):
+        for item in folder_of(self._importing.pipes, blobs):
             contents.items[item.name] = item
-
-    def _tree(self, blobs: dict[str, str]) -> list[Item]:
-        """The lines of files by their paths; folders are written."""
-        made, below = [], dict[str, dict[str, str]]()
-        for path, oid in blobs.items():
-            top, slash, rest = path.partition("/")
-            if slash:
-                below.setdefault(top, {})[rest] = oid
-            else:
-                made.append(Item(b"100644", os.fsencode(top), oid))
-        for top, inside in below.items():
-            oid = self._importing.pipes.write("tree", tree_bytes(self._tree(inside)))
-            made.append(Item(b"40000", os.fsencode(top), oid))
-        return made
 
     def _ignore_no_longer(self, contents: Contents, tops: set[str]) -> None:
         """Take the lines out of `.gitignore` that DVC put there."""

@@ -1,0 +1,224 @@
+"""The folder of one model in the cache of the Hugging Face Hub: its snapshots become commits.
+
+`blobs/ETAG` holds bytes, `snapshots/COMMIT/PATH` links to them, `refs/NAME` names a commit. An etag
+is the SHA-256 of a file of git-lfs, or the id of a blob of Git, so that files are verified. Source:
+huggingface_hub, "Understand caching" (manage-cache) and file_download.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from git_theta_ext import formats
+from git_theta_ext.core import files
+from git_theta_ext.core.errors import CorruptObjectError, FormatError, StoreError, UsageError
+from git_theta_ext.core.text import printable
+from git_theta_ext.formats.layout import opaque
+from git_theta_ext.formats.layout.source import FileSource
+from git_theta_ext.git.object_pipes import folder_of, tree_bytes
+from git_theta_ext.git.process import lines_of
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.work_tree import parts_of
+from git_theta_ext.migration.headers import Commit
+from git_theta_ext.migration.importing import Importing
+from git_theta_ext.migration.refs import Update
+from git_theta_ext.migration.rewrite import Contents
+from git_theta_ext.migration.selection import Selection
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SUBJECT = re.compile(r"Snapshot ([0-9a-f]{40})\b.*")
+_LEVELS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A commit of the Hub as far as it was downloaded, and when (seconds since 1970)."""
+
+    commit: str
+    folder: Path
+    time: int
+
+
+class Model:
+    """A folder such as `models--org--name`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look at it.
+
+        Raises:
+            UsageError: it is no such folder.
+        """
+        self.folder = folder
+        if not (folder / "snapshots").is_dir():
+            raise UsageError(
+                f"{printable(str(folder))} has no snapshots: it is no model of a cache",
+                hint="such as ~/.cache/huggingface/hub/models--gpt2",
+            )
+        parts = folder.resolve().name.split("--")
+        self.name = "/".join(parts[1:]) or folder.resolve().name
+
+    def snapshots(self) -> list[Snapshot]:
+        """Its snapshots, the oldest download first."""
+        found = [
+            Snapshot(one.name, one, int(one.stat().st_mtime))
+            for one in (self.folder / "snapshots").iterdir()
+            if _COMMIT.fullmatch(one.name) and one.is_dir()
+        ]
+        return sorted(found, key=lambda one: (one.time, one.commit))
+
+    def refs(self) -> dict[str, str]:
+        """The names that refs have, and the commits that they name."""
+        found = {}
+        top = self.folder / "refs"
+        for folder, _, names in os.walk(top):
+            for name in names:
+                path = Path(folder, name)
+                text = files.read_part(path, 0, 100).decode("ascii", "replace").strip()
+                if _COMMIT.fullmatch(text):
+                    found[path.relative_to(top).as_posix()] = text
+        return found
+
+    def files_of(self, snapshot: Snapshot) -> dict[str, Path]:
+        """The files of a snapshot by their paths, each as it lies in the cache.
+
+        Raises:
+            FormatError: a link leads out of the cache, or a name is none that Git takes.
+        """
+        real = Path(os.path.realpath(self.folder))
+        found = {}
+        for folder, _, names in os.walk(snapshot.folder):
+            for name in sorted(names):
+                path = Path(folder, name)
+                inside = path.relative_to(snapshot.folder).as_posix()
+                target = Path(os.path.realpath(path))
+                if not target.is_relative_to(real) or inside.count("/") > _LEVELS:
+                    raise FormatError(f"{printable(str(path))} leads out of {real}")
+                try:
+                    parts_of(inside)
+                except StoreError as error:
+                    raise FormatError(error.message) from error
+                if not target.is_file():
+                    raise FormatError(f"{printable(str(path))} leads to no file")
+                found[inside] = target
+        return found
+
+
+@contextmanager
+def verified(path: Path) -> Iterator[Path]:
+    """A file of the cache whose name, if it is a hash, is that of its bytes.
+
+    Raises:
+        CorruptObjectError: it is not.
+    """
+    length = path.stat().st_size
+    digest = None
+    if re.fullmatch("[0-9a-f]{64}", path.name):
+        digest = hashlib.sha256()
+    elif _COMMIT.fullmatch(path.name):
+        digest = hashlib.sha1(b"blob %d\0" % length, usedforsecurity=False)
+    if digest is not None:
+        for piece in files.pieces_of(path):
+            digest.update(piece)
+        if digest.hexdigest() != path.name:
+            raise CorruptObjectError(f"{path} is damaged: its hash is {digest.hexdigest()}")
+    yield path
+
+
+def known(repository: Repository, prefix: str) -> dict[str, str]:
+    """The snapshots that branches of a prefix have already: commit of the Hub -> commit here.
+
+    The last one is the newest.
+    """
+    answer = repository.git(
+        "log", "--topo-order", "--reverse", "--format=%H %s", f"--branches={prefix}*"
+    )
+    found = {}
+    for line in lines_of(answer):
+        oid, _, subject = line.partition(" ")
+        match = _SUBJECT.fullmatch(subject)
+        if match:
+            found[match[1]] = oid
+    return found
+
+
+class Committing:
+    """Makes commits of snapshots, each on top of the one before it."""
+
+    def __init__(self, repository: Repository, importing: Importing, model: Model) -> None:
+        """`importing` stores checkpoints, and tracks them."""
+        self._repository, self._importing, self._model = repository, importing, model
+        self._selection: Selection = importing.found.selection
+
+    def commit(self, snapshot: Snapshot, parent: str | None) -> str:
+        """The id of a new commit of a snapshot; errors as for `Model.files_of`, `verified`."""
+        pipes = self._importing.pipes
+        before = []
+        if parent is not None:
+            tree = self._repository.git("rev-parse", f"{parent}^{{tree}}").decode().strip()
+            before = [tree]
+        self._importing.begin(Commit("", (), b""), before)
+        blobs, moved = {}, []
+        for path, place in self._model.files_of(snapshot).items():
+            if self._is_meant(path, place):
+                key = f"hub {place.name} {place.stat().st_size} {path}"
+                blobs[path] = self._importing.stored(key, path, verified(place))
+                moved.append(path)
+            else:
+                with verified(place) as file:
+                    blobs[path] = pipes.write_file("blob", file)
+        contents = Contents("", {one.name: one for one in folder_of(pipes, blobs)}, moved)
+        self._importing.top(contents, frozenset())
+        tree = pipes.write("tree", tree_bytes(list(contents.items.values())))
+        words = f"Snapshot {snapshot.commit} of {self._model.name}\n"
+        date = {f"GIT_{who}_DATE": f"@{snapshot.time} +0000" for who in ("AUTHOR", "COMMITTER")}
+        parents = [] if parent is None else ["-p", parent]
+        made = self._repository.git(
+            "commit-tree", tree, *parents, "-F", "-", stdin=words.encode(), env=date
+        )
+        return made.decode().strip()
+
+    def _is_meant(self, path: str, place: Path) -> bool:
+        if not self._selection.names(path) or not place.stat().st_size:
+            return False
+        if not self._selection.by_content(path):
+            return True
+        with FileSource(place) as source:
+            return formats.sniff(source) != opaque.NAME
+
+
+def updates(
+    repository: Repository, prefix: str, wanted: Mapping[str, str], made: Mapping[str, str]
+) -> list[Update]:
+    """How branches move to the commits that refs of the cache name.
+
+    Args:
+        repository: has the branches.
+        prefix: of their names.
+        wanted: the refs of the cache and the commits of the Hub that they name.
+        made: commits of the Hub and what they are here.
+
+    Raises:
+        UsageError: a branch has commits of its own, or is checked out.
+    """
+    found = []
+    for name, commit in sorted(wanted.items()):
+        new = made.get(commit)
+        if new is None:
+            continue
+        ref = f"refs/heads/{prefix}{name}"
+        old = repository.resolve(ref)
+        if old == new:
+            continue
+        if old is not None and (old not in made.values() or repository.branch("HEAD") == ref):
+            raise UsageError(
+                f"{printable(ref)} has commits of its own, or is checked out; it stays",
+                hint="name other branches: --prefix NAME/",
+            )
+        found.append(Update(ref, old or "0" * len(new), new))
+    return found
