@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from git_theta_ext.checkpoints.far import (
     rebuilt,
 )
 from git_theta_ext.checkpoints.memo import note
+from git_theta_ext.checkpoints.unstored import hash_of
 from git_theta_ext.core import advice, files, limits
 from git_theta_ext.core.errors import (
     FormatError,
@@ -29,7 +31,7 @@ from git_theta_ext.core.names import quote
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.formats import safetensors
-from git_theta_ext.formats.base import Literal
+from git_theta_ext.formats.base import Literal, Source
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.derived import Checksums
 from git_theta_ext.formats.layout.places import skeleton_length
@@ -42,6 +44,8 @@ from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room, check_together, check_work, claimed
 from git_theta_ext.objects.executor import HERE, Executor
+
+_PIECE = 1 << 20
 
 Write = Callable[[memoryview], object]
 """Takes the next bytes of the file."""
@@ -163,6 +167,55 @@ class Smudger:
             if self._checksums.covered(part.segment):
                 self._checksums.feed(part.segment, data)
             write(data)
+
+    def same_as(self, source: Source, known: Collection[Block] = ()) -> bool:
+        """Whether the file would be, from its first byte to its last, what a source has.
+
+        Args:
+            source: what it is compared with.
+            known: blocks that were rebuilt before, and found to have the bytes that they promise:
+                of these the source's bytes are hashed.
+
+        Raises:
+            CorruptObjectError: an object is damaged.
+        """
+        starts = [0, *accumulate(self._lengths)]
+        if self.size != source.size:
+            return False
+
+        def places() -> Iterator[tuple[int, _Part]]:
+            segment = offset = 0
+            for part in self._parts():
+                if part.segment != segment:
+                    segment, offset = part.segment, 0
+                yield starts[segment] + offset, part
+                offset += part.nbytes
+
+        def same(place: tuple[int, _Part]) -> bool:
+            start, part = place
+            if part.block is not None and part.block in known:
+                return hash_of(source, start, part.nbytes) == part.block.sha256
+            return source.read(start, part.nbytes) == self._read(part)[1]
+
+        if not all(ordered_map(same, places(), lambda place: place[1].held)):
+            return False
+        return all(self._derived_as(number, source, starts) for number in range(len(self._lengths)))
+
+    def _derived_as(self, number: int, source: Source, starts: Sequence[int]) -> bool:
+        """Whether a derived field, if it is one, is what the source has; all else is as there."""
+        segment, start, stop = self._segments[number], starts[number], starts[number + 1]
+        if isinstance(segment, Literal | SpanRef):
+            if self._checksums.covered(number):
+                self._feed(number, source, starts)
+            return True
+        for ahead in self._checksums.needed(number):
+            self._feed(ahead, source, starts)
+        return self._checksums.value(number) == source.read(start, stop - start)
+
+    def _feed(self, number: int, source: Source, starts: Sequence[int]) -> None:
+        for at in range(starts[number], starts[number + 1], _PIECE):
+            length = min(_PIECE, starts[number + 1] - at)
+            self._checksums.feed(number, source.read(at, length))
 
     def write_into(self, tree: WorkTree, path: str) -> None:
         """Write the file into a work tree, whole or not at all; where the executor is, if far.

@@ -22,6 +22,9 @@ _PIECE = 1 << 20
 _KINDS = ("blob", "tree", "commit", "tag")
 _IS_TREE = 0o040000
 
+AS_WRITTEN = {"GIT_NO_REPLACE_OBJECTS": "1"}
+"""Objects as they are, not what `git replace` shows in their place: that is not copied."""
+
 
 class Item(NamedTuple):
     """One line of a tree: octal mode as Git writes it (`100644`, `40000`), name, object id."""
@@ -76,7 +79,8 @@ class ObjectPipes:
     def _pipe(self, *arguments: str) -> tuple[BinaryIO, BinaryIO]:
         key = " ".join(arguments)
         if key not in self._pipes:
-            talk = conversation(arguments, self._repository.cwd, self._repository.env)
+            env = {**self._repository.env, **AS_WRITTEN}
+            talk = conversation(arguments, self._repository.cwd, env)
             self._pipes[key] = self._stack.enter_context(talk)
         return self._pipes[key]
 

@@ -26,7 +26,7 @@ from git_theta_ext.migration.journal import Journal
 from git_theta_ext.migration.lfs_files import LfsFiles
 from git_theta_ext.migration.past import PastPredecessors
 from git_theta_ext.migration.rewrite import Contents
-from git_theta_ext.migration.verify import require_same
+from git_theta_ext.migration.verify import Verifier
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of
 
@@ -46,6 +46,7 @@ class Importing:
         self.journal, self._tell = journal, tell
         self._lfs = LfsFiles(repository)
         self._blocks = Blocks.open(repository)
+        self._verifier = Verifier(self._blocks)
         self._memo = Memo(store_of(repository).root / "memo")
         self._parser = Parser()
         self._made = set(journal.blobs.values())
@@ -159,7 +160,7 @@ class Importing:
             return known
         with opened as file:
             text = self._cleaned(path, file)
-            require_same(self._blocks, self._parser.parse(text), path, file, ref)
+            self._verifier.require_same(self._parser.parse(text), path, file, ref)
             size = file.stat().st_size
         new = self.pipes.write("blob", text)
         self.journal.note_blob(key, new)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import printable
-from git_theta_ext.git.object_pipes import ObjectPipes
+from git_theta_ext.git.object_pipes import AS_WRITTEN, ObjectPipes
 from git_theta_ext.git.operations import unmerged
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
@@ -51,7 +51,7 @@ def commits(repository: Repository, wanted: Wanted) -> list[str]:
         return []
     answer = repository.git(
         "rev-list", "--topo-order", "--reverse", "--stdin",
-        stdin="".join(f"{one}\n" for one in names).encode(),
+        stdin="".join(f"{one}\n" for one in names).encode(), env=AS_WRITTEN,
     )  # fmt: skip
     return answer.decode("ascii").split()
 
@@ -166,15 +166,15 @@ def require_elsewhere(repository: Repository, found: Sequence[str]) -> None:
     Raises:
         UsageError: names both.
     """
-    here = repository.work_tree
-    other = None
+    here = "" if repository.work_tree is None else os.path.realpath(repository.work_tree)
+    other = ""
     for line in lines_of(repository.git("worktree", "list", "--porcelain")):
         word, _, value = line.partition(" ")
         if word == "worktree":
             other = value
-        elif word == "branch" and value in found and (here is None or other != str(here)):
+        elif word == "branch" and value in found and os.path.realpath(other) != here:
             raise UsageError(
-                f"{printable(value)} is checked out in {printable(other or '')}, too",
+                f"{printable(value)} is checked out in {printable(other)}, too",
                 hint="switch that work tree to another branch first",
             )
 

@@ -2,61 +2,60 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import OrderedDict
 from pathlib import Path
 
 from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.text import printable
 from git_theta_ext.formats.layout.source import FileSource
-from git_theta_ext.manifest.model import Manifest, UpdateRef
+from git_theta_ext.manifest.model import Block, Manifest, UpdateRef
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store.store import sha256_of
+
+_KEPT_BLOCKS = 100_000
 
 
-class _Compare:
-    """Takes the bytes of a rebuilt file and compares them with another's."""
+class Verifier:
+    """Compares versions with their originals; a block that stays from version to version once."""
 
-    def __init__(self, source: FileSource) -> None:
-        self._source = source
-        self.at = 0
-        self.same = True
-        self.digest = hashlib.sha256()
+    def __init__(self, blocks: Blocks) -> None:
+        """`blocks` has the objects."""
+        self._blocks = blocks
+        self._known: OrderedDict[Block, None] = OrderedDict()
 
-    def __call__(self, data: memoryview) -> None:
-        data = data.cast("B")
-        length = data.nbytes
-        if self.same:
-            inside = self.at + length <= self._source.size
-            self.same = inside and self._source.read(self.at, length) == data
-        self.digest.update(data)
-        self.at += length
+    def require_same(
+        self, manifest: Manifest, path: str, file: Path, ref: UpdateRef | None
+    ) -> None:
+        """Check that a checkpoint comes back as the file that it was made of.
 
+        Every block is rebuilt when it first comes, and compared; of one that an earlier version
+        had as well the bytes of the file are hashed.
 
-def require_same(
-    blocks: Blocks, manifest: Manifest, path: str, file: Path, ref: UpdateRef | None
-) -> None:
-    """Rebuild a checkpoint, and compare it with the file that it was made of.
+        Args:
+            manifest: what is to stand for it.
+            path: what messages call it.
+            file: the original.
+            ref: what git-lfs promises of it; None where it is a blob.
 
-    Args:
-        blocks: where its objects are.
-        manifest: what is to stand for it.
-        path: what messages call it.
-        file: the original.
-        ref: what git-lfs promises of it; None where it is a blob.
-
-    Raises:
-        CorruptObjectError: it differs, or the original is not what git-lfs promises.
-    """
-    with FileSource(file) as source:
-        compare = _Compare(source)
-        Smudger(manifest, blocks, path).write(compare)
-        if ref is not None and compare.same and compare.digest.hexdigest() != ref.oid:
+        Raises:
+            CorruptObjectError: it differs, or the original is not what git-lfs promises.
+        """
+        with FileSource(file) as source:
+            if not Smudger(manifest, self._blocks, path).same_as(source, self._known):
+                raise CorruptObjectError(
+                    f"{printable(path)} does not come back as it was; nothing was moved",
+                    hint="this should never happen: please report it",
+                )
+        if ref is not None and sha256_of(file) != ref.oid:
             raise CorruptObjectError(
                 f"{printable(path)}: the file of git-lfs is not object {ref.oid}: it is damaged",
                 hint=f"remove {printable(str(file))}, which git-lfs then fetches again",
             )
-        if not compare.same or compare.at != source.size:
-            raise CorruptObjectError(
-                f"{printable(path)} does not come back as it was; nothing was moved",
-                hint="this should never happen: please report it",
-            )
+        for entry in manifest.entries:
+            for block in entry.blocks:
+                if block.inline is None:
+                    self._known[block] = None
+                    self._known.move_to_end(block)
+        while len(self._known) > _KEPT_BLOCKS:
+            self._known.popitem(last=False)

@@ -71,7 +71,7 @@ def carry_out(
 
         def tell(name: str, count: int) -> None:
             progress(count)
-            if args.verbose:
+            if args.verbose and not args.json:
                 print(f"  {printable(name)}  {size(count)}", flush=True)
 
         moved = steps.rewritten(here.pipes, make(tell), journal, job.commits)
@@ -101,7 +101,7 @@ def carry_out_on_top(
 
         def tell(name: str, count: int) -> None:
             progress(count)
-            if args.verbose:
+            if args.verbose and not args.json:
                 print(f"  {printable(name)}  {size(count)}", flush=True)
 
         made = steps.added(here.repository, here.pipes, make(tell), here.journal, message)
