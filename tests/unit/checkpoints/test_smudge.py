@@ -67,6 +67,10 @@ def rebuilt(blocks: Blocks, manifest: Manifest) -> bytes:
     smudger.write(lambda data: pieces.append(bytes(data)))
     data = b"".join(pieces)
     assert len(data) == smudger.size
+    known = {block for one in manifest.entries for block in one.blocks}
+    for blocks_known in ((), known):
+        assert Smudger(manifest, blocks).same_as(BytesSource(data), blocks_known)
+        assert not Smudger(manifest, blocks).same_as(BytesSource(data + b"x"), blocks_known)
     return data
 
 
@@ -102,7 +106,13 @@ class TestTheBytesComeBack:
             Crc32(1, 3),
             SerializationId(((1, 3), 99)),
         )
-        assert rebuilt(blocks, stored(blocks, data, Layout("made", segments))) == data
+        manifest = stored(blocks, data, Layout("made", segments))
+        assert rebuilt(blocks, manifest) == data
+        known = manifest.entries[0].blocks
+        for at in range(0, len(data), 3):
+            other = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+            for blocks_known in ((), known):
+                assert not Smudger(manifest, blocks).same_as(BytesSource(other), blocks_known)
 
     @settings(max_examples=15)
     @given(
