@@ -11,14 +11,13 @@ from git_theta_ext.core import files
 from git_theta_ext.git import attributes
 from git_theta_ext.git.attribute_patterns import filter_of, matches
 from git_theta_ext.git.attributes import Line
-from git_theta_ext.git.object_pipes import Item
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.migration import tracking
 from git_theta_ext.migration.found import MANIFEST, Files
 from git_theta_ext.migration.headers import Commit
-from git_theta_ext.migration.importing import ATTRIBUTES, Tell
+from git_theta_ext.migration.importing import ATTRIBUTES, Tell, attributes_in, put_attributes
 from git_theta_ext.migration.journal import Journal
 from git_theta_ext.migration.lfs_files import LfsFiles
 from git_theta_ext.migration.rewrite import Contents
@@ -63,7 +62,7 @@ class Exporting:
                 contents.moved.append(path)
             else:
                 contents.kept.append((path, MANIFEST))
-        if contents.path and (content := self._attributes(contents)) is not None:
+        if contents.path and (content := attributes_in(self._pipes, contents)) is not None:
             where = contents.path
             self._settle(contents, content, lambda path, lines: filter_of(path, [(where, lines)]))
 
@@ -73,7 +72,7 @@ class Exporting:
         def said(path: str, lines: Sequence[Line]) -> str:
             return filter_of(path, [("", lines), *self._below(contents, path)])
 
-        content = self._attributes(contents)
+        content = attributes_in(self._pipes, contents)
         if content is not None or contents.moved:
             self._settle(contents, content, said, every=True)
         return frozenset()
@@ -109,16 +108,8 @@ class Exporting:
             for pattern in own or [attributes.literal(inside)]:
                 added[tracking.line_of(pattern, words)] = None
         left = tracking.with_plain_lines(left, list(added))
-        if left is None:
-            contents.items.pop(ATTRIBUTES, None)
-        elif left != content:
-            old = contents.items.get(ATTRIBUTES)
-            mode = old.mode if old is not None else b"100644"
-            contents.items[ATTRIBUTES] = Item(mode, ATTRIBUTES, self._pipes.write("blob", left))
-
-    def _attributes(self, contents: Contents) -> bytes | None:
-        item = contents.items.get(ATTRIBUTES)
-        return self._pipes.read(item.oid, "blob") if item is not None and item.is_file else None
+        if left != content:
+            put_attributes(self._pipes, contents, left)
 
     def _below(self, contents: Contents, path: str) -> list[tuple[str, Sequence[Line]]]:
         """The lines of each `.gitattributes` between the top and a file, as they are now."""

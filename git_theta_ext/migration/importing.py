@@ -10,7 +10,8 @@ from pathlib import Path
 from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.core import files
-from git_theta_ext.core.errors import CorruptObjectError
+from git_theta_ext.core.errors import CorruptObjectError, UsageError
+from git_theta_ext.core.text import printable
 from git_theta_ext.formats.companions import has_neighbour
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git import attributes
@@ -120,19 +121,13 @@ class Importing:
         )
 
     def attributes_of(self, contents: Contents) -> bytes | None:
-        """The `.gitattributes` of a folder; None where there is none, or something else."""
-        item = contents.items.get(ATTRIBUTES)
-        return self.pipes.read(item.oid, "blob") if item is not None and item.is_file else None
+        """See `attributes_in`."""
+        return attributes_in(self.pipes, contents)
 
     def replace_attributes(self, contents: Contents, content: bytes | None) -> None:
         """Put another `.gitattributes` into a folder, or none."""
-        old = contents.items.get(ATTRIBUTES)
-        if content is None:
-            contents.items.pop(ATTRIBUTES, None)
-        elif content != self.attributes_of(contents):
-            mode = old.mode if old is not None and old.is_file else b"100644"
-            oid = self.pipes.write("blob", content)
-            contents.items[ATTRIBUTES] = Item(mode, ATTRIBUTES, oid)
+        if content != self.attributes_of(contents):
+            put_attributes(self.pipes, contents, content)
 
     def converted(self, path: str, oid: str, found: Found) -> str:
         """The blob of the manifest of a file, which is made if no version before was the same."""
@@ -178,6 +173,31 @@ class Importing:
         # Until a ref names it nothing else keeps a prune from taking what was stored.
         self._blocks.store.share()
         return text
+
+
+def attributes_in(pipes: ObjectPipes, contents: Contents) -> bytes | None:
+    """The `.gitattributes` of a folder; None where there is none.
+
+    Raises:
+        UsageError: it is a link, which Git does not follow.
+    """
+    item = contents.items.get(ATTRIBUTES)
+    if item is None or item.is_folder:
+        return None
+    if not item.is_file:
+        raise UsageError(
+            f"{printable(contents.path_of(ATTRIBUTES))} is a symbolic link in a commit; Git does "
+            "not follow it, and lines cannot be added to it"
+        )
+    return pipes.read(item.oid, "blob")
+
+
+def put_attributes(pipes: ObjectPipes, contents: Contents, content: bytes | None) -> None:
+    """Put another `.gitattributes` into a folder, or none."""
+    old = contents.items.pop(ATTRIBUTES, None)
+    if content is not None:
+        mode = b"100644" if old is None else old.mode
+        contents.items[ATTRIBUTES] = Item(mode, ATTRIBUTES, pipes.write("blob", content))
 
 
 @contextmanager

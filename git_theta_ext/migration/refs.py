@@ -16,6 +16,7 @@ from git_theta_ext.migration.headers import moved_tag
 
 _LEFT = ("refs/remotes/", "refs/notes/", "refs/bisect/", "refs/replace/")
 """As git-lfs has it: what is of a remote, and what names commits in its content, stays."""
+_OF_OTHERS = ("refs/notes/", "refs/bisect/", "refs/replace/", "refs/stash")
 _MID_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply",
             "BISECT_LOG")  # fmt: skip
 
@@ -61,21 +62,34 @@ def _ends(repository: Repository, wanted: Wanted) -> tuple[list[str], list[str]]
     if wanted.everything:
         if wanted.branches or wanted.include or wanted.exclude:
             raise UsageError("--everything means all refs: name none beside it")
-        answer = repository.git("for-each-ref", "--format=%(refname)")
-        left = ("refs/notes/", "refs/bisect/", "refs/replace/", "refs/stash")
-        names = [one for one in lines_of(answer) if not one.startswith(left)]
-        return [found for one in names if (found := _commit(repository, one))], []
+        return _tips(repository), []
     include = [*wanted.include, *(one for one in wanted.branches if not one.startswith("^"))]
     exclude = [*wanted.exclude, *(one[1:] for one in wanted.branches if one.startswith("^"))]
     if not include:
         if repository.branch("HEAD") is None:
             raise UsageError("HEAD is no branch", hint="name the branches, or: --everything")
         include = ["HEAD"]
+    excluded = [_named(repository, one) for one in exclude]
     if not (wanted.include or wanted.exclude) and repository.work_tree is not None:
-        exclude += lines_of(repository.git("for-each-ref", "--format=%(refname)", "refs/remotes"))
-    return [_named(repository, one) for one in include], [
-        _named(repository, one) for one in exclude
-    ]
+        excluded += _tips(repository, "refs/remotes")
+    return [_named(repository, one) for one in include], excluded
+
+
+def _tips(repository: Repository, *below: str) -> list[str]:
+    """The commits that refs name, without those that are about other refs."""
+    form = "%(objecttype) %(objectname) %(*objecttype) %(*objectname) %(refname)"
+    found = dict[str, None]()
+    for line in lines_of(repository.git("for-each-ref", f"--format={form}", *below)):
+        kind, oid, peeled, commit, ref = line.split(" ", 4)
+        if ref.startswith(_OF_OTHERS):
+            continue
+        if kind == "commit":
+            found[oid] = None
+        elif peeled == "commit":
+            found[commit] = None
+        elif kind == "tag" and (named := _commit(repository, ref)):
+            found[named] = None
+    return list(found)
 
 
 def _commit(repository: Repository, name: str) -> str | None:

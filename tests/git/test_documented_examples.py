@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 
 from tests.scenarios import moved, ranks
 from tests.scenarios.adapters import adapter, lora
+from tests.scenarios.advised import take
 from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
 from tests.scenarios.dvc import dvc_add
 from tests.scenarios.published import FIRST, QUERY, publish
@@ -226,6 +227,9 @@ def test_migrate_and_mirror(tmp_path: Path, sealed: Path, lines: list[str]) -> N
     assert "version 2" in do(repo, manifests)
     assert "1 commit, 1 file" in do(repo, mirror)
     repo.git("branch", "-q", "-D", "main-lfs")
+    set_up = take(repo, *back.split())
+    assert set_up == "git lfs install --skip-repo"
+    do(repo, set_up)
     assert "main" in do(repo, back)
     assert repo.blob(f"HEAD:{NAME}").startswith(b"version https://git-lfs")
 

@@ -336,6 +336,9 @@ RUN: dict[str, dict[str, str]] = {
         "git theta status": "test_moving_over.test_what_cannot_be_moved_is_refused",
         "git restore --staged FILE (or commit it), then again": "test_moving_over.test_the_tip_of_a_branch_moves_to_version_2",
     },
+    "git_theta_ext/cli/migrating/moving_out.py": {
+        "git lfs install --skip-repo then try again": "test_documented_examples.test_migrate_and_mirror",
+    },
     "git_theta_ext/cli/migrating/info.py": {
         "To move them in: git theta migrate import --dry-run and the same without it": "test_migrate.test_one_commit_on_top_and_a_mirror",
     },

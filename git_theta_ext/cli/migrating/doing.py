@@ -38,6 +38,7 @@ class Job:
     why: str
     after: Sequence[str] = ()
     missing: int = 0
+    proof: str = "each compared with the original"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,7 @@ def _report(
                        "refs": rows}))  # fmt: skip
         return
     what = f"{plural(len(moved), 'commit')} of {len(job.commits)} rewritten, " if moved else ""
-    print(
-        f"{what}{plural(job.versions, 'version')} moved ({size(job.nbytes)}), each compared with "
-        "the original"
-    )
+    print(f"{what}{plural(job.versions, 'version')} moved ({size(job.nbytes)}), {job.proof}")
     for one in updates:
         print(f"  {printable(one.ref)}  {one.old[:10]} -> {one.new[:10]}")
     if moved:

