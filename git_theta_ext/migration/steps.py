@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from git_theta_ext.core.errors import MissingObjectError, RepositoryError, UsageError
 from git_theta_ext.core.text import printable
@@ -22,6 +25,7 @@ from git_theta_ext.migration.refs import Update
 from git_theta_ext.migration.rewrite import Converter, Rewriter
 from git_theta_ext.objects.store.where import store_of
 
+_STALE_SECONDS = 24 * 3600
 _NAMED = 20
 """Missing objects that a message names."""
 
@@ -36,6 +40,7 @@ def pipes_of(repository: Repository) -> Iterator[ObjectPipes]:
     folder = repository.common_dir / FOLDER
     try:
         folder.mkdir(exist_ok=True)
+        _remove_stale(folder)
         with object_pipes.opened(repository, folder) as pipes:
             yield pipes
     except OSError as error:
@@ -43,6 +48,14 @@ def pipes_of(repository: Repository) -> Iterator[ObjectPipes]:
     finally:
         with suppress(OSError):  # a journal may be in it
             folder.rmdir()
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what killed processes had on its way, a day ago and longer."""
+    for old in folder.glob("theta-*"):
+        with suppress(OSError):
+            if old.stat().st_mtime < time.time() - _STALE_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def planned(

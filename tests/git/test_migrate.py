@@ -86,10 +86,14 @@ def test_one_that_was_killed_goes_on(tmp_path: Path, sealed: Path) -> None:
         run.kill()
     assert run.returncode < 0
     assert refs(bare) == before
+    left = list((bare.path / "theta-migrate").glob("theta-*"))
+    for old in left:
+        os.utime(old, (1, 1))
     said = bare.theta("migrate", "import", "--everything", "--verbose")
     assert "Going on where an earlier run stopped" in said
     assert 0 < said.count(".safetensors  ") < 5
     assert refs(bare) != before
+    assert not (bare.path / "theta-migrate").exists()
     bare.theta("migrate", "export", "--to", "raw", "--everything")
     assert refs(bare) == before
 
