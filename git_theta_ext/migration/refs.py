@@ -163,6 +163,8 @@ def require_settled(repository: Repository, found: Sequence[str] = ()) -> None:
     """
     here = repository.work_tree
     if here is not None:
+        # Written down, or every look at a file that is as new as the index has it cleaned again.
+        repository.git("update-index", "-q", "--refresh", ok=(0, 1))
         if repository.git("status", "--porcelain", "-z", "--untracked-files=no"):
             raise UsageError(
                 "the work tree has changes that are not committed",
@@ -201,7 +203,6 @@ def require_room(repository: Repository, found: Sequence[Update]) -> None:
     """
     one = _checked_out(repository, found)
     if one is not None:
-        repository.git("update-index", "-q", "--refresh", ok=(0, 1))
         repository.git("read-tree", "-n", "-m", "-u", one.old, one.new)
 
 
