@@ -9,12 +9,12 @@ from pathlib import Path
 from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import files
 from git_theta_ext.git import attributes
-from git_theta_ext.git.attribute_patterns import filter_of, matches
 from git_theta_ext.git.attributes import Line
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.migration import tracking
+from git_theta_ext.migration.attribute_patterns import filter_of, matches
 from git_theta_ext.migration.found import MANIFEST, Files
 from git_theta_ext.migration.headers import Commit
 from git_theta_ext.migration.importing import ATTRIBUTES, Tell, attributes_in, put_attributes

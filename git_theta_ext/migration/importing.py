@@ -15,12 +15,12 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.formats.companions import has_neighbour
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git import attributes
-from git_theta_ext.git.attribute_patterns import filter_of
 from git_theta_ext.git.object_pipes import Item, ObjectPipes
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.migration import tracking
+from git_theta_ext.migration.attribute_patterns import filter_of
 from git_theta_ext.migration.found import LFS, MISSING, RAW, Checkpoints, Files, Found
 from git_theta_ext.migration.headers import Commit
 from git_theta_ext.migration.journal import Journal

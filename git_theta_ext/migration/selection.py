@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from git_theta_ext import formats
 from git_theta_ext.git import attributes
-from git_theta_ext.git.attribute_patterns import matches
+from git_theta_ext.migration.attribute_patterns import matches
 
 ASKED = (".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".mar", ".nemo", ".model", ".mlmodel")
 """Endings that checkpoints have and other files, too: their beginning is asked."""

@@ -26,9 +26,9 @@ from git_theta_ext.core.errors import FormatError, MissingObjectError
 from git_theta_ext.core.names import quote
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.torch.names import DTYPES_BY_NAME
-from git_theta_ext.git.attribute_patterns import matches
 from git_theta_ext.git.object_pipes import ObjectPipes
 from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.migration.attribute_patterns import matches
 from git_theta_ext.migration.found import walk
 from git_theta_ext.migration.headers import parse_commit
 from git_theta_ext.migration.importing import Importing

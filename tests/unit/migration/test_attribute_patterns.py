@@ -6,8 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from git_theta_ext.git.attribute_patterns import filter_of, matches
 from git_theta_ext.git.attributes import lines, quote
+from git_theta_ext.migration.attribute_patterns import filter_of, matches
 
 PATTERNS = [
     "*.pt", "a/*.pt", "a/**/b.pt", "**/b.pt", "a/**", "/b.pt", "m[0-9].pt", "m[!0-9].pt",
