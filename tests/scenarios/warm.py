@@ -158,14 +158,16 @@ class _Command(NamedTuple):
 
 def _import_everything() -> None:
     from git_theta_ext.cli import main
+    from git_theta_ext.git import process
 
     for module, _ in main.VERBS.values():
         importlib.import_module(f"git_theta_ext.cli.verbs.{module}")
     for module in ("filter", "filter_commands", "merge", "diff", "pre_push", "post_hook"):
         importlib.import_module(f"git_theta_ext.drivers.{module}")
-    others = ("numpy", "ml_dtypes", "zstandard", "git_theta_ext.git.libgit2")
+    others = ("numpy", "ml_dtypes", "pcodec", "zstandard", "git_theta_ext.git.libgit2")
     for name in (*others, "git_theta_ext.cli.pull_request"):
         importlib.import_module(name)
+    process._gitpython()  # half of the time of a filter
     gc.collect()
     gc.freeze()  # what the forks share is not to be copied as they look for rubbish
 
