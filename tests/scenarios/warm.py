@@ -154,9 +154,28 @@ class _Command(NamedTuple):
     argv: list[str]
     started_by: list[str]
     """All words that start it, Python first."""
+    first_place: str | None
+    """Where modules are looked for first; None for nowhere but where they always are."""
+    streams: list[int]
+    cwd: str
+    environment: dict[str, str]
+    umask: int
+    parent: int | None
+    """What started it; None where nothing asks for that."""
+
+
+class _Running(NamedTuple):
+    """A fork that runs a command."""
+
+    pid: int
+    status: int
+    """Where to say how it ended: a pipe, or a socket of one that handed its work over."""
+    watched: bool
+    """Whether it is interrupted, and killed, with what waits for it."""
 
 
 def _import_everything() -> None:
+    gc.disable()
     from git_theta_ext.cli import main
     from git_theta_ext.git import process
 
@@ -169,114 +188,129 @@ def _import_everything() -> None:
         importlib.import_module(name)
     process._gitpython()  # half of the time of a filter
     gc.collect()
+    gc.enable()
     gc.freeze()  # what the forks share is not to be copied as they look for rubbish
 
 
 def _next_command(requests: socket.socket, doors: socket.socket) -> _Command | None:
     """What to run, in the process that is to run it; None when there are no more."""
+    running: dict[int, _Running] = {}
     while True:
-        _forget_the_finished()
-        for ready in select.select([requests, doors], [], [])[0]:
-            if ready is doors:
-                connection = doors.accept()[0]
-                if os.fork() == 0:
-                    requests.close()
-                    doors.close()
-                    return _handed_over(connection)
-                connection.close()
-                continue
-            head, descriptors, _, _ = socket.recv_fds(requests, 8, 4)
-            if not head:
-                _forget_the_finished()
+        clients = {one.status: number for number, one in running.items() if one.watched}
+        ready = select.select([requests, doors, *running, *clients], [], [])[0][0]
+        if ready in running:
+            os.close(ready)
+            _say_how_it_ends(running.pop(ready))
+            continue
+        if ready in clients:
+            running[clients[ready]] = _passed_on(running[clients[ready]])
+            continue
+        if ready is requests:
+            asked = _from_a_test(requests)
+            if asked is None:
                 return None
-            data = _all_of(requests, head)
-            if os.fork() == 0:
-                requests.close()
-                doors.close()
-                return _watched(descriptors, *pickle.loads(data))
-            for descriptor in descriptors:
-                os.close(descriptor)
+        else:
+            asked = _handed_over(doors.accept()[0])
+            if asked is None:
+                continue
+        command, status = asked
+        pid = os.fork()
+        if pid == 0:
+            for number, one in running.items():
+                os.close(number)
+                os.close(one.status)
+            os.close(status)
+            _become(command)
+            return command
+        for descriptor in command.streams:
+            os.close(descriptor)
+        running[os.pidfd_open(pid)] = _Running(pid, status, ready is doors)
 
 
 def _all_of(stream: socket.socket, head: bytes) -> bytes:
+    """What follows the eight bytes of its length; less, if the other end is killed."""
     data = b""
     while len(data) < int.from_bytes(head, "big"):
         got = stream.recv(1 << 20)
         if not got:
-            os._exit(0)  # it was killed as it asked
+            break
         data += got
     return data
 
 
-def _forget_the_finished() -> None:
-    """Of the forks, of which there may be several at a time."""
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def _from_a_test(requests: socket.socket) -> tuple[_Command, int] | None:
+    """A command of `Repo.run`, and where to say how it ends; None when there are no more."""
+    head, descriptors, _, _ = socket.recv_fds(requests, 8, 4)
+    if not head:
+        return None
+    arguments, cwd, environment, umask = pickle.loads(_all_of(requests, head))
+    argv = [str(sys.modules[_MAIN].__file__), *arguments]
+    *streams, status = descriptors
+    started_by = [*PREFIX, *arguments]
+    # Modules are looked for as `python -m` has it.
+    command = _Command(_MAIN, argv, started_by, cwd, streams, cwd, environment, umask, None)
+    return command, status
 
 
-def _watched(
-    descriptors: list[int], arguments: list[str], cwd: str, environment: dict[str, str], umask: int
-) -> _Command:
-    """In a fork that becomes two: one runs the command, and one waits and says how it ended."""
-    command = os.fork()
-    status = descriptors.pop()
-    if command:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
-        os.write(status, str(code).encode())
-        os._exit(0)
-    os.close(status)
-    _become(descriptors, cwd, environment, umask)
-    sys.path[0] = cwd  # as `python -m` has it
-    return _Command(_MAIN, [str(sys.modules[_MAIN].__file__), *arguments], [*PREFIX, *arguments])
+def _handed_over(client: socket.socket) -> tuple[_Command, int] | None:
+    """As `_from_a_test`, for a process that has been started, and lives as long as its fork.
+
+    None if it is to go on by itself, or has gone.
+    """
+    with client:
+        head, streams, _, _ = socket.recv_fds(client, 8, 3)
+        data = _all_of(client, head)
+        if data and len(data) == int.from_bytes(head, "big"):
+            theirs, words, cwd, environment, umask, parent = marshal.loads(data)
+            with suppress(OSError):
+                if theirs == surroundings():
+                    client.sendall(b"y")
+                    if words[1] == "-I":
+                        module, argv, first_place = words[3], words[3:], None
+                    else:
+                        module, argv, first_place = _MAIN, words[1:], os.path.dirname(words[1])
+                    command = _Command(
+                        module, argv, words, first_place, streams, cwd, environment, umask, parent
+                    )
+                    return command, client.detach()
+    for descriptor in streams:
+        os.close(descriptor)
+    return None
 
 
-def _handed_over(client: socket.socket) -> _Command:
-    """As `_watched`, for a process that has been started, and lives as long as its fork."""
-    head, descriptors, _, _ = socket.recv_fds(client, 8, 3)
-    theirs, words, cwd, environment, umask, parent = marshal.loads(_all_of(client, head))
-    if theirs != surroundings():
-        os._exit(0)
-    command = os.fork()
-    if command:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        client.sendall(b"y")
-        _wait_for(command, client)
-    client.close()
-    _become(descriptors, cwd, environment, umask)
-    os.getppid = lambda: int(parent)
-    if words[1] == "-I":
-        del sys.path[0]
-        return _Command(words[3], words[3:], words)
-    sys.path[0] = os.path.dirname(words[1])
-    return _Command(_MAIN, words[1:], words)
-
-
-def _wait_for(command: int, client: socket.socket) -> None:
-    """Until it ends, which is said; or is interrupted, or until nobody waits any more."""
-    ended = os.pidfd_open(command)
-    while ended not in select.select([ended, client], [], [])[0]:
-        asked = client.recv(1)
-        os.kill(command, signal.SIGINT if asked else signal.SIGKILL)
-        if not asked:
-            break
-    code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+def _passed_on(one: _Running) -> _Running:
+    """Interrupt it, as what waits for it is, or kill it, if nobody waits any more."""
+    asked = b""
     with suppress(OSError):
-        client.sendall(str(code).encode())
-    os._exit(0)
+        asked = os.read(one.status, 1)
+    os.kill(one.pid, signal.SIGINT if asked else signal.SIGKILL)
+    return one if asked else one._replace(watched=False)
 
 
-def _become(descriptors: list[int], cwd: str, environment: dict[str, str], umask: int) -> None:
-    for number, descriptor in enumerate(descriptors):
+def _say_how_it_ends(one: _Running) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1])
+    with suppress(OSError):
+        os.write(one.status, str(code).encode())
+    os.close(one.status)
+
+
+def _become(command: _Command) -> None:
+    for number, descriptor in enumerate(command.streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    os.umask(umask)
-    os.chdir(cwd)
+    os.umask(command.umask)
+    os.chdir(command.cwd)
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(command.environment)
+    if command.parent is not None:
+        parent = command.parent
+        os.getppid = lambda: parent
+    if command.first_place is None:
+        del sys.path[0]
+    else:
+        sys.path[0] = command.first_place
+    sys.argv[:] = command.argv
+    sys.orig_argv[:] = command.started_by
     _forget_home()
 
 
@@ -330,8 +364,6 @@ def _main() -> None:
     with requests, doors:
         command = _next_command(requests, doors)
     if command is not None:
-        sys.argv[:] = command.argv
-        sys.orig_argv[:] = command.started_by
         _run_and_end(command.module)
 
 
