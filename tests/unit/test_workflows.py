@@ -35,6 +35,16 @@ def jobs(text: str) -> dict[str, Any]:
     return found
 
 
+def _publishes(job: dict[str, Any]) -> bool:
+    """It only says who it is, to the index, after somebody has agreed; nothing of ours runs in it."""
+    steps = [step.get("uses", "").partition("@")[0] for step in job["steps"]]
+    return (
+        job["permissions"] == {"id-token": "write"}
+        and job.get("environment") == "pypi"
+        and steps == ["actions/download-artifact", "pypa/gh-action-pypi-publish"]
+    )
+
+
 def faults(text: str) -> list[str]:
     """Whatever in a workflow gives away rights, or runs what nobody looked at."""
     wrong = []
@@ -52,7 +62,7 @@ def faults(text: str) -> list[str]:
         if "uses:" in line and not PINNED.match(line):
             wrong.append(f"not pinned by a commit, with its version beside it: {line.strip()}")
     for name, job in workflow["jobs"].items():
-        if "permissions" in job:
+        if "permissions" in job and not _publishes(job):
             wrong.append(f"{name}: rights of its own")
         if "timeout-minutes" not in job:
             wrong.append(f"{name}: no bound on its time")
@@ -128,6 +138,36 @@ def test_the_check_finds_what_it_is_for(then: str, now: str) -> None:
     text = CI.read_text("utf-8")
     assert then in text
     assert faults(text.replace(then, now))
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ("    environment: pypi\n", ""),
+        ("id-token: write", "contents: write"),
+        (
+            "    steps:\n      - uses: actions/download",
+            "    steps:\n      - run: ./x\n      - uses: actions/download",
+        ),
+    ],
+)
+def test_only_what_publishes_says_who_it_is(then: str, now: str) -> None:
+    text = (TOP / ".github/workflows/release.yml").read_text("utf-8")
+    assert then in text
+    assert faults(text.replace(then, now))
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ("vendor.citation-file-format", "CITATION.cff"),
+        ("vendor.github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/fault.yml"),
+        ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/wish.yml"),
+    ],
+)
+def test_what_github_shows_is_what_it_takes(schema: str, path: str) -> None:
+    lint(schema, TOP / path)
 
 
 def test_an_action_has_one_version_everywhere() -> None:
