@@ -22,6 +22,7 @@ from git_theta_ext.comparison.report.text import Style, render
 from git_theta_ext.core.errors import RepositoryError, ThetaError
 from git_theta_ext.core.terminal import BOLD, harmless_streams
 from git_theta_ext.core.text import paragraph, printable
+from git_theta_ext.git.crashes import hook as crash_hook
 from git_theta_ext.git.process import git_program
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.blocks import Blocks
@@ -108,4 +109,5 @@ def _blocks() -> Blocks | None:
 
 
 if __name__ == "__main__":
+    crash_hook.install()
     sys.exit(main())

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from git_theta_ext.core.errors import ProtocolError
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
+from git_theta_ext.git.crashes import hook as crash_hook
 
 _CAPABILITIES = (b"clean", b"smudge", b"delay")
 
@@ -123,4 +124,5 @@ def _widen(pipe: int) -> None:
 
 
 if __name__ == "__main__":
+    crash_hook.install()
     sys.exit(main())

@@ -21,6 +21,7 @@ from git_theta_ext.core.errors import ManifestError, ThetaError
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.drivers.operation import heads_of, merged_head, operation
+from git_theta_ext.git.crashes import hook as crash_hook
 from git_theta_ext.git.paths import add_options, where_git_was_started
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest
@@ -154,4 +155,5 @@ def _parse(data: bytes, path: str, repository: Repository, blocks: Blocks) -> Ma
 
 
 if __name__ == "__main__":
+    crash_hook.install()
     sys.exit(main())

@@ -29,6 +29,7 @@ from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import paragraph, plural, printable
 from git_theta_ext.evaluation import travel
 from git_theta_ext.git import ancestry, hook_scripts, hooks
+from git_theta_ext.git.crashes import hook as crash_hook
 from git_theta_ext.git.repository import Repository, any_commit_here
 from git_theta_ext.objects import left_behind
 from git_theta_ext.objects.transfer import pointers, transport
@@ -277,4 +278,5 @@ def _warn_of_raw_checkpoints(repository: Repository, include: Sequence[str]) -> 
 
 
 if __name__ == "__main__":
+    crash_hook.install()
     sys.exit(main())

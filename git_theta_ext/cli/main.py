@@ -18,6 +18,7 @@ from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import nearest, paragraph, printable
 from git_theta_ext.core.version import VERSION
+from git_theta_ext.git.crashes import hook as crash_hook
 
 VERBS: dict[str, tuple[str, str]] = {
     "install": ("install", "set up Git to use git-theta for tracked checkpoints"),
@@ -26,8 +27,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "untrack": ("untrack", "stop tracking a pattern"),
     "add": ("add", "add checkpoints by a cluster, or apply an adapter to a committed one"),
     "status": ("status", "show the setup and the state of every tracked checkpoint"),
+    "env": ("env", "show the folders, servers, settings and variables in force here"),
+    "logs": ("logs", "list, show or remove the logs of errors in git-theta itself"),
     "ls-files": ("ls_files", "list tracked checkpoints in the index or a revision"),
     "diff": ("diff", "show what changed in checkpoints, tensor by tensor"),
+    "review": ("review", "open the report of what changed in the browser"),
     "log": ("log", "show the commits that changed a checkpoint, or some of its tensors"),
     "blame": ("blame", "show which commit last changed each tensor of a checkpoint"),
     "modules": ("modules", "show the modules of each checkpoint, and who answers for them"),
@@ -58,6 +62,14 @@ VERBS: dict[str, tuple[str, str]] = {
     "fetch": ("fetch", "download missing objects from the remote"),
     "pull": ("pull", "download missing objects and write the checkpoints"),
     "push": ("push", "upload objects to the remote"),
+    "checkout": ("checkout", "write checkpoints from the objects that are here"),
+    "lock": ("locks", "lock a file at the Git LFS server, so that nobody else pushes it"),
+    "locks": ("locks", "list the locks of the Git LFS server"),
+    "unlock": ("locks", "give back the lock of a file"),
+    "pointer": (
+        "pointer",
+        "show, compare or check the manifest of a file",
+    ),
     "receive-check": ("receive_check", "as a server's hook: refuse pushes without their objects"),
     "fsck": ("fsck", "check that every object is here and right"),
     "prune": ("prune", "remove local objects that the remote has"),
@@ -80,6 +92,8 @@ _BROKEN_PIPE = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one `git theta` command; the exit code. `argv` has no program name."""
+    if argv is None:
+        crash_hook.install()
     arguments = list(sys.argv[1:] if argv is None else argv)
     _survive_any_character(sys.stdout)
     _survive_any_character(sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 
 from git_theta_ext.core.errors import ManifestError, UsageError
@@ -10,6 +11,8 @@ from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.transfer import endpoints
+
+_DAY = 86_400
 
 
 def split_remote(repository: Repository, words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -69,17 +72,52 @@ def trees(repository: Repository, revisions: Sequence[str]) -> list[str]:
     return found
 
 
+def recent(repository: Repository, remote: str | None) -> list[str]:
+    """The trees of what is recent, by the settings that `git lfs fetch --recent` goes by.
+
+    These are the tips of branches and tags of the last `lfs.fetchrecentrefsdays` days (7), those of
+    the remote as well unless `lfs.fetchrecentremoterefs` is false, and of each tip, as of HEAD's,
+    the commits of the `lfs.fetchrecentcommitsdays` days before it (0: the tip alone).
+
+    Raises:
+        UsageError: a setting is no number of days.
+    """
+    newest = int(time.time()) - _days(repository, "lfs.fetchrecentrefsdays", 7) * _DAY
+    spaces = ["refs/heads", "refs/tags"]
+    remote = remote or endpoints.default_remote(repository)
+    if remote is not None and repository.setting("lfs.fetchrecentremoterefs") != "false":
+        spaces.append(f"refs/remotes/{remote}")
+    answer = repository.git("for-each-ref", "--format=%(objectname)", *spaces).decode()
+    tips = dict.fromkeys(answer.split())
+    head = repository.resolve("HEAD")
+    before = _days(repository, "lfs.fetchrecentcommitsdays", 0) * _DAY
+    found: dict[str, None] = {}
+    for tip in dict.fromkeys([*([head] if head else []), *tips]):
+        shown = repository.git("log", "-1", "--format=%ct %T", tip, ok=(0, 128)).split()
+        if len(shown) != 2 or (tip != head and int(shown[0]) < newest):
+            continue  # a tag of something else than a commit, or an old one
+        found[shown[1].decode()] = None
+        if before:
+            since = f"--since={int(shown[0]) - before}"
+            found.update(dict.fromkeys(
+                repository.git("log", "--format=%T", since, tip).decode().split()
+            ))  # fmt: skip
+    return list(found)
+
+
+def _days(repository: Repository, name: str, default: int) -> int:
+    value = repository.setting(name)
+    if value is None:
+        return default
+    if not value.isascii() or not value.isdigit():
+        raise UsageError(f"{name} is {printable(value)}: a number of days was expected")
+    return int(value)
+
+
 def _unknown(word: str) -> UsageError:
     if word == "HEAD":
         return UsageError("there is no commit here yet")
     return UsageError(f"{printable(word)} is neither a remote nor a revision here")
-
-
-def current(repository: Repository) -> list[str]:
-    """Ids of what the index and HEAD hold: the tracked blobs, and HEAD's tree."""
-    blobs = {} if repository.work_tree is None else {e.oid: None for e in repository.tracked()}
-    head = repository.resolve("HEAD^{tree}")
-    return [*blobs, *([head] if head else [])]
 
 
 def warn_of_damage(oid: str, error: ManifestError) -> None:

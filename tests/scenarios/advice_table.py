@@ -9,6 +9,21 @@ test_advice_table.py` fails. The lines are as `suggestions.py` reads them.
 from __future__ import annotations
 
 RUN: dict[str, dict[str, str]] = {
+    "git_theta_ext/cli/about_files/pathspecs.py": {
+        "git theta ls-files": "test_advice_reading.test_pull_of_what_is_not_tracked",
+    },
+    "git_theta_ext/cli/verbs/checkout.py": {
+        "git theta pull": "test_verbs_of_git_lfs.test_objects_are_fetched_by_pattern_and_checked_out_without_a_network",
+    },
+    "git_theta_ext/cli/verbs/env.py": {
+        "set up: {'yes' if facts['installed'] else 'no (git theta install)'}": "test_verbs_of_git_lfs.test_what_is_in_force_is_shown",
+    },
+    "git_theta_ext/cli/verbs/review.py": {
+        "git config --global web.browser NAME (such as firefox)": "test_verbs_of_git_lfs.test_the_report_is_opened_in_the_browser",
+    },
+    "git_theta_ext/git/crashes/log.py": {
+        "hint: git theta logs last shows it": "test_verbs_of_git_lfs.test_an_error_of_ours_is_kept",
+    },
     "git_theta_ext/cli/verbs/am.py": {
         "git status shows how to conclude it, and how to take it back": "test_patches.test_plain_patches_carry_manifests_only",
         "when that is put right: git theta am FILE": "test_patches.test_what_is_suggested_to_who_takes_one",
@@ -297,9 +312,6 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/verbs/prune.py": {
         "hint: git theta push {shown} --all": "test_advice_objects.test_prune_of_what_the_remote_lacks",
     },
-    "git_theta_ext/cli/verbs/pull.py": {
-        "git theta ls-files": "test_advice_reading.test_pull_of_what_is_not_tracked",
-    },
     "git_theta_ext/cli/pull_request.py": {
         "{path} was committed whole, without git-theta: git theta install --local && {advice.STORE_BY_TENSOR}": "test_pull_request.test_a_checkpoint_committed_whole",
     },
@@ -516,6 +528,20 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
+    "git_theta_ext/cli/verbs/checkout.py": [
+        "Write the checkpoints wherever the work tree holds a manifest and all objects are here. Nothing is fetched: git theta pull does that, too. With --to, write one side of a conflict to another file.",
+    ],
+    "git_theta_ext/cli/verbs/env.py": [
+        "Show where this repository keeps its objects, which server each remote's objects come from and go to, and the settings and variables in force. Passwords in URLs are left out. The versions of all that is used: git theta version.",
+    ],
+    "git_theta_ext/cli/verbs/locks.py": ["default: as for git theta push"],
+    "git_theta_ext/cli/verbs/pointer.py": [
+        "Write the manifest that git add would make of a file to standard output; nothing is stored. With --manifest or --stdin, compare it with a manifest: they are alike if both stand for the same bytes, whatever updates these are made of. With --check, say whether a text is a manifest.",
+    ],
+    "git_theta_ext/cli/verbs/review.py": [
+        "Write what git theta diff finds as one HTML page and open it in the browser that web.browser in git config names, else the system's. main...HEAD shows what a branch brings. The page needs no network.",
+        "as for git theta diff: up to two revisions, A..B or A...B; then files",
+    ],
     "git_theta_ext/packages/placing.py": [
         "git config --add",
     ],
@@ -593,6 +619,7 @@ NAMED: dict[str, list[str]] = {
     ],
     "git_theta_ext/cli/verbs/fetch.py": [
         "git fetch brings them, too, from now on",
+        "also of branches and tags of the last days (settings as for git lfs fetch)",
     ],
     "git_theta_ext/cli/verbs/scores.py": [
         "Show the versions of a checkpoint, each with what was measured of it, what it stores, and, as HTML, plots of both. Runs nothing: git theta evaluate measures.",

@@ -91,6 +91,22 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     asked = _split(args)
+    text, differs = compared_as_text(args, asked)
+    if args.output:
+        outputs.write(args.output, text.encode("utf-8", "backslashreplace"), work_tree())
+    else:
+        sys.stdout.write(text)
+    # As git diff does: two files outside of history are compared with an exit status.
+    return 1 if (args.exit_code or asked.kind == "files") and differs else 0
+
+
+def compared_as_text(args: argparse.Namespace, asked: Asked | None = None) -> tuple[str, bool]:
+    """What the arguments of the verb ask for, as one text, and whether anything differs.
+
+    Raises:
+        ThetaError: as the verb itself fails.
+    """
+    asked = asked or _split(args)
     modules = _modules(args)
     found: list[Found] = []
     names: set[str] = set()
@@ -109,16 +125,12 @@ def run(args: argparse.Namespace) -> int:
     compared = None
     if args.format in ("markdown", "html") and asked.kind == "revisions" and asked.first:
         compared = between(Repository.discover(), asked.first)
-    text = _text(args, found, compared, _divisions(args, asked, found), modules)
-    if args.output:
-        outputs.write(args.output, text.encode("utf-8", "backslashreplace"), _work_tree())
-    else:
-        sys.stdout.write(text)
-    # As git diff does: two files outside of history are compared with an exit status.
-    return 1 if (args.exit_code or asked.kind == "files") and found else 0
+    divided = _divisions(args, asked, found)
+    return _text(args, found, compared, divided, modules), bool(found)
 
 
-def _work_tree() -> Path | None:
+def work_tree() -> Path | None:
+    """The top of the work tree that the command was started in; None outside of any."""
     try:
         return Repository.discover().work_tree
     except RepositoryError:
@@ -148,7 +160,7 @@ def _compared(args: argparse.Namespace) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """What is to be compared: revisions, limited to paths; or two `blobs`, or two `files`."""
 
     kind: Literal["revisions", "blobs", "files"]
@@ -156,25 +168,25 @@ class _Asked:
     paths: tuple[str, ...] = ()
 
 
-def _split(args: argparse.Namespace) -> _Asked:
+def _split(args: argparse.Namespace) -> Asked:
     """Revisions and files; `--` is what argparse leaves of the two."""
     words = list(args.revisions)
     if args.no_index:
         if len(words) != 2:
             raise UsageError("--no-index takes two files and nothing else")
-        return _Asked("files", tuple(words))
+        return Asked("files", tuple(words))
     repository = _repository_for(words)
     if repository is None:
-        return _Asked("files", tuple(words))
+        return Asked("files", tuple(words))
     if len(words) == 2 and all(_is_blob(repository, word) for word in words):
-        return _Asked("blobs", tuple(words))
+        return Asked("blobs", tuple(words))
     revisions: list[str] = []
     while words and len(revisions) < 2 and _is_revision(repository, words[0]):
         revisions.append(words.pop(0))
     if not revisions and len(words) == 2 and _are_files(repository, words):
-        return _Asked("files", tuple(words))
+        return Asked("files", tuple(words))
     _check_paths(repository, words, revisions)
-    return _Asked("revisions", tuple(revisions), tuple(words))
+    return Asked("revisions", tuple(revisions), tuple(words))
 
 
 def _repository_for(words: list[str]) -> Repository | None:
@@ -252,7 +264,7 @@ def _is_revision(repository: Repository, word: str) -> bool:
     return all(not end or repository.resolve(f"{end.strip('.')}^{{tree}}") for end in ends)
 
 
-def _pairs(args: argparse.Namespace, asked: _Asked) -> Iterator[Pair]:
+def _pairs(args: argparse.Namespace, asked: Asked) -> Iterator[Pair]:
     if asked.kind == "revisions":
         yield from changed_checkpoints(
             Repository.discover(), asked.first, asked.paths, cached=args.cached
@@ -313,7 +325,7 @@ def _moved(change: Change) -> float:
     return change.measure.relative if change.measure.relative is not None else float("inf")
 
 
-def _divisions(args: argparse.Namespace, asked: _Asked, found: list[Found]) -> Divisions:
+def _divisions(args: argparse.Namespace, asked: Asked, found: list[Found]) -> Divisions:
     """For a report, the modules of checkpoints, as the first of the revisions declares them."""
     whole = args.format in ("markdown", "html") and not (args.tensor or args.module)
     if not whole or asked.kind != "revisions":

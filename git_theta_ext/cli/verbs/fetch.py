@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from git_theta_ext.cli import transfers
+from git_theta_ext.cli.about_files import pathspecs
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import all_here, paragraph, plural, printable, size, to_json
@@ -29,7 +30,13 @@ def add_parser(subparsers: Any) -> None:
         "words", nargs="*", metavar="[REMOTE] [REV]",
         help="a remote (default: the branch's, the only one, or origin) and revisions",
     )  # fmt: skip
-    parser.add_argument("--all", action="store_true", help="of every commit that a ref reaches")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="of every commit that a ref reaches")
+    which.add_argument(
+        "--recent", action="store_true",
+        help="also of branches and tags of the last days (settings as for git lfs fetch)",
+    )  # fmt: skip
+    pathspecs.add_patterns(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -38,14 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Fetch, and print what came."""
     repository = Repository.discover()
     remote, revisions = transfers.split_remote(repository, args.words)
-    if args.all and revisions:
-        raise UsageError("--all means every revision: leave out REV")
-    if args.all:
-        wanted = transfers.commits(repository, [], every=True)
-    elif revisions:
-        wanted = transfers.trees(repository, revisions)
-    else:
-        wanted = transfers.current(repository)
+    wanted = _wanted(repository, args, remote, revisions)
     objects = transport.objects_in(repository, wanted, (), transfers.warn_of_damage)
     missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
     total = sum(item.size for item in missing)
@@ -62,6 +62,37 @@ def run(args: argparse.Namespace) -> int:
     if results and not args.json:
         print("Fetched results of evaluations")
     return 0
+
+
+def _wanted(
+    repository: Repository, args: argparse.Namespace, remote: str | None, revisions: list[str]
+) -> list[str]:
+    """The ids of the commits, trees or blobs whose objects are asked for.
+
+    Raises:
+        UsageError: there is no such revision, or a pattern is none.
+    """
+    if args.all and revisions:
+        raise UsageError("--all means every revision: leave out REV")
+    chosen = pathspecs.of_patterns(args.include, args.exclude)
+    if args.all:
+        every = transfers.commits(repository, [], every=True)
+        return pathspecs.blobs_of_history(repository, every, chosen) if chosen else every
+    wanted = transfers.trees(repository, revisions) if revisions else []
+    if args.recent:
+        wanted += transfers.recent(repository, remote)
+    indexed = []
+    if not revisions:
+        head = repository.resolve("HEAD^{tree}")
+        wanted += [head] if head else []
+        indexed = [] if repository.work_tree is None else repository.tracked()
+    if not chosen:
+        return [*(entry.oid for entry in indexed), *wanted]
+    at = {entry.path for entry in repository.index(*chosen)} if indexed else set()
+    return [
+        *(entry.oid for entry in indexed if entry.path in at),
+        *pathspecs.blobs_of_trees(repository, wanted, chosen),
+    ]
 
 
 def _fetch_results(repository: Repository, named: str | None) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from git_theta_ext.checkpoints.summary import summarise
+from git_theta_ext.cli.about_files import pathspecs as chosen
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.repository import Repository
@@ -23,8 +25,10 @@ def add_parser(subparsers: Any) -> None:
         "tensors and parameters. A * says that all objects are here, a - that some are missing.",
     )
     parser.add_argument(
-        "revision", nargs="?", metavar="REV", help="default: the index; in a bare repository HEAD"
-    )
+        "words", nargs="*", metavar="REV | PATH",
+        help="a revision (default: the index; in a bare repository HEAD), then files, folders or "
+        "other pathspecs",
+    )  # fmt: skip
     parser.add_argument(
         "-s", "--size", action="store_true", help="show the size of the file and of its objects"
     )
@@ -35,7 +39,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """List."""
     repository = Repository.discover()
-    rows = list_files(repository, args.revision)
+    revision, paths = split(repository, args.words)
+    rows = list_files(repository, revision, paths)
     if args.json:
         print(to_json({"files": rows}))
         return 0
@@ -55,21 +60,42 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def list_files(repository: Repository, revision: str | None) -> list[dict[str, Any]]:
+def split(repository: Repository, words: list[str]) -> tuple[str | None, list[str]]:
+    """The revision, if the first word is one, and the pathspecs.
+
+    A word is a revision before it is a file, as in `git log`.
+    """
+    if words and repository.resolve(f"{words[0]}^{{tree}}") is not None:
+        return words[0], words[1:]
+    if len(words) == 1 and not repository.index(words[0]):
+        raise UsageError(f"there is no revision {words[0]!r} here, and no such file in the index")
+    return None, words
+
+
+def list_files(
+    repository: Repository, revision: str | None, pathspecs: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """One row for each manifest, by path; sizes in bytes, `stored_bytes` counting objects once.
 
+    Args:
+        repository: which one.
+        revision: what to list; None: the index.
+        pathspecs: only the files that match; all where there are none.
+
     Raises:
-        UsageError: there is no such revision.
+        UsageError: there is no such revision, or no file that matches.
     """
     if revision is None and repository.work_tree is None and repository.resolve("HEAD"):
         revision = "HEAD"  # a bare repository has an empty index
     if revision is None:
-        files = [(entry.path, entry.oid) for entry in repository.tracked() if entry.stage in (0, 2)]
+        entries = [entry for entry in repository.tracked() if entry.stage in (0, 2)]
+        entries = chosen.in_index(repository, entries, pathspecs)
+        files = [(entry.path, entry.oid) for entry in entries]
     else:
         commit = repository.resolve(revision)
         if commit is None:
             raise UsageError(f"there is no revision {revision!r} here")
-        files = blobs_of(repository, commit)
+        files = chosen.in_revision(repository, commit, blobs_of(repository, commit), pathspecs)
     found = dict(reachable.manifests(repository, [oid for _, oid in files]))
     blocks = Blocks.open(repository)
     store = blocks.store

@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 from git_theta_ext.cli import transfers, where
+from git_theta_ext.cli.about_files import pathspecs
 from git_theta_ext.cli.progress import Progress
-from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import all_here, plural, printable, size, to_json
 from git_theta_ext.git import installation
 from git_theta_ext.git.process import lines_of
@@ -30,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "words", nargs="*", metavar="[REMOTE] [PATH]",
         help="a remote (default: the branch's, the only one, or origin) and files or folders",
     )  # fmt: skip
+    pathspecs.add_patterns(parser)
     where.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
@@ -42,14 +43,10 @@ def run(args: argparse.Namespace) -> int:
     repository = Repository.discover()
     remotes = lines_of(repository.git("remote"))
     remote = args.words[0] if args.words and args.words[0] in remotes else None
-    pathspecs = args.words[1:] if remote else args.words
     entries = [entry for entry in repository.tracked() if entry.stage == 0]
-    if pathspecs:
-        chosen = {entry.path for entry in repository.index(*pathspecs)}
-        entries = [entry for entry in entries if entry.path in chosen]
-        if not entries:
-            shown = " ".join(printable(word) for word in pathspecs)
-            raise UsageError(f"no tracked checkpoint matches {shown}", hint="git theta ls-files")
+    entries = pathspecs.in_index(repository, entries, args.words[1:] if remote else args.words)
+    patterns = pathspecs.of_patterns(args.include, args.exclude)
+    entries = pathspecs.in_index(repository, entries, patterns, [*args.include, *args.exclude])
     if manifests_in_work_tree(repository, [entry.path for entry in entries]):
         # The index is told of what is written; without the filter it would take the files whole.
         installation.require(repository)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from git_theta_ext import formats
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.summary import summarise
 from git_theta_ext.cli import leftovers, links, stored_whole
+from git_theta_ext.cli.about_files import pathspecs, porcelain
 from git_theta_ext.cli.verbs.track import tracked_patterns
 from git_theta_ext.core import files
-from git_theta_ext.core.errors import ManifestError
+from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.text import paragraph, plural, printable, size, table, to_json
 from git_theta_ext.git import hooks, installation, launch
 from git_theta_ext.git.paths import add_options, advise
@@ -38,14 +41,30 @@ def add_parser(subparsers: Any) -> None:
         description="Show whether and how git-theta is set up, the tracked patterns, and for each "
         "tracked file what Git stores, what the work tree holds, and what is missing.",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="only these files, folders or other pathspecs"
+    )
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print JSON")
+    shape.add_argument(
+        "--porcelain", action="store_true", help="one line a file, for scripts: a stable format"
+    )
+    parser.add_argument(
+        "-z", dest="nul", action="store_true", help="with --porcelain: NUL ends a line; no quotes"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Show the status."""
     repository = Repository.discover()
-    report = collect(repository)
+    if args.nul and not args.porcelain:
+        raise UsageError("-z goes with --porcelain")
+    if args.porcelain:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(porcelain.lines(_files(repository, args.paths), nul=args.nul))
+        return 0
+    report = collect(repository, args.paths)
     if args.json:
         print(to_json(report))
     else:
@@ -53,10 +72,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def collect(repository: Repository) -> dict[str, Any]:
+def collect(repository: Repository, paths: Sequence[str] = ()) -> dict[str, Any]:
     """The status as plain data; every path is relative to the top of the work tree.
 
+    Args:
+        repository: one with a work tree.
+        paths: pathspecs of the files that are wanted; all where there are none.
+
     Raises:
+        UsageError: no tracked file matches.
         RepositoryError: the repository is bare.
     """
     patterns = [{"pattern": name, "source": file} for file, name in tracked_patterns(repository)]
@@ -69,7 +93,7 @@ def collect(repository: Repository) -> dict[str, Any]:
         "hooks": _hooks(repository),
         "patterns": patterns,
         "links": links.tracked(repository),
-        "files": (rows := _files(repository)),
+        "files": (rows := _files(repository, paths)),
         "manifests": _versions(rows),
         "indices": [
             {"path": path, "shards_merged": merged} for path, merged in in_conflict(repository)
@@ -94,10 +118,10 @@ def _hooks(repository: Repository) -> list[str]:
     return hooks.warnings(repository, launch.python_command)
 
 
-def _files(repository: Repository) -> list[dict[str, Any]]:
+def _files(repository: Repository, paths: Sequence[str]) -> list[dict[str, Any]]:
     """One record a tracked path: how it is stored, what is open, what the work tree has."""
     stages: dict[str, list[IndexEntry]] = {}
-    for entry in repository.tracked():
+    for entry in pathspecs.in_index(repository, repository.tracked(), paths):
         stages.setdefault(entry.path, []).append(entry)
     oids = [entry.oid for entries in stages.values() for entry in entries]
     blocks = Blocks.open(repository)

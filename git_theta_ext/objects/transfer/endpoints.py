@@ -60,10 +60,15 @@ class Endpoint:
 
     def __str__(self) -> str:
         """The URL without passwords, and who named it if it is not the remote's own."""
-        shown = printable(str(self.folder) if self.folder else _SECRET.sub(r"\1", self.url))
+        shown = printable(str(self.folder) if self.folder else without_password(self.url))
         if self.setting is None:
             return shown
         return f"{shown}, from {self.named.where if self.named else 'git config'} {self.setting}"
+
+
+def without_password(text: str) -> str:
+    """A text without the users and passwords of the URLs in it."""
+    return _SECRET.sub(r"\1", text)
 
 
 def for_push(repository: Repository, remote: str, url: str) -> Endpoint:

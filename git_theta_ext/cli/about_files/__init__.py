@@ -1,0 +1,1 @@
+"""Which files a command is about, and what it says of each."""

@@ -1,0 +1,1 @@
+"""What is kept of errors in this program itself."""
