@@ -27,6 +27,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "untrack": ("untrack", "stop tracking a pattern"),
     "add": ("add", "add checkpoints by a cluster, or apply an adapter to a committed one"),
     "status": ("status", "show the setup and the state of every tracked checkpoint"),
+    "check-files": (
+        "check_files",
+        "refuse staged checkpoints that are raw, truncated, untracked, too large or hold NaN",
+    ),
     "env": ("env", "show the folders, servers, settings and variables in force here"),
     "logs": ("logs", "list, show or remove the logs of errors in git-theta itself"),
     "ls-files": ("ls_files", "list tracked checkpoints in the index or a revision"),

@@ -12,6 +12,10 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/about_files/pathspecs.py": {
         "git theta ls-files": "test_advice_reading.test_pull_of_what_is_not_tracked",
     },
+    "git_theta_ext/cli/verbs/check_files.py": {
+        "git add --renormalize FILE": "test_check_files.test_what_should_not_be_committed_is_refused",
+        "git theta track FILE && git add .gitattributes && git add --renormalize FILE": "test_check_files.test_what_should_not_be_committed_is_refused",
+    },
     "git_theta_ext/cli/verbs/checkout.py": {
         "git theta pull": "test_verbs_of_git_lfs.test_objects_are_fetched_by_pattern_and_checked_out_without_a_network",
     },

@@ -1,0 +1,67 @@
+"""`git theta check-files`, as pre-commit's hook runs it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from tests.scenarios.advised import do
+from tests.scenarios.checkpoints import changed, model, safetensors
+from tests.scenarios.repositories import Repo
+
+NAME = "model.safetensors"
+WEIGHT = "encoder.layer.1.attention.query.weight"
+
+
+def test_what_should_not_be_committed_is_refused(repo: Repo) -> None:
+    tensors = model()
+    whole = safetensors(tensors)
+    repo.write(NAME, whole)
+    repo.write(".gitattributes", b"*.safetensors filter=theta diff=theta merge=theta -text\n")
+    repo.git("add", ".")
+    assert repo.theta("check-files") == ""  # nothing was committed yet
+    repo.git("commit", "-q", "-m", "good")
+    with_nan = changed(tensors[WEIGHT], seed=3)
+    with_nan.flat[5] = np.nan
+    repo.write(NAME, safetensors({**tensors, WEIGHT: with_nan}))
+    repo.write("new.safetensors", safetensors({WEIGHT: with_nan}))
+    repo.write("short.safetensors", whole[:-100])
+    repo.write("small.npy", b"\x93NUMPY small")
+    repo.git("add", ".")
+    repo.write("raw.safetensors", whole)
+    repo.git(
+        "-c", "filter.theta.process=", "-c", "filter.theta.required=false", "add", "raw.safetensors"
+    )
+    repo.write("odd name.weights", whole)
+    repo.write("notes.txt", bytes(200_000))
+    repo.git("add", "*.weights", "*.txt")
+    limits = ("--max-size", f"{len(whole) - 1}", "--min-size", "1kB")
+    done = repo.run("git", "theta", "check-files", "--json", *limits, ok=(1,))
+    found = {(one["path"], one["kind"]) for one in json.loads(done.stdout)["problems"]}
+    assert found == {
+        (NAME, "not finite"), ("new.safetensors", "not finite"), ("short.safetensors", "truncated"),
+        ("raw.safetensors", "raw"),
+        ("odd name.weights", "untracked"), (NAME, "oversized"),
+    }  # fmt: skip
+    said = repo.run(
+        "git",
+        "theta",
+        "check-files",
+        "raw.safetensors",
+        "odd name.weights",
+        "--min-size",
+        "1kB",
+        ok=(1,),
+    )
+    for line in said.stdout.decode().splitlines():
+        if "hint: " in line:
+            do(repo, line.partition("hint: ")[2])
+    repo.git("add", ".gitattributes")
+    repo.theta("check-files", "raw.safetensors", "odd name.weights", "notes.txt", "small.npy")
+    repo.theta("check-files", NAME, "--allow-not-finite", "--max-added", "1MB")
+    repo.run("git", "theta", "check-files", NAME, "--max-added", "1", ok=(1,))
+    # A deleted file, and one with NaN that were there before, are no reason.
+    repo.git("commit", "-q", "-m", "all the same")
+    repo.git("rm", "-q", "short.safetensors")
+    assert repo.theta("check-files") == ""
