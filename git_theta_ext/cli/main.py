@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "list, show or remove the logs of errors in git-theta itself"),
     "ls-files": ("ls_files", "list tracked checkpoints in the index or a revision"),
     "diff": ("diff", "show what changed in checkpoints, tensor by tensor"),
+    "summary": ("summary", "say what changed in a few lines, for a commit message"),
     "review": ("review", "open the report of what changed in the browser"),
     "log": ("log", "show the commits that changed a checkpoint, or some of its tensors"),
     "blame": ("blame", "show which commit last changed each tensor of a checkpoint"),

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from git_theta_ext.git import launch
 
 HOOKS = ("pre-push", "post-merge", "post-checkout", "post-rewrite")
+COMMIT_SUMMARY = "prepare-commit-msg"
+"""The hook that is put in place on request alone."""
 MARK = "# git-theta hook"
 CHAINED = ".theta-chained"
 CONFIGURED = "--configured"
@@ -148,6 +150,19 @@ elif test -d "$(git rev-parse --git-common-dir)/lfs" && command -v git-lfs >/dev
   theta_status=$?
 """
 
+# A summary that cannot be made must not keep anybody from committing.
+_SUMMARY = """\
+if theta_is_chained; then
+  theta_chained "$@" || exit
+fi
+theta_here || exit 0
+if test -x "$theta_program"; then
+  theta_python -m git_theta_ext.cli.main summary --into "$@" </dev/null ||
+    echo >&2 "git theta: warning: the message has no summary of checkpoints"
+fi
+exit 0
+"""
+
 # In git config of the user these run in every repository: one that git-theta has nothing to do with
 # must neither be slowed down nor, once that Python is gone, be kept from being pushed.
 _USED = (
@@ -240,6 +255,8 @@ def _head(name: str) -> str:
 def _body(name: str) -> str:
     if name == "pre-push":
         return _PRE_PUSH
+    if name == COMMIT_SUMMARY:
+        return _SUMMARY
     # git-lfs has hooks for checkout and merge, none for rewrites.
     lfs = "" if name == "post-rewrite" else _POST_LFS.replace("{name}", name)
     return _POST.replace("{lfs}", lfs).replace("{name}", name)

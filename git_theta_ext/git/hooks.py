@@ -22,6 +22,7 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.git import launch
 from git_theta_ext.git.hook_scripts import (
     CHAINED,
+    COMMIT_SUMMARY,
     HOOKS,
     by_hand,
     calls_lfs,
@@ -45,7 +46,8 @@ def ensure(repository: Repository, python: str, *more: str) -> list[str]:
     if not _is_own(repository, folder):
         return _by_hand(repository, folder, command)
     changes: list[str] = []
-    for name in HOOKS:
+    on_request = [COMMIT_SUMMARY] if is_ours(_read(folder / COMMIT_SUMMARY) or b"") else []
+    for name in (*HOOKS, *on_request):
         try:
             changes += _ensure_one(folder / name, script(name, command))
         except OSError as error:
@@ -54,6 +56,29 @@ def ensure(repository: Repository, python: str, *more: str) -> list[str]:
                 " push checkpoints with: git theta push"
             )
     return changes
+
+
+def ensure_summary(repository: Repository, python: Sequence[str]) -> list[str]:
+    """Put the hook in place that writes a summary into commit messages; what changed.
+
+    A hook that is there already runs first. `python` is `launch.python_command`'s.
+
+    Raises:
+        UsageError: the hooks are in a folder of others, so that it is theirs to call it.
+        StoreError: the folder cannot be written.
+    """
+    folder = hooks_folder(repository)
+    if not _is_own(repository, folder):
+        raise UsageError(
+            f"{_why(repository, folder)} which git theta does not write this hook to",
+            hint=f"add this line to {_place_of_scripts(folder)[0] / COMMIT_SUMMARY}:\n"
+            f'{launch.shell_command(python)} -m git_theta_ext.cli.main summary --into "$@"',
+        )
+    path = folder / COMMIT_SUMMARY
+    try:
+        return _ensure_one(path, script(COMMIT_SUMMARY, python))
+    except OSError as error:
+        raise StoreError(f"cannot write the hook {path}: {error.strerror or error}") from error
 
 
 def are_there(repository: Repository) -> bool:
@@ -104,7 +129,7 @@ def unshare(repository: Repository) -> list[str]:
 
 def _remove_all(folder: Path) -> list[str]:
     changes: list[str] = []
-    for name in HOOKS:
+    for name in (*HOOKS, COMMIT_SUMMARY):
         try:
             changes += _remove_one(folder / name)
         except OSError as error:

@@ -65,3 +65,31 @@ def test_what_should_not_be_committed_is_refused(repo: Repo) -> None:
     repo.git("commit", "-q", "-m", "all the same")
     repo.git("rm", "-q", "short.safetensors")
     assert repo.theta("check-files") == ""
+
+
+def test_a_summary_is_put_into_the_message_that_is_edited(repo: Repo) -> None:
+    theirs = repo.path / ".git/hooks/prepare-commit-msg"
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("#!/bin/sh\necho theirs >> $1\n")
+    theirs.chmod(0o755)
+    before = theirs.read_bytes()
+    repo.theta("install", "--local", "--commit-summary")
+    tensors = model()
+    repo.write(NAME, safetensors(tensors))
+    repo.git("add", ".")
+    repo.git("commit", "-q", "-m", "given")
+    assert repo.git("log", "-1", "--format=%B").strip() == "given\ntheirs"
+    repo.write(NAME, safetensors({**tensors, WEIGHT: changed(tensors[WEIGHT])}))
+    repo.git("add", ".")
+    text = repo.theta("summary")
+    assert text.startswith(f"{NAME}  1 of {len(tensors)} tensors changed")
+    assert WEIGHT in text
+    editor = {"GIT_EDITOR": "sed -i -e '1s/^/subject/'"}
+    repo.git("commit", "-q", env=editor)
+    message = repo.git("log", "-1", "--format=%B")
+    assert message.startswith(f"subject\n\n{text}")
+    assert message.strip().endswith("theirs")
+    assert repo.theta("summary") == ""
+    assert repo.theta("summary", "HEAD") == text == repo.theta("summary", "HEAD~1..HEAD")
+    repo.theta("uninstall", "--local")
+    assert theirs.read_bytes() == before

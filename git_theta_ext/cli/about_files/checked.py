@@ -19,7 +19,7 @@ from git_theta_ext.cli.about_files.pathspecs import empty_tree
 from git_theta_ext.comparison.compare import Comparison
 from git_theta_ext.comparison.files import changed_checkpoints
 from git_theta_ext.core.errors import ManifestError
-from git_theta_ext.core.text import plural, printable, size
+from git_theta_ext.core.text import printable, size
 from git_theta_ext.core.values import as_floats
 from git_theta_ext.formats.layout import opaque
 from git_theta_ext.formats.layout.source import BytesSource
@@ -139,8 +139,7 @@ def _of_changes(repository: Repository, paths: Sequence[str], limits: Limits) ->
         if bad:
             names = ", ".join(printable(name) for name in list(bad)[:_NAMED])
             more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-            count = plural(sum(bad.values()), "new value")
-            text = f"has {count} that are NaN or infinite, in {names}{more}"
+            text = f"has new NaN or infinite values, {sum(bad.values()):,} in {names}{more}"
             yield Problem(pair.path, "not finite", text)
         if limits.added is not None and comparison.stored > limits.added:
             text = f"adds {size(comparison.stored)} to the store, more than {size(limits.added)}"

@@ -34,6 +34,10 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="put the hooks into the folder of core.hooksPath, too; those there run first",
     )
+    parser.add_argument(
+        "--commit-summary", action="store_true",
+        help="in this repository, have a hook put git theta summary into edited commit messages",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -71,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
             print(printable(line))
     else:
         _renew_hooks(cwd)
+    if args.commit_summary:
+        for line in hooks.ensure_summary(Repository.discover(cwd), launch.python_command()):
+            print(printable(line))
     warn_of_missing_hooks(cwd)
     warn_of_missing_lfs(cwd)
     tell_of_manifests(cwd)
