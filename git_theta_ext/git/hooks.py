@@ -70,7 +70,7 @@ def ensure_summary(repository: Repository, python: Sequence[str]) -> list[str]:
     folder = hooks_folder(repository)
     if not _is_own(repository, folder):
         raise UsageError(
-            f"{_why(repository, folder)} which git theta does not write this hook to",
+            f"{_why(repository, folder)} which this hook is not written to",
             hint=f"add this line to {_place_of_scripts(folder)[0] / COMMIT_SUMMARY}:\n"
             f'{launch.shell_command(python)} -m git_theta_ext.cli.main summary --into "$@"',
         )

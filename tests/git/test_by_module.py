@@ -103,8 +103,12 @@ def test_history_and_sizes_by_module(repo: Repo, history: dict[str, str]) -> Non
     commits = json.loads(repo.theta("log", NAME, "--module", "low", "--json"))["commits"]
     assert [one["commit"] for one in commits] == [history["low"], history["first"]]
     assert [one["name"] for one in commits[0]["changes"]] == [LOW]
-    advised = repo.run("git", "theta", "log", ok=(2,)).stderr
-    assert b"hint: git theta log FILE, or --module NAME" in advised
+    (every,) = json.loads(repo.theta("log", "--json"))["files"]
+    assert every["file"] == NAME
+    assert {one["commit"] for one in every["commits"]} >= set(history.values())
+    shown = repo.theta("log", "-p", NAME, "--module", "low", "-n", "1")
+    assert f"~ {LOW}" in shown
+    assert " cos " in shown
     (whole,) = json.loads(repo.theta("log", "--module", "low", "--json"))["files"]
     assert whole == {"file": NAME, "commits": commits}
     assert repo.theta("log", "--module", "low", "-n", "1").startswith(f"{NAME}:\n")

@@ -283,7 +283,6 @@ RUN: dict[str, dict[str, str]] = {
         "(a whole folder: cp -rL FOLDER COPY makes files of all links in it)": "test_advice_moving_in.test_a_folder_of_links_becomes_files",
     },
     "git_theta_ext/cli/verbs/log.py": {
-        "git theta log FILE, or --module NAME": "test_by_module.test_history_and_sizes_by_module",
         "history ends here in this clone: what came before is not known (git fetch --unshallow)": "test_advice_reading.test_the_history_of_a_shallow_clone",
         "git theta show VERSION lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
@@ -532,6 +531,13 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
+    "git_theta_ext/cli/verbs/log.py": [
+        "show all that changed with the numbers of its values, as git theta diff does",
+    ],
+    "git_theta_ext/cli/verbs/summary.py": [
+        "Say what changed in checkpoints in a few lines of plain text: what is staged, or between two revisions (REV: between its first parent and it). git theta install --commit-summary puts it into the message of each commit that is edited.",
+        "print JSON, as git theta diff does",
+    ],
     "git_theta_ext/cli/verbs/checkout.py": [
         "Write the checkpoints wherever the work tree holds a manifest and all objects are here. Nothing is fetched: git theta pull does that, too. With --to, write one side of a conflict to another file.",
     ],

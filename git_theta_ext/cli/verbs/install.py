@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--commit-summary", action="store_true",
-        help="in this repository, have a hook put git theta summary into edited commit messages",
+        help="in this repository, have a hook put a summary into edited commit messages",
     )  # fmt: skip
     parser.set_defaults(run=run)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from git_theta_ext.checkpoints.contents import Content, objects_in
 from git_theta_ext.checkpoints.versions import StoredSide
-from git_theta_ext.cli import parts
+from git_theta_ext.cli import colours, parts
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.history import History, Version, changes
 from git_theta_ext.comparison.report.groups import group
+from git_theta_ext.comparison.report.text import Style, render
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, to_json
@@ -30,11 +32,11 @@ def add_parser(subparsers: Any) -> None:
         help="show the commits that changed a checkpoint, or some of its tensors",
         description="Show the commits that changed a checkpoint, newest first, each with what it "
         "changed. With TENSOR or --module, only those that changed a tensor whose name matches. A "
-        "checkpoint that was renamed is followed. Reads manifests only.",
+        "checkpoint that was renamed is followed. Without -p, only manifests are read.",
     )
     parser.add_argument(
         "file", nargs="?", metavar="[REV:]FILE",
-        help="without REV, from HEAD; with --module: all checkpoints that it is about",
+        help="without REV, from HEAD; without it: all checkpoints of HEAD, one after the other",
     )  # fmt: skip
     parser.add_argument(
         "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
@@ -47,6 +49,10 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="at most N commits (as in Git: a negative N is no limit)",
     )
+    parser.add_argument(
+        "-p", "--patch", action="store_true",
+        help="show all that changed with the numbers of its values, as git theta diff does",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -76,8 +82,10 @@ def run(args: argparse.Namespace) -> int:
         UsageError: there is no such checkpoint, or no version of it has such a tensor.
     """
     repository = Repository.discover()
+    if args.patch and args.json:
+        raise UsageError("-p is for people; --json lists all that changed anyway")
     if args.file is None:
-        return _of_module(repository, args)
+        return _of_all(repository, args)
     revision, path = split(repository, args.file)
     tensors = [*args.tensors, *parts.patterns_of(repository, args.module, path)]
     rows, matched = _log(repository, History(repository, revision, path), tensors, args)
@@ -91,22 +99,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _of_module(repository: Repository, args: argparse.Namespace) -> int:
-    """The log of each checkpoint of HEAD that has tensors of the modules."""
-    if not args.module:
-        raise UsageError("say which checkpoint", hint="git theta log FILE, or --module NAME")
+def _of_all(repository: Repository, args: argparse.Namespace) -> int:
+    """The log of each checkpoint of HEAD, or of each that has tensors of the modules."""
     named = [parts.declared(repository).named(name) for name in args.module]
     found: list[dict[str, Any]] = []
     for path in parts.checkpoints_of(repository, "HEAD"):
         about = [module for module in named if module.is_in(path)]
-        if not about:
+        if args.module and not about:
             continue
         tensors = [pattern for module in about for pattern in module.patterns]
         heading = f"{chr(10) if found else ''}{printable(path)}:"
         rows, matched = _log(repository, History(repository, "HEAD", path), tensors, args, heading)
         if matched:
             found.append({"file": path, "commits": rows})
-    if not found:
+    if not found and args.module:
         raise UsageError(f"no checkpoint of HEAD has a {parts.described([], args.module)}")
     if args.json:
         print(to_json({"files": found}))
@@ -123,7 +129,7 @@ def _log(
     """The commits of one checkpoint, printed unless `--json`; and whether it has such a tensor."""
     rows: list[dict[str, Any]] = []
     matched = not tensors
-    for step in _steps(repository, history):
+    for step in _steps(repository, history, measured=args.patch):
         if args.max_count is not None and 0 <= args.max_count <= len(rows):
             matched = True  # the rest is not looked at
             break
@@ -135,11 +141,11 @@ def _log(
         if not args.json:
             if heading is not None and len(rows) == 1:
                 print(heading)
-            _show(rows[-1], touched, len(rows) > 1)
+            _show(rows[-1], touched, len(rows) > 1, step.comparison if args.patch else None)
     return rows, matched
 
 
-def _steps(repository: Repository, history: History) -> Iterator[_Step]:
+def _steps(repository: Repository, history: History, *, measured: bool) -> Iterator[_Step]:
     for version, before in changes(history):
         content = history.content(version)
         then = None if before is None else history.content(before)
@@ -149,7 +155,7 @@ def _steps(repository: Repository, history: History) -> Iterator[_Step]:
         if known and not version.boundary:
             known_objects = set() if then is not None else _objects_before(repository, version)
             known_objects |= _objects_merged(repository, history, version)
-            comparison = _compare(content, then, history, known_objects)
+            comparison = _compare(content, then, history, known_objects, measured)
         absent = history.absent(version) if content is None else ""
         yield _Step(version, content, absent, before, then, comparison)
 
@@ -172,14 +178,18 @@ def _objects_merged(repository: Repository, history: History, version: Version) 
 
 
 def _compare(
-    content: Content | None, then: Content | None, history: History, known: set[str]
+    content: Content | None,
+    then: Content | None,
+    history: History,
+    known: set[str],
+    measured: bool,
 ) -> Comparison:
     sides = [
         None if one is None or one.manifest is None
         else StoredSide(one.manifest, history.contents.blocks)
         for one in (then, content)
     ]  # fmt: skip
-    return compare(sides[0], sides[1], measured=False, known=known)
+    return compare(sides[0], sides[1], measured=measured, known=known)
 
 
 def _has(content: Content | None, wanted: list[str]) -> bool:
@@ -233,7 +243,8 @@ def _old_path(step: _Step) -> str | None:
     return None if before is None or before.path == step.version.path else before.path
 
 
-def _show(row: dict[str, Any], touched: list[Change], gap: bool) -> None:
+def _show(row: dict[str, Any], touched: list[Change], gap: bool, patch: Comparison | None) -> None:
+    """Print one version; with `patch`, all that was asked for of what it changed."""
     if gap:
         print()
     mark = "^" if row["boundary"] else ""
@@ -246,7 +257,13 @@ def _show(row: dict[str, Any], touched: list[Change], gap: bool) -> None:
         return
     for line in _counts(row):
         print(f"    {line}")
-    _show_groups(touched)
+    if patch is None:
+        _show_groups(touched)
+        return
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    style = Style(colours.decide(), unicode)
+    for line in render(row["path"], replace(patch, changes=tuple(touched)), style):
+        print(f"    {line}")
 
 
 def _counts(row: dict[str, Any]) -> Iterator[str]:
