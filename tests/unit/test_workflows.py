@@ -36,7 +36,7 @@ def jobs(text: str) -> dict[str, Any]:
 
 
 def _publishes(job: dict[str, Any]) -> bool:
-    """It only says who it is, to the index, after somebody has agreed; nothing of ours runs in it."""
+    """It only says to the index who it is, and somebody has agreed; nothing of ours runs in it."""
     steps = [step.get("uses", "").partition("@")[0] for step in job["steps"]]
     return (
         job["permissions"] == {"id-token": "write"}

@@ -33,8 +33,13 @@ def parser(verb: str) -> argparse.ArgumentParser:
 def options(verb: str) -> set[str]:
     """What a verb takes that begins with a dash."""
     (subparsers,) = (a for a in parser(verb)._actions if isinstance(a.choices, dict))
-    found = subparsers.choices[verb]._option_string_actions  # type: ignore[index]
-    return {*found, "-h", "--help"}
+    return {*_options_of(subparsers.choices[verb]), "-h", "--help"}  # type: ignore[index]
+
+
+def _options_of(one: argparse.ArgumentParser) -> set[str]:
+    """Those of a parser and of its modes, such as `migrate import`."""
+    modes = [a.choices.values() for a in one._actions if isinstance(a.choices, dict)]
+    return set(one._option_string_actions).union(*(_options_of(m) for mode in modes for m in mode))
 
 
 def commands(text: str) -> Iterator[str]:
