@@ -33,6 +33,10 @@ DISTCP_MISSES = 64
 """Places in it that only look like the end of an archive: bytes of a tensor may."""
 DISTCP_ENTRIES_MISSED = 1 << 16
 """Entries of archives that end at such places."""
+TAR_MEMBERS = 1 << 16
+"""Headers of a tar archive."""
+TAR_HEADER_BYTES = 1 << 20
+"""A pax header, or a long name of GNU tar."""
 COREML_RECORDS = 1 << 18
 """Records of a Core ML weight file."""
 
@@ -86,10 +90,10 @@ HDF5_DENSE_DEPTH = 16
 """Levels of the tree of a group with many links."""
 ONNX_DEPTH = 32
 """Messages inside each other."""
-ONNX_FIELDS = 4 << 20
-"""Fields of all messages."""
-ONNX_TEXT_BYTES = 1 << 16
-"""A name or a path."""
+MESSAGE_FIELDS = 4 << 20
+"""Fields of all messages of a protocol buffer: ONNX, MindSpore, Caffe."""
+MESSAGE_TEXT_BYTES = 1 << 16
+"""A name or a path in one."""
 GGUF_TENSORS = 1 << 18
 """Tensors."""
 GGUF_PAIRS = 1 << 20

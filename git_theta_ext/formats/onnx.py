@@ -8,7 +8,6 @@ own, is split where the model beside it fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 
@@ -16,13 +15,12 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, FormatError
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.formats.base import Layout, Source
+from git_theta_ext.formats.layout.messages import BYTES, FIELDS_OF_TENSOR, VARINT, Messages
 from git_theta_ext.formats.layout.tiles import tile, tile_with_gaps
-from git_theta_ext.formats.layout.window import Window
 
 NAME = "onnx"
 EXTERNAL = "onnx-data"
 _EXTERNAL_SUFFIXES = (".onnx.data", ".onnx_data")
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIRST_TAGS = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72}
 """Tags of the fields that may follow `ir_version` in a model."""
 
@@ -32,8 +30,6 @@ _DTYPES = {
     18: "F8_E4M3FNUZ", 19: "F8_E5M2", 20: "F8_E5M2FNUZ",
 }  # fmt: skip
 _RAW, _FLOATS, _DOUBLES = 9, 4, 10
-_FIELDS_OF_TENSOR = 8
-"""What a tensor counts for beside its fields."""
 _PACKED = {_FLOATS: {1: "F32", 14: "C64"}, _DOUBLES: {11: "F64", 15: "C128"}}
 _GRAPHS = {
     "model": {7: "graph", 25: "function", 20: "training"},
@@ -69,8 +65,7 @@ class _Reader:
     """Walks a model, noting where tensors lie; every byte must belong to a field."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
-        self._fields = 0
+        self._messages = Messages(source, NAME)
         self.found: list[tuple[int, TensorInfo]] = []
         self.external: list[tuple[str, int, TensorInfo]] = []
 
@@ -90,16 +85,16 @@ class _Reader:
         inner = _GRAPHS[kind]
         outputs: list[str] = []
         later: list[tuple[str, int, int]] = []
-        for number, wire, at, length in self._walk(start, stop):
+        for number, wire, at, length in self._messages.walk(start, stop):
             if (
                 kind == "node"
                 and not outputs
                 and number == 2
-                and wire == _BYTES
-                and length <= limits.ONNX_TEXT_BYTES
+                and wire == BYTES
+                and length <= limits.MESSAGE_TEXT_BYTES
             ):
-                outputs.append(self._text(at, length))
-            elif wire == _BYTES and number in inner:
+                outputs.append(self._messages.text(at, length))
+            elif wire == BYTES and number in inner:
                 later.append((inner[number], at, at + length))
         name = outputs[0] if outputs else owner
         for child, at, end in later:
@@ -108,65 +103,30 @@ class _Reader:
             else:
                 self.message(child, at, end, name, depth + 1)
 
-    def _walk(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-        """Number, wire type, offset and length of each field."""
-        window = Window(self._source, start, stop)
-        while window.left:
-            self._fields += 1
-            if self._fields > limits.ONNX_FIELDS:
-                raise BoundError(f"onnx: more than {limits.ONNX_FIELDS} fields")
-            tag = window.varint()
-            number, wire = tag >> 3, tag & 7
-            if not number:
-                raise FormatError(f"onnx: field 0 at offset {window.position}")
-            if wire == _VARINT:
-                at = window.position
-                window.varint()
-                yield number, wire, at, window.position - at
-                continue
-            if wire not in (_FIXED64, _BYTES, _FIXED32):
-                raise FormatError(f"onnx: wire type {wire} at offset {window.position}")
-            length = window.varint() if wire == _BYTES else 8 if wire == _FIXED64 else 4
-            at = window.position
-            window.skip(length)
-            yield number, wire, at, length
-
-    def _text(self, at: int, length: int) -> str:
-        return self._source.read(at, length).decode("utf-8", "backslashreplace")
-
     def _tensor(self, start: int, stop: int, owner: str) -> None:
         """Note a TensorProto between two offsets; `owner` names it if it has no name of its own."""
         tensor = _Tensor()
-        self._fields += _FIELDS_OF_TENSOR
-        for number, wire, at, length in self._walk(start, stop):
+        self._messages.count += FIELDS_OF_TENSOR
+        for number, wire, at, length in self._messages.walk(start, stop):
             if number == 1:
-                tensor.dims += self._numbers(wire, at, length)
-            elif number == 2 and wire == _VARINT:
-                tensor.kind = Window(self._source, at, at + length).varint()
-            elif number == 8 and wire == _BYTES and length <= limits.ONNX_TEXT_BYTES:
-                tensor.name = self._text(at, length)
-            elif number == 13 and wire == _BYTES and length <= limits.ONNX_TEXT_BYTES:
+                tensor.dims += self._messages.shape(wire, at, length)
+            elif number == 2 and wire == VARINT:
+                tensor.kind = self._messages.number(at, length)
+            elif number == 8 and wire == BYTES and length <= limits.MESSAGE_TEXT_BYTES:
+                tensor.name = self._messages.text(at, length)
+            elif number == 13 and wire == BYTES and length <= limits.MESSAGE_TEXT_BYTES:
                 tensor.external |= self._pair(at, at + length)
-            elif number in (_RAW, _FLOATS, _DOUBLES) and wire == _BYTES:
+            elif number in (_RAW, _FLOATS, _DOUBLES) and wire == BYTES:
                 # A field that comes again counts for nothing here: then nothing is split.
                 tensor.data = (number, at, length) if tensor.data is None else (0, at, length)
         self._note(tensor, owner)
 
-    def _numbers(self, wire: int, at: int, length: int) -> list[int]:
-        window = Window(self._source, at, at + length)
-        if wire not in (_VARINT, _BYTES) or length > 16 * limits.AXES:
-            raise FormatError(f"onnx: the shape at offset {at} cannot be read")
-        found = []
-        while window.left:
-            found.append(window.varint())
-        return found
-
     def _pair(self, start: int, stop: int) -> dict[str, str]:
         """A key and its value."""
         texts = {
-            n: self._text(at, size)
-            for n, wire, at, size in self._walk(start, stop)
-            if wire == _BYTES
+            n: self._messages.text(at, size)
+            for n, wire, at, size in self._messages.walk(start, stop)
+            if wire == BYTES
         }
         return {texts.get(1, ""): texts.get(2, "")}
 

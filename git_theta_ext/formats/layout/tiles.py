@@ -102,13 +102,16 @@ class Names:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self._last: dict[str, int] = {}
 
     def free(self, wanted: str) -> str:
         """`wanted`, or that with the first number that makes it new; never empty."""
         wanted = wanted or "unnamed"
-        found, number = wanted, 1
+        # From the last number on: from the first, a file of one name for all would take the square.
+        found, number = wanted, self._last.get(wanted, 1)
         while found in self._taken:
             number += 1
             found = f"{wanted}#{number}"
+        self._last[wanted] = number
         self._taken.add(found)
         return found
