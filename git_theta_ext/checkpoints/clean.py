@@ -225,23 +225,18 @@ class Cleaner:
                 f"{how}, for its structure is past a limit ({found.remark}); it is kept byte for "
                 f"byte, {kept}",
             )
-        elif found.format == opaque.NAME and not self._predecessors.only_asked:
-            self._say_if_compressed(path, source)
+        elif not self._predecessors.only_asked:
+            self._say_if_compressed(path, source, found.format)
         return found
 
     @staticmethod
-    def _say_if_compressed(path: str, source: Source) -> None:
-        """Say of a pickle that joblib compressed that it costs as much again with every version."""
-        from git_theta_ext.formats.compressed import HEAD_BYTES, pickle_within
+    def _say_if_compressed(path: str, source: Source, container: str) -> None:
+        """Say of a compressed file that it costs as much again with every version."""
+        if container in (opaque.NAME, "npz", "keras", "zip"):
+            from git_theta_ext.formats.compressed import sentence
 
-        how = pickle_within(source.read(0, min(HEAD_BYTES, source.size)))
-        if how:
-            say(
-                path,
-                f"stored as opaque bytes, for it is compressed ({how}); saved without "
-                "(joblib.dump(model, file), no compress=) it is split by array, and what did not "
-                "change is stored once",
-            )
+            if said := sentence(source, container):
+                say(path, said)
 
     def _layout_of(self, path: str, source: Source) -> Layout:
         if not has_neighbour(path):

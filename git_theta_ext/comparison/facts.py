@@ -14,10 +14,18 @@ from typing import Any
 from git_theta_ext.checkpoints.shards import container
 from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats import fasttext, safetensors
+from git_theta_ext.formats.archives import contents as archives
+from git_theta_ext.formats.archives import stored, tar
 from git_theta_ext.formats.base import Layout, Literal, Source
 from git_theta_ext.formats.layout.skeleton import Skeleton
 from git_theta_ext.formats.layout.window import Window
-from git_theta_ext.formats.pickles.contents import DescribedFile, Leaves, contents, leaves_of
+from git_theta_ext.formats.pickles.contents import (
+    Contents,
+    DescribedFile,
+    Leaves,
+    contents,
+    leaves_of,
+)
 from git_theta_ext.formats.pickles.stream import Budget, StreamMachine
 from git_theta_ext.manifest.model import Manifest
 
@@ -48,6 +56,8 @@ def facts(manifest: Manifest, found: Skeleton) -> Facts:
     lengths = {entry.tensor.name: entry.tensor.nbytes for entry in manifest.entries}
     if name == "torch-zip":
         return _torch_zip(found, lengths)
+    if name in (tar.NAME, stored.NAME):
+        return _archive(archives.contents(name, found, lengths))
     reader = _READERS.get(name)
     return {} if reader is None else dict(reader(DescribedFile(found, lengths)))
 
@@ -77,6 +87,17 @@ def _torch_zip(found: Skeleton, lengths: Mapping[str, int]) -> Facts:
     facts = _plain({path[1:]: leaf for path, leaf in archive.leaves.items()})
     for name, data in archive.files.items():
         # That one says which bytes the file has: it changes with every value.
+        if not name.endswith("serialization_id"):
+            facts[f"file {name}"] = _bytes(data)
+    return facts
+
+
+def _archive(archive: Contents) -> Facts:
+    """The same of the members of an archive of files."""
+    facts = _plain(
+        {(path[0].rpartition(", ")[0], *path[1:]): leaf for path, leaf in archive.leaves.items()}
+    )
+    for name, data in archive.files.items():
         if not name.endswith("serialization_id"):
             facts[f"file {name}"] = _bytes(data)
     return facts

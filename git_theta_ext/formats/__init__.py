@@ -38,7 +38,13 @@ _FORMATS = {
     "msgpack": "git_theta_ext.formats.msgpack",
     "coreml-weights": "git_theta_ext.formats.coreml",
     "fasttext": "git_theta_ext.formats.fasttext",
+    "mindspore": "git_theta_ext.formats.mindspore",
+    "caffe": "git_theta_ext.formats.caffe",
+    "tar": "git_theta_ext.formats.archives.tar",
+    "zip": "git_theta_ext.formats.archives.stored",
 }
+_ARCHIVES = ("tar", "zip")
+"""Containers of files that are containers themselves."""
 _GROUP = "git_theta_ext.formats"
 _HEAD_BYTES = 512
 
@@ -168,8 +174,12 @@ def sniff(source: Source) -> str:
     return next((name for name in _FORMATS if get(name).sniff(head, source)), opaque.NAME)
 
 
-def read_layout(source: Source) -> Layout:
+def read_layout(source: Source, *, archives: bool = True) -> Layout:
     """How a file is made up: by the container that recognises it, else opaque.
+
+    Args:
+        source: the file.
+        archives: whether it may be an archive of others; not where it is a member of one.
 
     Raises:
         ChangedWhileReadError: the file became shorter while it was read.
@@ -177,6 +187,8 @@ def read_layout(source: Source) -> Layout:
     head = source.read(0, min(_HEAD_BYTES, source.size))
     remarks: list[str] = []
     for name in _FORMATS:
+        if name in _ARCHIVES and not archives:
+            continue
         found = _try(name, get(name), head, source, remarks)
         if found is not None:
             return found

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, ChangedWhileReadError, FormatError
-from git_theta_ext.formats import check, distcp, onnx
+from git_theta_ext.formats import check, distcp, onnx, openvino
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout import opaque
 from git_theta_ext.formats.layout.settle import settle
@@ -23,6 +23,7 @@ from git_theta_ext.formats.torch import zero, zipped
 _KINDS = (
     (checkpoint.NAME, checkpoint.neighbour, checkpoint.layout_beside),
     (onnx.EXTERNAL, onnx.neighbour, onnx.layout_beside),
+    (openvino.NAME, openvino.neighbour, openvino.layout_beside),
     (distcp.NAME, distcp.neighbour, distcp.layout_beside),
     (zipped.NAME, zero.neighbour, zero.layout_beside),
 )

@@ -1,6 +1,7 @@
-"""Pickles that joblib compressed: recognised by their first bytes, to say what they cost.
+"""Files that are compressed: recognised by their first bytes, to say what they cost.
 
-Source: joblib/compressor.py (zlib, gzip, bz2, xz, lzma of Python's own modules; lz4 frames).
+Sources: joblib/compressor.py (zlib, gzip, bz2, xz, lzma of Python's own modules; lz4 frames); RFC
+1952 (gzip), RFC 8878 (Zstandard), the .xz file format, and bzip2's own magic numbers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable
+
+from git_theta_ext.core.errors import FormatError
+from git_theta_ext.formats.base import Source
+from git_theta_ext.formats.zips.archive import STORED, read_entries
 
 _PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 HEAD_BYTES = 64 << 10
@@ -50,3 +55,57 @@ def pickle_within(head: bytes) -> str:
             except (zlib.error, lzma.LZMAError, OSError, EOFError, MemoryError):
                 return ""
     return ""
+
+
+_STREAMS = (
+    (b"\x1f\x8b\x08", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (_LZ4, "lz4"),
+    *((b"BZh%d1AY&SY" % level, "bzip2") for level in range(1, 10)),
+)  # fmt: skip
+"""What the files of these programs begin with; each writes what is inside with `-dc`."""
+_ZIP = b"PK\x03\x04"
+_ZIPS = ("opaque", "npz", "keras", "zip")
+"""Containers that a zip archive whose entries are deflated may be here."""
+
+
+def sentence(source: Source, container: str) -> str:
+    """Why a file costs as much again with every version, and what to do; empty where it does not.
+
+    Args:
+        source: the file.
+        container: what it was recognised as.
+    """
+    head = source.read(0, min(HEAD_BYTES, source.size))
+    if container in _ZIPS and head.startswith(_ZIP):
+        return _deflated(source, container)
+    if container != "opaque":
+        return ""
+    if how := pickle_within(head):
+        return (
+            f"stored as opaque bytes, for it is compressed ({how}); saved without "
+            "(joblib.dump(model, file), no compress=) it is split by array, and what did not "
+            "change is stored once"
+        )
+    program = next((name for magic, name in _STREAMS if head.startswith(magic)), "")
+    if not program:
+        return ""
+    return (
+        f"stored as opaque bytes, for it is compressed ({program}): every version costs as much "
+        f"again; track what is inside instead, which this writes: {program} -dc FILE"
+    )
+
+
+def _deflated(source: Source, container: str) -> str:
+    """The same of a zip archive of which most is deflated."""
+    try:
+        entries = read_entries(source)
+    except FormatError:
+        return ""
+    size = sum(entry.compressed for entry in entries if entry.method != STORED)
+    if 2 * size < source.size:
+        return ""
+    how = "numpy.savez" if container == "npz" else "zip -0"
+    kept = "stored as opaque bytes" if container == "opaque" else "stored in opaque parts"
+    return (
+        f"{kept}, for its members are compressed: every version of them costs as much again; made "
+        f"without compression ({how}) it is split by tensor"
+    )

@@ -27,6 +27,7 @@ from tests.golden.histories import History, Version
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
 from tests.scenarios.examples import coreml, flax, torch_legacy
+from tests.scenarios.examples import stack as stack_file
 from tests.scenarios.golden import FOLDER
 from tests.scenarios.torch_files import torch_files
 from tests.scenarios.torchzip import Storage, save, state_dict, tensor
@@ -142,6 +143,15 @@ def classic() -> list[Version]:
     ]
 
 
+def stack() -> list[Version]:
+    """Two versions of what other frameworks and packers of archives wrote."""
+    names = ("caffe-{}.caffemodel", "mindspore-{}.ckpt", "nemo-{}.nemo", "torchserve-{}.mar")
+    return [
+        {f"{'abcd'[n]}.bin": stack_file(name.format(which)) for n, name in enumerate(names)}
+        for which in ("first", "second")
+    ]
+
+
 def _in_turn(versions: Callable[[], list[Version]]) -> Callable[[History], None]:
     """A history of these versions, one after the other."""
 
@@ -158,6 +168,7 @@ REPOSITORIES: dict[str, Callable[[History], None]] = {
     "more": _in_turn(more),
     "torch": _in_turn(torch),
     "classic": _in_turn(classic),
+    "stack": _in_turn(stack),
     "packs": histories.packs,
     "recipes": histories.recipes,
     "mixed": histories.mixed,

@@ -21,6 +21,7 @@ _SECOND = (
     "packs",
     "quantised",
     "recipes",
+    "stack",
     "structured",
     "torch",
 )

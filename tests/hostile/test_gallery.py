@@ -6,6 +6,7 @@ files beside it; fuzzing of every parser in tests/reliability/fuzz.py.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -54,7 +55,7 @@ from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build, parse
 from tests.scenarios.checkpoints import model, safetensors
 from tests.scenarios.containers import gguf, keras, npy, onnx, tagged, tflite
-from tests.scenarios.examples import fasttext
+from tests.scenarios.examples import fasttext, stack, tarred
 from tests.scenarios.repositories import Repo
 from tests.scenarios.torchzip import Storage, dumps, save, tensor
 
@@ -267,6 +268,18 @@ def _fasttext(at: int, form: str, *values: int) -> bytes:
     return bytes(data)
 
 
+NPY = npy(np.arange(9, dtype=np.float32))
+
+
+def _tar(at: int, text: bytes) -> bytes:
+    """An archive of an array, some bytes of whose header are others, with its checksum."""
+    data = bytearray(tarred({"w.npy": NPY}))
+    data[at : at + len(text)] = text
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    return bytes(data)
+
+
 _INPUT = -(17 + 5 * 16 + 17 + 16)  # the head of a matrix of five rows, before one of one row
 LYING = {
     "no words": _fasttext(64, "<3i", -1, -1, 0),
@@ -277,6 +290,14 @@ LYING = {
     "rows below zero": _fasttext(_INPUT + 1, "<2q", -6, -4),
     "quantised": _fasttext(_INPUT, "<b", 1),
     "no end of a word": fasttext(["the"])[:92] + b"x" * 3000,
+    "tar size": _tar(124, b"77777777777"),
+    "tar binary size": _tar(124, b"\x80" + b"\x7f" * 11),
+    "tar kind": _tar(156, b"S"),
+    "tar pax size": tarred({"w.npy": NPY}, 1.5).replace(b"mtime=1.5", b"size=9999"),
+    "tar pax length": tarred({"w.npy": NPY}, 1.5).replace(b"13 mtime", b"99 mtime"),
+    "mindspore length": stack("mindspore-first.ckpt").replace(b"\x08\6\x08\x08", b"\x08\7\x08\x08"),
+    "mindspore axes": b"\x0a\x0d\x0a\x01w\x12\x08" + b"\x08\x04" * 4,
+    "caffe shape": stack("caffe-first.caffemodel").replace(b"\x0a\2\6\x08", b"\x0a\2\x7f\x7f"),
     "msgpack rows": b"\x81\xa1a\x85\xc4\x02nd\xc3\xc4\x04type\xa3<f4\xc4\x04kind\xc4\0\xc4\x05shape"
     b"\x92\xcf\x7f\xff\xff\xff\xff\xff\xff\xff\x02\xc4\x04data\xc4\x04abcd",
     "msgpack array of arrays": b"\x81\xa1a" + b"\x85\xc4\x02nd" * 100_000,
@@ -300,6 +321,7 @@ NESTED = {
     "gguf arrays": lambda: gguf({}, [("a", 9, struct.pack("<IQ", 9, 1) * 50_000)]),
     "keras in keras": lambda: keras({}, weights=keras({}, weights=keras({"w": np.zeros(3)}))),
     "zip in zip": lambda: _wrapped(40),
+    "tar in tar": lambda: functools.reduce(lambda data, _: tarred({"m": data}), range(40), NPY),
 }
 
 

@@ -21,6 +21,8 @@ from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats import distcp
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.torch import zipped as torch_zip_format
+from tests.scenarios.containers import npy as npy_file
+from tests.scenarios.examples import tarred
 from tests.scenarios.hdf5_files import Hdf5
 from tests.scenarios.repositories import Repo
 
@@ -60,6 +62,11 @@ def fasttext(count: int, there: int | None = None) -> bytes:
     head = struct.pack("<2i12id", 793712314, 12, 1, *[0] * 11, 0.0)
     head += struct.pack("<3i2q", count, count, 0, count, -1) + bytes(10) * (there or count)
     return head + struct.pack("<b2q", 0, 0, 1) + struct.pack("<b2qf", 0, 1, 1, 1.0)
+
+
+def tar(count: int) -> bytes:
+    """An archive of one array, again and again."""
+    return tarred({"w": npy_file(np.arange(9, dtype=np.float32))})[:1024] * count
 
 
 def field(number: int, data: bytes) -> bytes:
@@ -220,6 +227,7 @@ WORST: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "gguf": (lambda: gguf(500_000), None),
     "msgpack": (lambda: msgpack(400_000), None),
     "fasttext": (lambda: fasttext(800_000), None),
+    "tar past it": (lambda: tar(70_000), "members"),
     "fasttext past it": (lambda: fasttext((1 << 22) + 1, 3), "entries"),
 }
 """How to make each file, and what its remark names where it is past a limit."""

@@ -46,6 +46,7 @@ from git_theta_ext.core.values import Values, values_dtype
 from git_theta_ext.drivers import filter_commands
 from git_theta_ext.drivers.filter import serve
 from git_theta_ext.formats import companions
+from git_theta_ext.formats.archives.contents import contents as archive_contents
 from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.formats.distcp import contents as distcp_contents
 from git_theta_ext.formats.layout import skeleton
@@ -78,7 +79,7 @@ from tests.reliability import evaluation_targets, optimizer_targets, quantised_t
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
-from tests.scenarios.examples import distcp, fasttext, rebuilt
+from tests.scenarios.examples import distcp, fasttext, rebuilt, stack, tarred, zipped
 from tests.scenarios.torch_files import torch_files
 from tests.scenarios.torchzip import Storage, legacy, save, state_dict, tensor
 
@@ -180,6 +181,16 @@ _CONTAINERS: Mapping[str, Seeds] = {
     "msgpack": lambda: [_flax(), _thinc()],
     "coreml-weights": lambda: [_coreml()],
     "fasttext": lambda: [fasttext(["a", "bc"]), fasttext([], bucket=0)],
+    "mindspore": lambda: [stack("mindspore-first.ckpt"), stack("mindspore-second.ckpt")],
+    "caffe": lambda: [stack("caffe-first.caffemodel"), stack("caffe-old.caffemodel")],
+    "tar": lambda: [
+        *(tarred({"./w.npy": npy(_VALUES), "n" * 120 + "/t": b"text"}, kind=n) for n in range(3)),
+        stack("nemo-first.nemo"),
+    ],
+    "zip": lambda: [
+        zipped({"a.txt": b"text", "w.npy": npy(_VALUES)}),
+        stack("torchserve-first.mar"),
+    ],
 }
 
 
@@ -203,6 +214,7 @@ def _read_structure(layout: Layout) -> None:
     try:
         facts(Manifest(layout.format, Block(0, ""), entries), found)
         read = {"torch-zip": contents, "distcp": distcp_contents, "distcp-metadata": said}
+        read |= {name: functools.partial(archive_contents, name) for name in ("tar", "zip")}
         if layout.format in read:
             read[layout.format](found, {one.name: one.nbytes for one in spans})
     except FormatError:
@@ -235,6 +247,11 @@ def _zero_seeds() -> list[bytes]:
         torch_files()[f"zero/{name}"] for name in ("mp_rank_00_model_states.pt", _ZERO)
     )
     return [len(states).to_bytes(2, "little") + states + shard]
+
+
+def _openvino_seeds() -> list[bytes]:
+    xml, data = stack("openvino-first.xml"), stack("openvino-first.bin")
+    return [len(xml).to_bytes(2, "little") + xml + data]
 
 
 def _distcp_seeds() -> list[bytes]:
@@ -686,6 +703,8 @@ def _build() -> dict[str, Target]:
     add("onnx-external", _onnx_external_seeds, external)
     zero = functools.partial(_beside, _ZERO, "mp_rank_00_model_states.pt")
     add("zero-beside", _zero_seeds, zero)
+    graph = functools.partial(_beside, "m.bin", "m.xml")
+    add("openvino-beside", _openvino_seeds, graph)
     add("distcp-beside", _distcp_seeds, functools.partial(_beside, "__0_0.distcp", ".metadata"))
     add("manifest", _manifest_seeds, _manifest)
     add("skeleton", _skeleton_seeds, _skeleton)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
-from collections.abc import Callable
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -16,6 +20,8 @@ from tests.scenarios.checkpoints import awkward, safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
 from tests.scenarios.torch_files import torch_files
 from tests.scenarios.torchzip import Storage, legacy, save, state_dict, tensor
+
+STACK = Path(__file__).parents[1] / "golden" / "stack"
 
 
 def torch_archive() -> bytes:
@@ -70,6 +76,40 @@ def fasttext(words: list[str], columns: int = 4, bucket: int = 3) -> bytes:
     return out
 
 
+def tarred(files: Mapping[str, bytes], time: float = 1, kind: int = tarfile.PAX_FORMAT) -> bytes:
+    """An archive of these files, by tarfile, all of them written at one time."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), time
+            archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """An archive of these files, by zipfile."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return stream.getvalue()
+
+
+def packed() -> dict[str, bytes]:
+    """A text, and checkpoints of several containers, to be put into an archive."""
+    return {
+        "./config.yaml": b"a: 1\n", "./weights.ckpt": torch_archive(),
+        "x" * 120 + "/w.npy": npy(np.arange(600, dtype=np.float32)),
+        "é.keras": keras({"layers/dense/vars/0": np.arange(600.0).reshape(20, 30)}),
+    }  # fmt: skip
+
+
+def stack(name: str) -> bytes:
+    """A file that `tests/golden/make_stack.py` wrote."""
+    return (STACK / name).read_bytes()
+
+
 EXAMPLES: dict[str, Callable[[], bytes]] = {
     "safetensors": lambda: safetensors(awkward(), {"a": "b"}),
     "torch-zip": torch_archive,
@@ -88,6 +128,10 @@ EXAMPLES: dict[str, Callable[[], bytes]] = {
     "msgpack": lambda: flax({"kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
     "coreml-weights": coreml,
     "fasttext": lambda: fasttext(["the", "of"]),
+    "mindspore": lambda: stack("mindspore-first.ckpt"),
+    "caffe": lambda: stack("caffe-first.caffemodel"),
+    "tar": lambda: tarred(packed()),
+    "zip": lambda: zipped({"a.json": b"{}", "model.pt": torch_archive()}),
 }
 
 

@@ -58,6 +58,15 @@ class DescribedFile:
                 found[first - offset : stop - offset] = data[first - start : stop - start]
         return bytes(found)
 
+    def literals(self, start: int, stop: int) -> bytes:
+        """What lies between two offsets and is no tensor's, nor follows from others."""
+        found = []
+        first = max(0, bisect_right(self._starts, start) - 1)
+        for number in range(first, bisect_left(self._starts, stop)):
+            at, data = self._starts[number], self._pieces[number]
+            found.append(data[max(0, start - at) : max(0, stop - at)])
+        return b"".join(found)
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from git_theta_ext.core.errors import FormatError, ManifestError
 from git_theta_ext.core.tensors import TensorInfo
 from git_theta_ext.formats import distcp, safetensors
+from git_theta_ext.formats.archives import contents as archives
+from git_theta_ext.formats.archives import stored, tar
 from git_theta_ext.formats.base import Layout
 from git_theta_ext.formats.base import Literal as LiteralSegment
 from git_theta_ext.formats.layout import skeleton
@@ -26,8 +29,9 @@ Side = Literal["ours", "theirs"]
 
 NAME = "structure (header or pickle)"
 """How what holds the tensors is named where it is open."""
-_READ = {
-    "torch-zip": contents, distcp.NAME: distcp.contents, distributed.NAME: distributed.contents
+_READ: Mapping[str, Callable[[Skeleton, Mapping[str, int]], Contents]] = {
+    "torch-zip": contents, distcp.NAME: distcp.contents, distributed.NAME: distributed.contents,
+    **{name: partial(archives.contents, name) for name in (tar.NAME, stored.NAME)},
 }  # fmt: skip
 """The containers whose structure can be compared value by value."""
 _OTHER_NAMES = "needs a structure in which its tensors have other names"

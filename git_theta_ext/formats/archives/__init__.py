@@ -1,0 +1,1 @@
+"""Archives of files that are containers themselves: tar, and zip archives that store."""
