@@ -78,7 +78,16 @@ def _told(source: Source, path: str, folder: Path) -> Layout | None:
                 return BytesSource(file.read(0, file.size))
         return None
 
-    return companions.read_layout(source, path, opened)
+    def part(name: str, offset: int, length: int) -> bytes | None:
+        if name == path:
+            return source.read(offset, length)
+        if not WorkTree(folder).has_file(name):
+            return None
+        with suppress(OSError, ThetaError), FileSource(folder / name) as file:
+            return file.read(offset, length)
+        return None
+
+    return companions.read_layout(source, path, opened, part)
 
 
 def _adopted(source: Source, manifest: Manifest, blocks: Blocks) -> Layout | None:

@@ -1,9 +1,10 @@
 """Sharded models: files that hold parts of one model, joined into one for whoever reads it.
 
 A shard is called `STEM-NNNNN-of-MMMMM.SUFFIX` (safetensors, torch, GGUF, TensorFlow), or, in a
-folder of PyTorch's distributed checkpoints, `__RANK_N.distcp`. A model is named by the index that
-Hugging Face's libraries write (`model.safetensors.index.json`), or by a pattern
-(`model-*-of-*.safetensors`, `__*_*.distcp`). Every shard stays a file with a manifest of its own:
+folder of PyTorch's distributed checkpoints, `__RANK_N.distcp`, or in one of Orbax `d/` and 32
+digits. A model is named by the index that Hugging Face's libraries write
+(`model.safetensors.index.json`), or by a pattern (`model-*-of-*.safetensors`, `__*_*.distcp`), or,
+with all folders below, by `FOLDER/**`. Every shard stays a file with a manifest of its own:
 the joined manifest has all their tensors, so one that moves to another shard has not changed.
 """
 
@@ -25,7 +26,7 @@ from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Layout, Literal
-from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.formats.layout import opaque, skeleton
 from git_theta_ext.formats.layout.skeleton import Skeleton, SkeletonSegment, SpanRef
 from git_theta_ext.formats.torch.rows import put_together, whole
 from git_theta_ext.git.repository import Repository
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 _SHARD = re.compile(r"(.+)-(\d{2,6})-of-(\d{2,6})((?:\.\w{1,16})?)", re.DOTALL | re.ASCII)
 _RANKS = re.compile(r"((?:.*/)?)__\d{1,9}_\d{1,9}\.distcp", re.DOTALL | re.ASCII)
+_OCDBT = re.compile(r"((?:.*/)?)d/[0-9a-f]{32}", re.DOTALL)
+_OF_PROCESS = re.compile(r"(?:.*/)?ocdbt\.process_[^/]+/", re.DOTALL)
+_BELOW = "/**"
 _INDEX = ".index.json"
 
 
@@ -46,6 +50,11 @@ def model_of(path: str) -> str | None:
     """The pattern of the model that a file is one of several shards of; None for other files."""
     if ranks := _RANKS.fullmatch(path):
         return f"{ranks[1]}__*_*.distcp"
+    if data := _OCDBT.fullmatch(path):
+        folder = data[1]
+        if _OF_PROCESS.fullmatch(folder):
+            folder = folder[: folder.rstrip("/").rfind("/") + 1]
+        return f"{folder}{_BELOW[1:]}" if folder else None
     match = _SHARD.fullmatch(path)
     if match is None or int(match[3]) < 2:
         return None
@@ -68,6 +77,8 @@ def pattern_of(path: str) -> str:
 def paths_of(path: str, known: Iterable[str]) -> list[str]:
     """Those of some paths that are shards of the model that a path stands for."""
     globs = Globs([pattern_of(path)])
+    if path.endswith(_BELOW):
+        return [one for one in known if globs.matches(one)]
     folder = posixpath.dirname(path)
     return [one for one in known if posixpath.dirname(one) == folder and globs.matches(one)]
 
@@ -183,7 +194,7 @@ def find(
     Raises:
         UsageError: the files are those of several models, or of one that is not whole.
     """
-    files = _files(repository, revision, posixpath.dirname(path))
+    files = _files(repository, revision, path)
     if path.endswith(_INDEX):
         if path not in files:
             return None
@@ -201,6 +212,7 @@ def find(
         (name, manifest)
         for name in sorted(wanted, key=natural_key)
         if (manifest := get(files[name])) is not None
+        and not (path.endswith(_BELOW) and manifest.format == opaque.NAME)
     ]
     if not shards:
         return None
@@ -212,7 +224,7 @@ def find(
 
 def blobs_of_model(repository: Repository, revision: str, path: str) -> tuple[str, ...]:
     """The blobs of the files that a path stands for in a revision: they tell its versions apart."""
-    files = _files(repository, revision, posixpath.dirname(path))
+    files = _files(repository, revision, path)
     return tuple(files[name] for name in sorted(paths_of(path, files)))
 
 
@@ -231,13 +243,18 @@ def check_one(paths: Iterable[str]) -> None:
         )
 
 
-def _files(repository: Repository, revision: str, folder: str) -> dict[str, str]:
-    """Path and blob of every file in a folder, from the top."""
+def _files(repository: Repository, revision: str, path: str) -> dict[str, str]:
+    """Path and blob of every file in the folder of a model, from the top; below it for `/**`."""
+    folder, below = posixpath.dirname(path), path.endswith(_BELOW)
     if not revision:
         spec = f":(top,glob){folder}/*" if folder else ":(top,glob)*"
-        return {entry.path: entry.oid for entry in repository.index(spec) if entry.stage == 0}
+        return {
+            entry.path: entry.oid
+            for entry in repository.index(f"{spec}*" if below else spec)
+            if entry.stage == 0
+        }
     place = [f"{folder}/"] if folder else []
-    found = repository.tree(revision, *place, ok=(0, 128))
+    found = repository.tree(revision, *place, recursive=below, ok=(0, 128))
     return {entry.path: entry.oid for entry in found if entry.kind == "blob"}
 
 

@@ -27,6 +27,16 @@ ZIP_ENTRIES = 1 << 17
 """Entries of a zip archive; a model of 92,000 tensors has as many."""
 ZIP_DIRECTORY_BYTES = 48 << 20
 """Central directory of a zip archive."""
+SHARD_CHUNKS = 1 << 16
+"""Chunks in a shard of Zarr."""
+ARRAY_JSON_BYTES = 16 << 20
+"""What describes an array of Zarr or N5, or a group of them."""
+OCDBT_NODES = 1 << 16
+"""Nodes of a B+tree of TensorStore."""
+OCDBT_NODE_BYTES = 64 << 20
+"""A node of it, or its manifest, decompressed."""
+OCDBT_BYTES = 128 << 20
+"""All nodes of it together, and all keys of one."""
 DISTCP_ITEMS = 1 << 16
 """Archives in a distributed checkpoint."""
 DISTCP_MISSES = 64

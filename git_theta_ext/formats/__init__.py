@@ -38,6 +38,7 @@ _FORMATS = {
     "msgpack": "git_theta_ext.formats.msgpack",
     "coreml-weights": "git_theta_ext.formats.coreml",
     "fasttext": "git_theta_ext.formats.fasttext",
+    "ocdbt": "git_theta_ext.formats.arrays.orbax",
     "mindspore": "git_theta_ext.formats.mindspore",
     "caffe": "git_theta_ext.formats.caffe",
     "tar": "git_theta_ext.formats.archives.tar",

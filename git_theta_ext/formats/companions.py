@@ -8,12 +8,14 @@ all is decided in `git_theta_ext.checkpoints.companions`; a checkout never needs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, ChangedWhileReadError, FormatError
 from git_theta_ext.formats import check, distcp, onnx, openvino
+from git_theta_ext.formats.arrays import n5, orbax, zarr
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout import opaque
 from git_theta_ext.formats.layout.settle import settle
@@ -31,30 +33,42 @@ _KINDS = (
 Open = Callable[[str], Source | None]
 """Gives the file at a path, None if there is none."""
 
+Part = Callable[[str, int, int], bytes | None]
+"""Gives bytes of the file at a path, at an offset, of a length; None if they are not there."""
+
+_Attempt = tuple[str, Callable[[], Layout | None]]
+
 
 def names() -> list[str]:
     """The containers that are told by a neighbour."""
-    return [name for name, _, _ in _KINDS]
+    return [*(name for name, _, _ in _KINDS), zarr.NAME, n5.NAME, orbax.NAME]
 
 
 def has_neighbour(path: str) -> bool:
     """Whether a file of this name may be described by another one."""
+    if zarr.may_be_chunk(path) or n5.may_be_block(path) or orbax.may_be_data(path):
+        return True
     return any(find(path) is not None for _, find, _ in _KINDS)
 
 
-def read_layout(source: Source, path: str, opened: Open) -> Layout | None:
-    """The layout of a data file by the file beside it, checked; None where that does not fit.
+def read_layout(source: Source, path: str, opened: Open, part: Part | None = None) -> Layout | None:
+    """The layout of a data file by the files beside it, checked; None where they do not fit.
 
     An opaque one with a remark where that is past a limit.
+
+    Args:
+        source: the file.
+        path: where it lies, with slashes.
+        opened: gives the whole of a file that describes others.
+        part: gives parts of a data file beside it; by default of what `opened` gives.
     """
     remark = ""
-    for name, find, read in _KINDS:
-        wanted = find(path)
-        other = opened(wanted) if wanted is not None else None
-        if other is None or other.size > limits.NEIGHBOUR_BYTES:
-            continue
+    for name, attempt in _attempts(source, path, opened, part or partial(_part, opened)):
         try:
-            found = replace(read(source, path, other), format=name)
+            found = attempt()
+            if found is None:
+                continue
+            found = replace(found, format=name)
             check(found, source.size)
             found = settle(found, source)
         except BoundError as error:
@@ -64,3 +78,26 @@ def read_layout(source: Source, path: str, opened: Open) -> Layout | None:
             continue
         return found
     return replace(opaque.layout(source), remark=remark) if remark else None
+
+
+def _attempts(source: Source, path: str, opened: Open, part: Part) -> Iterator[_Attempt]:
+    """What may tell of a file of this name, and what reads its layout by that."""
+    for name, find, read in _KINDS:
+        wanted = find(path)
+        other = opened(wanted) if wanted is not None else None
+        if other is not None and other.size <= limits.NEIGHBOUR_BYTES:
+            yield name, partial(read, source, path, other)
+    if zarr.may_be_chunk(path):
+        yield zarr.NAME, partial(zarr.layout_within, source, path, opened)
+    if n5.may_be_block(path):
+        yield n5.NAME, partial(n5.layout_within, source, path, opened)
+    if orbax.may_be_data(path):
+        yield orbax.NAME, partial(orbax.layout_within, source, path, opened, part)
+
+
+def _part(opened: Open, path: str, offset: int, length: int) -> bytes | None:
+    """Bytes of a file; None where it is not there, or too short."""
+    found = opened(path)
+    if found is None or offset + length > found.size:
+        return None
+    return found.read(offset, length)
