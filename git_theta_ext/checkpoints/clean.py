@@ -226,16 +226,25 @@ class Cleaner:
                 f"byte, {kept}",
             )
         elif not self._predecessors.only_asked:
-            self._say_if_compressed(path, source, found.format)
+            self._say_if_compressed(path, source, found)
         return found
 
     @staticmethod
-    def _say_if_compressed(path: str, source: Source, container: str) -> None:
-        """Say of a compressed file that it costs as much again with every version."""
-        if container in (opaque.NAME, "npz", "keras", "zip"):
+    def _say_if_compressed(path: str, source: Source, found: Layout) -> None:
+        """Say of what is compressed that it costs as much again with every version."""
+        if found.format == "ocdbt":
+            from git_theta_ext.formats.arrays.orbax import is_compressed
+
+            if is_compressed(found):
+                say(
+                    path,
+                    "its arrays are compressed: one that changed is stored whole; saved without "
+                    "(Orbax: PyTreeCheckpointHandler(use_compression=False)) what changed in it is",
+                )
+        elif found.format in (opaque.NAME, "npz", "keras", "zip"):
             from git_theta_ext.formats.compressed import sentence
 
-            if said := sentence(source, container):
+            if said := sentence(source, found.format):
                 say(path, said)
 
     def _layout_of(self, path: str, source: Source) -> Layout:

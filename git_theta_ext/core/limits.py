@@ -33,6 +33,8 @@ ARRAY_JSON_BYTES = 16 << 20
 """What describes an array of Zarr or N5, or a group of them."""
 OCDBT_NODES = 1 << 16
 """Nodes of a B+tree of TensorStore."""
+OCDBT_KEYS = 1 << 18
+"""Keys of it."""
 OCDBT_NODE_BYTES = 64 << 20
 """A node of it, or its manifest, decompressed."""
 OCDBT_BYTES = 128 << 20

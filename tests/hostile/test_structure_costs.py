@@ -21,6 +21,7 @@ from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats import distcp
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.torch import zipped as torch_zip_format
+from tests.scenarios.array_files import leaf
 from tests.scenarios.containers import npy as npy_file
 from tests.scenarios.examples import tarred
 from tests.scenarios.hdf5_files import Hdf5
@@ -227,6 +228,7 @@ WORST: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "gguf": (lambda: gguf(500_000), None),
     "msgpack": (lambda: msgpack(400_000), None),
     "fasttext": (lambda: fasttext(800_000), None),
+    "ocdbt": (lambda: leaf({b"a": b"1"}) * 20_000, None),
     "tar past it": (lambda: tar(70_000), "members"),
     "fasttext past it": (lambda: fasttext((1 << 22) + 1, 3), "entries"),
 }

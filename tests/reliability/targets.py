@@ -75,7 +75,12 @@ from git_theta_ext.updates.structured.kronecker import KroneckerLaw
 from git_theta_ext.updates.structured.law import Law, encoded
 from git_theta_ext.updates.structured.orthogonal import Blocks, OrthogonalLaw, Reflections
 from git_theta_ext.updates.structured.sides import Side
-from tests.reliability import evaluation_targets, optimizer_targets, quantised_targets
+from tests.reliability import (
+    array_targets,
+    evaluation_targets,
+    optimizer_targets,
+    quantised_targets,
+)
 from tests.scenarios import manifests
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
@@ -170,6 +175,7 @@ _CONTAINERS: Mapping[str, Seeds] = {
     ],
     "distcp": lambda: [distcp()[:3000], save(tensor(Storage("0"), (4, 6)), {"0": _RAW}) * 2],
     "pt2": lambda: [torch_files()["exported/one.pt2"], torch_files()["exported/old.pt2"]],
+    "ocdbt": lambda: [b"".join(array_targets.nodes()[:2])],
     "distcp-metadata": lambda: [torch_files()["single/.metadata"]],
     "torch-legacy": lambda: [
         legacy(_torch_value(), {"0": (24, _RAW), "1": (12, bytes(range(24)))})
@@ -706,6 +712,10 @@ def _build() -> dict[str, Target]:
     graph = functools.partial(_beside, "m.bin", "m.xml")
     add("openvino-beside", _openvino_seeds, graph)
     add("distcp-beside", _distcp_seeds, functools.partial(_beside, "__0_0.distcp", ".metadata"))
+    for name, (path, wanted) in array_targets.BESIDE.items():
+        seeds = functools.partial(array_targets.beside_seeds, name)
+        add(name, seeds, functools.partial(_beside, path, wanted))
+    add("ocdbt-tree", array_targets.tree_seeds, array_targets.tree)
     add("manifest", _manifest_seeds, _manifest)
     add("skeleton", _skeleton_seeds, _skeleton)
     for kind in kinds():

@@ -16,6 +16,7 @@ import numpy as np
 from git_theta_ext.formats.base import Layout, Literal, Span
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.formats.layout.derived import Checksums, derived_length
+from tests.scenarios.array_files import array_files
 from tests.scenarios.checkpoints import awkward, safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tflite
 from tests.scenarios.torch_files import torch_files
@@ -128,6 +129,7 @@ EXAMPLES: dict[str, Callable[[], bytes]] = {
     "msgpack": lambda: flax({"kernel": np.arange(600.0).reshape(20, 30), "bias": np.ones(30)}),
     "coreml-weights": coreml,
     "fasttext": lambda: fasttext(["the", "of"]),
+    "ocdbt": lambda: array_files()["orbax/base/manifest.ocdbt"],
     "mindspore": lambda: stack("mindspore-first.ckpt"),
     "caffe": lambda: stack("caffe-first.caffemodel"),
     "tar": lambda: tarred(packed()),

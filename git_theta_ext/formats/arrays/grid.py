@@ -98,6 +98,8 @@ def tensors(
     order = array.order
     if order is not None and extra:
         order = (*order, len(array.chunk))
+    if len(name) > limits.NAME_CHARS // 2:
+        raise FormatError(f"the name {name[:40]!r}… is too long")
     _, kept = _extent(array, at)
     called = name_of(name, array, at)
     if order is None and kept and kept[0] < array.chunk[0] and kept[1:] == list(array.chunk[1:]):

@@ -99,8 +99,8 @@ def _layout(source: Source, name: str, array: Array, at: tuple[int, ...], kind: 
 def _name(folder: str, opened: zarr.Open) -> str:
     """The array's path from the outermost folder whose attributes say that it is N5's."""
     parts = folder.split("/") if folder else ["array"]
-    for start in range(max(0, len(parts) - limits.AXES), len(parts) - 1):
-        found = opened(posixpath.join("/".join(parts[: start + 1]), FILE))
+    for start in range(max(0, len(parts) - limits.AXES), len(parts)):
+        found = opened(posixpath.join("/".join(parts[:start]), FILE))
         if found is not None and "n5" in zarr.document(found):
-            return "/".join(parts[start + 1 :])
+            return "/".join(parts[start:])
     return parts[-1]

@@ -64,14 +64,28 @@ def check_frames(data: bytes) -> None:
     Raises:
         FormatError: they are not.
     """
-    start = 0
+    start = nodes = 0
     while start < len(data):
+        nodes += 1
+        if nodes > limits.OCDBT_NODES:
+            raise BoundError(f"ocdbt: more than {limits.OCDBT_NODES} nodes")
         length = int.from_bytes(data[start + 4 : start + 12], "little")
         frame = data[start : start + length]
         if not begins(frame) or len(frame) != length:
             raise FormatError(f"ocdbt: no node at offset {start}")
         _check_frame(frame)
         start += length
+
+
+def body_of(data: bytes) -> bytes:
+    """The content of a manifest or of one node, decompressed.
+
+    Raises:
+        FormatError: it is none, damaged, or past a limit.
+    """
+    _check_frame(data)
+    body = data[_HEAD_BYTES:-_CRC_BYTES]
+    return _decompressed(body) if data[13] else body
 
 
 def values(manifest: bytes, read: Read) -> Iterator[tuple[str, Value]]:
@@ -86,11 +100,11 @@ def values(manifest: bytes, read: Read) -> Iterator[tuple[str, Value]]:
     """
     root = _root(_Body(manifest, _MANIFEST))
     pending = [root] if root is not None else []
-    nodes = total = 0
+    nodes = total = keys = 0
     while pending:
         node = pending.pop()
         nodes += 1
-        if nodes > limits.OCDBT_NODES:
+        if nodes + len(pending) > limits.OCDBT_NODES:
             raise BoundError(f"ocdbt: more than {limits.OCDBT_NODES} nodes")
         if node.length > limits.OCDBT_NODE_BYTES:
             raise BoundError(f"ocdbt: a node of {node.length} bytes")
@@ -107,8 +121,11 @@ def values(manifest: bytes, read: Read) -> Iterator[tuple[str, Value]]:
         count = body.count()
         if node.height:
             pending += reversed(list(_children(body, files, count, node)))
-        else:
-            yield from _entries(body, files, count, node.prefix)
+            continue
+        keys += count
+        if keys > limits.OCDBT_KEYS:
+            raise BoundError(f"ocdbt: more than {limits.OCDBT_KEYS} keys")
+        yield from _entries(body, files, count, node.prefix)
 
 
 class _Body(Window):
@@ -122,15 +139,15 @@ class _Body(Window):
         """
         if int.from_bytes(data[:4], "big") != magic:
             raise FormatError("ocdbt: no node")
-        _check_frame(data)
-        body = data[_HEAD_BYTES:-_CRC_BYTES]
-        super().__init__(BytesSource(_decompressed(body) if data[13] else body))
+        super().__init__(BytesSource(body_of(data)))
 
     def count(self) -> int:
         """A number of items; each takes a byte at least."""
         found = self.varint()
         if found > self.left:
             raise FormatError(f"ocdbt: {found} items in {self.left} bytes")
+        if found > limits.OCDBT_KEYS:
+            raise BoundError(f"ocdbt: a node of {found} keys or files")
         return found
 
     def varints(self, count: int) -> list[int]:

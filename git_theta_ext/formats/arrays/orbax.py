@@ -26,6 +26,8 @@ from git_theta_ext.formats.layout.tiles import Names, assemble, gaps
 
 NAME = "ocdbt"
 _DATA = re.compile(r"((?:.*/)?)d/[0-9a-f]{32}", re.DOTALL)
+_MENTIONED_BYTES = 1 << 20
+"""Compressed arrays that are worth a word."""
 _VALUE_BYTES = 1 << 12
 """Values that are no chunks are chunked from this length on; shorter ones are structure."""
 
@@ -84,6 +86,13 @@ def layout_within(source: Source, path: str, opened: zarr.Open, part: ocdbt.Read
         if any(value.file == here for _, value in found):
             return _layout(source, here, _Database(dict(found), read))
     return None
+
+
+def is_compressed(layout: Layout) -> bool:
+    """Whether a data file has so many compressed chunks that the user should hear of it."""
+    spans = [one for one in layout.segments if isinstance(one, Span)]
+    packed = sum(one.tensor.nbytes for one in spans if one.opaque)
+    return layout.format == NAME and packed >= _MENTIONED_BYTES
 
 
 class _Database:

@@ -102,17 +102,16 @@ def document(source: Source) -> dict[str, Any]:
 def array_name(folder: str, opened: Open) -> str:
     """What an array is called: its path from the outermost group, or the name of its folder."""
     parts = folder.split("/") if folder else ["array"]
-    start = len(parts) - 1
-    while start > 0 and len(parts) - start <= limits.AXES:
+    first = len(parts) - 1
+    for start in range(first, max(-1, first - limits.AXES), -1):
         above = "/".join(parts[:start])
         found = opened(posixpath.join(above, "zarr.json")) or opened(
             posixpath.join(above, ".zgroup")
         )
         if found is None or not zarr_metadata.is_group(document(found)):
             break
-        start -= 1
-    outermost = start + (start < len(parts) - 1)
-    return "/".join(parts[outermost:])
+        first = start
+    return "/".join(parts[first:])
 
 
 def chunk_pieces(
@@ -151,8 +150,9 @@ def _chunks_of_shard(
 ) -> Iterator[tuple[list[int], int, int]]:
     """Of each chunk of a shard its place in the grid of chunks, its offset and its length."""
     within = [size // step for size, step in zip(array.chunk, inner.chunk, strict=True)]
+    index = _index(shard, array, within)  # which refuses more than can be listed
     spots = itertools.product(*map(range, within))
-    for spot, (offset, length) in zip(spots, _index(shard, array, within), strict=True):
+    for spot, (offset, length) in zip(spots, index, strict=True):
         if offset == length == _ABSENT:
             continue
         if offset + length > shard.size:
