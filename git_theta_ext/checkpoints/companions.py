@@ -55,7 +55,8 @@ def read_layout(
     """
     found = formats.read_layout(source)
     tells = found.format not in (opaque.NAME, *companions.names())
-    if tells or not companions.has_neighbour(path):
+    named = not any(isinstance(segment, Span) for segment in found.segments)
+    if tells or named or not companions.has_neighbour(path):
         return found
     for manifest in known:
         adopted = _adopted(source, manifest, blocks) if blocks is not None else None

@@ -53,6 +53,7 @@ from git_theta_ext.objects.store.store import Store
 from git_theta_ext.updates.chain import decode_chain
 from git_theta_ext.updates.dense import Dense
 from git_theta_ext.updates.parameter_file import build, parse
+from tests.scenarios.array_files import frame, leaf
 from tests.scenarios.checkpoints import model, safetensors
 from tests.scenarios.containers import gguf, keras, npy, onnx, tagged, tflite
 from tests.scenarios.examples import fasttext, stack, tarred
@@ -301,6 +302,9 @@ LYING = {
     "msgpack rows": b"\x81\xa1a\x85\xc4\x02nd\xc3\xc4\x04type\xa3<f4\xc4\x04kind\xc4\0\xc4\x05shape"
     b"\x92\xcf\x7f\xff\xff\xff\xff\xff\xff\xff\x02\xc4\x04data\xc4\x04abcd",
     "msgpack array of arrays": b"\x81\xa1a" + b"\x85\xc4\x02nd" * 100_000,
+    "ocdbt node beyond the file": frame(b"\0\0\1")[:12] + b"\0" * 9,
+    "ocdbt without its checksum": leaf({b"a": b"1"})[:-1] + b"\0",
+    "ocdbt nodes and more": leaf({b"a": b"1"}) + b"more",
     "msgpack without bytes": b"\x81\xa1a\x85\xc4\x02nd\xc3\xc4\x04type\xa3<f4",
 }
 

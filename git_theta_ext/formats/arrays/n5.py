@@ -76,6 +76,7 @@ def _check_raw(document: dict[str, Any]) -> None:
 
 
 def _layout(source: Source, name: str, array: Array, at: tuple[int, ...], kind: Any) -> Layout:
+    """The header of a block as a literal, then its values; FormatError where they do not fit."""
     size = _SIZES.get(kind) if isinstance(kind, str) else None
     axes = len(array.shape)
     start = 4 + 4 * axes

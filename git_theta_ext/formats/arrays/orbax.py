@@ -11,6 +11,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, FormatError
@@ -82,9 +83,9 @@ def layout_within(source: Source, path: str, opened: zarr.Open, part: ocdbt.Read
         def read(file: str, offset: int, length: int, folder: str = folder) -> bytes | None:
             return part(posixpath.join(folder, file), offset, length)
 
-        found = list(ocdbt.values(manifest.read(0, manifest.size), read))
-        if any(value.file == here for _, value in found):
-            return _layout(source, here, _Database(dict(found), read))
+        found = _opened.database(folder, manifest.read(0, manifest.size), read)
+        if here in found.files:
+            return _layout(source, here, found, read)
     return None
 
 
@@ -98,17 +99,20 @@ def is_compressed(layout: Layout) -> bool:
 class _Database:
     """Keys and values, and the arrays among them."""
 
-    def __init__(self, values: Mapping[str, Value], read: ocdbt.Read) -> None:
-        """`read` gives parts of the data files."""
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        """Nothing but the tree was read; arrays are as they are asked for."""
         self.values = values
-        self._read = read
+        self.files = {value.file for value in values.values()}
         self._arrays: dict[str, tuple[Array, Keys] | None] = {}
 
-    def chunk(self, key: str) -> tuple[str, Array, tuple[int, ...]] | None:
-        """Name, array and place of the chunk that a key is of; None for other keys."""
+    def chunk(self, key: str, read: ocdbt.Read) -> tuple[str, Array, tuple[int, ...]] | None:
+        """Name, array and place of the chunk that a key is of; None for other keys.
+
+        `read` gives parts of the data files.
+        """
         for folder in zarr.folders(key):
             if folder not in self._arrays:
-                self._arrays[folder] = self._array(folder)
+                self._arrays[folder] = self._array(folder, read)
             if (told := self._arrays[folder]) is not None:
                 array, keys = told
                 at = keys.place(posixpath.relpath(key, folder or "."), len(array.shape))
@@ -116,7 +120,7 @@ class _Database:
                     return folder or "array", array, at
         return None
 
-    def _array(self, folder: str) -> tuple[Array, Keys] | None:
+    def _array(self, folder: str, read: ocdbt.Read) -> tuple[Array, Keys] | None:
         """The array of a folder; None where it has none that can be read."""
         for file, make in zarr.METADATA:
             value = self.values.get(posixpath.join(folder, file))
@@ -124,13 +128,32 @@ class _Database:
                 continue
             data = value.data
             if data is None:
-                data = self._read(value.file, value.offset, value.length)
-            if data is not None:
-                return make(zarr_metadata.parse(data))
+                data = read(value.file, value.offset, value.length)
+            with suppress(FormatError):
+                return None if data is None else make(zarr_metadata.parse(data))
         return None
 
 
-def _layout(source: Source, here: str, database: _Database) -> Layout:
+class _Opened:
+    """The database that was read last: its data files are added one after the other."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[str, bytes], _Database] | None = None
+
+    def database(self, folder: str, manifest: bytes, read: ocdbt.Read) -> _Database:
+        """The database of a folder; read again only if its manifest is another."""
+        last = self._last
+        if last is None or last[0] != (folder, manifest):
+            found = _Database(dict(ocdbt.values(manifest, read)))
+            last = self._last = (folder, manifest), found
+        return last[1]
+
+
+_opened = _Opened()
+
+
+def _layout(source: Source, here: str, database: _Database, read: ocdbt.Read) -> Layout:
+    """The chunks of all arrays whose values lie in the file `here`, and the rest."""
     names = Names()
     pieces: list[Piece] = []
     for key, value in database.values.items():
@@ -139,7 +162,7 @@ def _layout(source: Source, here: str, database: _Database) -> Layout:
         if value.offset + value.length > source.size:
             raise FormatError(f"ocdbt: the value of {key!r} does not lie in its file")
         part = PartSource(source, value.offset, value.offset + value.length)
-        for piece in _pieces(part, key, value.offset, database):
+        for piece in _pieces(part, value.offset, key, database.chunk(key, read)):
             info = piece.span.tensor
             named = TensorInfo(names.free(info.name), info.dtype, info.shape, info.order)
             pieces.append(Piece(piece.offset, piece.length, Span(named, piece.span.opaque)))
@@ -147,11 +170,14 @@ def _layout(source: Source, here: str, database: _Database) -> Layout:
     return Layout(NAME, assemble(source, [*pieces, *gaps(source, pieces, names)]))
 
 
-def _pieces(value: Source, key: str, start: int, database: _Database) -> Iterator[Piece]:
+def _pieces(
+    value: Source, start: int, key: str, chunk: tuple[str, Array, tuple[int, ...]] | None
+) -> Iterator[Piece]:
     """The tensors of a value that begins at `start`; bytes where it is no chunk of an array."""
-    found = database.chunk(key)
-    if found is not None:
-        yield from zarr.chunk_pieces(value, start, *found)
-    elif value.size >= _VALUE_BYTES:
+    if chunk is not None:
+        with suppress(FormatError):  # then it is not what its metadata say
+            yield from list(zarr.chunk_pieces(value, start, *chunk))
+            return
+    if value.size >= _VALUE_BYTES:
         info = TensorInfo(key, DTYPES["U8"], (value.size,))
         yield Piece(start, value.size, Span(info, opaque=True))

@@ -145,6 +145,7 @@ def _array(shape: tuple[int, ...], chunk: tuple[int, ...], kind: Any, codecs: An
 def _shard(
     shape: tuple[int, ...], chunk: tuple[int, ...], kind: Any, options: dict[str, Any]
 ) -> Array:
+    """An array of shards; FormatError where they do not consist of whole chunks."""
     inner = _shape(options.get("chunk_shape"))
     if len(inner) != len(chunk) or not all(inner):
         raise FormatError("zarr: a shard whose chunks have other axes")
