@@ -25,9 +25,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from git_theta_ext.api.handle import Framework, Handle
+from git_theta_ext.api.handle import Handle
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.core.frameworks.convert import Framework
 from git_theta_ext.git import libgit2  # noqa: F401  a first `open` is not to wait for it
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.packages import sources

@@ -9,16 +9,12 @@ with theta.safe_open("v1.2:model.safetensors", framework="pt") as file:
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from git_theta_ext.api.frameworks import converter
 from git_theta_ext.checkpoints.read import Checkpoint
-
-Framework = Literal[
-    "np", "numpy", "pt", "torch", "pytorch", "tf", "tensorflow", "jax", "flax", "mlx"
-]  # fmt: skip
+from git_theta_ext.core.frameworks.convert import Framework, converter
 
 
 class Handle:
@@ -74,10 +70,8 @@ class Handle:
         Raises:
             MissingObjectError, TransferError, CorruptObjectError: one cannot be had.
         """
-        names = self.offset_keys()
-        self._checkpoint.check_held(names)
-        self._checkpoint.fetch(names)
-        return {name: self.get_tensor(name) for name in names}
+        stream = self._checkpoint.stream(self.offset_keys())
+        return {name: self._converted(name, array) for name, array in stream}
 
     def get_slice(self, name: str) -> Slice:
         """A tensor to be read in part.
@@ -93,20 +87,9 @@ class Handle:
         return self._convert(self._checkpoint.info(name), array)
 
     def _part(self, name: str, index: Any) -> Any:
-        """The values at an index; of whole rows only the blocks that hold them are read."""
-        first, *rest = index if isinstance(index, tuple) and index else (index,)
-        shape = self._checkpoint.info(name).shape
-        whole = isinstance(first, slice) and first.step in (None, 1)
-        if not shape or not (whole or type(first) is int):
-            return self._converted(name, self._checkpoint[name][index])
-        if isinstance(first, slice):
-            start, stop, _ = first.indices(shape[0])
-            array = self._checkpoint.rows(name, start, stop)[(slice(None), *rest)]
-            return self._converted(name, array)
-        start = first + shape[0] if first < 0 else first
-        if not 0 <= start < shape[0]:
-            raise IndexError(f"tensor {name!r} has {shape[0]} rows, none at {first}")
-        return self._converted(name, self._checkpoint.rows(name, start, start + 1)[(0, *rest)])
+        """The values at an index; only the blocks that hold some of them are read."""
+        index = index if isinstance(index, tuple) else (index,)
+        return self._converted(name, self._checkpoint[(name, *index)])
 
 
 class Slice:

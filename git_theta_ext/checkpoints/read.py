@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from git_theta_ext.checkpoints import shards
-from git_theta_ext.checkpoints.versions import Side, StoredSide
 from git_theta_ext.core import advice, patterns
-from git_theta_ext.core.arrays import as_array
+from git_theta_ext.core.arrays import as_array, numpy_dtype, room_for
 from git_theta_ext.core.errors import RepositoryError, UsageError
+from git_theta_ext.core.frameworks.convert import Framework, converter
 from git_theta_ext.core.parallel import ordered_map
-from git_theta_ext.core.pytorch import to_torch
-from git_theta_ext.core.tensors import TensorInfo
+from git_theta_ext.core.tensors import BlockSpec, TensorInfo
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import HEAD_BYTES, Entry, Manifest, is_manifest, stored_bytes
+from git_theta_ext.manifest import slices
+from git_theta_ext.manifest.model import (
+    HEAD_BYTES,
+    Block,
+    Entry,
+    Manifest,
+    is_manifest,
+    stored_bytes,
+)
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_held, check_work
+
+if TYPE_CHECKING:
+    from git_theta_ext.checkpoints.versions import Side
 
 Array = NDArray[Any]
 
@@ -72,15 +83,22 @@ class Checkpoint(Mapping[str, Array]):
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
-    def __getitem__(self, name: str) -> Array:
-        """The tensor of a name.
+    def __getitem__(self, name: str | tuple[Any, ...]) -> Array:
+        """The tensor of a name; with an index behind the name, that part of it.
+
+        `model["w", :, 3:5]` is what `model["w"][:, 3:5]` gives. Of a large tensor only the blocks
+        that hold some of it are read, and no more than a few of them are held at once.
 
         Raises:
             KeyError: there is none.
+            IndexError: the index is out of range.
             MissingObjectError, TransferError: its objects cannot be had.
             CorruptObjectError: they are damaged.
             ManifestError, StoreError: it is too large; see `check_held`.
         """
+        if isinstance(name, tuple):
+            first, *index = name
+            return self._part(self.entry(first), tuple(index))
         return self._read(self.entry(name))
 
     get_tensor = __getitem__
@@ -104,6 +122,8 @@ class Checkpoint(Mapping[str, Array]):
 
     def side(self) -> Side:
         """This version as one side of a comparison."""
+        from git_theta_ext.checkpoints.versions import StoredSide  # imports every container
+
         sides = [StoredSide(part, self._blocks) for part in self.parts]
         if len(sides) == 1:
             return sides[0]
@@ -129,27 +149,45 @@ class Checkpoint(Mapping[str, Array]):
         return self.entry(name).tensor
 
     def select(
-        self, *wanted: str, framework: Literal["numpy", "torch"] = "numpy"
+        self, *wanted: str, framework: Framework = "numpy", device: Any = "cpu"
     ) -> dict[str, Any]:
         """The tensors whose names match a pattern; what is missing is fetched in one batch.
 
         Args:
             wanted: patterns such as `layers.{0..3}.*`; all tensors if there is none.
-            framework: `torch` gives torch tensors that share the arrays' memory.
+            framework: `torch`, `jax`, `tensorflow` or `mlx`: tensors of it, which share the arrays'
+                memory where they can.
+            device: where torch tensors are put.
 
         Raises:
             MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
-            UsageError: torch is not installed.
+            UsageError: the framework is not installed, or would change a value.
         """
+        convert = converter(framework, device)
         names = patterns.select(self, wanted) if wanted else list(self)
+        return {name: convert(self.info(name), array) for name, array in self.stream(names)}
+
+    def stream(self, names: Iterable[str]) -> Iterator[tuple[str, Array]]:
+        """Tensors one after the other, each verified, in the order of the names.
+
+        The next ones are read meanwhile, on several threads, as far as 96 MiB go.
+
+        Raises:
+            KeyError, MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
+            ManifestError, StoreError: all of them are too large to be held; see `check_held`.
+        """
+        names = list(names)
         self.check_held(names)
         self.fetch(names)
-        convert = to_torch if framework == "torch" else None
-        found = {}
-        for name in names:
-            array = self[name]
-            found[name] = array if convert is None else convert(self.info(name), array)
-        return found
+
+        def jobs() -> Iterator[_Job]:
+            for name in names:
+                entry = self.entry(name)
+                yield from _jobs(entry, room_for(entry.tensor.nbytes))
+
+        for job in ordered_map(self._fill, jobs(), lambda job: job.spec.nbytes):
+            if job.last is not None:
+                yield job.last.name, as_array(job.last, job.whole)
 
     def fetch(self, names: Iterable[str] | None = None) -> None:
         """Have the objects of these tensors (default: all) in the store, in one batch.
@@ -191,29 +229,9 @@ class Checkpoint(Mapping[str, Array]):
             KeyError, MissingObjectError, TransferError, CorruptObjectError: see `__getitem__`.
         """
         entry = self.entry(name)
-        info = entry.tensor
-        if not info.shape:
+        if not entry.tensor.shape:
             raise UsageError(f"tensor {name!r} is a scalar and has no rows")
-        start, stop, _ = slice(start, stop).indices(info.shape[0])
-        stop = max(start, stop)
-        specs = entry.specs()
-        by_rows = info.order is None and all(
-            len(spec.shape) == len(info.shape) and spec.shape[1:] == info.shape[1:]
-            for spec in specs
-        )
-        if not by_rows or len(specs) == 1:
-            return self._read(entry)[start:stop]
-        nbytes = (stop - start) * (info.nbytes // info.shape[0])
-        check_held(f"{self.name}: rows of tensor {name!r}", nbytes, entry.blocks)
-        pieces, first = [], 0
-        for spec, block in zip(specs, entry.blocks, strict=True):
-            last = first + spec.shape[0]
-            if first < stop and start < last:
-                part = TensorInfo(name, info.dtype, spec.shape)
-                array = as_array(part, self._blocks.read(spec, block).view(np.uint8))
-                pieces.append(array[max(0, start - first) : stop - first])
-            first = last
-        return np.concatenate(pieces) if pieces else self._read(entry)[:0]
+        return self._part(entry, (slice(start, stop),))
 
     def to_records(self) -> list[dict[str, Any]]:
         """One row per tensor, for tables: what it is and how it is stored; sizes in bytes."""
@@ -285,24 +303,61 @@ class Checkpoint(Mapping[str, Array]):
     def _read(self, entry: Entry) -> Array:
         return as_array(entry.tensor, self._bytes(entry))
 
+    def _part(self, entry: Entry, index: tuple[Any, ...]) -> Array:
+        """What an index gives of a tensor."""
+        info, specs = entry.tensor, entry.specs()
+        found = slices.plan(info, specs, index)
+        dtype = numpy_dtype(info.dtype)
+        if found is None or dtype is None:
+            return slices.cut_out(self._read(entry), index)
+        blocks = [entry.blocks[piece.number] for piece in found.pieces]
+        nbytes = math.prod(found.shape) * dtype.itemsize
+        check_held(f"{self.name}: a part of tensor {info.name!r}", nbytes, blocks)
+        self._blocks.ensure(ref for block in blocks for ref in block.objects())
+        if len(specs) == len(found.pieces) == 1:
+            return slices.cut_out(self._read(entry), index)
+        result: Array = room_for(nbytes).view(dtype).reshape(found.shape)
+
+        def take(piece: slices.Piece) -> None:
+            values = self._blocks.read(specs[piece.number], entry.blocks[piece.number])
+            result[piece.place] = as_array(piece.info, values.view(np.uint8))[piece.taken]
+
+        for _ in ordered_map(take, found.pieces, lambda piece: piece.info.nbytes):
+            pass
+        return result
+
     def _bytes(self, entry: Entry) -> NDArray[np.uint8]:
         """All bytes of a tensor, in memory order; missing objects are fetched first."""
         self.check_held([entry.tensor.name])
-        specs = entry.specs()
         self._blocks.ensure(ref for block in entry.blocks for ref in block.objects())
-        if len(specs) == 1:
-            return self._blocks.read(specs[0], entry.blocks[0]).view(np.uint8)
-        whole = np.empty(entry.tensor.nbytes, np.uint8)
-        pieces = ordered_map(
-            lambda pair: self._blocks.read(*pair),
-            zip(specs, entry.blocks, strict=True),
-            lambda pair: pair[0].nbytes,
-        )
-        position = 0
-        for values in pieces:
-            whole[position : position + values.nbytes] = values.view(np.uint8)
-            position += values.nbytes
+        whole = room_for(entry.tensor.nbytes)
+        for _ in ordered_map(self._fill, _jobs(entry, whole), lambda job: job.spec.nbytes):
+            pass
         return whole
+
+    def _fill(self, job: _Job) -> _Job:
+        self._blocks.read_into(job.room, job.spec, job.block)
+        return job
+
+
+class _Job(NamedTuple):
+    """A block that is to be read, and where to; `last` is the tensor that is whole with it."""
+
+    whole: NDArray[np.uint8]
+    room: NDArray[np.uint8]
+    spec: BlockSpec
+    block: Block
+    last: TensorInfo | None
+
+
+def _jobs(entry: Entry, whole: NDArray[np.uint8]) -> Iterator[_Job]:
+    """The blocks of a tensor, each with its place in the memory for all of it."""
+    at, left = 0, len(entry.blocks)
+    for spec, block in entry.parts():
+        left -= 1
+        last = None if left else entry.tensor
+        yield _Job(whole, whole[at : at + spec.nbytes], spec, block, last)
+        at += spec.nbytes
 
 
 def open_checkpoint(repository: Repository, name: str) -> Checkpoint:

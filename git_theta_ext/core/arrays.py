@@ -21,6 +21,8 @@ EXTENDED = {
     "F8_E8M0": "float8_e8m0fnu",
 }  # fmt: skip
 """Types that `ml_dtypes` adds to NumPy."""
+_ALIGNED = 64
+"""What XLA and Eigen (JAX, TensorFlow) want of an array, else they copy it."""
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any] | None:
@@ -52,6 +54,13 @@ def _extended(name: str) -> np.dtype[Any] | None:
 
     found = getattr(ml_dtypes, EXTENDED[name], None)
     return None if found is None else np.dtype(found)
+
+
+def room_for(nbytes: int) -> NDArray[np.uint8]:
+    """New memory that begins where frameworks take it over as it is: at a multiple of 64 bytes."""
+    wider = np.empty(nbytes + _ALIGNED, np.uint8)
+    skip = -int(wider.__array_interface__["data"][0]) % _ALIGNED
+    return wider[skip : skip + nbytes]
 
 
 def as_array(info: TensorInfo, data: NDArray[np.uint8]) -> NDArray[Any]:

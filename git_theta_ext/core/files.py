@@ -302,6 +302,23 @@ def read_whole(path: StrPath) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def read_into(path: StrPath, start: int, into: memoryview, *, follow: bool) -> int:
+    """Fill memory with the bytes of a regular file; how many there were.
+
+    Args:
+        path: the file.
+        start: where in it to begin.
+        into: what is filled.
+        follow: whether a link may lead to it.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with plain(path, follow=follow) as file:
+        file.seek(start)
+        return file.readinto(into)
+
+
 def read_part(path: StrPath, start: int, stop: int) -> bytes:
     """The bytes of a regular file from one place to another; fewer where it ends before.
 

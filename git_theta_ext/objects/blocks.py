@@ -17,6 +17,7 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import (
     CorruptObjectError,
     MissingObjectError,
+    StoreError,
     ThetaError,
     TransferError,
     UnknownUpdateError,
@@ -37,6 +38,7 @@ from git_theta_ext.manifest.model import (
     UpdateRef,
     references,
 )
+from git_theta_ext.objects import straight
 from git_theta_ext.objects.executor import HERE, Executor, Item, Result
 from git_theta_ext.objects.kept import Kept
 from git_theta_ext.objects.store.store import Store
@@ -53,7 +55,7 @@ from git_theta_ext.updates.choose import (
     encode_chunk,
     is_kin,
 )
-from git_theta_ext.updates.dense import glimpse
+from git_theta_ext.updates.dense import Dense, glimpse
 from git_theta_ext.updates.parameter_file import head_settings, parse
 from git_theta_ext.updates.recipes import predict
 
@@ -216,8 +218,26 @@ class Blocks:
         if problem is not None:
             raise CorruptObjectError(problem, hint=NOT_HONEST)
 
-    def read(self, spec: BlockSpec, block: Block) -> Values:
+    def read_into(self, room: NDArray[np.uint8], spec: BlockSpec, block: Block) -> None:
+        """Fill memory with a block, rebuilt and verified; see `read`.
+
+        Args:
+            room: as many bytes as the block has, aligned as its elements are.
+            spec: what the block is.
+            block: how it is rebuilt.
+
+        Raises:
+            MissingObjectError, CorruptObjectError: as `read`; what was filled is of no use then.
+        """
+        aim = room.view(values_dtype(spec.dtype))
+        found = self.read(spec, block, aim)
+        if found is not aim:
+            aim[:] = found
+
+    def read(self, spec: BlockSpec, block: Block, room: Values | None = None) -> Values:
         """The raw bits of a block's elements, rebuilt and verified; a fresh writable array.
+
+        Or `room` itself, where that saves copying them; it is overwritten then, also in vain.
 
         Raises:
             MissingObjectError: an object of its chain is nowhere.
@@ -231,7 +251,9 @@ class Blocks:
                 return kept
         if len(block.chain) > 1 or isinstance(block.chain[0], Recipe):
             self.ensure(block.objects())  # a single one is fetched where it is found to be missing
-        values = self._decode(spec, block.chain)
+        values = None if room is None else self._straight(spec, block, room)
+        if values is None:
+            values = self._decode(spec, block.chain, room=room)
         if sha256(values) == block.sha256:
             return values
         raise self._blame(block)
@@ -328,8 +350,9 @@ class Blocks:
         if spec.nbytes <= INLINE_BYTES:
             return Block(spec.nbytes, digest, (), values.tobytes())
         base = self._predecessor(predecessor_spec or spec, predecessor)
+        dense = Dense(compress=self.chosen.storing.compress)
         choice, predecessor = self._chosen(
-            lambda base: encode_block(spec, values, base, supplied if base else None),
+            lambda base: encode_block(spec, values, base, supplied if base else None, dense),
             base,
             predecessor,
         )
@@ -504,13 +527,32 @@ class Blocks:
         oid, size = self.store.put(encoded.pieces)
         return UpdateRef(encoded.kind, oid, size, encoded.info)
 
-    def _decode(self, spec: BlockSpec, chain: Chain, whole: bool = True) -> Values:
-        """What a chain decodes to, not verified; `whole` as for `decode_chain`."""
+    def _straight(self, spec: BlockSpec, block: Block, room: Values) -> Values | None:
+        """A block that is stored by itself, not verified; None where it is not, or not here."""
+        ref = block.chain[0]
+        if len(block.chain) > 1 or not isinstance(ref, UpdateRef) or ref.kind != "dense":
+            return None
+        if room.nbytes != spec.nbytes:
+            return None
+        try:
+            if straight.read_as_it_is(self.store, ref, room):
+                work = of_chain(spec, [ref], lambda ref: None)
+                self._account(work, [ref], bounded=self._bounded)
+                return room
+            file = straight.parameters(self.store, ref)
+        except (MissingObjectError, StoreError):
+            return None  # the plain way brings it, or says what is wrong
+        return None if file is None else self._decode_files(spec, [ref], [file], room=room)
+
+    def _decode(
+        self, spec: BlockSpec, chain: Chain, whole: bool = True, room: Values | None = None
+    ) -> Values:
+        """What a chain decodes to, not verified; `whole` and `room` as for `decode_chain`."""
         first, rest = chain[0], _updates(chain[1:])
         if not isinstance(first, Recipe):
             rest = [first, *rest]
             files = [self.parameters(ref) for ref in rest]
-            return self._decode_files(spec, rest, files, whole=whole)
+            return self._decode_files(spec, rest, files, whole=whole, room=room)
         files = [self.parameters(ref) for ref in rest]
         predicted = self.predicted(before(spec, files), first)
         return self._decode_files(spec, rest, files, base=predicted) if rest else predicted
@@ -553,17 +595,18 @@ class Blocks:
         *,
         whole: bool = True,
         base: Values | None = None,
+        room: Values | None = None,
     ) -> Values:
         """What parsed files of a chain decode to, not verified; errors name their objects.
 
-        What is out of all proportion is refused before it is computed. `whole` and `base` are as
-        for `decode_chain`.
+        What is out of all proportion is refused before it is computed. `whole`, `base` and `room`
+        are as for `decode_chain`.
         """
         said = {ref.place: file.settings for ref, file in zip(chain, files, strict=True)}
         work = of_chain(spec, chain, lambda ref: said.get(ref.place))
         self._account(work, chain, bounded=self._bounded)
         try:
-            return decode_chain(spec, files, whole=whole, base=base)
+            return decode_chain(spec, files, whole=whole, base=base, room=room)
         except (UnknownUpdateError, UsageError):
             raise
         except ThetaError as error:
@@ -579,11 +622,11 @@ class Blocks:
         """
         try:
             try:
-                data = self.store.read(ref.oid, ref.size, ref.part)
+                data = self.store.load(ref.oid, ref.size, ref.part)
             except MissingObjectError:
                 # It was here a moment ago; `git theta prune` removes what a remote has.
                 self.ensure([ref])
-                data = self.store.read(ref.oid, ref.size, ref.part)
+                data = self.store.load(ref.oid, ref.size, ref.part)
             return parse(data)
         except CorruptObjectError as error:
             raise CorruptObjectError(f"object {ref.oid}: {error.message}") from error
@@ -620,8 +663,13 @@ class _Rehearsal(Blocks):
     def _account(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> None:
         self._real._account(work, chain, bounded=bounded)
 
-    def _decode(self, spec: BlockSpec, chain: Chain, whole: bool = True) -> Values:
-        return self._real._decode(spec, chain, whole)
+    def _straight(self, spec: BlockSpec, block: Block, room: Values) -> Values | None:
+        return self._real._straight(spec, block, room)
+
+    def _decode(
+        self, spec: BlockSpec, chain: Chain, whole: bool = True, room: Values | None = None
+    ) -> Values:
+        return self._real._decode(spec, chain, whole, room)
 
     def parameters(self, ref: UpdateRef) -> Parameters:
         return self._real.parameters(ref)

@@ -1,4 +1,4 @@
-"""How blocks are stored, as far as users choose: two settings of git config, asked when needed."""
+"""How blocks are stored, as far as users choose: settings of git config, asked when needed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _UNITS = {"": 0, "k": 10, "m": 20}
 class Storing:
     """What was chosen.
 
-    `merges` says whether a merged block may be stored as its recipe, and `pack_below` below which
-    length, in bytes, parameter files share objects; 0: none do.
+    `merges` says whether a merged block may be stored as its recipe, `pack_below` below which
+    length, in bytes, parameter files share objects (0: none do), and `compress` whether a block
+    that is no update is compressed.
     """
 
     merges: Merges = "recipe"
     pack_below: int = PACK_BELOW
+    compress: bool = True
 
 
 DEFAULT = Storing()
@@ -55,7 +57,8 @@ def chosen(repository: Repository) -> Storing:
     """What the settings of a repository say.
 
     Raises:
-        UsageError: `theta.mergeStorage` is neither recipe nor values, or `theta.packBelow` no size.
+        UsageError: `theta.mergeStorage` is neither recipe nor values, `theta.packBelow` no size, or
+            `theta.compress` neither true nor false.
     """
     merges = repository.setting("theta.mergeStorage", "recipe")
     if merges not in ("recipe", "values"):
@@ -71,4 +74,5 @@ def chosen(repository: Repository) -> Storing:
             hint="git config --unset theta.packBelow",
         )
     size = int(match[1]) << _UNITS[match[2].lower()]
-    return Storing("recipe" if merges == "recipe" else "values", size)
+    compress = repository.flag("theta.compress", True)
+    return Storing("recipe" if merges == "recipe" else "values", size, compress)

@@ -10,6 +10,7 @@ from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.core.values import Values
 from git_theta_ext.updates.arithmetic import require_subnormals
 from git_theta_ext.updates.base import Parameters, base_spec
+from git_theta_ext.updates.dense import Dense
 
 
 def decode_chain(
@@ -18,8 +19,11 @@ def decode_chain(
     *,
     whole: bool = True,
     base: Values | None = None,
+    room: Values | None = None,
 ) -> Values:
     """The values that a chain of parameter files stands for, in a fresh writable array.
+
+    Or in `room`, but only where that saves copying them.
 
     The caller verifies the hash; this only promises to stay within a small multiple of the block.
 
@@ -29,6 +33,7 @@ def decode_chain(
         whole: whether the values must be as many as `spec` says. Not so for the first part of a
             chain, which for plain bytes may be of another length.
         base: what the part of the chain before `files` decodes to; it may be written to.
+        room: memory that is free to be used, of the type of the values.
 
     Raises:
         CorruptObjectError: the files do not fit together or are damaged.
@@ -42,7 +47,10 @@ def decode_chain(
         if update.needs_base != (values is not None):
             raise CorruptObjectError(f"{file.kind!r} stands at the wrong place in its chain")
         try:
-            values = update.decode(expected, file, values)
+            if room is not None and isinstance(update, Dense):
+                values = update.decode(expected, file, values, room)
+            else:
+                values = update.decode(expected, file, values)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise CorruptObjectError(f"{file.kind}: settings are damaged: {error!r}") from error
     if values is None or (whole and values.nbytes != spec.nbytes):

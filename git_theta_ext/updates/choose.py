@@ -38,6 +38,7 @@ _QUICK_BYTES = 4 << 20
 """Blocks up to this size are rebuilt for a guess."""
 _CLEARLY_SMALLER = 16
 """A patch of one byte in so many is taken without a look at what a dense copy would take."""
+_DENSE = Dense()
 _CONVERTING = frozenset({"cast", "resize", "quantise"})
 
 
@@ -67,7 +68,11 @@ class Choice:
 
 
 def encode_block(
-    spec: BlockSpec, new: Values, predecessor: Predecessor | None, supplied: Encoded | None = None
+    spec: BlockSpec,
+    new: Values,
+    predecessor: Predecessor | None,
+    supplied: Encoded | None = None,
+    dense: Dense = _DENSE,
 ) -> Choice:
     """The smallest exact way to store a block, given its predecessor.
 
@@ -81,6 +86,7 @@ def encode_block(
         predecessor: the block before it; None to encode it afresh.
         supplied: an update on the predecessor that is known already, from who made the change; it
             is taken as long as the chain may grow by it.
+        dense: how it is stored where it is no update.
 
     Raises:
         CorruptObjectError, MissingObjectError, TransferError: the predecessor cannot be rebuilt.
@@ -88,18 +94,18 @@ def encode_block(
     """
     require_subnormals()
     if predecessor is None:
-        return Choice(0, Dense().encode(spec, new))
+        return Choice(0, dense.encode(spec, new))
     length = len(predecessor.chain)
     if predecessor.spec != spec:
         update = converting_update(spec, new, predecessor.spec, predecessor.rebuild(length))
         if update is not None and _may_grow(predecessor.chain, update):
             return Choice(length, update)
-        return Choice(0, Dense().encode(spec, new))
+        return Choice(0, dense.encode(spec, new))
     seen = predecessor.glimpse() if supplied is None else None
     if seen is not None and length == 1:
         places, few = seen
         if look_unrelated(spec, new[places], few) and not looks_permuted(spec, new, places, few):
-            return Choice(0, Dense().encode(spec, new))
+            return Choice(0, dense.encode(spec, new))
     first = _foundation(predecessor.chain)
     if supplied is None and first < length and _is_foundation(new, predecessor, first, seen):
         return Choice(first, None)
@@ -112,7 +118,7 @@ def encode_block(
         update = _update_against(spec, new, predecessor, first)
         if update is not None and _may_grow(predecessor.chain[:first], update):
             return Choice(first, update)
-    return Choice(0, Dense().encode(spec, new))
+    return Choice(0, dense.encode(spec, new))
 
 
 def is_kin(spec: BlockSpec, new: Values, predecessor: Predecessor) -> bool:

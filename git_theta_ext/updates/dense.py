@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,9 +44,13 @@ class Dense:
     kind: ClassVar[str] = "dense"
     needs_base: ClassVar[bool] = False
 
+    def __init__(self, *, compress: bool = True) -> None:
+        """`compress` is whether what is stored is to be as small as it can be, or quick to read."""
+        self._compress = compress
+
     def encode(self, spec: BlockSpec, new: Values, base: Values | None = None) -> Encoded:
         """Store `new`: raw if it is small, else as bytes or byte planes, as suits the dtype."""
-        if new.nbytes <= _RAW_BYTES:
+        if new.nbytes <= _RAW_BYTES or not self._compress:
             return _raw(raw_bytes(new))
         if new.itemsize == 1 and spec.dtype.kind != "float":
             return encode_dense_bytes(raw_bytes(new), _BYTES_LEVEL)
@@ -60,8 +65,21 @@ class Dense:
         planes = Encoded(self.kind, build(self.kind, settings, parts))
         return _as_repeated(raw_bytes(new), planes) or planes
 
-    def decode(self, spec: BlockSpec, parameters: Parameters, base: Values | None = None) -> Values:
-        """The values, in a fresh array."""
+    def decode(
+        self,
+        spec: BlockSpec,
+        parameters: Parameters,
+        base: Values | None = None,
+        room: Values | None = None,
+    ) -> Values:
+        """The values.
+
+        Args:
+            spec: what they are.
+            parameters: how they are stored.
+            base: not looked at.
+            room: where they go if it is of their type and number; else into a fresh array.
+        """
         dtype = values_dtype(spec.dtype)
         settings, parts = parameters.settings, parameters.parts
         coder = settings["coder"]
@@ -73,14 +91,29 @@ class Dense:
         elif coder == "zstd":
             data = coders.decompress(parts["data"], size)
         elif coder in _planes_of(spec) and settings["word"] == dtype.itemsize:
-            out: Values = np.empty(spec.nbytes // dtype.itemsize, dtype)
+            out = _room(room, spec.nbytes // dtype.itemsize, dtype)
             coders.decode_planes(settings, parts, out)
             return together(out) if coder == _HALVES else out
         else:
             raise CorruptObjectError(f"coder {coder!r} does not fit a block of {spec.dtype.name}")
         if len(data) != size:
             raise CorruptObjectError(f"{len(data)} bytes stored, expected {size}")
-        return np.frombuffer(data, dtype).copy()
+        found = np.frombuffer(data, dtype)
+        out = _room(room, len(found), dtype)
+        out[:] = found
+        return out
+
+
+def is_raw(settings: Mapping[str, Any]) -> bool:
+    """Whether settings are those of a block whose one part is its bytes, as they are."""
+    return dict(settings) == {"coder": "raw", "kind": Dense.kind, "v": 1}
+
+
+def _room(room: Values | None, count: int, dtype: np.dtype[Any]) -> Values:
+    """The room that there is, where it fits, else new room."""
+    if room is not None and room.dtype == dtype and len(room) == count:
+        return room
+    return np.empty(count, dtype)
 
 
 def _planes_of(spec: BlockSpec) -> tuple[str, ...]:

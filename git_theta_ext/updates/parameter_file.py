@@ -100,6 +100,27 @@ def head_settings(head: bytes) -> Mapping[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
+def only_part(head: bytes, nbytes: int) -> tuple[Mapping[str, Any], int] | None:
+    """The settings of a file of one part called `data`, and where in the file that begins.
+
+    None where the beginning does not say so beyond doubt: `parse` then finds out what it is.
+
+    Args:
+        head: how the file begins.
+        nbytes: its length.
+    """
+    start = 8 + int.from_bytes(head[:8], "little")
+    try:
+        header = json.loads(head[8:start]) if start <= len(head) else {}
+        settings = json.loads(header.pop(_METADATA)[_KEY])
+        whole = {"data_offsets": [0, nbytes - start], "dtype": "U8", "shape": [nbytes - start]}
+        if header == {"data": whole} and settings["v"] == _VERSION:
+            return settings, start
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return None
+
+
 def _parts(header: Mapping[str, Any], data: memoryview) -> dict[str, memoryview]:
     """The named parts, which must tile the data in the order of their names."""
     parts = {}

@@ -65,6 +65,36 @@ def test_a_handle_is_like_that_of_safetensors(stored: Repo) -> None:
             assert np.array_equal(found[index], whole[index])
 
 
+def test_a_part_and_a_selection_of_a_version_that_is_stored_as_it_is(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(1)
+    arrays = {"a": random.normal(0, 1, (300, 200)).astype(np.float32), "b": np.ones(3, np.float32)}
+    repo.git("config", "theta.compress", "false")
+    repo.git("config", "theta.packBelow", "0")
+    repo.write(NAME, safetensors(arrays))
+    repo.commit()
+    with theta.open(NAME, repository=repo.path) as stored:
+        (row, _) = stored.to_records()
+        assert row["updates"] == ["dense"]
+        assert row["stored"] > row["bytes"]
+        assert np.array_equal(stored["a", :, 3:5], arrays["a"][:, 3:5])
+        assert np.array_equal(stored.rows("a", 4, 9), arrays["a"][4:9])
+        assert stored["a", 7, 1] == arrays["a"][7, 1]
+        with pytest.raises(IndexError, match="300 rows, none at 300"):
+            stored["a", 300]
+        monkeypatch.setitem(sys.modules, "jax", None)
+        with pytest.raises(UsageError, match="jax is not installed"):
+            stored.select("a", framework="jax")
+        found = stored.select()
+    assert list(found) == ["a", "b"]
+    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+    repo.git("config", "theta.compress", "perhaps")
+    repo.write(NAME, safetensors({"c": arrays["a"] + 1}))
+    said = repo.run("git", "add", NAME, ok=(1, 128)).stderr.decode()
+    assert "theta.compress is 'perhaps', not true or false" in said
+
+
 def test_what_a_handle_refuses(stored: Repo) -> None:
     with pytest.raises(UsageError, match="unknown framework 'nope'"):
         theta.safe_open(NAME, framework="nope", repository=stored.path)
@@ -123,7 +153,10 @@ def test_a_shard_that_is_stored_otherwise_is_not_left_out(repo: Repo) -> None:
 def framework(name: str, made: Any) -> dict[str, Any]:
     """Stand-ins for a framework that makes its tensors so."""
     package: Any = ModuleType(name)
-    parts = {"jax": "numpy", "mlx": "core"}
+    if name == "jax":
+        package.device_put = lambda array, **options: made(array)
+        return {name: package}
+    parts = {"mlx": "core"}
     if name == "tensorflow":
         package.convert_to_tensor = made
         return {name: package}

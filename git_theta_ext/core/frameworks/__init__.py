@@ -1,0 +1,1 @@
+"""Arrays as tensors of other frameworks."""
