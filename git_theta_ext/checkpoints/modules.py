@@ -27,7 +27,7 @@ from git_theta_ext.git.settings_file import (
     tables,
 )
 
-_KEYS = ("name", "pattern", "owners", "frozen", "path")
+KEYS = ("name", "pattern", "owners", "frozen", "path")
 _OWNER = re.compile(r"@[\w.-]+(?:/[\w.-]+)*|[\w.+-]+@[\w.-]+", re.ASCII)
 _OWNER_CHARS = 256
 
@@ -172,7 +172,7 @@ def parse(text: bytes, where: str = FILE) -> Modules:
 
 def _module(rows: Rows, number: int) -> Module:
     """One `[[module]]`; UsageError where a key is missing, unknown or of the wrong kind."""
-    rows.refuse_unknown(number, _KEYS)
+    rows.refuse_unknown(number, KEYS)
     table = Table(rows, number)
     name = table.name("vision")
     patterns = table.texts("pattern")

@@ -6,7 +6,6 @@ sets the default `run`; `run(args)` does the work and returns the exit code.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -14,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from git_theta_ext.cli.frame import answers, manual, options
+from git_theta_ext.cli.frame.pager import paged
 from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import nearest, paragraph, printable
@@ -84,11 +85,21 @@ VERBS: dict[str, tuple[str, str]] = {
     "import-hf": ("import_hf", "make commits and branches of a model in the Hugging Face cache"),
     "mirror": ("mirror", "keep a branch of git-lfs files beside one of manifests"),
     "demo": ("demo", "show everything at work on a small model, in a temporary folder"),
+    "completion": ("completion", "print what completes git theta commands in bash, zsh or fish"),
     "version": ("version", "show the versions of git-theta-ext and of what it uses"),
 }
 """Verb -> module of `git_theta_ext.cli.verbs`, help. Imported only when the verb is used."""
 
-_NOT_REMINDING = {"cache", "demo", "get", "install", "receive-check", "uninstall", "version"}
+_NOT_REMINDING = {
+    "cache",
+    "completion",
+    "demo",
+    "get",
+    "install",
+    "receive-check",
+    "uninstall",
+    "version",
+}
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -114,6 +125,8 @@ def _run(arguments: list[str]) -> int:
         _remind(arguments)
         return code
     except ThetaError as error:
+        if options.names_json(arguments) and options.nothing_said():
+            print(options.failure(error))
         report(error)
         return error.exit_code
     except KeyboardInterrupt:
@@ -147,30 +160,57 @@ def report(error: ThetaError) -> None:
 
 def _dispatch(arguments: list[str]) -> int:
     """Run the verb that the arguments name, and import no other; its exit status."""
-    if arguments[:1] == ["help"]:
-        arguments = [*arguments[1:2], "--help"]
     if not arguments:
         print(_overview(), file=sys.stderr)
         return UsageError.exit_code
     verb = arguments[0]
-    if verb in ("-h", "--help"):
+    if verb == "-h" or arguments == ["help"]:
         print(_overview())
         return 0
+    if verb in ("help", "--help"):
+        return _manual(arguments[1] if arguments[1:] else "")
     if verb in ("-V", "--version"):
         print(f"git-theta-ext {VERSION}")
         return 0
-    parser = argparse.ArgumentParser(prog="git theta", allow_abbrev=False)
-    module = importlib.import_module(f"git_theta_ext.cli.verbs.{_module_of(verb)}")
-    subparsers = parser.add_subparsers(metavar="VERB")
-    module.add_parser(subparsers)
+    parser, own = parser_of(verb)
+    parser.json = own.json = options.names_json(arguments)
+    if "--help" in arguments[: arguments.index("--") if "--" in arguments else None]:
+        return _manual(verb)
     try:
         args, unknown = parser.parse_known_args(arguments)
         if unknown:  # the verb's own parser says so, with the verb's usage
-            words = " ".join(map(printable, unknown))
-            subparsers.choices[verb].error(f"unrecognized arguments: {words}")
+            own.error(f"unrecognized arguments: {' '.join(map(printable, unknown))}")
     except SystemExit as stop:  # argparse has printed its message, or the help
         return stop.code if isinstance(stop.code, int) else 0
-    return int(args.run(args))
+    options.heed(verb, args)
+    if getattr(args, "as_json", False):
+        return answers.told(lambda: int(args.run(args)))
+    with paged(verb if not options.asks_for_json(args) else ""):
+        return int(args.run(args))
+
+
+def parser_of(verb: str) -> tuple[options.Parser, options.Parser]:
+    """The parser of `git theta` with this verb only, and the verb's own.
+
+    Raises:
+        UsageError: there is no such verb; names the one that was likely meant.
+    """
+    module = importlib.import_module(f"git_theta_ext.cli.verbs.{_module_of(verb)}")
+    parser = options.Parser(prog="git theta", allow_abbrev=False)
+    subparsers = parser.add_subparsers(metavar="VERB")
+    module.add_parser(subparsers)
+    own = subparsers.choices[verb]
+    options.complete(verb, own)
+    return parser, own
+
+
+def _manual(topic: str) -> int:
+    """Show the manual page of a verb or another topic; where there is none, the help of `-h`."""
+    if topic not in manual.TOPICS and topic:
+        _module_of(topic)
+    if not manual.show(manual.page_of(topic)):
+        print(parser_of(topic)[1].format_help() if topic in VERBS else _overview())
+    return 0
 
 
 def _module_of(verb: str) -> str:
@@ -188,6 +228,7 @@ def _module_of(verb: str) -> str:
 
 
 def _overview() -> str:
+    """The usage, and a line on each command."""
     width = max(map(len, VERBS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in VERBS.items()]
     return "\n".join(
@@ -198,7 +239,8 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "git theta help VERB   shows the options of a command.",
+            "git theta VERB -h     shows the options of a command.",
+            "git theta help VERB   shows its manual page, with the exit codes.",
             "Everyday work needs none of them: git add, commit, diff, merge, push do it.",
         ]
     )

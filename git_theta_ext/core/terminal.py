@@ -20,6 +20,8 @@ GREEN, RED, CYAN = "\x1b[32m", "\x1b[31m", "\x1b[36m"
 ALARM, BOLD, DIM, END = "\x1b[1;31m", "\x1b[1m", "\x1b[2m", "\x1b[m"
 _OURS = re.compile(r"(\x1b\[(?:32|31|36|1;31|1|2)?m)")
 
+_FALSE = ("false", "no", "off", "0")
+
 Setting = Callable[[str], str | None]
 """Gives a setting of git config by its name, or None."""
 
@@ -32,9 +34,27 @@ class HarmlessStream:
         self._stream = stream
         self._in_workflow = in_workflow
         self.coloured = False
+        self.mute = False
+        """Whether nothing is written."""
+        self.still = False
+        """Whether no progress is drawn and no question asked."""
+        self.used = False
+        """Whether something was written."""
+        self.kept: list[str] | None = None
+        """What takes the text in place of the stream."""
+
+    def isatty(self) -> bool:
+        """Whether a person sits there who sees progress and can be asked."""
+        return not self.still and self.kept is None and self._stream.isatty()
 
     def write(self, text: str) -> int:
         """Write `text`, made harmless; the length of what it was."""
+        if self.kept is not None:
+            self.kept.append(text)
+            return len(text)
+        self.used = True
+        if self.mute:
+            return len(text)
         pieces = _OURS.split(text) if self.coloured else [text]
         safe = "".join(
             piece if number % 2 else harmless(piece) for number, piece in enumerate(pieces)
@@ -102,9 +122,9 @@ def wants_colour(
 ) -> bool:
     """Whether to write colours, by Git's rules and https://no-color.org.
 
-    The option comes first, then `color.diff` and `color.ui`; where these say `auto` (or `true`, or
-    nothing) there are colours on a terminal and for Git's pager, unless NO_COLOR is set or TERM
-    is `dumb`.
+    The option comes first, then `color.theta`, `color.diff` and `color.ui`; where these say `auto`
+    (or `true`, or nothing) there are colours on a terminal and, unless `color.pager` is false, for
+    Git's pager, but none if NO_COLOR is set or TERM is `dumb`.
 
     Args:
         option: `always`, `never` or `auto` from the command line.
@@ -114,13 +134,15 @@ def wants_colour(
     """
     word = option
     if word == "auto":
-        word = (setting("color.diff") or setting("color.ui") or "auto").lower()
+        names = ("color.theta", "color.diff", "color.ui")
+        word = (next(filter(None, map(setting, names)), None) or "auto").lower()
     if word in ("always", "never"):
         return word == "always"
-    if word in ("false", "no", "off", "0"):
+    if word in _FALSE:
         return False
     if environment.get("NO_COLOR") or environment.get("TERM", "dumb") == "dumb":
         return False
-    return stream.isatty() or environment.get("GIT_PAGER_IN_USE", "").lower() in (
-        "true", "1", "yes", "on"
-    )  # fmt: skip
+    paged = environment.get("GIT_PAGER_IN_USE", "").lower() in ("true", "1", "yes", "on")
+    if paged:
+        return (setting("color.pager") or "true").lower() not in _FALSE
+    return stream.isatty()

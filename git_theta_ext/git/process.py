@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
@@ -113,8 +114,22 @@ def _gitpython() -> Any:
                     os.environ[name] = value
 
 
+_tell: list[Callable[[Sequence[str]], object]] = []
+
+
+def tell_of_programs(tell: Callable[[Sequence[str]], object] | None) -> None:
+    """Have `tell` called with the words of each program that is started from now on."""
+    _tell[:] = [] if tell is None else [tell]
+
+
+def _said(command: Sequence[str]) -> None:
+    for tell in _tell:
+        tell(command)
+
+
 def _start(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None) -> Any:
     """Start git; GitPython's handle of the process."""
+    _said(command)
     try:
         return _runner(cwd).execute(
             list(command),
@@ -327,19 +342,57 @@ def run_watched(
         raise
 
 
-def run_in_terminal(arguments: Sequence[str]) -> int:
+def run_in_terminal(arguments: Sequence[str], program: str = "git") -> int:
     """Run `git ARGUMENTS` in the current folder, with this process's terminal; its exit status.
+
+    Args:
+        arguments: what follows the program's name.
+        program: another one than git, by its name on PATH.
 
     Raises:
         RepositoryError: it cannot be started.
     """
-    words = ["git", *arguments]
+    words = [program, *arguments]
     if os.name == "nt":  # there words are put together to one line, which is taken apart again
         words = [subprocess.list2cmdline([word]) for word in words]
     try:
-        return os.spawnv(os.P_WAIT, git_program(), words)
+        path = git_program() if program == "git" else find_program(program) or program
+        return os.spawnv(os.P_WAIT, path, words)
     except OSError as error:
-        raise RepositoryError("cannot start git") from error
+        raise RepositoryError(f"cannot start {program}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Pager:
+    """A pager that runs: what it reads, as a descriptor, and how to wait until the user ends it."""
+
+    input: int
+    wait: Callable[[], object]
+
+
+def start_pager(command: str) -> Pager | None:
+    """Start a pager by the line of a shell that Git has for it; None where it cannot be.
+
+    It gets Git's own defaults for `less` and `lv`, if the user has none.
+    """
+    shell = find_program("sh")
+    program = command.split(maxsplit=1)[0]
+    if shell is None or (program.isalnum() and find_program(program) is None):
+        return None
+    ours, its = -1, -1
+    try:
+        its, ours = os.pipe()
+        process = subprocess.Popen(
+            [shell, "-c", command], stdin=its, env={"LESS": "FRX", "LV": "-c", **os.environ}
+        )
+    except OSError:
+        if ours >= 0:
+            os.close(ours)
+        return None
+    finally:
+        if its >= 0:
+            os.close(its)
+    return Pager(ours, process.wait)
 
 
 def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
@@ -355,6 +408,7 @@ def run_program(command: Sequence[str], cwd: Path) -> tuple[int, bytes, bytes]:
         raise RepositoryError(f"{command[0]} was not found on PATH")
     try:
         env = _only_absolute() if command[0] == "git" else None
+        _said(command)
         process: Any = _runner(cwd).execute(
             [program, *command[1:]], as_process=True, istream=_PIPE, env=env
         )
@@ -401,6 +455,7 @@ def run_for(
     if program is None:
         raise RepositoryError(f"{command[0]} was not found on PATH")
     own = {"creationflags": _NEW_GROUP} if os.name == "nt" else {"start_new_session": True}
+    _said(command)
     try:
         process = subprocess.Popen(
             [program, *command[1:]], cwd=cwd, stdin=subprocess.DEVNULL, stdout=output,

@@ -135,6 +135,16 @@ def test_sign(repo: Repo, lines: tuple[str, ...]) -> None:
     assert "signed as it should be" in do(repo, lines[1])
 
 
+@scene("commands/completion.md", *examples("commands/completion.md"))
+def test_completion(repo: Repo, lines: tuple[str, ...]) -> None:
+    home = Path(os.environ["HOME"])
+    for line in lines:
+        target = home / line.partition("~/")[2]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        do(repo, line)
+        assert "git theta completion --of" in target.read_text()
+
+
 def _with_keys(repo: Repo) -> None:
     """`key.pem` and `key.pub` in the work tree, and no part of it."""
     keys(repo.path)

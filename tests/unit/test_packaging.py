@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 import git_theta_ext
+from git_theta_ext.cli.frame.completion import PLACES
+from git_theta_ext.cli.frame.manual import pages as pages_of
 
 TOP = Path(__file__).parents[2]
-SOURCES = ("git_theta_ext", "drivers", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("git_theta_ext", "drivers", "docs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 def pyproject() -> dict[str, Any]:
@@ -67,7 +69,15 @@ def test_the_wheel_holds_what_the_repository_does(wheel: set[str]) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     drivers = {f"git_theta_ext/drivers/{path.name}" for path in (TOP / "drivers").glob("*.py")}
-    assert {name for name in wheel if ".dist-info/" not in name} == modules | drivers
+    inside = {name for name in wheel if ".dist-info/" not in name and ".data/" not in name}
+    assert inside == modules | drivers
+
+
+def test_the_wheel_has_the_manual_and_completion(wheel: set[str]) -> None:
+    found = {name.partition(".data/data/")[2] for name in wheel} - {""}
+    pages = {f"share/man/man{name[-1]}/{name}" for name, _ in pages_of(TOP / "docs")}
+    assert found == pages | set(PLACES.values())
+    assert {"share/man/man1/git-theta.1", "share/man/man5/theta.toml.5"} <= found
 
 
 def test_the_wheel_says_what_it_is_and_may(wheel: set[str]) -> None:

@@ -36,7 +36,7 @@ def add_parser(modes: Any) -> None:
         help=f"encode two versions each of the N largest files (default: {_SAMPLES}; 0: none)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, answers=True)
 
 
 def run(args: argparse.Namespace) -> int:

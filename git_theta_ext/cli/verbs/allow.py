@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from git_theta_ext.cli.consent import shown
+from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.evaluation import config
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
             hint=f'in {FILE}: [merge], evaluate = "python evaluate.py {{checkpoint}}"',
         )
     consent = Consent.of(repository, os.environ)
+    fact("commands", [{"command": one, "purpose": commands[one]} for one in commands])
     for command, purpose in commands.items():
         wanted = evaluation_of(repository, command)
         before = consent.given(wanted)
@@ -74,6 +76,7 @@ def _named(repository: Repository) -> dict[str, str]:
 
 def _list() -> int:
     found = list(Consent.of(None, os.environ).all())
+    fact("commands", list(map(_record, found)))
     for one in found:
         print(f"{one.name[:12]}  {printable(one.repository)}")
         print(shown(one.command))
@@ -97,6 +100,7 @@ def _revoke(name: str) -> int:
             f"{name!r} matches {plural(len(found), 'allowed command')}",
             hint="git theta allow --list",
         )
+    fact("commands", list(map(_record, found)))
     for one in found:
         consent.revoke(one)
         print(f"No longer allowed in {printable(one.repository)}:")
@@ -104,6 +108,10 @@ def _revoke(name: str) -> int:
     if not found:
         print("Nothing is allowed here.")
     return 0
+
+
+def _record(one: Allowed) -> dict[str, str]:
+    return {"name": one.name, "repository": one.repository, "command": one.command}
 
 
 def _is_meant(one: Allowed, name: str, repository: Repository | None) -> bool:

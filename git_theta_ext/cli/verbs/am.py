@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from git_theta_ext.checkpoints.smudge import manifests_in_work_tree, write_checkpoints
+from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import from_program, plural, printable
@@ -53,7 +54,11 @@ def run(args: argparse.Namespace) -> int:
             taken = receive.take(repository, patch, blocks, progress)
         print(f"{printable(args.file)}: {plural(len(patch.commits), 'commit')}, "
               f"{plural(taken, 'object')} taken")  # fmt: skip
-        return _apply(repository, patch)
+        fact("commits", [one.oid for one in patch.commits])
+        fact("objects", taken)
+        code = _apply(repository, patch)
+        fact("head", repository.resolve("HEAD"))
+        return code
 
 
 def _apply(repository: Repository, patch: Patch) -> int:

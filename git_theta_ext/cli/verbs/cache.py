@@ -55,7 +55,7 @@ def add_parser(subparsers: Any) -> None:
         "50GB (default: theta.cacheLimit)",
     )  # fmt: skip
     parser.add_argument(
-        "--dry-run", "-d", action="store_true", help="prune: only say what would be removed"
+        "--dry-run", "-n", "-d", action="store_true", help="prune: only say what would be removed"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

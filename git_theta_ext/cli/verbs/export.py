@@ -14,7 +14,7 @@ from git_theta_ext.cli import reshaping
 from git_theta_ext.cli.verbs import export_adapter
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import UsageError
-from git_theta_ext.core.text import plural, printable, size
+from git_theta_ext.core.text import plural, printable, size, to_json
 from git_theta_ext.formats import BUILDERS, safetensors
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     container = args.to or (container_of(target.name) if target is not None else None)
     if container is None and target is not None:
         raise _says_no_format(args.output)
+    if target is None and args.json:
+        raise UsageError("--json and the tensors cannot both go to standard output", hint="-o FILE")
     if target is None and sys.stdout.isatty():
         raise UsageError("not writing binary data to a terminal", hint="add: > FILE")
     repository = Repository.discover()
@@ -90,6 +92,10 @@ def run(args: argparse.Namespace) -> int:
             allow_overflow=args.allow_overflow,
         )
     count = len(names) - len(patterns.select(names, args.drop))
+    if args.json:
+        print(to_json({"file": args.output, "format": container, "tensors": count, "bytes": length,
+                       "remark": remark}))  # fmt: skip
+        return 0
     said = f"{printable(args.output)}: {plural(count, 'tensor')}, {size(length)}"
     print(said, file=sys.stderr if target is None else sys.stdout)
     if remark is not None:

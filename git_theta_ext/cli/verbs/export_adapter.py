@@ -122,7 +122,7 @@ def refuse(args: argparse.Namespace) -> None:
             f"{args.file} names two versions: what changed between them is an adapter",
             hint=advice.with_name("git theta export RANGE --to peft -o FOLDER", args.file, "RANGE"),
         )
-    _require_taken(args, frozenset(_RESHAPING), "a file of one version")
+    _require_taken(args, frozenset({*_RESHAPING, "json"}), "a file of one version")
 
 
 def _require_taken(args: argparse.Namespace, taken: frozenset[str], what: str) -> None:

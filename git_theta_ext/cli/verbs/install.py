@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from git_theta_ext.checkpoints.smudge import manifests_in_work_tree
+from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.git import hooks, installation, launch
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Install, and say what that changed."""
     cwd = Path.cwd()
     changes = installation.install(args.scope, cwd, skip_smudge=args.skip_smudge)
+    fact("changes", records(changes))
     for change in changes:
         value = "(unset)" if change.after is None else _shortened(change.after)
         print(f"{change.name} = {value}")
@@ -82,6 +85,11 @@ def run(args: argparse.Namespace) -> int:
     warn_of_missing_lfs(cwd)
     tell_of_manifests(cwd)
     return 0
+
+
+def records(changes: Sequence[installation.Change]) -> list[dict[str, str | None]]:
+    """Changes of settings for JSON."""
+    return [{"name": one.name, "before": one.before, "after": one.after} for one in changes]
 
 
 def _renew_hooks(cwd: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from git_theta_ext.checkpoints.adapters.peft_config import CONFIG
 from git_theta_ext.cli import consent, where
 from git_theta_ext.cli.choices import add_options, choice_of
+from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.cli.verbs import merge_assembled, merge_gate, merge_plan, merge_several
 from git_theta_ext.cli.verbs.merge_assembled import Assembled
 from git_theta_ext.core.advice import word
@@ -103,6 +104,14 @@ def run(args: argparse.Namespace) -> int:
     choice = choice_of(args)
     if args.plan:
         return _merge_with(repository, args, choice)
+    code = _carried_out(repository, args, choice)
+    fact("head", repository.resolve("HEAD"))
+    fact("conflicts", unmerged(repository))
+    return code
+
+
+def _carried_out(repository: Repository, args: argparse.Namespace, choice: Choice | None) -> int:
+    """Merge, or tune and merge, where nothing else is under way."""
     installation.require(repository, "filter.theta.process", "merge.theta.driver")
     _require_nothing_under_way(repository)
     with where.executor(repository, args) as args.executor:

@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "remote has, and objects that nothing names.",
     )
     parser.add_argument(
-        "--dry-run", "-d", action="store_true", help="only say what would be removed"
+        "--dry-run", "-n", "-d", action="store_true", help="only say what would be removed"
     )
     parser.add_argument("--verbose", "-v", action="store_true", help="name each object")
     parser.add_argument(

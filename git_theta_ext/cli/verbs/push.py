@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
         help="a remote (default: the branch's, the only one, or origin) and revisions",
     )  # fmt: skip
     parser.add_argument("--all", action="store_true", help="of every commit that a ref reaches")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be sent")
+    parser.add_argument("--dry-run", "-n", action="store_true", help="only say what would be sent")
     parser.add_argument(
         "--no-cache", action="store_true",
         help="ask the remote again about objects that it once confirmed",

@@ -7,6 +7,7 @@ import posixpath
 from typing import Any
 
 from git_theta_ext.cli import signatures
+from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         if signatures.signs(args):
             raise UsageError("--private-key signs, and --verify does not")
         found = verify_version(repository, commit, folder, trust or Trust())
+        _state(commit, folder, sorted(found.hashes))
         print(f"{printable(args.revision)}: signed as it should be: {count(found)}")
         return 0
     if trust is not None:
@@ -62,10 +64,16 @@ def run(args: argparse.Namespace) -> int:
     names = [posixpath.join(folder, name) for name in (TENSORS, SIGNATURE)]
     for name, content in zip(names, (made.tensors, made.signature), strict=True):
         tree.replace(name, content)
+    _state(commit, folder, sorted(made.hashes))
     print(f"{printable(args.revision)}: {plural(len(made.hashes), 'file')} signed")
     words = " ".join(advice.word(from_here(repository, name)) for name in names)
     print(f"  to publish it: git add {words} && git commit -m 'Sign'")
     return 0
+
+
+def _state(commit: str, folder: str, files: list[str]) -> None:
+    for name, value in (("commit", commit), ("folder", folder), ("files", files)):
+        fact(name, value)
 
 
 def _folder(repository: Repository, path: str | None) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from git_theta_ext.checkpoints.exporting.outgoing import write_layout
 from git_theta_ext.checkpoints.optimizers import fisher
 from git_theta_ext.checkpoints.write import ArraysSource
+from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.core.text import plural, printable
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         kind, count = args.kind or "gram", _measured(repository, path, args)
     target = statistics_path(path, kind)
+    for name, value in (("file", target), ("kind", kind), ("tensors", count)):
+        fact(name, value)
     print(f"{printable(target)}: {kind} statistics of {plural(count, 'tensor')}")
     if repository.attribute("filter", target) != "theta":
         print(advise(repository, "  it is not tracked: git theta track --filename FILE", target))

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.cli.verbs.install import add_scope
+from git_theta_ext.cli.frame.answers import fact
+from git_theta_ext.cli.verbs.install import add_scope, records
 from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.git import installation
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     cwd = Path.cwd()
     changes = installation.uninstall(args.scope, cwd)
     where = printable(installation.config_file(args.scope, cwd))
+    fact("changes", records(changes))
     for change in changes:
         print(f"removed {change.name}")
     print(f"Removed from {where}." if changes else f"git-theta was not set up in {where}.")

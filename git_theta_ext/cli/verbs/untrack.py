@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.cli.verbs.track import attributes_path, normalise, read, tracked_patterns, write
 from git_theta_ext.core.text import printable
 from git_theta_ext.git import attributes
@@ -31,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     path = attributes_path(repository)
     content = before = read(path)
     code = 0
+    gone: list[str] = []
     for typed in args.patterns:
         pattern = typed if typed in attributes.tracked(content) else normalise(typed, repository)
         shorter = attributes.remove(content, pattern)
@@ -38,11 +40,13 @@ def run(args: argparse.Namespace) -> int:
         if shorter != content:
             print(f'Untracking "{shown}"')
             content = shorter
+            gone.append(pattern)
             continue
         code = 1
         others = [source for source, name in tracked_patterns(repository) if name == pattern]
         elsewhere = f"; {printable(others[0])} tracks it" if others else ""
         print(f'"{shown}" is not tracked by .gitattributes in this folder{elsewhere}')
+    fact("patterns", gone)
     if content != before:
         write(repository, content)
         print("Now run: git add .gitattributes")

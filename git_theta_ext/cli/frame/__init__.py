@@ -1,0 +1,1 @@
+"""What every verb has in common: options, errors, pager, manual, completion."""

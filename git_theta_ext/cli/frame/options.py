@@ -1,0 +1,124 @@
+"""Options that every verb has: `-q`, `-v`, `--json` also for errors, and what they do.
+
+A verb that means more by one of them declares it itself, by the same name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, cast
+
+from git_theta_ext.core.errors import ThetaError, UsageError
+from git_theta_ext.core.terminal import HarmlessStream
+from git_theta_ext.core.text import printable, to_json
+from git_theta_ext.git import process
+
+ACTING = frozenset({
+    "add", "am", "apply", "assemble", "evaluate", "export", "fetch", "format-patch", "get",
+    "import-dvc", "import-hf", "install", "merge", "migrate", "mirror", "prune", "pull", "push",
+    "release", "repack", "resolve", "restore", "sign", "stats", "sync", "track", "uninstall",
+    "untrack", "update",
+})  # fmt: skip
+"""Verbs that do something and then say so: `-q` leaves that out. What others print is the answer
+that was asked for, as are modes whose parsers have the default `answers`."""
+
+
+NO_JSON = frozenset({"cat", "completion", "demo", "mergetool", "receive-check"})
+"""Verbs that answer no question: they write bytes or a script, or talk to a person or to Git."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are told as JSON, too, where that was asked for."""
+
+    json = False
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line, and end with 2."""
+        if self.json:
+            print(failure(UsageError(message)))
+        super().error(message)
+
+
+def complete(verb: str, parser: argparse.ArgumentParser) -> None:
+    """Add to a verb's parser, and its modes, the options that all have, where it lacks them."""
+    has = parser._option_string_actions
+    if "--json" not in has and "--format" in has:
+        parser.add_argument(
+            "--json", dest="format", action="store_const", const="json", help="as --format json"
+        )
+    elif "--json" not in has and verb not in NO_JSON:
+        parser.add_argument(
+            "--json", dest="as_json", action="store_true", help="print the result as JSON"
+        )
+    _add_common(parser, default=False)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for mode in action.choices.values():
+                # What was said before the mode stands: it has no default of its own.
+                _add_common(mode, default=argparse.SUPPRESS)
+    has["-h"].help = "show this; --help: the manual page"
+
+
+def _add_common(parser: argparse.ArgumentParser, default: object) -> None:
+    for names, text in (
+        (("-q", "--quiet"), "print nothing but the answer and errors"),
+        (("-v", "--verbose"), "name the programs that are run"),
+    ):
+        lacking = [name for name in names if name not in parser._option_string_actions]
+        if lacking:
+            parser.add_argument(
+                *lacking, dest=names[1][2:], action="store_true", default=default, help=text
+            )
+
+
+def heed(verb: str, args: argparse.Namespace) -> None:
+    """Set up the streams, and what tells of programs, as the options say."""
+    process.tell_of_programs(_told if args.verbose else None)
+    if not args.quiet:
+        return
+    stdout, stderr = sys.stdout, sys.stderr
+    if isinstance(stderr, HarmlessStream):
+        stderr.still = True
+    says = verb in ACTING and not getattr(args, "answers", False) and not asks_for_json(args)
+    if says and isinstance(stdout, HarmlessStream):
+        stdout.mute = stdout.still = True
+
+
+def asks_for_json(args: argparse.Namespace) -> bool:
+    """Whether the answer is to be JSON."""
+    given = vars(args)
+    return bool(given.get("json") or given.get("as_json")) or given.get("format") == "json"
+
+
+def names_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON, as far as can be told before it is parsed."""
+    words = list(arguments)
+    words = words[: words.index("--")] if "--" in words else words
+    pairs = itertools.pairwise(words)
+    return bool({"--json", "--format=json"} & set(words)) or ("--format", "json") in pairs
+
+
+def failure(error: ThetaError) -> str:
+    """An error as the JSON document that stands in place of an answer (docs/schemas/error.json)."""
+    return to_json(
+        {
+            "error": {
+                "kind": type(error).__name__.removesuffix("Error"),
+                "message": error.message,
+                "hint": error.hint,
+                "exit_code": error.exit_code,
+            }
+        }
+    )
+
+
+def nothing_said() -> bool:
+    """Whether nothing was written to stdout yet, so that a document may still be."""
+    return not (isinstance(sys.stdout, HarmlessStream) and cast(Any, sys.stdout).used)
+
+
+def _told(words: Sequence[str]) -> None:
+    print("git theta: runs:", *map(printable, words), file=sys.stderr)
