@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from tests.scenarios import schemas
 from tests.scenarios.warm import PREFIX, Warm
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class Repo:
                 timeout=300,
                 check=False,
             )
+        schemas.check(command, done.stdout)
         assert done.returncode in ok, (
             f"{command} exited with {done.returncode}\n{done.stdout[-4000:]!r}\n"
             f"{done.stderr.decode('utf-8', 'replace')[-4000:]}"
