@@ -15,11 +15,14 @@ from git_theta_ext.git.object_pipes import Item, ObjectPipes
 from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, SHORTEST, UpdateRef, is_manifest
 from git_theta_ext.migration.headers import parse_commit
 from git_theta_ext.migration.lfs_files import LfsFiles
+from git_theta_ext.migration.pointers import read_any_pointer
 from git_theta_ext.migration.selection import Selection
-from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
+from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES
 
 MANIFEST, LFS, RAW, MISSING, OTHER = "theta", "lfs", "raw", "missing", "other"
 """Kinds of files: ours, of git-lfs, plain; of git-lfs and not here; not a checkpoint, or empty."""
+EXTENDED = "extended"
+"""Of git-lfs with an extension: only a program of the user's can make the file."""
 
 _WORTH_KEEPING = 1 << 20
 """Of smaller files that are no checkpoints there may be millions; they are looked at again."""
@@ -71,6 +74,7 @@ class Files:
         self._seen = {key: one for key, one in self._seen.items() if one.kind != MISSING}
 
     def _look(self, oid: str, *, by_content: bool) -> Found:
+        """What a blob is; a pointer in any form that git-lfs reads is never a plain file."""
         stated = self.pipes.size(oid)
         if stated is None or stated[0] != "blob" or not stated[1]:
             return Found(OTHER)
@@ -78,8 +82,11 @@ class Files:
         if SHORTEST <= size <= MAX_BYTES and self._begins_as_manifest(oid, size):
             return Found(MANIFEST)
         if size <= POINTER_BYTES:
-            ref = read_pointer(self.pipes.read(oid, "blob"))
-            if ref is not None:
+            pointer = read_any_pointer(self.pipes.read(oid, "blob"))
+            if pointer is not None:
+                ref, extended = pointer
+                if extended:
+                    return Found(EXTENDED, ref.size)
                 return self._pointed(ref, by_content=by_content)
         if not self.selection.fits(size) or (by_content and not self._is_checkpoint(oid)):
             return Found(OTHER, size)

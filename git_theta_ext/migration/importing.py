@@ -21,7 +21,7 @@ from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.migration import tracking
 from git_theta_ext.migration.attribute_patterns import filter_of
-from git_theta_ext.migration.found import LFS, MISSING, RAW, Checkpoints, Files, Found
+from git_theta_ext.migration.found import EXTENDED, LFS, MISSING, RAW, Checkpoints, Files, Found
 from git_theta_ext.migration.headers import Commit
 from git_theta_ext.migration.journal import Journal
 from git_theta_ext.migration.lfs_files import LfsFiles
@@ -32,6 +32,7 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of
 
 ATTRIBUTES = b".gitattributes"
+_OF_LFS = (LFS, MISSING, EXTENDED)
 _WORDS: Mapping[str, Sequence[str]] = {"lfs": tracking.LFS, "raw": tracking.NONE}
 
 Tell = Callable[[str, int], object]
@@ -87,7 +88,7 @@ class Importing:
             self.track_below(contents)
 
     def _kind_of(self, path: str, item: Item) -> str:
-        return "lfs" if self.found.look(path, item.oid).kind in (LFS, MISSING) else "raw"
+        return "lfs" if self.found.look(path, item.oid).kind in _OF_LFS else "raw"
 
     def top(self, contents: Contents, inherited: frozenset[str]) -> frozenset[str]:
         """See `rewrite.Converter`."""

@@ -10,14 +10,15 @@ from git_theta_ext.cli.migrating import options
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.migration import refs, steps
-from git_theta_ext.migration.found import LFS, MANIFEST, MISSING, RAW, Files, versions
+from git_theta_ext.migration.found import EXTENDED, LFS, MANIFEST, MISSING, RAW, Files, versions
 from git_theta_ext.migration.lfs_files import LfsFiles
 from git_theta_ext.migration.refs import Wanted
 from git_theta_ext.migration.survey import Group, Sample, Sampler, chosen, grouped
 
 _SAMPLES = 3
 _LARGEST = 4 << 30
-_SHOWN = {RAW: "plain", LFS: "git-lfs", MISSING: "git-lfs, not here", MANIFEST: "git-theta"}
+_SHOWN = {RAW: "plain", LFS: "git-lfs", MISSING: "git-lfs, not here", MANIFEST: "git-theta",
+          EXTENDED: "git-lfs with extensions"}  # fmt: skip
 
 
 def add_parser(modes: Any) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 from git_theta_ext.cli.migrating import doing, from_git_theta, options
 from git_theta_ext.cli.migrating.doing import Job
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.migration import refs, steps
-from git_theta_ext.migration.found import LFS, MISSING, RAW, Files, Version
+from git_theta_ext.migration.found import EXTENDED, LFS, MISSING, RAW, Files, Version
 from git_theta_ext.migration.importing import Importing, Tell
 from git_theta_ext.migration.journal import Journal, place
 from git_theta_ext.migration.lfs_files import LfsFiles
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             repository, found, commits, fetch=not args.skip_fetch and not args.dry_run,
             remote=args.remote,
         )  # fmt: skip
+        _refuse_extended(every)
         missing = steps.missing_of(every)
         job, paths = _job(commits, every, len(missing))
         if missing:
@@ -88,6 +91,21 @@ def run(args: argparse.Namespace) -> int:
             journal.close()
             for one in made:
                 one.close()
+
+
+def _refuse_extended(every: Sequence[Version]) -> None:
+    """Refuse pointers whose object is not the file.
+
+    Raises:
+        UsageError: there are some; names the paths.
+    """
+    paths = sorted({one.path for one in every if one.found.kind == EXTENDED})
+    if paths:
+        raise UsageError(
+            f"{printable(', '.join(paths[:20]))}: pointers of git-lfs with extensions: "
+            "only their programs can make the files",
+            hint="leave them to git-lfs: --exclude PATTERN",
+        )
 
 
 def _commits(repository: Repository, args: argparse.Namespace) -> list[str]:
