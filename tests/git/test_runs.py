@@ -182,6 +182,8 @@ def test_errors_are_raised_and_nothing_waits_in_a_queue(
             os._exit(0)
         assert os.read(there, 6) == b"closed"
         assert repo.git("worktree", "list").count("\n") == 2
+    with pytest.raises(UsageError, match="a step is a whole number"):
+        run.save(2.7, {"a.txt": ""})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="'a' is str"):
         run.save(3, {MODEL: {"a": "text"}})
     # Files that others write to meanwhile are not committed in part.

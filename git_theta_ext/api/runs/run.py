@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -159,8 +160,8 @@ class Run:
         if not self.ready():
             return False
         writing.check(files)
-        path = f"{self._path(self.folder)}/{self._name.replace('{step}', str(int(step)))}"
-        saved = Saved(int(step), path, numbers(metrics))
+        path = f"{self._path(self.folder)}/{self._name.replace('{step}', str(_whole(step)))}"
+        saved = Saved(_whole(step), path, numbers(metrics))
         contents = self._snapshots.take(dict(files))
 
         def job() -> None:
@@ -202,7 +203,7 @@ class Run:
             return
         self._worker.wait()
         place = _absolute(place)
-        saved = Saved(int(step), self._path(place), numbers(metrics))
+        saved = Saved(_whole(step), self._path(place), numbers(metrics))
         places = {self._path(one): one for one in (place, *map(_absolute, beside))}
         copy = self._snapshots.take(value)
 
@@ -243,7 +244,7 @@ class Run:
             return False
         place = _absolute(place)
         path = self._path(place)
-        saved = Saved(int(step), path, numbers(metrics))
+        saved = Saved(_whole(step), path, numbers(metrics))
         self._opened.take({self._path(one): one for one in (place, *map(_absolute, beside))})
         self._start(lambda: self._record(saved, epoch), path)
         return True
@@ -326,6 +327,14 @@ class Run:
             if one.is_relative_to(top) and one != top:
                 return one.relative_to(top).as_posix()
         raise UsageError(f"{place} is not in a folder of the work tree {self._top}")
+
+
+def _whole(step: int) -> int:
+    """A step as an int, of NumPy and torch too; part of one would be another step's checkpoint."""
+    try:
+        return index(step)
+    except TypeError as error:
+        raise UsageError(f"a step is a whole number, not {step!r}") from error
 
 
 def _existing(folder: Path) -> Path:
