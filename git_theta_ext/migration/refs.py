@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 
+from git_theta_ext.core import files
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.object_pipes import AS_WRITTEN, ObjectPipes
@@ -19,6 +22,8 @@ _LEFT = ("refs/remotes/", "refs/notes/", "refs/bisect/", "refs/replace/")
 _OF_OTHERS = ("refs/notes/", "refs/bisect/", "refs/replace/", "refs/stash")
 _MID_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply",
             "BISECT_LOG")  # fmt: skip
+_FOLLOWING = "theta-migrate-follows"
+"""In Git's folder of the work tree: where a branch moves that this is to follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,3 +232,53 @@ def follow(repository: Repository, found: Sequence[Update]) -> None:
             f"the branches were moved, but the work tree could not follow: {error.message}",
             hint="move away what it names, then reset the work tree to HEAD",
         ) from error
+    finally:
+        forget_following(repository)
+
+
+def will_follow(repository: Repository, found: Sequence[Update]) -> None:
+    """Keep where the branch that is checked out is about to move, in case this is killed.
+
+    Raises:
+        RepositoryError: it cannot be written.
+    """
+    one = _checked_out(repository, found)
+    if one is not None:
+        place = repository.git_dir / _FOLLOWING
+        try:
+            files.replace_file(place, json.dumps(asdict(one)).encode("ascii"))
+        except OSError as error:
+            raise RepositoryError(f"{place}: {error.strerror or error}") from error
+
+
+def forget_following(repository: Repository) -> None:
+    """Undo `will_follow`: nothing was moved, or the work tree has followed, or cannot."""
+    files.remove_quietly(repository.git_dir / _FOLLOWING)
+
+
+def followed_late(repository: Repository) -> bool:
+    """Bring along a work tree that a killed run left behind its branch; whether there was one.
+
+    Its index is what it was before, else somebody has gone on with it, and nothing is done. To Git
+    it looks as if the whole migration were about to be undone by a commit.
+
+    Raises:
+        RepositoryError: as for `follow`.
+    """
+    place, said = repository.git_dir / _FOLLOWING, b""
+    with suppress(FileNotFoundError), files.own(place) as file:
+        said = file.read()
+    try:
+        one = Update(**json.loads(said))
+    except (ValueError, TypeError):
+        return False
+    behind = (
+        _checked_out(repository, [one]) is not None
+        and repository.resolve(one.ref) == one.new
+        and not repository.git("diff-index", "--cached", "--raw", one.old)
+    )
+    if not behind:
+        forget_following(repository)
+        return False
+    follow(repository, [one])
+    return True

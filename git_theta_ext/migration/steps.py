@@ -43,8 +43,10 @@ def pipes_of(repository: Repository) -> Iterator[ObjectPipes]:
         _remove_stale(folder)
         with object_pipes.opened(repository, folder) as pipes:
             yield pipes
+    except BrokenPipeError:
+        raise  # of whoever reads what is printed
     except OSError as error:
-        raise RepositoryError(f"{folder}: {error.strerror or error}") from error
+        raise RepositoryError(f"{error.filename or folder}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # a journal may be in it
             folder.rmdir()
@@ -164,7 +166,12 @@ def move(repository: Repository, found: Sequence[Update], why: str) -> None:
     refs.require_settled(repository, [one.ref for one in found])
     refs.require_room(repository, found)
     if found:
-        refs.move(repository, found, why)
+        refs.will_follow(repository, found)
+        try:
+            refs.move(repository, found, why)
+        except RepositoryError:
+            refs.forget_following(repository)
+            raise
         refs.follow(repository, found)
 
 

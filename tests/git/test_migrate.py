@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.migration import steps
 from tests.scenarios.advised import do, only
 from tests.scenarios.moved import BELOW, NAME, history, refs, started, version
 from tests.scenarios.repositories import Repo
@@ -94,8 +96,51 @@ def test_one_that_was_killed_goes_on(tmp_path: Path, sealed: Path) -> None:
     assert 0 < said.count(".safetensors  ") < 5
     assert refs(bare) != before
     assert not (bare.path / "theta-migrate").exists()
-    bare.theta("migrate", "export", "--to", "raw", "--everything")
+    bare.git("update-ref", "--no-deref", "HEAD", "main")
+    said = bare.theta("migrate", "export", "--to", "raw", "--everything")
+    assert f"HEAD is detached and stays at {bare.git('rev-parse', 'HEAD')[:10]}" in said
     assert refs(bare) == before
+
+
+def test_a_work_tree_that_a_killed_run_left_behind_follows(tmp_path: Path, sealed: Path) -> None:
+    """Also: pointers that git-lfs reads and does not write stand for files, without extensions."""
+    repo = started(tmp_path / "repo", lfs=True)
+    repo.write(NAME, version(0))
+    repo.commit("as git-lfs writes it")
+    pointer = repo.blob(f"HEAD:{NAME}")
+    odd = pointer.replace(b"git-lfs.github", b"hawser.github").replace(b"\n", b"\r\n")
+    (repo.path / "odd").write_bytes(odd)
+    extended = pointer.replace(b"oid ", b"ext-0-x sha256:" + b"0" * 64 + b"\noid ")
+    (repo.path / "extended").write_bytes(extended)
+    for name, path in (("odd", NAME), ("extended", "x.safetensors")):
+        oid = repo.git("hash-object", "-w", "--no-filters", name).strip()
+        repo.git("update-index", "--add", "--cacheinfo", f"100644,{oid},{path}")
+    repo.git("commit", "-q", "-m", "others")
+    repo.git("reset", "-q", "HEAD~1", "--", ".")
+    repo.git("commit", "-q", "-m", "as git-lfs writes it, again")
+    done = repo.run("git", "theta", "migrate", "import", ok=(2,))
+    assert b"x.safetensors: pointers of git-lfs with extensions" in done.stderr
+
+    before = repo.git("rev-parse", "HEAD")
+    dying = (
+        "import os; from git_theta_ext.migration import refs; from git_theta_ext.cli.main import "
+        "main; refs.follow = lambda *_: os._exit(9); main()"
+    )
+    command = ("migrate", "import", "--exclude", "x.safetensors")
+    repo.run(sys.executable, "-c", dying, *command, ok=(9,))
+    assert repo.git("rev-parse", "HEAD") != before
+    assert repo.status() != ""
+    done = repo.run("git", "theta", *command)
+    assert b"The work tree now follows" in done.stderr
+    assert repo.status() == "?? extended\n?? odd\n"
+    assert (repo.path / NAME).read_bytes() == version(0)
+    assert repo.blob(f"HEAD~1:{NAME}") == repo.blob(f"HEAD:{NAME}")
+    assert repo.blob("HEAD~1:x.safetensors") == extended
+    assert not (repo.path / ".git/theta-migrate-follows").exists()
+
+    # A reader of the output that goes away is not the fault of a folder.
+    with pytest.raises(BrokenPipeError), steps.pipes_of(Repository.discover(repo.path)):
+        raise BrokenPipeError
 
 
 def test_what_is_left_as_it_was(tmp_path: Path, sealed: Path) -> None:

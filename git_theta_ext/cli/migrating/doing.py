@@ -83,6 +83,9 @@ def carry_out(
     updates = steps.moved_refs(repository, here.pipes, moved, job.why)
     journal.close(done=True)
     _report(job, moved, updates, as_json=args.json)
+    head = repository.resolve("HEAD") or ""
+    if head in moved and repository.branch("HEAD") is None and not args.json:
+        print(f"HEAD is detached and stays at {head[:10]}, which became {moved[head][:10]}")
     return 0
 
 
@@ -175,9 +178,15 @@ def nothing_to_do(args: argparse.Namespace, commits: Sequence[str]) -> int:
 
 
 def require_settled(repository: Repository, *, dry_run: bool) -> None:
-    """See `refs.require_settled`; a dry run loses nothing."""
-    if not dry_run:
-        refs.require_settled(repository)
+    """See `refs.require_settled`; a dry run loses nothing.
+
+    The work tree that a killed run left behind its branch is brought along first.
+    """
+    if dry_run:
+        return
+    if refs.followed_late(repository):
+        print("The work tree now follows what an earlier run has moved", file=sys.stderr)
+    refs.require_settled(repository)
 
 
 def say_missing(
@@ -188,8 +197,9 @@ def say_missing(
     Raises:
         MissingObjectError: the user does not want them left as they are.
     """
-    asked = "are not here" if args.skip_fetch or args.dry_run else "are nowhere to be had"
-    head = f"{plural(len(missing), 'file')} of git-lfs {asked}:"
+    asked = "not here" if args.skip_fetch or args.dry_run else "nowhere to be had"
+    verb = "is" if len(missing) == 1 else "are"
+    head = f"{plural(len(missing), 'file')} of git-lfs {verb} {asked}:"
     lines = [*steps.missing_lines(missing), *(f"  {line}" for line in said)]
     if args.missing == "fail" and not args.dry_run:
         raise MissingObjectError(
