@@ -153,7 +153,8 @@ def test_verbs_that_are_none(repo: Repo) -> None:
     assert "usage:" in do(repo, take(repo, "git", "theta", "frobnicate"))
     assert "usage:" in do(repo, take(repo, "git", "theta", "--nope"))
     assert do(repo, take(repo, "git", "theta", "stauts")) == repo.theta("status")
-    assert "--json" in do(repo, take(repo, "git", "theta", has="help"), VERB="status")
+    assert "--json" in do(repo, take(repo, "git", "theta", has="VERB -h"), VERB="status")
+    assert "EXIT" in do(repo, take(repo, "git", "theta", has="help VERB"), VERB="status").upper()
 
 
 def test_pull_of_what_is_not_tracked(two: Repo) -> None:

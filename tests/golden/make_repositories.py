@@ -24,6 +24,7 @@ import numpy as np
 
 from tests.golden import histories
 from tests.golden.histories import History, Version
+from tests.scenarios.array_files import array_files
 from tests.scenarios.checkpoints import safetensors
 from tests.scenarios.containers import gguf, hdf5, keras, npy, npz, onnx, tensorflow, tflite
 from tests.scenarios.examples import coreml, flax, torch_legacy
@@ -152,6 +153,11 @@ def stack() -> list[Version]:
     ]
 
 
+def arrays() -> list[Version]:
+    """The roots of two databases of Orbax, without the folders that they lead to."""
+    return [{"a.bin": array_files()[f"orbax/{side}/manifest.ocdbt"]} for side in ("base", "ours")]
+
+
 def _in_turn(versions: Callable[[], list[Version]]) -> Callable[[History], None]:
     """A history of these versions, one after the other."""
 
@@ -169,6 +175,7 @@ REPOSITORIES: dict[str, Callable[[History], None]] = {
     "torch": _in_turn(torch),
     "classic": _in_turn(classic),
     "stack": _in_turn(stack),
+    "arrays": _in_turn(arrays),
     "packs": histories.packs,
     "recipes": histories.recipes,
     "mixed": histories.mixed,

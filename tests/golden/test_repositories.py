@@ -17,6 +17,7 @@ from tests.scenarios.repositories import Repo
 
 _SECOND = (
     "adapters",
+    "arrays",
     "classic",
     "packs",
     "quantised",
@@ -75,10 +76,9 @@ def test_they_hold_every_kind_of_update_container_and_recipe(tmp_path: Path, sea
     assert containers == set(formats.names()) | {"tensorflow", "opaque"}
     assert recipes == {(*one, sides) for one in KNOWN for sides in (2, 3)}
     first = {"containers": {1}, "more": {1}, "updates": {1}, "mixed": {1, 2}}
-    first = {"containers": {1}, "more": {1}, "updates": {1}, "mixed": {1, 2}}
-    first = {"containers": {1}, "more": {1}, "updates": {1}, "mixed": {1, 2}}
     assert versions == first | {name: {2} for name in _SECOND}
-    assert parts == {"mixed", *_SECOND}
+    # (Those of Orbax are too small for tensors of their own.)
+    assert parts == {"mixed", *_SECOND} - {"arrays"}
 
 
 def test_none_is_lost_or_changed() -> None:

@@ -9,6 +9,9 @@ test_advice_table.py` fails. The lines are as `suggestions.py` reads them.
 from __future__ import annotations
 
 RUN: dict[str, dict[str, str]] = {
+    "git_theta_ext/cli/verbs/completion.py": {
+        "git theta completion bash": "test_documented_examples.test_completion",
+    },
     "git_theta_ext/cli/about_files/pathspecs.py": {
         "git theta ls-files": "test_advice_reading.test_pull_of_what_is_not_tracked",
     },
@@ -290,7 +293,8 @@ RUN: dict[str, dict[str, str]] = {
         "git theta -h": "test_advice_reading.test_verbs_that_are_none",
         "git theta -h lists the commands": "test_advice_reading.test_verbs_that_are_none",
         "did you mean: git theta {near}": "test_advice_reading.test_verbs_that_are_none",
-        "git theta help VERB shows the options of a command.": "test_advice_reading.test_verbs_that_are_none",
+        "git theta VERB -h shows the options of a command.": "test_advice_reading.test_verbs_that_are_none",
+        "git theta help VERB shows its manual page, with the exit codes.": "test_advice_reading.test_verbs_that_are_none",
     },
     "git_theta_ext/cli/verbs/merge.py": {
         "git status shows how to conclude it, and how to take it back": "test_advice_merging.test_a_merge_does_not_begin_before_another_is_concluded",
@@ -531,6 +535,10 @@ RUN: dict[str, dict[str, str]] = {
 """Module -> what it suggests -> the test, of those under `tests/git`."""
 
 NAMED: dict[str, list[str]] = {
+    "git_theta_ext/cli/verbs/completion.py": [
+        "print what completes git theta commands in bash, zsh or fish",
+        "Print the script with which a shell completes the commands and options of git theta. An installed wheel has it where the shell looks; this is for all other places.",
+    ],
     "git_theta_ext/cli/verbs/log.py": [
         "show all that changed with the numbers of its values, as git theta diff does",
     ],
@@ -674,6 +682,7 @@ NAMED: dict[str, list[str]] = {
         "leave manifests in the work tree on checkout; `git theta pull` writes checkpoints",
     ],
     "git_theta_ext/cli/main.py": [
+        "print what completes git theta commands in bash, zsh or fish",
         "git theta",
         "{printable(verb)} is not a git theta command",
         "usage: git theta [-h] [--version] VERB ...",

@@ -81,7 +81,8 @@ def test_children_on_windows_do_not_look_there_either() -> None:
         "import os; os.name = 'nt'\n"
         "import importlib.util as u\n"
         f"spec = u.spec_from_file_location('gp', {process.__file__!r})\n"
-        "module = u.module_from_spec(spec); os.name = 'nt'; spec.loader.exec_module(module)\n"
+        "import sys; module = sys.modules['gp'] = u.module_from_spec(spec)\n"
+        "os.name = 'nt'; spec.loader.exec_module(module)\n"
         "print(module._QUIET)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
