@@ -304,6 +304,14 @@ def test_sha_256(tmp_path: Path, sealed: Path) -> None:
     repo.git("merge", "-q", "-m", "both", "main")
     merged = {**tensors, WEIGHT: changed(tensors[WEIGHT], seed=2), bias: changed(tensors[bias])}
     assert (repo.path / NAME).read_bytes() == safetensors(merged)
+    remote, clone = tmp_path / "remote.git", Repo(tmp_path / "clone")
+    repo.git("init", "-q", "--bare", "--object-format=sha256", str(remote))
+    repo.git("push", "-q", str(remote), "side")
+    repo.git("clone", "-q", "--no-checkout", "-b", "side", str(remote), str(clone.path))
+    clone.theta("install", "--local")
+    clone.git("checkout", "-q", "side")
+    assert (clone.path / NAME).read_bytes() == safetensors(merged)
+    clone.theta("fsck")
 
 
 def _has_reftable(folder: Path) -> bool:
