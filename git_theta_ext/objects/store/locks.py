@@ -21,6 +21,8 @@ from git_theta_ext.core.errors import StoreError, ThetaError
 _POLL_SECONDS = 0.05
 _SLOTS = 1024
 """Windows only has locks for one owner: who shares takes one byte of these, who owns takes all."""
+_SHARERS = 256
+"""How many of them are tried, for each that a process shares already is one that it cannot have."""
 
 _BUSY = {errno.EACCES, errno.EAGAIN, getattr(errno, "EDEADLK", errno.EAGAIN)}
 
@@ -106,7 +108,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _try(descriptor: int, alone: bool) -> bool:
-        for attempt in range(1 if alone else 8):
+        for attempt in range(1 if alone else _SHARERS):
             slot = 0 if alone else (os.getpid() * 31 + attempt * 97) % _SLOTS
             os.lseek(descriptor, slot, os.SEEK_SET)
             try:

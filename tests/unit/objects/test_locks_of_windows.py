@@ -51,7 +51,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_many_share_and_one_owns(there: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    sharing = [there.Lock(path, alone=False, timeout=0) for _ in range(8)]
+    sharing = [there.Lock(path, alone=False, timeout=0) for _ in range(40)]
     with pytest.raises(there.Busy):
         there.Lock(path, alone=True, timeout=0)
     for one in sharing:
