@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.coupled.find import weights
 from git_theta_ext.checkpoints.coupled.schemes import Numbers, Parts, Table, Weight
 from git_theta_ext.checkpoints.versions import Side
 from git_theta_ext.core import limits
-from git_theta_ext.core.errors import BoundError, FormatError, ManifestError
+from git_theta_ext.core.errors import BoundError, FormatError
 from git_theta_ext.core.values import Values, raw_bytes, values_dtype
 from git_theta_ext.formats import gguf, safetensors
 from git_theta_ext.formats.base import Layout, Literal
@@ -46,7 +45,8 @@ def quantised(
         at_hand: whether some blocks may be read; by default all.
     """
     entries = {entry.tensor.name: entry for entry in side.manifest.entries if not entry.opaque}
-    kind = shards.container(side.manifest)
+    # Shards that are joined have another word here, and no skeleton that was a file's.
+    kind = side.manifest.format
     metadata: Mapping[str, str] = {}
     types: Mapping[str, str] = {}
     if kind in (gguf.NAME, safetensors.NAME) and at_hand(side.skeletons()):
@@ -70,10 +70,7 @@ def quantised(
 
 
 def _first_literal(side: Side) -> Literal | None:
-    try:
-        found = skeleton.decode(side.structure()).segments
-    except ManifestError:  # shards that are joined have no skeleton that was a file's
-        return None
+    found = skeleton.decode(side.structure()).segments
     return found[0] if found and isinstance(found[0], Literal) else None
 
 
