@@ -44,6 +44,7 @@ milliseconds on most, up to two seconds where times have no fraction (FAT, old N
 WORTH_REMEMBERING = 1 << 20
 """A smaller file is cleaned as fast as its answer is looked up, and kept."""
 
+_MAY_BE_COMPRESSED = (opaque.NAME, "npz", "keras", "zip", "ocdbt")
 _UNLIKE = "unlike"
 _MEMO_BYTES = 64 << 10
 """Blocks from this size on are worth a remembered encoding."""
@@ -225,27 +226,13 @@ class Cleaner:
                 f"{how}, for its structure is past a limit ({found.remark}); it is kept byte for "
                 f"byte, {kept}",
             )
-        elif not self._predecessors.only_asked:
-            self._say_if_compressed(path, source, found)
-        return found
-
-    @staticmethod
-    def _say_if_compressed(path: str, source: Source, found: Layout) -> None:
-        """Say of what is compressed that it costs as much again with every version."""
-        if found.format == "ocdbt":
-            from git_theta_ext.formats.arrays.orbax import is_compressed
-
-            if is_compressed(found):
-                say(
-                    path,
-                    "its arrays are compressed: one that changed is stored whole; saved without "
-                    "(Orbax: PyTreeCheckpointHandler(use_compression=False)) what changed in it is",
-                )
-        elif found.format in (opaque.NAME, "npz", "keras", "zip"):
+        elif found.format in _MAY_BE_COMPRESSED and not self._predecessors.only_asked:
+            # Only these files, so that no other is cleaned later for importing this.
             from git_theta_ext.formats.compressed import sentence
 
-            if said := sentence(source, found.format):
+            if said := sentence(source, found):
                 say(path, said)
+        return found
 
     def _layout_of(self, path: str, source: Source) -> Layout:
         if not has_neighbour(path):

@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Callable
 
 from git_theta_ext.core.errors import FormatError
-from git_theta_ext.formats.base import Source
+from git_theta_ext.formats.arrays import orbax
+from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.zips.archive import STORED, read_entries
 
 _PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
@@ -66,14 +67,22 @@ _ZIP = b"PK\x03\x04"
 _ZIPS = ("opaque", "npz", "keras", "zip")
 """Containers that a zip archive whose entries are deflated may be here."""
 
+_CHUNKS = (
+    "its arrays are compressed: one that changed is stored whole; saved without "
+    "(Orbax: PyTreeCheckpointHandler(use_compression=False)) what changed in it is"
+)
 
-def sentence(source: Source, container: str) -> str:
+
+def sentence(source: Source, layout: Layout) -> str:
     """Why a file costs as much again with every version, and what to do; empty where it does not.
 
     Args:
         source: the file.
-        container: what it was recognised as.
+        layout: what it was recognised as.
     """
+    container = layout.format
+    if orbax.is_compressed(layout):
+        return _CHUNKS
     head = source.read(0, min(HEAD_BYTES, source.size))
     if container in _ZIPS and head.startswith(_ZIP):
         return _deflated(source, container)

@@ -8,6 +8,7 @@ from git_theta_ext import formats
 from git_theta_ext.formats import companions
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.compressed import sentence
+from git_theta_ext.formats.layout import opaque
 from git_theta_ext.formats.layout.source import BytesSource
 from tests.scenarios.examples import STACK, rebuilt
 
@@ -49,7 +50,7 @@ def test_tensors_have_the_names_that_users_know(name: str) -> None:
     spans = [one.tensor for one in layout.segments if isinstance(one, Span)]
     found = [f"{info.name} {info.dtype.name} {list(info.shape)}" for info in spans]
     assert (layout.format, found) == FILES[name]
-    assert sentence(BytesSource(data), layout.format) == ""
+    assert sentence(BytesSource(data), layout) == ""
 
 
 def test_optimizers_of_paddle() -> None:
@@ -81,7 +82,8 @@ def test_xml_that_does_not_fit_names_nothing(xml: str, size: int) -> None:
 
 def test_what_is_compressed_is_told_from_other_bytes() -> None:
     for magic in (b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b""):
-        said = sentence(BytesSource(magic + bytes(40)), "opaque")
+        source = BytesSource(magic + bytes(40))
+        said = sentence(source, opaque.layout(source))
         assert said.rpartition(": ")[2] == {
             b"\x1f\x8b\x08": "gzip -dc FILE", b"\xfd7zXZ\0": "xz -dc FILE",
             b"\x28\xb5\x2f\xfd": "zstd -dc FILE",
