@@ -31,7 +31,7 @@ from git_theta_ext.evaluation import travel
 from git_theta_ext.git import ancestry, hook_scripts, hooks
 from git_theta_ext.git.crashes import hook as crash_hook
 from git_theta_ext.git.repository import Repository, any_commit_here
-from git_theta_ext.objects import left_behind
+from git_theta_ext.objects import left_behind, reachable
 from git_theta_ext.objects.transfer import pointers, transport
 from git_theta_ext.objects.transfer.lfs import GUARD
 
@@ -190,13 +190,13 @@ def run(
     if not include:
         return
     exclude = [*(ref.remote for ref in refs if ref.remote), *others]
-    objects = transport.objects_in(repository, include, exclude, _warn_of_damage)
+    objects = reachable.objects_in(repository, include, exclude, _warn_of_damage)
     updates = [ref for ref in refs if ref.local]
     if objects and not all(
         ref.remote and any_commit_here(repository, [ref.remote]) for ref in updates
     ):
         exclude += advertised(repository, url)
-        objects = transport.objects_in(repository, include, exclude, _warn_of_damage)
+        objects = reachable.objects_in(repository, include, exclude, _warn_of_damage)
     _warn_of_raw_checkpoints(repository, include)
     moved = {ref.name for ref in refs} | _deleted_by_mirror(repository, remote, url)
     if not objects and moved.isdisjoint(pointers.REFS):
@@ -265,7 +265,7 @@ def _warn_of_raw_checkpoints(repository: Repository, include: Sequence[str]) -> 
         if repository.resolve("HEAD") not in include:
             return
         entries = repository.tracked()
-        found = {oid for oid, _ in transport.manifests_in(repository, {e.oid for e in entries})}
+        found = {oid for oid, _ in reachable.manifests_in(repository, {e.oid for e in entries})}
         raw = [entry.path for entry in entries if entry.oid not in found]
         if raw:
             print(

@@ -242,8 +242,8 @@ class Repository:
         rest = [oid for oid, size in found.items() if size is None]
         if rest:
             request = "".join(f"{oid}\n" for oid in rest).encode()
-            answer = self.git("cat-file", "--batch-check", stdin=request).decode("ascii")
-            rows = (line.split() for line in answer.splitlines())
+            answer = self.git("cat-file", "--batch-check", "--buffer", stdin=request)
+            rows = (line.split() for line in answer.decode("ascii").splitlines())
             found |= {row[0]: int(row[2]) for row in rows if len(row) == 3 and row[1] == "blob"}
         return {oid: size for oid, size in found.items() if size is not None}
 

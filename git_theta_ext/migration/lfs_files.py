@@ -13,7 +13,7 @@ from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.transfer import endpoints, lfs
 from git_theta_ext.objects.transfer.endpoints import Endpoint
-from git_theta_ext.objects.transfer.transport import object_path
+from git_theta_ext.objects.transfer.folders import object_path
 
 _AT_ONCE = 100
 

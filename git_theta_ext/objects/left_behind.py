@@ -22,6 +22,7 @@ from git_theta_ext.git.launch import shell_word
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects import reachable
 from git_theta_ext.objects.transfer import endpoints, transport
 from git_theta_ext.objects.transfer.endpoints import Confirmed, Endpoint
 
@@ -175,7 +176,7 @@ def _lacking(
         stdin=request.encode(),
     )  # fmt: skip
     older = listed.decode().split()[_COMMITS:]  # what it and those before it brought is left out
-    objects = transport.objects_in(
+    objects = reachable.objects_in(
         repository, news, [*others, *older], on_damage=lambda oid, error: None
     )
     return transport.unconfirmed(repository, remote, url, objects.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from git_theta_ext.core.errors import ManifestError
 from git_theta_ext.git.operations import revisions_in_progress
@@ -113,3 +113,54 @@ def reachable_objects(
         if isinstance(manifest, Manifest):
             found.update((ref.oid, ref) for ref in manifest.objects())
     return found
+
+
+def manifests_in(
+    repository: Repository, include: Iterable[str], exclude: Iterable[str] = ()
+) -> Iterator[tuple[str, bytes]]:
+    """The blob id and content of every manifest reachable from `include` and not from `exclude`.
+
+    Both are full object ids, of commits, tags, trees or blobs; ids that are not here are ignored.
+    Manifests are known by their size and first line. What a partial clone lacks is left out.
+    """
+    wanted = "".join(f"{oid}\n" for oid in include)
+    if not wanted:
+        return
+    request = wanted + "".join(f"^{oid}\n" for oid in exclude)
+    # --missing: names only what is here, and keeps Git from fetching the rest to look at it.
+    listed = repository.git(
+        "rev-list", "--objects", "--no-object-names", "--ignore-missing", "--missing=print",
+        "--stdin", stdin=request.encode(),
+    )  # fmt: skip
+    present = [oid for oid in listed.decode().split() if not oid.startswith("?")]
+    yield from manifest_texts(repository, present)
+
+
+def objects_in(
+    repository: Repository,
+    include: Iterable[str],
+    exclude: Iterable[str] = (),
+    on_damage: Callable[[str, ManifestError], object] | None = None,
+) -> dict[str, UpdateRef]:
+    """The objects, by id, that the manifests need which `manifests_in` finds.
+
+    Args:
+        repository: where the manifests are.
+        include: full ids of commits, tags, trees or blobs; those that are not here are ignored.
+        exclude: the same; what is reachable from these is left out.
+        on_damage: called with the id of a blob that begins like a manifest and is none, and with
+            what is wrong with it.
+
+    Raises:
+        ManifestError: there is such a blob, and no `on_damage`.
+    """
+    objects: dict[str, UpdateRef] = {}
+    parser = Parser()
+    for oid, data in manifests_in(repository, include, exclude):
+        try:
+            objects.update((item.oid, item) for item in parser.parse(data).objects())
+        except ManifestError as error:
+            if on_damage is None:
+                raise
+            on_damage(oid, error)
+    return objects

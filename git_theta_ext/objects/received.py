@@ -19,7 +19,8 @@ from git_theta_ext.core.errors import ManifestError, ProtocolError, UsageError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import Parser
-from git_theta_ext.objects.transfer import endpoints, transport
+from git_theta_ext.objects import reachable
+from git_theta_ext.objects.transfer import endpoints, folders
 
 _NAMED = 20
 """Manifests, and objects of each, that are named in full."""
@@ -103,7 +104,7 @@ def check(repository: Repository, updates: Sequence[Update], store: Path) -> Ans
     answer = Answer()
     seen: set[str] = set()
     room, parser = limits.RECEIVED_BYTES, Parser()
-    for blob, data in transport.manifests_in(repository, new, old):
+    for blob, data in reachable.manifests_in(repository, new, old):
         room -= len(data)
         if room < 0:
             raise ManifestError(
@@ -147,7 +148,7 @@ def is_there(store: Path, item: UpdateRef) -> bool:
     """Whether a store has an object: as git-lfs lays it out, or Gitea, Forgejo and GitLab."""
     one, two, rest = item.oid[:2], item.oid[2:4], item.oid[4:]
     for path in (
-        transport.object_path(store, item.oid),
+        folders.object_path(store, item.oid),
         store / one / two / rest,
         store / one / two / item.oid,
     ):

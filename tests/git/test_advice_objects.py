@@ -13,6 +13,7 @@ from git_theta_ext.core.errors import MissingObjectError, ThetaError, TransferEr
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
+from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, transport
@@ -82,7 +83,7 @@ def test_an_object_that_is_damaged(pushed: Repo, how: str, tmp_path: Path) -> No
     store = store_of(repository)
     pushed.git("init", "-q", "--bare", str(tmp_path / "other.git"))
     pushed.git("remote", "add", "other", str(tmp_path / "other.git"))
-    refs = transport.objects_in(repository, [repository.resolve("HEAD") or ""])
+    refs = reachable.objects_in(repository, [repository.resolve("HEAD") or ""])
 
     def use() -> None:
         if how == "verify":

@@ -13,9 +13,10 @@ import pytest
 from git_theta_ext.core.errors import CorruptObjectError, MissingObjectError, TransferError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects import reachable
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
-from git_theta_ext.objects.transfer import endpoints, lfs, transport
+from git_theta_ext.objects.transfer import endpoints, folders, lfs, transport
 from tests.scenarios.objects import damage, put
 from tests.scenarios.repositories import Repo
 from tests.servers.lfs import LfsServer, lfs_server
@@ -51,7 +52,7 @@ def server() -> Iterator[LfsServer]:
 
 def lfs_path(folder: Path, ref: UpdateRef) -> Path:
     """Where git-lfs keeps an object of the repository whose Git directory this is."""
-    return transport.object_path(folder / "lfs", ref.oid)
+    return folders.object_path(folder / "lfs", ref.oid)
 
 
 @pytest.mark.parametrize("kind", ["path", "file", "relative", "work tree", "suffix"])
@@ -109,7 +110,7 @@ def test_lfs_storage_is_respected_on_both_sides(make: Make, tmp_path: Path) -> N
     here = make("here", str(remote.git_dir))
     (ref,) = put(here, b"content")
     transport.push(here, "origin", str(remote.git_dir), [ref])
-    assert transport.object_path(tmp_path / "elsewhere", ref.oid).read_bytes() == b"content"
+    assert folders.object_path(tmp_path / "elsewhere", ref.oid).read_bytes() == b"content"
     there = make("there")
     Repo(there.top).git("config", "lfs.storage", str(tmp_path / "elsewhere"))
     transport.fetch(Repository.discover(there.top), [ref])
@@ -266,7 +267,7 @@ def test_what_another_process_took_meanwhile_is_not_missed(
         for ref in refs[: next(left)]:
             take(
                 store_of(there),
-                transport.object_path(folder, ref.oid),
+                folders.object_path(folder, ref.oid),
                 ref.oid,
                 ref.size,
                 move=True,
@@ -495,7 +496,7 @@ def test_manifests_are_found_by_content_not_by_name(make: Make) -> None:
     tag, blob = repo.git("rev-parse", "v1", "HEAD:second").split()
 
     def found(include: list[str], exclude: list[str]) -> list[bytes]:
-        return sorted(data for _, data in transport.manifests_in(here, include, exclude))
+        return sorted(data for _, data in reachable.manifests_in(here, include, exclude))
 
     assert found([second], []) == [manifest, manifest + b"x"]
     assert found([tag], [first]) == [manifest + b"x"]
@@ -517,6 +518,6 @@ def test_a_partial_clone_is_not_filled_by_looking(make: Make, tmp_path: Path) ->
     partial = Repository.discover(tmp_path / "partial")
     missing = Repo(partial.top).git("rev-list", "--objects", "--all", "--missing=print")
     assert missing.count("\n?") == 1
-    found = [data for _, data in transport.manifests_in(partial, [head, "2" * 40], ["3" * 40])]
+    found = [data for _, data in reachable.manifests_in(partial, [head, "2" * 40], ["3" * 40])]
     assert found == [b"git-theta manifest v1\n2"]
     assert Repo(partial.top).git("rev-list", "--objects", "--all", "--missing=print") == missing

@@ -18,7 +18,7 @@ import pytest
 from git_theta_ext.core.errors import MissingObjectError, TransferError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.store.store import Store
-from git_theta_ext.objects.transfer import endpoints, lfsconfig, transport
+from git_theta_ext.objects.transfer import endpoints, folders, lfsconfig, transport
 from git_theta_ext.objects.transfer.endpoints import Endpoint
 from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.objects import put
@@ -499,7 +499,7 @@ def test_a_link_to_the_only_copy_is_no_second_one(unpushed: tuple[Repo, set[str]
     repo.git("push", "-q", "origin", "mine")
     store = Store(repo.path / ".git/theta")
     for oid in only:
-        there = transport.object_path(repo.path.parent / "origin.git/lfs", oid)
+        there = folders.object_path(repo.path.parent / "origin.git/lfs", oid)
         there.unlink()
         there.symlink_to(store.path(oid))
     grow_old(repo)
@@ -535,7 +535,7 @@ def test_what_never_ends_in_a_remotes_folder_is_not_read(
     other = new_repo("other")
     other.git("remote", "add", "origin", str(origin))
     refs = put(Repository.discover(repo.path), b"content")
-    path = transport.object_path(origin / "lfs", refs[0].oid)
+    path = folders.object_path(origin / "lfs", refs[0].oid)
     path.parent.mkdir(parents=True)
     if kind == "pipe":
         os.mkfifo(path)

@@ -494,10 +494,12 @@ RUN: dict[str, dict[str, str]] = {
         "git theta fetch (or: git theta fsck, to see what else is missing)": "test_advice_objects.test_reading_what_is_not_here",
         "remove that file, then: git theta fetch": "test_advice_objects.test_an_object_that_is_damaged",
     },
-    "git_theta_ext/objects/transfer/transport.py": {
+    "git_theta_ext/objects/transfer/missing.py": {
         "or, as a file, there: git theta format-patch REV -o FILE then here: git theta am FILE": "test_patches.test_plain_patches_carry_manifests_only",
         "where the objects are, type: git theta push REMOTE --all then here: git theta fetch REMOTE": "test_advice_objects.test_what_no_remote_has",
         "put right what it says, then type: git theta fetch": "test_advice_objects.test_a_remote_that_is_not_mounted",
+    },
+    "git_theta_ext/objects/transfer/folders.py": {
         "remove that file, then: git theta fetch": "test_advice_objects.test_an_object_that_is_damaged",
     },
     "git_theta_ext/git/work_tree.py": {

@@ -8,7 +8,7 @@ from pathlib import Path
 from git_theta_ext.git.launch import shell_word
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
-from git_theta_ext.objects.transfer import transport
+from git_theta_ext.objects.transfer import folders
 from tests.scenarios.checkpoints import NAME, changed, model, safetensors
 from tests.scenarios.repositories import Repo
 
@@ -28,7 +28,7 @@ def objects_of(repo: Repo, spec: str) -> list[UpdateRef]:
 
 def are_at(remote: Path, refs: list[UpdateRef]) -> bool:
     """Whether a path remote has all these objects."""
-    paths = [transport.object_path(remote / "lfs", ref.oid) for ref in refs]
+    paths = [folders.object_path(remote / "lfs", ref.oid) for ref in refs]
     return bool(paths) and all(path.exists() for path in paths)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from git_theta_ext.manifest.model import HEAD_BYTES, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
-from git_theta_ext.objects.transfer.transport import object_path
+from git_theta_ext.objects.transfer.folders import object_path
 from tests.scenarios.repositories import Repo
 from tests.servers.backends import Backend, backend
 from tests.servers.front import Front, front, git_environment

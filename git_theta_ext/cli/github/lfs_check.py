@@ -18,7 +18,7 @@ from git_theta_ext.core.errors import ManifestError, TransferError
 from git_theta_ext.core.text import plural, printable, size
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.objects.transfer import transport
+from git_theta_ext.objects import reachable
 
 _MAX_LISTED = 20
 _MAX_ASKED = 100_000
@@ -100,7 +100,7 @@ def _needed(report: Findings, job: Job) -> dict[str, UpdateRef]:
     def note(oid: str, error: ManifestError) -> None:
         damaged.append(oid)
 
-    found = transport.objects_in(job.repository, [job.between.new], [job.between.old], note)
+    found = reachable.objects_in(job.repository, [job.between.new], [job.between.old], note)
     if damaged and report.code == 0:
         words = plural(len(damaged), "manifest is", "manifests are")
         report.warn(f"{words} damaged, blob {damaged[0][:12]} first", ManifestError.exit_code)

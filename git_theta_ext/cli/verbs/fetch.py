@@ -13,6 +13,7 @@ from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import all_here, paragraph, plural, printable, size, to_json
 from git_theta_ext.evaluation import travel
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects import reachable
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, transport
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     repository = Repository.discover()
     remote, revisions = transfers.split_remote(repository, args.words)
     wanted = _wanted(repository, args, remote, revisions)
-    objects = transport.objects_in(repository, wanted, (), transfers.warn_of_damage)
+    objects = reachable.objects_in(repository, wanted, (), transfers.warn_of_damage)
     missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
     total = sum(item.size for item in missing)
     with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:

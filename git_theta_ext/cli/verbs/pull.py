@@ -13,6 +13,7 @@ from git_theta_ext.core.text import all_here, plural, printable, size, to_json
 from git_theta_ext.git import installation
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects import reachable
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import transport
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         # The index is told of what is written; without the filter it would take the files whole.
         installation.require(repository)
     with where.executor(repository, args) as executor:
-        objects = transport.objects_in(
+        objects = reachable.objects_in(
             repository, [entry.oid for entry in entries], (), transfers.warn_of_damage
         )
         missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]

@@ -12,6 +12,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.evaluation import travel
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.objects import reachable
 from git_theta_ext.objects.transfer import endpoints, transport
 
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     remote = transfers.remote_for_push(repository, named)
     url = endpoints.remote_url(repository, remote, push=True)
     place = f"{printable(remote)} ({endpoints.for_push(repository, remote, url)})"
-    objects = transport.objects_in(repository, wanted, (), transfers.warn_of_damage)
+    objects = reachable.objects_in(repository, wanted, (), transfers.warn_of_damage)
     use_cache = not args.no_cache
     if args.dry_run:
         lacking = transport.unconfirmed(

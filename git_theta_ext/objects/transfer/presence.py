@@ -19,7 +19,8 @@ from git_theta_ext.objects.store.store import sha256_of
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, lfs
 from git_theta_ext.objects.transfer.endpoints import Endpoint
-from git_theta_ext.objects.transfer.transport import Progress, object_path
+from git_theta_ext.objects.transfer.folders import object_path
+from git_theta_ext.objects.transfer.transport import Progress
 
 
 def endpoint_of(repository: Repository, remote: str) -> Endpoint:

@@ -1,44 +1,37 @@
 """Objects between the local store and remotes, each verified before and after.
 
 Path and `file://` remotes are served by copying into the very place where git-lfs keeps its
-objects; a file is never shared by hard link between repositories, for damage to one would be
-damage to both. Everything else is git-lfs's work (`lfs`), so every host, credential helper,
+objects (`folders`). Everything else is git-lfs's work (`lfs`), so every host, credential helper,
 proxy and transfer adapter that it knows works here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from git_theta_ext.core import files
 from git_theta_ext.core.errors import (
     CorruptObjectError,
-    ManifestError,
-    MissingObjectError,
     StoreError,
     TransferError,
 )
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, SHORTEST, UpdateRef, is_manifest
-from git_theta_ext.manifest.text import Parser
-from git_theta_ext.objects.store.durable import Durable
-from git_theta_ext.objects.store.store import Store, folders_above
+from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
-from git_theta_ext.objects.transfer import endpoints, lfs, lfsconfig, pointers
+from git_theta_ext.objects.transfer import endpoints, folders, lfs, pointers
 from git_theta_ext.objects.transfer.endpoints import Confirmed, Endpoint
+from git_theta_ext.objects.transfer.folders import copy_cost, place_of
+from git_theta_ext.objects.transfer.missing import missing
 
 Progress = Callable[[int], object]
 """Called with the number of bytes done since the last call."""
 
 _BATCH_BYTES = 32 << 20
-_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +125,7 @@ def _fetch(
     if wanted and without_lfs:
         raise without_lfs
     if wanted:
-        raise _missing(wanted, reasons, failed=failed, advice=advice)
+        raise missing(wanted, reasons, failed=failed, advice=advice)
     return places
 
 
@@ -145,39 +138,6 @@ def _label(endpoint: Endpoint) -> str:
 
 def _silent(_: int) -> None:
     """Report progress to nobody."""
-
-
-def _missing(
-    wanted: dict[str, UpdateRef],
-    reasons: list[str],
-    *,
-    failed: bool = False,
-    advice: str | None = None,
-) -> MissingObjectError:
-    """The error for objects that could not be had; `failed` if a remote could not be asked.
-
-    `advice` is about a server that the user has not chosen.
-    """
-    first = next(iter(wanted.values()))
-    amount = "1 object" if len(wanted) == 1 else f"{len(wanted)} objects"
-    which = f"{amount} ({first.kind} sha256:{first.oid}, {first.size} bytes"
-    which += ", ...)" if len(wanted) > 1 else ")"
-    tried = "\n".join("  " + reason.replace("\n", "\n    ") for reason in reasons)
-    hint = (
-        "where the objects are, type: git theta push REMOTE --all   then here: git theta fetch"
-        " REMOTE\nor, as a file, there: git theta format-patch REV -o FILE   then here: "
-        "git theta am FILE"
-    )
-    if failed:
-        hint = (
-            "put right what it says, then type: git theta fetch\n"
-            f"or, if it does not have them: {hint}"
-        )
-    if advice is not None:
-        hint = f"about the server that {lfsconfig.NAME} names: {advice}\n{hint}"
-    return MissingObjectError(
-        f"{which} could not be fetched:\n{tried or '  this repository has no remote'}", hint=hint
-    )
 
 
 def _fetch_from(
@@ -212,13 +172,13 @@ def _take_all(
     if remove:  # another process may have brought some: git-lfs's folder of a store is shared
         for item in [item for item in wanted.values() if store.has(item.oid, item.size)]:
             del wanted[item.oid]
-            Path(_place(top, item.oid)).unlink(missing_ok=True)
-    there = [item for item in wanted.values() if _is_readable(_place(top, item.oid))]
+            Path(place_of(top, item.oid)).unlink(missing_ok=True)
+    there = [item for item in wanted.values() if _is_readable(place_of(top, item.oid))]
     damaged = []
 
     def take(item: UpdateRef) -> tuple[UpdateRef, str | None]:
         try:
-            store.take(Path(_place(top, item.oid)), item.oid, item.size, move=remove)
+            store.take(Path(place_of(top, item.oid)), item.oid, item.size, move=remove)
         except CorruptObjectError as error:
             return item, error.message
         except StoreError:  # the source is gone: another process took it first
@@ -226,30 +186,20 @@ def _take_all(
                 raise
         return item, None
 
-    for item, complaint in ordered_map(take, there, _cost):
+    for item, complaint in ordered_map(take, there, copy_cost):
         if complaint is None:
             del wanted[item.oid]
             advance(item.size)
         else:
             damaged.append(complaint)
         if remove:
-            Path(_place(top, item.oid)).unlink(missing_ok=True)
+            Path(place_of(top, item.oid)).unlink(missing_ok=True)
     return damaged
 
 
 def _is_readable(path: str) -> bool:
     """Whether a file can be read to its end; a pipe or a device, which may have none, can not."""
     return os.path.isfile(path) and os.access(path, os.R_OK)
-
-
-def object_path(folder: Path, oid: str) -> Path:
-    """Where an object lies below git-lfs's folder, and below ours."""
-    return Path(_place(str(folder), oid))
-
-
-def _place(folder: str, oid: str) -> str:
-    """As `object_path`, without the cost of a Path."""
-    return f"{folder}{os.sep}objects{os.sep}{oid[:2]}{os.sep}{oid[2:4]}{os.sep}{oid}"
 
 
 def push(
@@ -290,15 +240,15 @@ def push(
     claimed: list[UpdateRef] = []
     store = store_of(repository)
     store.share()  # what is about to be sent must not be pruned
+    if items:
+        # git-lfs sends nothing at all when one object is missing here, even if the server has it.
+        fetch(repository, items, remote=remote_name)
+        store.share()
     if endpoint.folder is not None:
-        warning = _push_to_folder(repository, endpoint, items, advance)
+        warning = folders.fill(repository, endpoint, items, advance)
     else:
         confirmed = Confirmed(repository, endpoint)
         if items:
-            # git-lfs sends nothing at all when one object is missing here, even if the server has
-            # it.
-            fetch(repository, items, remote=remote_name)
-            store.share()
             _verify_all(store, items)
             claimed = lfs.push(repository, endpoint, items, advance)
             confirmed.add(item.oid for item in items)
@@ -306,7 +256,7 @@ def push(
         def all_sent() -> Iterator[UpdateRef]:
             sent = confirmed.read()
             refs = repository.git("for-each-ref", "--format=%(objectname)").decode().split()
-            known = objects_in(repository, refs, on_damage=lambda oid, error: None)
+            known = reachable.objects_in(repository, refs, on_damage=lambda oid, error: None)
             return (item for item in known.values() if item.oid in sent)
 
         warning = pointers.publish(repository, remote_url, items, all_sent, moved_refs)
@@ -358,7 +308,7 @@ def _unconfirmed(
         absent = [
             item
             for item in items.values()
-            if not store.right_elsewhere(folder, _place(top, item.oid), item.oid, item.size)
+            if not store.right_elsewhere(folder, place_of(top, item.oid), item.oid, item.size)
         ]
         store.save_verified()
         return absent
@@ -367,179 +317,5 @@ def _unconfirmed(
 
 
 def _verify_all(store: Store, items: list[UpdateRef]) -> None:
-    for _ in ordered_map(lambda item: store.verify(item.oid, item.size), items, _cost):
+    for _ in ordered_map(lambda item: store.verify(item.oid, item.size), items, copy_cost):
         pass
-
-
-def _cost(item: UpdateRef) -> int:
-    """What is held of an object that is copied or hashed piece by piece."""
-    return min(item.size, _COPY_BYTES)
-
-
-def _push_to_folder(
-    repository: Repository, endpoint: Endpoint, items: list[UpdateRef], advance: Progress
-) -> str | None:
-    """Copy objects to a path remote; a sentence where they lie in an unusual place."""
-    common = endpoints.common_dir_of(endpoint.folder or Path())
-    folder, moved = endpoints.lfs_folder_to_fill(repository, endpoint)
-    fetch(repository, items, remote=endpoint.remote)
-    store_of(repository).share()
-    try:
-        # Permissions follow the Git object folder there, so that shared repositories work.
-        mode = (common / "objects").stat().st_mode & 0o7777
-        target = Durable(str(folder / "tmp"), folders_above, _maker(folder, mode), "theta-")
-
-        kept = None if os.name == "nt" else mode & 0o666
-
-        def copy(item: UpdateRef) -> int:
-            source = store_of(repository).find(item.oid, item.size)
-            if source is None:
-                raise _missing({item.oid: item}, [f"{endpoint.remote}: not there"])
-            if item.size <= _COPY_BYTES:
-                data = files.read_whole(source)
-                _require(source, item, len(data), hashlib.sha256(data).hexdigest())
-                target.write(_place(str(folder), item.oid), [memoryview(data)], kept=kept)
-                return item.size
-            with target.writing(_place(str(folder), item.oid), kept=kept) as written:
-                _write_verified(source, written, item)
-            return item.size
-
-        with target.gathering():
-            for size in ordered_map(copy, items, _cost):
-                advance(size)
-            target.settle()  # the names as well, before Git moves the ref that relies on them
-    except OSError as error:
-        raise TransferError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return moved
-
-
-def _maker(folder: Path, mode: int) -> Callable[[str], None]:
-    """What makes the folders of another repository, with permissions, and refuses links there."""
-    objects = str(folder / "objects")
-    real = os.path.realpath(objects)
-
-    def refuse_link(place: str) -> None:
-        if _leads_away(place, objects, real):
-            raise TransferError(
-                f"{place} leads out of {real}: a link stands in its way, and nothing was written"
-                " there",
-                hint="put a folder in the place of the link",
-            )
-
-    def make(place: str) -> None:
-        if not place.startswith(objects + os.sep):
-            _make_folders(place, mode)
-            return
-        refuse_link(os.path.dirname(place))
-        _make_folders(place, mode)
-        refuse_link(place)
-
-    return make
-
-
-def _leads_away(place: str, objects: str, real: str) -> bool:
-    """Whether a folder of objects is a link, which may lead anywhere."""
-    if os.name == "nt":  # where junctions lead away as well
-        return os.path.realpath(place) != os.path.join(real, os.path.relpath(place, objects))
-    return os.path.islink(place)
-
-
-def _write_verified(source: Path, copy: BinaryIO, item: UpdateRef) -> None:
-    digest = hashlib.sha256()
-    with source.open("rb") as original:
-        while chunk := original.read(_COPY_BYTES):
-            digest.update(chunk)
-            copy.write(chunk)
-        size = copy.tell()
-    _require(source, item, size, digest.hexdigest())
-
-
-def _require(source: Path, item: UpdateRef, size: int, digest: str) -> None:
-    """Raise CorruptObjectError unless a file that was read is the object that it should be."""
-    if digest != item.oid or size != item.size:
-        raise CorruptObjectError(
-            f"object {source} is damaged: {size} bytes that hash to {digest}",
-            hint="remove that file, then: git theta fetch",
-        )
-
-
-def _make_folders(folder: str, mode: int) -> None:
-    missing = []
-    while not os.path.isdir(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    for place in reversed(missing):
-        with suppress(FileExistsError):
-            os.mkdir(place)
-        if os.name != "nt":
-            with suppress(PermissionError):
-                os.chmod(place, mode)
-
-
-def manifests_in(
-    repository: Repository, include: Iterable[str], exclude: Iterable[str] = ()
-) -> Iterator[tuple[str, bytes]]:
-    """The blob id and content of every manifest reachable from `include` and not from `exclude`.
-
-    Both are full object ids, of commits, tags, trees or blobs; ids that are not here are ignored.
-    Manifests are known by their size and first line. What a partial clone lacks is left out.
-    """
-    wanted = "".join(f"{oid}\n" for oid in include)
-    if not wanted:
-        return
-    request = wanted + "".join(f"^{oid}\n" for oid in exclude)
-    # --missing: names only what is here, and keeps Git from fetching the rest to look at it.
-    listed = repository.git(
-        "rev-list", "--objects", "--no-object-names", "--ignore-missing", "--missing=print",
-        "--stdin", stdin=request.encode(),
-    )  # fmt: skip
-    present = b"".join(line + b"\n" for line in listed.split() if not line.startswith(b"?"))
-    if not present:
-        return
-    described = repository.git("cat-file", "--batch-check", "--buffer", stdin=present)
-    batch: list[str] = []
-    waiting = 0
-    for line in described.decode().splitlines():
-        oid, kind, *size = line.split()
-        if kind != "blob" or not SHORTEST <= int(size[0]) <= MAX_BYTES:
-            continue
-        batch.append(oid)
-        waiting += int(size[0])
-        if waiting > _BATCH_BYTES:
-            yield from _manifests(repository, batch)
-            batch, waiting = [], 0
-    yield from _manifests(repository, batch)
-
-
-def _manifests(repository: Repository, oids: list[str]) -> Iterator[tuple[str, bytes]]:
-    return (found for found in repository.blobs(oids) if is_manifest(found[1][:HEAD_BYTES]))
-
-
-def objects_in(
-    repository: Repository,
-    include: Iterable[str],
-    exclude: Iterable[str] = (),
-    on_damage: Callable[[str, ManifestError], object] | None = None,
-) -> dict[str, UpdateRef]:
-    """The objects, by id, that the manifests need which `manifests_in` finds.
-
-    Args:
-        repository: where the manifests are.
-        include: full ids of commits, tags, trees or blobs; those that are not here are ignored.
-        exclude: the same; what is reachable from these is left out.
-        on_damage: called with the id of a blob that begins like a manifest and is none, and with
-            what is wrong with it.
-
-    Raises:
-        ManifestError: there is such a blob, and no `on_damage`.
-    """
-    objects: dict[str, UpdateRef] = {}
-    parser = Parser()
-    for oid, data in manifests_in(repository, include, exclude):
-        try:
-            objects.update((item.oid, item) for item in parser.parse(data).objects())
-        except ManifestError as error:
-            if on_damage is None:
-                raise
-            on_damage(oid, error)
-    return objects

@@ -24,7 +24,7 @@ from git_theta_ext.evaluation.results import Result, Score
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.where import store_of
-from git_theta_ext.objects.transfer import endpoints, pointers, transport
+from git_theta_ext.objects.transfer import endpoints, folders, pointers, transport
 from tests.hostile.attacks.sites import Asked, batch, offers, serve
 from tests.scenarios.checkpoints import model, safetensors
 from tests.scenarios.objects import put
@@ -603,7 +603,7 @@ def test_settings_of_a_remote_folder(folder: Path, new_repo: NewRepo, tmp_path: 
     transport.push(repository, "there", str(folder), items)
     assert not marker.exists()
     assert not (tmp_path / "elsewhere").exists()
-    assert transport.object_path(folder / "lfs", items[0].oid).is_file()
+    assert folders.object_path(folder / "lfs", items[0].oid).is_file()
     with (folder / "config").open("a") as file:
         file.write("[lfs]\n\tstorage = ~nobody-of-this-name/x\n")
     with pytest.raises(TransferError, match="no such user"):

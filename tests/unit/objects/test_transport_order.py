@@ -16,7 +16,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
-from git_theta_ext.objects.transfer import endpoints, lfs, pointers, transport
+from git_theta_ext.objects.transfer import endpoints, folders, lfs, pointers, transport
 from git_theta_ext.objects.transfer.endpoints import Endpoint
 from git_theta_ext.objects.transfer.lfsconfig import Named
 
@@ -78,7 +78,7 @@ class Servers:
         return self.folder
 
     def place(self, item: UpdateRef) -> Path:
-        return transport.object_path(self.folder, item.oid)
+        return folders.object_path(self.folder, item.oid)
 
     def push(
         self,
@@ -269,4 +269,4 @@ class TestPushing:
 
 
 def test_an_object_lies_where_git_lfs_has_it(tmp_path: Path) -> None:
-    assert transport.object_path(tmp_path, "abcdef") == tmp_path / "objects/ab/cd/abcdef"
+    assert folders.object_path(tmp_path, "abcdef") == tmp_path / "objects/ab/cd/abcdef"
