@@ -75,6 +75,7 @@ def _answer(arguments: list[str], text: bytes) -> int:
         if configured:
             _run_lfs(repository, arguments, text)
         _send_results(repository, arguments[0], arguments[1], {ref.name for ref in refs})
+        _send_mirrors(repository, arguments[0], arguments[1], refs)
     except ThetaError as error:
         print(f"git theta: error: {paragraph(error.message)}", file=sys.stderr)
         print(
@@ -104,6 +105,43 @@ def _send_results(repository: Repository, remote: str, url: str, moved: set[str]
             + (f"\n  hint: {error.hint}" if error.hint else ""),
             file=sys.stderr,
         )
+
+
+def _send_mirrors(repository: Repository, remote: str, url: str, refs: Sequence[PushedRef]) -> None:
+    """Bring along the mirrors of branches that are pushed; what becomes of them stops no push."""
+    if repository.setting("theta.mirror") is None:
+        return
+    if {"-n", "--dry-run"} & set(ancestry.command_of(ancestry.git_command() or ())):
+        return
+    # Only now: most pushes need nothing of it.
+    from git_theta_ext.migration.mirrors import sent as sending
+
+    pushed = {ref.name: ref.local for ref in refs}
+    try:
+        pairs = sending.configured(repository)
+    except ThetaError as error:
+        _tell_of_mirror(f"no mirror was sent: {error.message}", error.hint)
+        return
+    for source, target in pairs:
+        tip = pushed.get(f"refs/heads/{source}")
+        # (A ref that the push itself moves cannot be moved by its hook.)
+        if tip is None or f"refs/heads/{target}" in pushed:
+            continue
+        try:
+            sent = sending.send(repository, remote, url, tip, target)
+        except ThetaError as error:
+            again = f"git theta mirror --push {remote} {source} {target}"
+            _tell_of_mirror(f"{target} was not sent: {error.message}", error.hint or again)
+            continue
+        if sent.pushed:
+            count = plural(sent.files, "file")
+            print(f"git theta: {printable(target)}, a mirror, sent with {count}", file=sys.stderr)
+
+
+def _tell_of_mirror(said: str, hint: str | None) -> None:
+    print(f"git theta: warning: {paragraph(said)}", file=sys.stderr)
+    if hint:
+        print(f"  hint: {paragraph(hint, '        ')}", file=sys.stderr)
 
 
 def parse(text: bytes) -> list[PushedRef]:

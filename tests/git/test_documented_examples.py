@@ -229,13 +229,17 @@ def test_migrate_and_mirror(tmp_path: Path, sealed: Path, lines: list[str]) -> N
     repo.write(NAME, moved.version(0))
     repo.commit()
     before = moved.refs(repo)
-    info, dry, move_in, back, manifests, mirror = lines
+    info, dry, move_in, back, manifests, mirror, publish = lines
     assert "1 version of 1 file" in do(repo, info)
     assert "1 version to move" in do(repo, dry)
     assert "1 commit of 1 rewritten" in do(repo, move_in)
     assert (tmp_path / "map.csv").read_text().startswith(before["refs/heads/main"])
     assert "version 2" in do(repo, manifests)
     assert "1 commit, 1 file" in do(repo, mirror)
+    repo.git("init", "-q", "--bare", "../host.git")
+    repo.git("remote", "add", "origin", "../host.git")
+    assert "1 file and the branch are at origin" in do(repo, publish)
+    repo.git("remote", "remove", "origin")
     repo.git("branch", "-q", "-D", "main-lfs")
     set_up = take(repo, *back.split())
     assert set_up == "git lfs install --skip-repo"

@@ -219,7 +219,9 @@ def test_one_commit_on_top_and_a_mirror(tmp_path: Path, sealed: Path) -> None:
     assert refs(clone)["refs/heads/main-lfs"] == refs(repo)["refs/heads/main-lfs"] != first
     repo.git("clone", "-q", "--bare", ".", "../remote.git")
     repo.git("remote", "add", "host", "../remote.git")
+    repo.git("push", "-q", "-f", "host", f"{first}:refs/heads/main-lfs")
     do(repo, publish, REMOTE="host")
+    assert "up to date" in repo.theta("mirror", "--push", "host", "main", "main-lfs")
     repo.git("checkout", "-q", "main-lfs")
     assert (repo.path / NAME).read_bytes() == version(4)
     assert repo.status() == ""

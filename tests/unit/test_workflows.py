@@ -82,12 +82,14 @@ def test_the_action_is_one() -> None:
     lint("vendor.github-actions", TOP / "action.yml")
 
 
-def test_the_workflow_in_the_docs_is_one(tmp_path: Path) -> None:
+def test_the_workflows_in_the_docs_are_some(tmp_path: Path) -> None:
     text = (TOP / "docs" / "pull-requests.md").read_text("utf-8")
-    (workflow,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(found) == 2
     path = tmp_path / "workflow.yml"
-    path.write_text(workflow, "utf-8")
-    lint("vendor.github-workflows", path)
+    for workflow in found:
+        path.write_text(workflow, "utf-8")
+        lint("vendor.github-workflows", path)
 
 
 def test_there_are_workflows() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
-from git_theta_ext.core.text import plural, printable, to_json
+from git_theta_ext.cli.progress import Progress
+from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import paragraph, plural, printable, to_json
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.migration import mirror, refs, steps
-from git_theta_ext.migration.exporting import TO_LFS, Exporting
-from git_theta_ext.migration.found import Files
-from git_theta_ext.migration.journal import Journal, place
-from git_theta_ext.migration.lfs_files import LfsFiles
-from git_theta_ext.migration.selection import Selection
+from git_theta_ext.migration.exporting import TO_LFS
+from git_theta_ext.migration.mirrors import kept
+from git_theta_ext.migration.mirrors import sent as sending
+from git_theta_ext.objects.transfer import endpoints
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,6 +29,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a branch or revision")
     parser.add_argument("target", metavar="TARGET", help="the branch to make, or to move on")
     parser.add_argument(
+        "--push", metavar="REMOTE",
+        help="go on with TARGET as REMOTE has it, and send it there with its files",
+    )  # fmt: skip
+    parser.add_argument(
         "--force", action="store_true",
         help="move TARGET even if it has commits that are none of SOURCE, such as before a rebase",
     )  # fmt: skip
@@ -41,41 +46,47 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Bring the mirror up to date; the exit status."""
     repository = Repository.discover()
-    found = mirror.ends(repository, args.source, args.target)
-    selection = Selection(("*",))
-    with steps.pipes_of(repository) as pipes:
-        path = None if args.dry_run else place(repository, "mirror", args.to)
-        journal = Journal(path, pipes)
-        commits = mirror.adopt(repository, pipes, journal, found)
-        fresh = [one for one in commits if one not in journal.commits]
-        if not args.force:
-            mirror.require_ours(found, [one.new for one in journal.commits.values()])
-        done = 0
-        update = None
-        if not args.dry_run:
-            files = Files(pipes, selection, LfsFiles(repository))
-            versions: list[int] = []
-            exporting = Exporting(
-                repository, files, journal, args.to, lambda _, size: versions.append(size)
-            )
-            steps.rewritten(pipes, exporting, journal, commits)
-            done = len(versions)
-            new = journal.moved(found.source)
-            if new != found.target:
-                update = mirror.update_of(found, new)
-                refs.move(repository, [update], f"git theta mirror {args.source}")
-            journal.close(done=True)
+    if args.push is None or args.dry_run:
+        done = kept.bring_up(
+            repository, args.source, args.target, force=args.force, dry_run=args.dry_run
+        )
+        sent = None
+    else:
+        sent = _sent(repository, args)
+        done = sent.mirrored
     if args.json:
-        tip = update.new if update is not None else found.target
-        print(to_json({"dry_run": args.dry_run, "ref": found.ref, "to": tip,
-                       "commits": len(fresh), "versions": done}))  # fmt: skip
+        print(to_json({"dry_run": args.dry_run, "ref": done.ref, "to": done.tip,
+                       "commits": done.commits, "versions": done.files,
+                       "pushed": sent is not None and sent.pushed}))  # fmt: skip
         return 0
     name = printable(args.target)
     if args.dry_run:
-        print(f"{plural(len(fresh), 'commit')} would be added to {name}; nothing was changed")
-    elif update is None:
+        print(f"{plural(done.commits, 'commit')} would be added to {name}; nothing was changed")
+    elif not done.moved and not (sent and sent.pushed):
         print(f"{name} is up to date")
     else:
-        print(f"{name}: {plural(len(fresh), 'commit')}, {plural(done, 'file')} written for git-lfs")
-        print(f"To publish it: git lfs push REMOTE {name} && git push REMOTE {name}")
+        print(
+            f"{name}: {plural(done.commits, 'commit')},"
+            f" {plural(done.files, 'file')} written for git-lfs"
+        )
+        if sent is None:
+            print(f"To publish it: git theta mirror --push REMOTE {printable(args.source)} {name}")
+        else:
+            print(f"{plural(sent.files, 'file')} and the branch are at {printable(args.push)}")
     return 0
+
+
+def _sent(repository: Repository, args: argparse.Namespace) -> sending.Sent:
+    known = repository.git("remote").decode("utf-8", "surrogateescape").split("\n")
+    if args.push not in known:
+        raise UsageError(f"there is no remote {printable(args.push)}", hint="git remote -v")
+    url = endpoints.remote_url(repository, args.push, push=True)
+    sent = sending.send(
+        repository, args.push, url, args.source, args.target, force=args.force,
+        progress=lambda count, size: Progress(
+            f"Uploading {plural(count, 'file')} of {args.target} to {args.push}", size
+        ),
+    )  # fmt: skip
+    if sent.remark:
+        print(f"git theta: warning: {paragraph(sent.remark)}", file=sys.stderr)
+    return sent

@@ -19,7 +19,6 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects.store.durable import Durable
 from git_theta_ext.objects.store.store import folders_above
-from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints
 from git_theta_ext.objects.transfer.endpoints import Endpoint
 from git_theta_ext.objects.transfer.missing import missing
@@ -41,6 +40,7 @@ def fill(
     repository: Repository,
     endpoint: Endpoint,
     items: list[UpdateRef],
+    find: Callable[[UpdateRef], Path | None],
     advance: Callable[[int], object],
 ) -> str | None:
     """Copy objects to a path remote, each verified on its way.
@@ -49,6 +49,7 @@ def fill(
         repository: which has them.
         endpoint: of a folder.
         items: what the folder is to have.
+        find: where an object is here, if it is.
         advance: called with the number of bytes copied since the last call.
 
     Returns:
@@ -69,7 +70,7 @@ def fill(
         kept = None if os.name == "nt" else mode & 0o666
 
         def copy(item: UpdateRef) -> int:
-            source = store_of(repository).find(item.oid, item.size)
+            source = find(item)
             if source is None:
                 raise missing({item.oid: item}, [f"{endpoint.remote}: not there"])
             if item.size <= _COPY_BYTES:

@@ -302,6 +302,7 @@ def push(
     repository: Repository,
     endpoint: Endpoint,
     objects: list[UpdateRef],
+    find: Callable[[UpdateRef], Path | None],
     advance: Callable[[int], object],
 ) -> list[UpdateRef]:
     """Let git-lfs upload objects that are here; it leaves out those that the server has.
@@ -313,6 +314,7 @@ def push(
         repository: where git-lfs is run.
         endpoint: the server; its remote's name is what git-lfs gets.
         objects: what to upload, with sizes in bytes.
+        find: where an object is here, if it is.
         advance: called with the bytes that went since the last call.
 
     Returns:
@@ -324,7 +326,7 @@ def push(
     """
     with _scratch(repository) as scratch:
         for item in objects:
-            source = store_of(repository).find(item.oid, item.size)
+            source = find(item)
             if source is not None:
                 _link(source, scratch / "objects" / item.oid[:2] / item.oid[2:4] / item.oid)
         status, said, moved = _run(

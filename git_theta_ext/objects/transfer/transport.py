@@ -245,12 +245,12 @@ def push(
         fetch(repository, items, remote=remote_name)
         store.share()
     if endpoint.folder is not None:
-        warning = folders.fill(repository, endpoint, items, advance)
+        warning = folders.fill(repository, endpoint, items, _finder(store), advance)
     else:
         confirmed = Confirmed(repository, endpoint)
         if items:
             _verify_all(store, items)
-            claimed = lfs.push(repository, endpoint, items, advance)
+            claimed = lfs.push(repository, endpoint, items, _finder(store), advance)
             confirmed.add(item.oid for item in items)
 
         def all_sent() -> Iterator[UpdateRef]:
@@ -314,6 +314,10 @@ def _unconfirmed(
         return absent
     known = Confirmed(repository, endpoint).read() if use_cache else set()
     return [item for item in items.values() if item.oid not in known]
+
+
+def _finder(store: Store) -> Callable[[UpdateRef], Path | None]:
+    return lambda item: store.find(item.oid, item.size)
 
 
 def _verify_all(store: Store, items: list[UpdateRef]) -> None:

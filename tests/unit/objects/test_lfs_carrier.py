@@ -98,6 +98,11 @@ def put(repository: Repository, *contents: bytes) -> list[UpdateRef]:
     return [UpdateRef("dense", oid, size) for oid, size in made]
 
 
+def finder(repository: Repository) -> Callable[[UpdateRef], Path | None]:
+    store = store_of(repository)
+    return lambda item: store.find(item.oid, item.size)
+
+
 def silent(count: int) -> None:
     """Report progress to nobody."""
 
@@ -114,7 +119,7 @@ class TestWhatItSays:
         (item,) = put(repository, b"x" * 100)
         git_lfs.answer = lambda call: (status, said)
         with pytest.raises(TransferError, match="git lfs push to origin failed") as caught:
-            lfs.push(repository, SERVER, [item], silent)
+            lfs.push(repository, SERVER, [item], finder(repository), silent)
         return caught.value.message.partition("failed: ")[2]
 
     def test_a_link_that_lets_whoever_reads_it_in_is_cut(
@@ -154,9 +159,13 @@ class TestWhatItSays:
     ) -> None:
         (item,) = put(repository, b"x")
         git_lfs.answer = lambda call: (1, "git: 'lfs' is not a git command. See 'git --help'.")
-        for work in (lfs.push, lfs.fetch):
+        find = finder(repository)
+        for work in (
+            lambda: lfs.push(repository, SERVER, [item], find, silent),
+            lambda: lfs.fetch(repository, SERVER, [item], silent),
+        ):
             with pytest.raises(lfs.LfsNotInstalledError) as caught:
-                work(repository, SERVER, [item], silent)
+                work()
             assert "git-lfs.com" in (caught.value.hint or "")
 
     def test_a_time_limit_that_is_no_number_is_refused(
@@ -165,7 +174,7 @@ class TestWhatItSays:
         repository.git("config", "theta.transferTimeout", "soon")
         found = Repository.discover(repository.cwd)
         with pytest.raises(UsageError, match="'soon', not a number of seconds"):
-            lfs.push(found, SERVER, put(found, b"x"), silent)
+            lfs.push(found, SERVER, put(found, b"x"), finder(found), silent)
         assert git_lfs.calls == []
 
 
@@ -239,7 +248,7 @@ class TestPushing:
             return 0, ""
 
         git_lfs.answer = answer
-        assert lfs.push(repository, SERVER, [one, two], told.append) == []
+        assert lfs.push(repository, SERVER, [one, two], finder(repository), told.append) == []
         assert seen == [b"1" * 100, b"2" * 200]
         assert sum(told) == 300
         (call,) = git_lfs.calls
@@ -261,11 +270,11 @@ class TestPushing:
 
         git_lfs.answer = answer
         if offers:
-            assert lfs.push(repository, SERVER, [one, two], silent) == [two]
+            assert lfs.push(repository, SERVER, [one, two], finder(repository), silent) == [two]
         else:
             refused = f"says that it has object {two.oid}, but does not offer"
             with pytest.raises(TransferError, match=refused):
-                lfs.push(repository, SERVER, [one, two], silent)
+                lfs.push(repository, SERVER, [one, two], finder(repository), silent)
         assert [call.command for call in git_lfs.calls][:2] == ["push", "prune"]
 
 
@@ -416,6 +425,6 @@ class TestCredentials:
 
         git_lfs.answer = answer
         (item,) = put(repository, b"x" * 9)
-        lfs.push(repository, SERVER, [item], silent)
+        lfs.push(repository, SERVER, [item], finder(repository), silent)
         assert "evil" not in seen[0]
         assert "allowincompletepush = false" in seen[0]

@@ -1,0 +1,95 @@
+"""`git theta mirror --push` and `theta.mirror`: a branch of git-lfs that pushes bring along."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.scenarios.moved import NAME, refs, started, version
+from tests.scenarios.repositories import Repo
+
+
+def tracked(path: Path) -> Repo:
+    """A repository of git-theta with a remote, `host`, and one version in it."""
+    repo = started(path / "repo", lfs=False)
+    repo.git("init", "-q", "--bare", "-b", "main", "../host.git")
+    repo.git("remote", "add", "host", "../host.git")
+    repo.theta("install", "--local")
+    repo.theta("track", "*.safetensors")
+    repo.write(NAME, version(0))
+    repo.commit("version 0")
+    return repo
+
+
+def test_a_push_brings_the_mirror_along(tmp_path: Path, sealed: Path) -> None:
+    """From any clone; the remote's own commits of it count, and are never rewritten."""
+    repo = tracked(tmp_path)
+    host = Repo(tmp_path / "host.git")
+    repo.git("config", "theta.mirror", "main:main-lfs")
+    repo.run("git", "push", "-n", "host", "main", ok=(0,))
+    assert refs(host) == {}
+    done = repo.run("git", "push", "host", "main", ok=(0,))
+    assert b"main-lfs, a mirror, sent with 1 file" in done.stderr
+    first = refs(host)["refs/heads/main-lfs"]
+    assert host.blob(f"{first}:{NAME}").startswith(b"version https://git-lfs")
+
+    repo.git(
+        "clone", "-q", "-o", "host", "../host.git", "../clone", env={"GIT_LFS_SKIP_SMUDGE": "1"}
+    )
+    clone = Repo(tmp_path / "clone")
+    clone.theta("install", "--local")
+    clone.git("config", "user.name", "b")
+    clone.git("config", "user.email", "b@c")
+    clone.write(NAME, version(1))
+    clone.commit("version 1")
+    clone.git("push", "-q", "host", "main")
+    assert refs(host)["refs/heads/main-lfs"] == first  # (its setting is of the first clone alone)
+    told = json.loads(clone.theta("mirror", "--push", "host", "main", "main-lfs", "--json"))
+    assert (told["commits"], told["versions"], told["pushed"]) == (1, 1, True)
+    second = refs(host)["refs/heads/main-lfs"]
+    assert host.git("rev-parse", f"{second}~1").strip() == first
+
+    repo.git("pull", "-q", "host", "main")
+    repo.write(NAME, version(2))
+    repo.commit("version 2")
+    repo.git("push", "-q", "host", "main")
+    assert host.git("rev-parse", "main-lfs~1").strip() == second
+    # Whoever has git-lfs alone reads it, from the host alone.
+    repo.git(
+        "clone",
+        "-q",
+        "-b",
+        "main-lfs",
+        "../host.git",
+        "../reader",
+        env={"GIT_LFS_SKIP_SMUDGE": "1"},
+    )
+    reader = Repo(tmp_path / "reader")
+    reader.git("lfs", "install", "--local")
+    reader.git("lfs", "pull")
+    assert (reader.path / NAME).read_bytes() == version(2)
+
+
+def test_what_cannot_be_mirrored_stops_no_push(tmp_path: Path, sealed: Path) -> None:
+    """It is said, with what to type."""
+    repo = tracked(tmp_path)
+    host = Repo(tmp_path / "host.git")
+    repo.git("config", "theta.mirror", "main")
+    done = repo.run("git", "push", "host", "main", ok=(0,))
+    assert b"not of the form SOURCE:TARGET" in done.stderr
+    assert list(refs(host)) == ["refs/heads/main"]
+    repo.git("config", "theta.mirror", "main:gone")
+    repo.git("push", "-q", "host", "HEAD~0:refs/heads/gone", env={"GIT_THETA_NO_PRE_PUSH": "1"})
+    repo.git("commit", "-q", "--amend", "-m", "another")
+    done = repo.run("git", "push", "-f", "host", "main", ok=(0,))
+    assert b"gone was not sent: refs/heads/gone has commits that are no mirror" in done.stderr
+    assert host.git("log", "-1", "--format=%s", "main") == "another\n"
+    done = repo.run("git", "theta", "mirror", "--push", "host", "main", "gone", ok=(2,))
+    assert b"no mirror of this source" in done.stderr
+    repo.theta("mirror", "--push", "host", "--force", "main", "gone")
+    assert host.blob(f"gone:{NAME}").startswith(b"version https://git-lfs")
+    done = repo.run("git", "theta", "mirror", "--push", "nowhere", "main", "x", ok=(2,))
+    assert b"no remote nowhere" in done.stderr
+    repo.git("clone", "-q", "--depth=1", f"file://{tmp_path}/repo", "../shallow")
+    done = Repo(tmp_path / "shallow").run("git", "theta", "mirror", "main", "x", ok=(2,))
+    assert b"--unshallow" in done.stderr
