@@ -8,12 +8,14 @@ changes in all of its values. The versions are committed by git-lfs. Then the su
 them all, one after the other, in a repository of git-theta; `git theta migrate import` of the
 history; `git theta migrate export --to lfs` of what came out, which must be the commits of before;
 and, with --lfs, `git lfs migrate export` of the same history. Processor seconds of all processes,
-and the largest resident size of one.
+and the largest resident size of one. What a process is said to have taken begins with what the one
+that started it had: so the versions are made in another one, and NumPy is not imported here.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -22,9 +24,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from safetensors.numpy import save_file
 
 NAME = "model.safetensors"
 WIDTH = 1024
@@ -63,19 +62,33 @@ def size_of(folder: Path) -> int:
 
 def versions(count: int, megabytes: int, changed: float, folder: Path) -> list[Path]:
     """The files of all versions, one made of the other."""
+    made = [folder / f"{number}.safetensors" for number in range(count)]
+    process = multiprocessing.get_context("spawn").Process(
+        target=write, args=(made, megabytes, changed)
+    )
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit("the versions could not be made")
+    return made
+
+
+def write(made: list[Path], megabytes: int, changed: float) -> None:
+    """Write the files, in a process that does nothing else."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
     random = np.random.default_rng(0)
     tensors = {
         f"layer.{n}.weight": random.normal(0, 0.02, (WIDTH, WIDTH)).astype(np.float32)
         for n in range(max(1, megabytes * 10**6 // (WIDTH * WIDTH * 4)))
     }
-    names, made = list(tensors), []
-    for number in range(count):
+    names = list(tensors)
+    for path in made:
         for name in random.choice(names, max(1, round(changed * len(names))), replace=False):
             step = random.normal(0, 1e-4, (WIDTH, WIDTH)).astype(np.float32)
             tensors[str(name)] = tensors[str(name)] + step
-        made.append(folder / f"{number}.safetensors")
-        save_file(tensors, made[-1])
-    return made
+        save_file(tensors, path)
 
 
 def started(path: Path, *setup: str) -> Path:
