@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -48,6 +48,13 @@ _MAY_BE_COMPRESSED = (opaque.NAME, "npz", "keras", "zip", "ocdbt")
 _UNLIKE = "unlike"
 _MEMO_BYTES = 64 << 10
 """Blocks from this size on are worth a remembered encoding."""
+
+
+Told = Callable[[int, Block], object]
+
+
+def _tell_nobody(offset: int, block: Block) -> None:
+    pass
 
 
 class Cancelled(Exception):
@@ -139,13 +146,21 @@ class Cleaner:
     def _key(self, path: str, source: FileSource) -> tuple[str, str]:
         return repr(source.identity()), self._predecessors.fingerprint(path)
 
-    def clean(self, path: str, source: Source, cancelled: threading.Event | None = None) -> bytes:
+    def clean(
+        self,
+        path: str,
+        source: Source,
+        cancelled: threading.Event | None = None,
+        told: Told = _tell_nobody,
+    ) -> bytes:
         """The manifest of the checkpoint in `source`, every object that it names stored.
 
         Args:
             path: from the top of the work tree, to find its predecessor.
             source: the checkpoint.
             cancelled: may be set by another thread to give up early.
+            told: called with the offset of each block, and its entry, whose SHA-256 the bytes
+                there were found to have.
 
         Raises:
             Cancelled: that happened.
@@ -158,7 +173,7 @@ class Cleaner:
             if self._is_known_as_unlike(path, source):
                 raise Unlike
             with self._blocks.store.gathering():
-                manifest = self._clean(path, source, cancelled)
+                manifest = self._clean(path, source, cancelled, told)
                 self._blocks.store.flush()
         except Unlike:
             if isinstance(source, FileSource):
@@ -173,7 +188,9 @@ class Cleaner:
         large = source.size >= WORTH_REMEMBERING
         return large and self._memo.get(_UNLIKE, path, *self._key(path, source)) is not None
 
-    def _clean(self, path: str, source: Source, cancelled: threading.Event | None) -> Manifest:
+    def _clean(
+        self, path: str, source: Source, cancelled: threading.Event | None, told: Told
+    ) -> Manifest:
         """As `clean`, the manifest itself; what was put into the store is not flushed yet."""
         layout = self._layout(path, source)
         tensors = [span.tensor for span in layout.segments if isinstance(span, Span)]
@@ -202,6 +219,7 @@ class Cleaner:
             found = self._far_blocks(pieces, file, task, cancelled)
         blocks: dict[str, list[Block]] = {}
         for piece, block in zip(pieces, found, strict=True):
+            told(piece.offset, block)
             blocks.setdefault(piece.span.tensor.name, []).append(task.blocks.take(block))
         entries = [
             Entry(segment.tensor, tuple(blocks[segment.tensor.name]), segment.opaque)

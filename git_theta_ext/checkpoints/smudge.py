@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -19,7 +19,7 @@ from git_theta_ext.checkpoints.far import (
     rebuilt,
 )
 from git_theta_ext.checkpoints.memo import note
-from git_theta_ext.checkpoints.unstored import hash_of
+from git_theta_ext.checkpoints.unstored import SLICE_BYTES
 from git_theta_ext.core import advice, files, limits
 from git_theta_ext.core.errors import (
     FormatError,
@@ -49,6 +49,16 @@ _PIECE = 1 << 20
 
 Write = Callable[[memoryview], object]
 """Takes the next bytes of the file."""
+
+Feed = Callable[[bytes], object]
+"""Takes the next bytes of a file that is read."""
+
+Known = Callable[[int, Block], bool]
+"""Whether a file is known to have a block's bytes at an offset, and the block to be these."""
+
+
+def _nothing_known(start: int, block: Block) -> bool:
+    return False
 
 
 def differing(versions: Sequence[Entry | None]) -> Iterator[tuple[BlockSpec, Block]]:
@@ -168,13 +178,16 @@ class Smudger:
                 self._checksums.feed(part.segment, data)
             write(data)
 
-    def same_as(self, source: Source, known: Collection[Block] = ()) -> bool:
+    def same_as(
+        self, source: Source, known: Known = _nothing_known, feed: Feed | None = None
+    ) -> bool:
         """Whether the file would be, from its first byte to its last, what a source has.
 
         Args:
-            source: what it is compared with.
-            known: blocks that were rebuilt before, and found to have the bytes that they promise:
-                of these the source's bytes are hashed.
+            source: what it is compared with; no byte is read twice.
+            known: tells of blocks that need not be rebuilt, for they were before, and the source
+                was seen to have their bytes there.
+            feed: called with all of the source's bytes in order, as long as nothing differs.
 
         Raises:
             CorruptObjectError: an object is damaged.
@@ -191,14 +204,20 @@ class Smudger:
                 yield starts[segment] + offset, part
                 offset += part.nbytes
 
-        def same(place: tuple[int, _Part]) -> bool:
+        def rebuild(place: tuple[int, _Part]) -> tuple[int, _Part, memoryview | None]:
             start, part = place
-            if part.block is not None and part.block in known:
-                return hash_of(source, start, part.nbytes) == part.block.sha256
-            return source.read(start, part.nbytes) == self._read(part)[1]
+            if part.block is not None and known(start, part.block):
+                return start, part, None
+            return start, part, self._read(part)[1]
 
-        if not all(ordered_map(same, places(), lambda place: place[1].held)):
-            return False
+        for start, part, data in ordered_map(rebuild, places(), lambda place: place[1].held):
+            length = part.nbytes or self._lengths[part.segment]
+            for at in range(0, length if data or feed else 0, SLICE_BYTES):
+                found = source.read(start + at, min(SLICE_BYTES, length - at))
+                if data and found != bytes(data[at : at + SLICE_BYTES]):
+                    return False
+                if feed is not None:
+                    feed(found)
         return all(self._derived_as(number, source, starts) for number in range(len(self._lengths)))
 
     def _derived_as(self, number: int, source: Source, starts: Sequence[int]) -> bool:

@@ -17,7 +17,7 @@ from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git import attributes
 from git_theta_ext.git.object_pipes import Item, ObjectPipes
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.manifest.model import UpdateRef
+from git_theta_ext.manifest.model import Block, UpdateRef
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.migration import tracking
 from git_theta_ext.migration.attribute_patterns import filter_of
@@ -154,23 +154,28 @@ class Importing:
         known = self.journal.blobs.get(key)
         if known is not None:
             return known
-        with opened as file:
-            text = self._cleaned(path, file)
-            self._verifier.require_same(self._parser.parse(text), path, file, ref)
-            size = file.stat().st_size
+        with opened as file, FileSource(file) as source:
+            hashed: dict[int, str] = {}
+            text = self._cleaned(path, source, hashed)
+            self._verifier.require_same(self._parser.parse(text), path, source, hashed, ref)
+            size = source.size
         new = self.pipes.write("blob", text)
         self.journal.note_blob(key, new)
         self._made.add(new)
         self._tell(path, size)
         return new
 
-    def _cleaned(self, path: str, file: Path) -> bytes:
+    def _cleaned(self, path: str, source: FileSource, hashed: dict[int, str]) -> bytes:
+        """The manifest of a file; `hashed` is told the SHA-256 of its blocks, by their offsets."""
+
+        def told(offset: int, block: Block) -> None:
+            hashed[offset] = block.sha256
+
         if self._cleaner is None:
             parents = [self._checkpoints.of(tree) for tree in self._parents]
             past = PastPredecessors(self._repository, parents, self._parser)
             self._cleaner = Cleaner(self._blocks, past, self._memo)
-        with FileSource(file) as source:
-            text = self._cleaner.clean(path, source)
+        text = self._cleaner.clean(path, source, told=told)
         # Until a ref names it nothing else keeps a prune from taking what was stored.
         self._blocks.store.share()
         return text

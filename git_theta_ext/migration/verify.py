@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Mapping
 
 from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core.errors import CorruptObjectError
@@ -11,7 +12,6 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.manifest.model import Block, Manifest, UpdateRef
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.store.store import sha256_of
 
 _KEPT_BLOCKS = 100_000
 
@@ -25,32 +25,48 @@ class Verifier:
         self._known: OrderedDict[Block, None] = OrderedDict()
 
     def require_same(
-        self, manifest: Manifest, path: str, file: Path, ref: UpdateRef | None
+        self,
+        manifest: Manifest,
+        path: str,
+        source: FileSource,
+        hashed: Mapping[int, str],
+        ref: UpdateRef | None,
     ) -> None:
         """Check that a checkpoint comes back as the file that it was made of.
 
-        Every block is rebuilt when it first comes, and compared; of one that an earlier version
-        had as well the bytes of the file are hashed.
+        Every block is rebuilt when it first comes, and compared. One that an earlier version had as
+        well is the same where the bytes had its SHA-256 when it was made an entry of this one. What
+        git-lfs promises is a hash of the whole file, for which it is read once more.
 
         Args:
             manifest: what is to stand for it.
             path: what messages call it.
-            file: the original.
+            source: the original, as it was read before.
+            hashed: the SHA-256 of its blocks, by their offsets, as they were found then.
             ref: what git-lfs promises of it; None where it is a blob.
 
         Raises:
             CorruptObjectError: it differs, or the original is not what git-lfs promises.
         """
-        with FileSource(file) as source:
-            if not Smudger(manifest, self._blocks, path).same_as(source, self._known):
-                raise CorruptObjectError(
-                    f"{printable(path)} does not come back as it was; nothing was moved",
-                    hint="this should never happen: please report it",
-                )
-        if ref is not None and sha256_of(file) != ref.oid:
+
+        def known(start: int, block: Block) -> bool:
+            return hashed.get(start) == block.sha256 and block in self._known
+
+        digest = hashlib.sha256()
+        feed = None if ref is None else digest.update
+        smudger = Smudger(manifest, self._blocks, path)
+        same = smudger.same_as(source, known, feed)
+        if same and not source.is_unchanged():  # what was found then counts no longer
+            same = smudger.same_as(source)
+        if not same:
+            raise CorruptObjectError(
+                f"{printable(path)} does not come back as it was; nothing was moved",
+                hint="this should never happen: please report it",
+            )
+        if ref is not None and digest.hexdigest() != ref.oid:
             raise CorruptObjectError(
                 f"{printable(path)}: the file of git-lfs is not object {ref.oid}: it is damaged",
-                hint=f"remove {printable(str(file))}, which git-lfs then fetches again",
+                hint=f"remove {printable(str(source.path))}, which git-lfs then fetches again",
             )
         for entry in manifest.entries:
             for block in entry.blocks:

@@ -53,6 +53,10 @@ class FileSource:
         """Device, inode, size and times when the file was opened."""
         return self._identity
 
+    def is_unchanged(self) -> bool:
+        """Whether nobody has written to the file since it was opened."""
+        return _identity(os.fstat(self._file.fileno())) == self._identity
+
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`.
 
