@@ -25,10 +25,10 @@ from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import DTYPES, INLINE_BYTES, BlockSpec
 from git_theta_ext.formats import read_layout
 from git_theta_ext.formats.base import Layout, Source, Span
-from git_theta_ext.formats.companions import has_neighbour
 from git_theta_ext.formats.layout import opaque, skeleton
 from git_theta_ext.formats.layout.places import Place, blocks_of
 from git_theta_ext.formats.layout.source import BytesSource, FileSource
+from git_theta_ext.formats.neighbours import has_neighbour
 from git_theta_ext.git.repository import Repository, git_hash
 from git_theta_ext.manifest.model import Block, Entry, Manifest, references
 from git_theta_ext.manifest.text import manifest_bytes

@@ -18,7 +18,7 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import ManifestError, ThetaError
 from git_theta_ext.core.parallel import ordered_map
 from git_theta_ext.core.tensors import BlockSpec
-from git_theta_ext.formats import companions
+from git_theta_ext.formats import neighbours
 from git_theta_ext.formats.base import (
     Crc32,
     Layout,
@@ -54,9 +54,13 @@ def read_layout(
         ChangedWhileReadError: the file became shorter while it was read.
     """
     found = formats.read_layout(source)
+    if not neighbours.has_neighbour(path):
+        return found
+    from git_theta_ext.formats import companions  # few files ask for it, and it has many readers
+
     tells = found.format not in (opaque.NAME, *companions.names())
     named = not any(isinstance(segment, Span) for segment in found.segments)
-    if tells or named or not companions.has_neighbour(path):
+    if tells or named:
         return found
     for manifest in known:
         adopted = _adopted(source, manifest, blocks) if blocks is not None else None
@@ -70,6 +74,7 @@ def read_layout(
 
 def _told(source: Source, path: str, folder: Path) -> Layout | None:
     """The layout by the file beside this one, read whole: it may be written to meanwhile."""
+    from git_theta_ext.formats import companions
 
     def opened(name: str) -> Source | None:
         if not WorkTree(folder).has_file(name):
@@ -93,6 +98,8 @@ def _told(source: Source, path: str, folder: Path) -> Layout | None:
 
 def _adopted(source: Source, manifest: Manifest, blocks: Blocks) -> Layout | None:
     """The layout that a manifest has, if the file's bytes are those that it stands for."""
+    from git_theta_ext.formats import companions
+
     if manifest.format not in (*companions.names(), opaque.NAME):
         return None
     try:

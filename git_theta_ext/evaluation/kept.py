@@ -18,12 +18,10 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import FormatError, RepositoryError
 from git_theta_ext.core.text import printable
 from git_theta_ext.evaluation.records import from_bytes, to_bytes
+from git_theta_ext.evaluation.ref_names import REF, REMOTES
 from git_theta_ext.evaluation.results import Result
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.transfer.pointer_files import commands
-
-REF = "refs/theta/evaluations"
-REMOTES = "refs/theta/remotes/"
 
 _MESSAGE = b"Keep results of evaluations\n"
 _README = b"""Results of evaluations, kept by git-theta for the tensors that were measured.

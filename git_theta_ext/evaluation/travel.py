@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from git_theta_ext.core.errors import RepositoryError
-from git_theta_ext.evaluation.kept import REF, REMOTES
+from git_theta_ext.evaluation.ref_names import REF, REMOTES
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.transfer.lfs import GUARD
 

@@ -14,7 +14,7 @@ from functools import partial
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import BoundError, ChangedWhileReadError, FormatError
-from git_theta_ext.formats import check, distcp, onnx, openvino
+from git_theta_ext.formats import check, distcp, neighbours, onnx, openvino
 from git_theta_ext.formats.arrays import n5, orbax, zarr
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout import opaque
@@ -23,11 +23,11 @@ from git_theta_ext.formats.tensorflow import checkpoint
 from git_theta_ext.formats.torch import zero, zipped
 
 _KINDS = (
-    (checkpoint.NAME, checkpoint.neighbour, checkpoint.layout_beside),
-    (onnx.EXTERNAL, onnx.neighbour, onnx.layout_beside),
-    (openvino.NAME, openvino.neighbour, openvino.layout_beside),
-    (distcp.NAME, distcp.neighbour, distcp.layout_beside),
-    (zipped.NAME, zero.neighbour, zero.layout_beside),
+    (checkpoint.NAME, neighbours.tensorflow_index, checkpoint.layout_beside),
+    (onnx.EXTERNAL, neighbours.onnx_model, onnx.layout_beside),
+    (openvino.NAME, neighbours.openvino_graph, openvino.layout_beside),
+    (distcp.NAME, neighbours.distcp_metadata, distcp.layout_beside),
+    (zipped.NAME, neighbours.zero_states, zero.layout_beside),
 )
 
 Open = Callable[[str], Source | None]
@@ -42,13 +42,6 @@ _Attempt = tuple[str, Callable[[], Layout | None]]
 def names() -> list[str]:
     """The containers that are told by a neighbour."""
     return [*(name for name, _, _ in _KINDS), zarr.NAME, n5.NAME, orbax.NAME]
-
-
-def has_neighbour(path: str) -> bool:
-    """Whether a file of this name may be described by another one."""
-    if zarr.may_be_chunk(path) or n5.may_be_block(path) or orbax.may_be_data(path):
-        return True
-    return any(find(path) is not None for _, find, _ in _KINDS)
 
 
 def read_layout(source: Source, path: str, opened: Open, part: Part | None = None) -> Layout | None:
@@ -87,11 +80,11 @@ def _attempts(source: Source, path: str, opened: Open, part: Part) -> Iterator[_
         other = opened(wanted) if wanted is not None else None
         if other is not None and other.size <= limits.NEIGHBOUR_BYTES:
             yield name, partial(read, source, path, other)
-    if zarr.may_be_chunk(path):
+    if neighbours.is_zarr_chunk(path):
         yield zarr.NAME, partial(zarr.layout_within, source, path, opened)
-    if n5.may_be_block(path):
+    if neighbours.is_n5_block(path):
         yield n5.NAME, partial(n5.layout_within, source, path, opened)
-    if orbax.may_be_data(path):
+    if neighbours.orbax_data(path):
         yield orbax.NAME, partial(orbax.layout_within, source, path, opened, part)
 
 

@@ -27,7 +27,6 @@ NAME = "distcp"
 _END_MAGIC = b"PK\x05\x06"
 _END_BYTES = 22
 _WINDOW_BYTES = 4 << 20
-_SUFFIX = ".distcp"
 
 
 def sniff(head: bytes, source: Source) -> bool:
@@ -65,13 +64,6 @@ def layout(source: Source) -> Layout:
     if start != source.size:
         raise FormatError(f"distcp, offset {start}: not an archive of torch.save")
     return Layout(NAME, tuple(segments), aliases, remark)
-
-
-def neighbour(path: str) -> str | None:
-    """The `.metadata` of a data file, by its path; None for the path of another file."""
-    if not path.endswith(_SUFFIX):
-        return None
-    return posixpath.join(posixpath.dirname(path), distributed.FILE)
 
 
 def layout_beside(source: Source, path: str, metadata: Source) -> Layout:

@@ -20,7 +20,6 @@ from git_theta_ext.formats.layout.tiles import tile, tile_with_gaps
 
 NAME = "onnx"
 EXTERNAL = "onnx-data"
-_EXTERNAL_SUFFIXES = (".onnx.data", ".onnx_data")
 _FIRST_TAGS = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72}
 """Tags of the fields that may follow `ir_version` in a model."""
 
@@ -162,12 +161,6 @@ def layout(source: Source) -> Layout:
     if not reader.found:
         raise FormatError("onnx: no tensors")
     return tile(NAME, source, reader.found)
-
-
-def neighbour(path: str) -> str | None:
-    """The model whose external data a file is, by its path: `X.onnx` of `X.onnx.data`."""
-    suffix = next((one for one in _EXTERNAL_SUFFIXES if path.endswith(one)), None)
-    return None if suffix is None else path.removesuffix(suffix) + ".onnx"
 
 
 def layout_beside(source: Source, path: str, model: Source) -> Layout:

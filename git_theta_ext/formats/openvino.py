@@ -63,11 +63,6 @@ class _Graph:
         self.found.append((offset, info))
 
 
-def neighbour(path: str) -> str | None:
-    """The `X.xml` of an `X.bin`; None for the path of another file."""
-    return path.removesuffix(".bin") + ".xml" if path.endswith(".bin") else None
-
-
 def layout_beside(source: Source, path: str, xml: Source) -> Layout:
     """The layout of a file of constants that an XML file describes to its last byte.
 

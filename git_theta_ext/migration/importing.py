@@ -12,8 +12,8 @@ from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import CorruptObjectError, UsageError
 from git_theta_ext.core.text import printable
-from git_theta_ext.formats.companions import has_neighbour
 from git_theta_ext.formats.layout.source import FileSource
+from git_theta_ext.formats.neighbours import has_neighbour
 from git_theta_ext.git import attributes
 from git_theta_ext.git.object_pipes import Item, ObjectPipes
 from git_theta_ext.git.repository import Repository

@@ -9,7 +9,6 @@ from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.text import paragraph
 from git_theta_ext.git import ancestry, hooks
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.objects import left_behind
 
 _LOOKS_ONLY = {"status", "diff", "diff-files", "diff-index", "ls-files", "blame", "describe"}
 """Commands that have files cleaned and stage nothing. Where it cannot be told which runs, it is
@@ -28,6 +27,9 @@ def remind(repository: Repository) -> None:
 
 def tell_of_left_behind(repository: Repository) -> None:
     """Say which push has left objects behind; a failure to find out is no failure of the caller."""
+    # Git also starts the filter to look, or to write files, and then asks nothing of remotes.
+    from git_theta_ext.objects import left_behind
+
     with suppress(ThetaError, OSError):
         for left in left_behind.find(repository):
             tell(left.sentences())

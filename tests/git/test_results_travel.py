@@ -10,7 +10,8 @@ import pytest
 
 from git_theta_ext.evaluation import travel
 from git_theta_ext.evaluation.content import content_of
-from git_theta_ext.evaluation.kept import REF, Kept
+from git_theta_ext.evaluation.kept import Kept
+from git_theta_ext.evaluation.ref_names import REF
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
 from tests.scenarios.advised import do, only

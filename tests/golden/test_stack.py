@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from git_theta_ext import formats
-from git_theta_ext.formats import companions
+from git_theta_ext.formats import companions, neighbours
 from git_theta_ext.formats.base import Layout, Source, Span
 from git_theta_ext.formats.compressed import sentence
 from git_theta_ext.formats.layout import opaque
@@ -37,7 +37,7 @@ def _beside(path: str) -> Source | None:
 def _layout(name: str, data: bytes) -> Layout:
     found = formats.read_layout(BytesSource(data))
     told = None
-    if found.format == "opaque" and companions.has_neighbour(name):
+    if found.format == "opaque" and neighbours.has_neighbour(name):
         told = companions.read_layout(BytesSource(data), name, _beside)
     return told or found
 

@@ -21,8 +21,9 @@ from git_theta_ext.core.text import annotation, no_workflow_command, plural, pri
 from git_theta_ext.evaluation import travel
 from git_theta_ext.evaluation.config import Evaluation
 from git_theta_ext.evaluation.gates.check import config_at
-from git_theta_ext.evaluation.kept import REF, Kept
+from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.measure import uses_folder
+from git_theta_ext.evaluation.ref_names import REF
 from git_theta_ext.evaluation.run import plan, run
 from git_theta_ext.evaluation.targets import Target, Targets
 from git_theta_ext.git.repository import Repository

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import posixpath
-import re
 from typing import Any
 
 from git_theta_ext.core import limits
@@ -19,6 +18,7 @@ from git_theta_ext.core.tensors import DTYPES
 from git_theta_ext.formats.arrays import grid, zarr
 from git_theta_ext.formats.arrays.grid import Array
 from git_theta_ext.formats.base import Layout, Literal, Source, Span
+from git_theta_ext.formats.neighbours import is_n5_number
 
 NAME = "n5"
 FILE = "attributes.json"
@@ -27,12 +27,6 @@ _SIZES = {
     "int64": 8, "float32": 4, "float64": 8,
 }  # fmt: skip
 _BYTES = {"uint8": "U8", "int8": "I8"}
-_BLOCK = re.compile(r"\d{1,18}", re.ASCII)
-
-
-def may_be_block(path: str) -> bool:
-    """Whether a path is one that a block may have."""
-    return _BLOCK.fullmatch(posixpath.basename(path)) is not None
 
 
 def layout_within(source: Source, path: str, opened: zarr.Open) -> Layout | None:
@@ -55,7 +49,7 @@ def layout_within(source: Source, path: str, opened: zarr.Open) -> Layout | None
         if not (grid.is_shape(shape) and grid.is_shape(chunk)):
             raise FormatError("n5: no dimensions")
         words = posixpath.relpath(path, folder or ".").split("/")
-        if len(words) != len(shape) or not all(map(_BLOCK.fullmatch, words)):
+        if len(words) != len(shape) or not all(map(is_n5_number, words)):
             continue
         _check_raw(document)
         kind = document.get("dataType")

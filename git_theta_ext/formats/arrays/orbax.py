@@ -9,7 +9,6 @@ itself: so it is stored once for all versions that have it, in whatever file.
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
@@ -24,9 +23,9 @@ from git_theta_ext.formats.base import Layout, Literal, Source, Span
 from git_theta_ext.formats.layout.source import PartSource
 from git_theta_ext.formats.layout.storages import Piece
 from git_theta_ext.formats.layout.tiles import Names, assemble, gaps
+from git_theta_ext.formats.neighbours import orbax_data
 
 NAME = "ocdbt"
-_DATA = re.compile(r"((?:.*/)?)d/[0-9a-f]{32}", re.DOTALL)
 _MENTIONED_BYTES = 1 << 20
 """Compressed arrays that are worth a word."""
 _VALUE_BYTES = 1 << 12
@@ -51,11 +50,6 @@ def layout(source: Source) -> Layout:
     return Layout(NAME, (Literal(data),))
 
 
-def may_be_data(path: str) -> bool:
-    """Whether a path is one that a data file has."""
-    return _DATA.fullmatch(path) is not None
-
-
 def layout_within(source: Source, path: str, opened: zarr.Open, part: ocdbt.Read) -> Layout | None:
     """The layout of a data file by the tree that tells of it; None where none does.
 
@@ -68,7 +62,7 @@ def layout_within(source: Source, path: str, opened: zarr.Open, part: ocdbt.Read
     Raises:
         FormatError: a tree is damaged, or says what this file cannot be.
     """
-    match = _DATA.fullmatch(path)
+    match = orbax_data(path)
     if match is None:
         return None
     own = match[1].rstrip("/")

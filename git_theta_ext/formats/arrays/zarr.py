@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import posixpath
-import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,18 +27,12 @@ from git_theta_ext.formats.layout.tiles import Names, assemble, gaps
 from git_theta_ext.formats.tensorflow.crc32c import crc32c
 
 NAME = "zarr"
-_CHUNK = re.compile(r"(c|\d{1,18})(\.\d{1,18}){0,63}", re.ASCII)
 _ABSENT = (1 << 64) - 1
 
 METADATA = ((".zarray", zarr_metadata.version_2), ("zarr.json", zarr_metadata.version_3))
 """The files that describe an array, and what reads them."""
 
 Open = Callable[[str], Source | None]
-
-
-def may_be_chunk(path: str) -> bool:
-    """Whether a path is one that a chunk may have."""
-    return _CHUNK.fullmatch(posixpath.basename(path)) is not None
 
 
 def layout_within(source: Source, path: str, opened: Open) -> Layout | None:

@@ -7,7 +7,6 @@ another version is never believed. Source: tensor_bundle.proto, tensor_bundle.cc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,11 +17,11 @@ from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.formats.layout.tiles import tile_with_gaps
 from git_theta_ext.formats.layout.window import Window
+from git_theta_ext.formats.neighbours import tensorflow_data
 from git_theta_ext.formats.tensorflow import leveldb_table
 from git_theta_ext.formats.tensorflow.crc32c import crc32c, masked
 
 NAME = "tensorflow"
-_PATH = re.compile(r"(.+)\.data-(\d{5})-of-(\d{5})", re.DOTALL)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DTYPES = {
     1: "F32", 2: "F64", 3: "I32", 4: "U8", 5: "I16", 6: "I8", 8: "C64", 9: "I64", 10: "BOOL",
@@ -32,19 +31,13 @@ _DTYPES = {
 """Numbers of tensorflow.DataType; strings (7) and variants have no fixed size and are no spans."""
 
 
-def neighbour(path: str) -> str | None:
-    """The index of a data file, by its path; None for the path of another file."""
-    match = _PATH.fullmatch(path)
-    return f"{match[1]}.index" if match else None
-
-
 def layout_beside(source: Source, path: str, index: Source) -> Layout:
     """The layout of a data file that an index describes; texts are literal or opaque.
 
     Raises:
         FormatError: the index is damaged, or a tensor does not have the CRC that it says.
     """
-    match = _PATH.fullmatch(path)
+    match = tensorflow_data(path)
     if match is None:
         raise FormatError(f"tensorflow: {path!r} is not the name of a data file")
     shard = int(match[2])

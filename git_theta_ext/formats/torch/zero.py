@@ -9,7 +9,6 @@ runtime/zero/stage_1_and_2.py (`state_dict`) and utils/zero_to_fp32.py.
 from __future__ import annotations
 
 import math
-import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from git_theta_ext.core import limits
 from git_theta_ext.core.errors import FormatError
 from git_theta_ext.formats.base import Layout, Source
 from git_theta_ext.formats.layout.views import View
+from git_theta_ext.formats.neighbours import zero_shard
 from git_theta_ext.formats.pickles.machine import Call, Dict, Value
 from git_theta_ext.formats.torch import zipped
 
-_PATH = re.compile(r"(?:bf16_)?zero_pp_rank_(\d{1,6})_mp_rank_(\d{2,6})_optim_states\.pt", re.ASCII)
 _FLAT = re.compile(
     r"optimizer_state_dict\.(?:single_partition_of_fp32_groups\.(\d{1,6})"
     r"|base_optimizer_state\.(?:state\.)?(\d{1,6})\.(\w{1,64}))",
@@ -46,21 +45,13 @@ class _Group:
         return sum(math.prod(shape) for _, shape in self.shapes)
 
 
-def neighbour(path: str) -> str | None:
-    """The file of model states beside a shard, by its path; None for the path of another file."""
-    match = _PATH.fullmatch(posixpath.basename(path))
-    if match is None:
-        return None
-    return posixpath.join(posixpath.dirname(path), f"mp_rank_{match[2]}_model_states.pt")
-
-
 def layout_beside(source: Source, path: str, states: Source) -> Layout:
     """The layout of a shard, its flat groups as the parameters that lie in them.
 
     Raises:
         FormatError: one of both files is damaged, or they do not fit together.
     """
-    match = _PATH.fullmatch(posixpath.basename(path))
+    match = zero_shard(path)
     if match is None:
         raise FormatError(f"zero: {path!r} is not the name of a shard")
     groups = _groups(zipped.pickle(states), zipped.pickle(source))

@@ -19,7 +19,8 @@ from git_theta_ext.cli.github import uploaded, web
 from git_theta_ext.core.errors import MissingObjectError, RepositoryError, ThetaError, TransferError
 from git_theta_ext.drivers import pre_push
 from git_theta_ext.evaluation import travel
-from git_theta_ext.evaluation.kept import REF, Kept, advance, tips
+from git_theta_ext.evaluation.kept import Kept, advance, tips
+from git_theta_ext.evaluation.ref_names import REF
 from git_theta_ext.evaluation.results import Result, Score
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef

@@ -11,7 +11,7 @@ import pytest
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import EvaluationError, FormatError
-from git_theta_ext.evaluation import kept
+from git_theta_ext.evaluation import kept, ref_names
 from git_theta_ext.evaluation.kept import Kept
 from git_theta_ext.evaluation.records import from_bytes, to_bytes
 from git_theta_ext.evaluation.results import Examples, Result, Score
@@ -55,8 +55,8 @@ def test_what_is_kept_comes_back(repository: Repository) -> None:
     assert found == {A: (theirs, ours)}
     assert Kept(repository).of([A])[A] == (without_outcomes(theirs), without_outcomes(ours))
     # What was fetched from a remote is read with it, and what both have once.
-    repository.git("update-ref", f"{kept.REMOTES}origin/evaluations", kept.REF)
-    repository.git("update-ref", "-d", kept.REF)
+    repository.git("update-ref", f"{ref_names.REMOTES}origin/evaluations", ref_names.REF)
+    repository.git("update-ref", "-d", ref_names.REF)
     Kept(repository).add([replace(ours, when=8), theirs])
     assert [one.when for one in Kept(repository).of([A])[A]] == [9, 8, 7]
 
@@ -90,7 +90,9 @@ def test_what_is_no_result_is_passed_over_aloud(
     kept.advance(repository, {f"aa/{A}/{name}.json": text for name, text in wrong.items()})
     assert Kept(repository).of([A], outcomes=True) == {A: (good,)}
     said = capsys.readouterr().err
-    assert [said.count(f"/{name}.json in {kept.REF} is no result") for name in wrong] == [1] * 7
+    assert [said.count(f"/{name}.json in {ref_names.REF} is no result") for name in wrong] == [
+        1
+    ] * 7
 
 
 def test_what_could_not_be_read_again_is_not_kept(
