@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _columns(path: Path, sums: Mapping[str, list[float]]) -> Examples:
     columns = Columns()
     try:
         for one, grades in sums.items():
-            columns.add(one, sum(grades) / len(grades))
+            columns.add(one, math.fsum(grades) / len(grades))
         return columns.examples()
     except UsageError as error:
         raise problem(path, error.message) from error

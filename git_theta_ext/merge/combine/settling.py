@@ -26,6 +26,7 @@ from git_theta_ext.merge.combine.tensor import Read
 from git_theta_ext.merge.strategies import table
 from git_theta_ext.merge.strategies.choice import CONFLICT, Choice, Setting
 from git_theta_ext.merge.strategies.table import Combine, NotPossibleError, Piece, Sides
+from git_theta_ext.updates.recipes.arithmetic import sum_in_order
 
 
 def piece_of(dtype: DType, start: int, read: Read) -> tuple[Piece, Mask | None]:
@@ -169,7 +170,7 @@ def narrowed(choice: Choice, numbers: Sequence[int]) -> Choice:
     for key, value in choice.settings:
         if key == "weights" and isinstance(value, tuple):
             value = tuple(value[number] for number in numbers)
-            if not sum(value) > 0:
+            if not sum_in_order(value) > 0:
                 raise NotPossibleError("the sides that changed it have a weight of zero")
         found.append((key, value))
     return Choice(choice.strategy, tuple(found))

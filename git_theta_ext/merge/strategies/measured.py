@@ -17,7 +17,7 @@ from git_theta_ext.merge.strategies.table import (
     Settings,
     Sides,
 )
-from git_theta_ext.updates.recipes.arithmetic import weighted_sum
+from git_theta_ext.updates.recipes.arithmetic import sum_in_order, weighted_sum
 
 MAX_WIDTH = 4096
 """Wider layers would take more than a minute and half a gigabyte for each matrix."""
@@ -28,7 +28,7 @@ def fisher(sides: Sides, settings: Settings) -> Combine:
     weights = weights_of(settings, len(sides.seeds))
     diagonals = [one.ravel() for one in sides.statistic("fisher")]
     if not diagonals:
-        return lambda piece: weighted_sum(weights, piece.sides) / sum(weights)
+        return lambda piece: weighted_sum(weights, piece.sides) / sum_in_order(weights)
     for one in diagonals:
         if one.size != sides.count:
             raise NotPossibleError(
@@ -46,7 +46,7 @@ def fisher(sides: Sides, settings: Settings) -> Combine:
         total = weighted_sum([1.0] * len(masses), masses)
         products = [mass * side for mass, side in zip(masses, piece.sides, strict=True)]
         moved = weighted_sum([1.0] * len(products), products)
-        mean = weighted_sum(weights, piece.sides) / sum(weights)
+        mean = weighted_sum(weights, piece.sides) / sum_in_order(weights)
         result: Floats = np.where(total > 0, moved / np.where(total > 0, total, 1.0), mean)
         return result
 

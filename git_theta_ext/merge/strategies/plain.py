@@ -29,7 +29,7 @@ def weights_of(settings: Settings, count: int) -> list[float]:
     weights = [float(item) for item in (given if isinstance(given, tuple) else (given,))]
     if not weights:
         return [1.0] * count
-    if len(weights) != count or not sum(weights) > 0:
+    if len(weights) != count or not arithmetic.sum_in_order(weights) > 0:
         raise UsageError(f"weights are needed for {count} sides, not all zero; got {weights}")
     return weights
 

@@ -18,6 +18,7 @@ from git_theta_ext.updates.recipes.arithmetic import (
     elected_mean,
     magnitudes,
     plain_sum,
+    sum_in_order,
     uniform,
 )
 
@@ -102,7 +103,7 @@ def sce(sides: Sides, settings: Settings) -> Combine:
     for piece in sides:
         for number, update in enumerate(selected(piece)):
             energy[number] += float(np.sum(update * update))
-    total = sum(energy)
+    total = sum_in_order(energy)
     weights = [one / total if total > 0 else 1.0 / len(energy) for one in energy]
     return lambda piece: added(piece, settings, elected_mean(selected(piece), weights))
 

@@ -17,7 +17,7 @@ from git_theta_ext.merge.strategies.table import (
     Settings,
     Sides,
 )
-from git_theta_ext.updates.recipes.arithmetic import weighted_sum
+from git_theta_ext.updates.recipes.arithmetic import sum_in_order, weighted_sum
 
 _PARALLEL = 1 - 1e-8
 """Beyond this cosine the arc is a line."""
@@ -69,7 +69,8 @@ def karcher(sides: Sides, settings: Settings) -> Combine:
     Every step is a combination of the sides, so all of it happens among their inner products.
     """
     weights = weights_of(settings, len(sides.seeds))
-    weights = [weight / sum(weights) for weight in weights]
+    total = sum_in_order(weights)
+    weights = [weight / total for weight in weights]
     products = gram(sides, lambda piece: piece.sides)
     lengths = [math.sqrt(products[number][number]) for number in range(len(weights))]
     if not all(0 < length < math.inf for length in lengths):
@@ -78,7 +79,7 @@ def karcher(sides: Sides, settings: Settings) -> Combine:
         [_cosine(products, i, j) or 0.0 for j in range(len(weights))] for i in range(len(weights))
     ]
     place = _karcher_mean(cosines, weights)
-    length = sum(weight * one for weight, one in zip(weights, lengths, strict=True))
+    length = sum_in_order(weight * one for weight, one in zip(weights, lengths, strict=True))
     factors = [length * one / own for one, own in zip(place, lengths, strict=True)]
     return lambda piece: weighted_sum(factors, piece.sides)
 
@@ -89,7 +90,7 @@ def _karcher_mean(cosines: Gram, weights: Sequence[float]) -> list[float]:
     for _ in range(_ROUNDS):
         step = [0.0] * len(place)
         for number, weight in enumerate(weights):
-            cosine = sum(c * cosines[number][j] for j, c in enumerate(place))
+            cosine = sum_in_order(c * cosines[number][j] for j, c in enumerate(place))
             cosine = max(-1.0, min(1.0, cosine))
             if abs(cosine) >= _PARALLEL:
                 continue
@@ -108,8 +109,8 @@ def _karcher_mean(cosines: Gram, weights: Sequence[float]) -> list[float]:
 
 
 def _squared(place: Sequence[float], cosines: Gram) -> float:
-    rows = (sum(c * cosines[i][j] for j, c in enumerate(place)) for i in range(len(place)))
-    return sum(c * row for c, row in zip(place, rows, strict=True))
+    rows = (sum_in_order(c * cosines[i][j] for j, c in enumerate(place)) for i in range(len(place)))
+    return sum_in_order(c * row for c, row in zip(place, rows, strict=True))
 
 
 def _unit(place: list[float], cosines: Gram) -> list[float]:
@@ -126,7 +127,7 @@ def model_stock(sides: Sides, settings: Settings) -> Combine:
     count = len(sides.seeds)
     pairs = [(i, j) for i in range(count) for j in range(i)]
     cosines = [_cosine(products, i, j) or 0.0 for i, j in pairs]
-    cosine = max(0.0, sum(cosines) / len(cosines)) if cosines else 1.0
+    cosine = max(0.0, sum_in_order(cosines) / len(cosines)) if cosines else 1.0
     t = count * cosine / (1 + (count - 1) * cosine)
 
     def combine(piece: Piece) -> Floats:

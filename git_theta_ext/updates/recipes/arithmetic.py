@@ -7,7 +7,7 @@ is stored: give a function that computes something else another name, and its re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,18 @@ def weighted_sum(weights: Sequence[float], arrays: Updates) -> Floats:
     return total
 
 
+def sum_in_order(numbers: Iterable[float]) -> float:
+    """Σ x, each added to what came before it, and rounded.
+
+    As the `sum` of Python 3.11 and earlier. That of 3.12 and later carries what rounding lost along
+    ("What's New in Python 3.12"), and so gives other bits.
+    """
+    total = 0.0
+    for number in numbers:
+        total += number
+    return total
+
+
 def plain_sum(arrays: Updates) -> Floats:
     """Σ x, from the first to the last."""
     return weighted_sum([1.0] * len(arrays), arrays)
@@ -38,7 +50,7 @@ def plain_sum(arrays: Updates) -> Floats:
 def weighted_mean(weights: Sequence[float], arrays: Updates) -> Floats:
     """Σ w·x / Σ w."""
     found = weighted_sum(weights, arrays)
-    found /= sum(weights)
+    found /= sum_in_order(weights)
     return found
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import git_theta_ext
 from git_theta_ext.core.errors import CorruptObjectError, UnknownUpdateError
 from git_theta_ext.core.tensors import DTYPES
 from git_theta_ext.manifest.model import Parent, Recipe
 from git_theta_ext.updates.recipes import predict
+from git_theta_ext.updates.recipes.arithmetic import sum_in_order
 
 F32 = DTYPES["F32"]
 SEEDS = f"{'0' * 64},{'1' * 64}"
@@ -32,6 +36,23 @@ def merged(made: Recipe, base: list[float] | None, *sides: list[float]) -> list[
 def test_an_entry_that_one_side_moved_is_taken_from_it() -> None:
     for name in ("entries", "average", "reapply"):
         assert merged(recipe(name), [1, 1, 1, 1], [2, 1, 3, 1], [1, 5, 3, 1]) == [2, 5, 3, 1]
+
+
+def test_sums_are_those_of_every_python() -> None:
+    """The builtin `sum` of floats gives other bits from Python 3.12 on: merges use ours."""
+    assert sum_in_order([0.7, 0.3, 0.1]) == (0.7 + 0.3) + 0.1 == 1.1
+    package = Path(git_theta_ext.__file__).parent
+    found = [
+        f"{path.name}:{node.lineno}"
+        for room in ("updates/recipes", "merge/strategies")
+        for path in sorted((package / room).glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("sum", "fsum")
+        and not ast.unparse(node.args[0]).startswith("map(len, ")
+    ]
+    assert found == []
 
 
 def test_what_both_moved_is_computed() -> None:
