@@ -187,8 +187,8 @@ def test_what_git_starts(hostile: Repo) -> None:
     assert b"octocat" in done.stderr
     assert not wrong(done.stderr)
     hostile.git("merge", "--abort")
-    done = hostile.run(
-        sys.executable, "-m", "git_theta_ext.drivers.pre_push", "origin",
+    done = hostile.run(  # as Git 2.54 starts it, which leaves nothing to the hook's file
+        sys.executable, "-m", "git_theta_ext.drivers.pre_push", "--configured", "origin",
         f"http://127.0.0.1:1/{CONTROL}", ok=(1,),
         stdin=f"{EVIL} {EVIL} refs/heads/x {'0' * 40}\n".encode(),
     )  # fmt: skip
