@@ -32,7 +32,7 @@ from git_theta_ext.git import ancestry, hook_scripts, hooks
 from git_theta_ext.git.crashes import hook as crash_hook
 from git_theta_ext.git.repository import Repository, any_commit_here
 from git_theta_ext.objects import left_behind, reachable
-from git_theta_ext.objects.transfer import pointers, transport
+from git_theta_ext.objects.transfer import pointers, promised, transport
 from git_theta_ext.objects.transfer.lfs import GUARD
 
 
@@ -228,13 +228,17 @@ def run(
     if not include:
         return
     exclude = [*(ref.remote for ref in refs if ref.remote), *others]
-    objects = reachable.objects_in(repository, include, exclude, _warn_of_damage)
+    promising = promised.remotes_of(repository)
+    # What a partial clone left at this remote is there, with its objects; another gets it now.
+    whole = promising not in ([], [remote])
     updates = [ref for ref in refs if ref.local]
-    if objects and not all(
-        ref.remote and any_commit_here(repository, [ref.remote]) for ref in updates
-    ):
+    known = all(ref.remote and any_commit_here(repository, [ref.remote]) for ref in updates)
+    objects = reachable.objects_in(
+        repository, include, exclude, _warn_of_damage, whole=whole and known
+    )
+    if not known and (objects or whole):
         exclude += advertised(repository, url)
-        objects = reachable.objects_in(repository, include, exclude, _warn_of_damage)
+        objects = reachable.objects_in(repository, include, exclude, _warn_of_damage, whole=whole)
     _warn_of_raw_checkpoints(repository, include)
     moved = {ref.name for ref in refs} | _deleted_by_mirror(repository, remote, url)
     if not objects and moved.isdisjoint(pointers.REFS):

@@ -52,13 +52,18 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What a check saw: how many manifests, objects, blocks; bytes of objects; what is wrong."""
+    """What a check saw: how many manifests, objects, blocks; bytes of objects; what is wrong.
+
+    `promised` counts the objects of Git that are not here, as a partial clone has left them at a
+    remote. They were not looked at: any of them may be a manifest, or a folder with some.
+    """
 
     manifests: int = 0
     objects: int = 0
     blocks: int = 0
     bytes: int = 0
     resumed: int = 0
+    promised: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -132,8 +137,10 @@ def check(
     finished = False
     try:
         look = _Check(Blocks(store, executor=executor), report, progress, advance)
+        here, absent = reachable.listed(repository, revisions)
+        report.promised = len(absent)
         # One after the other: of a long history no more is held than what was seen by name.
-        for blob, manifest in reachable.reachable_manifests(repository, revisions):
+        for blob, manifest in reachable.manifests(repository, here):
             look.manifest(blob, manifest)
         finished = True
     finally:

@@ -17,6 +17,7 @@ from git_theta_ext.manifest.model import (
 )
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.objects.store.store import Store
+from git_theta_ext.objects.transfer import promised
 
 _BATCH_BYTES = 64 << 20
 """How much of candidate blobs is held at a time."""
@@ -80,16 +81,34 @@ def reachable_ids(repository: Repository, revisions: Iterable[str] = ()) -> list
         repository: any, bare ones too.
         revisions: full object ids; only what these reach, if there are any.
     """
+    return listed(repository, revisions)[0]
+
+
+def listed(repository: Repository, revisions: Iterable[str] = ()) -> tuple[list[str], list[str]]:
+    """What `reachable_ids` finds, and the objects of Git that are not here.
+
+    A partial clone has left those at a remote. What a folder holds that is not here cannot be
+    known, and is in neither list.
+    """
+    return promised.listed(repository, *_sources(repository, revisions))
+
+
+def bring_absent(repository: Repository, revisions: Iterable[str] = ()) -> None:
+    """Fetch what a partial clone lacks of what `reachable_ids` is about; else do nothing.
+
+    Raises:
+        TransferError: it cannot be had.
+    """
+    if promised.remotes_of(repository):
+        promised.all_listed(repository, *_sources(repository, revisions))
+
+
+def _sources(repository: Repository, revisions: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Where a walk begins: object ids, and options of rev-list for others."""
     named = list(revisions)
-    sources = ["--stdin"]
-    if not named:
-        sources = ["--all", "--reflog", "--indexed-objects", "--stdin"]
-        named = revisions_in_progress(repository)
-    answer = repository.git(
-        "rev-list", "--objects", "--no-object-names", "--ignore-missing", "--missing=print",
-        *sources, stdin="".join(f"{name}\n" for name in named).encode(),
-    )  # fmt: skip
-    return [line for line in answer.decode().split() if not line.startswith("?")]
+    if named:
+        return named, ()
+    return revisions_in_progress(repository), ("--all", "--reflog", "--indexed-objects")
 
 
 def reachable_manifests(
@@ -116,24 +135,34 @@ def reachable_objects(
 
 
 def manifests_in(
-    repository: Repository, include: Iterable[str], exclude: Iterable[str] = ()
+    repository: Repository,
+    include: Iterable[str],
+    exclude: Iterable[str] = (),
+    *,
+    whole: bool = False,
 ) -> Iterator[tuple[str, bytes]]:
     """The blob id and content of every manifest reachable from `include` and not from `exclude`.
 
-    Both are full object ids, of commits, tags, trees or blobs; ids that are not here are ignored.
-    Manifests are known by their size and first line. What a partial clone lacks is left out.
+    Manifests are known by their size and first line.
+
+    Args:
+        repository: where they are.
+        include: full ids of commits, tags, trees or blobs; those that are not here are ignored.
+        exclude: the same; what is reachable from these is left out.
+        whole: fetch what a partial clone lacks; else that is left out.
+
+    Raises:
+        TransferError: what a partial clone lacks cannot be fetched.
     """
-    wanted = "".join(f"{oid}\n" for oid in include)
+    wanted = list(include)
     if not wanted:
         return
-    request = wanted + "".join(f"^{oid}\n" for oid in exclude)
-    # --missing: names only what is here, and keeps Git from fetching the rest to look at it.
-    listed = repository.git(
-        "rev-list", "--objects", "--no-object-names", "--ignore-missing", "--missing=print",
-        "--stdin", stdin=request.encode(),
-    )  # fmt: skip
-    present = [oid for oid in listed.decode().split() if not oid.startswith("?")]
-    yield from manifest_texts(repository, present)
+    request = [*wanted, *(f"^{oid}" for oid in exclude)]
+    if whole:
+        here = promised.all_listed(repository, request)
+    else:
+        here, _ = promised.listed(repository, request)
+    yield from manifest_texts(repository, here)
 
 
 def objects_in(
@@ -141,6 +170,8 @@ def objects_in(
     include: Iterable[str],
     exclude: Iterable[str] = (),
     on_damage: Callable[[str, ManifestError], object] | None = None,
+    *,
+    whole: bool = False,
 ) -> dict[str, UpdateRef]:
     """The objects, by id, that the manifests need which `manifests_in` finds.
 
@@ -150,13 +181,15 @@ def objects_in(
         exclude: the same; what is reachable from these is left out.
         on_damage: called with the id of a blob that begins like a manifest and is none, and with
             what is wrong with it.
+        whole: as of `manifests_in`.
 
     Raises:
         ManifestError: there is such a blob, and no `on_damage`.
+        TransferError: what a partial clone lacks cannot be fetched.
     """
     objects: dict[str, UpdateRef] = {}
     parser = Parser()
-    for oid, data in manifests_in(repository, include, exclude):
+    for oid, data in manifests_in(repository, include, exclude, whole=whole):
         try:
             objects.update((item.oid, item) for item in parser.parse(data).objects())
         except ManifestError as error:

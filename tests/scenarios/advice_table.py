@@ -74,6 +74,10 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/packages/fetched.py": {
         "git theta cache list shows what is there; without --offline it is fetched": "test_advice_get.test_what_is_suggested",
     },
+    "git_theta_ext/objects/transfer/promised.py": {
+        "does Git reach it? git ls-remote URL": "test_partial_clones.test_what_is_not_here_is_said_and_fetched",
+        "git fsck": "test_partial_clones.test_what_is_not_here_is_said_and_fetched",
+    },
     "git_theta_ext/packages/remote.py": {
         "does Git reach it? git ls-remote URL": "test_advice_get.test_what_is_suggested",
     },
@@ -277,6 +281,7 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/cli/verbs/fsck.py": {
         "hint: git theta fsck --repair fetches what is missing or wrong": "test_advice_objects.test_fsck",
+        "not checked: {which} missing here; git fsck names them": "test_partial_clones.test_what_is_not_here_is_said_and_fetched",
     },
     "git_theta_ext/cli/verbs/install.py": {
         "{plural(count, 'manifest')} in the work tree: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     repository = Repository.discover()
     remote, revisions = transfers.split_remote(repository, args.words)
     wanted = _wanted(repository, args, remote, revisions)
-    objects = reachable.objects_in(repository, wanted, (), transfers.warn_of_damage)
+    objects = reachable.objects_in(repository, wanted, (), transfers.warn_of_damage, whole=True)
     missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
     total = sum(item.size for item in missing)
     with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:

@@ -15,7 +15,7 @@ from git_theta_ext.core.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects import reachable
-from git_theta_ext.objects.transfer import presence
+from git_theta_ext.objects.transfer import presence, promised
 from git_theta_ext.objects.transfer.endpoints import Endpoint
 
 
@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     """Check, repair if asked to, and print; the exit code of the worst thing that is left."""
     repository = Repository.discover()
     revisions = transfers.commits(repository, args.revisions, every=False)
+    if args.repair:
+        reachable.bring_absent(repository, revisions)
     with where.executor(repository, args) as executor:
         report = fsck.check(repository, revisions, resume=args.resume, executor=executor)
         fixed: list[str] = []
@@ -54,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
             report = fsck.check(repository, revisions, executor=executor) if fixed else report
     endpoint = presence.endpoint_of(repository, args.remote) if args.remote else None
     lacking = _lacking(repository, endpoint, revisions) if endpoint else []
-    code = _code(report.findings) or (MissingObjectError.exit_code if lacking else 0)
+    incomplete = bool(lacking or report.promised)
+    code = _code(report.findings) or (MissingObjectError.exit_code if incomplete else 0)
     if args.json:
         record = {**asdict(report), "repaired": fixed, "exit_code": code}
         if args.remote:
@@ -76,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
         f"({size(report.bytes)}), {plural(report.blocks, 'block')}: "
         f"{plural(len(report.findings), 'problem')}"
     )
-    if report.findings and not args.repair:
+    if report.promised:
+        print(_unseen(report.promised, partial=bool(promised.remotes_of(repository))))
+    if (report.findings or report.promised) and not args.repair:
         print("  hint: git theta fsck --repair   fetches what is missing or wrong", file=sys.stderr)
     return code
 
@@ -91,6 +96,17 @@ def _line(finding: Finding) -> str:
     tensor = f" {printable(finding.tensor)}:" if finding.tensor else ""
     subject = f"{finding.kind} {finding.oid}:{tensor}"
     return f"{subject} {paragraph(finding.message)}"
+
+
+def _unseen(count: int, *, partial: bool) -> str:
+    """What to say of objects of Git that are not here."""
+    if partial:
+        return (
+            f"not checked: {plural(count, 'object')} of Git that this partial clone has left at its"
+            " remote; files and folders with manifests may be among them"
+        )
+    which = plural(count, "object of Git that is", "objects of Git that are")
+    return f"not checked: {which} missing here; git fsck names them"
 
 
 def _code(findings: list[Finding]) -> int:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         installation.require(repository)
     with where.executor(repository, args) as executor:
         objects = reachable.objects_in(
-            repository, [entry.oid for entry in entries], (), transfers.warn_of_damage
+            repository, [entry.oid for entry in entries], (), transfers.warn_of_damage, whole=True
         )
         missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
         total = sum(item.size for item in missing)

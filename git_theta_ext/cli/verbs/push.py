@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     remote = transfers.remote_for_push(repository, named)
     url = endpoints.remote_url(repository, remote, push=True)
     place = f"{printable(remote)} ({endpoints.for_push(repository, remote, url)})"
-    objects = reachable.objects_in(repository, wanted, (), transfers.warn_of_damage)
+    objects = reachable.objects_in(repository, wanted, (), transfers.warn_of_damage, whole=True)
     use_cache = not args.no_cache
     if args.dry_run:
         lacking = transport.unconfirmed(
