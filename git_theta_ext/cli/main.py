@@ -186,7 +186,7 @@ def _dispatch(arguments: list[str]) -> int:
     if getattr(args, "as_json", False):
         return answers.told(lambda: int(args.run(args)))
     with paged(verb if not options.asks_for_json(args) else ""):
-        return int(args.run(args))
+        return options.ended(int(args.run(args)))
 
 
 def parser_of(verb: str) -> tuple[options.Parser, options.Parser]:

@@ -34,8 +34,6 @@ class HarmlessStream:
         self._stream = stream
         self._in_workflow = in_workflow
         self.coloured = False
-        self.mute = False
-        """Whether nothing is written."""
         self.still = False
         """Whether no progress is drawn and no question asked."""
         self.used = False
@@ -53,14 +51,17 @@ class HarmlessStream:
             self.kept.append(text)
             return len(text)
         self.used = True
-        if self.mute:
-            return len(text)
         pieces = _OURS.split(text) if self.coloured else [text]
         safe = "".join(
             piece if number % 2 else harmless(piece) for number, piece in enumerate(pieces)
         )
         self._stream.write(no_workflow_command(safe) if self._in_workflow else safe)
         return len(text)
+
+    def let_go(self) -> None:
+        """Write what was kept, and from now on what is written."""
+        kept, self.kept = self.kept or [], None
+        self.writelines(kept)
 
     def writelines(self, lines: Any) -> None:
         """Write each of some lines."""

@@ -353,6 +353,7 @@ def run_in_terminal(arguments: Sequence[str], program: str = "git") -> int:
         RepositoryError: it cannot be started.
     """
     words = [program, *arguments]
+    _said(words)
     if os.name == "nt":  # there words are put together to one line, which is taken apart again
         words = [subprocess.list2cmdline([word]) for word in words]
     try:

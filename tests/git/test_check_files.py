@@ -90,6 +90,7 @@ def test_a_summary_is_put_into_the_message_that_is_edited(repo: Repo) -> None:
     assert message.startswith(f"subject\n\n{text}")
     assert message.strip().endswith("theirs")
     assert repo.theta("summary") == ""
+    assert json.loads(repo.theta("summary", "HEAD", "--json"))["files"][0]["path"] == NAME
     assert repo.theta("summary", "HEAD") == text == repo.theta("summary", "HEAD~1..HEAD")
     repo.theta("uninstall", "--local")
     assert theirs.read_bytes() == before

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.scenarios.advised import do
 from tests.scenarios.checkpoints import changed, model, safetensors
@@ -41,6 +42,7 @@ def test_objects_are_fetched_by_pattern_and_checked_out_without_a_network(
     answer = json.loads(done.stdout)
     assert answer["written"] == ["a/big.safetensors"]
     assert [row["path"] for row in answer["missing"]] == ["b/small.safetensors"]
+    assert json.loads(clone.theta("checkout", "--json", "a"))["written"] == []
     assert (clone.path / "a/big.safetensors").read_bytes() == version(1)
     assert clone.status() == ""
     assert clone.theta("status", "--porcelain") == (
@@ -88,9 +90,9 @@ def test_an_error_of_ours_is_kept(repo: Repo) -> None:
     hint = done.stderr.decode().partition("hint: ")[2].partition("   ")[0]
     assert "ValueError: odd" in repo.run("sh", "-c", hint).stdout.decode()
     (name,) = json.loads(repo.theta("logs", "--json"))["logs"]
-    assert "ValueError: odd" in repo.theta("logs", "show", name)
+    assert "ValueError: odd" in json.loads(repo.theta("logs", "show", name, "--json"))["text"]
     assert ((repo.path / ".git/theta/logs" / f"{name}.log").stat().st_mode & 0o077) == 0
-    assert repo.theta("logs", "clear") == "removed 1 log\n"
+    assert json.loads(repo.theta("logs", "clear", "--json")) == {"removed": 1}
     assert repo.theta("logs") == ""
 
 
@@ -99,7 +101,7 @@ def test_a_manifest_is_made_compared_and_checked(repo: Repo) -> None:
     repo.commit()
     stored = objects(repo)
     repo.write(NAME, version(2))
-    text = repo.theta("pointer", "--file", NAME).encode()
+    text = json.loads(repo.theta("pointer", "--file", NAME, "--json"))["manifest"].encode()
     assert objects(repo) == stored != []
     # Of another predecessor the same file has another manifest, which stands for the same bytes.
     (repo.path / ".git/index").unlink()
@@ -110,10 +112,17 @@ def test_a_manifest_is_made_compared_and_checked(repo: Repo) -> None:
     repo.write(NAME, version(3))
     done = repo.run("git", "theta", "pointer", "--file", NAME, "--stdin", stdin=text, ok=(1,))
     assert done.stdout.decode() == f"{WEIGHT} has other values\n"
+    compare = ("git", "theta", "pointer", "--file", NAME, "--stdin", "--json")
+    for known, alike in ((text, False), (repo.theta("pointer", "--file", NAME).encode(), True)):
+        done = repo.run(*compare, stdin=known, ok=(0, 1))
+        assert json.loads(done.stdout)["alike"] is alike
     check = ("git", "theta", "pointer", "--check", "--strict")
     repo.run(*check, "--stdin", stdin=text)
     repo.run(*check, "--file", NAME, ok=(4,))
-    repo.run(*check, "--stdin", stdin=text + b"more\n", ok=(4,))
+    done = repo.run(*check, "--stdin", "--json", stdin=text, ok=(0,))
+    assert json.loads(done.stdout) == {"manifest": True, "problem": None}
+    done = repo.run(*check, "--stdin", "--json", stdin=text + b"more\n", ok=(4,))
+    assert not json.loads(done.stdout)["manifest"]
 
 
 def objects(repo: Repo) -> list[Path]:
@@ -142,9 +151,10 @@ def test_the_report_is_opened_in_the_browser(repo: Repo) -> None:
     command = repo.run("git", "theta", "review", "HEAD~1", ok=(2,), env={"PATH": bare_path(repo)})
     advised = command.stderr.decode().partition("hint: ")[2].partition("   ")[0]
     do(repo, advised, NAME="page")
-    repo.theta("review", "HEAD~1...HEAD")
+    opened = json.loads(repo.theta("review", "HEAD~1...HEAD", "--json"))
+    assert opened["page"] == str(repo.path / ".git/theta/review.html")
     assert WEIGHT in (repo.path / "review.html").read_text("utf-8")
-    repo.theta("review", "-o", "there.html", "HEAD~1...HEAD")
+    assert repo.theta("review", "-q", "-o", "there.html", "HEAD~1...HEAD") == ""
     assert (repo.path / "there.html").read_bytes() == (repo.path / "review.html").read_bytes()
 
 
@@ -163,21 +173,53 @@ def test_locks_go_to_the_server_of_the_remote_and_no_other(repo: Repo) -> None:
     repo.write(".lfsconfig", b"[lfs]\n\turl = https://evil.example.org/\n")
     lfs = repo.path.parent / "bin" / "git-lfs"
     lfs.parent.mkdir()
-    lfs.write_text('#!/bin/sh\ntest "$1" = version || echo "$(git config lfs.url)" "$@"\n')
+    lfs.write_text(_GIT_LFS)
     lfs.chmod(0o755)
     path = {"PATH": f"{lfs.parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def asked(*words: str) -> str:
+        """What git-lfs was asked."""
+        repo.theta(*words, env=path)
+        found = (repo.path / "asked").read_text("utf-8")
+        (repo.path / "asked").unlink()
+        return found
+
+    def ask(*words: str, code: int = 0) -> Any:
+        return json.loads(repo.theta(*words, "--json", env=path, ok=(code,)))
+
     repo.run("git", "theta", "lock", NAME, env=path, ok=(2,))
     repo.git("remote", "add", "origin", "https://example.org/team/model")
     repo.git("config", "lfs.url", "https://lfs.example.org/x")
-    assert "unrecognized" in repo.theta("lock", "--json", NAME, "-b", env=path, ok=(2,))
-    assert repo.theta("lock", "--json", NAME, "b", env=path) == (
-        f"https://lfs.example.org/x lock --json -- {NAME}\n"
-        "https://lfs.example.org/x lock --json -- b\n"
+    assert ask("lock", NAME, "-b", code=2)["error"]["message"].startswith("unrecognized")
+    assert asked("lock", NAME, "b") == (
+        f"https://lfs.example.org/x lock -- {NAME}\nhttps://lfs.example.org/x lock -- b\n"
     )
+    lock = {"path": NAME, "id": "7", "owner": "Jo", "locked_at": "2026-01-01T00:00:00Z"}
+    assert ask("lock", NAME, NAME) == {"locks": [{**lock, "ours": True}] * 2}
+    assert ask("locks") == {"locks": [{**lock, "ours": None}]}
+    assert [one["ours"] for one in ask("locks", "--verify")["locks"]] == [True, False]
+    assert ask("unlock", NAME) == {"unlocked": [{"path": NAME, "id": None}]}
+    assert ask("unlock", "--id", "7") == {"unlocked": [{"path": None, "id": "7"}]}
+    error = ask("unlock", NAME, "theirs", code=9)["error"]
+    assert error["message"] == f"not yours\nunlocked before that: {NAME}"
+    (repo.path / "asked").unlink()
     repo.git("config", "--unset", "lfs.url")
     (repo.path / ".lfsconfig").unlink()
-    assert repo.theta("locks", "-l", "3", env=path) == (
+    assert asked("locks", "-l", "3") == (
         "https://example.org/team/model.git/info/lfs locks --limit=3\n"
     )
     repo.git("remote", "set-url", "origin", str(repo.path))
     repo.run("git", "theta", "unlock", "--force", NAME, env=path, ok=(9,))
+
+
+_GIT_LFS = f"""#!/bin/sh
+test "$1" = version && exit
+echo "$(git config lfs.url)" "$@" >>asked
+lock='{{"id": "7", "path": "{NAME}", "owner": {{"name": "Jo"}}, "locked_at": "2026-01-01T00:00:00Z"}}'
+case "$*" in
+  *theirs) echo '[{{"path": "theirs", "unlocked": false, "reason": "not yours"}}]'; exit 2 ;;
+  locks*--verify*) echo "{{\\"ours\\": [$lock], \\"theirs\\": [$lock]}}" ;;
+  *) echo "[$lock]" ;;
+esac
+"""
+"""A git-lfs that writes down what it is asked, and answers as the real one does with `--json`."""

@@ -23,19 +23,13 @@ _KEY = re.compile(r"[a-z][a-z0-9_-]*")
 _NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array",
           dict: "object", type(None): "null"}  # fmt: skip
 
-NOT_YET = {
-    "check-files", "checkout", "env", "lock", "locks", "logs", "pointer", "review", "summary",
-    "unlock",
-}  # fmt: skip
-"""Verbs whose form is not published yet; `docs/schemas/README.md` says so."""
-
 Schema = dict[str, Any]
 
 
 def check(command: Sequence[str], output: bytes) -> None:
     """Fail if a command was asked for JSON, printed some, and that is not of its published form."""
     verb = _verb(command)
-    if verb is None or verb in NOT_YET or not {"--json", "json", "--format=json"} & set(command):
+    if verb is None or not {"--json", "json", "--format=json"} & set(command):
         return
     try:
         answer = json.loads(output)

@@ -17,13 +17,14 @@ from git_theta_ext.core.text import printable, to_json
 from git_theta_ext.git import process
 
 ACTING = frozenset({
-    "add", "am", "apply", "assemble", "evaluate", "export", "fetch", "format-patch", "get",
-    "import-dvc", "import-hf", "install", "merge", "migrate", "mirror", "prune", "pull", "push",
-    "release", "repack", "resolve", "restore", "sign", "stats", "sync", "track", "uninstall",
-    "untrack", "update",
+    "add", "allow", "am", "apply", "assemble", "cache", "checkout", "evaluate", "export", "fetch",
+    "format-patch", "get", "import-dvc", "import-hf", "install", "lock", "logs", "merge", "migrate",
+    "mirror", "prune", "pull", "push", "release", "repack", "resolve", "restore", "review", "sign",
+    "stats", "sync", "track", "uninstall", "unlock", "untrack", "update",
 })  # fmt: skip
 """Verbs that do something and then say so: `-q` leaves that out. What others print is the answer
-that was asked for, as are modes whose parsers have the default `answers`."""
+that was asked for. So it is with `-n`, and in modes whose parsers have the default `answers`: true,
+or a function that tells by the arguments."""
 
 
 NO_JSON = frozenset({"cat", "completion", "demo", "mergetool", "receive-check"})
@@ -75,16 +76,29 @@ def _add_common(parser: argparse.ArgumentParser, default: object) -> None:
 
 
 def heed(verb: str, args: argparse.Namespace) -> None:
-    """Set up the streams, and what tells of programs, as the options say."""
+    """Set up the streams, and what tells of programs, as the options say; `ended` is the end."""
     process.tell_of_programs(_told if args.verbose else None)
     if not args.quiet:
         return
     stdout, stderr = sys.stdout, sys.stderr
     if isinstance(stderr, HarmlessStream):
         stderr.still = True
-    says = verb in ACTING and not getattr(args, "answers", False) and not asks_for_json(args)
-    if says and isinstance(stdout, HarmlessStream):
-        stdout.mute = stdout.still = True
+    if isinstance(stdout, HarmlessStream) and verb in ACTING and not _answers(args):
+        stdout.kept, stdout.still = [], True
+
+
+def ended(code: int) -> int:
+    """The exit status of a command; what `-q` has kept back is said if something is left to do."""
+    if code and isinstance(sys.stdout, HarmlessStream):
+        sys.stdout.let_go()
+    return code
+
+
+def _answers(args: argparse.Namespace) -> bool:
+    """Whether what is printed is what was asked for, and not what was done."""
+    asks = getattr(args, "answers", False)
+    dry = getattr(args, "dry_run", False)
+    return bool(asks(args) if callable(asks) else asks) or dry or asks_for_json(args)
 
 
 def asks_for_json(args: argparse.Namespace) -> bool:

@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         "--revoke", metavar="NAME", nargs="?", const=_HERE,
         help="no longer allow the command of this repository, or that of NAME in --list",
     )  # fmt: skip
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, answers=lambda args: args.list)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
         "--dry-run", "-n", "-d", action="store_true", help="prune: only say what would be removed"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, answers=lambda args: args.action != "prune")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from git_theta_ext.core.errors import TransferError, UsageError
-from git_theta_ext.git.process import run_git, run_in_terminal
+from git_theta_ext.core.text import from_program, printable, to_json
+from git_theta_ext.git.process import run_git, run_in_terminal, run_program
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects.transfer import endpoints
 
@@ -50,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
     )
     for verb, parser in (("lock", lock), ("locks", locks), ("unlock", unlock)):
         parser.add_argument("-r", "--remote", metavar="NAME", help="default: as for git theta push")
-        parser.add_argument("--json", action="store_true", help="print JSON, as git-lfs gives it")
+        parser.add_argument("--json", action="store_true", help="print JSON")
         parser.set_defaults(run=run, verb=verb)
 
 
@@ -66,15 +68,74 @@ def run(args: argparse.Namespace) -> int:
     repository = Repository.discover()
     words = [] if _stays_here(args) else _server(repository, args.remote)
     run_git(["lfs", "version"], repository.cwd)
-    options = list(_options(args))
     # One by one: git-lfs takes several paths only since 3.5.
-    for path in getattr(args, "paths", []) or [None]:
-        status = run_in_terminal(
-            [*words, "lfs", args.verb, *options, *(["--", path] if path is not None else [])]
-        )
-        if status != 0:
+    paths: list[str | None] = getattr(args, "paths", []) or [None]
+    options = list(_options(args))
+    commands = [
+        [*words, "lfs", args.verb, *options, *([] if path is None else ["--", path])]
+        for path in paths
+    ]
+    if args.json or (args.quiet and args.verb != "locks"):
+        answer = to_json(_answer(repository, args, commands))
+        if args.json:
+            print(answer)
+        return 0
+    for command in commands:
+        if run_in_terminal(command) != 0:
             return TransferError.exit_code
     return 0
+
+
+def _answer(
+    repository: Repository, args: argparse.Namespace, commands: Iterable[Sequence[str]]
+) -> dict[str, Any]:
+    """What git-lfs answers to all of the commands, in one form for every version of it.
+
+    Raises:
+        TransferError: it refused one; those before it were carried out, and the message names them.
+    """
+    given = getattr(args, "paths", [])
+    rows: list[dict[str, Any]] = []
+    for number, command in enumerate(commands):
+        status, output, errors = run_program(["git", *command], repository.cwd)
+        answer = _parsed(output)
+        if status != 0:
+            reasons = [one.get("reason") for one in answer if isinstance(one, dict)]
+            said = from_program(errors).strip() or "; ".join(filter(None, reasons))
+            before = ", ".join(map(printable, given[:number]))
+            done = f"\n{args.verb}ed before that: {before}" if before else ""
+            raise TransferError(f"{said or f'git lfs {args.verb} failed'}{done}")
+        rows += [] if args.verb == "unlock" else _rows(args, answer)
+    if args.verb == "unlock":
+        return {"unlocked": [{"path": path, "id": None} for path in given]
+                or [{"path": None, "id": args.id}]}  # fmt: skip
+    return {"locks": rows}
+
+
+def _parsed(output: bytes) -> list[Any]:
+    """What git-lfs printed: a list, or pairs of whose locks they are and a list; [] if neither."""
+    try:
+        found = json.loads(output)
+    except ValueError:
+        return []
+    if isinstance(found, dict) and "path" not in found:
+        return list(found.items())
+    return found if isinstance(found, list) else [found]
+
+
+def _rows(args: argparse.Namespace, answer: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """A record of each lock; `ours` is None where the server was not asked whose it is."""
+    for one in answer:
+        if isinstance(one, tuple):
+            yield from (_row(lock, one[0] == "ours") for lock in one[1] or ())
+        else:
+            yield _row(one, True if args.verb == "lock" or args.local else None)
+
+
+def _row(lock: dict[str, Any], ours: bool | None) -> dict[str, Any]:
+    owner = lock.get("owner") or {}
+    return {"path": lock.get("path"), "id": lock.get("id"), "owner": owner.get("name"),
+            "locked_at": lock.get("locked_at"), "ours": ours}  # fmt: skip
 
 
 def _stays_here(args: argparse.Namespace) -> bool:

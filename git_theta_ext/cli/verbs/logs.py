@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("name", nargs="?", metavar="NAME", help="as it is listed")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, answers=lambda args: args.what != "clear")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -95,7 +95,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("-m", "--message", metavar="TEXT", help="the message of the merge commit")
     where.add_option(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, answers=lambda args: args.plan)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
     signatures.add_trust(parser)
     parser.add_argument("--force", action="store_true", help="replace what is in DIR")
     parser.add_argument("--json", action="store_true", help="say what was written as JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, answers=lambda args: args.verify is not None)
 
 
 def run(args: argparse.Namespace) -> int:

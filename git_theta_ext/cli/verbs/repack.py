@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--yes", "-y", action="store_true", help="do it, and stage the result")
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, answers=lambda args: not args.yes)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.cli.verbs import diff
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import RepositoryError, StoreError, UsageError
@@ -55,8 +56,10 @@ def run(args: argparse.Namespace) -> int:
     page = diff.compared_as_text(asked)[0].encode("utf-8", "backslashreplace")
     if args.output is not None:
         outputs.write(args.output, page, diff.work_tree())
+        fact("page", args.output)
         return 0
     place = _keep(page)
+    fact("page", str(place))
     print(f"Wrote {printable(str(place))}")
     if not _open(place):
         raise UsageError(

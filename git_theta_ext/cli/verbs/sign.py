@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         "--verify", action="store_true", help="verify the signature that REV has, and write nothing"
     )
     signatures.add_trust(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, answers=lambda args: args.verify)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         "--filename", action="store_true", help="take each PATTERN as the name of one file"
     )
     parser.add_argument("--json", action="store_true", help="list as JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, answers=lambda args: not args.patterns)
 
 
 def run(args: argparse.Namespace) -> int:
