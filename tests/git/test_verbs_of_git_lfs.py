@@ -215,7 +215,8 @@ def test_locks_go_to_the_server_of_the_remote_and_no_other(repo: Repo) -> None:
 _GIT_LFS = f"""#!/bin/sh
 test "$1" = version && exit
 echo "$(git config lfs.url)" "$@" >>asked
-lock='{{"id": "7", "path": "{NAME}", "owner": {{"name": "Jo"}}, "locked_at": "2026-01-01T00:00:00Z"}}'
+lock='{{"id": "7", "path": "{NAME}", "owner": {{"name": "Jo"}},
+  "locked_at": "2026-01-01T00:00:00Z"}}'
 case "$*" in
   *theirs) echo '[{{"path": "theirs", "unlocked": false, "reason": "not yours"}}]'; exit 2 ;;
   locks*--verify*) echo "{{\\"ours\\": [$lock], \\"theirs\\": [$lock]}}" ;;

@@ -41,6 +41,9 @@ def add_parser(subparsers: Any) -> None:
         side.add_argument(
             f"--{name}", dest="side", action="store_const", const=name, help=f"with --to: {text}"
         )
+    parser.add_argument(
+        "--dry-run", "-n", action="store_true", help="only say what would be written"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -65,14 +68,14 @@ def run(args: argparse.Namespace) -> int:
         installation.require(repository)
     lacking = _lacking(repository, found)
     whole = [path for path in found if path not in lacking]
-    written = write_checkpoints(repository, whole)
+    written = whole if args.dry_run else write_checkpoints(repository, whole)
     if args.json:
         rows = [{"path": path, "objects": count, "bytes": total}
                 for path, (count, total) in lacking.items()]  # fmt: skip
-        print(to_json({"written": written, "missing": rows}))
+        print(to_json({"dry_run": args.dry_run, "written": written, "missing": rows}))
         return MissingObjectError.exit_code if lacking else 0
     for path in written:
-        print(f"Wrote {printable(path)}")
+        print(f"{'Would write' if args.dry_run else 'Wrote'} {printable(path)}")
     if not found:
         print(f"{all_here(len(paths), 'checkpoint')} in the work tree")
     if not lacking:
@@ -108,13 +111,15 @@ def _write_side(repository: Repository, args: argparse.Namespace) -> int:
     text = repository.blob(oid)
     if read_pointer(text) is not None:
         raise UsageError(f"{printable(path)}: this side is stored by git-lfs, which has it")
+    if args.dry_run:
+        raise UsageError("--to FILE writes one file: leave out --dry-run")
     with outputs.writing(args.to, repository.work_tree) as file:
         if is_manifest(text[:HEAD_BYTES]):
             Smudger(parse_manifest(text), Blocks.open(repository), path).write(file.write)
         else:
             file.write(text)
     if args.json:
-        print(to_json({"written": [args.to], "missing": []}))
+        print(to_json({"dry_run": False, "written": [args.to], "missing": []}))
     else:
         print(f"Wrote {printable(args.to)}")
     return 0

@@ -60,6 +60,9 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="measure again what was measured")
     parser.add_argument(
+        "--dry-run", "-n", action="store_true", help="only say what would be measured"
+    )
+    parser.add_argument(
         "--import", dest="files", nargs="+", action="extend", metavar="FILE",
         help="run nothing: keep the results that these files have, of lm-evaluation-harness, "
         "Inspect, Hugging Face, JSON or CSV; of a folder, all that it has",
@@ -94,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(_nothing(targets, evaluations), hint="git theta ls-files")
     kept = Kept(repository)
     planned = plan(repository, pairs, kept, force=args.force)
+    if args.dry_run:
+        return _would_run(args, planned)
     consent.require(
         repository, (job.evaluation.command for job in planned.jobs), once=args.allow_evaluation
     )
@@ -153,6 +158,20 @@ def _nothing(targets: Sequence[Target], evaluations: Sequence[Evaluation]) -> st
     paths = ", ".join(sorted({printable(one.path) for one in targets})[:5])
     names = ", ".join(one.name for one in evaluations)
     return f"no evaluation ({names}) is for {paths}: see path in {FILE}"
+
+
+def _would_run(args: argparse.Namespace, planned: Planned) -> int:
+    """Say what would be run; 0."""
+    if args.json:
+        jobs = [{"evaluation": job.evaluation.name, "path": job.target.path, "rev": job.target.rev}
+                for job in planned.jobs]  # fmt: skip
+        known = [as_json(one) for _, one in planned.known]
+        print(to_json({"measured": [], "known": known, "failed": [], "would_measure": jobs}))
+        return 0
+    for job in planned.jobs:
+        print(f"would measure {job.evaluation.name}: {printable(job.target.name)}")
+    print(f"{plural(len(planned.jobs), 'evaluation')} to run, {len(planned.known)} known")
+    return 0
 
 
 def _run(repository: Repository, args: argparse.Namespace, planned: Planned, kept: Kept) -> int:
@@ -224,7 +243,8 @@ def _import(repository: Repository, args: argparse.Namespace, declared: config.C
     Raises:
         UsageError: it is not clear which checkpoint, or which evaluation; or an option is for runs.
     """
-    given = {"--jobs": args.jobs != 1, "--timeout": args.timeout is not None,
+    given = {"--dry-run": args.dry_run, "--jobs": args.jobs != 1,
+             "--timeout": args.timeout is not None,
              "--force": args.force, "--allow-evaluation": args.allow_evaluation}  # fmt: skip
     for option in (name for name, is_given in given.items() if is_given):
         raise UsageError(f"{option} says how to run an evaluation; --import runs nothing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from git_theta_ext.cli import transfers
@@ -38,6 +39,9 @@ def add_parser(subparsers: Any) -> None:
         help="also of branches and tags of the last days (settings as for git lfs fetch)",
     )  # fmt: skip
     pathspecs.add_patterns(parser)
+    parser.add_argument(
+        "--dry-run", "-n", action="store_true", help="only say what would be downloaded"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -50,14 +54,20 @@ def run(args: argparse.Namespace) -> int:
     objects = reachable.objects_in(repository, wanted, (), transfers.warn_of_damage, whole=True)
     missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
     total = sum(item.size for item in missing)
-    with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
-        places = transport.fetch(repository, missing, remote=remote, progress=progress)
-    results = _fetch_results(repository, remote)
+    places: Sequence[str] = []
+    results = False
+    if not args.dry_run:
+        with Progress(f"Fetching {plural(len(missing), 'object')}", total) as progress:
+            places = transport.fetch(repository, missing, remote=remote, progress=progress)
+        results = _fetch_results(repository, remote)
     if args.json:
-        counts = {"needed": len(objects), "fetched": len(missing), "bytes": total}
+        counts = {"dry_run": args.dry_run, "needed": len(objects), "fetched": len(missing)}
+        counts |= {"bytes": total}
         print(to_json(counts | {"from": places, "results": results}))
     elif missing:
-        print(f"Fetched {plural(len(missing), 'object')} ({size(total)}){transfers.source(places)}")
+        what = f"{plural(len(missing), 'object')} ({size(total)})"
+        done = "Would fetch" if args.dry_run else "Fetched"
+        print(f"{done} {what}{transfers.source(places)}")
     else:
         print(f"{all_here(len(objects), 'object')} here")
     if results and not args.json:

@@ -29,7 +29,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "files", nargs="*", metavar="FILE", help="only these checkpoints (default: all)"
     )
-    parser.add_argument("--yes", "-y", action="store_true", help="do it, and stage the result")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--yes", "-y", action="store_true", help="do it, and stage the result")
+    what.add_argument(
+        "--dry-run", "-n", action="store_true", help="only say what would be done (the default)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
     parser.set_defaults(run=run, answers=lambda args: not args.yes)
 

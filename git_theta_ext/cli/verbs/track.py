@@ -11,10 +11,11 @@ from typing import Any
 
 from git_theta_ext import formats
 from git_theta_ext.cli import links, stored_whole
+from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.cli.verbs.install import ensure_hooks, warn_of_missing_hooks
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import StoreError, ThetaError, UsageError
-from git_theta_ext.core.text import printable, to_json
+from git_theta_ext.core.text import printable
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git import attributes, hooks, installation
 from git_theta_ext.git.repository import Repository
@@ -39,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--filename", action="store_true", help="take each PATTERN as the name of one file"
     )
-    parser.add_argument("--json", action="store_true", help="list as JSON")
+    parser.add_argument("--dry-run", "-n", action="store_true", help="change nothing")
     parser.set_defaults(run=run, answers=lambda args: not args.patterns)
 
 
@@ -47,9 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Track the patterns, or list."""
     repository = Repository.discover()
     if not args.patterns:
-        return _list(repository, as_json=args.json)
-    if args.json:
-        raise UsageError("--json lists patterns: leave out PATTERN")
+        return _list(repository)
     if args.filename:
         names = [Path(os.path.normpath(name)).as_posix() for name in args.patterns]
         patterns = [attributes.literal(name) for name in names]
@@ -58,7 +57,12 @@ def run(args: argparse.Namespace) -> int:
     for pattern in patterns:
         attributes.check(pattern)
     before = {entry.oid for entry in raw_entries(repository)}
-    _track(repository, patterns)
+    added = _track(repository, patterns, dry_run=args.dry_run)
+    fact("dry_run", args.dry_run)
+    fact("added", added)
+    fact("patterns", _records(repository))
+    if args.dry_run:
+        return 0
     _install_here(repository)
     warn_of_missing_hooks(repository.cwd)
     for path, found, promised in misnamed(repository):
@@ -77,24 +81,32 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _track(repository: Repository, patterns: list[str]) -> None:
-    """Give each pattern a line in .gitattributes that counts; no other line changes."""
+def _track(repository: Repository, patterns: list[str], *, dry_run: bool) -> list[str]:
+    """Give each pattern a line in .gitattributes that counts, and no other line changes.
+
+    Returns:
+        The patterns that were not tracked; with `dry_run` nothing is written.
+    """
+    added = []
+    verb = "Would track" if dry_run else "Tracking"
     path = attributes_path(repository)
     content = before = read(path)
     for pattern in patterns:
         shown = printable(pattern)
         filters = [line.filter for line in attributes.lines(content) if line.pattern == pattern]
         longer = attributes.add(content, pattern)
-        print(f'"{shown}" already tracked' if longer == content else f'Tracking "{shown}"')
+        print(f'"{shown}" already tracked' if longer == content else f'{verb} "{shown}"')
+        added += [pattern] if longer != content else []
         if "lfs" in filters and longer != content:
             print(
                 "  its line with filter=lfs stays, but has no effect, because later lines win;\n"
                 + advice.with_name("  git lfs untrack PATTERN   removes it", pattern, "PATTERN")
             )
         content = longer
-    if content != before:
+    if content != before and not dry_run:
         write(repository, content)
         print("Now run: git add .gitattributes")
+    return added
 
 
 def _install_here(repository: Repository) -> None:
@@ -107,12 +119,15 @@ def _install_here(repository: Repository) -> None:
     print("git-theta was not set up: did `git theta install --local` for this repository.")
 
 
-def _list(repository: Repository, *, as_json: bool) -> int:
+def _records(repository: Repository) -> list[dict[str, str]]:
+    """The tracked patterns for JSON."""
     found = tracked_patterns(repository)
-    if as_json:
-        rows = [{"pattern": pattern, "source": source} for source, pattern in found]
-        print(to_json({"patterns": rows}))
-        return 0
+    return [{"pattern": pattern, "source": source} for source, pattern in found]
+
+
+def _list(repository: Repository) -> int:
+    found = tracked_patterns(repository)
+    fact("patterns", _records(repository))
     print("Listing tracked patterns")
     for source, pattern in found:
         print(f"    {printable(pattern)} ({printable(source)})")

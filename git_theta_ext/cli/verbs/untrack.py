@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "patterns", nargs="+", metavar="PATTERN", help="as git theta track lists it"
     )
+    parser.add_argument("--dry-run", "-n", action="store_true", help="change nothing")
     parser.set_defaults(run=run)
 
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         shorter = attributes.remove(content, pattern)
         shown = printable(pattern)
         if shorter != content:
-            print(f'Untracking "{shown}"')
+            print(f'{"Would untrack" if args.dry_run else "Untracking"} "{shown}"')
             content = shorter
             gone.append(pattern)
             continue
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         elsewhere = f"; {printable(others[0])} tracks it" if others else ""
         print(f'"{shown}" is not tracked by .gitattributes in this folder{elsewhere}')
     fact("patterns", gone)
-    if content != before:
+    fact("dry_run", args.dry_run)
+    if content != before and not args.dry_run:
         write(repository, content)
         print("Now run: git add .gitattributes")
         if _lfs_takes_over(before, content):
