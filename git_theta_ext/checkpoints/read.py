@@ -22,6 +22,7 @@ from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.formats.layout import skeleton
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import unknown
 from git_theta_ext.manifest import slices
 from git_theta_ext.manifest.model import (
     HEAD_BYTES,
@@ -379,6 +380,9 @@ def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
         return _open_model(repository, revision, path, spec)
     oid = repository.resolve(spec)
     if oid is None:
+        revision = spec.partition(":")[0]
+        if repository.resolve(revision or "HEAD") is None:
+            raise unknown(repository, revision or "HEAD")
         raise UsageError(
             f"there is no {spec!r} here", hint="write REV:PATH, such as main:model.safetensors"
         )
@@ -397,7 +401,7 @@ def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
 def _open_model(repository: Repository, revision: str, path: str, spec: str) -> Checkpoint:
     commit = repository.resolve(f"{revision}^{{commit}}") if revision else ""
     if commit is None:
-        raise UsageError(f"there is no revision {revision!r} here")
+        raise unknown(repository, revision)
     model = shards.find(repository, commit, path)
     if model is None:
         raise UsageError(

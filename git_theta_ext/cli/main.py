@@ -6,6 +6,7 @@ sets the default `run`; `run(args)` does the work and returns the exit code.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -15,11 +16,12 @@ from typing import TextIO
 
 from git_theta_ext.cli.frame import answers, manual, options
 from git_theta_ext.cli.frame.pager import paged
-from git_theta_ext.core.errors import ThetaError, UsageError
-from git_theta_ext.core.terminal import harmless_streams
+from git_theta_ext.core.errors import StoreError, ThetaError, UsageError
+from git_theta_ext.core.terminal import harmless_streams, open_streams
 from git_theta_ext.core.text import nearest, paragraph, printable
 from git_theta_ext.core.version import VERSION
 from git_theta_ext.git.crashes import hook as crash_hook
+from git_theta_ext.git.process import absolute_places
 
 VERBS: dict[str, tuple[str, str]] = {
     "install": ("install", "set up Git to use git-theta for tracked checkpoints"),
@@ -105,12 +107,17 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 """Exit codes of a shell for SIGINT and SIGPIPE."""
 
+_NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Of a write that fails for what is outside of this program: such an error names no file."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one `git theta` command; the exit code. `argv` has no program name."""
     if argv is None:
         crash_hook.install()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    absolute_places()
+    open_streams()
     _survive_any_character(sys.stdout)
     _survive_any_character(sys.stderr)
     with harmless_streams():
@@ -133,10 +140,21 @@ def _run(arguments: list[str]) -> int:
         print("git theta: interrupted", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; give it somewhere to flush to.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return _BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _NOT_WRITTEN or error.filename is not None:
+            raise
+        _drop_output()
+        failed = StoreError(f"the output cannot be written: {error.strerror}")
+        report(failed)
+        return failed.exit_code
+
+
+def _drop_output() -> None:
+    """Give Python, which flushes stdout once more at exit, somewhere to flush to."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _remind(arguments: list[str]) -> None:

@@ -9,6 +9,7 @@ from git_theta_ext.checkpoints import modules, shards
 from git_theta_ext.checkpoints.modules import Modules
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.git.settings_file import FILE
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.objects import reachable
@@ -38,7 +39,7 @@ def declared(repository: Repository) -> Modules:
 
 def checkpoints_of(repository: Repository, revision: str) -> list[str]:
     """The checkpoints of a version that are stored by tensor; a sharded model by its pattern."""
-    commit = repository.resolve(f"{revision}^{{commit}}") or revision
+    commit = commit_of(repository, revision)
     files = dict(blobs_of(repository, commit))
     held = {oid for oid, _ in reachable.manifest_texts(repository, files.values())}
     models = (shards.model_of(path) or path for path, oid in files.items() if oid in held)

@@ -117,7 +117,10 @@ def _days(repository: Repository, name: str, default: int) -> int:
 def _unknown(word: str) -> UsageError:
     if word == "HEAD":
         return UsageError("there is no commit here yet")
-    return UsageError(f"{printable(word)} is neither a remote nor a revision here")
+    return UsageError(
+        f"{printable(word)} is neither a remote nor a revision here",
+        hint="git remote -v && git branch -a   list them",
+    )
 
 
 def warn_of_damage(oid: str, error: ManifestError) -> None:

@@ -19,6 +19,7 @@ from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.core.errors import ManifestError, RepositoryError, UsageError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import unknown
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.objects.blocks import Blocks
 
@@ -156,12 +157,19 @@ class _Changes:
     def _rows(self, paths: Sequence[str]) -> Iterator[_Row]:
         """The files that differ; a link or a submodule is none."""
         flags = ["--cached"] if self._cached else []
+        if not self._cached and len(self._revisions) < 2 and ".." not in "".join(self._revisions):
+            self._repository.top  # noqa: B018 - an error where there is no work tree
         try:
             answer = self._repository.git(
                 "diff", "--raw", "-z", "--no-abbrev", "--no-renames", "--no-ext-diff", *flags,
                 "--end-of-options", *self._revisions, "--", *paths,
             )  # fmt: skip
         except RepositoryError as error:
+            for end in (
+                end for one in self._revisions for end in one.replace("...", "..").split("..")
+            ):
+                if end and self._repository.resolve(end) is None:
+                    raise unknown(self._repository, end) from error
             raise UsageError(error.message) from error
         fields = iter(answer.split(b"\0"))
         for header in fields:

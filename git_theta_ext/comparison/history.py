@@ -19,6 +19,7 @@ from git_theta_ext.checkpoints.contents import Content, Contents
 from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git.repository import Repository, literal
+from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.manifest.model import Entry, Manifest
 
 _Part = TypeVar("_Part")
@@ -60,8 +61,7 @@ class History:
         Raises:
             UsageError: there is no such revision, or nothing was ever at that path.
         """
-        if repository.resolve(f"{revision}^{{commit}}") is None:
-            raise UsageError(f"there is no revision {revision!r} here")
+        commit_of(repository, revision)
         self._repository = repository
         self.contents = Contents(repository)
         self._versions: dict[_Place, Version] = {}
@@ -70,7 +70,10 @@ class History:
         self._older: dict[_Place, Version | None] = {}
         found = self._log(revision, path)
         if not found:
-            raise UsageError(f"no commit of {revision} touched {path!r}")
+            raise UsageError(
+                f"no commit of {revision} touched {path!r}",
+                hint=f"git theta ls-files {revision}   lists what it has",
+            )
         self._first = found
         self.newest = found[0]
 

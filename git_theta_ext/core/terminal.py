@@ -77,6 +77,20 @@ class HarmlessStream:
         return getattr(self._stream, name)
 
 
+def open_streams() -> None:
+    """Put the null device where a standard stream was closed, as Git does.
+
+    Otherwise the next file that is opened would get its descriptor, and what is printed.
+    """
+    for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 @contextmanager
 def harmless_streams() -> Iterator[None]:
     """Make what is written to stdout and stderr harmless until the block ends.

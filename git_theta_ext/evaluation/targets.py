@@ -17,6 +17,7 @@ from git_theta_ext.core.globs import Globs
 from git_theta_ext.evaluation.config import Evaluation
 from git_theta_ext.evaluation.content import content_of
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.objects import reachable
@@ -136,10 +137,7 @@ def commits_of(repository: Repository, words: str) -> list[str]:
         if not answer:
             raise UsageError(f"{words!r} has no commits: its end is reached from its beginning")
         return answer.decode().split()
-    oid = repository.resolve(f"{words}^{{commit}}")
-    if oid is None:
-        raise UsageError(f"there is no revision {words!r} here")
-    return [oid]
+    return [commit_of(repository, words)]
 
 
 def hash_of_beside(repository: Repository, target: Target) -> str:

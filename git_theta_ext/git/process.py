@@ -71,6 +71,13 @@ def _only_absolute() -> dict[str, str]:
     return {} if kept == path else {"PATH": kept}
 
 
+def absolute_places() -> None:
+    """Have the folders that the environment names for Git mean the same wherever git is started."""
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR"):
+        if place := os.environ.get(name):
+            os.environ[name] = os.path.abspath(place)
+
+
 def git_program() -> str:
     """The path of git.
 

@@ -94,6 +94,13 @@ class Repository:
         if inside == "true":
             answer = run_git(["rev-parse", "--show-toplevel"], folder)
             top = Path(os.fsdecode(answer[:-1]))
+        elif os.environ.get("GIT_WORK_TREE"):
+            # Git works there from outside, too, and takes paths as from its top.
+            answer = run_git(["rev-parse", "--show-toplevel"], folder, ok=(0, 128))
+            top = Path(os.fsdecode(answer[:-1])) if answer else None
+            if top is not None and not folder.resolve().is_relative_to(git_dir):
+                return cls(top, Path(git_dir), (folder / common).resolve(), top)
+            top = None
         return cls(folder, Path(git_dir), (folder / common).resolve(), top)
 
     @classmethod
@@ -252,11 +259,15 @@ class Repository:
         return self.attributes(name, [path])[path]
 
     def attributes(self, name: str, paths: Iterable[str]) -> dict[str, str]:
-        """The values of a Git attribute for many paths, as `attribute`, from one process."""
+        """The values of a Git attribute for many paths, as `attribute`, from one process.
+
+        In a bare repository those of `info/attributes` alone, as Git has it.
+        """
         request = b"".join(os.fsencode(path) + b"\0" for path in paths)
         if not request:
             return {}
-        answer = run_git(["check-attr", "-z", "--stdin", name], self.top, stdin=request)
+        place = self.work_tree or self.git_dir
+        answer = run_git(["check-attr", "-z", "--stdin", name], place, stdin=request)
         fields = answer.split(b"\0")[:-1]
         return {
             os.fsdecode(path): os.fsdecode(value)

@@ -17,6 +17,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.globs import check as check_patterns
 from git_theta_ext.core.text import nearest
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import unknown
 from git_theta_ext.git.work_tree import is_link
 
 FILE = ".theta.toml"
@@ -239,7 +240,7 @@ def bytes_at(repository: Repository, revision: str) -> bytes | None:
     if revision:
         tree = repository.resolve(f"{revision}^{{tree}}")
         if tree is None:
-            raise UsageError(f"there is no revision {revision!r} here")
+            raise unknown(repository, revision)
         oid = repository.blob_at(tree, FILE)
     else:
         held = repository.index(f":(top,literal){FILE}")

@@ -15,6 +15,7 @@ from git_theta_ext.git.object_pipes import AS_WRITTEN, ObjectPipes
 from git_theta_ext.git.operations import unmerged
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import unknown
 from git_theta_ext.migration.headers import moved_tag
 
 _LEFT = ("refs/remotes/", "refs/notes/", "refs/bisect/", "refs/replace/")
@@ -104,7 +105,7 @@ def _commit(repository: Repository, name: str) -> str | None:
 def _named(repository: Repository, name: str) -> str:
     found = _commit(repository, name)
     if found is None:
-        raise UsageError(f"{printable(name)} names no commit here")
+        raise unknown(repository, name)
     return found
 
 

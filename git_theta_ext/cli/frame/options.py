@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 
 from git_theta_ext.core.errors import ThetaError, UsageError
 from git_theta_ext.core.terminal import HarmlessStream
-from git_theta_ext.core.text import printable, to_json
+from git_theta_ext.core.text import nearest, printable, to_json
 from git_theta_ext.git import process
 
 ACTING = frozenset({
@@ -38,9 +38,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and end with 2."""
+        hint = self._hint(message)
         if self.json:
-            print(failure(UsageError(message)))
-        super().error(message)
+            print(failure(UsageError(message, hint=hint)))
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: error: {message}\n  hint: {hint}\n")
+
+    def _hint(self, message: str) -> str:
+        """What to type: the option that was likely meant, or what shows them all."""
+        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0]
+        near = nearest(unknown.partition("=")[0], self._option_string_actions)
+        if near is not None and near.startswith("--") and unknown.startswith("-"):
+            return f"did you mean: {near}"
+        return f"{self.prog} -h   shows the options"
 
 
 def complete(verb: str, parser: argparse.ArgumentParser) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from git_theta_ext.cli.about_files.checked import SMALL_BYTES, Limits, problems
 from git_theta_ext.cli.about_files.pathspecs import empty_tree
+from git_theta_ext.core.advice import with_name
+from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, to_json
-from git_theta_ext.git.paths import advise
-from git_theta_ext.git.repository import Repository, literal
+from git_theta_ext.git.paths import advise, from_top
+from git_theta_ext.git.repository import IndexEntry, Repository, literal
 from git_theta_ext.packages.trimming import size_named
 
 _ADVICE = {
@@ -66,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     repository = Repository.discover()
     paths = [f":(literal){one}" for one in args.paths] or _staged(repository)
     entries = [one for one in repository.index(*paths) if one.stage == 0] if paths else []
+    _require_staged(repository, args.paths, entries)
     found = list(problems(repository, entries, limits))
     if args.json:
         print(to_json({"checked": len(entries), "problems": [asdict(one) for one in found]}))
@@ -81,6 +85,24 @@ def run(args: argparse.Namespace) -> int:
 
 def _size(text: str | None, option: str) -> int | None:
     return None if text is None else size_named(text, option)
+
+
+def _require_staged(
+    repository: Repository, names: Sequence[str], entries: Sequence[IndexEntry]
+) -> None:
+    """Refuse names of nothing that is staged: they would pass without having been looked at.
+
+    Raises:
+        UsageError: there is one.
+    """
+    known = {entry.path for entry in entries}
+    for name in names if repository.work_tree is not None else ():
+        path = from_top(repository, name)
+        inside = "" if path == "." else f"{path}/"
+        if path not in known and not any(one.startswith(inside) for one in known):
+            raise UsageError(
+                f"{printable(name)} is not staged", hint=with_name("git add FILE", name)
+            )
 
 
 def _staged(repository: Repository) -> list[str]:

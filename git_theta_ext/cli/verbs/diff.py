@@ -34,6 +34,7 @@ from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import paragraph, printable, to_json
 from git_theta_ext.git import outputs
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import unknown
 from git_theta_ext.objects.blocks import Blocks
 
 Found = tuple[str, Comparison]
@@ -250,6 +251,8 @@ def _check_paths(repository: Repository, words: list[str], revisions: list[str])
         ends = [
             end.strip(".") for revision in revisions or ["HEAD"] for end in revision.split("..")
         ]
+        if not revisions and repository.resolve("HEAD") is None:
+            raise unknown(repository, "HEAD")
         if not word.startswith(":(") and not any(
             repository.git("ls-tree", "--name-only", "--end-of-options", end or "HEAD", "--", word)
             for end in ends

@@ -21,6 +21,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import unknown
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import Manifest, UpdateRef, stored_bytes
 from git_theta_ext.objects import reachable
@@ -100,7 +101,7 @@ def versions(repository: Repository, revisions: str) -> Iterator[dict[str, Any]]
     first, _, last = revisions.partition("..")
     for end in (first, last.removeprefix(".")):
         if end and repository.resolve(f"{end}^{{commit}}") is None:
-            raise UsageError(f"there is no revision {end!r} here")
+            raise unknown(repository, end)
     commits = list(_commits(repository, revisions))
     contents = Contents(repository)
     ours = _checkpoints(repository, commits)

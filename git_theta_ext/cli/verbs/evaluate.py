@@ -26,6 +26,7 @@ from git_theta_ext.evaluation.run import run as run_jobs
 from git_theta_ext.evaluation.targets import Target, Targets, commits_of, file_target
 from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import LISTED
 from git_theta_ext.git.settings_file import FILE, committed_bytes
 
 _EXAMPLE = (
@@ -123,7 +124,9 @@ def _targets(repository: Repository, args: argparse.Namespace) -> list[Target]:
     """The checkpoints that the arguments name."""
     if ".." not in args.what and repository.resolve(f"{args.what}^{{commit}}") is None:
         if not Path(args.what).is_file():
-            raise UsageError(f"{printable(args.what)} is neither a revision nor a file here")
+            raise UsageError(
+                f"{printable(args.what)} is neither a revision nor a file here", hint=LISTED
+            )
         return [file_target(Path(args.what).resolve(), _name_of(repository, args.what))]
     found = Targets(repository)
     targets = [one for commit in commits_of(repository, args.what) for one in found.of(commit)]

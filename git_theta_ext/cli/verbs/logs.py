@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     name = args.name or next(reversed(found), None)
     if name not in found:
-        raise UsageError("there is no such log" if args.name else "there is no log here")
+        if args.name:
+            raise UsageError("there is no such log", hint="git theta logs   lists them")
+        raise UsageError("there is no log here")
     text = _read(found[name])
     if args.json:
         print(to_json({"name": name, "text": text}))

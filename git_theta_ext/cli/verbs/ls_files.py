@@ -11,6 +11,7 @@ from git_theta_ext.cli.about_files import pathspecs as chosen
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import unknown
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
@@ -68,7 +69,12 @@ def split(repository: Repository, words: list[str]) -> tuple[str | None, list[st
     if words and repository.resolve(f"{words[0]}^{{tree}}") is not None:
         return words[0], words[1:]
     if len(words) == 1 and not repository.index(words[0]):
-        raise UsageError(f"there is no revision {words[0]!r} here, and no such file in the index")
+        if words == ["HEAD"]:
+            raise unknown(repository, "HEAD")
+        raise UsageError(
+            f"there is no revision {words[0]!r} here, and no such file in the index",
+            hint="git theta ls-files   lists what there is",
+        )
     return None, words
 
 
@@ -94,7 +100,7 @@ def list_files(
     else:
         commit = repository.resolve(revision)
         if commit is None:
-            raise UsageError(f"there is no revision {revision!r} here")
+            raise unknown(repository, revision)
         files = chosen.in_revision(repository, commit, blobs_of(repository, commit), pathspecs)
     found = dict(reachable.manifests(repository, [oid for _, oid in files]))
     blocks = Blocks.open(repository)

@@ -18,6 +18,7 @@ from git_theta_ext.core.text import plural, printable, to_json
 from git_theta_ext.git import installation
 from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import unknown
 from git_theta_ext.merge.branches.restore import Restored, Restoring
 from git_theta_ext.objects.blocks import Blocks
 
@@ -105,7 +106,7 @@ def _restoring(repository: Repository, args: argparse.Namespace) -> Restoring:
     revision = args.source if args.source is not None else "HEAD" if args.staged else ""
     commit = repository.resolve(f"{revision}^{{commit}}") if revision else ""
     if commit is None:
-        raise UsageError(f"there is no revision {revision!r} here")
+        raise unknown(repository, revision)
     modules = parts.declared(repository) if args.module else Modules()
     chosen = [modules.named(name) for name in args.module]
 

@@ -13,6 +13,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable
 from git_theta_ext.git.paths import from_here, from_top
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.packages.release.chosen import SIGNATURE, TENSORS
 from git_theta_ext.packages.release.signing import Trust
@@ -44,9 +45,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Sign or verify, and say what."""
     repository = Repository.discover()
-    commit = repository.resolve(f"{args.revision}^{{commit}}")
-    if commit is None:
-        raise UsageError(f"there is no revision {args.revision!r} here", hint="git tag --list")
+    commit = commit_of(repository, args.revision, hint="git tag --list")
     folder = _folder(repository, args.path)
     trust = signatures.trust_of(args)
     if args.verify:

@@ -58,6 +58,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show the status."""
     repository = Repository.discover()
+    repository.top  # noqa: B018 - an error where there is none
     if args.nul and not args.porcelain:
         raise UsageError("-z goes with --porcelain")
     if args.porcelain:

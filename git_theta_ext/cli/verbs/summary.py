@@ -14,9 +14,10 @@ from git_theta_ext.comparison.files import changed_checkpoints
 from git_theta_ext.comparison.report.records import records
 from git_theta_ext.comparison.report.text import Style, render
 from git_theta_ext.core import files
-from git_theta_ext.core.errors import StoreError, UsageError
+from git_theta_ext.core.errors import StoreError
 from git_theta_ext.core.text import plural, to_json
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import commit_of
 
 _LINES = 6
 """Lines of groups of tensors for a checkpoint; the rest is counted."""
@@ -70,11 +71,10 @@ def _found(repository: Repository, revisions: list[str]) -> Iterator[tuple[str, 
     """The checkpoints that differ, with what differs."""
     ends, staged = revisions, not revisions
     if staged:
+        repository.top  # noqa: B018 - an error where there is none, and so no index
         ends = ["HEAD" if repository.resolve("HEAD") else empty_tree(repository)]
     elif len(revisions) == 1 and ".." not in revisions[0]:
-        commit = repository.resolve(f"{revisions[0]}^{{commit}}")
-        if commit is None:
-            raise UsageError(f"there is no commit {revisions[0]!r} here")
+        commit = commit_of(repository, revisions[0])
         ends = [repository.resolve(f"{commit}^1") or empty_tree(repository), commit]
     for pair in changed_checkpoints(repository, ends, (), cached=staged):
         with closing(pair):

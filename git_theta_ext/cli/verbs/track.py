@@ -136,12 +136,12 @@ def _list(repository: Repository) -> int:
 
 def tracked_patterns(repository: Repository) -> list[tuple[str, str]]:
     """Pairs of a file, from the top of the work tree, and a pattern that it tracks."""
+    tree = WorkTree(repository.top)
     answer = repository.git(
         "ls-files", "-z", "--full-name", "--cached", "--others", "--exclude-standard",
         "--", ":(top,glob)**/.gitattributes",
     )  # fmt: skip
     names = sorted({os.fsdecode(name) for name in answer.split(b"\0") if name})
-    tree = WorkTree(repository.top)
     files = [(name, repository.top / name) for name in names if tree.has_file(name)]
     files.append(("info/attributes", repository.common_dir / "info" / "attributes"))
     return [(name, pattern) for name, path in files for pattern in attributes.tracked(read(path))]

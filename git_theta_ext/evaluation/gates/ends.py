@@ -8,6 +8,7 @@ from pathlib import Path
 
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import commit_of
 
 _USUAL = ("main", "master")
 _LOG_BYTES = 1 << 20
@@ -102,10 +103,7 @@ def empty_tree(repository: Repository) -> str:
 
 
 def _commit(repository: Repository, revision: str) -> str:
-    found = repository.resolve(f"{revision}^{{commit}}")
-    if found is None:
-        raise UsageError(f"{revision!r} names no commit here", hint="git branch -a")
-    return found
+    return commit_of(repository, revision)
 
 
 def _left(repository: Repository, base: str, head: str) -> str:

@@ -13,6 +13,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.object_pipes import ObjectPipes
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import unknown
 from git_theta_ext.migration import refs, steps
 from git_theta_ext.migration.exporting import TO_LFS, Exporting
 from git_theta_ext.migration.found import Files
@@ -98,7 +99,7 @@ def ends(repository: Repository, source: str, target: str) -> Ends:
         )
     tip = repository.resolve(f"{source}^{{commit}}")
     if tip is None:
-        raise UsageError(f"{printable(source)} names no commit here")
+        raise unknown(repository, source)
     ref = target if target.startswith("refs/heads/") else f"refs/heads/{target}"
     if not repository.git("check-ref-format", "--branch", ref[11:], ok=(0, 1, 128)).strip():
         raise UsageError(f"{printable(target)} is no name for a branch")

@@ -28,6 +28,7 @@ from git_theta_ext.core.values import Values
 from git_theta_ext.formats import safetensors
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository, literal
+from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.manifest.model import Entry
 from git_theta_ext.objects.bounds import check_held
 
@@ -251,10 +252,7 @@ def _others(repository: Repository, first: str, last: str, pair: Pair) -> tuple[
 
 
 def _commit(repository: Repository, revision: str) -> str:
-    found = repository.resolve(f"{revision}^{{commit}}")
-    if found is None:
-        raise UsageError(f"there is no revision {revision!r} here", hint=USAGE)
-    return found
+    return commit_of(repository, revision, hint=USAGE)
 
 
 def _only(pairs: list[Pair], text: str, wanted: Range) -> Pair:

@@ -18,6 +18,7 @@ from git_theta_ext.core.errors import CorruptObjectError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.process import run_git_into
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.reachable import manifests
@@ -88,10 +89,7 @@ def range_of(repository: Repository, text: str, has: str | None = None) -> Range
 
 
 def _commit(repository: Repository, revision: str) -> str:
-    found = repository.resolve(f"{revision}^{{commit}}")
-    if found is None:
-        raise UsageError(f"{printable(revision)} is not a branch or commit here")
-    return found
+    return commit_of(repository, revision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from git_theta_ext.core import files, patterns
 from git_theta_ext.core.errors import MissingObjectError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room, claimed
 from git_theta_ext.packages.release import card, chosen, configuration, signing, tensors_file
@@ -88,10 +89,8 @@ def release(repository: Repository, request: Request, watch: Watch | None = None
         StoreError: the folder cannot be written, or does not fit.
         CorruptObjectError, MissingObjectError, TransferError: an object cannot be had.
     """
-    commit = repository.resolve(f"{request.revision}^{{commit}}")
-    if commit is None:
-        hint = "a path in a version is named by --path" if ":" in request.revision else _VERSIONS
-        raise UsageError(f"there is no revision {request.revision!r} here", hint=hint)
+    hint = "a path in a version is named by --path" if ":" in request.revision else _VERSIONS
+    commit = commit_of(repository, request.revision, hint=hint)
     if request.signer is not None:
         signing.check(request.signer)
     found = chosen.choose(repository, commit, request.path, request.revision)
