@@ -1,7 +1,8 @@
 """Histories of real DVC and real git-theta 0.2 are moved in, and every version is compared.
 
-Not part of the default run, which has what these programs write, and not the programs. `.ci/optional`
-runs it; DVC_PROGRAM names DVC, and OLD_THETA_PYTHON a Python with git-theta 0.2, torch and safetensors.
+Not part of the default run, which has what these programs write, and not the programs:
+`.ci/optional` runs it. DVC_PROGRAM names DVC, and OLD_THETA_PYTHON a Python with git-theta 0.2,
+torch and safetensors.
 """
 
 from __future__ import annotations
