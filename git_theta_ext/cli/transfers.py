@@ -10,6 +10,7 @@ from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.revisions import LISTED
 from git_theta_ext.objects.transfer import endpoints
 
 _DAY = 86_400
@@ -117,10 +118,7 @@ def _days(repository: Repository, name: str, default: int) -> int:
 def _unknown(word: str) -> UsageError:
     if word == "HEAD":
         return UsageError("there is no commit here yet")
-    return UsageError(
-        f"{printable(word)} is neither a remote nor a revision here",
-        hint="git remote -v && git branch -a   list them",
-    )
+    return UsageError(f"{printable(word)} is neither a remote nor a revision here", hint=LISTED)
 
 
 def warn_of_damage(oid: str, error: ManifestError) -> None:

@@ -157,6 +157,11 @@ def test_verbs_that_are_none(repo: Repo) -> None:
     assert "EXIT" in do(repo, take(repo, "git", "theta", has="help VERB"), VERB="status").upper()
 
 
+def test_what_is_not_there(two: Repo) -> None:
+    for command in (("ls-files", "nope"), ("log", "nope.pt"), ("blame", "HEAD~1:nope.pt")):
+        assert NAME in do(two, take(two, "git", "theta", *command, has="ls-files"))
+
+
 def test_pull_of_what_is_not_tracked(two: Repo) -> None:
     two.write("code.py", b"")
     two.commit()

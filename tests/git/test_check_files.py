@@ -35,6 +35,8 @@ def test_what_should_not_be_committed_is_refused(repo: Repo) -> None:
     )
     repo.write("odd name.weights", whole)
     repo.write("notes.txt", bytes(200_000))
+    said = repo.run("git", "theta", "check-files", "notes.txt", ok=(2,)).stderr.decode()
+    do(repo, said.partition("hint: ")[2])
     repo.git("add", "*.weights", "*.txt")
     limits = ("--max-size", f"{len(whole) - 1}", "--min-size", "1kB")
     done = repo.run("git", "theta", "check-files", "--json", *limits, ok=(1,))

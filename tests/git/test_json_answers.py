@@ -45,7 +45,9 @@ def test_an_afternoon_in_json(new_repo: Callable[..., Repo]) -> None:
     assert any("CONFLICT" in line for line in left["lines"])
     ask("resolve", NAME, "--strategy", "average")
     repo.git("commit", "-q", "-a", "--no-edit")
-    for words in (["fetch"], ["pull"], ["repack"], ["migrate", "--to-manifest", "2", "-n"],
+    assert ask("track", "-n", "*.new")["added"] == ["*.new"]
+    for words in (["fetch", "-n"], ["pull", "-n"], ["checkout", "-n"],
+                  ["fetch"], ["pull"], ["repack"], ["migrate", "--to-manifest", "2", "-n"],
                   ["cache", "prune", "-n"], ["export", NAME, "-o", "../x.npz"],
                   ["format-patch", "HEAD^", "-o", "../one.patch"], ["show", "../one.patch"],
                   ["apply", "-n", "../one.patch"],
@@ -54,9 +56,35 @@ def test_an_afternoon_in_json(new_repo: Callable[..., Repo]) -> None:
     private, _ = keys(repo.path.parent)
     assert NAME in ask("sign", "--private-key", str(private))["files"]
     repo.write(".theta.toml", b'[[evaluation]]\nname = "e"\ncommand = "true {checkpoint}"\n')
+    assert ask("evaluate", "-n")["would_measure"][0]["path"] == NAME
     assert ask("allow")["commands"][0]["command"] == "true {checkpoint}"
     repo.git("reset", "-q", "--hard", "HEAD^")
     assert ask("am", "../one.patch")["commits"]
     assert ask("untrack", "*.nothing", code=1)["patterns"] == []
     assert ask("log", "nothing", code=2)["error"]["exit_code"] == 2
     ask("uninstall", "--local")
+
+
+def test_what_is_done_quietly_says_nothing(new_repo: Callable[..., Repo]) -> None:
+    repo = new_repo("work")
+
+    def quietly(*words: str, code: int = 0) -> str:
+        done = repo.run("git", "theta", *words, "-q", ok=(code,))
+        assert done.stderr == b"" or code
+        return done.stdout.decode()
+
+    for seed in (1, 2):
+        repo.write(NAME, safetensors({**BASE, QUERY: changed(BASE[QUERY], seed=seed)}))
+        repo.commit(f"version {seed}")
+    bare(repo)
+    for words in (["install"], ["track", "*.new"], ["untrack", "*.new"], ["push"], ["fetch"],
+                  ["pull"], ["checkout"], ["prune"], ["repack", "--yes"], ["logs", "clear"],
+                  ["cache", "prune", "--all"], ["export", NAME, "-o", "../out.safetensors"],
+                  ["format-patch", "HEAD^", "-o", "../one.patch"], ["uninstall"]):  # fmt: skip
+        assert quietly(*words) == "", words
+    # What was asked for is said, and so is what is left to do.
+    assert "Would track" in quietly("track", "-n", "*.new")
+    assert "*.safetensors" in quietly("track")
+    assert "is not tracked" in quietly("untrack", "*.new", code=1)
+    assert "Manifests" in quietly("status")
+    assert json.loads(quietly("push", "--json"))["sent"] == 0

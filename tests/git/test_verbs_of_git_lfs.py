@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.scenarios.advised import do
+from tests.scenarios.advised import do, take
 from tests.scenarios.checkpoints import changed, model, safetensors
 from tests.scenarios.remotes import bare
 from tests.scenarios.repositories import Repo
@@ -90,6 +90,7 @@ def test_an_error_of_ours_is_kept(repo: Repo) -> None:
     hint = done.stderr.decode().partition("hint: ")[2].partition("   ")[0]
     assert "ValueError: odd" in repo.run("sh", "-c", hint).stdout.decode()
     (name,) = json.loads(repo.theta("logs", "--json"))["logs"]
+    assert do(repo, take(repo, "git", "theta", "logs", "show", "nope")) == f"{name}\n"
     assert "ValueError: odd" in json.loads(repo.theta("logs", "show", name, "--json"))["text"]
     assert ((repo.path / ".git/theta/logs" / f"{name}.log").stat().st_mode & 0o077) == 0
     assert json.loads(repo.theta("logs", "clear", "--json")) == {"removed": 1}

@@ -12,10 +12,23 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/verbs/completion.py": {
         "git theta completion bash": "test_documented_examples.test_completion",
     },
+    "git_theta_ext/git/revisions.py": {
+        "git branch -a": "test_check.test_what_is_suggested",
+    },
+    "git_theta_ext/cli/verbs/logs.py": {
+        "git theta logs lists them": "test_verbs_of_git_lfs.test_an_error_of_ours_is_kept",
+    },
+    "git_theta_ext/comparison/history.py": {
+        "git theta ls-files {revision} lists what it has": "test_advice_reading.test_what_is_not_there",
+    },
+    "git_theta_ext/cli/verbs/ls_files.py": {
+        "git theta ls-files lists what there is": "test_advice_reading.test_what_is_not_there",
+    },
     "git_theta_ext/cli/about_files/pathspecs.py": {
         "git theta ls-files": "test_advice_reading.test_pull_of_what_is_not_tracked",
     },
     "git_theta_ext/cli/verbs/check_files.py": {
+        "git add FILE": "test_check_files.test_what_should_not_be_committed_is_refused",
         "git add --renormalize FILE": "test_check_files.test_what_should_not_be_committed_is_refused",
         "git theta track FILE && git add .gitattributes && git add --renormalize FILE": "test_check_files.test_what_should_not_be_committed_is_refused",
     },
@@ -168,7 +181,6 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/evaluation/gates/ends.py": {
         "name it: git theta check BRANCH...HEAD": "test_check.test_what_is_suggested",
-        "git branch -a": "test_check.test_what_is_suggested",
         "git fetch --unshallow": "test_check.test_what_is_suggested",
     },
     "git_theta_ext/evaluation/gates/rules.py": {

@@ -31,8 +31,9 @@ def test_an_answer_of_another_form_is_caught(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("THETA_WRITE_SCHEMAS", raising=False)
     command = ("git", "theta", "track", "--json")
     row = {"pattern": "*.pt", "source": ".gitattributes"}
-    schemas.check(command, json.dumps({"patterns": [row]}).encode())
-    for wrong in ({}, {"patterns": [row], "more": 1}, {"patterns": [{**row, "source": 1}]},
+    right = {"exit_code": 0, "patterns": [row], "lines": []}
+    schemas.check(command, json.dumps(right).encode())
+    for wrong in ({}, {**right, "more": 1}, {**right, "patterns": [{**row, "source": 1}]},
                   {"error": {"message": "no"}}):  # fmt: skip
         with pytest.raises(AssertionError, match="is not as schemas"):
             schemas.check(command, json.dumps(wrong).encode())

@@ -44,6 +44,10 @@ class Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: error: {message}\n  hint: {hint}\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write a text; argparse would pass over that it could not be written."""
+        (file or sys.stderr).write(message)
+
     def _hint(self, message: str) -> str:
         """What to type: the option that was likely meant, or what shows them all."""
         unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0]

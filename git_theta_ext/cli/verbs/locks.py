@@ -104,7 +104,7 @@ def _answer(
             said = from_program(errors).strip() or "; ".join(filter(None, reasons))
             before = ", ".join(map(printable, given[:number]))
             done = f"\n{args.verb}ed before that: {before}" if before else ""
-            raise TransferError(f"{said or f'git lfs {args.verb} failed'}{done}")
+            raise TransferError(f"{said or 'git-lfs refused it'}{done}")
         rows += [] if args.verb == "unlock" else _rows(args, answer)
     if args.verb == "unlock":
         return {"unlocked": [{"path": path, "id": None} for path in given]
