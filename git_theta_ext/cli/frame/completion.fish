@@ -1,9 +1,28 @@
 # git theta <TAB> in fish.
 # Made by: git theta completion fish
 
-function __git_theta_verb
+# What stands after `git-theta`, or after `git … theta`; fails where this is another command.
+function __git_theta_words
     set -l words (commandline -opc)
-    test (count $words) -ge 2; and echo $words[2]
+    set -l program (string replace -r '^.*/' '' -- $words[1])
+    set -e words[1]
+    if test "$program" != git-theta
+        while string match -q -- '-*' "$words[1]"
+            contains -- $words[1] -C -c --git-dir --work-tree --namespace --exec-path
+            and set -e words[1]
+            set -e words[1]
+        end
+        test "$words[1]" = theta
+        or return 1
+        set -e words[1]
+    end
+    printf '%s\n' $words
+    return 0
+end
+
+function __git_theta_verb
+    set -l words (__git_theta_words)
+    and printf '%s\n' $words[1]
 end
 
 function __git_theta_known
@@ -16,7 +35,7 @@ function __git_theta_known
 end
 
 function __git_theta_values
-    set -l words (commandline -opc)
+    set -l words (__git_theta_words)
     for line in (__git_theta_known)
         set -l fields (string split -m 3 '|' -- $line)
         if test -n "$fields[2]" -a "$words[-1]" = "$fields[1]"
@@ -47,7 +66,9 @@ function __git_theta_refs
 end
 
 function __git_theta_at
-    set -l verb (__git_theta_verb)
+    set -l words (__git_theta_words)
+    or return 1
+    set -l verb $words[1]
     switch "$argv[1]"
         case verb
             test -z "$verb"
@@ -60,8 +81,12 @@ function __git_theta_at
     end
 end
 
-complete -c git-theta -f -n '__git_theta_at verb' -a help -d 'show a manual page'
+# Read by `source`, it also serves `git theta` in a fish whose own completion of git hands no
+# command over, as 3.6.
+for program in git-theta git
+    complete -c $program -f -n '__git_theta_at verb' -a help -d 'show a manual page'
 @VERBS@
-complete -c git-theta -f -n '__git_theta_at help' -a '@WORDS@ @TOPICS@'
-complete -c git-theta -f -n '__git_theta_at values' -a '(__git_theta_values)'
-complete -c git-theta -n '__git_theta_at rest' -a '(__git_theta_options) (__git_theta_refs)'
+    complete -c $program -f -n '__git_theta_at help' -a '@WORDS@ @TOPICS@'
+    complete -c $program -f -n '__git_theta_at values' -a '(__git_theta_values)'
+    complete -c $program -n '__git_theta_at rest' -a '(__git_theta_options) (__git_theta_refs)'
+end

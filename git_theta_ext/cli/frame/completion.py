@@ -36,7 +36,7 @@ def script(shell: str, verbs: Mapping[str, str], topics: Iterable[str]) -> str:
         lines = [f"    '{name}:{_quoted(text)}'" for name, text in verbs.items()]
     else:
         lines = [
-            f"complete -c git-theta -f -n '__git_theta_at verb' -a {name} -d '{_quoted(text)}'"
+            f"    complete -c $program -f -n '__git_theta_at verb' -a {name} -d '{_quoted(text)}'"
             for name, text in verbs.items()
         ]
     text = files(__package__).joinpath(f"completion.{shell}").read_text("utf-8")

@@ -58,6 +58,30 @@ def test_bash_offers_commands_options_values_and_topics(
     assert done.stderr == ""
 
 
+def test_fish_offers_them_for_git_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fish = shutil.which("fish")
+    if fish is None:
+        pytest.skip("no fish")
+    assert program.main(["completion", "fish"]) == 0
+    (tmp_path / "theta.fish").write_text(capsys.readouterr().out)
+    wanted = {
+        "git theta fo": "format-patch",
+        "git-theta fo": "format-patch",
+        "git -C . --no-pager theta scores --by ": "score time",
+        "git theta scores --format=m": "--format=markdown",
+        "git theta help manif": "manifest",
+        "git log theta fo": "",
+    }
+    ask = "source theta.fish; for line in $argv; echo (complete -C $line | cut -f1); end"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [fish, "--no-config", "-c", ask, *wanted],
+        cwd=tmp_path, env={**os.environ, "PATH": path, "HOME": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert dict(zip(wanted, done.stdout.split("\n"), strict=False)) == wanted, done.stderr
+
+
 @pytest.mark.parametrize("shell", completion.PLACES)
 def test_the_script_of_each_shell_is_one(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main(["completion", shell]) == 0
