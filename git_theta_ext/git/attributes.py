@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from git_theta_ext.core import advice
@@ -39,10 +40,16 @@ class Line:
     @property
     def filter(self) -> str | None:
         """The filter that this line sets, the empty string if it unsets it, None if neither."""
+        return self.filter_with({})
+
+    def filter_with(self, macros: Mapping[str, str]) -> str | None:
+        """As `filter`, where words of the line may be macros that set one (see `macros`)."""
         for attribute in reversed(self.attributes):
             name, _, value = attribute.lstrip("-!").partition("=")
             if name == "filter":
                 return "" if attribute[0] in "-!" else value
+            if attribute in macros:
+                return macros[attribute]
         return None
 
     def in_force(self, attribute: str) -> bool:
@@ -68,6 +75,24 @@ def parse_line(raw: bytes) -> Line | None:
         return Line(_unquote(quoted[1]), tuple(_WORD.findall(text[quoted.end() :])))
     pattern, *attributes = _WORD.findall(text)
     return Line(pattern, tuple(attributes))
+
+
+def macros(content: bytes) -> dict[str, str]:
+    """The filter that each macro sets (`[attr]NAME filter=…`), "" where it unsets it.
+
+    Git takes definitions from the topmost `.gitattributes` of a repository only. Macros that set no
+    filter are left out; a later definition wins; one may use those that are defined above it.
+    """
+    found: dict[str, str] = {}
+    for raw in content.split(b"\n"):
+        text = os.fsdecode(raw.removeprefix(_BOM)).strip(_BLANK)
+        if len(raw) < _LONGEST_LINE and text.startswith("[attr]"):
+            name, *words = _WORD.findall(text.removeprefix("[attr]")) or [""]
+            value = Line(name, tuple(words)).filter_with(found)
+            found.pop(name, None)
+            if value is not None:
+                found[name] = value
+    return found
 
 
 def lines(content: bytes) -> list[Line]:

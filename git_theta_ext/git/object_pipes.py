@@ -9,21 +9,38 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import RepositoryError
-from git_theta_ext.git.process import Sink, conversation, run_git_fed
+from git_theta_ext.core.text import printable
+from git_theta_ext.git.process import Sink, conversation, run_git_fed, run_git_into
 from git_theta_ext.git.repository import Repository
 
 _PIECE = 1 << 20
-_KINDS = ("blob", "tree", "commit", "tag")
+_LEVELS = 250
+"""Folders in folders that are followed: far more than people make, and few enough to recurse."""
+_AS_IT_IS = ("--literally", "--no-filters")
+_HASHING = {
+    "blob": ("hash-object", "-t", "blob", "-w", "--no-filters"),
+    # Git of today refuses to write what Git of old wrote: names without an address, say.
+    "tree": ("hash-object", "-t", "tree", "-w", *_AS_IT_IS),
+    "commit": ("hash-object", "-t", "commit", "-w", *_AS_IT_IS),
+    "tag": ("hash-object", "-t", "tag", "-w", *_AS_IT_IS),
+}
+_WHOLE = "a shallow or partial clone lacks some; a whole one is needed"
 _IS_TREE = 0o040000
 
-AS_WRITTEN = {"GIT_NO_REPLACE_OBJECTS": "1"}
-"""Objects as they are, not what `git replace` shows in their place: that is not copied."""
+AS_WRITTEN = {
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.path.join(os.devnull, "none"),  # of one that is there Git complains
+}
+"""Objects as they are, not what `git replace` or a graft shows in their place: that is not copied.
+
+A history read with the one and rewritten by the other would be rewritten in part.
+"""
 
 
 class Item(NamedTuple):
@@ -68,6 +85,20 @@ def tree_bytes(items: list[Item]) -> bytes:
     return b"".join(b"%s %s\0%s" % (one.mode, one.name, bytes.fromhex(one.oid)) for one in ordered)
 
 
+def _not_here(oid: str, kind: str) -> RepositoryError:
+    return RepositoryError(
+        f"{kind} {oid} is not in this repository, or cannot be read",
+        hint=_WHOLE,
+    )
+
+
+class _Nowhere:
+    """Takes bytes, and forgets them."""
+
+    def write(self, data: bytes, /) -> None:
+        """Take the next bytes."""
+
+
 class ObjectPipes:
     """Reads and writes objects of one repository; use `opened`."""
 
@@ -84,21 +115,43 @@ class ObjectPipes:
             self._pipes[key] = self._stack.enter_context(talk)
         return self._pipes[key]
 
-    def _ask(self, pipe: tuple[BinaryIO, BinaryIO], line: bytes) -> bytes:
-        try:
+    @staticmethod
+    def _ask(pipe: tuple[BinaryIO, BinaryIO], line: bytes) -> bytes | None:
+        """A line of answer; None where git has ended."""
+        with suppress(BrokenPipeError):
             pipe[0].write(line + b"\n")
             pipe[0].flush()
-        except BrokenPipeError:
-            pass
         answer = pipe[1].readline()
-        if not answer.endswith(b"\n"):
-            raise RepositoryError("git ended while it was asked for objects")
-        return answer[:-1]
+        return answer[:-1] if answer.endswith(b"\n") else None
+
+    def _ended(self, oid: str) -> RepositoryError:
+        """Why git ended when it was asked for an object: asked again, alone, it says so."""
+        try:
+            where = self._repository
+            env = {**where.env, **AS_WRITTEN}
+            run_git_into(_Nowhere(), ["cat-file", "-p", oid], where.cwd, env)
+        except RepositoryError as error:
+            return RepositoryError(f"object {oid} cannot be read: {error.message}", hint=_WHOLE)
+        return RepositoryError(f"git ended while it was asked for object {oid}")
 
     def size(self, oid: str) -> tuple[str, int] | None:
-        """The kind of an object and its length in bytes, or None if it is not here."""
-        answer = self._ask(self._pipe("cat-file", "--batch-check"), oid.encode()).split()
+        """The kind of an object and its length in bytes, or None if it is not here.
+
+        Raises:
+            RepositoryError: git cannot find out.
+        """
+        said = self._ask(self._pipe("cat-file", "--batch-check"), oid.encode())
+        if said is None:
+            raise self._ended(oid)
+        answer = said.split()
         return None if len(answer) != 3 else (answer[1].decode(), int(answer[2]))
+
+    def size_of(self, oid: str, kind: str) -> int:
+        """The length of an object that has to be here; errors as for `read`."""
+        stated = self.size(oid)
+        if stated is None or stated[0] != kind:
+            raise _not_here(oid, kind)
+        return stated[1]
 
     def read(self, oid: str, kind: str) -> bytes:
         """An object's content, held as a whole.
@@ -110,7 +163,7 @@ class ObjectPipes:
         data = stdout.read(length)
         stdout.read(1)
         if len(data) != length:
-            raise RepositoryError(f"git ended within object {oid}")
+            raise self._ended(oid)
         return data
 
     def copy(self, oid: str, file: Sink) -> None:
@@ -119,23 +172,30 @@ class ObjectPipes:
         while left:
             data = stdout.read(min(left, _PIECE))
             if not data:
-                raise RepositoryError(f"git ended within object {oid}")
+                raise self._ended(oid)
             file.write(data)
             left -= len(data)
         stdout.read(1)
 
     def _begun(self, oid: str, kind: str) -> tuple[BinaryIO, int]:
         pipe = self._pipe("cat-file", "--batch")
-        answer = self._ask(pipe, oid.encode()).split()
+        said = self._ask(pipe, oid.encode())
+        if said is None:
+            raise self._ended(oid)
+        answer = said.split()
         if len(answer) != 3 or answer[1] != kind.encode():
-            raise RepositoryError(
-                f"{kind} {oid} is not in this repository, or cannot be read",
-                hint="a shallow or partial clone lacks some; a whole one is needed",
-            )
+            raise _not_here(oid, kind)
         return pipe[1], int(answer[2])
 
-    def tree(self, oid: str) -> list[Item]:
-        """The lines of a tree; errors as for `read`."""
+    def tree(self, oid: str, path: str = "") -> list[Item]:
+        """The lines of a tree.
+
+        Raises:
+            RepositoryError: as for `read`; or its path has more folders than are followed.
+        """
+        if path.count("/") >= _LEVELS:
+            shown = printable(path[:80])
+            raise RepositoryError(f"a path has more than {_LEVELS} folders: {shown}…")
         return parse_tree(self.read(oid, "tree"), len(oid))
 
     def write(self, kind: str, data: bytes) -> str:
@@ -150,14 +210,14 @@ class ObjectPipes:
         Raises:
             RepositoryError: Git does not take it: the disk may be full.
         """
-        assert kind in _KINDS
         if "\n" in str(path):  # it would be read as two
             return self._write_alone(kind, path)
-        pipe = self._pipe("hash-object", "-t", kind, "-w", "--no-filters", "--stdin-paths")
-        return self._ask(pipe, os.fsencode(path)).decode()
+        pipe = self._pipe(*_HASHING[kind], "--stdin-paths")
+        made = self._ask(pipe, os.fsencode(path))
+        return self._write_alone(kind, path) if made is None else made.decode()
 
     def _write_alone(self, kind: str, path: Path) -> str:
-        arguments = ["hash-object", "-t", kind, "-w", "--no-filters", "--stdin"]
+        arguments = [*_HASHING[kind], "--stdin"]
 
         def feed(write: Callable[[bytes], object]) -> None:
             for piece in files.pieces_of(path):

@@ -6,9 +6,10 @@ pattern can have reached at once, so that it takes time in proportion to pattern
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 from git_theta_ext.git.attributes import Line
 
@@ -145,18 +146,24 @@ def _open(places: set[int], tokens: Sequence[_Token], *, at_start: bool) -> set[
     return found
 
 
-def filter_of(path: str, files: Iterable[tuple[str, Sequence[Line]]]) -> str:
-    """The value of the `filter` attribute of a path: "" where it is unset or not said.
+def filter_of(
+    path: str,
+    files: Iterable[tuple[str, Sequence[Line]]],
+    macros: Mapping[str, str] = MappingProxyType({}),
+) -> str | None:
+    """The value of the `filter` attribute of a path: "" if it is unset, None if nothing is said.
 
     Args:
         path: from the top.
         files: the folder of each `.gitattributes` above it, from the top ("" is the top), and its
             lines, the topmost file first: the last line that matches wins.
+        macros: see `attributes.macros`.
     """
-    value = ""
+    value = None
     for folder, lines in files:
         inside = path[len(folder) + 1 :] if folder else path
         for line in lines:
-            if line.filter is not None and matches(line.pattern, inside):
-                value = line.filter
+            said = line.filter_with(macros)
+            if said is not None and matches(line.pattern, inside):
+                value = said
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from git_theta_ext.checkpoints.smudge import Smudger
@@ -17,7 +17,13 @@ from git_theta_ext.migration import tracking
 from git_theta_ext.migration.attribute_patterns import filter_of, matches
 from git_theta_ext.migration.found import MANIFEST, Files
 from git_theta_ext.migration.headers import Commit
-from git_theta_ext.migration.importing import ATTRIBUTES, Tell, attributes_in, put_attributes
+from git_theta_ext.migration.importing import (
+    ATTRIBUTES,
+    Tell,
+    attributes_in,
+    macros_of,
+    put_attributes,
+)
 from git_theta_ext.migration.journal import Journal
 from git_theta_ext.migration.lfs_files import LfsFiles
 from git_theta_ext.migration.rewrite import Contents
@@ -26,7 +32,7 @@ from git_theta_ext.objects.transfer.pointer_files import pointer_text, read_poin
 
 TO_LFS, TO_RAW = "lfs", "raw"
 
-Filter = Callable[[str, Sequence[Line]], str]
+Filter = Callable[[str, Sequence[Line]], str | None]
 """The filter of a path, by the lines of a `.gitattributes`."""
 
 
@@ -44,9 +50,12 @@ class Exporting:
         self._blocks = Blocks.open(repository)
         self._parser = Parser()
         self._lines: dict[str, tuple[Line, ...]] = {}
+        self._macros: Mapping[str, str] = {}
 
-    def begin(self, commit: Commit, parents: Sequence[str]) -> None:
+    def begin(self, commit: Commit, parents: Sequence[str]) -> Hashable:
         """See `rewrite.Converter`."""
+        self._macros = macros_of(self._pipes, commit.tree)
+        return tuple(sorted(self._macros.items()))
 
     def folder(self, contents: Contents) -> None:
         """See `rewrite.Converter`."""
@@ -63,14 +72,16 @@ class Exporting:
             else:
                 contents.kept.append((path, MANIFEST))
         if contents.path and (content := attributes_in(self._pipes, contents)) is not None:
-            where = contents.path
-            self._settle(contents, content, lambda path, lines: filter_of(path, [(where, lines)]))
+            where, macros = contents.path, self._macros
+            self._settle(
+                contents, content, lambda path, lines: filter_of(path, [(where, lines)], macros)
+            )
 
     def top(self, contents: Contents, inherited: frozenset[str]) -> frozenset[str]:
         """See `rewrite.Converter`."""
 
-        def said(path: str, lines: Sequence[Line]) -> str:
-            return filter_of(path, [("", lines), *self._below(contents, path)])
+        def said(path: str, lines: Sequence[Line]) -> str | None:
+            return filter_of(path, [("", lines), *self._below(contents, path)], self._macros)
 
         content = attributes_in(self._pipes, contents)
         if content is not None or contents.moved:
@@ -101,7 +112,7 @@ class Exporting:
         added: dict[bytes, None] = {}
         for path in contents.moved:
             now = said(path, lines)
-            if now == wanted or (not every and now == ""):
+            if (now or "") == wanted or (not every and now is None):
                 continue
             inside = path[depth:]
             own = [one for one in patterns if matches(one, inside)]

@@ -15,9 +15,8 @@ from git_theta_ext.git.object_pipes import Item, ObjectPipes
 from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, SHORTEST, UpdateRef, is_manifest
 from git_theta_ext.migration.headers import parse_commit
 from git_theta_ext.migration.lfs_files import LfsFiles
-from git_theta_ext.migration.pointers import read_any_pointer
 from git_theta_ext.migration.selection import Selection
-from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES
+from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_any_pointer
 
 MANIFEST, LFS, RAW, MISSING, OTHER = "theta", "lfs", "raw", "missing", "other"
 """Kinds of files: ours, of git-lfs, plain; of git-lfs and not here; not a checkpoint, or empty."""
@@ -56,29 +55,46 @@ class Files:
         """Nothing is read before it is asked for."""
         self.pipes, self._lfs = pipes, lfs
         self.selection = selection
-        self._seen: dict[tuple[str, bool], Found] = {}
+        self.whole: frozenset[str] = frozenset()
+        """Paths that are moved in all their versions: those that are tracked by their paths. One
+        version may be too small or no checkpoint, and what tracks the path means it all the same.
+        """
+        self._seen: dict[tuple[str, bool, bool], Found] = {}
 
     def look(self, path: str, oid: str) -> Found:
         """What a file that the selection names is."""
-        key = (oid, self.selection.by_content(path))
+        whole = path in self.whole
+        key = (oid, not whole and self.selection.by_content(path), whole)
         known = self._seen.get(key)
         if known is not None:
             return known
-        found = self._look(oid, by_content=key[1])
+        found = self._look(oid, by_content=key[1], whole=whole)
         if found.kind != OTHER or found.size > _WORTH_KEEPING:
             self._seen[key] = found
         return found
+
+    def kind_of_text(self, oid: str) -> str:
+        """`MANIFEST` or `LFS`, by a blob's own words, else `OTHER`."""
+        size = self.pipes.size_of(oid, "blob")
+        if SHORTEST <= size <= MAX_BYTES and self._begins_as_manifest(oid, size):
+            return MANIFEST
+        return LFS if self.is_pointer(oid) else OTHER
+
+    def is_pointer(self, oid: str) -> bool:
+        """Whether a blob is a pointer of git-lfs, with extensions or without."""
+        if self.pipes.size_of(oid, "blob") > POINTER_BYTES:
+            return False
+        return read_any_pointer(self.pipes.read(oid, "blob")) is not None
 
     def forget_missing(self) -> None:
         """Look again for what was missing: it may have been fetched."""
         self._seen = {key: one for key, one in self._seen.items() if one.kind != MISSING}
 
-    def _look(self, oid: str, *, by_content: bool) -> Found:
+    def _look(self, oid: str, *, by_content: bool, whole: bool) -> Found:
         """What a blob is; a pointer in any form that git-lfs reads is never a plain file."""
-        stated = self.pipes.size(oid)
-        if stated is None or stated[0] != "blob" or not stated[1]:
+        size = self.pipes.size_of(oid, "blob")
+        if not size:
             return Found(OTHER)
-        size = stated[1]
         if SHORTEST <= size <= MAX_BYTES and self._begins_as_manifest(oid, size):
             return Found(MANIFEST)
         if size <= POINTER_BYTES:
@@ -87,13 +103,14 @@ class Files:
                 ref, extended = pointer
                 if extended:
                     return Found(EXTENDED, ref.size)
-                return self._pointed(ref, by_content=by_content)
-        if not self.selection.fits(size) or (by_content and not self._is_checkpoint(oid)):
+                return self._pointed(ref, by_content=by_content, whole=whole)
+        fits = whole or self.selection.fits(size)
+        if not fits or (by_content and not self._is_checkpoint(oid)):
             return Found(OTHER, size)
         return Found(RAW, size)
 
-    def _pointed(self, ref: UpdateRef, *, by_content: bool) -> Found:
-        if not self.selection.fits(ref.size) or not ref.size:
+    def _pointed(self, ref: UpdateRef, *, by_content: bool, whole: bool) -> Found:
+        if not (whole or self.selection.fits(ref.size)) or not ref.size:
             return Found(OTHER, ref.size)
         path = self._lfs.find(ref)
         if path is None:
@@ -149,7 +166,7 @@ def walk(
         if (path, oid) in seen:
             return
         seen.add((path, oid))
-        for item in pipes.tree(oid):
+        for item in pipes.tree(oid, path):
             name = os.fsdecode(item.name)
             below = f"{path}/{name}" if path else name
             if item.is_folder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Block, UpdateRef
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.migration import tracking
-from git_theta_ext.migration.attribute_patterns import filter_of
-from git_theta_ext.migration.found import EXTENDED, LFS, MISSING, RAW, Checkpoints, Files, Found
+from git_theta_ext.migration.attribute_patterns import filter_of, matches
+from git_theta_ext.migration.found import LFS, MISSING, RAW, Checkpoints, Files, Found
 from git_theta_ext.migration.headers import Commit
 from git_theta_ext.migration.journal import Journal
 from git_theta_ext.migration.lfs_files import LfsFiles
@@ -32,7 +32,6 @@ from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.store.where import store_of
 
 ATTRIBUTES = b".gitattributes"
-_OF_LFS = (LFS, MISSING, EXTENDED)
 _WORDS: Mapping[str, Sequence[str]] = {"lfs": tracking.LFS, "raw": tracking.NONE}
 
 Tell = Callable[[str, int], object]
@@ -55,10 +54,13 @@ class Importing:
         self._checkpoints = Checkpoints(found, self._made)
         self._cleaner: Cleaner | None = None
         self._parents: Sequence[str] = ()
+        self._macros: Mapping[str, str] = {}
 
-    def begin(self, commit: Commit, parents: Sequence[str]) -> None:
+    def begin(self, commit: Commit, parents: Sequence[str]) -> Hashable:
         """See `rewrite.Converter`."""
         self._parents, self._cleaner = parents, None
+        self._macros = macros_of(self.pipes, commit.tree)
+        return tuple(sorted(self._macros.items()))
 
     def close(self) -> None:
         """Let go of what was kept for further versions."""
@@ -74,8 +76,9 @@ class Importing:
             if not item.is_file:
                 continue
             if not selection.names(path):
-                if selection.include and selection.leaves_out(path):
-                    contents.kept.append((path, self._kind_of(path, item)))
+                if selection.leaves_out(path) and selection.could_name(path):
+                    is_pointer = self.found.is_pointer(item.oid)
+                    contents.kept.append((path, "lfs" if is_pointer else "raw"))
                 continue
             found = self.found.look(path, item.oid)
             if found.kind == MISSING:
@@ -87,15 +90,16 @@ class Importing:
         if contents.path:
             self.track_below(contents)
 
-    def _kind_of(self, path: str, item: Item) -> str:
-        return "lfs" if self.found.look(path, item.oid).kind in _OF_LFS else "raw"
-
     def top(self, contents: Contents, inherited: frozenset[str]) -> frozenset[str]:
         """See `rewrite.Converter`."""
         patterns = [one for path in contents.moved for one in self.found.selection.patterns(path)]
         tracked = inherited.union(patterns)
         if tracked:
-            kept = [(attributes.literal(path), _WORDS[kind]) for path, kind in contents.kept]
+            kept = [
+                (attributes.literal(path), _WORDS[kind])
+                for path, kind in contents.kept
+                if any(matches(pattern, path) for pattern in tracked)
+            ]
             content = self.attributes_of(contents)
             self.replace_attributes(
                 contents, tracking.with_lines(content, sorted(tracked), sorted(kept))
@@ -111,8 +115,8 @@ class Importing:
         depth = len(contents.path) + 1
         patterns = set()
         for path in contents.moved:
-            said = filter_of(path, [(contents.path, lines)])
-            if said not in ("", "theta"):
+            said = filter_of(path, [(contents.path, lines)], self._macros)
+            if said not in (None, "theta"):
                 ours = self.found.selection.patterns(path)
                 own = [one for one in ours if "/" not in one]
                 patterns.update(own or [attributes.literal(path[depth:])])
@@ -179,6 +183,14 @@ class Importing:
         # Until a ref names it nothing else keeps a prune from taking what was stored.
         self._blocks.store.share()
         return text
+
+
+def macros_of(pipes: ObjectPipes, tree: str) -> dict[str, str]:
+    """The macros that a commit's topmost `.gitattributes` defines; see `attributes.macros`."""
+    for item in pipes.tree(tree) if tree else ():
+        if item.name == ATTRIBUTES and item.is_file:
+            return attributes.macros(pipes.read(item.oid, "blob"))
+    return {}
 
 
 def attributes_in(pipes: ObjectPipes, contents: Contents) -> bytes | None:

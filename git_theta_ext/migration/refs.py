@@ -13,9 +13,11 @@ from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.object_pipes import AS_WRITTEN, ObjectPipes
 from git_theta_ext.git.operations import unmerged
-from git_theta_ext.git.process import lines_of
+from git_theta_ext.git.process import lines_of, run_git
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import unknown
+from git_theta_ext.git.trees import Row, stage
+from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.migration.headers import moved_tag
 
 _LEFT = ("refs/remotes/", "refs/notes/", "refs/bisect/", "refs/replace/")
@@ -189,14 +191,18 @@ def require_elsewhere(repository: Repository, found: Sequence[str]) -> None:
         UsageError: names both.
     """
     here = "" if repository.work_tree is None else os.path.realpath(repository.work_tree)
-    other = ""
-    for line in lines_of(repository.git("worktree", "list", "--porcelain")):
+    other = branch = ""
+    for line in [*lines_of(repository.git("worktree", "list", "--porcelain")), ""]:
         word, _, value = line.partition(" ")
         if word == "worktree":
-            other = value
+            other, branch = value, ""
         elif word == "branch" and value in found and os.path.realpath(other) != here:
+            branch = value
+        elif word == "prunable":  # its folder is gone
+            branch = ""
+        elif not word and branch:
             raise UsageError(
-                f"{printable(value)} is checked out in {printable(other)}, too",
+                f"{printable(branch)} is checked out in {printable(other)}, too",
                 hint="switch that work tree to another branch first",
             )
 
@@ -207,12 +213,39 @@ def require_room(repository: Repository, found: Sequence[Update]) -> None:
     Raises:
         RepositoryError: a file that Git does not know is in the way.
     """
-    one = _checked_out(repository, found)
-    if one is not None:
-        repository.git("read-tree", "-n", "-m", "-u", one.old, one.new)
+    one = checked_out(repository, found)
+    if one is None:
+        return
+    repository.git("read-tree", "-n", "-m", "-u", one.old, one.new)
+    # What Git ignores it would replace.
+    tree = WorkTree(repository.top)
+    for path in _changed(repository, one, "A"):
+        if os.path.basename(path) == ".gitattributes" and tree.has_file(path):
+            raise RepositoryError(f"{printable(path)}, which Git ignores, is in the way")
 
 
-def _checked_out(repository: Repository, found: Sequence[Update]) -> Update | None:
+def _changed(repository: Repository, one: Update, kinds: str) -> dict[str, tuple[str, str]]:
+    """Mode and blob that files have after a move, by their paths; of those that are files then."""
+    answer = repository.git(
+        "diff-tree", "-r", "-z", "--no-renames", f"--diff-filter={kinds}", one.old, one.new,
+        env=AS_WRITTEN,
+    )  # fmt: skip
+    fields = answer.split(b"\0")[:-1]
+    found = {}
+    for row, path in zip(fields[::2], fields[1::2], strict=True):
+        _, mode, _, oid, _ = row.decode("ascii").split(" ")
+        if mode.startswith("100"):
+            found[os.fsdecode(path)] = mode, oid
+    return found
+
+
+def changed_files(repository: Repository, one: Update) -> dict[str, str]:
+    """The blobs of the regular files that a move brings or changes, by their paths."""
+    return {path: oid for path, (_, oid) in _changed(repository, one, "AMT").items()}
+
+
+def checked_out(repository: Repository, found: Sequence[Update]) -> Update | None:
+    """The move of the branch that the work tree is of, if it is among these."""
     branch = repository.branch("HEAD") if repository.work_tree is not None else None
     return next((update for update in found if update.ref == branch), None)
 
@@ -223,7 +256,7 @@ def follow(repository: Repository, found: Sequence[Update]) -> None:
     Raises:
         RepositoryError: a file could not be written; says how to have it.
     """
-    one = _checked_out(repository, found)
+    one = checked_out(repository, found)
     if one is None:
         return
     try:
@@ -231,10 +264,9 @@ def follow(repository: Repository, found: Sequence[Update]) -> None:
     except RepositoryError as error:
         raise RepositoryError(
             f"the branches were moved, but the work tree could not follow: {error.message}",
-            hint="move away what it names, then reset the work tree to HEAD",
+            hint="move away what it names, then run the same command again",
         ) from error
-    finally:
-        forget_following(repository)
+    forget_following(repository)
 
 
 def will_follow(repository: Repository, found: Sequence[Update]) -> None:
@@ -243,7 +275,7 @@ def will_follow(repository: Repository, found: Sequence[Update]) -> None:
     Raises:
         RepositoryError: it cannot be written.
     """
-    one = _checked_out(repository, found)
+    one = checked_out(repository, found)
     if one is not None:
         place = repository.git_dir / _FOLLOWING
         try:
@@ -253,7 +285,7 @@ def will_follow(repository: Repository, found: Sequence[Update]) -> None:
 
 
 def forget_following(repository: Repository) -> None:
-    """Undo `will_follow`: nothing was moved, or the work tree has followed, or cannot."""
+    """Undo `will_follow`: nothing was moved, or the work tree has followed."""
     files.remove_quietly(repository.git_dir / _FOLLOWING)
 
 
@@ -274,12 +306,28 @@ def followed_late(repository: Repository) -> bool:
     except (ValueError, TypeError):
         return False
     behind = (
-        _checked_out(repository, [one]) is not None
+        checked_out(repository, [one]) is not None
         and repository.resolve(one.ref) == one.new
         and not repository.git("diff-index", "--cached", "--raw", one.old)
     )
     if not behind:
         forget_following(repository)
         return False
+    _take_what_is_there(repository, one)
     follow(repository, [one])
     return True
+
+
+def _take_what_is_there(repository: Repository, one: Update) -> None:
+    """Have the index know the files that a killed run has brought to the work tree already.
+
+    Git would not replace them, as they are not what the index has.
+    """
+    tree, changed = WorkTree(repository.top), _changed(repository, one, "AMT")
+    paths = [path for path in changed if "\n" not in path and tree.has_file(path)]
+    names = "".join(f"{path}\n" for path in paths)
+    answer = run_git(["hash-object", "--stdin-paths"], repository.top, stdin=os.fsencode(names))
+    there = zip(paths, answer.decode("ascii").split(), strict=True)
+    rows = [Row(changed[path][0], oid, path) for path, oid in there if oid == changed[path][1]]
+    if rows:
+        stage(repository, rows)

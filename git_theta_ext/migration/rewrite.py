@@ -8,10 +8,11 @@ object, and so keeps its id.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.git.object_pipes import Item, ObjectPipes, tree_bytes
 from git_theta_ext.migration.headers import Commit, parse_commit
 from git_theta_ext.migration.journal import Journal
@@ -49,8 +50,11 @@ class Contents:
 class Converter(Protocol):
     """Says what becomes of files."""
 
-    def begin(self, commit: Commit, parents: Sequence[str]) -> None:
-        """A commit comes whose parents' new trees are these, the first first."""
+    def begin(self, commit: Commit, parents: Sequence[str]) -> Hashable:
+        """A commit comes whose parents' new trees are these, the first first.
+
+        What is given back is what folders depend on in it, besides their paths and contents.
+        """
         ...
 
     def folder(self, contents: Contents) -> None:
@@ -68,35 +72,54 @@ class Rewriter:
     def __init__(self, pipes: ObjectPipes, converter: Converter, journal: Journal) -> None:
         """`journal` has what an earlier run, which was stopped, has done of it."""
         self._pipes, self._converter, self._journal = pipes, converter, journal
-        self._folders: dict[tuple[str, str], Folder] = {}
+        self._folders: dict[tuple[Hashable, str, str], Folder] = {}
+        self._about: Hashable = None
         self._trees: dict[str, str] = {}
         """New commits' trees, of those that may still become parents."""
 
     def run(self, commits: Iterable[str]) -> Mapping[str, str]:
-        """The new ids of commits, parents first; of each that was looked at."""
+        """The new ids of these commits, which come parents first."""
+        done: dict[str, str] = {}
         for oid in commits:
-            if oid not in self._journal.commits:
-                new, patterns = self._commit(oid)
+            if not self._still_holds(oid, done):
+                new, patterns = self._commit(oid, done)
                 self._journal.note_commit(oid, new, patterns)
-        return {old: found.new for old, found in self._journal.commits.items()}
+            done[oid] = self._journal.moved(oid)
+        return done
+
+    def _still_holds(self, oid: str, done: Mapping[str, str]) -> bool:
+        """Whether an earlier run has done a commit, and on top of the parents that it has now.
+
+        That one may have been asked for fewer commits, and have left the parents as they were.
+        """
+        if oid not in self._journal.commits:
+            return False
+        wanted = [done.get(one, one) for one in self._parents_of(oid)]
+        return wanted == self._parents_of(self._journal.moved(oid))
+
+    def _parents_of(self, oid: str) -> list[str]:
+        return list(parse_commit(self._pipes.read(oid, "commit")).parents)
 
     def on_top(self, head: str) -> str:
         """The tree of a commit to make on top of one, in which its files are converted."""
         commit = parse_commit(self._pipes.read(head, "commit"))
-        self._converter.begin(commit, [commit.tree])
+        self._about = self._converter.begin(commit, [commit.tree])
         contents = self._contents("", commit.tree)
         self._converter.top(contents, frozenset())
         return self._written(contents, commit.tree) or self._pipes.write("tree", b"")
 
-    def _commit(self, oid: str) -> tuple[str, frozenset[str]]:
+    def _commit(self, oid: str, done: Mapping[str, str]) -> tuple[str, frozenset[str]]:
         """What became of a commit whose parents were rewritten, and the patterns that it tracks."""
         commit = parse_commit(self._pipes.read(oid, "commit"))
-        parents = tuple(self._journal.moved(one) for one in commit.parents)
+        parents = tuple(done.get(one, one) for one in commit.parents)
         before = [self._tree_of(one) for one in parents]
-        self._converter.begin(commit, before)
+        self._about = self._converter.begin(commit, before)
         contents = self._contents("", commit.tree)
         inherited = frozenset(
-            one for parent in commit.parents for one in self._journal.patterns(parent)
+            one
+            for parent in commit.parents
+            if parent in done
+            for one in self._journal.patterns(parent)
         )
         patterns = self._converter.top(contents, inherited)
         tree = self._written(contents, commit.tree) or self._pipes.write("tree", b"")
@@ -114,7 +137,7 @@ class Rewriter:
 
     def _contents(self, path: str, oid: str) -> Contents:
         """The lines of a folder, what is in the folders below it converted."""
-        found = Contents(path, {one.name: one for one in self._pipes.tree(oid)})
+        found = Contents(path, {one.name: one for one in self._pipes.tree(oid, path)})
         for name, item in list(found.items.items()):
             if not item.is_folder:
                 continue
@@ -129,7 +152,7 @@ class Rewriter:
         return found
 
     def _folder(self, path: str, oid: str) -> Folder:
-        key = (path, oid)
+        key = (self._about, path, oid)
         if key not in self._folders:
             contents = self._contents(path, oid)
             made = Folder(self._written(contents, oid), tuple(contents.moved), tuple(contents.kept))
@@ -140,9 +163,16 @@ class Rewriter:
 
     def _written(self, contents: Contents, old: str) -> str | None:
         """The tree of the lines as they are now: the old one if they are what they were."""
-        if not contents.items:
-            return None
-        data = tree_bytes(list(contents.items.values()))
-        if data == self._pipes.read(old, "tree"):
+        before, after = self._pipes.tree(old), list(contents.items.values())
+        if after == before:  # empty, or in an order that Git would not write
             return old
+        if not after:
+            return None
+        data = tree_bytes(after)
+        if data == tree_bytes(before):
+            return old
+        if len({one.name for one in before}) < len(before):
+            raise RepositoryError(
+                f"tree {old} of this repository is damaged: it has two files of one name"
+            )
         return self._pipes.write("tree", data)

@@ -25,7 +25,11 @@ class Selection:
 
     def names(self, path: str) -> bool:
         """Whether a file of this path may be meant; its content or size may say otherwise."""
-        if os.path.basename(path) in _OWN or self.leaves_out(path):
+        return self.could_name(path) and not self.leaves_out(path)
+
+    def could_name(self, path: str) -> bool:
+        """As `names`, had the user left out nothing."""
+        if os.path.basename(path) in _OWN:
             return False
         if self.include:
             return any(matches(pattern, path) for pattern in self.include)

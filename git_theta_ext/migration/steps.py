@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,47 +19,96 @@ from git_theta_ext.git.trees import commit_tree
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import Parser
 from git_theta_ext.migration import refs
-from git_theta_ext.migration.found import MISSING, Files, Version, versions
+from git_theta_ext.migration.found import LFS, MISSING, OTHER, RAW, Files, Version, versions
 from git_theta_ext.migration.headers import parse_commit
+from git_theta_ext.migration.in_force import require_filters
 from git_theta_ext.migration.journal import FOLDER, Journal
 from git_theta_ext.migration.lfs_files import LfsFiles
 from git_theta_ext.migration.refs import Update
 from git_theta_ext.migration.rewrite import Converter, Rewriter
+from git_theta_ext.migration.selection import Selection
+from git_theta_ext.objects.store.locks import Busy, Lock
 from git_theta_ext.objects.store.where import store_of
 
 _STALE_SECONDS = 24 * 3600
+_FORGOTTEN_SECONDS = 30 * 24 * 3600
+"""A journal that nobody went on with for as long goes; it saves time and holds nothing else."""
+_ALIVE = "alive"
 _NAMED = 20
 """Missing objects that a message names."""
 
 
 @contextmanager
-def pipes_of(repository: Repository) -> Iterator[ObjectPipes]:
+def pipes_of(repository: Repository, *, only_looks: bool = False) -> Iterator[ObjectPipes]:
     """The objects of a repository, with room for what is on its way.
+
+    Args:
+        repository: whose objects they are.
+        only_looks: nothing is written into it, so that it need not be this user's to write to.
 
     Raises:
         RepositoryError: git cannot be started, or the folder not be made.
     """
     folder = repository.common_dir / FOLDER
     try:
-        folder.mkdir(exist_ok=True)
-        _remove_stale(folder)
-        with object_pipes.opened(repository, folder) as pipes:
-            yield pipes
+        folder = _room(folder, only_looks=only_looks)
+        with tempfile.TemporaryDirectory(
+            prefix="theta-", dir=folder, ignore_cleanup_errors=True
+        ) as own:
+            alive = _held(Path(own) / _ALIVE)
+            try:
+                with object_pipes.opened(repository, Path(own)) as pipes:
+                    yield pipes
+            finally:
+                if alive is not None:
+                    alive.release()
     except BrokenPipeError:
         raise  # of whoever reads what is printed
     except OSError as error:
         raise RepositoryError(f"{error.filename or folder}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # a journal may be in it
-            folder.rmdir()
+            (repository.common_dir / FOLDER).rmdir()
+
+
+def _room(folder: Path, *, only_looks: bool) -> Path:
+    """The folder, made and without what killed processes left; or one for what is soon gone."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        if only_looks:
+            return Path(tempfile.gettempdir())
+        raise
+    if only_looks and not os.access(folder, os.W_OK):
+        return Path(tempfile.gettempdir())
+    _remove_stale(folder)
+    return folder
+
+
+def _held(path: Path) -> Lock | None:
+    """A lock that says that this process lives; None where the file system knows none."""
+    with suppress(OSError, Busy):
+        return Lock(path, alone=True, timeout=0)
+    return None
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what killed processes had on its way, a day ago and longer."""
-    for old in folder.glob("theta-*"):
+    """Remove what killed processes had on its way, and journals that nobody comes back for."""
+    for old in folder.iterdir():
         with suppress(OSError):
-            if old.stat().st_mtime < time.time() - _STALE_SECONDS:
-                shutil.rmtree(old, ignore_errors=True)
+            age = time.time() - old.stat().st_mtime
+            if not old.is_dir():
+                if age > _FORGOTTEN_SECONDS:
+                    old.unlink()
+                continue
+            if (old / _ALIVE).exists():
+                alive = _held(old / _ALIVE)
+                if alive is None:
+                    continue
+                alive.release()
+            elif age < _STALE_SECONDS:
+                continue
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def planned(
@@ -79,16 +130,30 @@ def planned(
     """
     every = list(versions(found, commits))
     lacking = [one.found.ref for one in every if one.found.kind == MISSING]
-    if not lacking or not fetch:
-        return every, []
-    said = LfsFiles(repository).fetch([ref for ref in lacking if ref is not None], remote)
-    found.forget_missing()
+    said: list[str] = []
+    if lacking and fetch:
+        said = LfsFiles(repository).fetch([ref for ref in lacking if ref is not None], remote)
+        found.forget_missing()
+        every = [_again(found, one) if one.found.kind == MISSING else one for one in every]
+    found.whole = whole_paths(found, every)
     return [
-        one
-        if one.found.kind != MISSING
-        else Version(one.path, one.oid, found.look(one.path, one.oid))
+        _again(found, one) if one.found.kind == OTHER and one.path in found.whole else one
         for one in every
     ], said
+
+
+def whole_paths(found: Files, every: Iterable[Version]) -> frozenset[str]:
+    """The paths of which one version is moved for what it holds, so that all have to be."""
+    chosen = found.selection.above is not None
+    return frozenset(
+        one.path
+        for one in every
+        if one.found.kind in (LFS, RAW) and (chosen or found.selection.by_content(one.path))
+    )
+
+
+def _again(found: Files, one: Version) -> Version:
+    return Version(one.path, one.oid, found.look(one.path, one.oid))
 
 
 def missing_of(every: Sequence[Version]) -> list[tuple[str, UpdateRef]]:
@@ -153,18 +218,29 @@ def moved_refs(
         why: goes into the reflogs.
 
     Raises:
-        UsageError: another work tree has one of the branches.
+        UsageError: another work tree has one of the branches, or Git would start the wrong filter.
         RepositoryError: a ref moved meanwhile, or a file is in the way; nothing was moved.
     """
     found = refs.updates(repository, pipes, moved)
-    move(repository, found, why)
+    move(repository, pipes, found, why)
     return found
 
 
-def move(repository: Repository, found: Sequence[Update], why: str) -> None:
-    """Move refs, and the work tree with the one that is checked out; errors as `moved_refs`."""
+def move(repository: Repository, pipes: ObjectPipes, found: Sequence[Update], why: str) -> None:
+    """Move refs, and the work tree with the one that is checked out; errors as `moved_refs`.
+
+    Args:
+        repository: whose refs move.
+        pipes: read what they are to name.
+        found: the refs, with what they name now and then.
+        why: goes into the reflogs.
+    """
     refs.require_settled(repository, [one.ref for one in found])
     refs.require_room(repository, found)
+    here = refs.checked_out(repository, found)
+    if here is not None:
+        files = Files(pipes, Selection(("*",)), LfsFiles(repository))
+        require_filters(repository, pipes, files, here)
     if found:
         refs.will_follow(repository, found)
         try:
@@ -203,7 +279,7 @@ def added(
     if tree == parse_commit(pipes.read(head, "commit")).tree:
         return None
     made = Update(branch, head, commit_tree(repository, tree, [head], message))
-    move(repository, [made], "git theta migrate import --no-rewrite")
+    move(repository, pipes, [made], "git theta migrate import --no-rewrite")
     return made
 
 

@@ -6,9 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from git_theta_ext.cli.migrating import options
 from git_theta_ext.cli.progress import Progress
+from git_theta_ext.core import files
 from git_theta_ext.core.errors import MissingObjectError, UsageError
 from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import plural, printable, size, to_json
@@ -64,7 +66,8 @@ def carry_out(
     Raises:
         ThetaError: of whatever fails; no ref was moved then.
     """
-    path, repository, journal = options.map_path(args), here.repository, here.journal
+    repository, journal = here.repository, here.journal
+    path = options.map_path(args, goes_on=journal.goes_on)
     if journal.goes_on and not args.json:
         done = sum(one in journal.commits for one in job.commits)
         print(f"Going on where an earlier run stopped: {done} of {len(job.commits)} commits done")
@@ -77,9 +80,7 @@ def carry_out(
 
         moved = steps.rewritten(here.pipes, make(tell), journal, job.commits)
     if path is not None:
-        with outputs.writing(path, repository.work_tree) as file:
-            for line in steps.map_lines(moved):
-                file.write(line)
+        _write_map(path, repository, moved)
     updates = steps.moved_refs(repository, here.pipes, moved, job.why)
     journal.close(done=True)
     _report(job, moved, updates, as_json=args.json)
@@ -87,6 +88,19 @@ def carry_out(
     if head in moved and repository.branch("HEAD") is None and not args.json:
         print(f"HEAD is detached and stays at {head[:10]}, which became {moved[head][:10]}")
     return 0
+
+
+def _write_map(path: Path, repository: Repository, moved: Mapping[str, str]) -> None:
+    """Write the object map, or find the one that a run has written which was stopped after it."""
+    if path.exists():
+        with files.plain(path, follow=True) as old:
+            same = all(old.readline() == line for line in steps.map_lines(moved))
+            if not same or old.read(1):
+                raise options.map_is_there(path)
+        return
+    with outputs.writing(path, repository.work_tree) as file:
+        for line in steps.map_lines(moved):
+            file.write(line)
 
 
 def carry_out_on_top(

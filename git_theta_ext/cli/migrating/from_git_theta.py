@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     doing.require_settled(repository, dry_run=args.dry_run)
     commits = refs.commits(repository, options.wanted_of(args))
     lfs = LfsFiles(repository)
-    with steps.pipes_of(repository) as pipes:
+    with steps.pipes_of(repository, only_looks=args.dry_run) as pipes:
         looking = LookingAtOld(pipes, OldTheta(pipes, lfs), selection)
         every = list(looking.all_of(commits))
         missing, said = _missing(lfs, every, args)

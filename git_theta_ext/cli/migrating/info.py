@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if wanted == Wanted():
         wanted = Wanted(include=("HEAD",))  # what a remote has counts, too
     commits = refs.commits(repository, wanted)
-    with steps.pipes_of(repository) as pipes:
+    with steps.pipes_of(repository, only_looks=True) as pipes:
         every = list(versions(Files(pipes, selection, LfsFiles(repository)), commits))
         groups = grouped(pipes, every)
         samples: list[Sample] = []

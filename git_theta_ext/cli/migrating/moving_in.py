@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     options.check_on_top(args)
     doing.require_settled(repository, dry_run=args.dry_run)
     commits = _commits(repository, args)
-    with steps.pipes_of(repository) as pipes:
+    with steps.pipes_of(repository, only_looks=args.dry_run) as pipes:
         found = Files(pipes, selection, LfsFiles(repository))
         every, said = steps.planned(
             repository, found, commits, fetch=not args.skip_fetch and not args.dry_run,
@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
         doing.may_go_on(args, job)
         options.install_here(repository, quiet=args.json)
         lacking = sorted(ref.oid for _, ref in missing)
-        journal = Journal(place(repository, "import", selection, lacking), pipes)
+        journal = Journal(
+            place(repository, "import", selection, lacking, sorted(found.whole)), pipes
+        )
         if journal.goes_on:
             steps.require_objects(repository, pipes, journal)
         made: list[Importing] = []

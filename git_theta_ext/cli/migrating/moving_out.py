@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.to == TO_LFS and not args.dry_run:
         _require_lfs(repository)
     commits = refs.commits(repository, options.wanted_of(args))
-    with steps.pipes_of(repository) as pipes:
+    with steps.pipes_of(repository, only_looks=args.dry_run) as pipes:
         found = Files(pipes, selection, LfsFiles(repository))
         paths: dict[str, tuple[int, int]] = {}
         blobs: dict[str, int] = {}

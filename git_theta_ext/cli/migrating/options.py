@@ -9,7 +9,7 @@ from typing import Any
 
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
-from git_theta_ext.git import hooks, installation, launch
+from git_theta_ext.git import attributes, hooks, installation, launch
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.migration.refs import Wanted
 from git_theta_ext.migration.selection import Selection, split
@@ -76,6 +76,10 @@ def selection_of(args: argparse.Namespace) -> Selection:
         UsageError: a size is none, or goes with patterns.
     """
     include, exclude = split(args.include), split(args.exclude)
+    for pattern in include:
+        attributes.check(pattern)
+    if args.include and not include:
+        raise UsageError("--include names no pattern")
     above = getattr(args, "above", None)
     if above is None:
         return Selection(include, exclude)
@@ -96,8 +100,12 @@ def wanted_of(args: argparse.Namespace) -> Wanted:
     )
 
 
-def map_path(args: argparse.Namespace) -> Path | None:
+def map_path(args: argparse.Namespace, *, goes_on: bool = False) -> Path | None:
     """Where the object map goes.
+
+    Args:
+        args: the options that the user gave.
+        goes_on: an earlier run was stopped, which may have written it.
 
     Raises:
         UsageError: there is a file already.
@@ -105,9 +113,14 @@ def map_path(args: argparse.Namespace) -> Path | None:
     if args.object_map is None:
         return None
     path = Path(args.object_map)
-    if path.exists():
-        raise UsageError(f"{printable(str(path))} is there already", hint="name another file")
+    if path.exists() and not goes_on:
+        raise map_is_there(path)
     return path
+
+
+def map_is_there(path: Path) -> UsageError:
+    """The object map would replace a file."""
+    return UsageError(f"{printable(str(path))} is there already", hint="name another file")
 
 
 def install_here(repository: Repository, *, quiet: bool) -> None:

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     commits = refs.commits(repository, options.wanted_of(args))
     if args.no_rewrite:
         commits = [one for one in [repository.resolve("HEAD^{commit}")] if one is not None]
-    with steps.pipes_of(repository) as pipes:
+    with steps.pipes_of(repository, only_looks=args.dry_run) as pipes:
         cache = Cache.of(repository, None if args.cache is None else Path(args.cache))
         looking = Looking(pipes, cache, selection)
         every = list(looking.all_of(commits))

@@ -6,18 +6,20 @@ commits themselves, author, dates, message and parents, so that any clone can go
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
-from git_theta_ext.git.object_pipes import ObjectPipes
+from git_theta_ext.git.object_pipes import AS_WRITTEN, Item, ObjectPipes
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import unknown
 from git_theta_ext.migration import refs, steps
 from git_theta_ext.migration.exporting import TO_LFS, Exporting
-from git_theta_ext.migration.found import Files
+from git_theta_ext.migration.found import MANIFEST, Files
 from git_theta_ext.migration.headers import parse_commit
+from git_theta_ext.migration.importing import ATTRIBUTES
 from git_theta_ext.migration.journal import Journal, place
 from git_theta_ext.migration.lfs_files import LfsFiles
 from git_theta_ext.migration.refs import Update
@@ -62,27 +64,27 @@ def bring_up(
         MissingObjectError: the values of a version are nowhere to be had.
     """
     found = ends(repository, source, target)
-    with steps.pipes_of(repository) as pipes:
+    with steps.pipes_of(repository, only_looks=dry_run) as pipes:
         path = None if dry_run else place(repository, "mirror", TO_LFS)
         journal = Journal(path, pipes)
-        commits = adopt(repository, pipes, journal, found)
-        fresh = [one for one in commits if one not in journal.commits]
-        if not force:
-            require_ours(found, [one.new for one in journal.commits.values()])
-        if dry_run:
-            return Mirrored(found.ref, len(fresh), 0, found.target, moved=False)
-        written: list[int] = []
         files = Files(pipes, Selection(("*",)), LfsFiles(repository))
+        known = adopt(repository, pipes, files, journal, found)
+        fresh = len(known.commits) - len(known.made)
+        if not force:
+            require_ours(found, known.made.values())
+        if dry_run:
+            return Mirrored(found.ref, fresh, 0, found.target, moved=False)
+        written: list[int] = []
         exporting = Exporting(
             repository, files, journal, TO_LFS, lambda _, size: written.append(size)
         )
-        steps.rewritten(pipes, exporting, journal, commits)
+        steps.rewritten(pipes, exporting, journal, known.commits)
         tip = journal.moved(found.source)
         if moved := tip != found.target:
             update = Update(found.ref, found.target or "0" * len(tip), tip)
             refs.move(repository, [update], f"git theta mirror {source}")
         journal.close(done=True)
-    return Mirrored(found.ref, len(fresh), len(written), tip, moved)
+    return Mirrored(found.ref, fresh, len(written), tip, moved)
 
 
 def ends(repository: Repository, source: str, target: str) -> Ends:
@@ -100,9 +102,11 @@ def ends(repository: Repository, source: str, target: str) -> Ends:
     tip = repository.resolve(f"{source}^{{commit}}")
     if tip is None:
         raise unknown(repository, source)
-    ref = target if target.startswith("refs/heads/") else f"refs/heads/{target}"
-    if not repository.git("check-ref-format", "--branch", ref[11:], ok=(0, 1, 128)).strip():
+    short = target.removeprefix("refs/heads/")
+    name = repository.git("check-ref-format", "--branch", short, ok=(0, 1, 128)).strip()
+    if not name:
         raise UsageError(f"{printable(target)} is no name for a branch")
+    ref = f"refs/heads/{os.fsdecode(name)}"
     if ref in (repository.branch(source), repository.branch("HEAD")):
         raise UsageError(
             f"{printable(target)} is the source, or is checked out; the mirror is a branch of its "
@@ -112,31 +116,82 @@ def ends(repository: Repository, source: str, target: str) -> Ends:
     return Ends(tip, ref, repository.resolve(f"{ref}^{{commit}}"))
 
 
-def adopt(repository: Repository, pipes: ObjectPipes, journal: Journal, found: Ends) -> list[str]:
-    """The commits of the source, parents first; those that the target has are noted as done.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The commits of the source, parents first, and what those are in the target that it has."""
+
+    commits: list[str]
+    made: dict[str, str]
+
+
+def adopt(
+    repository: Repository, pipes: ObjectPipes, files: Files, journal: Journal, found: Ends
+) -> Known:
+    """Look for the commits that the target has already; they are noted as done.
+
+    A commit is told by its parents, author, dates and message, and its files have to be those of
+    the source, with pointers for manifests: a branch of manifests is no mirror of itself.
 
     Args:
         repository: has both branches.
         pipes: reads them.
+        files: tells manifests.
         journal: is told what the target has.
         found: the ends of both.
     """
     commits = _history(repository, found.source)
-    made: dict[tuple[tuple[str, ...], bytes], list[str]] = {}
+    there: dict[tuple[tuple[str, ...], bytes], list[tuple[str, str]]] = {}
     for oid in _history(repository, found.target) if found.target else ():
         commit = parse_commit(pipes.read(oid, "commit"))
-        made.setdefault((commit.parents, commit.rest), []).append(oid)
+        there.setdefault((commit.parents, commit.rest), []).append((oid, commit.tree))
+    made: dict[str, str] = {}
+    trees = _Trees(pipes, files)
     for oid in commits:
         commit = parse_commit(pipes.read(oid, "commit"))
-        parents = tuple(journal.moved(one) for one in commit.parents)
-        there = made.get((parents, commit.rest), ())
-        if len(there) == 1 and oid not in journal.commits:
-            journal.note_commit(oid, there[0], frozenset())
-    return commits
+        parents = tuple(made.get(one, one) for one in commit.parents)
+        alike = [
+            new for new, tree in there.get((parents, commit.rest), ())
+            if trees.mirrors("", commit.tree, tree)
+        ]  # fmt: skip
+        if len(alike) == 1:
+            made[oid] = alike[0]
+            journal.note_commit(oid, alike[0], frozenset())
+    return Known(commits, made)
+
+
+class _Trees:
+    """Compares folders of manifests with folders of pointers."""
+
+    def __init__(self, pipes: ObjectPipes, files: Files) -> None:
+        self._pipes, self._files = pipes, files
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def mirrors(self, path: str, source: str, target: str) -> bool:
+        """Whether a folder has the files of another, pointers in place of manifests."""
+        key = (source, target)
+        if key not in self._known:
+            ours, theirs = (
+                {one.name: one for one in self._pipes.tree(oid, path) if one.name != ATTRIBUTES}
+                for oid in key
+            )
+            self._known[key] = ours.keys() == theirs.keys() and all(
+                self._alike(f"{path}/{os.fsdecode(name)}", one, theirs[name])
+                for name, one in ours.items()
+            )
+        return self._known[key]
+
+    def _alike(self, path: str, one: Item, other: Item) -> bool:
+        if one.mode != other.mode:
+            return False
+        if one.is_folder:
+            return self.mirrors(path, one.oid, other.oid)
+        if one.is_file and self._files.look(path, one.oid).kind == MANIFEST:
+            return self._files.is_pointer(other.oid)
+        return one.oid == other.oid
 
 
 def _history(repository: Repository, tip: str) -> list[str]:
-    answer = repository.git("rev-list", "--topo-order", "--reverse", tip)
+    answer = repository.git("rev-list", "--topo-order", "--reverse", tip, env=AS_WRITTEN)
     return answer.decode("ascii").split()
 
 

@@ -128,3 +128,15 @@ def test_lines_that_git_passes_over_track_nothing() -> None:
     assert attributes.tracked(long + b"*.pt filter=theta\n") == ["*.pt"]
     with pytest.raises(UsageError, match="Git passes over lines"):
         attributes.add(b"", "x" * 400_000)
+
+
+def test_macros_stand_for_the_filter_that_they_set() -> None:
+    text = (
+        b"[attr]big filter=lfs -text\n[attr]huge big\n[attr]plain -filter\n[attr]x text\n*.a big\n"
+    )
+    found = attributes.macros(text)
+    assert found == {"big": "lfs", "huge": "lfs", "plain": ""}
+    words = {"*.a huge": "lfs", "*.a huge plain": "", "*.a plain filter=b": "b", "*.a -big x": None}
+    for line, wanted in words.items():
+        (parsed,) = attributes.lines(line.encode())
+        assert parsed.filter_with(found) == wanted

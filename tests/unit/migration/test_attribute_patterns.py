@@ -41,6 +41,9 @@ def test_the_last_line_that_matches_counts() -> None:
     assert filter_of("a.pt", [("", top)]) == "lfs"
     assert filter_of("kept.pt", [("", top)]) == ""
     assert filter_of("sub/x.pt", [("", top), ("sub", below)]) == "other"
+    assert filter_of("x.bin", [("", top)]) is None
+    assert filter_of("sub/x.bin", [("", top), ("sub", below)]) == ""
+    assert filter_of("x", [("", lines(b"x big\n"))], {"big": "lfs"}) == "lfs"
 
 
 def test_a_pattern_that_means_harm_takes_no_time() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.migration.pointers import read_any_pointer
+from git_theta_ext.objects.transfer.pointer_files import read_any_pointer
 
 OID = "ab" * 32
 REF = UpdateRef("lfs", OID, 7)
