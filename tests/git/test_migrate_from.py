@@ -78,3 +78,40 @@ def test_what_git_theta_0_2_wrote(tmp_path: Path, sealed: Path) -> None:
         for name, values in wanted.items():
             assert found[name].dtype == values.dtype
             assert np.array_equal(np.asarray(found[name]), values), (number, name)
+
+
+def test_what_a_cache_of_the_hub_may_hold(tmp_path: Path, sealed: Path) -> None:
+    """Files that come later, two models, folders that speak for themselves, links and odd refs."""
+    repo, cache = started(tmp_path / "repo", lfs=False), tmp_path / "models--org--tiny"
+    snapshot = cache / "snapshots" / ("a" * 40)
+    for path in (snapshot / "sub", cache / "refs/refs/pr", cache / "blobs", cache / ".no_exist"):
+        path.mkdir(parents=True)
+    (cache / "blobs/x.incomplete").write_bytes(b"half")
+    (cache / "refs/refs/pr/1").write_text("a" * 40)
+    (snapshot / "sub/.gitattributes").write_bytes(b"*.safetensors filter=lfs -text\n")
+    (snapshot / "sub" / NAME).write_bytes(version(0))
+    repo.theta("import-hf", str(cache))
+    first = refs(repo)
+    repo.git("checkout", "-q", "hf/refs/pr/1")
+    assert ((repo.path / "sub" / NAME).read_bytes(), repo.status()) == (version(0), "")
+    repo.git("checkout", "-q", "--detach")
+    assert "0 snapshots" in repo.theta("import-hf", str(cache))
+    (snapshot / "config.json").write_bytes(b"{}")
+    assert "1 snapshot " in repo.theta("import-hf", str(cache))
+    assert repo.blob("hf/refs/pr/1:config.json") == b"{}"
+    assert repo.git("rev-parse", "hf/refs/pr/1~1").strip() in first.values()
+
+    before = refs(repo)
+    cases = [("snapshots/" + "a" * 40 + "/all", "/etc", "leads out of", 3),
+             ("refs/link", "/etc/passwd", "refs/link cannot be read", 3),
+             ("refs/a..b", None, "hf/a..b is no name for a branch", 2)]  # fmt: skip
+    for name, target, said, status in cases:
+        place = cache / name
+        place.write_text("a" * 40) if target is None else place.symlink_to(target)
+        done = repo.run("git", "theta", "import-hf", str(cache), ok=(status,))
+        assert said in done.stderr.decode()
+        place.unlink()
+    other = cache.rename(tmp_path / "models--org--other")
+    done = repo.run("git", "theta", "import-hf", str(other), ok=(2,))
+    assert b"hf/* are of org/tiny" in done.stderr
+    assert refs(repo) == before

@@ -43,13 +43,18 @@ def run(args: argparse.Namespace) -> int:
     """Import; the exit status."""
     repository = Repository.discover()
     model = hub.Model(Path(args.folder))
-    made = hub.known(repository, args.prefix)
-    fresh = [one for one in model.snapshots() if one.commit not in made]
+    made = hub.known(repository, args.prefix, model)
+    fresh = [
+        one
+        for one in model.snapshots()
+        if one.commit not in made or hub.lacks(repository, made[one.commit], model, one)
+    ]
     wanted = model.refs()
     if args.dry_run:
         _show(args, model, fresh, [], wanted)
         return 0
-    hub.updates(repository, args.prefix, wanted, made)  # refused before anything is stored
+    ours = set(made.values())
+    hub.updates(repository, args.prefix, wanted, made, ours)  # refused before anything is stored
     options.install_here(repository, quiet=args.json)
     with steps.pipes_of(repository) as pipes:
         journal = Journal(place(repository, "hub", str(model.folder.resolve())), pipes)
@@ -67,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
             tip = next(reversed(made.values()), None)
             for one in fresh:
                 tip = made[one.commit] = committing.commit(one, tip)
-            updates = hub.updates(repository, args.prefix, wanted, made)
+            ours.update(made.values())
+            updates = hub.updates(repository, args.prefix, wanted, made, ours)
             if updates:
                 refs.move(repository, updates, f"git theta import-hf {model.name}")
             journal.close(done=True)

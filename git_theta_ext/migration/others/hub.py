@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +21,18 @@ from git_theta_ext.core.errors import CorruptObjectError, FormatError, StoreErro
 from git_theta_ext.core.text import printable
 from git_theta_ext.formats.layout import opaque
 from git_theta_ext.formats.layout.source import FileSource
-from git_theta_ext.git.object_pipes import folder_of, tree_bytes
+from git_theta_ext.git.object_pipes import Item, folder_of, tree_bytes
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.work_tree import parts_of
 from git_theta_ext.migration.headers import Commit
-from git_theta_ext.migration.importing import Importing
+from git_theta_ext.migration.importing import ATTRIBUTES, Importing
 from git_theta_ext.migration.refs import Update
 from git_theta_ext.migration.rewrite import Contents
 from git_theta_ext.migration.selection import Selection
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SUBJECT = re.compile(r"Snapshot ([0-9a-f]{40})\b.*")
+_SUBJECT = re.compile(r"Snapshot ([0-9a-f]{40}) of (.*)")
 _LEVELS = 32
 
 
@@ -73,40 +73,64 @@ class Model:
         return sorted(found, key=lambda one: (one.time, one.commit))
 
     def refs(self) -> dict[str, str]:
-        """The names that refs have, and the commits that they name."""
-        found = {}
+        """The names that refs have, and the commits that they name.
+
+        Raises:
+            FormatError: one cannot be read, or is no regular file.
+        """
         top = self.folder / "refs"
-        for folder, _, names in os.walk(top):
-            for name in names:
-                path = Path(folder, name)
+        found = {}
+        for inside, path in _below(top) if top.exists() else ():
+            try:
                 text = files.read_part(path, 0, 100).decode("ascii", "replace").strip()
-                if _COMMIT.fullmatch(text):
-                    found[path.relative_to(top).as_posix()] = text
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            if _COMMIT.fullmatch(text):
+                found[inside] = text
         return found
 
     def files_of(self, snapshot: Snapshot) -> dict[str, Path]:
         """The files of a snapshot by their paths, each as it lies in the cache.
 
         Raises:
-            FormatError: a link leads out of the cache, or a name is none that Git takes.
+            FormatError: a link leads out of the cache, or to no file, or a name is none that Git
+                takes.
         """
         real = Path(os.path.realpath(self.folder))
         found = {}
-        for folder, _, names in os.walk(snapshot.folder):
-            for name in sorted(names):
-                path = Path(folder, name)
-                inside = path.relative_to(snapshot.folder).as_posix()
-                target = Path(os.path.realpath(path))
-                if not target.is_relative_to(real) or inside.count("/") > _LEVELS:
-                    raise FormatError(f"{printable(str(path))} leads out of {real}")
-                try:
-                    parts_of(inside)
-                except StoreError as error:
-                    raise FormatError(error.message) from error
-                if not target.is_file():
-                    raise FormatError(f"{printable(str(path))} leads to no file")
-                found[inside] = target
+        for inside, path in _below(snapshot.folder):
+            target = Path(os.path.realpath(path))
+            if not target.is_relative_to(real) or inside.count("/") > _LEVELS:
+                raise FormatError(f"{printable(str(path))} leads out of {real}")
+            try:
+                parts_of(inside)
+            except StoreError as error:
+                raise FormatError(error.message) from error
+            if not target.is_file():
+                raise FormatError(f"{printable(str(path))} leads to no file")
+            found[inside] = target
         return found
+
+
+def _below(top: Path) -> Iterator[tuple[str, Path]]:
+    """What is in a folder and those below it, and no folder: links to folders, too.
+
+    Raises:
+        FormatError: a folder cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        raise _unreadable(top, error) from error
+
+    for folder, folders, names in os.walk(top, onerror=stop):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in sorted([*names, *links]):
+            path = Path(folder, name)
+            yield path.relative_to(top).as_posix(), path
+
+
+def _unreadable(path: Path, error: OSError) -> FormatError:
+    return FormatError(f"{error.filename or path} cannot be read: {error.strerror or error}")
 
 
 @contextmanager
@@ -130,10 +154,13 @@ def verified(path: Path) -> Iterator[Path]:
     yield path
 
 
-def known(repository: Repository, prefix: str) -> dict[str, str]:
+def known(repository: Repository, prefix: str, model: Model) -> dict[str, str]:
     """The snapshots that branches of a prefix have already: commit of the Hub -> commit here.
 
     The last one is the newest.
+
+    Raises:
+        UsageError: they have those of another model, on top of which this one would come.
     """
     answer = repository.git(
         "log", "--topo-order", "--reverse", "--format=%H %s", f"--branches={prefix}*"
@@ -142,9 +169,29 @@ def known(repository: Repository, prefix: str) -> dict[str, str]:
     for line in lines_of(answer):
         oid, _, subject = line.partition(" ")
         match = _SUBJECT.fullmatch(subject)
+        if match and match[2] != model.name:
+            raise UsageError(
+                f"the branches {printable(prefix)}* are of {printable(match[2])}",
+                hint="name other branches: --prefix NAME/",
+            )
         if match:
             found[match[1]] = oid
     return found
+
+
+def lacks(repository: Repository, commit: str, model: Model, snapshot: Snapshot) -> bool:
+    """Whether a snapshot has files now that its commit has not: they were downloaded since.
+
+    Args:
+        repository: has the commit.
+        commit: what was made of the snapshot.
+        model: whose it is.
+        snapshot: as it is now.
+
+    Raises:
+        FormatError: as for `Model.files_of`.
+    """
+    return not model.files_of(snapshot).keys() <= repository.blobs_at(commit).keys()
 
 
 class Committing:
@@ -172,6 +219,7 @@ class Committing:
             else:
                 with verified(place) as file:
                     blobs[path] = pipes.write_file("blob", file)
+        self._track_below(blobs, moved)
         contents = Contents("", {one.name: one for one in folder_of(pipes, blobs)}, moved)
         self._importing.top(contents, frozenset())
         tree = pipes.write("tree", tree_bytes(list(contents.items.values())))
@@ -183,6 +231,17 @@ class Committing:
         )
         return made.decode().strip()
 
+    def _track_below(self, blobs: dict[str, str], moved: Sequence[str]) -> None:
+        """Add lines to the `.gitattributes` of folders that would overrule those at the top."""
+        name = os.fsdecode(ATTRIBUTES)
+        for path in [one for one in blobs if one.endswith(f"/{name}")]:
+            folder = path.removesuffix(f"/{name}")
+            items = {ATTRIBUTES: Item(b"100644", ATTRIBUTES, blobs[path])}
+            below = [one for one in moved if one.startswith(f"{folder}/")]
+            contents = Contents(folder, items, below)
+            self._importing.track_below(contents)
+            blobs[path] = contents.items[ATTRIBUTES].oid
+
     def _is_meant(self, path: str, place: Path) -> bool:
         if not self._selection.names(path) or not place.stat().st_size:
             return False
@@ -193,7 +252,11 @@ class Committing:
 
 
 def updates(
-    repository: Repository, prefix: str, wanted: Mapping[str, str], made: Mapping[str, str]
+    repository: Repository,
+    prefix: str,
+    wanted: Mapping[str, str],
+    made: Mapping[str, str],
+    ours: Collection[str],
 ) -> list[Update]:
     """How branches move to the commits that refs of the cache name.
 
@@ -202,20 +265,23 @@ def updates(
         prefix: of their names.
         wanted: the refs of the cache and the commits of the Hub that they name.
         made: commits of the Hub and what they are here.
+        ours: all commits that were made of them, which branches may leave.
 
     Raises:
-        UsageError: a branch has commits of its own, or is checked out.
+        UsageError: a branch has commits of its own, is checked out, or cannot have its name.
     """
     found = []
     for name, commit in sorted(wanted.items()):
+        ref = f"refs/heads/{prefix}{name}"
+        if not repository.git("check-ref-format", "--branch", ref[11:], ok=(0, 1, 128)).strip():
+            raise UsageError(f"{printable(prefix + name)} is no name for a branch")
         new = made.get(commit)
         if new is None:
             continue
-        ref = f"refs/heads/{prefix}{name}"
         old = repository.resolve(ref)
         if old == new:
             continue
-        if old is not None and (old not in made.values() or repository.branch("HEAD") == ref):
+        if old is not None and (old not in ours or repository.branch("HEAD") == ref):
             raise UsageError(
                 f"{printable(ref)} has commits of its own, or is checked out; it stays",
                 hint="name other branches: --prefix NAME/",
