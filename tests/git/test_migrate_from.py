@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -55,6 +56,28 @@ def test_what_dvc_tracks(tmp_path: Path, sealed: Path) -> None:
         "delta" in repo.blob(f"HEAD:{NAME}").decode()
         or "sparse" in repo.blob(f"HEAD:{NAME}").decode()
     )
+
+    # One in a project of its own in a folder; and one that Git has, too.
+    repo.write("sub/.dvc/config", b"[core]\n")
+    (repo.path / ".dvc/cache").rename(repo.path / "sub/.dvc/cache")
+    repo.write("sub/.gitignore", b"/model.safetensors\n/.dvc/cache\n")
+    dvc_add(repo, "sub/model.safetensors", version(2))
+    text = (repo.path / "sub/model.safetensors.dvc").read_text()
+    repo.write("sub/model.safetensors.dvc", text.replace("sub/", "").encode())
+    cache = repo.path / ".dvc/cache"
+    shutil.copytree(cache, repo.path / "sub/.dvc/cache", dirs_exist_ok=True)
+    shutil.rmtree(cache)
+    repo.commit("a project")
+    repo.git("add", "--force", "sub/model.safetensors")
+    repo.git("commit", "-q", "-m", "twice")
+    before = refs(repo)
+    done = repo.run("git", "theta", "import-dvc", ok=(2,))
+    assert b"sub/model.safetensors is tracked by DVC and by Git" in done.stderr
+    assert refs(repo) == before
+    repo.git("reset", "-q", "--hard", "HEAD~1")
+    repo.write("sub/model.safetensors", version(2))
+    repo.theta("import-dvc")
+    assert repo.blob("HEAD:sub/model.safetensors").startswith(b"git-theta ")
 
 
 def test_what_git_theta_0_2_wrote(tmp_path: Path, sealed: Path) -> None:

@@ -123,7 +123,8 @@ def _say(
     lines = [f"  {printable(path)}: {md5}" for path, md5 in lacking[:_NAMED]]
     if len(lacking) > _NAMED:
         lines.append(f"  and {len(lacking) - _NAMED} more")
-    head = f"{plural(len(lacking), 'file')} are not in the cache of DVC:"
+    verb = "is" if len(lacking) == 1 else "are"
+    head = f"{plural(len(lacking), 'file')} {verb} not in the cache of DVC:"
     if lacking and args.missing == "fail" and not args.dry_run:
         raise MissingObjectError(
             "\n".join([head, *lines]),

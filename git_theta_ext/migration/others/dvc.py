@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +107,20 @@ class Cache:
     def of(cls, repository: Repository, named: Path | None = None) -> Cache:
         """That of a repository: the folder named, `cache.dir` of its settings, `.dvc/cache`."""
         top = repository.work_tree or repository.git_dir
+        projects = [top / ".dvc"]
+        if repository.work_tree is not None:  # `dvc init --subdir` makes one in a folder
+            inside = repository.index(":(top,glob)*/**/.dvc/config")
+            projects += [(top / one.path).parent for one in inside]
         found = [] if named is None else [named]
-        for name in ("config.local", "config"):
-            parser = configparser.ConfigParser(interpolation=None, strict=False)
-            with suppress(OSError, configparser.Error, UnicodeDecodeError):
-                parser.read_string(files.read_whole(top / ".dvc" / name).decode("utf-8"))
-                folder = parser.get("cache", "dir", fallback="")
-                found += [top / ".dvc" / folder] if folder else []
-        return cls([*found, top / ".dvc" / "cache"])
+        for project in projects:
+            for name in ("config.local", "config"):
+                parser = configparser.ConfigParser(interpolation=None, strict=False)
+                with suppress(OSError, configparser.Error, UnicodeDecodeError):
+                    parser.read_string(files.read_whole(project / name).decode("utf-8"))
+                    folder = parser.get("cache", "dir", fallback="")
+                    found += [project / folder] if folder else []
+            found.append(project / "cache")
+        return cls(found)
 
     def find(self, md5: str) -> Path | None:
         """The file of an MD5; the layouts of DVC 3 and of DVC 2 are looked for."""
@@ -135,11 +142,9 @@ class Cache:
         found = self.find(md5)
         if found is None:
             raise MissingObjectError(f"{printable(path)}: {md5} is not in the cache of DVC")
-        digest = hashlib.md5(usedforsecurity=False)
-        for piece in files.pieces_of(found):
-            digest.update(piece)
-        if digest.hexdigest() != md5[:32]:
-            raise CorruptObjectError(f"{found} is damaged: its MD5 is {digest.hexdigest()}")
+        digests = md5s_of(found)
+        if md5[:32] not in digests:
+            raise CorruptObjectError(f"{found} is damaged: its MD5 is {digests[0]}")
         yield found
 
     def members(self, out: Out) -> list[Member] | None:
@@ -163,10 +168,30 @@ class Cache:
             md5 = row.get("md5") if isinstance(row, dict) else None
             if not (isinstance(name, str) and isinstance(md5, str) and _is_plain(name)):
                 raise FormatError(f"{path} is no listing of DVC")
-            if not _MD5.fullmatch(md5):
+            if not _MD5.fullmatch(md5) or md5.endswith(".dir"):
                 raise FormatError(f"{path} is no listing of DVC")
             found.append(Member(f"{out.name}/{name}", md5))
+        if _clash(one.path for one in found):
+            raise FormatError(f"{path} is no listing of DVC: two files would be in one place")
         return found
+
+
+def _clash(paths: Iterable[str]) -> bool:
+    """Whether two files have one path, or one of them that of a folder with another in it."""
+    ordered = sorted(path.split("/") for path in paths)
+    return any(two[: len(one)] == one for one, two in pairwise(ordered))
+
+
+def md5s_of(path: Path) -> tuple[str, str]:
+    """The MD5 of a file, and that which DVC 2 gives a text: of its lines with the ends of Unix.
+
+    It did so by pieces of 1 MiB. Source: dvc_data.hashfile.hash of DVC 2.58.
+    """
+    plain, unix = hashlib.md5(usedforsecurity=False), hashlib.md5(usedforsecurity=False)
+    for piece in files.pieces_of(path):
+        plain.update(piece)
+        unix.update(piece.replace(b"\r\n", b"\n"))
+    return plain.hexdigest(), unix.hexdigest()
 
 
 def require_unchanged(repository: Repository, tracked: Iterable[Tracked]) -> None:
@@ -184,10 +209,7 @@ def require_unchanged(repository: Repository, tracked: Iterable[Tracked]) -> Non
             path = f"{folder}/{member.path}" if folder else member.path
             if not tree.has_file(path):
                 continue
-            digest = hashlib.md5(usedforsecurity=False)
-            for piece in files.pieces_of(repository.top / path):
-                digest.update(piece)
-            if digest.hexdigest() != member.md5:
+            if member.md5 not in md5s_of(repository.top / path):
                 raise UsageError(
                     f"{printable(path)} is not what {printable(one.path)} names: it would be lost",
                     hint="record it by dvc commit, or bring it back by dvc checkout",
@@ -281,8 +303,7 @@ class ImportingDvc:
             if found is None or found.why or found.missing:
                 continue
             tops = {one.path.split("/")[0] for one in found.members}
-            if any(os.fsencode(top) in contents.items for top in tops):
-                continue  # something of that name is in Git, too
+            _require_free(contents, tops)
             self._replace(contents, found)
             del contents.items[name]
             self._ignore_no_longer(contents, tops)
@@ -320,3 +341,18 @@ class ImportingDvc:
             contents.items[b".gitignore"] = item._replace(oid=oid)
         else:
             del contents.items[b".gitignore"]
+
+
+def _require_free(contents: Contents, names: Iterable[str]) -> None:
+    """Refuse where Git has files of names that DVC tracks, too.
+
+    Raises:
+        UsageError: names one.
+    """
+    for name in sorted(names):
+        if os.fsencode(name) in contents.items:
+            path = contents.path_of(os.fsencode(name))
+            raise UsageError(
+                f"{printable(path)} is tracked by DVC and by Git in one commit",
+                hint="leave it as it is: --exclude PATTERN",
+            )
