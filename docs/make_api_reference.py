@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ CLASSES = [
     Checkpoint, Handle, Slice, compare.Comparison, compare.Change, measure.Measure,
     integrations.CommitCallback, Run, collecting.Collector, collecting.Held,
 ]  # fmt: skip
+WIDTH = 80
+SECTIONS = {"Args:": "Parameters", "Raises:": "Errors", "Returns:": "Returns"}
 CALLED = {"lightning_callback": "LightningCallback", "keras_callback": "KerasCallback"}
 """Functions that are offered under a name as that of a class, for that is how they are used."""
 
@@ -33,8 +36,9 @@ def reference() -> str:
     lines = [
         "# API reference",
         "",
-        "Made from the docstrings by `docs/make_api_reference.py`; a test keeps it up to date.",
-        "Examples stand in [api.md](api.md) and in the [notebook](notebook.ipynb).",
+        "Every function, class and error that a Python program may use, exactly. To learn them,",
+        "begin with the [Python API](api.md), or with the [notebook](notebook.ipynb) for Jupyter.",
+        "This page is made from the docstrings (`docs/make_api_reference.py`).",
         "",
         "## Functions of `git_theta_ext`",
         "",
@@ -61,31 +65,55 @@ def reference() -> str:
 def _entry(heading: str, name: str, member: Any) -> Iterator[str]:
     yield from (heading, "")
     if callable(member):
-        yield from ("```python", f"{name}{_signature(member)}", "```", "")
+        yield from ("```python", _signature(name, member), "```", "")
     yield from (*_text(member), "")
 
 
-def _signature(function: Any) -> str:
-    """Parameters as they are written; annotations are text, so every Python shows them alike."""
+def _signature(name: str, function: Any) -> str:
+    """A call as it is written; annotations are text, so every Python shows them alike.
+
+    One that is too long for a line has a line for each parameter.
+    """
     found = inspect.signature(function)
     parameters = [
         one if one.annotation is one.empty else one.replace(annotation=_Written(one.annotation))
         for one in found.parameters.values()
     ]
-    return str(
-        found.replace(parameters=parameters, return_annotation=_Written(found.return_annotation))
-    )
+    returned = _Written(found.return_annotation)
+    short = f"{name}{found.replace(parameters=parameters, return_annotation=returned)}"
+    if len(short) <= WIDTH:
+        return short
+    inside, _, arrow = short.removeprefix(f"{name}(").rpartition(") -> ")
+    lines, depth = [""], 0
+    for letter in inside:
+        depth += (letter in "[(") - (letter in "])")
+        if letter == "," and not depth:
+            lines.append("")
+        else:
+            lines[-1] += letter
+    return "\n".join([f"{name}(", *(f"    {line.strip()}," for line in lines), f") -> {arrow}"])
 
 
 def _text(thing: Any) -> list[str]:
-    """A docstring, its sections as code so that their indentation shows."""
+    """A docstring; of its sections, each parameter or error is a term with what is said of it."""
     found: list[str] = []
     for paragraph in (inspect.getdoc(thing) or "").split("\n\n"):
         lines = paragraph.split("\n")
         if lines[0] in ("Args:", "Raises:", "Returns:"):
-            lines = [f"**{lines[0]}**", "", "```text", *(line[4:] for line in lines[1:]), "```"]
+            lines = [f"**{SECTIONS[lines[0]]}**", "", *_terms(line[4:] for line in lines[1:])]
         found += [*lines, ""]
     return found[:-1]
+
+
+def _terms(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a section, as items of a list; a line that is indented goes on."""
+    for line in lines:
+        name, colon, about = line.partition(": ")
+        if colon and re.fullmatch(r"[\w*, ]+", name) and not line.startswith(" "):
+            names = ", ".join(f"`{one}`" for one in name.split(", "))
+            yield f"- {names}: {about}"
+        else:
+            yield f"  {line.strip()}" if line.startswith(" ") else line
 
 
 def _members(kind: type) -> Iterator[tuple[str, Any]]:

@@ -45,6 +45,29 @@ def test_everything_that_is_named_is_there(document: Path) -> None:
     assert list(missing(document, document.read_text("utf-8"))) == []
 
 
+def run_together(text: str) -> list[str]:
+    """Lines that GitHub shows as they are meant and the site does not: an empty one is missing.
+
+    Python-Markdown wants one before a heading and after a block of code.
+    """
+    found, code, before = [], False, ""
+    for line in text.splitlines():
+        if before and ((before == "```" and not code) or (not code and re.match("#+ ", line))):
+            found += [line] if line else []
+        code ^= line.startswith("```")
+        before = line
+    return found
+
+
+def test_headings_and_blocks_of_code_stand_apart() -> None:
+    found = {one.name: run_together(one.read_text("utf-8")) for one in DOCUMENTS}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_it_does_find_what_runs_together() -> None:
+    assert run_together("| a |\n# b\n\n```\n# c\n```\n    d\n") == ["# b", "    d"]
+
+
 def test_it_does_find_what_is_not_there() -> None:
     text = "[a](nowhere.md) [b](glossary.md#no-such) [c](https://example.org) `tests/nothing.py`"
     found = list(missing(TOP / "docs" / "merging.md", text))

@@ -37,9 +37,12 @@ def test_each_page_stands_in_the_navigation_once() -> None:
 
 @pytest.mark.parametrize("lost", ["add.md", "fsck.md"])
 def test_the_lists_of_commands_and_decisions_are_made(lost: str) -> None:
-    navigation = runpy.run_path(str(DOCS / "make_navigation.py"))["navigation"]
+    made = runpy.run_path(str(DOCS / "make_navigation.py"))
+    navigation = made["navigation"]
+    page = (DOCS / "git-theta.md").read_text("utf-8")
+    assert made["overview"](page) == page, "run: python docs/make_navigation.py"
     assert navigation(CONFIGURATION) == CONFIGURATION, "run: python docs/make_navigation.py"
-    line = f"          - commands/{lost}\n"
+    line = f"          - {lost.removesuffix('.md')}: commands/{lost}\n"
     assert line in CONFIGURATION
     assert navigation(CONFIGURATION.replace(line, "")) == CONFIGURATION
 

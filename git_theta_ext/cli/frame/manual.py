@@ -8,7 +8,7 @@ page by the package's own list of files, or makes it of the documents of a check
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,9 +35,6 @@ TOPICS = {
     "exit-codes": "git-theta-exit-codes",
 }
 """What else `git theta help` knows, beside the commands."""
-
-_LIST = "<!-- commands -->"
-"""Stands in `git-theta.md` for the commands with a line on each."""
 
 _COMMON = """
 ## COMMON OPTIONS
@@ -91,19 +88,8 @@ def _page(docs: Path, document: str) -> str:
     text = (docs / document).read_text("utf-8")
     if document.startswith("commands/"):
         text += _COMMON
-    if _LIST in text:
-        text = text.replace(_LIST, "\n\n".join(_lines(docs, documents)))
     links = {Path(one).stem: f"{name}({section})" for one, (name, section) in documents.items()}
     return roff.page(text, *documents[document], f"git-theta-ext {VERSION}", links)
-
-
-def _lines(docs: Path, documents: Iterable[str]) -> Iterator[str]:
-    """A term for each command, with what its page says that it does."""
-    for document in documents:
-        if document.startswith("commands/"):
-            name = Path(document).stem
-            _, _, about = (docs / document).read_text("utf-8").partition(f"git-theta-{name} - ")
-            yield f"[{name}]({document})\n:   {about.partition(chr(10))[0]}"
 
 
 def _of_source(name: str) -> str | None:
