@@ -1,10 +1,11 @@
-"""What a wheel has beside the package: manual pages out of `docs/`, and completion for shells.
+"""What a wheel has beside the package: manual pages, completion, and the long description.
 
 The rest stands in pyproject.toml. This runs with nothing but setuptools.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,9 @@ sys.path.insert(0, str(TOP))  # a build frontend does not put this folder there
 from git_theta_ext.cli.frame.completion import PLACES, script  # noqa: E402
 from git_theta_ext.cli.frame.manual import TOPICS, pages  # noqa: E402
 from git_theta_ext.cli.main import VERBS  # noqa: E402
+from git_theta_ext.core.version import VERSION  # noqa: E402
+
+HOST = "https://github.com/git-theta-ext/git-theta-ext"
 
 
 def written() -> list[tuple[str, list[str]]]:
@@ -33,4 +37,14 @@ def written() -> list[tuple[str, list[str]]]:
     return sorted(found.items())
 
 
-setup(data_files=written())
+def description(text: str) -> str:
+    """The README for a page elsewhere: its pictures and links lead to this version at the host."""
+    text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\1{HOST}/raw/v{VERSION}/", text)
+    return re.sub(r"(?<=\]\()(?!https?:|#)", f"{HOST}/blob/v{VERSION}/", text)
+
+
+setup(
+    data_files=written(),
+    long_description=description((TOP / "README.md").read_text("utf-8")),
+    long_description_content_type="text/markdown",
+)

@@ -43,8 +43,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names of the files in the wheel that a release builds (docs/releasing.md)."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that a release builds (docs/releasing.md)."""
     folder = tmp_path_factory.mktemp("wheel")
     unwanted = shutil.ignore_patterns("__pycache__")
     for name in SOURCES:
@@ -57,7 +57,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
          "--no-index", "-w", str(folder / "dist"), str(folder)],
         check=True, cwd=folder, capture_output=True,
     )  # fmt: skip
-    (built,) = (folder / "dist").glob("*.whl")
+    (found,) = (folder / "dist").glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> set[str]:
+    """The names of the files in it."""
     with zipfile.ZipFile(built) as archive:
         return set(archive.namelist())
 
@@ -83,3 +89,16 @@ def test_the_wheel_has_the_manual_and_completion(wheel: set[str]) -> None:
 def test_the_wheel_says_what_it_is_and_may(wheel: set[str]) -> None:
     kept = {name.partition(".dist-info/")[2] for name in wheel if ".dist-info/" in name}
     assert {"METADATA", "RECORD", "entry_points.txt", "licenses/LICENSE"} <= kept
+
+
+def test_links_of_the_description_work_elsewhere(built: Path) -> None:
+    """PyPI shows the README beside no other file: each link and picture is at the host."""
+    with zipfile.ZipFile(built) as archive:
+        (name,) = (one for one in archive.namelist() if one.endswith("/METADATA"))
+        text = archive.read(name).decode("utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    host = f"https://github.com/git-theta-ext/git-theta-ext/{{}}/v{git_theta_ext.__version__}/docs/"
+    assert f"{host.format('raw')}pictures/report.png" in links
+    assert f"{host.format('blob')}merging.md" in links
+    assert not [one for one in links if not one.startswith("https://")]
+    assert "Description-Content-Type: text/markdown" in text
