@@ -31,7 +31,8 @@ SAID: dict[int, dict[str, str]] = {
     5: {
         "git theta modules model.safetensors": r"trunk .*@core",
         "git theta outdated": r"points +v1.0 +v1.1",
-        "git theta sync --locked": r"1 model: as theta.lock says",
+        "git theta sync": r"1 model: as theta.lock says",
+        "git theta sync --locked": r"the tag v1.1 was",
     },
     6: {
         "git diff": r"! hidden.weight(?s:.*)1 new NaN",
