@@ -57,11 +57,11 @@ def _was_printed(line: str, printed: list[str]) -> bool:
     )
 
 
-def play(document: Path, top: Repo) -> dict[str, str]:
+def play(document: Path, top: Repo, every: list[tuple[str, str]] | None = None) -> dict[str, str]:
     """Do all that a document says, in the folder `top`; what each command printed.
 
     Fails where a command exits otherwise, or where the document shows a line that was not printed.
-    A command that is run twice has its last answer.
+    A command that is run twice has its last answer; `every` is given all of them in their order.
     """
     here, said, last = top, dict[str, str](), ""
     for step in steps(document.read_text("utf-8")):
@@ -72,6 +72,8 @@ def play(document: Path, top: Repo) -> dict[str, str]:
         elif step.line:
             done = here.run("sh", "-c", step.line, ok=(step.status,))
             last = said[step.line] = (done.stdout + done.stderr).decode("utf-8", "replace")
+            if every is not None:
+                every.append((step.line, last))
         else:
             printed = [_alike(line) for line in last.splitlines()]
             shown = [line for line in step.shown.splitlines() if line.strip() not in ("", "…")]
