@@ -228,4 +228,4 @@ def test_one_commit_on_top_and_a_mirror(tmp_path: Path, sealed: Path) -> None:
     done = repo.run("git", "theta", "mirror", "main~1", "side", ok=(0,))
     assert b"side" in done.stdout
     done = repo.run("git", "theta", "mirror", "light", "main", ok=(2,))
-    assert b"names no commit" in done.stderr
+    assert b"no revision 'light'" in done.stderr
