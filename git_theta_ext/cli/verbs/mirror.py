@@ -72,19 +72,22 @@ def run(args: argparse.Namespace) -> int:
         if sent is None:
             print(f"To publish it: git theta mirror --push REMOTE {printable(args.source)} {name}")
         else:
-            print(f"{plural(sent.files, 'file')} and the branch are at {printable(args.push)}")
+            where = printable(endpoints.without_password(args.push))
+            print(f"{plural(sent.files, 'file')} and the branch are at {where}")
     return 0
 
 
 def _sent(repository: Repository, args: argparse.Namespace) -> sending.Sent:
     known = repository.git("remote").decode("utf-8", "surrogateescape").split("\n")
-    if args.push not in known:
+    # (As for git push, a URL or a path stands for itself.)
+    if args.push not in known and not set("/:\\") & set(args.push):
         raise UsageError(f"there is no remote {printable(args.push)}", hint="git remote -v")
     url = endpoints.remote_url(repository, args.push, push=True)
+    there = endpoints.without_password(args.push)
     sent = sending.send(
         repository, args.push, url, args.source, args.target, force=args.force,
         progress=lambda count, size: Progress(
-            f"Uploading {plural(count, 'file')} of {args.target} to {args.push}", size
+            f"Uploading {plural(count, 'file')} of {args.target} to {there}", size
         ),
     )  # fmt: skip
     if sent.remark:
