@@ -31,8 +31,8 @@ from git_theta_ext.evaluation import travel
 from git_theta_ext.git import ancestry, hook_scripts, hooks
 from git_theta_ext.git.crashes import hook as crash_hook
 from git_theta_ext.git.repository import Repository, any_commit_here
-from git_theta_ext.objects import left_behind, reachable
-from git_theta_ext.objects.transfer import pointers, promised, transport
+from git_theta_ext.objects import left_behind, promised, reachable
+from git_theta_ext.objects.transfer import pointers, transport
 from git_theta_ext.objects.transfer.lfs import GUARD
 
 

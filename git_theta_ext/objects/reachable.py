@@ -16,8 +16,8 @@ from git_theta_ext.manifest.model import (
     is_manifest,
 )
 from git_theta_ext.manifest.text import Parser
+from git_theta_ext.objects import promised
 from git_theta_ext.objects.store.store import Store
-from git_theta_ext.objects.transfer import promised
 
 _BATCH_BYTES = 64 << 20
 """How much of candidate blobs is held at a time."""

@@ -87,7 +87,7 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/packages/fetched.py": {
         "git theta cache list shows what is there; without --offline it is fetched": "test_advice_get.test_what_is_suggested",
     },
-    "git_theta_ext/objects/transfer/promised.py": {
+    "git_theta_ext/objects/promised.py": {
         "does Git reach it? git ls-remote URL": "test_partial_clones.test_what_is_not_here_is_said_and_fetched",
         "git fsck": "test_partial_clones.test_what_is_not_here_is_said_and_fetched",
     },
