@@ -7,6 +7,7 @@ page by the package's own list of files, or makes it of the documents of a check
 
 from __future__ import annotations
 
+import posixpath
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -88,7 +89,11 @@ def _page(docs: Path, document: str) -> str:
     text = (docs / document).read_text("utf-8")
     if document.startswith("commands/"):
         text += _COMMON
-    links = {Path(one).stem: f"{name}({section})" for one, (name, section) in documents.items()}
+    others = [one.relative_to(docs).as_posix() for one in docs.rglob("*.md")]
+    names = {one: f"docs/{one}" for one in others}
+    names |= {one: f"{name}({section})" for one, (name, section) in documents.items()}
+    here = posixpath.dirname(document) or "."
+    links = {posixpath.relpath(one, here): name for one, name in names.items()}
     return roff.page(text, *documents[document], f"git-theta-ext {VERSION}", links)
 
 

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _TERM = re.compile(r":   (.*)")
 _ITEM = re.compile(r"(?:[*-]|(\d+)\.) +(.*)")
+_WORDS = re.compile(
+    r"(?:\[(?:[^\]\[]|\[[^\]\[]*\])*\]|\([^()]*\)|--?[a-z][a-z-]* (?=[A-Z])|[^\s\[(]|[\[(])+"
+)
+"""The words of a synopsis: what stands in brackets is one, and so is an option with its value."""
+_WIDTH = 69
+"""Of a line of code, which stands in a line of 80 characters behind eleven blanks."""
 _FENCE = re.compile(r"```\w*$")
 _INLINE = re.compile(
     r"`(?P<code>[^`]+)`|\*\*(?P<bold>[^*]+)\*\*|(?<![\w*])\*(?P<slanted>[^*\s][^*]*)\*(?![\w*])"
     r"|!?\[(?P<text>[^\]]*)\]\((?P<link>[^)\s]+)\)|\\(?P<literal>[\\|*_`\[\]])"
 )
-_DOCUMENT = re.compile(r"(?:commands/|\.\./|\./)*([a-z-]+)\.md(?:#.*)?$")
-_FONT = re.compile(r"\\f[BIR]|\\&")
+_FONT = re.compile(r"\\f[BIR]|\\[&:]")
 _CODE = re.compile(r"\\e|\\-|\\\((?:aq|ga|ha|ti)|\\\[u([0-9A-F]{4,6})\]")
 _PLAIN = {r"\e": "\\", r"\-": "-", r"\(aq": "'", r"\(ga": "`", r"\(ha": "^", r"\(ti": "~"}
 
@@ -32,8 +37,8 @@ def page(markdown: str, name: str, section: int, source: str, pages: Mapping[str
         name: of the page, such as `git-theta-log`.
         section: of the manual: 1 is commands, 5 files.
         source: what the foot of the page names, a program and its version.
-        pages: of documents that are pages, too: by the name in a link, such as `log` for
-            `commands/log.md`, what such a link becomes: `git-theta-log(1)`.
+        pages: of other documents, by the link to each: what it becomes. That is a page, such as
+            `git-theta-log(1)`, or where the document is, in place of a text that is its name.
     """
     lines = markdown.replace("\r\n", "\n").split("\n")
     if lines and lines[0].startswith("# "):
@@ -84,12 +89,14 @@ def plain(roff: str, width: int = 78) -> str:
 def _blocks(lines: list[str], inline: Callable[[str], str]) -> Iterator[str]:
     """The lines of roff for lines of Markdown; what is in a list comes here again."""
     at = 0
+    heading = ""
     while at < len(lines):
         line = lines[at]
         at += 1
         if not line.strip():
             continue
         if line.startswith("#"):
+            heading = line
             level = len(line) - len(line.lstrip("#"))
             text = line.lstrip("#").strip()
             text = text if "`" in text else text.upper()
@@ -102,7 +109,8 @@ def _blocks(lines: list[str], inline: Callable[[str], str]) -> Iterator[str]:
             at += 1
         elif line.startswith("    "):
             start, at = at - 1, _end(lines, at, 4)
-            yield from _code([one[4:] for one in lines[start:at]])
+            code = [one[4:] for one in lines[start:at]]
+            yield from _code(_narrow(code) if heading == "## SYNOPSIS" else code)
         elif line.startswith("|"):
             start = at - 1
             while at < len(lines) and lines[at].startswith("|"):
@@ -159,6 +167,29 @@ def _goes_on(line: str) -> bool:
     )
 
 
+def _narrow(lines: list[str]) -> list[str]:
+    """The commands of a synopsis in lines that are not too long, broken between arguments."""
+    commands: list[str] = []
+    for line in lines:
+        if line.startswith(" ") and commands:
+            commands[-1] += f" {line.strip()}"
+        else:
+            commands.append(line)
+    found = []
+    for command in commands:
+        words = _WORDS.findall(command)
+        name = re.match(r"git theta [a-z-]+ |", command)
+        line, indent = "", " " * len(name[0] if name else "")
+        for word in words:
+            if line.strip() and len(line) + 1 + len(word) > _WIDTH:
+                found.append(line)
+                line = indent + word
+            else:
+                line = f"{line} {word}" if line else word
+        found.append(line)
+    return found
+
+
 def _code(lines: list[str]) -> Iterator[str]:
     while lines and not lines[-1].strip():
         lines = lines[:-1]
@@ -184,7 +215,18 @@ def _table(rows: list[str], inline: Callable[[str], str]) -> Iterator[str]:
         ]
         yield ".TP"
         yield _safe(inline(first)) or r"\&"
-        yield _safe(inline("; ".join(filter(None, others)))) or r"\&"
+        yield _safe(inline(_joined(filter(None, others)))) or r"\&"
+
+
+def _joined(cells: Iterable[str]) -> str:
+    """What stands in the cells of a row as one text: after a sentence another one begins."""
+    text = ""
+    for cell in cells:
+        if text.endswith((".", ":", "!")):
+            text += f" {cell[:1].upper()}{cell[1:]}"
+        else:
+            text += f"; {cell}" if text else cell
+    return text
 
 
 def _inline(text: str, pages: Mapping[str, str]) -> str:
@@ -195,7 +237,8 @@ def _inline(text: str, pages: Mapping[str, str]) -> str:
         found.append(_escaped(text[last : match.start()]))
         last = match.end()
         if match["code"] is not None:
-            found.append(rf"\fB{_escaped(match['code'])}\fR")
+            code = _escaped(match["code"]).replace("|", r"|\:")  # where a line may end
+            found.append(rf"\fB{code}\fR")
         elif match["bold"] is not None:
             found.append(rf"\fB{_inline(match['bold'], pages)}\fR")
         elif match["slanted"] is not None:
@@ -209,12 +252,18 @@ def _inline(text: str, pages: Mapping[str, str]) -> str:
 
 
 def _linked(text: str, link: str, pages: Mapping[str, str]) -> str:
-    """A link: to a document that is a page its name, to the web the address, else the text."""
-    found = _DOCUMENT.match(link)
-    if found and found[1] in pages:
-        name, _, section = pages[found[1]].partition("(")
-        return rf"\fB{_escaped(name)}\fR({section}"
+    """A link: to a document that is a page its name, to the web the address, else the text.
+
+    A text that only names a document becomes its place: the name alone leads nobody there.
+    """
+    found = pages.get(link.partition("#")[0], "")
+    name, section, rest = found.partition("(")
+    if section:
+        return rf"\fB{_escaped(name)}\fR({rest}"
     shown = _inline(text, pages)
+    stem = link.partition("#")[0].rpartition("/")[2].removesuffix(".md")
+    if found and text.removesuffix(".md").lower().replace(" ", "-") == stem:
+        return _escaped(found)
     return rf"{shown} <{_escaped(link)}>" if link.startswith("https:") and link != text else shown
 
 

@@ -71,11 +71,53 @@ OPTIONS
 
 
 def made() -> str:
-    return roff.page(MARKDOWN, "git-theta-try", 1, "git-theta-ext 1", {"log": "git-theta-log(1)"})
+    return roff.page(
+        MARKDOWN, "git-theta-try", 1, "git-theta-ext 1", {"log.md": "git-theta-log(1)"}
+    )
 
 
 def test_a_page_as_text() -> None:
     assert roff.plain(made()) == TEXT
+
+
+def test_a_synopsis_fits_on_a_terminal_and_cells_are_sentences() -> None:
+    text = """## SYNOPSIS
+
+    git theta try [--to a|b] [--long-name NAME [--other OTHER]] [--name NAME]
+              [--more] -o FILE [REV:]FILE…
+    git theta try --list
+
+## TABLE
+
+| key | what | default |
+|---|---|---|
+| `k` | Does it. | none |
+
+As [formats](../formats.md) and [their rules](../formats.md#rules) say.
+"""
+    page = roff.page(text, "x", 1, "y", {"../formats.md": "docs/formats.md"})
+    assert (
+        roff.plain(page)
+        == """SYNOPSIS
+
+        git theta try [--to a|b] [--long-name NAME [--other OTHER]]
+                      [--name NAME] [--more] -o FILE [REV:]FILE…
+        git theta try --list
+
+TABLE
+
+    k
+        Does it. Default: none
+
+    As docs/formats.md and their rules say.
+"""
+    )
+
+
+def test_no_page_has_a_line_that_a_terminal_breaks_in_its_synopsis() -> None:
+    for name, page in manual.pages(DOCS):
+        text = roff.plain(page, 80).partition("\nSYNOPSIS\n")[2].partition("\nDESCRIPTION\n")[0]
+        assert max(map(len, text.split("\n"))) <= 80, name
 
 
 def test_no_text_is_a_request_of_roff() -> None:
