@@ -66,7 +66,8 @@ def play(document: Path, top: Repo, every: list[tuple[str, str]] | None = None) 
     here, said, last = top, dict[str, str](), ""
     for step in steps(document.read_text("utf-8")):
         if step.name:
-            here.write(step.name, step.content.encode())
+            # A name with a folder is said from where the reader began.
+            (top if "/" in step.name else here).write(step.name, step.content.encode())
         elif step.line.startswith("cd "):
             here = Repo((here.path / step.line.removeprefix("cd ")).resolve())
         elif step.line:
