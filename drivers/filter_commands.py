@@ -22,6 +22,7 @@ from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import ChangedWhileReadError, FormatError, ProtocolError, ThetaError
 from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.drivers.content import WINDOW_BYTES, Content
+from git_theta_ext.drivers.left_open import LeftOpen
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.drivers.room_ahead import RoomAhead
 from git_theta_ext.formats.layout.source import FileSource, check_unchanged
@@ -89,6 +90,10 @@ class Commands:
         return executor_told(self._repository)
 
     @cached_property
+    def _left_open(self) -> LeftOpen:
+        return LeftOpen(self._repository)
+
+    @cached_property
     def _room(self) -> RoomAhead:
         return RoomAhead(self._repository)
 
@@ -110,6 +115,7 @@ class Commands:
         if self._passed and not self._skips_smudge():
             _tell_of_manifests(list(self._passed))
         if self._staged:
+            self._left_open.tell()
             remind(self._repository)
         for path in self._conflicted:
             name = advice.word(where_git_was_started(path))
@@ -184,8 +190,7 @@ class Commands:
         data = content.read_all(MAX_BYTES)
         parse_manifest(data)
         self._passed[path] = None
-        self._staged = True
-        self._send(data)
+        self._send_manifest(path, data)
 
     def _clean_checkpoint(self, path: str, content: Content, found: os.stat_result | None) -> None:
         """Answer for just the bytes that Git sent, whatever the work-tree file holds.
@@ -214,8 +219,7 @@ class Commands:
                 self._require_whole(path, source, manifest)
                 if answer is None:
                     self._cleaner.remember(path, source, manifest)
-                self._staged = True
-                self._send(manifest)
+                self._send_manifest(path, manifest)
 
     def _clean_spooled(
         self,
@@ -234,8 +238,7 @@ class Commands:
                     manifest = self._cleaner.clean(path, source)
                     _check_unchanged(path, found)
                     self._require_whole(path, source, manifest)
-                    self._staged = True
-                    self._send(manifest)
+                    self._send_manifest(path, manifest)
 
     def _require_whole(self, path: str, source: FileSource, manifest: bytes) -> None:
         """Say, or with `theta.strict` refuse, that a file is not what its extension promises.
@@ -374,6 +377,11 @@ class Commands:
 
     def _skips_smudge(self) -> bool:
         return skips_smudge(self._repository, os.environ)
+
+    def _send_manifest(self, path: str, manifest: bytes) -> None:
+        self._staged = True
+        self._left_open.note(path, manifest)
+        self._send(manifest)
 
     def _send(self, data: bytes) -> None:
         self._writer.lines(b"status=success")

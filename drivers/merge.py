@@ -29,6 +29,7 @@ from git_theta_ext.manifest.text import manifest_bytes
 from git_theta_ext.merge.combine.apply import Merged, merge
 from git_theta_ext.merge.combine.statistics import statistics_of, unused_statistics
 from git_theta_ext.merge.conflicts.explain import conflict_lines, notes
+from git_theta_ext.merge.conflicts.left import values_of
 from git_theta_ext.merge.conflicts.owned import Owned
 from git_theta_ext.merge.conflicts.state import State, key_of, load, save
 from git_theta_ext.merge.decide.beside_adapter import scalings_ahead
@@ -116,7 +117,8 @@ def _merge_on(
             print(f"git-theta: {printable(path)}: {remark}", file=sys.stderr)
         _tell_of_recipe(repository, path, is_open=bool(merged.open))
     if (merged.open or replayed) and not nested:
-        save(repository, key_of(texts), replace(state, open=merged.open))
+        left = values_of(merged.manifest, merged.open)
+        save(repository, key_of(texts), replace(state, open=merged.open, left=left))
     return merged, replayed and not repository.flag("rerere.autoUpdate")
 
 

@@ -9,6 +9,8 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git.repository import Repository
 
 _HEADS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD")
+MERGE_STATES = "theta-merge"
+"""The folder, in Git's own, that has what merges left open and how it was settled."""
 _PICKING = ("CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.scenarios.advised import do
+from tests.scenarios.advised import advised, do
 from tests.scenarios.checkpoints import NAME, changed
 from tests.scenarios.collisions import AVERAGE, BASE, LONE, OURS, THEIRS, mean
 from tests.scenarios.merges import QUERY, VALUE, branches, content, st
@@ -243,6 +243,23 @@ def test_taking_a_side_takes_its_structure_too(repo: Repo) -> None:
     )
     repo.run("git", "merge", "-q", "-m", "merge", "side", env={"GIT_THETA_MERGE": "theirs"})
     assert content(repo) == st(BASE, THEIRS, metadata={"a": "3"})
+
+
+def test_who_adds_what_is_open_is_told_and_can_settle_it_after_all(collided: Repo) -> None:
+    collided.run("git", "merge", "side", ok=(1,))
+    collided.theta("resolve", NAME, "--tensor", QUERY, "--strategy", "theirs", ok=(1,))
+    told = collided.run("git", "add", NAME).stderr.decode()
+    assert f"'{NAME}': the merge left 1 tensor open ({VALUE}), and our version of it is" in told
+    again, settle = advised(told)
+    do(collided, again)
+    do(collided, settle, S="theirs")
+    assert collided.run("git", "add", NAME).stderr == b""
+    assert content(collided) == expected(**THEIRS)
+
+    # One side's file, and what was trained or merged by other means, is a choice.
+    for command in (("checkout", "-m", "--", NAME), ("checkout", "--theirs", "--", NAME)):
+        collided.git(*command)
+    assert collided.run("git", "commit", "-qam", "theirs").stderr == b""
 
 
 def test_rows_that_both_added_are_proposed_and_stacked(repo: Repo) -> None:

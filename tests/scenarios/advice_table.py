@@ -542,6 +542,10 @@ RUN: dict[str, dict[str, str]] = {
         "if it was cut short or damaged, write it again; then: git add FILE": "test_advice_setup.test_a_damaged_checkpoint_is_written_again",
         "hint: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
     },
+    "drivers/left_open.py": {
+        "hint: to settle {it} before you commit: git checkout -m -- {name}": "test_merge_resolve.test_who_adds_what_is_open_is_told_and_can_settle_it_after_all",
+        "then: git theta resolve {name} --strategy S": "test_merge_resolve.test_who_adds_what_is_open_is_told_and_can_settle_it_after_all",
+    },
     "drivers/merge.py": {
         "{what}: git theta assemble {check}{word(where_git_was_started(recipe))}": "test_assemble.test_two_assemblies_are_merged_by_their_recipe",
         "when that is mended, to merge it: git theta resolve {name}": "test_advice_merging.test_what_could_not_be_merged_is_merged_later",

@@ -21,7 +21,13 @@ from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import from_program, plural, printable, table
 from git_theta_ext.evaluation.tuned import Trials
 from git_theta_ext.git import installation
-from git_theta_ext.git.operations import Heads, is_merging, keeps_from_merging, unmerged
+from git_theta_ext.git.operations import (
+    MERGE_STATES,
+    Heads,
+    is_merging,
+    keeps_from_merging,
+    unmerged,
+)
 from git_theta_ext.git.paths import from_here
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository, literal
@@ -331,7 +337,7 @@ def _tuned(
     print(f"Evaluating {printable(contest.path)} with: {printable(text)}")
     trials = []
     kept = Trials(repository, contest.path, words)
-    memory = Memory.of(repository.git_dir / "theta-merge", contest, words)
+    memory = Memory.of(repository.git_dir / MERGE_STATES, contest, words)
     for trial in tune(contest, blocks, evaluator(words, repository.top), memory):
         again = "  (evaluated before)" if trial.remembered else ""
         parts = plural(trial.left, "part")

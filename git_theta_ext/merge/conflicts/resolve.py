@@ -21,6 +21,7 @@ from git_theta_ext.merge.combine.apply import Merged, carry_out
 from git_theta_ext.merge.combine.growth import Settings, settings_for
 from git_theta_ext.merge.combine.merger import Statistics
 from git_theta_ext.merge.combine.statistics import statistics_of
+from git_theta_ext.merge.conflicts.left import values_of
 from git_theta_ext.merge.conflicts.state import Resolution, State, key_of, load, save
 from git_theta_ext.merge.decide.beside_adapter import scalings_under_way
 from git_theta_ext.merge.decide.plan import Plan, make_plan
@@ -228,7 +229,9 @@ class Conflict:
         if settings is not None and (settings.grown or self.state.grown):
             settings.write(self.repository)
             grown = settings.grown
-        save(self.repository, self.key, replace(self.state, open=merged.open, grown=grown))
+        left = values_of(merged.manifest, merged.open)
+        state = replace(self.state, open=merged.open, grown=grown, left=left)
+        save(self.repository, self.key, state)
 
 
 def _text(repository: Repository, entry: IndexEntry | None) -> bytes | None:

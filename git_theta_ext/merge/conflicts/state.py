@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import StoreError
+from git_theta_ext.git.operations import MERGE_STATES
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.merge.decide.beside_adapter import Grown
 from git_theta_ext.merge.strategies.choice import Choice
@@ -41,13 +42,15 @@ class Resolution:
 class State:
     """The policy that the merge began with, what was resolved since, and what is still open.
 
-    `grown` says how a resolve changed the configuration beside an adapter.
+    `grown` says how a resolve changed the configuration beside an adapter, and `left` has a digest
+    of what the result has for each tensor that is open (see `left.py`).
     """
 
     policy: Policy
     resolutions: tuple[Resolution, ...] = ()
     open: Mapping[str, str] = field(default_factory=dict)
     grown: Grown | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
 
     def choose(self, name: str) -> Choice:
         """The strategy for a tensor: of the last resolution that names it, else the policy's."""
@@ -79,7 +82,7 @@ def key_of(versions: Sequence[bytes | None]) -> str:
 
 
 def _folder(repository: Repository) -> Path:
-    return repository.git_dir / "theta-merge"
+    return repository.git_dir / MERGE_STATES
 
 
 def load(repository: Repository, key: str) -> State | None:
@@ -129,6 +132,7 @@ def _to_json(state: State) -> dict[str, Any]:
         "source": state.policy.source,
         "resolutions": [{**asdict(one), "names": sorted(one.names)} for one in state.resolutions],
         "open": dict(state.open),
+        "left": dict(state.left),
         "grown": None
         if state.grown is None
         else [one.decode("latin-1") for one in (state.grown.before, state.grown.after)],
@@ -146,4 +150,5 @@ def _from_json(data: Any) -> State:
         for one in data["resolutions"]
     )
     texts = [str(one).encode("latin-1") for one in data.get("grown") or ()]
-    return State(policy, resolutions, dict(data["open"]), Grown(*texts) if texts else None)
+    grown = Grown(*texts) if texts else None
+    return State(policy, resolutions, dict(data["open"]), grown, dict(data.get("left") or {}))
