@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -77,6 +78,7 @@ class Progress:
             StoreError: the folder cannot be written.
         """
         self._path = folder / "fsck" / "checked"
+        self._full = False
         self.known: set[str] = set()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,13 +91,22 @@ class Progress:
             raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
 
     def add(self, key: str) -> None:
-        """Note a block; on disk at once, so that an interrupted run loses nothing."""
-        self._file.write(f"{key}\n".encode("ascii"))
-        self._file.flush()
+        """Note a block; on disk at once, so that an interrupted run loses nothing.
+
+        Where the disk is full nothing more is noted: a later run looks at more, and misses nothing.
+        """
+        if self._full:
+            return
+        try:
+            self._file.write(f"{key}\n".encode("ascii"))
+            self._file.flush()
+        except OSError:
+            self._full = True
 
     def close(self, *, finished: bool) -> None:
         """Close the file; a finished check leaves none."""
-        self._file.close()
+        with suppress(OSError):  # what could not be written is tried again, and need not be
+            self._file.close()
         if finished:
             self._path.unlink(missing_ok=True)
 

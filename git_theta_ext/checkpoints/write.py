@@ -51,7 +51,7 @@ from git_theta_ext.git.trees import (
     write_tree,
 )
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.bounds import check_room
+from git_theta_ext.objects.bounds import ROOM, check_room
 from git_theta_ext.objects.executor import HERE, Executor
 from git_theta_ext.objects.store.where import store_of
 
@@ -347,7 +347,7 @@ def _ready(
     if path is not None and (path.is_file() or not path.exists()):  # a pipe has room
         nbytes = sum(segment_length(segment) for segment in layout.segments)
         folder = Path(os.path.realpath(path)).parent
-        check_room(str(path), nbytes, folder, certain=True, in_memory=False)
+        check_room(str(path), nbytes, folder, certain=True, in_memory=False, hint=ROOM)
     checkpoint.fetch(one.reads for one in wanted.values())
     return pieces_of(checkpoint, wanted, allow_overflow=allow_overflow), layout
 

@@ -103,11 +103,12 @@ _NOT_REMINDING = {
     "version",
 }
 
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 """Exit codes of a shell for SIGINT and SIGPIPE."""
 
-_NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_NOT_WRITTEN = (errno.EFBIG, errno.EIO)
 """Of a write that fails for what is outside of this program: such an error names no file."""
 
 
@@ -132,29 +133,41 @@ def _run(arguments: list[str]) -> int:
         _remind(arguments)
         return code
     except ThetaError as error:
-        if options.names_json(arguments) and options.nothing_said():
-            print(options.failure(error))
-        report(error)
-        return error.exit_code
+        return _failed(arguments, error)
     except KeyboardInterrupt:
         print("git theta: interrupted", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        _drop_output()
+        _print_no_more()
         return _BROKEN_PIPE
     except OSError as error:
-        if error.errno not in _NOT_WRITTEN or error.filename is not None:
+        # It may be what the output goes to: then it names no file.
+        if error.errno in _FULL:
+            where = f" for {printable(str(error.filename))}" if error.filename else ""
+            failed = StoreError(f"no space is left on the disk{where}")
+        elif error.errno in _NOT_WRITTEN and error.filename is None:
+            failed = StoreError(f"the output cannot be written: {error.strerror}")
+        else:
             raise
-        _drop_output()
-        failed = StoreError(f"the output cannot be written: {error.strerror}")
-        report(failed)
-        return failed.exit_code
+        _print_no_more()
+        return _failed(arguments, failed)
 
 
-def _drop_output() -> None:
-    """Give Python, which flushes stdout once more at exit, somewhere to flush to."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _failed(arguments: list[str], error: ThetaError) -> int:
+    """Report an error, as JSON too where that was asked for; its exit status."""
+    if options.names_json(arguments) and options.nothing_said():
+        print(options.failure(error))
+    report(error)
+    return error.exit_code
+
+
+def _print_no_more() -> None:
+    """Python flushes stdout once more at exit; where that cannot work, give it somewhere to."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _remind(arguments: list[str]) -> None:

@@ -49,7 +49,12 @@ def check_work(
         say(name, remark)
 
 
-def check_room(name: str, nbytes: int, folder: Path, *, certain: bool, in_memory: bool) -> None:
+ROOM = "make room there, then try again"
+
+
+def check_room(
+    name: str, nbytes: int, folder: Path, *, certain: bool, in_memory: bool, hint: str = SKIP
+) -> None:
     """Look whether a file of so many bytes can be written.
 
     Args:
@@ -58,6 +63,7 @@ def check_room(name: str, nbytes: int, folder: Path, *, certain: bool, in_memory
         folder: where it goes.
         certain: it does go there; else Git may want it elsewhere, and a lack of space is only said.
         in_memory: Git holds all of it before it writes.
+        hint: what to do; `ROOM` for a file that is no checkpoint of the work tree.
 
     Raises:
         StoreError: it fits neither the disk, nor memory and swap space together.
@@ -66,7 +72,7 @@ def check_room(name: str, nbytes: int, folder: Path, *, certain: bool, in_memory
     if free is not None and nbytes > free:
         lack = f"the file has {size(nbytes)}; {size(free)} are free on its disk"
         if certain:
-            raise StoreError(lack, hint=SKIP)
+            raise StoreError(lack, hint=hint)
         say(name, lack)
     if not in_memory:
         return

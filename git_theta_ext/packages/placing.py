@@ -26,7 +26,7 @@ from git_theta_ext.manifest.model import Manifest, UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.bounds import SKIP, check_room, check_together, claimed
+from git_theta_ext.objects.bounds import ROOM, SKIP, check_room, check_together, claimed
 from git_theta_ext.objects.store.store import Store, sha256_of
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import lfsconfig, transport
@@ -41,7 +41,7 @@ _ASK_THEM = (
     "tell those who published it: where the objects are, git theta push REMOTE --all sends them."
     " What came so far is kept: the same command goes on with it"
 )
-_ROOM = "make room there, then try again: what was fetched is kept"
+_ROOM = f"{ROOM}: what was fetched is kept"
 _OF_A_BUNDLE = (
     "a bundle holds no objects of checkpoints. If a server has them, name it:"
     " git -c lfs.url=URL theta get …"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from git_theta_ext.checkpoints import fsck as integrity
+from git_theta_ext.checkpoints.fsck import Finding
+from git_theta_ext.cli.verbs.fsck import _lines as shown_lines
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects.blocks import Blocks
@@ -74,6 +77,17 @@ def test_damaged_and_missing_objects_are_told_apart(repo: Repo) -> None:
     path.unlink()
     found = fsck(repo, code=6)["findings"]
     assert [(item["kind"], item["oid"]) for item in found] == [("missing", path.name)]
+
+
+def test_many_missing_objects_are_counted() -> None:
+    """A clone that has fetched nothing lacks thousands."""
+    lacking = [Finding("missing", f"{number:064x}", "not here") for number in range(2000)]
+    lines = list(shown_lines([*lacking, Finding("manifest", "ab", "is cut short")]))
+    assert lines[0] == f"missing {0:064x}"
+    assert lines[10:] == [
+        "manifest ab: is cut short",
+        "missing: 1990 more, of 2000 (--json names them all)",
+    ]
 
 
 @pytest.mark.parametrize("place", ["stash", "older stash", "index", "reflog", "worktree", "tag"])
@@ -165,6 +179,20 @@ def test_an_interrupted_check_goes_on(repo: Repo, monkeypatch: pytest.MonkeyPatc
     assert 0 < len(kept) < 5
     report = integrity.check(Repository.discover(repo.path), resume=True)
     assert (report.resumed, report.findings) == (len(kept), [])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full device")
+def test_a_full_disk_keeps_nothing_from_being_checked(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the next run need not look at again is not noted."""
+    full = Path("/dev/full")
+    repo.write(NAME, version(1))
+    repo.commit()
+    monkeypatch.setattr(integrity.files, "appending", lambda *_, **__: full.open("ab"))
+    report = integrity.check(Repository.discover(repo.path))
+    assert report.blocks > 1
+    assert report.findings == []
 
 
 def test_a_bare_clone_without_objects(new_repo: Callable[..., Repo], tmp_path: Path) -> None:

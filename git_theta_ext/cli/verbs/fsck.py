@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,9 @@ from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects import promised, reachable
 from git_theta_ext.objects.transfer import presence
 from git_theta_ext.objects.transfer.endpoints import Endpoint
+
+_SHOWN = 10
+"""Missing objects that are named; there may be thousands, and their names tell nobody anything."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -66,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
             record["remote_lacks"] = [{"oid": ref.oid, "bytes": ref.size} for ref in lacking]
         print(to_json(record))
         return code
-    for finding in report.findings:
-        print(_line(finding))
+    for line in _lines(report.findings):
+        print(line)
     if endpoint is not None:
         print(f"asked {printable(endpoint.remote)} ({endpoint})")
     for ref in lacking:
@@ -92,7 +96,20 @@ def _lacking(repository: Repository, endpoint: Endpoint, revisions: list[str]) -
     return [ref for oid, ref in objects.items() if oid not in there]
 
 
+def _lines(findings: list[Finding]) -> Iterator[str]:
+    """One line for each; of many missing objects, as in a clone without them, only the first."""
+    missing = 0
+    for finding in findings:
+        missing += finding.kind == "missing"
+        if finding.kind != "missing" or missing <= _SHOWN:
+            yield _line(finding)
+    if missing > _SHOWN:
+        yield f"missing: {missing - _SHOWN} more, of {missing} (--json names them all)"
+
+
 def _line(finding: Finding) -> str:
+    if finding.kind == "missing":
+        return f"missing {finding.oid}"
     tensor = f" {printable(finding.tensor)}:" if finding.tensor else ""
     subject = f"{finding.kind} {finding.oid}:{tensor}"
     return f"{subject} {paragraph(finding.message)}"

@@ -685,7 +685,7 @@ def _tell(text: str) -> None:
 
 def _explain(error: OSError, root: Path) -> str:
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return f"no space left to store objects in {root}; nothing was staged"
+        return f"no space left to store objects in {root}"
     return f"cannot write to the object store {root}: {error.strerror or error}"
 
 

@@ -18,7 +18,7 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.bounds import check_room, claimed
+from git_theta_ext.objects.bounds import ROOM, check_room, claimed
 from git_theta_ext.packages.release import card, chosen, configuration, signing, tensors_file
 from git_theta_ext.packages.release import folder as folders
 from git_theta_ext.packages.release import weights as weights_of
@@ -107,7 +107,7 @@ def release(repository: Repository, request: Request, watch: Watch | None = None
     )
     nbytes = sum(one.nbytes for one in plans) + _copied_bytes(repository, found)
     parent = Path(request.target).absolute().parent
-    check_room(str(request.target), nbytes, parent, certain=True, in_memory=False)
+    check_room(str(request.target), nbytes, parent, certain=True, in_memory=False, hint=ROOM)
     notes = [*(f"left out: {text}" for text in found.left), *(n for p in plans for n in p.notes)]
     target, force = request.target, request.force
     shown = watch("writing", nbytes) if watch is not None else nullcontext(None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import pytest
 
 import git_theta_ext
 from git_theta_ext.cli import main as program
-from git_theta_ext.core.errors import CorruptObjectError, ThetaError
+from git_theta_ext.core.errors import CorruptObjectError, StoreError, ThetaError
 
 
 @pytest.fixture
@@ -55,6 +57,21 @@ def test_the_overview_names_every_verb(capsys: pytest.CaptureFixture[str]) -> No
         assert program.main(arguments) == 0
         shown = capsys.readouterr().out
         assert all(f"\n  {name} " in shown for name in program.VERBS)
+
+
+def test_a_full_disk_is_no_error_of_ours(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    verb(OSError(errno.ENOSPC, "No space left on device", "a/b"))
+    assert program.main(["version"]) == StoreError.exit_code
+    assert capsys.readouterr().err == "git theta: error: no space is left on the disk for a/b\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full device")
+def test_output_to_a_full_disk() -> None:
+    command = [sys.executable, "-m", "git_theta_ext.cli.main", "version"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, text=True)
+    assert done.returncode == StoreError.exit_code
+    assert done.stderr == "git theta: error: no space is left on the disk\n"
 
 
 def test_no_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
