@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 
+from git_theta_ext import formats
 from git_theta_ext.git import attributes
 
 LFS = ("filter=lfs", "diff=lfs", "merge=lfs", "-text")
@@ -66,6 +67,18 @@ def _appended(content: bytes | None, added: list[bytes]) -> bytes | None:
     if content.endswith(b"\n"):
         return content + b"".join(line + end for line in added)
     return (content + end if content else b"") + end.join(added)
+
+
+def left_to_lfs(content: bytes) -> list[str]:
+    """The patterns of checkpoints, by their endings, that git-lfs goes on to track."""
+    last = {line.pattern: line.filter for line in attributes.lines(content) if line.filter}
+    ours = {pattern for pattern, name in last.items() if name == "theta"}
+    return [
+        pattern
+        for pattern, name in last.items()
+        if name == "lfs" and formats.promises(pattern)
+        if f"*{os.path.splitext(pattern)[1]}" not in ours
+    ]
 
 
 def without_lines(content: bytes) -> tuple[bytes | None, list[str]]:

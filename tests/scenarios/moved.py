@@ -29,7 +29,8 @@ def started(path: Path, *, lfs: bool) -> Repo:
     repo.git("init", "-q", "-b", "main")
     if lfs:
         repo.git("lfs", "install", "--local")
-        repo.write(".gitattributes", b"*.safetensors filter=lfs diff=lfs merge=lfs -text")
+        lines = (f"*.{name} filter=lfs diff=lfs merge=lfs -text" for name in ("pt", "safetensors"))
+        repo.write(".gitattributes", "\n".join(lines).encode())
     return repo
 
 

@@ -45,9 +45,12 @@ def run(args: argparse.Namespace) -> int:
     repository = Repository.discover()
     selection = options.selection_of(args)
     wanted = options.wanted_of(args)
+    elsewhere = 0
     if wanted == Wanted():
         wanted = Wanted(include=("HEAD",))  # what a remote has counts, too
+        elsewhere = len(refs.commits(repository, Wanted(everything=True)))
     commits = refs.commits(repository, wanted)
+    elsewhere = max(elsewhere - len(commits), 0)
     with steps.pipes_of(repository, only_looks=True) as pipes:
         every = list(versions(Files(pipes, selection, LfsFiles(repository)), commits))
         groups = grouped(pipes, every)
@@ -63,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
         print(to_json(_record(len(commits), groups, samples)))
         return 0
     _show(len(commits), groups, samples)
+    if elsewhere:
+        count = plural(elsewhere, "commit")
+        print(f"Not counted: {count} of other branches and tags (--everything)")
     return 0
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from git_theta_ext.cli.migrating import doing, from_git_theta, options
 from git_theta_ext.cli.migrating.doing import Job
+from git_theta_ext.core import files
+from git_theta_ext.core.advice import word
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.migration import refs, steps
+from git_theta_ext.migration import refs, steps, tracking
 from git_theta_ext.migration.found import EXTENDED, LFS, MISSING, RAW, Files, Version
 from git_theta_ext.migration.importing import Importing, Tell
 from git_theta_ext.migration.journal import Journal, place
@@ -86,13 +89,27 @@ def run(args: argparse.Namespace) -> int:
 
         try:
             here = doing.Place(repository, pipes, journal)
-            if args.no_rewrite:
-                return doing.carry_out_on_top(args, here, job, make)
-            return doing.carry_out(args, here, job, make)
+            does = doing.carry_out_on_top if args.no_rewrite else doing.carry_out
+            code = does(args, here, job, make)
+            if not args.json:
+                _tell_of_left(repository)
+            return code
         finally:
             journal.close()
             for one in made:
                 one.close()
+
+
+def _tell_of_left(repository: Repository) -> None:
+    """Say which checkpoints a pattern leaves to git-lfs, as no version had such a name."""
+    if repository.work_tree is None:
+        return
+    with suppress(OSError), files.plain(repository.work_tree / ".gitattributes") as file:
+        left = tracking.left_to_lfs(file.read())
+        if left:
+            shown = " ".join(map(word, left))
+            print(f"Left to git-lfs by .gitattributes, for none is in this history: {shown}")
+            print(f"  new ones are stored by tensor after: git theta track {shown}")
 
 
 def _refuse_extended(every: Sequence[Version]) -> None:
@@ -131,6 +148,8 @@ def _job(
         if one.found.kind != MISSING:
             blobs.setdefault(one.oid, one)
     after = [doing.FORCED]
+    if any(one.found.kind == LFS for one in blobs.values()):
+        after.append("git-lfs still has copies: git lfs prune   removes those that no branch needs")
     nbytes = sum(one.found.size for one in blobs.values())
     job = Job(commits, len(blobs), nbytes, "git theta migrate import", after, missing)
     return job, paths

@@ -11,7 +11,7 @@ from git_theta_ext.git import attributes
 from git_theta_ext.git.object_pipes import Item, parse_tree, tree_bytes
 from git_theta_ext.migration.headers import moved_tag, parse_commit
 from git_theta_ext.migration.selection import Selection
-from git_theta_ext.migration.tracking import LFS, with_lines, without_lines
+from git_theta_ext.migration.tracking import LFS, left_to_lfs, with_lines, without_lines
 
 ROWS = st.lists(
     st.sampled_from(["*.bin filter=lfs -text", "# words", "", "*.pt text", "a b", "* -text"]),
@@ -81,3 +81,14 @@ def test_which_files_are_meant() -> None:
     assert (some.names("m/x"), some.names("m/no.x"), some.names("x.pt")) == (True, False, False)
     assert some.patterns("m/x.bin") == ("*.bin", "m/*")
     assert not some.names("m/.gitattributes")
+
+
+def test_patterns_of_checkpoints_that_git_lfs_goes_on_to_track() -> None:
+    lines = [
+        "*.pt filter=lfs -text",
+        "*.png filter=lfs",
+        "*.gguf filter=lfs",
+        "*.gguf filter=theta",
+    ]
+    lines += ["a/*.onnx filter=lfs", "*.onnx filter=theta", "b/*.npz filter=lfs", "*.npz -filter"]
+    assert left_to_lfs("\n".join(lines).encode()) == ["*.pt", "b/*.npz"]
