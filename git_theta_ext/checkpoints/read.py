@@ -21,6 +21,7 @@ from git_theta_ext.core.tensors import BlockSpec, TensorInfo
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Layout, Span
 from git_theta_ext.formats.layout import skeleton
+from git_theta_ext.git import near
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import unknown
 from git_theta_ext.manifest import slices
@@ -361,6 +362,9 @@ def _jobs(entry: Entry, whole: NDArray[np.uint8]) -> Iterator[_Job]:
         at += spec.nbytes
 
 
+_FORM = "write REV:PATH, such as main:model.safetensors"
+
+
 def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
     """A version of a checkpoint.
 
@@ -380,12 +384,10 @@ def open_checkpoint(repository: Repository, name: str) -> Checkpoint:
         return _open_model(repository, revision, path, spec)
     oid = repository.resolve(spec)
     if oid is None:
-        revision = spec.partition(":")[0]
-        if repository.resolve(revision or "HEAD") is None:
-            raise unknown(repository, revision or "HEAD")
-        raise UsageError(
-            f"there is no {spec!r} here", hint="write REV:PATH, such as main:model.safetensors"
-        )
+        if revision and repository.resolve(f"{revision}^{{tree}}") is None:
+            raise unknown(repository, revision)
+        way = near.hint(repository, revision, path, _FORM) if revision else _FORM
+        raise UsageError(f"there is no {spec!r} here", hint=way)
     try:
         text = repository.blob(oid)
     except RepositoryError as error:

@@ -210,7 +210,7 @@ def _dispatch(arguments: list[str]) -> int:
     try:
         args, unknown = parser.parse_known_args(arguments)
         if unknown:  # the verb's own parser says so, with the verb's usage
-            own.error(f"unrecognized arguments: {' '.join(map(printable, unknown))}")
+            own.refuse(unknown, arguments)
     except SystemExit as stop:  # argparse has printed its message, or the help
         return stop.code if isinstance(stop.code, int) else 0
     options.heed(verb, args)

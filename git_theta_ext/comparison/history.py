@@ -18,6 +18,7 @@ from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.contents import Content, Contents
 from git_theta_ext.comparison.renames import renamed
 from git_theta_ext.core.errors import UsageError
+from git_theta_ext.git import near
 from git_theta_ext.git.repository import Repository, literal
 from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.manifest.model import Entry, Manifest
@@ -72,7 +73,9 @@ class History:
         if not found:
             raise UsageError(
                 f"no commit of {revision} touched {path!r}",
-                hint=f"git theta ls-files {revision}   lists what it has",
+                hint=near.hint(
+                    repository, revision, path, f"git theta ls-files {revision}   lists what it has"
+                ),
             )
         self._first = found
         self.newest = found[0]

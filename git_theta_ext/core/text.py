@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _UNSEEN = frozenset(
@@ -170,6 +170,10 @@ def table(rows: list[list[str]]) -> list[str]:
     ]
 
 
+_MOST_NAMES, _LONGEST_NAME, _ALIKE = 5000, 300, 0.8
+"""Of how many names, and how long ones, the most alike is looked for; from which likeness on."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was most likely meant; None where none is near.
 
@@ -186,6 +190,19 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     if away[best] <= 3 * max(1, len(word) // 3):
         return best
     return begun[0] if begun else None
+
+
+def near_name(name: str, known: Sequence[str]) -> str | None:
+    """The name of a file or a tensor that was most likely meant; None where none is much like it.
+
+    Names are long, and there may be very many: of more than a few thousand none is looked at.
+    """
+    if len(known) > _MOST_NAMES or len(name) > _LONGEST_NAME:
+        return None
+    import difflib  # not where nothing is wrong
+
+    found = difflib.get_close_matches(name, known, 1, _ALIKE)
+    return found[0] if found else None
 
 
 def _distance(one: str, other: str) -> int:

@@ -58,6 +58,24 @@ def test_show_of_an_unknown_tensor_is_an_error(versions: Repo) -> None:
     assert b"has no tensor 'nope'" in done.stderr
 
 
+def test_names_that_were_likely_meant(versions: Repo) -> None:
+    (versions.path / "below").mkdir()
+    for command, meant in (
+        (("show", "modle.safetensors"), NAME),
+        (("show", f"HEAD~1:{NAME[:-1]}"), NAME),
+        (("cat", NAME, QUERY.replace("query", "qurey")), QUERY),
+        (("log", NAME[1:]), NAME),
+        (("diff", "HEAD~1", "modle.safetensors"), NAME),
+        (("-C", "below", "blame", "../modle.safetensors"), f"../{NAME}"),
+    ):
+        folder = ("-C", "below") if command[0] == "-C" else ()
+        words = command[2:] if folder else command
+        said = versions.run("git", *folder, "theta", *words, ok=(2,)).stderr.decode()
+        assert said.endswith(f"  hint: did you mean: {meant}\n"), said
+    said = versions.run("git", "theta", "show", f"v9:{NAME}", ok=(2,)).stderr.decode()
+    assert "there is no revision 'v9' here" in said
+
+
 def test_du_counts_each_object_once(versions: Repo) -> None:
     versions.git("mv", NAME, "renamed.safetensors")
     versions.commit("rename")

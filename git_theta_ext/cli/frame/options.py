@@ -56,6 +56,35 @@ class Parser(argparse.ArgumentParser):
             return f"did you mean: {near}"
         return f"{self.prog} -h   shows the options"
 
+    def refuse(self, unknown: Sequence[str], arguments: Sequence[str]) -> NoReturn:
+        """Say which words are not known, with the usage of the mode that they follow, if any.
+
+        Args:
+            unknown: the words; at least one.
+            arguments: the whole command line, which names the mode.
+        """
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for word in arguments[1:]:
+                    if isinstance(mode := action.choices.get(word), Parser):
+                        mode.json = self.json
+                        mode.refuse(unknown, arguments[arguments.index(word) :])
+        meant = self._meant(unknown[0])
+        text = f"unrecognized arguments: {' '.join(map(printable, unknown))}"
+        self.error(f"{text} (did you mean {meant}?)" if meant else text)
+
+    def _meant(self, word: str) -> str | None:
+        """The option that was likely meant: one of that name, or one with that value."""
+        if not word.startswith("-"):
+            return None
+        name = word.lstrip("-").partition("=")[0]
+        options = {one.lstrip("-"): one for one in self._option_string_actions if one[:2] == "--"}
+        for action in self._actions:
+            if action.option_strings and name in (action.choices or ()):
+                return f"{action.option_strings[-1]} {name}"
+        near = nearest(name, options)
+        return None if near is None else options[near]
+
 
 def complete(verb: str, parser: argparse.ArgumentParser) -> None:
     """Add to a verb's parser, and its modes, the options that all have, where it lacks them."""

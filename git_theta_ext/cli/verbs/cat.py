@@ -12,6 +12,7 @@ import numpy as np
 from git_theta_ext.checkpoints.read import open_checkpoint
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import UsageError
+from git_theta_ext.core.text import near_name, printable
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
 
@@ -36,9 +37,12 @@ def run(args: argparse.Namespace) -> int:
     repository = Repository.discover()
     checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
     if args.tensor not in checkpoint:
+        near = near_name(args.tensor, list(checkpoint))
         raise UsageError(
             f"{args.file} has no tensor {args.tensor!r}",
-            hint=advice.with_name("git theta show FILE   lists them", args.file),
+            hint=advice.with_name("git theta show FILE   lists them", args.file)
+            if near is None
+            else f"did you mean: {printable(near)}",
         )
     if sys.stdout.isatty():
         raise UsageError("not writing binary data to a terminal", hint="add: > tensor.npy")

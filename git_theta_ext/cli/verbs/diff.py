@@ -32,7 +32,7 @@ from git_theta_ext.comparison.spectrum import with_spectra
 from git_theta_ext.core import patterns
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import paragraph, printable, to_json
-from git_theta_ext.git import outputs
+from git_theta_ext.git import near, outputs
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import unknown
 from git_theta_ext.objects.blocks import Blocks
@@ -226,6 +226,9 @@ def _are_files(repository: Repository, words: list[str]) -> bool:
     return False
 
 
+_FORM = "git theta diff [REV [REV]] FILE"
+
+
 def _check_paths(repository: Repository, words: list[str], revisions: list[str]) -> None:
     """A word that is neither a revision nor a path that Git has ever seen here is a mistake.
 
@@ -257,9 +260,8 @@ def _check_paths(repository: Repository, words: list[str], revisions: list[str])
             repository.git("ls-tree", "--name-only", "--end-of-options", end or "HEAD", "--", word)
             for end in ends
         ):
-            raise UsageError(
-                f"{word!r} is neither a revision nor a file", hint="git theta diff [REV [REV]] FILE"
-            )
+            way = near.hint(repository, ends[0] or "HEAD", word, _FORM)
+            raise UsageError(f"{word!r} is neither a revision nor a file", hint=way)
 
 
 def _is_revision(repository: Repository, word: str) -> bool:

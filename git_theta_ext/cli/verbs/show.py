@@ -11,7 +11,7 @@ import numpy as np
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import RepositoryError, UsageError
-from git_theta_ext.core.text import plural, printable, size, table, to_json
+from git_theta_ext.core.text import near_name, plural, printable, size, table, to_json
 from git_theta_ext.core.values import as_floats, values_dtype
 from git_theta_ext.git.paths import version_typed
 from git_theta_ext.git.repository import Repository
@@ -106,9 +106,12 @@ def _show_tensors(checkpoint: Checkpoint, wanted: list[str], as_json: bool) -> i
     """Print the values in figures and the storage of each tensor whose name matches."""
     names = patterns.select(checkpoint, wanted)
     if not names:
+        near = near_name(wanted[0], list(checkpoint))
         raise UsageError(
             f"{checkpoint.name} has no tensor {wanted[0]!r}",
-            hint=advice.with_name("git theta show FILE   lists them", checkpoint.name),
+            hint=advice.with_name("git theta show FILE   lists them", checkpoint.name)
+            if near is None
+            else f"did you mean: {printable(near)}",
         )
     checkpoint.fetch(names)
     found = [_describe(checkpoint, name) for name in names]

@@ -74,6 +74,24 @@ def test_output_to_a_full_disk() -> None:
     assert done.stderr == "git theta: error: no space is left on the disk\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        ("migrate import --everythign", " (did you mean --everything?)"),
+        ("diff HEAD --html", " (did you mean --format html?)"),
+        ("log --zzz", ""),
+    ],
+)
+def test_an_option_that_was_likely_meant(
+    command: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main(command.split()) == 2
+    before, _, wrong = command.rpartition(" --")
+    said = capsys.readouterr().err
+    assert f": error: unrecognized arguments: --{wrong}{meant}\n" in said
+    assert said.startswith(f"usage: git theta {before.removesuffix(' HEAD')} [")
+
+
 def test_no_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main([]) == 2
     captured = capsys.readouterr()
