@@ -119,6 +119,10 @@ def test_du_without_a_commit_says_so(tmp_path: Path) -> None:
     empty = Repo(tmp_path)
     empty.git("init", "-q")
     assert b"there is no commit here yet" in empty.run("git", "theta", "du", ok=(2,)).stderr
+    # What has nothing to do says that, too: an answer that is empty leaves one in doubt.
+    assert empty.theta("pull") == "No checkpoint is tracked here\n"
+    done = empty.run("git", "theta", "summary")
+    assert (done.stdout, done.stderr) == (b"", b"git theta: no checkpoint that changed is staged\n")
 
 
 def test_one_of_a_kind_is_counted_as_one(repo: Repo) -> None:

@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         what = f"{plural(len(missing), 'object')} ({size(total)})"
         done = "Would fetch" if args.dry_run else "Fetched"
         print(f"{done} {what}{transfers.source(places)}")
+    elif not objects:
+        print("No checkpoint there needs an object")
     else:
         print(f"{all_here(len(objects), 'object')} here")
     if results and not args.json:

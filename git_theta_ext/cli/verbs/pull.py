@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     repository = Repository.discover()
     remotes = lines_of(repository.git("remote"))
     remote = args.words[0] if args.words and args.words[0] in remotes else None
-    entries = [entry for entry in repository.tracked() if entry.stage == 0]
+    tracked = repository.tracked()
+    entries = [entry for entry in tracked if entry.stage == 0]
     entries = pathspecs.in_index(repository, entries, args.words[1:] if remote else args.words)
     patterns = pathspecs.of_patterns(args.include, args.exclude)
     entries = pathspecs.in_index(repository, entries, patterns, [*args.include, *args.exclude])
@@ -76,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     absent = [one.path for one in entries if not os.path.lexists(repository.top / one.path)]
     if args.json:
         return 0
-    if not written and (len(absent) < len(entries) or not entries):
+    if not tracked:
+        print("No checkpoint is tracked here")
+    elif not written and (len(absent) < len(entries) or not entries):
         print(f"{all_here(len(entries) - len(absent), 'checkpoint')} in the work tree")
     if absent:
         print(

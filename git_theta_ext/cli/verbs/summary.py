@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -64,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
         _insert(Path(args.into[0]), text)
     elif text:
         print(text)
+    elif args.into is None:
+        what = "differs" if args.revisions else "that changed is staged"
+        print(f"git theta: no checkpoint {what}", file=sys.stderr)
     return 0
 
 

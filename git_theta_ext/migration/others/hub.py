@@ -45,6 +45,15 @@ class Snapshot:
     time: int
 
 
+def _models_near(folder: Path) -> str | None:
+    """What may have been meant by the folder of a whole cache, or by the name of a model."""
+    hub = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser() / "hub"
+    places = [*folder.glob("models--*"), *folder.glob("hub/models--*")]
+    places = sorted(places) or [hub / f"models--{'--'.join(folder.parts)}"]
+    shown = [printable(str(one)) for one in places[:10] if (one / "snapshots").is_dir()]
+    return f"one of: {', '.join(shown)}" if shown else None
+
+
 class Model:
     """A folder such as `models--org--name`."""
 
@@ -58,7 +67,7 @@ class Model:
         if not (folder / "snapshots").is_dir():
             raise UsageError(
                 f"{printable(str(folder))} has no snapshots: it is no model of a cache",
-                hint="such as ~/.cache/huggingface/hub/models--gpt2",
+                hint=_models_near(folder) or "such as ~/.cache/huggingface/hub/models--gpt2",
             )
         parts = folder.resolve().name.split("--")
         self.name = "/".join(parts[1:]) or folder.resolve().name
