@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
+from git_theta_ext.core import files
 from git_theta_ext.core.errors import CorruptObjectError, ThetaError, TransferError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
@@ -30,12 +32,25 @@ class LfsFiles:
         """The folder: `lfs.storage`, else `lfs` in Git's."""
         return endpoints.lfs_folder(self._repository, self._repository.common_dir)
 
+    @cached_property
+    def _folders(self) -> list[Path]:
+        """Where git-lfs looks: here, and beside the objects that this repository shares."""
+        found = [self.folder]
+        with suppress(OSError):
+            objects = self._repository.common_dir / "objects"
+            for line in files.read_whole(objects / "info" / "alternates").split(b"\n"):
+                if line and not line.startswith(b"#"):
+                    place = objects / os.fsdecode(line)
+                    found.append(Path(os.path.normpath(place)).parent / "lfs")
+        return found
+
     def find(self, ref: UpdateRef) -> Path | None:
         """The file of an object, if there is one of its length."""
-        path = object_path(self.folder, ref.oid)
-        with suppress(OSError):
-            if path.is_file() and path.stat().st_size == ref.size:
-                return path
+        for folder in self._folders:
+            path = object_path(folder, ref.oid)
+            with suppress(OSError):
+                if path.is_file() and path.stat().st_size == ref.size:
+                    return path
         return None
 
     def take(self, source: Path, ref: UpdateRef, *, move: bool) -> None:

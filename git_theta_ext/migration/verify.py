@@ -53,11 +53,11 @@ class Verifier:
             return hashed.get(start) == block.sha256 and block in self._known
 
         digest = hashlib.sha256()
-        feed = None if ref is None else digest.update
         smudger = Smudger(manifest, self._blocks, path)
-        same = smudger.same_as(source, known, feed)
+        same = smudger.same_as(source, known, None if ref is None else digest.update)
         if same and not source.is_unchanged():  # what was found then counts no longer
-            same = smudger.same_as(source)
+            digest = hashlib.sha256()
+            same = smudger.same_as(source, feed=digest.update)
         if not same:
             raise CorruptObjectError(
                 f"{printable(path)} does not come back as it was; nothing was moved",
@@ -66,7 +66,8 @@ class Verifier:
         if ref is not None and digest.hexdigest() != ref.oid:
             raise CorruptObjectError(
                 f"{printable(path)}: the file of git-lfs is not object {ref.oid}: it is damaged",
-                hint=f"remove {printable(str(source.path))}, which git-lfs then fetches again",
+                hint=f"move {printable(str(source.path))} away; a remote that has it is asked again"
+                " then",
             )
         for entry in manifest.entries:
             for block in entry.blocks:

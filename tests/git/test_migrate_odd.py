@@ -140,6 +140,15 @@ def test_a_stopped_run_and_other_wishes(tmp_path: Path, sealed: Path) -> None:
     assert b"The work tree now follows" in done.stderr
     assert (repo.status(), (repo.path / NAME).read_bytes()) == ("", version(3))
 
+    # What git-lfs has in a repository whose objects this one shares.
+    repo.git("clone", "-q", "--shared", ".", "../shared", env={"GIT_LFS_SKIP_SMUDGE": "1"})
+    shared = Repo(tmp_path / "shared")
+    shared.git("remote", "remove", "origin")
+    shared.git("checkout", "-q", "-b", "old", refs(repo)["refs/heads/main"])
+    old = repo.git("rev-parse", "main@{1}").strip()
+    said = shared.theta("migrate", "import", "--dry-run", "--json", "--include-ref", old)
+    assert (json.loads(said)["versions"], json.loads(said)["missing"]) == (4, 0)
+
     # A branch of manifests is no mirror of itself, and one of two sources no mirror of the other.
     repo.git("branch", "copy")
     done = repo.run("git", "theta", "mirror", "main", "copy", ok=(2,))
