@@ -231,6 +231,32 @@ def test_a_large_file_that_is_not_tracked(repo: Repo, monkeypatch: pytest.Monkey
     assert repo.git("show", "runs/f:out/f/checkpoint-1/large.txt").startswith("git-theta")
 
 
+DROPPED = """
+import os, numpy as np
+import git_theta_ext as theta
+run = theta.Run("out/k", keep="last:2")
+for step in (1, 2, 3):
+    run.save(step, {"model.safetensors": {"w": np.full((8, 8), step, "f4")}})
+run.wait()
+os.makedirs("out/k/checkpoint-0/by-hand")
+run._opened.record = lambda *_: os._exit(9)
+run.save(4, {"model.safetensors": {"w": np.zeros((8, 8), "f4")}})
+run.wait()
+"""
+
+
+def test_what_a_killed_training_has_saved_goes_when_it_is_not_kept(repo: Repo) -> None:
+    """Committed or not; what others have put there stays."""
+    repo.run(sys.executable, "-c", DROPPED, ok=(9,))
+    out = repo.path / "out/k"
+    assert sorted(one.name[-1] for one in out.iterdir()) == ["0", "2", "3", "4"]
+    with Run(out, keep="last:2") as run:
+        assert run.steps == [2, 3]
+        assert sorted(one.name[-1] for one in out.iterdir()) == ["0", "2", "3", "4"]
+        run.save(5, {MODEL: {"w": np.ones((8, 8), "f4")}})
+    assert sorted(one.name[-1] for one in out.iterdir()) == ["0", "3", "5"]
+
+
 KILLED = """
 import sys, numpy as np
 import git_theta_ext as theta

@@ -77,20 +77,22 @@ class RunBranch:
         """Whether something else than the files that are there says what the tip keeps."""
         return self._settings.policy is not None
 
+    @property
+    def beside(self) -> Path:
+        """A file in Git's folder for what the run wants to know of itself later."""
+        return self._tree.beside
+
     def take(self, places: Mapping[str, Path]) -> None:
         """Hold the files of a checkpoint until `record` has committed them; see `SideTree.take`."""
         self._tree.take(places)
 
-    def record(self, saved: Saved, epoch: float | None, gone: Sequence[str]) -> list[str]:
+    def record(self, saved: Saved, epoch: float | None, gone: Sequence[str]) -> None:
         """Commit what was taken, and do what the settings say.
 
         Args:
             saved: what it is.
             epoch: that it is of, where that is known.
             gone: paths that the tip is not to have any more, whatever the policy says.
-
-        Returns:
-            The paths that left the branch's tip.
 
         Raises:
             ThetaError: Git, the store or the remote refuses.
@@ -107,7 +109,7 @@ class RunBranch:
         commit = self._tree.commit(left, message)
         self.saves = kept
         if commit is None:
-            return dropped
+            return
         self.last = commit
         repository = self._tree.repository
         if settings.scores:
@@ -117,7 +119,6 @@ class RunBranch:
             self.last = repository.resolve("HEAD")
         if settings.push is not None:
             repository.git("push", "--quiet", "--", settings.push, self._tree.ref)
-        return dropped
 
     def close(self) -> None:
         """Let go of the branch."""

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from git_theta_ext.api.runs import writing
 from git_theta_ext.api.runs.branch import RunBranch, Settings
 from git_theta_ext.api.runs.messages import numbers
+from git_theta_ext.api.runs.own_folders import OwnFolders
 from git_theta_ext.api.runs.policy import Saved, parse
 from git_theta_ext.api.runs.snapshot import Snapshots
 from git_theta_ext.api.runs.worker import Worker
@@ -103,7 +104,7 @@ class Run:
         self.folder = _absolute(folder)
         self.branch = branch.replace("{name}", self.folder.name)
         self._name = name
-        self._own: set[str] = set()
+        self._own: OwnFolders | None = None
         self._under_way: Path | None = None
         self._snapshots = Snapshots()
         self._worker = Worker(f"the run {self.branch}")
@@ -116,6 +117,8 @@ class Run:
         higher = {metric: mode == "max"} if metric else {}
         settings = Settings(policy, squash, push, prefix, scores, higher)
         self._branch = RunBranch(repository, self.branch, start, below, settings)
+        if policy is not None:
+            self._own = OwnFolders(self._branch.beside, below)
 
     @property
     def last(self) -> str | None:
@@ -165,9 +168,10 @@ class Run:
         contents = self._snapshots.take(dict(files))
 
         def job() -> None:
+            if self._own is not None:
+                self._own.add(path)
             writing.write(self._top, path, contents)
             self._opened.take({path: self._top / path})
-            self._own.add(path)
             self._record(saved, epoch)
 
         self._start(job, path)
@@ -312,10 +316,10 @@ class Run:
         gone = [one.path for one in self._opened.saves if not (self._top / one.path).exists()]
         if self._opened.has_policy:
             gone = []
-        for path in self._opened.record(saved, epoch, gone):
-            if path in self._own:
-                self._own.discard(path)
-                shutil.rmtree(self._top / path, ignore_errors=True)
+        self._opened.record(saved, epoch, gone)
+        kept = {one.path for one in self._opened.saves}
+        for path in self._own.take_others(kept) if self._own is not None else ():
+            shutil.rmtree(self._top / path, ignore_errors=True)
 
     def _path(self, place: Path) -> str:
         """A place from the top of the work tree.

@@ -131,6 +131,11 @@ class SideTree:
         """The repository, seen from this work tree."""
         return self._repository
 
+    @property
+    def beside(self) -> Path:
+        """The path of a file beside it, which stays."""
+        return self._place.with_name(f"{self._place.name}.saved")
+
     def paths(self) -> list[str]:
         """Every file that the branch has, from the top."""
         return [os.fsdecode(one) for one in _listed(self._repository).split(b"\0")[:-1]]
