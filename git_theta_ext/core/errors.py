@@ -83,13 +83,13 @@ class TransferError(ThetaError):
 
 
 class RepositoryError(ThetaError):
-    """Git could not do what was asked, or there is no repository here."""
+    """Git could not do what was asked, or there is no repository here, or no work tree."""
 
     exit_code = 10
 
 
 class StoreError(ThetaError):
-    """The local store cannot be written or read (full disk, read-only folder, permissions)."""
+    """The local store, a file or the output cannot be written or read (full disk, permissions)."""
 
     exit_code = 11
 

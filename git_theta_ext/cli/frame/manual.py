@@ -41,6 +41,8 @@ _COMMON = """
 ## COMMON OPTIONS
 
 `-h`, `--help`, `-q`, `-v`, `-n`, `--json` are those of all commands: [git-theta](../git-theta.md).
+So are the exit codes 2, 10, 11, 130 and 141, and those of objects that cannot be read:
+[exit codes](../exit-codes.md).
 """
 
 

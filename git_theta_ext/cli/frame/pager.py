@@ -16,8 +16,8 @@ from pathlib import Path
 from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.git.process import Pager, run_git, start_pager
 
-PAGED = frozenset({"blame", "diff", "log", "modules", "show"})
-"""Verbs whose output is paged on a terminal, as that of their namesakes of Git."""
+PAGED = frozenset({"blame", "diff", "du", "log", "modules", "scores", "show"})
+"""Verbs whose output is paged on a terminal: namesakes of what Git pages, and what is as long."""
 
 _FALSE = ("false", "no", "off", "0")
 

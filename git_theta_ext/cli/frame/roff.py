@@ -178,8 +178,7 @@ def _narrow(lines: list[str]) -> list[str]:
     found = []
     for command in commands:
         words = _WORDS.findall(command)
-        name = re.match(r"git theta [a-z-]+ |", command)
-        line, indent = "", " " * len(name[0] if name else "")
+        line, indent = "", " " * (len(" ".join(words[:3])) + 1)  # below the first argument
         for word in words:
             if line.strip() and len(line) + 1 + len(word) > _WIDTH:
                 found.append(line)

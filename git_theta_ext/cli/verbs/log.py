@@ -53,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
         "-p", "--patch", action="store_true",
         help="show all that changed with the numbers of its values, as git theta diff does",
     )  # fmt: skip
+    parser.add_argument("--color", choices=["auto", "always", "never"], default="auto")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -141,7 +142,9 @@ def _log(
         if not args.json:
             if heading is not None and len(rows) == 1:
                 print(heading)
-            _show(rows[-1], touched, len(rows) > 1, step.comparison if args.patch else None)
+            if len(rows) > 1:
+                print()
+            _show(rows[-1], touched, step.comparison if args.patch else None, args.color)
     return rows, matched
 
 
@@ -243,10 +246,8 @@ def _old_path(step: _Step) -> str | None:
     return None if before is None or before.path == step.version.path else before.path
 
 
-def _show(row: dict[str, Any], touched: list[Change], gap: bool, patch: Comparison | None) -> None:
+def _show(row: dict[str, Any], touched: list[Change], patch: Comparison | None, color: str) -> None:
     """Print one version; with `patch`, all that was asked for of what it changed."""
-    if gap:
-        print()
     mark = "^" if row["boundary"] else ""
     print(f"{mark}{row['commit'][:9]}  {row['date'][:10]}  {printable(row['author'])}")
     print(f"    {printable(row['subject'])}")
@@ -261,7 +262,7 @@ def _show(row: dict[str, Any], touched: list[Change], gap: bool, patch: Comparis
         _show_groups(touched)
         return
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    style = Style(colours.decide(), unicode)
+    style = Style(colours.decide(color), unicode)
     for line in render(row["path"], replace(patch, changes=tuple(touched)), style):
         print(f"    {line}")
 

@@ -11,7 +11,7 @@ from functools import cache
 
 import pytest
 
-from git_theta_ext.cli.main import VERBS
+from git_theta_ext.cli.main import VERBS, parser_of
 from tests.scenarios.suggestions import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
@@ -32,8 +32,7 @@ def parser(verb: str) -> argparse.ArgumentParser:
 
 def options(verb: str) -> set[str]:
     """What a verb takes that begins with a dash."""
-    (subparsers,) = (a for a in parser(verb)._actions if isinstance(a.choices, dict))
-    return {*_options_of(subparsers.choices[verb]), "-h", "--help"}  # type: ignore[index]
+    return {*_options_of(parser_of(verb)[1]), "--help"}
 
 
 def _options_of(one: argparse.ArgumentParser) -> set[str]:
