@@ -281,6 +281,7 @@ def conversation(
     Raises:
         RepositoryError: git cannot be started.
     """
+    _said(["git", *arguments])
     try:
         process = subprocess.Popen(
             [git_program(), *arguments],
@@ -387,6 +388,7 @@ def start_pager(command: str) -> Pager | None:
     program = command.split(maxsplit=1)[0]
     if shell is None or (program.isalnum() and find_program(program) is None):
         return None
+    _said([command])
     ours, its = -1, -1
     try:
         its, ours = os.pipe()

@@ -27,6 +27,19 @@ def test_every_schema_is_one_and_has_a_version() -> None:
         assert schema["$id"] == f"urn:git-theta:{path.stem}:1"
 
 
+def test_every_key_of_an_answer_is_in_the_page_of_its_verb() -> None:
+    for path in schemas.FOLDER.glob("*.json"):
+        if path.stem == "error":
+            continue
+        pages = [path.stem, "sync"] if path.stem == "update" else [path.stem]
+        text = "".join((schemas.FOLDER.parent / f"commands/{one}.md").read_text("utf-8")
+                       for one in pages)  # fmt: skip
+        for form in json.loads(path.read_text("utf-8"))["anyOf"]:
+            keys = form.get("properties", form.get("items", {}).get("properties", {}))
+            lacking = [key for key in keys if f'"{key}"' not in text and f"`{key}`" not in text]
+            assert set(lacking) <= {"exit_code", "lines"}, path.stem
+
+
 def test_an_answer_of_another_form_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("THETA_WRITE_SCHEMAS", raising=False)
     command = ("git", "theta", "track", "--json")
