@@ -62,6 +62,16 @@ def test_verbs_and_options_are_there(document: object) -> None:
         assert named <= options(verb), command
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_in_the_page_of_its_verb(verb: str) -> None:
+    text = (ROOT / f"docs/commands/{verb}.md").read_text("utf-8")
+    named = set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", text, re.IGNORECASE))
+    common = {"-h", "--help", "-q", "--quiet", "-v", "--verbose", "--json"}
+    hidden = {name for action in parser_of(verb)[1]._actions
+              if action.help == argparse.SUPPRESS for name in action.option_strings}  # fmt: skip
+    assert options(verb) - common - hidden <= named
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_examples_are_parsed(document: object) -> None:
     text = document.read_text("utf-8")  # type: ignore[attr-defined]
