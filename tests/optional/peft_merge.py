@@ -2,7 +2,7 @@
 
 Not part of the default run, for torch and PEFT take 1 GB of packages: `.ci/optional` runs it.
 
-The table that `docs/commands/add.md` shows is what this prints.
+The table that `docs/adapters.md` shows is what this prints.
 """
 
 from __future__ import annotations
