@@ -41,6 +41,7 @@ from git_theta_ext.git.repository import Repository, skips_smudge
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Block, Entry, Manifest, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest
+from git_theta_ext.objects import runs
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room, check_together, check_work, claimed
 from git_theta_ext.objects.executor import HERE, Executor
@@ -169,13 +170,16 @@ class Smudger:
         Raises:
             CorruptObjectError: an object is damaged; what was written so far is to be thrown away.
         """
-        parts = ordered_map(self._read, self._parts(), lambda part: part.held)
-        for part, data in parts:
-            if part.block is None and not data:
-                write(memoryview(self._derived(part.segment)))
+        found = ordered_map(self._read_run, runs.runs(self._parts()), _held)
+        for parts, data in found:
+            if parts[0].block is None and not data:
+                write(memoryview(self._derived(parts[0].segment)))
                 continue
-            if self._checksums.covered(part.segment):
-                self._checksums.feed(part.segment, data)
+            at = 0
+            for part in parts:
+                if self._checksums.covered(part.segment):
+                    self._checksums.feed(part.segment, data[at : at + part.nbytes])
+                at += part.nbytes
             write(data)
 
     def same_as(
@@ -298,6 +302,16 @@ class Smudger:
             else:
                 yield _Part(number)
 
+    def _read_run(self, parts: list[_Part]) -> tuple[list[_Part], memoryview]:
+        """The bytes of some parts, one after the other."""
+        if len(parts) == 1:
+            return parts, self._read(parts[0])[1]
+        pairs = [(part.spec, part.block) for part in parts if part.spec and part.block]
+        found = runs.read(self._blocks, pairs)
+        if found is None:
+            found = memoryview(b"".join(self._read(part)[1] for part in parts))
+        return parts, found
+
     def _read(self, part: _Part) -> tuple[_Part, memoryview]:
         if part.spec is None or part.block is None:
             return part, memoryview(part.data)
@@ -318,6 +332,11 @@ class Smudger:
                 for spec, block in entry.parts():
                     self._checksums.feed(ahead, self._raw(segment.name, spec, block))
         return self._checksums.value(number)
+
+
+def _held(parts: list[_Part]) -> int:
+    """Bytes that are held for some parts."""
+    return sum(part.held for part in parts)
 
 
 def _all_blocks(manifest: Manifest) -> Iterator[tuple[BlockSpec, Block]]:

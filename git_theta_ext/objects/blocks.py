@@ -171,7 +171,10 @@ class Blocks:
         Raises:
             MissingObjectError, TransferError: they cannot be had.
         """
-        missing = {ref.oid: ref for ref in objects if not self.store.has(ref.oid, ref.size)}
+        distinct = {(ref.oid, ref.size): ref for ref in objects}  # thousands may share a pack
+        missing = {
+            oid: ref for (oid, size), ref in distinct.items() if not self.store.has(oid, size)
+        }
         if missing and self._fetch is not None:
             self._fetch(missing.values())
 
@@ -204,7 +207,7 @@ class Blocks:
             return {}
         return head_settings(head)
 
-    def _account(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> None:
+    def account(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> None:
         """Refuse what is out of all proportion, over all that was read so far.
 
         An object counts once, however many blocks are made of it.
@@ -537,7 +540,7 @@ class Blocks:
         try:
             if straight.read_as_it_is(self.store, ref, room):
                 work = of_chain(spec, [ref], lambda ref: None)
-                self._account(work, [ref], bounded=self._bounded)
+                self.account(work, [ref], bounded=self._bounded)
                 return room
             file = straight.parameters(self.store, ref)
         except (MissingObjectError, StoreError):
@@ -577,7 +580,7 @@ class Blocks:
         self.ensure(references([recipe]))
         alone = replace(recipe, parents=tuple(replace(one, chain=()) for one in recipe.parents))
         work = of_chain(spec, [alone], lambda ref: None)
-        self._account(work, (), bounded=self._bounded)
+        self.account(work, (), bounded=self._bounded)
         shared, values = self._together([spec] * len(chains), chains)
         if shared is None:
             values = [self._decode(spec, chain) for chain in chains]
@@ -604,7 +607,7 @@ class Blocks:
         """
         said = {ref.place: file.settings for ref, file in zip(chain, files, strict=True)}
         work = of_chain(spec, chain, lambda ref: said.get(ref.place))
-        self._account(work, chain, bounded=self._bounded)
+        self.account(work, chain, bounded=self._bounded)
         try:
             return decode_chain(spec, files, whole=whole, base=base, room=room)
         except (UnknownUpdateError, UsageError):
@@ -660,8 +663,8 @@ class _Rehearsal(Blocks):
     def ensure(self, objects: Iterable[UpdateRef]) -> None:
         self._real.ensure(objects)
 
-    def _account(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> None:
-        self._real._account(work, chain, bounded=bounded)
+    def account(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> None:
+        self._real.account(work, chain, bounded=bounded)
 
     def _straight(self, spec: BlockSpec, block: Block, room: Values) -> Values | None:
         return self._real._straight(spec, block, room)

@@ -185,8 +185,8 @@ class Packing(Blocks):
             return parse(data)
         return self._blocks.parameters(ref if written is None else written)
 
-    def _account(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> None:
-        self._blocks._account(work, chain, bounded=bounded)
+    def account(self, work: Work, chain: Iterable[UpdateRef], *, bounded: bool) -> None:
+        self._blocks.account(work, chain, bounded=bounded)
 
     def _blame(self, block: Block) -> CorruptObjectError:
         return self._blocks._blame(block)

@@ -77,7 +77,7 @@ def parse(buffer: bytes | memoryview) -> Parameters:
     if length > min(limits.PARAMETER_HEADER_BYTES, len(view) - 8):
         raise CorruptObjectError(f"the header claims {length} bytes of {len(view)}")
     try:
-        header = json.loads(bytes(view[8 : 8 + length]))
+        header = json.loads(str(view[8 : 8 + length], "utf-8"))
         settings = json.loads(header.pop(_METADATA)[_KEY])
         kind, version = settings["kind"], settings["v"]
         parts = _parts(header, view[8 + length :])
