@@ -6,6 +6,7 @@ anything else that takes time is imported.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ def main() -> int:
         print("git-theta-filter is started by Git; see: git theta help install", file=sys.stderr)
         return 2
     _keep_blas_single()
+    _collect_rarely()
     stdin, stdout = _binary_streams()
     with harmless_streams():
         return _run(stdin, stdout)
@@ -101,6 +103,14 @@ def _keep_blas_single() -> None:
     """
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+
+def _collect_rarely() -> None:
+    """Look for circles of objects less often: what a manifest is read into has none.
+
+    Of 30,000 tensors it is hundreds of thousands of objects, which live until the answer is out.
+    """
+    gc.set_threshold(100_000, 20, 20)
 
 
 def _binary_streams() -> tuple[BinaryIO, BinaryIO]:

@@ -319,7 +319,7 @@ class Commands:
 
     def _all_here(self, manifest: Manifest) -> bool:
         store = store_of(self._repository)
-        return all(store.has(ref.oid, ref.size) for ref in manifest.objects())
+        return all(store.has(*one) for one in {(ref.oid, ref.size) for ref in manifest.objects()})
 
     def _rebuild(self, name: bytes, text: bytes, manifest: Manifest, in_work_tree: bool) -> None:
         """Answer with a checkpoint, which Git holds in memory before it writes it, or passes on."""

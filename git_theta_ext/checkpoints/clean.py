@@ -104,9 +104,10 @@ class Cleaner:
         if found is None:
             return None
         objects, store = self._predecessors.parse(found).objects(), self._blocks.store
+        distinct = {(ref.oid, ref.size) for ref in objects}
         # What the index names already is no garbage, and need not be kept from being taken for it.
         kept = store.holds if self._predecessors.is_staged(path, found) else store.keep
-        whole = all(kept(ref.oid, ref.size) for ref in objects)
+        whole = all(kept(oid, size) for oid, size in distinct)
         store.save_verified()
         return found if whole else None
 
