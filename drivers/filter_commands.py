@@ -112,9 +112,10 @@ class Commands:
         """Git is done, and its index is written: remember what it wrote, tell what it passed."""
         if "_executor" in self.__dict__:
             self._executor.close()
-        if self._passed and not self._skips_smudge():
+        heard = bool(self._passed or self._staged) and not ancestry.answers_a_program()
+        if heard and self._passed and not self._skips_smudge():
             _tell_of_manifests(list(self._passed))
-        if self._staged:
+        if heard and self._staged:
             self._left_open.tell()
             remind(self._repository)
         for path in self._conflicted:
@@ -260,6 +261,8 @@ class Commands:
         text = f"{path!r} is no {os.path.splitext(path)[1][1:]} file: {reason}"
         if self._repository.flag("theta.strict") and not ancestry.only_looks():
             raise FormatError(f"{text}; theta.strict refuses it", hint=way)
+        if ancestry.answers_a_program():
+            return
         print(f"git-theta: {printable(text)}\n  hint: {way}", file=sys.stderr)
 
     def _pass_raw(self, path: str, source: FileSource) -> bool:

@@ -58,6 +58,19 @@ def log(repo: Repo) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+def test_what_a_program_asks_for_has_no_warning_in_it(husky: Repo) -> None:
+    """lint-staged takes all that `git stash create` says for the name of the stash."""
+    husky.write("other.safetensors", safetensors(model(2)))
+    stage(husky)
+    husky.git("commit", "-q", "-m", "one")
+    husky.write(NAME, safetensors(model(1)))
+    husky.write("other.safetensors", husky.blob(f"HEAD:{NAME}"))
+    done = husky.run("git", "stash", "create")
+    assert re.fullmatch(rb"[0-9a-f]{40}\n", done.stdout)
+    assert done.stderr == b""
+    assert b"holds a manifest" in husky.run("git", "add", "-A").stderr
+
+
 def push(repo: Repo, *arguments: str, ok: tuple[int, ...] = (0,)) -> str:
     """Push; what was said on stderr."""
     return repo.run("git", "push", *(arguments or ("origin", "main")), ok=ok).stderr.decode()
