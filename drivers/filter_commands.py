@@ -21,6 +21,7 @@ from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import advice, files
 from git_theta_ext.core.errors import ChangedWhileReadError, FormatError, ProtocolError, ThetaError
 from git_theta_ext.core.text import paragraph, printable
+from git_theta_ext.drivers import unnamed
 from git_theta_ext.drivers.content import WINDOW_BYTES, Content
 from git_theta_ext.drivers.left_open import LeftOpen
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
@@ -235,11 +236,18 @@ class Commands:
             with files.new_file(copy, mode=0o600) as file:
                 content.spool(file, prefix)
             with FileSource(copy) as source:
+                path = path or self._path_of(source)
                 if not self._pass_raw(path, source):
                     manifest = self._cleaner.clean(path, source)
                     _check_unchanged(path, found)
                     self._require_whole(path, source, manifest)
                     self._send_manifest(path, manifest)
+
+    def _path_of(self, source: FileSource) -> str:
+        """The path of what a client cleans without naming it; empty if none is likely."""
+        top = self._repository.work_tree
+        tracked = dict.fromkeys(entry.path for entry in self._repository.tracked())
+        return "" if top is None else unnamed.path_of(source, top, tracked)
 
     def _require_whole(self, path: str, source: FileSource, manifest: bytes) -> None:
         """Say, or with `theta.strict` refuse, that a file is not what its extension promises.

@@ -130,8 +130,18 @@ def test_objects_go_through_a_transfer_agent(repo: Repo, tmp_path: Path) -> None
 
 
 def test_dulwich_runs_the_filter_in_both_directions(repo: Repo) -> None:
-    """It does not say which file it adds: the manifest may differ from Git's, not what it means."""
+    """It does not say which of two files it adds, so that only the content can tell."""
+    repo.write("other.safetensors", safetensors(model(1)))
     data = committed(repo)
+    changed = model()
+    changed["encoder.layer.0.attention.query.weight"][0] += 1
+    repo.write(NAME, safetensors(changed))
+    repo.git("add", NAME)
+    by_git = repo.blob(f":{NAME}")
+    repo.git("reset", "-q", "--", NAME)
+    porcelain.add(str(repo.path), paths=[str(repo.path / NAME)])
+    assert repo.blob(f":{NAME}") == by_git
+    repo.git("reset", "-q", "--hard")
     repo.git("rm", "-q", "--cached", NAME)
     porcelain.add(str(repo.path), paths=[str(repo.path / NAME)])
     assert is_manifest(repo.blob(f":{NAME}"))
