@@ -1,7 +1,8 @@
 """The filter that Git starts once per command: `filter.theta.process`, protocol version 2.
 
 Source: gitattributes(5), "Long Running Filter Process". The handshake is answered before NumPy or
-anything else that takes time is imported.
+anything else that takes time is imported. With `clean PATH` or `smudge PATH` it does one file, for
+clients that know only `filter.theta.clean` and `.smudge`.
 """
 
 from __future__ import annotations
@@ -9,31 +10,36 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from git_theta_ext.core.errors import ProtocolError
 from git_theta_ext.core.terminal import harmless_streams
+from git_theta_ext.drivers import one_file
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.git.crashes import hook as crash_hook
 
 _CAPABILITIES = (b"clean", b"smudge", b"delay")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Serve Git on standard input and output until it closes them; the process exit code."""
-    if sys.stdin.isatty():
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    about_one = len(arguments) == 2 and arguments[0] in one_file.COMMANDS
+    if sys.stdin.isatty() or (arguments and not about_one):
         print("git-theta-filter is started by Git; see: git theta help install", file=sys.stderr)
         return 2
     _keep_blas_single()
     _collect_rarely()
     stdin, stdout = _binary_streams()
     with harmless_streams():
-        return _run(stdin, stdout)
+        return _run(arguments, stdin, stdout)
 
 
-def _run(stdin: BinaryIO, stdout: BinaryIO) -> int:
+def _run(arguments: Sequence[str], stdin: BinaryIO, stdout: BinaryIO) -> int:
     try:
+        if arguments:
+            return 0 if answer_once(arguments[0], arguments[1], stdin, stdout) else 1
         serve(stdin, stdout)
     except ProtocolError as error:
         print(f"git-theta: {error}", file=sys.stderr)
@@ -70,6 +76,27 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
         request = _request(reader)
         found = _look_at(request)
     commands.close()
+
+
+def answer_once(command: str, path: str, stdin: BinaryIO, stdout: BinaryIO) -> bool:
+    """Clean or smudge the content on `stdin`; whether what went to `stdout` counts.
+
+    Args:
+        command: `clean` or `smudge`.
+        path: the file's, from the top of the work tree, which is the current folder.
+        stdin: the content, to its end.
+        stdout: for what it becomes.
+    """
+    request = {"command": command.encode(), "pathname": os.fsencode(path)}
+    found = _look_at(request)
+
+    from git_theta_ext.drivers.filter_commands import Commands
+
+    output = one_file.PlainOutput(stdout)
+    commands = Commands(one_file.WholeInput(stdin), output)
+    commands.answer(request, found)
+    commands.close()
+    return output.succeeded
 
 
 def _request(reader: PacketReader) -> dict[str, bytes] | None:

@@ -11,6 +11,7 @@ settings. So they are always made, and `hooks` sees to it that none runs twice.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ SKIP_SMUDGE = "theta.skipSmudge"
 TOOL, TOOL_NAME = "merge.tool", "theta"
 """What `git mergetool` starts when it is not told: set where nothing is, taken away if ours."""
 
+ONE_BY_ONE = ("filter.theta.clean", "filter.theta.smudge")
+"""What clients start for each file that cannot keep a filter running, as JGit."""
+
 NOBODY = ["", launch.ISOLATED]
 """No Python, where only the names of the settings matter."""
 
@@ -44,6 +48,8 @@ class Change:
 def settings(python: list[str]) -> dict[str, str]:
     """The settings that `install` makes, by name; `python` is the interpreter and its flags."""
     command = f"{launch.shell_command(python)} -m git_theta_ext.drivers."
+    # Git expands %% here and others do not: quotes keep the path's own from being anything.
+    one_by_one = re.sub("%(?=[%f])", "%''", command)
     # Git expands %O and its like in the merge command, so a % of the path itself is doubled.
     merge = command.replace("%", "%%") + "merge %O %A %B %L %P"
     tool = command.replace(
@@ -51,6 +57,8 @@ def settings(python: list[str]) -> dict[str, str]:
     )
     return {
         "filter.theta.process": command + "filter",
+        # For clients that know no `process`. Git takes neither while `process` is set, even to "".
+        **{name: f"{one_by_one}filter {name.rpartition('.')[2]} %f" for name in ONE_BY_ONE},
         "filter.theta.required": "true",
         "diff.theta.command": command + "diff",
         "merge.theta.name": "git-theta: merge checkpoints tensor by tensor",
@@ -108,8 +116,11 @@ def is_installed(repository: Repository) -> bool:
 def problems(repository: Repository) -> list[str]:
     """What is wrong with the settings in force in a repository, one sentence each."""
     found = []
-    for name in ("filter.theta.process", "diff.theta.command", "merge.theta.driver"):
+    needed = ("filter.theta.process", "diff.theta.command", "merge.theta.driver")
+    for name in (*needed, *ONE_BY_ONE):
         value = repository.setting(name)
+        if value is None and name in ONE_BY_ONE:
+            continue  # as earlier versions left it: Git itself does not miss them
         if value is None:
             found.append(f"{name} is not set")
         elif (program := _program(value, percent=name.startswith("merge."))) is None:
@@ -119,6 +130,11 @@ def problems(repository: Repository) -> list[str]:
         elif "git_theta_ext" in value and not _is_isolated(value):
             found.append(f"{name} starts Python so that files of a work tree could be run: {value}")
     return found
+
+
+def serves_git_alone(repository: Repository) -> bool:
+    """Whether the settings lack those for clients that start a command for each file."""
+    return not all(repository.setting(name) for name in ONE_BY_ONE)
 
 
 def require(repository: Repository, *names: str) -> None:

@@ -152,6 +152,43 @@ def test_dulwich_runs_the_filter_in_both_directions(repo: Repo) -> None:
     assert repo.status() == ""
 
 
+def test_commands_for_one_file_are_as_the_process(repo: Repo) -> None:
+    """What JGit starts: content in, content out, and an exit status that says whether it counts."""
+    data = committed(repo)
+    manifest = repo.blob(f"HEAD:{NAME}")
+    clean, smudge = (
+        repo.git("config", f"filter.theta.{one}").strip().replace("%f", shell_word(NAME))
+        for one in ("clean", "smudge")
+    )
+
+    def run(command: str, content: bytes, *ok: int) -> bytes:
+        return repo.run("sh", "-c", command, stdin=content, ok=ok or (0,)).stdout
+
+    assert run(clean, data) == manifest
+    assert run(smudge, manifest) == data
+    assert run(clean, manifest) == manifest
+    assert run(clean, b"") == run(smudge, b"") == b""
+    assert run(smudge, data) == data  # committed whole: as it is
+    assert run(clean, manifest + b"x", 1) == b""
+    for path in (repo.path / ".git/theta/objects").glob("??/??/*"):
+        path.unlink()
+    run(smudge, manifest, 1)
+    assert run(smudge.replace("smudge", "smear"), manifest, 2) == b""
+
+
+def test_git_prefers_the_process_whatever_it_is(repo: Repo) -> None:
+    """Empty means switched off: the commands for one file must not take its place."""
+    for one in ("clean", "smudge"):
+        repo.git("config", "--global", f"filter.theta.{one}", "false")
+    committed(repo)
+    assert is_manifest(repo.blob(f"HEAD:{NAME}"))
+    data = safetensors(model(2))
+    repo.write(NAME, data)
+    off = ("-c", "filter.theta.process=", "-c", "filter.theta.required=false")
+    repo.git(*off, "add", NAME)
+    assert repo.blob(f":{NAME}") == data
+
+
 def test_libgit2_runs_no_filter_and_what_it_did_is_named_and_mended(repo: Repo) -> None:
     data = committed(repo)
     other = pygit2.Repository(str(repo.path))

@@ -41,7 +41,9 @@ def test_install_writes_absolute_commands(plain: Repo) -> None:
     plain.theta("install")
     config = _config(plain)
     assert config["filter.theta.required"] == "true"
-    assert "filter.theta.clean" not in config
+    start = config["filter.theta.process"]
+    for name in ("clean", "smudge"):
+        assert config[f"filter.theta.{name}"] == f"{start} {name} %f"
     for key, module in zip(_KEYS, ("filter", "diff", "merge"), strict=True):
         words = shlex.split(config[key])
         assert Path(words[0]) == Path(sys.executable)
@@ -256,6 +258,27 @@ def test_settings_that_start_python_otherwise_are_told(plain: Repo, flags: str) 
     assert "git theta install" in plain.theta("status")
     plain.theta("install")
     assert installation.problems(Repository.discover(plain.path)) == []
+
+
+def test_settings_of_earlier_versions_serve_git_alone(plain: Repo) -> None:
+    plain.theta("install")
+    assert "JGit" not in plain.theta("status")
+    plain.git("config", "--global", "--unset", "filter.theta.clean")
+    assert installation.problems(Repository.discover(plain.path)) == []
+    assert "git theta install" in plain.theta("status")
+    plain.git("config", "--global", "filter.theta.clean", "/gone/python -I -m x clean %f")
+    assert "filter.theta.clean names a program that does not exist" in plain.theta("status")
+    plain.theta("install")
+    assert installation.problems(Repository.discover(plain.path)) == []
+    assert "JGit" not in plain.theta("status")
+
+
+def test_a_percent_sign_of_the_path_is_no_placeholder() -> None:
+    command = installation.settings(["/a%f/%%b/%c", "-I"])["filter.theta.clean"]
+    expanded = command.replace("%%", "%").replace("%f", "FILE")
+    assert shlex.split(expanded)[0] == "/a%f/%%b/%c"
+    assert shlex.split(command.replace("%f", "FILE"))[-1] == "FILE"
+    assert shlex.split(command)[0] == "/a%f/%%b/%c"
 
 
 EVIL = ("", ".", ":/x", "/x:", "/x::/y")

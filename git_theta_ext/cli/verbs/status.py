@@ -215,6 +215,11 @@ def _show(repository: Repository, report: dict[str, Any]) -> None:
     """Print the report for people: setup, patterns, files, what is open, and what to type next."""
     if report["installed"]:
         print(f"Set up in the {report['scopes'][-1]} git config.")
+        if installation.serves_git_alone(repository):
+            print(
+                "Clients such as JGit would store checkpoints whole here, as earlier versions set "
+                "it up: git theta install"
+            )
     else:
         print("git-theta is not set up here: git theta install")
         for problem in report["problems"]:
