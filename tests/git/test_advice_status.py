@@ -104,3 +104,15 @@ def test_a_pointer_in_the_work_tree_is_fetched_first(lfs: Repo, tmp_path: Path) 
     do(clone, pull)
     do(clone, store)
     stored_by_tensor(clone)
+
+
+def test_a_work_tree_of_jujutsu_is_named_until_it_has_manifests(repo: Repo) -> None:
+    repo.write(NAME, CONTENT)
+    repo.commit()
+    assert "Jujutsu" not in repo.theta("status")
+    (repo.path / ".jj").mkdir()
+    do(repo, line(repo, "Jujutsu").partition("work tree: ")[2].partition("  ")[0])
+    (repo.path / NAME).unlink()
+    repo.git("checkout", "--", NAME)
+    assert (repo.path / NAME).read_bytes() == repo.blob(f":{NAME}")
+    assert "Jujutsu" not in repo.theta("status")

@@ -401,6 +401,7 @@ RUN: dict[str, dict[str, str]] = {
         "{text}; git theta migrate --to-manifest {LATEST} moves them": "test_moving_over.test_the_tip_of_a_branch_moves_to_version_2",
         "git-theta is not set up here: git theta install": "test_advice_setup.test_setting_up_as_status_says",
         "Clients such as JGit would store checkpoints whole here, as earlier versions set it up: git theta install": "test_install.test_settings_of_earlier_versions_serve_git_alone",
+        "Jujutsu works here, too: it runs no filter, and records these checkpoints whole; for manifests in this work tree: git theta install --local --skip-smudge (git theta help status)": "test_advice_status.test_a_work_tree_of_jujutsu_is_named_until_it_has_manifests",
         "Smudging is off (theta.skipSmudge or GIT_THETA_SKIP_SMUDGE): checkouts leave manifests; git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
         "Tracked patterns: {names or 'none (git theta track PATTERN)'}": "test_advice_setup.test_setting_up_as_status_says",
         "git theta resolve FILE": "test_advice_sharded.test_a_shard_that_is_gone_on_one_side",

@@ -327,6 +327,12 @@ def _advice(repository: Repository, report: dict[str, Any]) -> list[str]:
         if paths:
             command = stored_whole.how_to_store(repository, paths)
             lines.append(f"{name}: {command}   stores them tensor by tensor")
+    if any(row["work_tree"] == "checkpoint" for row in rows) and (repository.top / ".jj").is_dir():
+        lines.append(
+            "Jujutsu works here, too: it runs no filter, and records these checkpoints whole; for "
+            "manifests in this work tree: git theta install --local --skip-smudge   (git theta "
+            "help status)"
+        )
     for path, staged in leftovers.found(repository, [row["path"] for row in rows]):
         lines.append(leftovers.sentence(repository, path, staged=staged))
     return ["", *(f"  {line}" for line in lines)] if lines else []
