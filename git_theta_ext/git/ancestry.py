@@ -61,15 +61,15 @@ def only_looks() -> bool:
     )
 
 
-_ANSWERS = {"stash", "update-index", "hash-object", "write-tree", "apply"}
-"""Commands that programs start for what they print. lint-staged takes both streams of `git stash
-create` for the name of the stash: with a warning in it, changes of the work tree were lost."""
+_ANSWERS = {"update-index", "hash-object", "write-tree", "apply"}
+"""Commands that programs start for what they print, with `git stash create`. Of that lint-staged
+takes both streams for the name of the stash: with a warning in it, changes were lost."""
 
 
 def answers_a_program() -> bool:
     """Whether the nearest Git above this process certainly runs what programs start, not people."""
-    command = git_command()
-    return command is not None and bool(_ANSWERS.intersection(command_of(command)[:1]))
+    words = command_of(git_command() or ())
+    return bool(_ANSWERS.intersection(words[:1])) or words[:2] == ["stash", "create"]
 
 
 def only_status() -> bool:
