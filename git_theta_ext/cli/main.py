@@ -43,7 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "log": ("log", "show the commits that changed a checkpoint, or some of its tensors"),
     "blame": ("blame", "show which commit last changed each tensor of a checkpoint"),
     "modules": ("modules", "show the modules of each checkpoint, and who answers for them"),
-    "show": ("show", "show a version of a checkpoint, one of its tensors, or a patch"),
+    "show": ("show", "show a version of a checkpoint, one of its tensors, a merge, or a patch"),
     "du": ("du", "show what each version and tensor takes in the store"),
     "cat": ("cat", "write one tensor to standard output as .npy"),
     "export": ("export", "write tensors of a version to a file, or a commit as an adapter"),

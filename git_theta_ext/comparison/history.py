@@ -136,15 +136,7 @@ class History:
 
     def at(self, commit: str, path: str) -> Content | None:
         """What stands at a path in any commit; None where it is not there."""
-        if not shards.names_model(path):
-            return self.contents.get(self._repository.blob_at(commit, path), path)
-        try:
-            model = shards.find(self._repository, commit, path, self.contents.manifest)
-        except UsageError:
-            return None
-        if model is None:
-            return None
-        return Content("tensors", commit, path, None, model.manifest)
+        return content_at(self.contents, commit, path)
 
     def absent(self, version: Version) -> str:
         """Why a version has no content: `deleted`, `empty`, or `not on this machine`."""
@@ -202,6 +194,17 @@ class History:
         for oid, path in rows[:_MOST_RENAMES]:
             found.setdefault(shards.model_of(path) or path, []).append((path, oid))
         return found
+
+
+def content_at(contents: Contents, commit: str, path: str) -> Content | None:
+    """What stands at a path in a commit, a model by its pattern; None where it is not there."""
+    if not shards.names_model(path):
+        return contents.get(contents.repository.blob_at(commit, path), path)
+    try:
+        model = shards.find(contents.repository, commit, path, contents.manifest)
+    except UsageError:
+        return None
+    return None if model is None else Content("tensors", commit, path, None, model.manifest)
 
 
 def signature(entry: Entry) -> tuple[object, ...]:

@@ -278,12 +278,17 @@ def test_ls_files(versions: Repo, lines: tuple[str, ...]) -> None:
         assert f"{NAME}  safetensors  15 tensors" in do(versions, line)
 
 
-@scene("commands/show.md", *examples("commands/show.md")[:2])
+@scene("commands/show.md", *(one for one in examples("commands/show.md") if ".patch" not in one))
 def test_show(versions: Repo, lines: tuple[str, ...]) -> None:
     assert "lm_head.weight" in do(versions, lines[0])
     listed = do(versions, lines[1])
     assert listed.count("query.weight") == 3
     assert "attention.value" not in listed
+    sides = ("-p", "HEAD~1", "-p", "HEAD")
+    merge = versions.git("commit-tree", "-m", "merge", *sides, "HEAD^{tree}").strip()
+    versions.git("branch", "-M", "main")
+    versions.git("reset", "-q", "--hard", merge)
+    assert "the file is as in theirs" in do(versions, lines[2])
 
 
 @scene("commands/modules.md", *examples("commands/modules.md"))

@@ -351,6 +351,7 @@ RUN: dict[str, dict[str, str]] = {
         "{path}: written from the shards; to take it: git add {options}{name}": "test_advice_sharded.test_status_names_what_settles_an_index",
     },
     "git_theta_ext/cli/verbs/show.py": {
+        "git theta diff {shlex.quote(f'{named}^')} {shlex.quote(named)} shows what it changed": "test_readable_diffs.test_a_merge_is_told_tensor_by_tensor",
         "git theta show FILE lists them": "test_advice_reading.test_a_tensor_that_is_not_there",
     },
     "git_theta_ext/checkpoints/optimizers/fisher.py": {
@@ -600,7 +601,7 @@ NAMED: dict[str, list[str]] = {
         "Write a patch: a bundle of Git with commits, and with the objects of their checkpoints that the receiver lacks. git theta show, am and apply read it.",
     ],
     "git_theta_ext/cli/verbs/show.py": [
-        "Without TENSOR, list the tensors of a version with dtype, shape and how each is stored. With TENSOR, show each tensor that matches with the numbers of its values. Of a patch that git theta format-patch wrote, show what it does, tensor by tensor.",
+        "Without TENSOR, list the tensors of a version with dtype, shape and how each is stored. With TENSOR, show each tensor that matches with the numbers of its values. Of a merge, show for each tensor which side it is as in, or how the merge made it. Of a patch that git theta format-patch wrote, show what it does, tensor by tensor.",
     ],
     "git_theta_ext/packages/patches/bundle.py": [
         "# v2 git bundle",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from git_theta_ext.checkpoints.contents import Content, objects_in
 from git_theta_ext.checkpoints.versions import StoredSide
 from git_theta_ext.cli import colours, parts
+from git_theta_ext.cli.shown import merges
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.history import History, Version, changes
 from git_theta_ext.comparison.report.groups import group
@@ -144,7 +145,13 @@ def _log(
                 print(heading)
             if len(rows) > 1:
                 print()
-            _show(rows[-1], touched, step.comparison if args.patch else None, args.color)
+            _show(
+                rows[-1],
+                touched,
+                step.comparison if args.patch else None,
+                _merged(history, step.version, tensors) if args.patch else (),
+                args.color,
+            )
     return rows, matched
 
 
@@ -246,8 +253,20 @@ def _old_path(step: _Step) -> str | None:
     return None if before is None or before.path == step.version.path else before.path
 
 
-def _show(row: dict[str, Any], touched: list[Change], patch: Comparison | None, color: str) -> None:
-    """Print one version; with `patch`, all that was asked for of what it changed."""
+def _merged(history: History, version: Version, tensors: list[str]) -> Iterator[str]:
+    """What a merge made of the tensors, as far as its parents are here; nothing for others."""
+    if len(version.parents) > 1 and not version.boundary:
+        yield from merges.in_log(history.contents, version.commit, version.path, tensors)
+
+
+def _show(
+    row: dict[str, Any],
+    touched: list[Change],
+    patch: Comparison | None,
+    merged: Iterable[str],
+    color: str,
+) -> None:
+    """Print one version; with `patch`, all that was asked for of what it changed, and `merged`."""
     mark = "^" if row["boundary"] else ""
     print(f"{mark}{row['commit'][:9]}  {row['date'][:10]}  {printable(row['author'])}")
     print(f"    {printable(row['subject'])}")
@@ -261,6 +280,8 @@ def _show(row: dict[str, Any], touched: list[Change], patch: Comparison | None, 
     if patch is None:
         _show_groups(touched)
         return
+    for line in merged:
+        print(f"    {line}")
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     style = Style(colours.decide(color), unicode)
     for line in render(row["path"], replace(patch, changes=tuple(touched)), style):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from git_theta_ext.checkpoints.read import Checkpoint, open_checkpoint
+from git_theta_ext.cli.shown import merges
 from git_theta_ext.core import advice, patterns
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import near_name, plural, printable, size, table, to_json
@@ -28,13 +30,16 @@ def add_parser(subparsers: Any) -> None:
     """Add the parser of `show`."""
     parser = subparsers.add_parser(
         "show",
-        help="show a version of a checkpoint, one of its tensors, or a patch",
+        help="show a version of a checkpoint, one of its tensors, a merge, or a patch",
         description="Without TENSOR, list the tensors of a version with dtype, shape and how each "
         "is stored. With TENSOR, show each tensor that matches with the numbers of its values. "
+        "Of a merge, show for each tensor which side it is as in, or how the merge made it. "
         "Of a patch that git theta format-patch wrote, show what it does, tensor by tensor.",
     )
     parser.add_argument(
-        "file", metavar="[REV:]FILE", help="without REV, of HEAD; or a patch, anywhere"
+        "file",
+        metavar="[REV:]FILE | MERGE",
+        help="without REV, of HEAD; or a merge commit, or a patch, anywhere",
     )
     parser.add_argument(
         "tensors", nargs="*", default=[], metavar="TENSOR", help="names or patterns"
@@ -49,7 +54,11 @@ def run(args: argparse.Namespace) -> int:
         return _show_patch(args.file, args.json)
     try:
         repository = Repository.discover()
-        checkpoint = open_checkpoint(repository, version_typed(repository, args.file))
+        version = version_typed(repository, args.file)
+        commit = merges.commit_named(repository, args.file)
+        if commit is not None and repository.resolve(version) is None:
+            return _show_commit(repository, commit, args)
+        checkpoint = open_checkpoint(repository, version)
     except (UsageError, RepositoryError):
         if args.tensors or not _called_patch(Path(args.file)):
             raise
@@ -74,6 +83,23 @@ def run(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     for line in table(rows):
         print(line)
+    return 0
+
+
+def _show_commit(repository: Repository, commit: str, args: argparse.Namespace) -> int:
+    """Show a merge.
+
+    Raises:
+        UsageError: the commit is none.
+    """
+    if len(merges.parents_of(repository, commit)) < 2:
+        named = args.file if printable(args.file) == args.file else commit
+        raise UsageError(
+            f"{args.file!r} is a commit, and no merge",
+            hint=f"git theta diff {shlex.quote(f'{named}^')} {shlex.quote(named)}"
+            "   shows what it changed",
+        )
+    merges.show(repository, commit, args.tensors, as_json=args.json)
     return 0
 
 

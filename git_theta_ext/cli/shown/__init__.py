@@ -1,0 +1,1 @@
+"""What manifests and merges look like to a reader: a filter of diffs, merges by tensor."""
