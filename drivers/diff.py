@@ -11,21 +11,16 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from functools import cache
-from pathlib import Path
 
-from git_theta_ext.checkpoints.versions import Side, open_side
 from git_theta_ext.cli import colours
 from git_theta_ext.comparison.compare import compare
-from git_theta_ext.comparison.files import Pair
+from git_theta_ext.comparison.handed import handed
 from git_theta_ext.comparison.report.text import Style, render
-from git_theta_ext.core.errors import RepositoryError, ThetaError
+from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.terminal import BOLD, harmless_streams
 from git_theta_ext.core.text import paragraph, printable
 from git_theta_ext.git.crashes import hook as crash_hook
 from git_theta_ext.git.process import git_program
-from git_theta_ext.git.repository import Repository
-from git_theta_ext.objects.blocks import Blocks
 
 _SEVEN = 7
 
@@ -73,39 +68,11 @@ def _show(arguments: Sequence[str]) -> None:
     # Git, too, leaves out the slash of a path that begins with one.
     header = f"diff --git a/{printable(path.lstrip('/'))} b/{printable(new_path.lstrip('/'))}"
     print(Style(colour).paint(BOLD, header))
-    with closing(_pair(new_path, old_file, new_file)) as pair:
+    with closing(handed(new_path, old_file, new_file)) as pair:
         comparison = compare(pair.old, pair.new)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     for line in render(new_path, comparison, Style(colour, unicode)):
         print(line)
-
-
-def _pair(path: str, old_file: str, new_file: str) -> Pair:
-    old = _side(old_file)
-    try:
-        return Pair(path, old, _side(new_file))
-    except BaseException:
-        if old is not None:
-            old.close()
-        raise
-
-
-def _side(name: str) -> Side | None:
-    if name in ("/dev/null", "nul", "NUL"):
-        return None
-    try:
-        return open_side(Path(name), _blocks())
-    except OSError as error:
-        raise ThetaError(f"cannot read {name}: {error.strerror}") from error
-
-
-@cache
-def _blocks() -> Blocks | None:
-    """The store of the repository; None outside one, as for `git diff --no-index`."""
-    try:
-        return Blocks.open(Repository.discover())
-    except RepositoryError:
-        return None
 
 
 if __name__ == "__main__":

@@ -55,6 +55,10 @@ def settings(python: list[str]) -> dict[str, str]:
     tool = command.replace(
         "git_theta_ext.drivers.", 'git_theta_ext.cli.main mergetool --backup "$BACKUP" -- "$MERGED"'
     )
+    report = command.replace(
+        "git_theta_ext.drivers.",
+        'git_theta_ext.cli.main review --difftool "$MERGED" -- "$LOCAL" "$REMOTE"',
+    )
     return {
         "filter.theta.process": command + "filter",
         # For clients that know no `process`. Git takes neither while `process` is set, even to "".
@@ -65,6 +69,7 @@ def settings(python: list[str]) -> dict[str, str]:
         "merge.theta.driver": merge,
         "mergetool.theta.cmd": tool,
         "mergetool.theta.trustExitCode": "true",
+        "difftool.theta.cmd": report,
         **hook_scripts.configured(python),
     }
 

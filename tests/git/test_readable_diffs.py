@@ -1,15 +1,37 @@
-"""Merges are told by tensor."""
+"""Merges are told by tensor, and `git difftool` opens the report."""
 
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
+
+import pytest
 
 from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME, changed, model, safetensors
-from tests.scenarios.merges import QUERY
+from tests.scenarios.merges import QUERY, VALUE
 from tests.scenarios.repositories import Repo
 
+ODD = b"odd \xc3\xb6\xff.txt"
+LINES = f"tensor a\r\n  dense sha256:{'a' * 64} 12\r\n"
 BASE = model()
+EDITED = {QUERY: changed(BASE[QUERY]), VALUE: changed(BASE[VALUE])}
+
+
+@pytest.fixture
+def edited(repo: Repo) -> Repo:
+    """A commit, and in the work tree two tensors and a text with other bytes."""
+
+    def make() -> None:
+        repo.write(NAME, safetensors(BASE))
+        (repo.path / os.fsdecode(ODD)).write_bytes(LINES.encode() + b"\xff\n")
+        repo.commit()
+
+    repo.once(make)
+    repo.write(NAME, safetensors({**BASE, **EDITED}))
+    (repo.path / os.fsdecode(ODD)).write_bytes(b"\x1b[7m" + LINES.encode() + b"\xfe\n")
+    return repo
 
 
 def test_a_merge_is_told_tensor_by_tensor(apart: Repo) -> None:
@@ -38,3 +60,24 @@ def test_a_merge_is_told_tensor_by_tensor(apart: Repo) -> None:
     apart.git("reset", "-q", "--hard", "HEAD^1")
     hint = only(apart.run("git", "theta", "show", "HEAD", ok=(2,)).stderr.decode())
     assert "1 of" in do(apart, hint)
+
+
+def test_difftool_opens_the_report(edited: Repo) -> None:
+    edited.write("notes.txt", b"one\n")
+    edited.git("add", "-N", "notes.txt")
+    edited.git("config", "browser.page.cmd", "cp -t .")
+    edited.git("config", "web.browser", "page")
+    tool = ("difftool", "-y", "--tool=theta")
+    said = edited.git(*tool, "HEAD")
+    (page,) = edited.path.glob("review-*.html")
+    assert QUERY in page.read_text("utf-8")
+    assert f"Wrote {edited.path / '.git/theta' / page.name}\n" in said
+    assert "+one\n" in said  # a text is shown as Git shows it
+    edited.git("config", "browser.page.cmd", "false")
+    where = f"{edited.path}/.git/theta/{page.name}"
+    Path(where).unlink()
+    said = edited.git(*tool, "HEAD", "--", NAME)
+    assert "No browser could be started" in said
+    assert QUERY in Path(where).read_text("utf-8")
+    done = edited.run("git", *tool, "--dir-diff", "HEAD", ok=(0, 1, 2))
+    assert b"leave out --dir-diff" in done.stderr

@@ -587,6 +587,7 @@ NAMED: dict[str, list[str]] = {
         "Write the manifest that git add would make of a file to standard output; nothing is stored. With --manifest or --stdin, compare it with a manifest: they are alike if both stand for the same bytes, whatever updates these are made of. With --check, say whether a text is a manifest.",
     ],
     "git_theta_ext/cli/verbs/review.py": [
+        "git difftool --tool=theta shows one file at a time: leave out --dir-diff",
         "Write what git theta diff finds as one HTML page and open it in the browser that web.browser in git config names, else the system's. main...HEAD shows what a branch brings. The page needs no network.",
         "as for git theta diff: up to two revisions, A..B or A...B; then files",
     ],

@@ -130,6 +130,19 @@ def compared_as_text(args: argparse.Namespace, asked: Asked | None = None) -> tu
     return _text(args, found, compared, divided, modules), bool(found)
 
 
+def page_of(pair: Pair) -> str:
+    """The report of one pair as an HTML page; the pair is closed.
+
+    Raises:
+        ThetaError: a version cannot be read.
+    """
+    from git_theta_ext.comparison.report import html
+
+    with closing(pair):
+        comparison = with_spectra(pair.compare(), pair.old, pair.new, sketched=False)
+    return html.render([(pair.path, comparison)], None, divisions={})
+
+
 def work_tree() -> Path | None:
     """The top of the work tree that the command was started in; None outside of any."""
     try:
