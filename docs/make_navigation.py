@@ -16,7 +16,9 @@ OVERVIEW = DOCS / "git-theta.md"
 FOLDERS = ("commands", "decisions")
 GROUPS = {
     "Set up": "demo install uninstall track untrack completion env logs version",
-    "Look at models": "status ls-files diff review summary log blame modules show du cat export",
+    "Look at models": (
+        "status ls-files diff review summary log blame modules show du cat export diff-filter"
+    ),
     "Merge and put together": "merge mergetool resolve restore add assemble stats",
     "Decide on an update": "evaluate scores check allow check-files",
     "Send, receive and lock": "push pull fetch checkout lock locks unlock receive-check",

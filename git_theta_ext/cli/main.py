@@ -38,6 +38,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "list, show or remove the logs of errors in git-theta itself"),
     "ls-files": ("ls_files", "list tracked checkpoints in the index or a revision"),
     "diff": ("diff", "show what changed in checkpoints, tensor by tensor"),
+    "diff-filter": (
+        "diff_filter",
+        "make the lines of manifests readable in a diff that Git writes",
+    ),
     "summary": ("summary", "say what changed in a few lines, for a commit message"),
     "review": ("review", "open the report of what changed in the browser"),
     "log": ("log", "show the commits that changed a checkpoint, or some of its tensors"),
@@ -96,6 +100,7 @@ _NOT_REMINDING = {
     "cache",
     "completion",
     "demo",
+    "diff-filter",
     "get",
     "install",
     "receive-check",

@@ -32,6 +32,15 @@ TOOL, TOOL_NAME = "merge.tool", "theta"
 ONE_BY_ONE = ("filter.theta.clean", "filter.theta.smudge")
 """What clients start for each file that cannot keep a filter running, as JGit."""
 
+INTERACTIVE = "interactive.diffFilter"
+PAGERS = ("pager.diff", "pager.log", "pager.show")
+"""By what Git shows diffs: a person may have chosen another filter (delta, diff-so-fancy) or pager,
+which stays. The pagers are set on request alone: our filter, then the pager that Git has anyway."""
+
+_DIFF_FILTER = "git_theta_ext.drivers.diff_filter"
+_FILTER_END = f"-m {_DIFF_FILTER} || cat; }}"
+_PAGER_END = _FILTER_END + ' | eval "$(git var GIT_PAGER)"'
+
 NOBODY = ["", launch.ISOLATED]
 """No Python, where only the names of the settings matter."""
 
@@ -74,17 +83,42 @@ def settings(python: list[str]) -> dict[str, str]:
     }
 
 
-def install(scope: Scope, cwd: Path, *, skip_smudge: bool = False) -> list[Change]:
+def filters(python: list[str]) -> dict[str, str]:
+    """The settings by which Git shows diffs through our filter; `python` as for `settings`.
+
+    Where that Python is gone, `cat` passes on what would be lost, and with it the command.
+    """
+    start = f"{{ {launch.shell_command(python)} "
+    pager = start + _PAGER_END
+    return {INTERACTIVE: start + _FILTER_END, **dict.fromkeys(PAGERS, pager)}
+
+
+def install(
+    scope: Scope, cwd: Path, *, skip_smudge: bool = False, pager: bool = False
+) -> list[Change]:
     """Make the settings in one configuration file; what that changed, nothing if all was there.
+
+    Args:
+        scope: which file.
+        cwd: where the command was started.
+        skip_smudge: a checkout leaves manifests.
+        pager: what Git pages goes through our filter, too, where no pager of the command's own
+            is set.
 
     Raises:
         UsageError: this Python cannot import the package from another folder.
         RepositoryError: the file cannot be written, or `local` is asked for outside a repository.
     """
-    wanted: dict[str, str | None] = {**settings(launch.python_command())}
+    python = launch.python_command()
+    wanted: dict[str, str | None] = {**settings(python)}
     wanted[SKIP_SMUDGE] = "true" if skip_smudge else None
     if not _has_tool(scope, cwd):
         wanted[TOOL] = TOOL_NAME
+    for name, value in filters(python).items():
+        there = _chosen(scope, cwd, name)
+        asked = pager or name == INTERACTIVE
+        if any(map(_is_our_filter, there[:1])) or (asked and not there):
+            wanted[name] = value
     return _apply(scope, cwd, wanted)
 
 
@@ -100,7 +134,42 @@ def uninstall(scope: Scope, cwd: Path) -> list[Change]:
     names = [SKIP_SMUDGE, *reversed(settings(NOBODY))]
     if _values(scope, cwd, TOOL) == [TOOL_NAME]:
         names.append(TOOL)
+    for name in filters(NOBODY):
+        if any(map(_is_our_filter, _values(scope, cwd, name))):
+            names.append(name)
     return _apply(scope, cwd, dict.fromkeys(names))
+
+
+def foreign_filters(cwd: Path) -> dict[str, str]:
+    """Settings in force here by which Git shows diffs through something else, and not ours.
+
+    One that has our filter among others is none.
+    """
+    found = {name: _in_force(cwd, name) for name in (INTERACTIVE, *PAGERS)}
+    return {
+        name: value
+        for name, value in found.items()
+        if value and not _is_our_filter(value) and not _has_our_filter(value)
+    }
+
+
+def chained_filters(cwd: Path) -> list[str]:
+    """Settings in force here that somebody made, and that start our filter among others."""
+    names = (INTERACTIVE, "core.pager", *PAGERS)
+    return [name for name in names if _has_our_filter(_in_force(cwd, name))]
+
+
+def _is_our_filter(value: str) -> bool:
+    """Whether this program made a setting, by whichever Python."""
+    return value.startswith("{ ") and value.endswith((_FILTER_END, _PAGER_END))
+
+
+def _has_our_filter(value: str) -> bool:
+    return not _is_our_filter(value) and ("git theta diff-filter" in value or _DIFF_FILTER in value)
+
+
+def _in_force(cwd: Path, name: str) -> str:
+    return os.fsdecode(run_git(["config", "-z", "--get", name], cwd, ok=(0, 1))).removesuffix("\0")
 
 
 def _has_tool(scope: Scope, cwd: Path) -> bool:
@@ -108,9 +177,14 @@ def _has_tool(scope: Scope, cwd: Path) -> bool:
 
     Ours hands on what is no checkpoint, but whoever chose another one for all files has chosen.
     """
+    return any(value != TOOL_NAME for value in _chosen(scope, cwd, TOOL))
+
+
+def _chosen(scope: Scope, cwd: Path, name: str) -> list[str]:
+    """The values of a setting in a scope, and where that has none, in those behind it."""
     scopes: dict[Scope, list[Scope]] = {"local": ["global", "system"], "global": ["system"]}
-    found = [_values(one, cwd, TOOL, ok=(0, 1, 128)) for one in scopes.get(scope, [])]
-    return any(values != [TOOL_NAME] for values in (*found, _values(scope, cwd, TOOL)) if values)
+    wider = [_values(one, cwd, name, ok=(0, 1, 128)) for one in scopes.get(scope, [])]
+    return [*_values(scope, cwd, name), *(value for values in wider for value in values)]
 
 
 def is_installed(repository: Repository) -> bool:

@@ -291,6 +291,11 @@ def test_show(versions: Repo, lines: tuple[str, ...]) -> None:
     assert "the file is as in theirs" in do(versions, lines[2])
 
 
+@scene("commands/diff-filter.md", *examples("commands/diff-filter.md"))
+def test_diff_filter(versions: Repo, lines: tuple[str, ...]) -> None:
+    assert "  dense  stored in " in do(versions, lines[0])
+
+
 @scene("commands/modules.md", *examples("commands/modules.md"))
 def test_modules(versions: Repo, lines: tuple[str, ...]) -> None:
     versions.write(".theta.toml", b"[[module]]\nname = 'vision'\npattern = 'encoder.*'\n")

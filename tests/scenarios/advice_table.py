@@ -41,6 +41,9 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/cli/verbs/review.py": {
         "git config --global web.browser NAME (such as firefox)": "test_verbs_of_git_lfs.test_the_report_is_opened_in_the_browser",
     },
+    "git_theta_ext/cli/verbs/diff_filter.py": {
+        "git show --color HEAD | git theta diff-filter": "test_readable_diffs.test_a_filter_of_ones_own_stays",
+    },
     "git_theta_ext/git/crashes/log.py": {
         "hint: git theta logs last shows it": "test_verbs_of_git_lfs.test_an_error_of_ours_is_kept",
     },
@@ -296,6 +299,8 @@ RUN: dict[str, dict[str, str]] = {
         "not checked: {which} missing here; git fsck names them": "test_partial_clones.test_what_is_not_here_is_said_and_fetched",
     },
     "git_theta_ext/cli/verbs/install.py": {
+        "{name} is yours and stays. To see tensors in git add -p instead of hashes:": "test_readable_diffs.test_a_filter_of_ones_own_stays",
+        "git config --{scope} {name} {shlex.quote(f'git theta diff-filter | {value}')}": "test_readable_diffs.test_a_filter_of_ones_own_stays",
         "{plural(count, 'manifest')} in the work tree: git theta pull writes the checkpoints": "test_advice_objects.test_manifests_in_the_work_tree",
     },
     "git_theta_ext/cli/links.py": {
@@ -709,6 +714,7 @@ NAMED: dict[str, list[str]] = {
         "--exact adds what git theta add --update needs to give the commit exactly: {size(done.lacking)}",
     ],
     "git_theta_ext/cli/verbs/install.py": [
+        "have git log, show and diff show readable lines instead of hashes when they page",
         "Write the filter, diff and merge drivers into git config. Run once per user.",
         "leave manifests in the work tree on checkout; `git theta pull` writes checkpoints",
     ],
@@ -744,6 +750,7 @@ NAMED: dict[str, list[str]] = {
         "git-theta was not set up: did `git theta install --local` for this repository.",
     ],
     "git_theta_ext/cli/verbs/uninstall.py": [
+        "{name} still starts git theta diff-filter: that is yours to change",
         "Remove the drivers from git config and the hooks from this repository.",
         "It is still set up in the {scope} git config: git theta uninstall{option}",
     ],
@@ -786,6 +793,8 @@ NAMED: dict[str, list[str]] = {
         "{_why(repository, folder)} and its pre-push hook does not call git theta, so git push leaves the objects of checkpoints behind",
     ],
     "git_theta_ext/git/installation.py": [
+        '{…} | eval "$(git var GIT_PAGER)"',
+        "git theta diff-filter",
         "the {scope} git config",
         "is the file that `git config --global -e` opens writable?",
     ],

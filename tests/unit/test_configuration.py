@@ -15,7 +15,7 @@ DOCUMENT = (ROOT / "docs/configuration.md").read_text("utf-8")
 SHARED = (ROOT / "docs/theta-toml.md").read_text("utf-8")
 
 _SETTING = re.compile(
-    r"(?:(?:theta|lfs|color|pager|init|http)\.[A-Za-z.]+|core\.(?:bare|sparseCheckout|hooksPath)"
+    r"(?:(?:theta|lfs|color|pager|init|http|interactive)\.[A-Za-z.]+|core\.(?:bare|sparseCheckout|hooksPath)"
     r"|remote\.pushDefault|remote\.\*\.(?:url|fetch|lfsurl|lfspushurl)|theta\.\*\.strategy"
     r"|branch\.\*\.remote)"
 )

@@ -27,7 +27,7 @@ that was asked for. So it is with `-n`, and in modes whose parsers have the defa
 or a function that tells by the arguments."""
 
 
-NO_JSON = frozenset({"cat", "completion", "demo", "mergetool", "receive-check"})
+NO_JSON = frozenset({"cat", "completion", "demo", "diff-filter", "mergetool", "receive-check"})
 """Verbs that answer no question: they write bytes or a script, or talk to a person or to Git."""
 
 

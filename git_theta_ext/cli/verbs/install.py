@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,10 @@ def add_parser(subparsers: Any) -> None:
         "--commit-summary", action="store_true",
         help="in this repository, have a hook put a summary into edited commit messages",
     )  # fmt: skip
+    parser.add_argument(
+        "--pager", action="store_true",
+        help="have git log, show and diff show readable lines instead of hashes when they page",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -64,13 +69,14 @@ def add_scope(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Install, and say what that changed."""
     cwd = Path.cwd()
-    changes = installation.install(args.scope, cwd, skip_smudge=args.skip_smudge)
+    changes = installation.install(args.scope, cwd, skip_smudge=args.skip_smudge, pager=args.pager)
     fact("changes", records(changes))
     for change in changes:
         value = "(unset)" if change.after is None else _shortened(change.after)
         print(f"{change.name} = {value}")
     where = printable(installation.config_file(args.scope, cwd))
     print(f"git-theta was already set up in {where}." if not changes else f"Set up in {where}.")
+    _tell_of_filters(cwd, args.scope, pager=args.pager)
     if args.hooks or args.scope == "local":
         repository = Repository.discover(cwd)
         elsewhere = args.hooks and hooks.is_elsewhere(repository)
@@ -85,6 +91,30 @@ def run(args: argparse.Namespace) -> int:
     warn_of_missing_lfs(cwd)
     tell_of_manifests(cwd)
     return 0
+
+
+def _tell_of_filters(cwd: Path, scope: installation.Scope, *, pager: bool) -> None:
+    """Say which settings were left as they are, and how ours works together with them."""
+    for name, value in installation.foreign_filters(cwd).items():
+        if name == installation.INTERACTIVE:
+            print(f"{name} is yours and stays. To see tensors in git add -p instead of hashes:")
+            print(f"  {_chained(scope, name, value)}")
+        elif pager:
+            print(f"{name} is yours and stays: {printable(value)}")
+            if not _is_switch(value):
+                print(f"  {_chained(scope, name, value)}")
+
+
+def _chained(scope: installation.Scope, name: str, value: str) -> str:
+    """The command that puts our filter in front of a setting."""
+    if printable(value) != value:
+        value = "…"
+    return f"git config --{scope} {name} {shlex.quote(f'git theta diff-filter | {value}')}"
+
+
+def _is_switch(value: str) -> bool:
+    """Whether `pager.NAME` says only whether there is to be one."""
+    return value.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0")
 
 
 def records(changes: Sequence[installation.Change]) -> list[dict[str, str | None]]:

@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     for change in changes:
         print(f"removed {change.name}")
     print(f"Removed from {where}." if changes else f"git-theta was not set up in {where}.")
+    for name in installation.chained_filters(cwd):
+        print(f"{name} still starts git theta diff-filter: that is yours to change")
     try:
         repository = Repository.discover(cwd)
     except RepositoryError:
