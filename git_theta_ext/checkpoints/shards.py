@@ -24,6 +24,7 @@ from git_theta_ext.core.errors import FormatError, ManifestError, UsageError
 from git_theta_ext.core.globs import Globs
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.tensors import BlockSpec
+from git_theta_ext.core.text import plural
 from git_theta_ext.formats import safetensors
 from git_theta_ext.formats.base import Layout, Literal
 from git_theta_ext.formats.layout import opaque, skeleton
@@ -157,7 +158,7 @@ def join(shards: Sequence[tuple[str, Manifest]]) -> Manifest:
     size = sum(manifest.skeleton.nbytes for _, manifest in shards)
     block = Block(size, hashlib.sha256(hashes.encode()).hexdigest(), chain)
     ordered = sorted(entries.values(), key=lambda entry: natural_key(entry.tensor.name))
-    return Manifest(f"{kind}, {len(shards)} shards", block, tuple(ordered))
+    return Manifest(f"{kind}, {plural(len(shards), 'shard')}", block, tuple(ordered))
 
 
 def _named(entry: Entry, path: str, taken: Mapping[str, Entry]) -> Entry:

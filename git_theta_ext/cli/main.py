@@ -96,6 +96,20 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> module of `git_theta_ext.cli.verbs`, help. Imported only when the verb is used."""
 
+_HEADINGS = {
+    "install": "set up, and see what is here",
+    "diff": "look at versions",
+    "get": "use, lock and release models",
+    "format-patch": "send and take updates as files",
+    "merge": "merge, and take parts back",
+    "evaluate": "measure, and judge updates",
+    "fetch": "move objects",
+    "fsck": "look after the store",
+    "migrate": "move in and out",
+    "demo": "about this program",
+}
+"""What the overview puts above a verb and those that follow it."""
+
 _NOT_REMINDING = {
     "cache",
     "completion",
@@ -266,7 +280,11 @@ def _module_of(verb: str) -> str:
 def _overview() -> str:
     """The usage, and a line on each command."""
     width = max(map(len, VERBS))
-    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in VERBS.items()]
+    lines: list[str] = []
+    for name, (_, text) in VERBS.items():
+        if name in _HEADINGS:
+            lines += ["", _HEADINGS[name]] if lines else [_HEADINGS[name]]
+        lines.append(f"  {name:<{width}}  {text}")
     return "\n".join(
         [
             "usage: git theta [-h] [--version] VERB ...",

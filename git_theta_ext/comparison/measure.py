@@ -71,7 +71,7 @@ class Measure:
     not_finite: int = 0
     not_finite_at: int | None = None
     grown: Moments = Moments()
-    sample: Sample = field(default=(), compare=False)
+    sample: Sample = field(default=(), compare=False, repr=False)
 
     def __add__(self, other: Measure) -> Measure:
         """What holds of both parts; `self` is the earlier one."""

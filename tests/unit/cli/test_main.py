@@ -57,6 +57,7 @@ def test_the_overview_names_every_verb(capsys: pytest.CaptureFixture[str]) -> No
         assert program.main(arguments) == 0
         shown = capsys.readouterr().out
         assert all(f"\n  {name} " in shown for name in program.VERBS)
+        assert all(f"\n\n{text}\n  {name} " in shown for name, text in program._HEADINGS.items())
 
 
 def test_a_full_disk_is_no_error_of_ours(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
