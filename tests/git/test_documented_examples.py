@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from tests.scenarios import moved, ranks
 from tests.scenarios.adapters import adapter, lora
-from tests.scenarios.advised import take
+from tests.scenarios.advised import only, take
 from tests.scenarios.checkpoints import Tensors, changed, model, safetensors
 from tests.scenarios.dvc import dvc_add
 from tests.scenarios.published import FIRST, QUERY, publish
@@ -193,6 +193,12 @@ def test_import_hf(tmp_path: Path, sealed: Path, lines: tuple[str, ...]) -> None
     snapshot("b" * 40, 1_000_000, moved.version(0))
     snapshot("a" * 40, 2_000_000, moved.version(1))
     assert "2 snapshots committed" in do(repo, lines[0])
+    fresh = Repo(tmp_path / "fresh")
+    fresh.path.mkdir()
+    fresh.git("init", "-q")
+    branch = only(do(fresh, lines[0]), "git switch").removeprefix("git switch ")
+    fresh.git("switch", "-q", branch)
+    assert (fresh.path / NAME).read_bytes() == moved.version(1)
     snapshot("c" * 40, 3_000_000, moved.version(2))
     assert "1 snapshot committed" in do(repo, lines[0])
     subjects = repo.git("log", "--reverse", "--format=%s %ct", "hf/main").splitlines()

@@ -378,6 +378,9 @@ RUN: dict[str, dict[str, str]] = {
         "git theta status": "test_moving_over.test_what_cannot_be_moved_is_refused",
         "git restore --staged FILE (or commit it), then again": "test_moving_over.test_the_tip_of_a_branch_moves_to_version_2",
     },
+    "git_theta_ext/cli/verbs/import_hf.py": {
+        "nothing is checked out yet: git switch {branch}": "test_documented_examples.test_import_hf",
+    },
     "git_theta_ext/cli/migrating/moving_in.py": {
         "git-lfs still has copies: git lfs prune removes those that no branch needs": "test_migrate.test_a_history_moves_in_and_back",
         "new ones are stored by tensor after: git theta track {shown}": "test_migrate.test_a_history_moves_in_and_back",

@@ -81,6 +81,9 @@ def run(args: argparse.Namespace) -> int:
             journal.close()
             importing.close()
     _show(args, model, fresh, updates, {k: v for k, v in wanted.items() if v not in made})
+    if updates and not args.json and repository.resolve("HEAD") is None:
+        branch = printable(updates[0].ref.removeprefix("refs/heads/"))
+        print(f"  nothing is checked out yet: git switch {branch}")
     return 0
 
 
