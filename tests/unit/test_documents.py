@@ -13,8 +13,8 @@ DOCUMENTS = [
     *(TOP / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((TOP / "docs").rglob("*.md")),
 ]
-NOT_HERE = {".github/workflows/checkpoints.yml", "docs/commands/VERB.md"}
-"""A file that the reader makes, and a name that stands for many."""
+NOT_HERE = {".github/workflows/checkpoints.yml", "docs/commands/VERB.md", "docs/NAME.md"}
+"""A file that the reader makes, and names that stand for many."""
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _PATH = re.compile(
     r"`((?:git_theta_ext|drivers|tests|docs|benchmarks|requirements|\.ci|\.github)/[\w./-]*)`"
