@@ -27,9 +27,10 @@ from git_theta_ext.drivers.left_open import LeftOpen
 from git_theta_ext.drivers.pktline import PacketReader, PacketWriter
 from git_theta_ext.drivers.room_ahead import RoomAhead
 from git_theta_ext.formats.layout.source import FileSource, check_unchanged
-from git_theta_ext.git import ancestry, hooks, launch
+from git_theta_ext.git import ancestry, launch
 from git_theta_ext.git.paths import where_git_was_started
 from git_theta_ext.git.repository import Repository, git_hash, skips_smudge
+from git_theta_ext.git.setup import hooks
 from git_theta_ext.manifest.model import HEAD_BYTES, HEADS, MAX_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest.text import Parser, has_conflict_markers, parse_manifest
 from git_theta_ext.objects.blocks import Blocks

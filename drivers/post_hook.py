@@ -16,9 +16,9 @@ from pathlib import Path
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.terminal import harmless_streams
 from git_theta_ext.core.text import paragraph
-from git_theta_ext.git import hook_scripts, hooks
 from git_theta_ext.git.crashes import hook as crash_hook
 from git_theta_ext.git.repository import Repository, skips_smudge
+from git_theta_ext.git.setup import hook_scripts, hooks
 from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, SHORTEST, is_manifest
 
 

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.text import paragraph
-from git_theta_ext.git import ancestry, hooks
+from git_theta_ext.git import ancestry
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hooks
 
 _LOOKS_ONLY = {"status", "diff", "diff-files", "diff-index", "ls-files", "blame", "describe"}
 """Commands that have files cleaned and stage nothing. Where it cannot be told which runs, it is

@@ -12,8 +12,9 @@ import pytest
 from git_theta_ext.cli.demo import story
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import StoreError, ThetaError, TransferError, UsageError
-from git_theta_ext.git import attributes, hooks
+from git_theta_ext.git import attributes
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hooks
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.objects.transfer import lfsconfig
 from git_theta_ext.objects.transfer.endpoints import for_push

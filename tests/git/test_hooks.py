@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.git import hooks
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hooks
 from git_theta_ext.objects.store.where import store_of
 from tests.scenarios.advised import do, only
 from tests.scenarios.checkpoints import NAME, model, safetensors

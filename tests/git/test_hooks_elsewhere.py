@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_ext.git import hook_scripts, hooks, installation, launch
+from git_theta_ext.git import launch
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hook_scripts, hooks, installation
 from tests.scenarios.checkpoints import NAME, changed, model, safetensors
 from tests.scenarios.remotes import are_at, bare, objects_of
 from tests.scenarios.repositories import Repo

@@ -17,8 +17,8 @@ import git
 import pytest
 
 from git_theta_ext import drivers
-from git_theta_ext.git import installation
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from tests.scenarios.checkpoints import model, safetensors
 from tests.scenarios.repositories import Repo
 

@@ -189,7 +189,7 @@ RUN: dict[str, dict[str, str]] = {
     "git_theta_ext/evaluation/gates/rules.py": {
         ": git theta evaluate {version.rev[:10]}": "test_check.test_what_is_suggested",
     },
-    "git_theta_ext/git/installation.py": {
+    "git_theta_ext/git/setup/installation.py": {
         "git theta install (then run the command again)": "test_not_set_up.test_pull_does_not_stage_checkpoints_whole",
     },
     "git_theta_ext/checkpoints/adapters/base.py": {
@@ -452,13 +452,13 @@ RUN: dict[str, dict[str, str]] = {
         "git config --show-origin --get-regexp url shows where it is set": "test_advice_objects.test_a_url_that_is_not_used",
         "git remote -v (is the disk mounted?)": "test_advice_objects.test_a_remote_that_is_not_mounted",
     },
-    "git_theta_ext/git/hook_scripts.py": {
+    "git_theta_ext/git/setup/hook_scripts.py": {
         'echo >&2 " git theta install (or, to do without it: git theta uninstall, or remove $0)"': "test_hooks.test_a_python_that_is_gone_stops_a_push_and_warns_elsewhere",
         'echo >&2 " The push was stopped; nothing is lost. Install it again and type: git theta install"': "test_hooks.test_a_python_that_is_gone_stops_a_push_and_warns_elsewhere",
         'echo >&2 " (or, to do without it: git theta uninstall, or remove $0)"': "test_hooks.test_a_python_that_is_gone_stops_a_push_and_warns_elsewhere",
         'echo >&2 "git theta: warning: $theta_program is gone; type: git theta install"': "test_hooks.test_a_python_that_is_gone_stops_a_push_and_warns_elsewhere",
     },
-    "git_theta_ext/git/hooks.py": {
+    "git_theta_ext/git/setup/hooks.py": {
         "cannot write the hook {folder / name}: {error.strerror or error}; without it, push checkpoints with: git theta push": "test_advice_setup.test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
         "without it, push the objects of checkpoints with: git theta push": "test_advice_setup.test_a_hook_that_cannot_be_written_leaves_the_push_to_a_command",
         "the hooks in {place} stay: git theta uninstall --hooks removes them": "test_advice_setup.test_hooks_of_a_shared_folder_are_taken_away",
@@ -774,7 +774,7 @@ NAMED: dict[str, list[str]] = {
         "git was not found on PATH",
         "git {arguments[0]} failed: {text}",
     ],
-    "git_theta_ext/git/hook_scripts.py": [
+    "git_theta_ext/git/setup/hook_scripts.py": [
         "{mark}: put here by `git theta install`, taken away by `git theta uninstall`.",
         "theta_filter=$(git config filter.theta.process)",
         "git grep -q filter=theta HEAD -- .gitattributes '*/.gitattributes' 2>/dev/null && echo >&2 \\",
@@ -791,11 +791,11 @@ NAMED: dict[str, list[str]] = {
     "git_theta_ext/cli/verbs/restore.py": [
         "Give some tensors of a checkpoint in the work tree (or, with --staged, in the index) the values that they have in another version; all others stay as they are. The file is written anew, whole or not at all. What was changed in these tensors and not committed is lost, as with git restore.",
     ],
-    "git_theta_ext/git/hooks.py": [
+    "git_theta_ext/git/setup/hooks.py": [
         "{path} is not executable, so Git does not run it, and git push leaves the objects of checkpoints behind",
         "{_why(repository, folder)} and its pre-push hook does not call git theta, so git push leaves the objects of checkpoints behind",
     ],
-    "git_theta_ext/git/installation.py": [
+    "git_theta_ext/git/setup/installation.py": [
         '{…} | eval "$(git var GIT_PAGER)"',
         "git theta diff-filter",
         "the {scope} git config",

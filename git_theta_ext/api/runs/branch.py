@@ -11,8 +11,8 @@ from git_theta_ext.api.runs import messages, scores
 from git_theta_ext.api.runs.policy import Policy, Saved
 from git_theta_ext.api.runs.side_tree import SideTree, is_in
 from git_theta_ext.api.runs.squash import squash
-from git_theta_ext.git import installation
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.merge.combine.statistics import statistics_path
 
 _MOST = 100_000

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 from git_theta_ext.core.errors import RepositoryError, UsageError
-from git_theta_ext.git import installation
 from git_theta_ext.git.patience import patiently
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 
 
 def commit_paths(folder: Path, name: str, message: str) -> str | None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
-from git_theta_ext.git import attributes, hooks, installation, launch
+from git_theta_ext.git import attributes, launch
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hooks, installation
 from git_theta_ext.migration.refs import Wanted
 from git_theta_ext.migration.selection import Selection, split
 

@@ -34,10 +34,10 @@ from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import RepositoryError, ThetaError, UsageError
 from git_theta_ext.core.text import from_program, plural, printable, size, table, to_json
-from git_theta_ext.git import installation
 from git_theta_ext.git.paths import advise, from_top
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository, literal
+from git_theta_ext.git.setup import installation
 from git_theta_ext.git.trees import Row, file_mode_at, stage, store_blob
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
 from git_theta_ext.manifest.text import manifest_bytes, parse_manifest

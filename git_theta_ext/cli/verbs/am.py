@@ -12,10 +12,10 @@ from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import RepositoryError, UsageError
 from git_theta_ext.core.text import from_program, plural, printable
-from git_theta_ext.git import installation
 from git_theta_ext.git.operations import is_picking, keeps_from_merging, unmerged
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository, skips_smudge
+from git_theta_ext.git.setup import installation
 from git_theta_ext.merge.conflicts.explain import MAX_LINES
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.packages.patches import receive

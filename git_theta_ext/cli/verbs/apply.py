@@ -12,9 +12,9 @@ from git_theta_ext.cli import choices
 from git_theta_ext.cli.choices import choice_of
 from git_theta_ext.core.errors import MissingObjectError, UsageError
 from git_theta_ext.core.text import plural, printable, to_json
-from git_theta_ext.git import installation
 from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.merge.conflicts.explain import MAX_LINES, advice, figures, notes, open_lines
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.packages.patches import applied, apply, receive

@@ -9,9 +9,9 @@ from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.braces import fold
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, size, table, to_json
-from git_theta_ext.git import installation
 from git_theta_ext.git.paths import advise, from_top
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.packages.assemble.assembly import EVERY, Assembly, prepare
 from git_theta_ext.packages.assemble.changes import Changes
 from git_theta_ext.packages.assemble.check import differences

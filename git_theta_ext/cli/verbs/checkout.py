@@ -9,9 +9,10 @@ from git_theta_ext.checkpoints.smudge import Smudger, manifests_in_work_tree, wr
 from git_theta_ext.cli.about_files import pathspecs
 from git_theta_ext.core.errors import MissingObjectError, UsageError
 from git_theta_ext.core.text import all_here, plural, printable, size, to_json
-from git_theta_ext.git import installation, outputs
+from git_theta_ext.git import outputs
 from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.manifest.model import HEAD_BYTES, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
 from git_theta_ext.objects import reachable

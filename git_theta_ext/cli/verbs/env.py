@@ -11,9 +11,10 @@ from typing import Any
 from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.core.text import printable, to_json
 from git_theta_ext.core.version import VERSION
-from git_theta_ext.git import hooks, installation, launch
+from git_theta_ext.git import launch
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hooks, installation
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints
 from git_theta_ext.objects.transfer.endpoints import Endpoint

@@ -13,9 +13,10 @@ from git_theta_ext.checkpoints.smudge import manifests_in_work_tree
 from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.core.text import plural, printable
-from git_theta_ext.git import hooks, installation, launch
+from git_theta_ext.git import launch
 from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hooks, installation
 from git_theta_ext.objects import reminders
 
 

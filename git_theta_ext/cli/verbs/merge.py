@@ -20,7 +20,6 @@ from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.terminal import ask
 from git_theta_ext.core.text import from_program, plural, printable, table
 from git_theta_ext.evaluation.tuned import Trials
-from git_theta_ext.git import installation
 from git_theta_ext.git.operations import (
     MERGE_STATES,
     Heads,
@@ -31,6 +30,7 @@ from git_theta_ext.git.operations import (
 from git_theta_ext.git.paths import from_here
 from git_theta_ext.git.process import run_program
 from git_theta_ext.git.repository import Repository, literal
+from git_theta_ext.git.setup import installation
 from git_theta_ext.merge.branches.models import ModelConflict, chosen_policy, reopen, resharded
 from git_theta_ext.merge.branches.octopus import Branches
 from git_theta_ext.merge.branches.tune import (

@@ -11,8 +11,8 @@ from git_theta_ext.cli.restaged import Staged, replace_staged, require_committed
 from git_theta_ext.cli.verbs.repack import lines_of, plans_of, record_of, repacked
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, table, to_json
-from git_theta_ext.git import installation
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.manifest.model import LATEST
 
 

@@ -11,9 +11,9 @@ from git_theta_ext.cli import transfers, where
 from git_theta_ext.cli.about_files import pathspecs
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.text import all_here, plural, printable, size, to_json
-from git_theta_ext.git import installation
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.objects import reachable
 from git_theta_ext.objects.store.where import store_of

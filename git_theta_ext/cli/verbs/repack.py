@@ -9,8 +9,8 @@ from typing import Any
 from git_theta_ext.cli.restaged import Staged, replace_staged, staged
 from git_theta_ext.core.advice import word
 from git_theta_ext.core.text import plural, printable, size, table, to_json
-from git_theta_ext.git import installation
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.repack import Repack, carry_out, plan

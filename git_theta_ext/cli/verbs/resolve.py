@@ -13,9 +13,9 @@ from git_theta_ext.cli.choices import choice_of
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, to_json
-from git_theta_ext.git import installation
 from git_theta_ext.git.paths import add_options, advise, from_here, from_top
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.merge.branches.models import ModelConflict, require_unmoved
 from git_theta_ext.merge.combine import skeleton
 from git_theta_ext.merge.combine.apply import UNFIT, Merged

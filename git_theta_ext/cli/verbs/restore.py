@@ -15,10 +15,10 @@ from git_theta_ext.core import patterns
 from git_theta_ext.core.braces import fold
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import plural, printable, to_json
-from git_theta_ext.git import installation
 from git_theta_ext.git.paths import from_top
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import unknown
+from git_theta_ext.git.setup import installation
 from git_theta_ext.merge.branches.restore import Restored, Restoring
 from git_theta_ext.objects.blocks import Blocks
 

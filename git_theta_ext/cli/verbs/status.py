@@ -19,9 +19,10 @@ from git_theta_ext.cli.verbs.track import tracked_patterns
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.text import paragraph, plural, printable, size, table, to_json
-from git_theta_ext.git import hooks, installation, launch
+from git_theta_ext.git import launch
 from git_theta_ext.git.paths import add_options, advise
 from git_theta_ext.git.repository import IndexEntry, Repository, skips_smudge
+from git_theta_ext.git.setup import hooks, installation
 from git_theta_ext.manifest.model import HEAD_BYTES, LATEST, Manifest, is_manifest
 from git_theta_ext.merge.conflicts.explain import open_lines
 from git_theta_ext.merge.conflicts.owned import Owned

@@ -17,8 +17,9 @@ from git_theta_ext.core import advice
 from git_theta_ext.core.errors import StoreError, ThetaError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.formats.layout.source import FileSource
-from git_theta_ext.git import attributes, hooks, installation
+from git_theta_ext.git import attributes
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hooks, installation
 from git_theta_ext.git.work_tree import WorkTree, is_link
 from git_theta_ext.manifest.model import HEAD_BYTES, is_manifest
 from git_theta_ext.objects.reachable import is_raw

@@ -10,8 +10,8 @@ from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.cli.verbs.install import add_scope, records
 from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.core.text import plural, printable
-from git_theta_ext.git import installation
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 
 
 def add_parser(subparsers: Any) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     except RepositoryError:
         repository = None
     if repository is not None:
-        from git_theta_ext.git import hooks
+        from git_theta_ext.git.setup import hooks
 
         away = hooks.unshare if args.hooks else hooks.remove
         for line in away(repository):

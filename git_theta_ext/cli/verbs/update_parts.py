@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from git_theta_ext.cli.verbs.assemble import report
 from git_theta_ext.core.errors import RepositoryError
-from git_theta_ext.git import installation
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.packages.assemble.update import planned, recipes_with, update_parts
 
 

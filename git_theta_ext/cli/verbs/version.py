@@ -14,9 +14,9 @@ from typing import Any
 from git_theta_ext.core.errors import RepositoryError, ThetaError
 from git_theta_ext.core.text import plural, printable, to_json
 from git_theta_ext.core.version import VERSION
-from git_theta_ext.git import installation
 from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import installation
 from git_theta_ext.manifest.model import LATEST, VERSIONS, version_in
 from git_theta_ext.objects import reachable
 

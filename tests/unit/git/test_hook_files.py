@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from git_theta_ext.core.errors import UsageError
-from git_theta_ext.git import hooks
-from git_theta_ext.git.hook_scripts import HOOKS, by_hand, is_ours, script, shared_script
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hooks
+from git_theta_ext.git.setup.hook_scripts import HOOKS, by_hand, is_ours, script, shared_script
 
 PYTHON = "/it's/python"
 FOREIGN = b"#!/bin/sh\necho foreign\n"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from git_theta_ext.git import launch
-from git_theta_ext.git.hook_scripts import (
+from git_theta_ext.git.setup.hook_scripts import (
     CHAINED,
     HOOKS,
     by_hand,

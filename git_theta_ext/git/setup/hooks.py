@@ -20,7 +20,8 @@ from git_theta_ext.core import files
 from git_theta_ext.core.errors import RepositoryError, StoreError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git import launch
-from git_theta_ext.git.hook_scripts import (
+from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup.hook_scripts import (
     CHAINED,
     COMMIT_SUMMARY,
     HOOKS,
@@ -32,7 +33,6 @@ from git_theta_ext.git.hook_scripts import (
     script,
     shared_script,
 )
-from git_theta_ext.git.repository import Repository
 
 
 def ensure(repository: Repository, python: str, *more: str) -> list[str]:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Literal
 
 from git_theta_ext.core.errors import RepositoryError, UsageError
-from git_theta_ext.git import hook_scripts, launch
+from git_theta_ext.git import launch
 from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository
+from git_theta_ext.git.setup import hook_scripts
 
 Scope = Literal["global", "local", "system"]
 

@@ -1,0 +1,1 @@
+"""What Git is told about git-theta: settings, and hooks."""
