@@ -32,7 +32,8 @@ from git_theta_ext.git import ancestry
 from git_theta_ext.git.crashes import hook as crash_hook
 from git_theta_ext.git.repository import Repository, any_commit_here
 from git_theta_ext.git.setup import hook_scripts, hooks
-from git_theta_ext.objects import left_behind, promised, reachable
+from git_theta_ext.objects import left_behind, promised
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer import pointers, transport
 from git_theta_ext.objects.transfer.lfs import GUARD
 

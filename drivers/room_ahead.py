@@ -8,8 +8,8 @@ from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.text import parse_manifest
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.bounds import check_together, claimed, free_space
+from git_theta_ext.objects.store import reachable
 
 _SHARE = 16
 """The whole tree is looked at, once, when a sixteenth of the free space has been asked for."""

@@ -27,8 +27,8 @@ from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import HEAD_BYTES, MAX_BYTES, Manifest, UpdateRef, is_manifest
 from git_theta_ext.manifest.text import Parser, parse_manifest
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer.endpoints import lfs_folder
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 

@@ -26,10 +26,10 @@ from git_theta_ext.core.errors import (
 from git_theta_ext.core.tensors import BlockSpec
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_work
 from git_theta_ext.objects.executor import HERE, Executor
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, transport

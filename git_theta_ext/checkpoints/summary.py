@@ -9,7 +9,7 @@ from git_theta_ext.core.errors import ThetaError
 from git_theta_ext.formats.layout.places import skeleton_length
 from git_theta_ext.manifest.model import Block, Manifest
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.reachable import objects
+from git_theta_ext.objects.store.reachable import objects
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.git.settings_file import FILE
 from git_theta_ext.git.trees import blobs_of
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 
 EXAMPLE = f'in {FILE}: [[module]], name = "vision", pattern = "vision_tower.*"'
 

@@ -19,7 +19,7 @@ from git_theta_ext.git.trees import Row, restage, store_blob
 from git_theta_ext.git.work_tree import WorkTree
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.manifest.text import manifest_bytes
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import os
 
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import blobs_of
-from git_theta_ext.objects.reachable import is_raw
+from git_theta_ext.objects.store.reachable import is_raw
 
 
 def committed_whole(repository: Repository, base: str, head: str) -> list[str]:

@@ -20,7 +20,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import HEAD_BYTES, Manifest, is_manifest
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 
 _WORDS_ABOUT = ("*.md", ".git*", "license*", "LICENSE*", "notice*", "NOTICE*")
 """Files of a model's folder that say something about it and are no part of it."""

@@ -22,7 +22,7 @@ from git_theta_ext.git.launch import shell_word
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer import endpoints, transport
 from git_theta_ext.objects.transfer.endpoints import Confirmed, Endpoint
 

@@ -21,8 +21,8 @@ from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest, Place, UpdateRef
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.dead import dead_bytes
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.store.store import YOUNG_SECONDS
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import presence

@@ -19,7 +19,7 @@ from git_theta_ext.core.errors import ManifestError, ProtocolError, UsageError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import Parser
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer import endpoints, folders
 
 _NAMED = 20

@@ -12,7 +12,7 @@ from git_theta_ext.core import advice
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import nearest, printable
 from git_theta_ext.git.repository import Repository, TreeEntry
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer.pointer_files import lfs_sizes
 from git_theta_ext.packages.fetched import Package, fetch_blobs, missing_blobs
 

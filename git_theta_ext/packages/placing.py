@@ -24,9 +24,9 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.work_tree import WorkTree, parts_of
 from git_theta_ext.manifest.model import Manifest, UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import ROOM, SKIP, check_room, check_together, claimed
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.store.store import Store, sha256_of
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import lfsconfig, transport

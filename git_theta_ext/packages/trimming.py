@@ -20,7 +20,7 @@ from git_theta_ext.core.text import printable
 from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import Manifest, UpdateRef
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.store.store import YOUNG_SECONDS, Store
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 from git_theta_ext.packages.cache import Cache, remove, url_of

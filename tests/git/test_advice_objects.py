@@ -13,8 +13,8 @@ from git_theta_ext.core.errors import MissingObjectError, ThetaError, TransferEr
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.manifest.text import parse_manifest
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, transport
 from tests.scenarios.advised import advised, clone, do, only, take

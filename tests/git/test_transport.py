@@ -13,7 +13,7 @@ import pytest
 from git_theta_ext.core.errors import CorruptObjectError, MissingObjectError, TransferError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import endpoints, folders, lfs, transport

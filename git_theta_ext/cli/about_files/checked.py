@@ -25,8 +25,8 @@ from git_theta_ext.formats.layout import opaque
 from git_theta_ext.formats.layout.source import BytesSource
 from git_theta_ext.git.repository import IndexEntry, Repository, literal
 from git_theta_ext.manifest.model import Entry, Manifest
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer.pointer_files import lfs_sizes
 
 SMALL_BYTES = 100_000

@@ -18,7 +18,7 @@ from git_theta_ext.core.errors import ManifestError, TransferError
 from git_theta_ext.core.text import plural, printable, size
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 
 _MAX_LISTED = 20
 _MAX_ASKED = 100_000

@@ -15,8 +15,8 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.setup import installation
 from git_theta_ext.manifest.model import HEAD_BYTES, is_manifest
 from git_theta_ext.manifest.text import parse_manifest
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer.pointer_files import read_pointer
 
 _STAGES = {"base": 1, "ours": 2, "theirs": 3}

@@ -24,9 +24,9 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import unknown
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import Manifest, UpdateRef, stored_bytes
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.dead import dead_bytes
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 

@@ -15,7 +15,8 @@ from git_theta_ext.core.errors import CorruptObjectError, ManifestError, Missing
 from git_theta_ext.core.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.objects import promised, reachable
+from git_theta_ext.objects import promised
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer import presence
 from git_theta_ext.objects.transfer.endpoints import Endpoint
 

@@ -13,8 +13,8 @@ from git_theta_ext.core.text import plural, printable, size, table, to_json
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import unknown
 from git_theta_ext.git.trees import blobs_of
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store import reachable
 
 
 def add_parser(subparsers: Any) -> None:

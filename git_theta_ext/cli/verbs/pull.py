@@ -15,7 +15,7 @@ from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.setup import installation
 from git_theta_ext.manifest.model import UpdateRef
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.store.where import store_of
 from git_theta_ext.objects.transfer import transport
 

@@ -12,7 +12,7 @@ from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import paragraph, plural, printable, size, to_json
 from git_theta_ext.evaluation import travel
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer import endpoints, transport
 
 

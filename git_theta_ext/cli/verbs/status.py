@@ -29,8 +29,8 @@ from git_theta_ext.merge.conflicts.owned import Owned
 from git_theta_ext.merge.conflicts.resolve import settling_deleted
 from git_theta_ext.merge.conflicts.shard_index import how_to_settle, in_conflict
 from git_theta_ext.merge.conflicts.state import key_of, load
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer.pointer_files import lfs_sizes
 
 

@@ -22,7 +22,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.setup import hooks, installation
 from git_theta_ext.git.work_tree import WorkTree, is_link
 from git_theta_ext.manifest.model import HEAD_BYTES, is_manifest
-from git_theta_ext.objects.reachable import is_raw
+from git_theta_ext.objects.store.reachable import is_raw
 
 ATTRIBUTES_FILE = ".gitattributes"
 _LOOKED_INTO = 200

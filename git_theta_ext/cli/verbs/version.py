@@ -18,7 +18,7 @@ from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.setup import installation
 from git_theta_ext.manifest.model import LATEST, VERSIONS, version_in
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 
 _LIBRARIES = (
     "numpy",

@@ -11,7 +11,7 @@ from git_theta_ext.git.operations import Heads
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.manifest.model import Manifest
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from git_theta_ext.manifest.block_index import BlockIndex
 from git_theta_ext.manifest.model import Block, Chain, Entry, Manifest, references
 from git_theta_ext.merge.decide.decisions import content_of, entries_of, renamed
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.reachable import manifest_texts, reachable_ids
+from git_theta_ext.objects.store.reachable import manifest_texts, reachable_ids
 from git_theta_ext.packages.patches.rename import Renames, require_distinct
 
 LOST = "an object of its update is neither in the patch nor here"

@@ -21,7 +21,7 @@ from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.revisions import commit_of
 from git_theta_ext.manifest.model import Manifest
 from git_theta_ext.objects.blocks import Blocks
-from git_theta_ext.objects.reachable import manifests
+from git_theta_ext.objects.store.reachable import manifests
 from git_theta_ext.packages.patches.bundle import (
     DESCRIPTION,
     REF,

@@ -18,7 +18,7 @@ from git_theta_ext.core.text import plural, printable
 from git_theta_ext.formats.layout import opaque
 from git_theta_ext.git.repository import Repository, TreeEntry
 from git_theta_ext.manifest.model import Manifest, UpdateRef
-from git_theta_ext.objects import reachable
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 
 CARD = "README.md"

@@ -17,8 +17,8 @@ from git_theta_ext.core.errors import ManifestError, SignatureError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.repository import Repository, TreeEntry
 from git_theta_ext.manifest.model import Manifest
-from git_theta_ext.objects import reachable
 from git_theta_ext.objects.blocks import Blocks
+from git_theta_ext.objects.store import reachable
 from git_theta_ext.objects.transfer.pointer_files import POINTER_BYTES, read_pointer
 from git_theta_ext.packages.fetched import Package, fetch_blobs
 from git_theta_ext.packages.files import PackageFile
