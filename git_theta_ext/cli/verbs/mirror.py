@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sent(repository: Repository, args: argparse.Namespace) -> sending.Sent:
+    """Bring the mirror up to date at the remote too, and say what is odd about the place."""
     known = repository.git("remote").decode("utf-8", "surrogateescape").split("\n")
     # (As for git push, a URL or a path stands for itself.)
     if args.push not in known and not set("/:\\") & set(args.push):
