@@ -20,7 +20,7 @@ _FORMAT = "%an%x00%aI%x00%s"
 
 
 def commit_named(repository: Repository, word: str) -> str | None:
-    """The commit that a word names, if it names no file of HEAD; else None."""
+    """The commit that a word names; None if it names none, or has a path."""
     if ":" in word:
         return None
     return repository.resolve(f"{word}^{{commit}}")

@@ -65,7 +65,7 @@ class Hunks:
             lines = whole.split(b"\n") if newline else []
             out = b"".join(self._safely(line + b"\n") for line in lines)
         if len(self._part) > _LONGEST_LINE:
-            out += self._release() + self._part
+            out += self._flushed() + self._part
             self._part, self._in_long_line = b"", True
         return out
 
@@ -73,7 +73,15 @@ class Hunks:
         """What is left when there is no more."""
         last = self._safely(self._part) if self._part else b""
         self._part = b""
-        return last + self._release()
+        return last + self._flushed()
+
+    def _flushed(self) -> bytes:
+        """What is held, whatever comes next."""
+        try:
+            return self._release()
+        except Exception:
+            self._broken = True
+            return self._as_it_is()
 
     def _safely(self, line: bytes) -> bytes:
         """What can be written once this line is there; if that fails, the rest as it comes in."""
