@@ -93,3 +93,20 @@ def test_what_cannot_be_mirrored_stops_no_push(tmp_path: Path, sealed: Path) -> 
     repo.git("clone", "-q", "--depth=1", f"file://{tmp_path}/repo", "../shallow")
     done = Repo(tmp_path / "shallow").run("git", "theta", "mirror", "main", "x", ok=(2,))
     assert b"--unshallow" in done.stderr
+
+
+def test_a_branch_of_others_stays_where_it_is(tmp_path: Path, sealed: Path) -> None:
+    """Here and at the remote, which is ahead; also where it is checked out."""
+    repo = tracked(tmp_path)
+    host = Repo(tmp_path / "host.git")
+    repo.write("work.txt", b"ahead\n")
+    repo.commit("ahead")
+    repo.git("push", "-q", "host", "HEAD:refs/heads/dev", "HEAD:refs/heads/other")
+    repo.git("checkout", "-q", "-b", "dev", "main~1")
+    before, theirs = refs(repo), refs(host)
+    command = ("git", "theta", "mirror", "--push", "host", "main")
+    for target, said in (("dev", b"is checked out"), ("other", b"no mirror of this source")):
+        assert said in repo.run(*command, target, ok=(2,)).stderr
+    repo.git("checkout", "-q", "main")
+    assert b"no mirror of this source" in repo.run(*command, "dev", ok=(2,)).stderr
+    assert (refs(repo), refs(host), repo.status()) == (before, theirs, "")

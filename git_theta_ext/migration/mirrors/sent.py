@@ -16,7 +16,7 @@ from git_theta_ext.git.process import lines_of
 from git_theta_ext.git.repository import Repository, any_commit_here
 from git_theta_ext.manifest.model import UpdateRef
 from git_theta_ext.migration.lfs_files import LfsFiles
-from git_theta_ext.migration.mirrors.kept import Mirrored, bring_up
+from git_theta_ext.migration.mirrors.kept import Ends, Mirrored, bring_up, ends
 from git_theta_ext.objects.store.store import Store
 from git_theta_ext.objects.transfer import endpoints, folders, lfs
 from git_theta_ext.objects.transfer.lfs import GUARD
@@ -91,8 +91,13 @@ def send(
         TransferError: the files were not taken.
         RepositoryError: the remote does not answer, or refuses the branch.
     """
-    there = _adopted(repository, url, target, force=force)
-    mirrored = bring_up(repository, source, target, force=force)
+    found = ends(repository, source, target)
+    there = _adopted(repository, url, found, force=force)
+    try:
+        mirrored = bring_up(repository, source, target, force=force)
+    except UsageError:  # what the remote has is no mirror, and none of ours
+        _put_back(repository, found)
+        raise
     if mirrored.tip is None or mirrored.tip == there:
         return Sent(mirrored, 0, pushed=False)
     excluded = [] if there is None or not any_commit_here(repository, [there]) else [there]
@@ -108,13 +113,22 @@ def send(
     return Sent(mirrored, len(items), pushed=True, remark=remark)
 
 
-def _adopted(repository: Repository, url: str, target: str, *, force: bool) -> str | None:
+def _put_back(repository: Repository, found: Ends) -> None:
+    """Have the target name again what it named before a remote's commits were looked at."""
+    now = repository.resolve(found.ref)
+    if now is None or now == found.target:
+        return
+    what = ["-d", found.ref] if found.target is None else [found.ref, found.target]
+    repository.git("update-ref", "-m", "git theta mirror: back", *what, now)
+
+
+def _adopted(repository: Repository, url: str, found: Ends, *, force: bool) -> str | None:
     """The remote's tip of the mirror; the branch here follows it where it only lags behind.
 
     Raises:
         UsageError: both have commits that the other lacks.
     """
-    ref = _BRANCHES + target.removeprefix(_BRANCHES)
+    ref, target = found.ref, found.ref.removeprefix(_BRANCHES)
     answer = repository.git("ls-remote", "--", url, ref).decode("utf-8", "surrogateescape")
     there = next((line.split("\t")[0] for line in answer.split("\n") if line), None)
     here = repository.resolve(f"{ref}^{{commit}}")
