@@ -125,8 +125,13 @@ def sign(hashes: Mapping[str, str], name: str, signer: Signer, ignored: str) -> 
         except OSError as error:
             raise UsageError(f"cannot sign: {error}") from error
         except Exception as error:  # of the package and of those that it uses; there are many
-            kind = UsageError if signer.private_key is not None else SignatureError
-            raise kind(f"cannot sign: {_words(error)}") from error
+            if signer.private_key is not None:
+                raise UsageError(f"cannot sign: {_words(error)}") from error
+            raise SignatureError(
+                f"Sigstore gave no signature: {_words(error)}",
+                hint="it needs the network and an identity; a key of your own needs neither: "
+                "--private-key KEY",
+            ) from error
         return files.read_whole(target)
 
 
