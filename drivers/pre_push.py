@@ -66,7 +66,9 @@ def _answer(arguments: list[str], text: bytes) -> int:
         if len(arguments) != 2:
             raise ProtocolError("pre-push takes a remote's name and its URL; Git passes them")
         repository = Repository.discover()
-        if not configured and hooks.runs_from_config(repository, "pre-push"):
+        # JGit runs the file, and knows nothing of hooks in git config.
+        left = not configured and not ancestry.started_by_another()
+        if left and hooks.runs_from_config(repository, "pre-push"):
             return 0
         refs = parse(text)
         others = _others(repository, arguments[0], refs)

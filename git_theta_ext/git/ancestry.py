@@ -126,16 +126,32 @@ def git_command(arguments_of: Arguments | None = None) -> list[str] | None:
     Args:
         arguments_of: what tells a process's arguments; by default `/proc`, where there is one.
     """
+    found = _starter(arguments_of or _arguments)
+    return found if found is not None and _is_git(found) else None
+
+
+def started_by_another() -> bool:
+    """Whether what started this process, shells left out, certainly is no Git, as JGit's Java."""
+    found = _starter(_arguments)
+    return found is not None and not _is_git(found)
+
+
+def _is_git(arguments: Sequence[str]) -> bool:
+    name = _name(arguments)
+    return name == "git" or name.startswith("git-")
+
+
+def _name(arguments: Sequence[str]) -> str:
+    return os.path.basename(arguments[0]).removesuffix(".exe")
+
+
+def _starter(arguments_of: Arguments) -> list[str] | None:
+    """The arguments of the nearest ancestor that is no shell; None where that cannot be told."""
     process = os.getppid()
     for _ in range(_MAX_STEPS):
-        arguments = (arguments_of or _arguments)(process)
-        if not arguments:
-            return None
-        name = os.path.basename(arguments[0]).removesuffix(".exe")
-        if name == "git" or name.startswith("git-"):
-            return arguments
-        if name.lstrip("-") not in _SHELLS:
-            return None
+        arguments = arguments_of(process)
+        if not arguments or _name(arguments).lstrip("-") not in _SHELLS:
+            return arguments or None
         parent = _parent(process)
         if parent is None:
             return None

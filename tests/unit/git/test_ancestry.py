@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +91,18 @@ def test_who_only_asks(command: str) -> None:
 )
 def test_who_may_keep_or_show_what_it_is_told(command: str) -> None:
     assert not ancestry.is_status(command.split())
+
+
+def test_what_is_no_git_is_told_from_what_cannot_be_told(tmp_path: Path) -> None:
+    """A hook's file is started by Git, by a shell of Git's, or by a program such as JGit's Java."""
+    code = f"from {ancestry.__name__} import started_by_another; print(started_by_another())"
+    python = [sys.executable, "-I", "-c", code]
+    shell = ["sh", "-c", f"{shlex.join(python)}; :"]
+    git = ["git", "-c", f"alias.x=!{shlex.join(shell)}", "x"]
+
+    def told(*command: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert told(*python) == told(*shell) == "True"
+    assert told(*git) == "False"
