@@ -123,8 +123,7 @@ def _planes_of(spec: BlockSpec) -> tuple[str, ...]:
 def _as_repeated(data: memoryview, planes: Encoded) -> Encoded | None:
     """The values as bytes where whole numbers recur, as in a tree's leaves: smaller than planes."""
     sample = data[:_SAMPLE_BYTES]
-    packed = coders.compress(sample, _BYTES_LEVEL)
-    if len(packed) * len(data) >= _CLEARLY * planes.nbytes * len(sample):
+    if coders.packed_size(sample) * len(data) >= _CLEARLY * planes.nbytes * len(sample):
         return None
     found = encode_dense_bytes(data, _BYTES_LEVEL)
     return found if found.nbytes < planes.nbytes else None
