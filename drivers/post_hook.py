@@ -44,7 +44,7 @@ def _run(arguments: Sequence[str]) -> int:
             return 0  # it is switched off here: Git would take what is written for a change
         paths = manifests_left(repository)
         if paths:
-            from git_theta_ext.checkpoints.smudge import write_checkpoints
+            from git_theta_ext.checkpoints.placed import write_checkpoints
 
             write_checkpoints(repository, paths)
     except ThetaError as error:

@@ -13,8 +13,8 @@ from pathlib import Path
 from git_theta_ext.checkpoints.clean import Cleaner
 from git_theta_ext.checkpoints.contents import lfs_object
 from git_theta_ext.checkpoints.memo import Memo
+from git_theta_ext.checkpoints.placed import manifests_in_work_tree
 from git_theta_ext.checkpoints.predecessors import Predecessors
-from git_theta_ext.checkpoints.smudge import manifests_in_work_tree
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import ChangedWhileReadError, MissingObjectError, UsageError
 from git_theta_ext.formats.layout.source import FileSource, Identity

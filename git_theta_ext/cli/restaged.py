@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from git_theta_ext.checkpoints.memo import note, noted
-from git_theta_ext.checkpoints.smudge import manifests_in_work_tree
+from git_theta_ext.checkpoints.placed import manifests_in_work_tree
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.paths import advise

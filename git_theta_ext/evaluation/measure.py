@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from git_theta_ext.checkpoints.placed import write_file
 from git_theta_ext.checkpoints.shards import names_model
-from git_theta_ext.checkpoints.smudge import Smudger, write_file
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import EvaluationError, StoreError
 from git_theta_ext.core.text import printable

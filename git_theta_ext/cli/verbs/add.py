@@ -28,7 +28,7 @@ from git_theta_ext.checkpoints.adapters.types.read import (
     read_adapter,
     read_weighted,
 )
-from git_theta_ext.checkpoints.smudge import write_version
+from git_theta_ext.checkpoints.placed import write_version
 from git_theta_ext.cli import where
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core import advice

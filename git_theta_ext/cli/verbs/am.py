@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from git_theta_ext.checkpoints.smudge import manifests_in_work_tree, write_checkpoints
+from git_theta_ext.checkpoints.placed import manifests_in_work_tree, write_checkpoints
 from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.errors import RepositoryError, UsageError

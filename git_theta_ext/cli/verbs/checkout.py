@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from git_theta_ext.checkpoints.smudge import Smudger, manifests_in_work_tree, write_checkpoints
+from git_theta_ext.checkpoints.placed import manifests_in_work_tree, write_checkpoints
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.cli.about_files import pathspecs
 from git_theta_ext.core.errors import MissingObjectError, UsageError
 from git_theta_ext.core.text import all_here, plural, printable, size, to_json

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.checkpoints.smudge import manifests_in_work_tree
+from git_theta_ext.checkpoints.placed import manifests_in_work_tree
 from git_theta_ext.cli.frame.answers import fact
 from git_theta_ext.core.errors import RepositoryError
 from git_theta_ext.core.text import plural, printable

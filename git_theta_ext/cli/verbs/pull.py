@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch, write, and print which files were written."""
-    from git_theta_ext.checkpoints.smudge import manifests_in_work_tree, write_checkpoints
+    from git_theta_ext.checkpoints.placed import manifests_in_work_tree, write_checkpoints
 
     repository = Repository.discover()
     remotes = lines_of(repository.git("remote"))

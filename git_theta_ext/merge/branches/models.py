@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from git_theta_ext.checkpoints import shards as sharded
+from git_theta_ext.checkpoints.placed import write_version
 from git_theta_ext.checkpoints.shards import Model
-from git_theta_ext.checkpoints.smudge import write_version
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.text import printable

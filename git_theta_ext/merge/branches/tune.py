@@ -17,7 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from git_theta_ext.checkpoints.smudge import Smudger, write_file
+from git_theta_ext.checkpoints.placed import write_file
+from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core import files
 from git_theta_ext.core.errors import EvaluationError, StoreError, UsageError
 from git_theta_ext.git.process import run_program

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from git_theta_ext.checkpoints.converted import manifest_of
+from git_theta_ext.checkpoints.placed import write_version
 from git_theta_ext.checkpoints.shards import model_of
-from git_theta_ext.checkpoints.smudge import write_version
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import ManifestError, UsageError
 from git_theta_ext.core.globs import Globs

@@ -8,8 +8,8 @@ from contextlib import closing, suppress
 
 from git_theta_ext.checkpoints.clean import TICK_SECONDS, WORTH_REMEMBERING, Cleaner
 from git_theta_ext.checkpoints.memo import Memo
+from git_theta_ext.checkpoints.placed import write_version
 from git_theta_ext.checkpoints.predecessors import Predecessors
-from git_theta_ext.checkpoints.smudge import write_version
 from git_theta_ext.checkpoints.versions import FileSide
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import ThetaError, UsageError

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from git_theta_ext.checkpoints.smudge import write_version
+from git_theta_ext.checkpoints.placed import write_version
 from git_theta_ext.checkpoints.versions import FileSide
 from git_theta_ext.core.errors import ManifestError, ThetaError, UsageError
 from git_theta_ext.core.text import printable

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from git_theta_ext.checkpoints.smudge import Smudger, differing, write_file
+from git_theta_ext.checkpoints.placed import write_file
+from git_theta_ext.checkpoints.smudge import Smudger, differing
 from git_theta_ext.core.errors import CorruptObjectError, ManifestError, MissingObjectError
 from git_theta_ext.core.tensors import DTYPES, TensorInfo
 from git_theta_ext.core.values import values_dtype
