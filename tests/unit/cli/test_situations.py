@@ -19,7 +19,9 @@ from git_theta_ext.core.terminal import open_streams
 
 DOCS = Path(__file__).parents[3] / "docs/commands"
 
-ANYWHERE = {"allow", "cache", "completion", "demo", "get", "install", "uninstall", "version"}
+ANYWHERE = {
+    "allow", "cache", "completion", "demo", "diff-filter", "get", "install", "uninstall", "version",
+}  # fmt: skip
 """Verbs that need no repository."""
 
 WORDS = {
@@ -85,7 +87,7 @@ def test_output_that_cannot_be_written_is_an_error(
                 with suppress(OSError):
                     stream.close()
             said = capfd.readouterr().err
-            assert said == "" if code == 141 else said.startswith("git theta: error: the output")
+            assert said == "" if code == 141 else "error: no space is left" in said
             assert said.count("\n") <= 1
         os.close(place)
 
@@ -98,7 +100,7 @@ def test_an_unknown_option_leads_to_the_known_ones(
     assert program.main([verb, *words, "--verbsoe"]) == 2
     assert "hint: did you mean: --verbose" in capsys.readouterr().err
     assert program.main([verb, *words, "--no-such-thing"]) == 2
-    assert f"hint: git theta {verb} -h   shows the options" in capsys.readouterr().err
+    assert re.search(rf"hint: git theta {verb}( \w+)? -h   shows", capsys.readouterr().err)
     if verb not in options.NO_JSON:
         assert program.main([verb, *words, "--json", "--no-such-thing"]) == 2
         assert json.loads(capsys.readouterr().out)["error"]["kind"] == "Usage"
