@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and end with 2."""
-        hint = self._hint(message)
+        hint = f"{self.prog} -h   shows the options"
         if self.json:
             print(failure(UsageError(message, hint=hint)))
         self.print_usage(sys.stderr)
@@ -47,14 +47,6 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Write a text; argparse would pass over that it could not be written."""
         (file or sys.stderr).write(message)
-
-    def _hint(self, message: str) -> str:
-        """What to type: the option that was likely meant, or what shows them all."""
-        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0]
-        near = nearest(unknown.partition("=")[0], self._option_string_actions)
-        if near is not None and near.startswith("--") and unknown.startswith("-"):
-            return f"did you mean: {near}"
-        return f"{self.prog} -h   shows the options"
 
     def refuse(self, unknown: Sequence[str], arguments: Sequence[str]) -> NoReturn:
         """Say which words are not known, with the usage of the mode that they follow, if any.

@@ -98,7 +98,7 @@ def test_an_unknown_option_leads_to_the_known_ones(
 ) -> None:
     words = WORDS.get(verb, "").split()
     assert program.main([verb, *words, "--verbsoe"]) == 2
-    assert "hint: did you mean: --verbose" in capsys.readouterr().err
+    assert "(did you mean --verbose?)" in capsys.readouterr().err
     assert program.main([verb, *words, "--no-such-thing"]) == 2
     assert re.search(rf"hint: git theta {verb}( \w+)? -h   shows", capsys.readouterr().err)
     if verb not in options.NO_JSON:
