@@ -178,7 +178,10 @@ class Cache:
             shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
             kind = f"--object-format={'sha256' if sha256 else 'sha1'}"
             words = ["init", "--quiet", "--bare", "--template=", kind, str(new)]
-            run_git(words, self.root, env=own_environment(new))
+            # Whatever the user's own are made of: ours are read within the process, and trimmed.
+            run_git(
+                words, self.root, env={**own_environment(new), "GIT_DEFAULT_REF_FORMAT": "files"}
+            )
             Repository.bare(new).git("symbolic-ref", "HEAD", NO_BRANCH)
             (new / "theta").mkdir(exist_ok=True)
             text = files.read_whole(new / "config") + os.fsencode(self._settings(url))
