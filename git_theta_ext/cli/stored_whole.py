@@ -28,7 +28,7 @@ def how_to_store(repository: Repository, paths: Sequence[str]) -> str:
     """What stores some paths, from the top, tensor by tensor."""
     command = advise(repository, advice.STORE_BY_TENSOR, paths[0])
     waiting = any(is_pointer(repository.top / path) for path in paths)
-    return f"git lfs pull, then: {command}" if waiting else command
+    return f"git theta pull, then: {command}" if waiting else command
 
 
 def sentences(repository: Repository, found: Mapping[str, str]) -> Iterator[str]:

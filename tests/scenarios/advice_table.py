@@ -371,7 +371,7 @@ RUN: dict[str, dict[str, str]] = {
         "{name} is in the index: {advise(repository, 'git rm -q --cached FILE', path)}": "test_advice_status.test_a_backup_that_was_added_is_taken_out_again",
     },
     "git_theta_ext/cli/stored_whole.py": {
-        "git lfs pull, then: {command}": "test_advice_status.test_a_pointer_in_the_work_tree_is_fetched_first",
+        "git theta pull, then: {command}": "test_advice_status.test_a_pointer_in_the_work_tree_is_fetched_first",
     },
     "git_theta_ext/cli/restaged.py": {
         "git theta ls-files": "test_moving_over.test_what_cannot_be_moved_is_refused",

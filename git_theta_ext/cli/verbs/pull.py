@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from git_theta_ext.cli import transfers, where
+from git_theta_ext.cli import lfs_pointers, transfers, where
 from git_theta_ext.cli.about_files import pathspecs
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.text import all_here, plural, printable, size, to_json
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     patterns = pathspecs.of_patterns(args.include, args.exclude)
     entries = pathspecs.in_index(repository, entries, patterns, [*args.include, *args.exclude])
     found = list(manifests_in_work_tree(repository, [entry.path for entry in entries]))
+    kept_by_lfs = lfs_pointers.in_work_tree(repository, [entry.path for entry in entries])
     if found and not args.dry_run:
         # The index is told of what is written; without the filter it would take the files whole.
         installation.require(repository)
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     missing = [o for o in objects.values() if not store_of(repository).has(o.oid, o.size)]
     places: Sequence[str] = []
     if args.dry_run:
-        written: Sequence[str] = found
+        written: Sequence[str] = [*found, *kept_by_lfs]
     else:
         with where.executor(repository, args) as executor:
             total = sum(item.size for item in missing)
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
             written = write_checkpoints(
                 repository, [entry.path for entry in entries], executor=executor
             )
+        lfs_pointers.write_files(repository, kept_by_lfs, remote)
+        written = [*written, *kept_by_lfs]
     _tell(args, missing, places, list(written))
     absent = [one.path for one in entries if not os.path.lexists(repository.top / one.path)]
     if args.json:
