@@ -26,7 +26,7 @@ SAID: dict[int, dict[str, str]] = {
     4: {
         "git theta check main...careful": r"Accepted: 2 judgements",
         "git theta check main...eager": r"ring/acc .*REFUSED",
-        "git bisect run git theta check --gate skills": r"is the first bad commit(?s:.*) for the",
+        "git bisect run git theta check --gate skills": r"first '?bad'? commit(?s:.*) for the",
     },
     5: {
         "git theta modules model.safetensors": r"trunk .*@core",
