@@ -15,10 +15,10 @@ from git_theta_ext.checkpoints.counterparts import (
     quantised_from,
     source_of,
 )
-from git_theta_ext.checkpoints.far import FarFile, HashAt, StoreFrom, far_file
+from git_theta_ext.checkpoints.elsewhere.far import FarFile, HashAt, StoreFrom, far_file
+from git_theta_ext.checkpoints.elsewhere.unstored import SLICE_BYTES, Unstored, hash_of, written_to
 from git_theta_ext.checkpoints.memo import Memo
 from git_theta_ext.checkpoints.predecessors import PathPredecessors, Predecessors, Unlike
-from git_theta_ext.checkpoints.unstored import SLICE_BYTES, Unstored, hash_of, written_to
 from git_theta_ext.core.errors import MissingObjectError, TransferError
 from git_theta_ext.core.names import natural_key
 from git_theta_ext.core.parallel import ordered_map

@@ -9,14 +9,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
-from git_theta_ext.checkpoints.far import (
+from git_theta_ext.checkpoints.elsewhere.far import (
     WORTH_SENDING,
     BlockAt,
     PutInto,
     check_written,
     rebuilt,
 )
-from git_theta_ext.checkpoints.unstored import SLICE_BYTES
+from git_theta_ext.checkpoints.elsewhere.unstored import SLICE_BYTES
 from git_theta_ext.core import advice
 from git_theta_ext.core.errors import (
     FormatError,
@@ -33,10 +33,11 @@ from git_theta_ext.formats.layout.places import skeleton_length
 from git_theta_ext.formats.layout.skeleton import SpanRef
 from git_theta_ext.formats.layout.source import FileSource
 from git_theta_ext.git.work_tree import WorkTree
-from git_theta_ext.manifest.model import Block, Entry, Manifest
-from git_theta_ext.objects import runs
+from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
+from git_theta_ext.objects import straight
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.bounds import check_room, check_work
+from git_theta_ext.objects.work import Work
 
 _PIECE = 1 << 20
 
@@ -162,7 +163,7 @@ class Smudger:
         Raises:
             CorruptObjectError: an object is damaged; what was written so far is to be thrown away.
         """
-        found = ordered_map(self._read_run, runs.runs(self._parts()), _held)
+        found = ordered_map(self._read_run, straight.runs(self._parts()), _held)
         for parts, data in found:
             if parts[0].block is None and not data:
                 write(memoryview(self._derived(parts[0].segment)))
@@ -299,10 +300,13 @@ class Smudger:
         if len(parts) == 1:
             return parts, self._read(parts[0])[1]
         pairs = [(part.spec, part.block) for part in parts if part.spec and part.block]
-        found = runs.read(self._blocks, pairs)
+        found = straight.read_run(self._blocks.store, pairs, self._account)
         if found is None:
             found = memoryview(b"".join(self._read(part)[1] for part in parts))
         return parts, found
+
+    def _account(self, work: Work, objects: Sequence[UpdateRef]) -> None:
+        self._blocks.account(work, objects, bounded=self._blocks.is_bounded)
 
     def _read(self, part: _Part) -> tuple[_Part, memoryview]:
         if part.spec is None or part.block is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.checkpoints.far import FarFile
+from git_theta_ext.checkpoints.elsewhere.far import FarFile
 from git_theta_ext.checkpoints.smudge import Smudger
 from git_theta_ext.core.errors import CorruptObjectError, StoreError, ThetaError, UsageError
 from git_theta_ext.core.tensors import DTYPES, BlockSpec

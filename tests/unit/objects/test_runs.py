@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from git_theta_ext.checkpoints.far import rebuilt
+from git_theta_ext.checkpoints.elsewhere.far import rebuilt
 from git_theta_ext.core.errors import CorruptObjectError
 from git_theta_ext.core.tensors import DTYPES, BlockSpec
 from git_theta_ext.core.values import values_dtype
 from git_theta_ext.manifest.model import Block, Entry, Manifest, UpdateRef
-from git_theta_ext.objects import runs
+from git_theta_ext.objects import straight
 from git_theta_ext.objects.blocks import Blocks
 from git_theta_ext.objects.packs import Packing
 from git_theta_ext.objects.store.store import Store
@@ -61,13 +61,17 @@ def blocks(tmp_path: Path) -> Blocks:
     return Blocks(Store(tmp_path / "theta"))
 
 
+def read(blocks: Blocks, run: list[tuple[BlockSpec, Block]]) -> memoryview | None:
+    return straight.read_run(blocks.store, run, lambda work, objects: None)
+
+
 def pairs(run: list[Item]) -> list[tuple[BlockSpec, Block]]:
     return [(one.spec, one.block) for one in run if one.spec and one.block]
 
 
 def test_what_is_read_together_is_what_is_read_one_by_one(blocks: Blocks) -> None:
     found = items(blocks)
-    together = list(runs.runs([found[0], *found, Item(None, None), *found[4:0:-1]]))
+    together = list(straight.runs([found[0], *found, Item(None, None), *found[4:0:-1]]))
     assert [one for run in together for one in run] == [
         found[0], *found, Item(None, None), *found[4:0:-1]
     ]  # fmt: skip
@@ -76,8 +80,8 @@ def test_what_is_read_together_is_what_is_read_one_by_one(blocks: Blocks) -> Non
     for run in together:
         if run[0].block is not None:
             plain = b"".join(rebuilt(blocks, "w", *pair) for pair in pairs(run))
-            read = runs.read(blocks, pairs(run)) if run[0].block.inline is None else plain
-            assert read == plain
+            inline = run[0].block.inline is not None
+            assert (plain if inline else read(blocks, pairs(run))) == plain
 
 
 def test_a_run_is_of_few_bytes(blocks: Blocks) -> None:
@@ -90,16 +94,14 @@ def test_a_run_is_of_few_bytes(blocks: Blocks) -> None:
         part = (1000 + number * ref.nbytes, 1000 + (number + 1) * ref.nbytes)
         moved = UpdateRef(ref.kind, ref.oid, 10**9, (), part)
         many.append(Item(first.spec, Block(first.block.nbytes, first.block.sha256, (moved,))))
-    weights = [
-        sum(nbytes for _, one in pairs(run) if (nbytes := one.nbytes)) for run in runs.runs(many)
-    ]
-    assert max(weights) <= runs.RUN_BYTES < 2 * min(weights[:-1])
+    weights = [sum(one.nbytes for _, one in pairs(run)) for run in straight.runs(many)]
+    assert max(weights) <= straight.RUN_BYTES < 2 * min(weights[:-1])
 
 
 def test_what_is_damaged_is_left_to_the_plain_way(blocks: Blocks) -> None:
     """Every byte of a run is flipped once: it is not read, or read as it should be."""
-    run = next(run for run in runs.runs(items(blocks)) if len(run) > 1)
-    right = runs.read(blocks, pairs(run))
+    run = next(run for run in straight.runs(items(blocks)) if len(run) > 1)
+    right = read(blocks, pairs(run))
     first = pairs(run)[0][1].chain[0]
     assert isinstance(first, UpdateRef)
     path = blocks.store.path(first.oid)
@@ -109,11 +111,11 @@ def test_what_is_damaged_is_left_to_the_plain_way(blocks: Blocks) -> None:
     wrong = 0
     for at in [*range(start, start + 400), *range(start + 400, stop, 97)]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-        found = runs.read(blocks, pairs(run))
+        found = read(blocks, pairs(run))
         wrong += found is None
         assert found is None or found == right
     assert wrong > 400
     with pytest.raises(CorruptObjectError, match="object"):
         rebuilt(blocks, "w", *pairs(run)[0])
     path.unlink()
-    assert runs.read(blocks, pairs(run)) is None
+    assert read(blocks, pairs(run)) is None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta_ext.checkpoints.unstored import Unstored, hash_of
+from git_theta_ext.checkpoints.elsewhere.unstored import Unstored, hash_of
 from git_theta_ext.core.errors import CorruptObjectError, StoreError
 from git_theta_ext.core.names import quote
 from git_theta_ext.core.tensors import BlockSpec
