@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.scenarios.advised import do, take
 from tests.scenarios.moved import NAME, refs, started, version
 from tests.scenarios.repositories import Repo
 
@@ -75,24 +76,41 @@ def test_what_cannot_be_mirrored_stops_no_push(tmp_path: Path, sealed: Path) -> 
     repo = tracked(tmp_path)
     host = Repo(tmp_path / "host.git")
     repo.git("config", "theta.mirror", "main")
-    done = repo.run("git", "push", "host", "main", ok=(0,))
-    assert b"not of the form SOURCE:TARGET" in done.stderr
+    do(repo, take(repo, "git", "push", "host", "main", has="theta.mirror"))
     assert list(refs(host)) == ["refs/heads/main"]
-    repo.git("config", "theta.mirror", "main:gone")
-    repo.git("push", "-q", "host", "HEAD~0:refs/heads/gone", env={"GIT_THETA_NO_PRE_PUSH": "1"})
-    repo.git("commit", "-q", "--amend", "-m", "another")
+    repo.git("checkout", "-q", "-b", "main-lfs")
+    repo.git("commit", "-q", "--allow-empty", "-m", "two")
+    again = take(repo, "git", "push", "host", "HEAD:main", has="mirror")
+    assert list(refs(host)) == ["refs/heads/main"]
+    repo.git("checkout", "-q", "main")
+    repo.git("merge", "-q", "main-lfs")
+    repo.git("branch", "-q", "-D", "main-lfs")
+    do(repo, again)
+    assert host.blob(f"main-lfs:{NAME}").startswith(b"version https://git-lfs")
+
+    first = refs(host)["refs/heads/main-lfs"]
+    repo.git("commit", "-q", "--amend", "--allow-empty", "-m", "another")
     done = repo.run("git", "push", "-f", "host", "main", ok=(0,))
-    assert b"gone was not sent: refs/heads/gone has commits that are no mirror" in done.stderr
+    assert b"main-lfs was not sent: refs/heads/main-lfs has commits that are no" in done.stderr
     assert host.git("log", "-1", "--format=%s", "main") == "another\n"
-    done = repo.run("git", "theta", "mirror", "--push", "host", "main", "gone", ok=(2,))
-    assert b"no mirror of this source" in done.stderr
-    repo.theta("mirror", "--push", "host", "--force", "main", "gone")
-    assert host.blob(f"gone:{NAME}").startswith(b"version https://git-lfs")
-    done = repo.run("git", "theta", "mirror", "--push", "nowhere", "main", "x", ok=(2,))
-    assert b"no remote nowhere" in done.stderr
+    command = ("git", "theta", "mirror", "--push", "host", "main", "main-lfs")
+    assert b"no mirror of this source" in repo.run(*command, ok=(2,)).stderr
+    repo.run(*command, "--force", ok=(0,))
+    assert refs(host)["refs/heads/main-lfs"] not in (first, refs(repo)["refs/heads/main"])
+    repo.git("update-ref", "refs/heads/main-lfs", first)
+    do(repo, take(repo, *command, has="branch -D"))
+    assert b"is up to date" in repo.run(*command, ok=(0,)).stdout
+
+
+def test_a_mirror_needs_a_remote_and_all_commits(tmp_path: Path, sealed: Path) -> None:
+    repo = tracked(tmp_path)
+    listed = take(repo, "git", "theta", "mirror", "--push", "nowhere", "main", "x")
+    assert "host.git" in do(repo, listed)
+    repo.git("commit", "-q", "--allow-empty", "-m", "two")
     repo.git("clone", "-q", "--depth=1", f"file://{tmp_path}/repo", "../shallow")
-    done = Repo(tmp_path / "shallow").run("git", "theta", "mirror", "main", "x", ok=(2,))
-    assert b"--unshallow" in done.stderr
+    shallow = Repo(tmp_path / "shallow")
+    do(shallow, take(shallow, "git", "theta", "mirror", "main", "x"))
+    shallow.theta("mirror", "main", "x")
 
 
 def test_a_branch_of_others_stays_where_it_is(tmp_path: Path, sealed: Path) -> None:

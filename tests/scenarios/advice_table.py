@@ -392,7 +392,18 @@ RUN: dict[str, dict[str, str]] = {
         "To move them in: git theta migrate import --dry-run and the same without it": "test_migrate.test_one_commit_on_top_and_a_mirror",
     },
     "git_theta_ext/cli/verbs/mirror.py": {
-        "To publish it: git lfs push REMOTE {name} && git push REMOTE {name}": "test_migrate.test_one_commit_on_top_and_a_mirror",
+        "To publish it: git theta mirror --push REMOTE {printable(args.source)} {name}": "test_migrate.test_one_commit_on_top_and_a_mirror",
+        "git remote -v": "test_mirror.test_a_mirror_needs_a_remote_and_all_commits",
+    },
+    "git_theta_ext/migration/mirrors/kept.py": {
+        "git fetch --unshallow": "test_mirror.test_a_mirror_needs_a_remote_and_all_commits",
+    },
+    "git_theta_ext/migration/mirrors/sent.py": {
+        "git config {SETTING} main:main-lfs": "test_mirror.test_what_cannot_be_mirrored_stops_no_push",
+        "git branch -D {printable(target)}, if those at the remote are right; or --force": "test_mirror.test_what_cannot_be_mirrored_stops_no_push",
+    },
+    "drivers/pre_push.py": {
+        "git theta mirror --push {remote} {source} {target}": "test_mirror.test_what_cannot_be_mirrored_stops_no_push",
     },
     "git_theta_ext/cli/verbs/migrate.py": {
         "git theta migrate info shows what is here": "test_moving_over.test_what_cannot_be_moved_is_refused",
@@ -663,11 +674,14 @@ NAMED: dict[str, list[str]] = {
     ],
     "git_theta_ext/cli/verbs/mirror.py": [
         "Rewrite SOURCE, as git theta migrate export does, into the branch TARGET, for hosts and programs that know only git-lfs. Only commits that TARGET does not have yet are rewritten. SOURCE stays as it is.",
-        "git theta mirror {args.source}",
+    ],
+    "git_theta_ext/migration/mirrors/kept.py": ["git theta mirror {source}"],
+    "git_theta_ext/migration/mirrors/sent.py": [
+        "git theta mirror: back",
+        "git theta mirror: from the remote",
     ],
     "git_theta_ext/git/object_pipes.py": [
-        "git ended while it was asked for objects",
-        "git ended within object {oid}",
+        "git ended while it was asked for object {oid}",
     ],
     "git_theta_ext/migration/steps.py": ["git theta migrate import --no-rewrite"],
     "git_theta_ext/cli/verbs/migrate.py": [
@@ -832,6 +846,7 @@ NAMED: dict[str, list[str]] = {
 """Module -> lines that name a command and suggest none."""
 
 NOT_RUN: dict[str, str] = {
+    "where they are, type: git lfs push --all REMOTE then here: git lfs fetch --all": "is about another machine, and git-lfs alone",
     "is the disk sound, and does nobody else write there? then: git theta sync": "needs a disk that loses what is written; the command itself runs in test_sync",
     "those who publish it say so with: git theta release --adapter BASE@VERSION; to do without the check, leave out base = {one.base}": "is about somebody else's repository",
     "when that is mended: git theta assemble {name}": "needs a part that goes away in the midst of a merge; the command itself runs in test_assemble",

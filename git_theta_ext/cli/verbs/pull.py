@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from git_theta_ext.cli import lfs_pointers, transfers, where
-from git_theta_ext.cli.about_files import pathspecs
+from git_theta_ext.cli import transfers, where
+from git_theta_ext.cli.about_files import lfs_pointers, pathspecs
 from git_theta_ext.cli.progress import Progress
 from git_theta_ext.core.text import all_here, plural, printable, size, to_json
 from git_theta_ext.git.process import lines_of

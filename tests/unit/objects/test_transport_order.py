@@ -85,6 +85,7 @@ class Servers:
         repository: Repository,
         endpoint: Endpoint,
         objects: list[UpdateRef],
+        find: Callable[[UpdateRef], Path | None],
         advance: Callable[[int], object],
     ) -> list[UpdateRef]:
         """Takes all but what it has already."""
