@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 
-from git_theta_ext.cli import colours
+from git_theta_ext.cli.frame import colours
 from git_theta_ext.comparison.compare import compare
 from git_theta_ext.comparison.handed import handed
 from git_theta_ext.comparison.report.text import Style, render

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from git_theta_ext.cli import colours
+from git_theta_ext.cli.frame import colours
 
 
 def add_parser(subparsers: Any) -> None:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from git_theta_ext.checkpoints import modules as declarations
 from git_theta_ext.checkpoints import shards
 from git_theta_ext.checkpoints.modules import Modules
-from git_theta_ext.cli import colours, parts
+from git_theta_ext.cli import parts
+from git_theta_ext.cli.frame import colours
 from git_theta_ext.comparison.compare import Change, Comparison
 from git_theta_ext.comparison.division import Divisions, divisions
 from git_theta_ext.comparison.files import (

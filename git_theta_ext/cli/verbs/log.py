@@ -10,7 +10,8 @@ from typing import Any
 
 from git_theta_ext.checkpoints.contents import Content, objects_in
 from git_theta_ext.checkpoints.versions import StoredSide
-from git_theta_ext.cli import colours, parts
+from git_theta_ext.cli import parts
+from git_theta_ext.cli.frame import colours
 from git_theta_ext.cli.shown import merges
 from git_theta_ext.comparison.compare import Change, Comparison, compare
 from git_theta_ext.comparison.history import History, Version, changes
