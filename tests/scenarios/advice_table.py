@@ -400,7 +400,7 @@ RUN: dict[str, dict[str, str]] = {
     },
     "git_theta_ext/migration/mirrors/sent.py": {
         "git config {SETTING} main:main-lfs": "test_mirror.test_what_cannot_be_mirrored_stops_no_push",
-        "git branch -D {printable(target)}, if those at the remote are right; or --force": "test_mirror.test_what_cannot_be_mirrored_stops_no_push",
+        "to keep those at the remote, type: git branch -D {printable(target)} (to drop them: --force)": "test_mirror.test_what_cannot_be_mirrored_stops_no_push",
     },
     "drivers/pre_push.py": {
         "git theta mirror --push {remote} {source} {target}": "test_mirror.test_what_cannot_be_mirrored_stops_no_push",

@@ -144,7 +144,8 @@ def _adopted(repository: Repository, url: str, found: Ends, *, force: bool) -> s
     elif not force and not _has(repository, here, there):
         raise UsageError(
             f"{printable(target)} has other commits here than at the remote; neither was moved",
-            hint=f"git branch -D {printable(target)}, if those at the remote are right; or --force",
+            hint="to keep those at the remote, type: "
+            f"git branch -D {printable(target)}   (to drop them: --force)",
         )
     return there
 
