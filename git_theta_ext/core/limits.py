@@ -149,6 +149,8 @@ MANIFEST_LINES = 4_000_000
 """Its lines."""
 RECEIVED_BYTES = 8 << 30
 """Manifests of one push together, as a server's hook reads them: 2,700 of 3 MB."""
+RECEIVED_FILES = 2_000_000
+"""New files and folders of one push, as a server's hook looks at them."""
 CHAIN_LENGTH = 256
 """Parameter files of one block."""
 MERGED_SIDES = 32

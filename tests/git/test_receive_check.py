@@ -12,7 +12,7 @@ from git_theta_ext.core.errors import ManifestError, ProtocolError
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.objects import received
 from tests.scenarios.advised import do, only
-from tests.scenarios.checkpoints import NAME
+from tests.scenarios.checkpoints import NAME, model, safetensors
 from tests.scenarios.objects import damage
 from tests.scenarios.remotes import bare, guard, history, objects_of, push
 from tests.scenarios.repositories import Repo
@@ -59,6 +59,28 @@ def test_tags_and_other_refs_count(repo: Repo, remote: Path) -> None:
     repo.git("commit", "-q", "--allow-empty", "-m", "m")
     blob = repo.git("rev-parse", f"HEAD:{NAME}").strip()
     assert blob in push(repo, "origin", f"{blob}:refs/tags/blob", ok=1)
+
+
+def test_what_is_committed_whole_is_refused_on_request(repo: Repo, remote: Path) -> None:
+    """Also in a commit before the last; and what is not tracked, or is empty, may be whole."""
+    guard(remote, "--refuse-whole")
+    history(repo, 1)
+    repo.git("push", "-q", "origin", "main")
+    whole = ("-c", "filter.theta.process=", "-c", "filter.theta.required=false")
+    repo.write("sub/é.safetensors", safetensors(model()))
+    repo.write("empty.safetensors", b"")
+    repo.write("notes.txt", b"not tracked")
+    repo.git(*whole, "add", "sub", "empty.safetensors", "notes.txt")
+    repo.git("commit", "-q", "-m", "whole")
+    repo.git("commit", "-q", "--allow-empty", "-m", "after it")
+    said = push(repo, ok=1)
+    assert "1 checkpoint committed whole" in said
+    assert "sub/" in said
+    assert "empty" not in said
+    for command in only(said, "migrate").split(" && "):
+        do(repo, command)
+    repo.git("push", "-q", "origin", "main")
+    assert repo.blob("HEAD:sub/é.safetensors").startswith(b"git-theta ")
 
 
 def test_an_object_of_the_wrong_size_is_missing(repo: Repo, remote: Path) -> None:

@@ -345,6 +345,7 @@ RUN: dict[str, dict[str, str]] = {
         "{path} was committed whole, without git-theta: git theta install --local && {advice.STORE_BY_TENSOR}": "test_pull_request.test_a_checkpoint_committed_whole",
     },
     "git_theta_ext/cli/verbs/receive_check.py": {
+        "hint: where they were committed: git theta install --local && git theta migrate import": "test_receive_check.test_what_is_committed_whole_is_refused_on_request",
         "git theta push REMOTE {printable(refs)} uploads them (REMOTE as in your git push); then push again.": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
         "So that every push does it by itself: git theta install --local": "test_receive_check.test_a_push_without_objects_is_refused_and_mended_as_it_says",
     },

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from git_theta_ext.cli.about_files.received_whole import received_whole
 from git_theta_ext.core.errors import MissingObjectError, UsageError
 from git_theta_ext.core.text import plural, printable, size
 from git_theta_ext.git.repository import Repository
@@ -15,6 +16,7 @@ from git_theta_ext.objects.received import Answer, Lacking, Update
 
 _NAMED = 3
 """Objects of one checkpoint that are printed."""
+_LISTED = 20
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,11 +34,17 @@ def add_parser(subparsers: Any) -> None:
         metavar="FOLDER",
         help="where the server keeps LFS objects (default: lfs.storage, else lfs, as git-lfs does)",
     )
+    parser.add_argument(
+        "--refuse-whole",
+        action="store_true",
+        help="refuse checkpoints too that are tracked and were committed whole, as by a client "
+        "that runs no filters",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check what is being received; 0 lets Git go on.
+    """Check what is being received; 0 lets Git go on, 1 refuses what is stored whole.
 
     Raises:
         MissingObjectError: the store lacks objects; every one of the refs is refused.
@@ -53,7 +61,25 @@ def run(args: argparse.Namespace) -> int:
         print(f"git theta: warning: blob {blob}: {printable(message)}", file=sys.stderr)
     if answer.lacking:
         raise MissingObjectError(_refusal(answer), hint=_way_on(updates))
-    return 0
+    whole = received_whole(repository, updates) if args.refuse_whole else []
+    if whole:
+        print(f"git theta: error: {_stored_whole(whole)}", file=sys.stderr)
+    return int(bool(whole))
+
+
+def _stored_whole(paths: list[str]) -> str:
+    lines = [f"  {printable(path)}" for path in paths[:_LISTED]]
+    if len(paths) > _LISTED:
+        lines.append(f"  ... and {plural(len(paths) - _LISTED, 'more', 'more')}")
+    return "\n".join(
+        [
+            f"this push was refused: {plural(len(paths), 'checkpoint')} committed whole, without"
+            " git-theta:",
+            *lines,
+            "  hint: where they were committed:"
+            " git theta install --local && git theta migrate import",
+        ]
+    )
 
 
 def _refusal(answer: Answer) -> str:
