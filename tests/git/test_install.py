@@ -16,6 +16,7 @@ from pathlib import Path
 import git
 import pytest
 
+import git_theta_ext
 from git_theta_ext import drivers
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.setup import installation
@@ -192,7 +193,7 @@ def bare_python(tmp_path: Path) -> tuple[str, Path, str]:
     venv.create(folder, symlinks=True)
     library = tmp_path / "library"
     ignored = shutil.ignore_patterns("__pycache__", "drivers")
-    package = Path(installation.__file__).parents[1]
+    package = Path(git_theta_ext.__file__).parent
     shutil.copytree(package, library / "git_theta_ext", ignore=ignored)
     drivers_folder = Path(next(iter(drivers.__path__)))
     shutil.copytree(drivers_folder, library / "git_theta_ext" / "drivers")

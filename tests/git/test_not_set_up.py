@@ -103,10 +103,10 @@ def test_a_wrong_word_shows_the_usage_of_its_verb(repo: Repo) -> None:
     assert b"git theta track: error: unrecognized arguments: --bogus" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["blame", "show"])
-def test_only_what_is_required_is_asked_for(repo: Repo, verb: str) -> None:
+@pytest.mark.parametrize(("verb", "what"), [("blame", ""), ("show", " | MERGE")])
+def test_only_what_is_required_is_asked_for(repo: Repo, verb: str, what: str) -> None:
     error = repo.run("git", "theta", verb, ok=(2,)).stderr.decode()
-    assert "required: [REV:]FILE\n" in error
+    assert f"required: [REV:]FILE{what}\n" in error
 
 
 def test_a_revision_is_named_as_it_was_typed(repo: Repo) -> None:

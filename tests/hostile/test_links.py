@@ -188,14 +188,16 @@ def test_linked_attributes_are_not_written(
     assert not (repo.path / ".git/info/attributes").exists()
 
 
-def test_tracking_in_a_linked_folder_is_refused(repo: Repo, trap: Trap) -> None:
+def test_tracking_in_a_linked_folder_is_tracking_at_the_top(repo: Repo, trap: Trap) -> None:
+    """It is a folder outside of the work tree, from where Git means the top as well."""
     link(repo, "sub", "../outside")
     repo.commit("hostile")
-    done = Repo(repo.path / "sub").run(
-        "git", "theta", "track", "*.pt", ok=(2, 10),
+    Repo(repo.path / "sub").run(
+        "git", "theta", "track", "*.odd",
         env={"GIT_DIR": str(repo.path / ".git"), "GIT_WORK_TREE": str(repo.path)},
     )  # fmt: skip
-    assert done.returncode != 0
+    assert not (repo.path / "sub/.gitattributes").exists()
+    assert "*.odd" in (repo.path / ".gitattributes").read_text()
 
 
 # -- files that the user names ---------------------------------------------------------------------
