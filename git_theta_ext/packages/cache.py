@@ -49,6 +49,10 @@ _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache o
 """Tells programs for backups that a folder is a cache (https://bford.info/cachedir/)."""
 
 
+_PACK_BYTES = 32
+"""A pack with nothing in it: its head of 12 bytes and a hash of 20 (gitformat-pack(5))."""
+
+
 class Cache:
     """What was fetched of other repositories, below one folder."""
 
@@ -86,7 +90,7 @@ class Cache:
                 repository is not there yet.
 
         Raises:
-            RepositoryError: the remote does not answer.
+            RepositoryError: the remote does not answer, or what is here is damaged.
             StoreError: the cache cannot be written.
         """
         url = absolute(url)
@@ -94,12 +98,12 @@ class Cache:
         if not self.is_whole(url):
             self.prepare()
             self._make(url, place, self._is_sha256(url) if sha256 is None else sha256)
-        return Repository.bare(place)
+        return _opened(place)
 
-    def find(self, url: str) -> Repository | None:
-        """As `repository`; None where there is none yet."""
+    def find(self, url: str, *, offline: bool = False) -> Repository | None:
+        """As `repository`; None where there is none yet. Offline no remote is to be asked."""
         url = absolute(url)
-        return Repository.bare(self.place(url)) if self.is_whole(url) else None
+        return _opened(self.place(url), offline=offline) if self.is_whole(url) else None
 
     def is_whole(self, url: str) -> bool:
         """Whether there is a repository of an absolute URL, with the settings it was made with.
@@ -114,6 +118,13 @@ class Cache:
             return False
         right = head.rstrip() == f"ref: {NO_BRANCH}".encode()
         return right and os.fsencode(self._settings(url)) in text
+
+    def has_whole_packs(self, url: str) -> bool:
+        """Whether no pack of the repository of an absolute URL is shorter than any can be.
+
+        Lost power leaves such packs. Git 2.55 asks a remote for what is in one for ever.
+        """
+        return _shortened(self.place(url)) is None
 
     def repositories(self) -> Iterator[Repository]:
         """All repositories of the cache."""
@@ -278,3 +289,23 @@ def _user_caches() -> Path:
             "the user has no home folder, and so no place for a cache", hint=_ELSEWHERE
         ) from error
     return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+
+
+def _shortened(place: Path) -> Path | None:
+    """A pack of a repository that is cut short."""
+    for pack in (place / "objects" / "pack").glob("*.pack"):
+        with suppress(OSError):
+            if pack.stat().st_size < _PACK_BYTES:
+                return pack
+    return None
+
+
+def _opened(place: Path, *, offline: bool = False) -> Repository:
+    """The repository at a place.
+
+    Raises:
+        RepositoryError: a pack of it is cut short.
+    """
+    if (pack := _shortened(place)) is not None:
+        raise RepositoryError(f"{printable(str(pack))} is cut short", hint=VERIFY)
+    return Repository.bare(place, offline=offline)

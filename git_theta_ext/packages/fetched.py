@@ -159,9 +159,9 @@ def _here(
     cache: Cache, url: str, version: str | None, commit: str | None, offline: bool
 ) -> Package | None:
     """The version as far as it can be told without the remote; None where it must be asked."""
-    if not cache.is_whole(url):
+    repository = cache.find(url, offline=offline)
+    if repository is None:
         return None
-    repository = Repository.bare(cache.place(url), offline=offline)
     ref, oid = None, commit
     if commit is None:
         ref, oid = _known(repository, version, offline)

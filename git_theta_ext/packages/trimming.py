@@ -301,7 +301,8 @@ def verify(cache: Cache, progress: Progress | None = None) -> Verified:
             url = f"{repository.git_dir}"
             try:
                 url = url_of(repository) or url
-                if cache.is_whole(url) and cache.place(url) == repository.git_dir:
+                whole = cache.is_whole(url) and cache.has_whole_packs(url)
+                if whole and cache.place(url) == repository.git_dir:
                     here = Repository.bare(repository.git_dir, offline=True)
                     here.git("fsck", "--no-dangling", ok=(0, _ODD_OBJECTS))
                     continue
