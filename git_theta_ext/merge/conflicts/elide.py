@@ -80,17 +80,22 @@ def _distinct(names: list[str], made: list[str], width: int) -> list[str]:
             continue
         first = _first_difference([names[number] for number in numbers])
         for number in numbers:
+            if len(names[number]) <= width:
+                continue
             cut = f"{_MARK}{names[number][max(0, first - 3) :]}"
             made[number] = cut if len(cut) <= width else cut[: width - 1] + _MARK
-    return _numbered(made, width)
+    return _numbered(names, made, width)
 
 
-def _numbered(made: Sequence[str], width: int) -> list[str]:
-    """The texts, with a number at the end of each that stood before."""
-    seen: set[str] = set()
+def _numbered(names: Sequence[str], made: Sequence[str], width: int) -> list[str]:
+    """The texts, with a number at the end of each that stood before; names that fit stay."""
+    seen = {name for name in names if len(name) <= width}
     counts: dict[str, int] = {}
     found = []
-    for text in made:
+    for text, name in zip(made, names, strict=True):
+        if text == name:
+            found.append(text)
+            continue
         shown, count = text, counts.get(text, 1)
         while shown in seen and count <= len(made):
             mark = f"~{count}"

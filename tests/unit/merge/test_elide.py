@@ -21,6 +21,11 @@ def test_no_two_are_alike_and_none_is_too_long(names: list[str], width: int) -> 
         assert text == name or len(name) > width
 
 
+def test_a_name_that_fits_stays_beside_one_that_is_cut_to_it() -> None:
+    assert elided(["000", "000..", "0000000"], 4)[0] == "000"
+    assert len(set(elided(["000..", "000", "000..."], 4))) == 3
+
+
 @pytest.mark.parametrize("width", range(1, 10))
 def test_every_width(width: int) -> None:
     assert all(len(text) <= width for text in elided(["a.bb.ccc.dddd", "a.bb.ccc.eeee"], width))
