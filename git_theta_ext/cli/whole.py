@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.git.trees import blobs_of
 from git_theta_ext.objects.store.reachable import is_raw
@@ -21,14 +19,5 @@ def committed_whole(repository: Repository, base: str, head: str) -> list[str]:
 
 def with_filter(repository: Repository, paths: list[str]) -> set[str]:
     """Those of some paths, from the top, whose `filter` attribute is `theta`: in one process."""
-    if not paths:
-        return set()
-    names = b"".join(os.fsencode(path) + b"\0" for path in paths)
-    top = ["-C", str(repository.work_tree)] if repository.work_tree is not None else []
-    answer = repository.git(*top, "check-attr", "-z", "--stdin", "filter", stdin=names)
-    fields = answer.split(b"\0")[:-1]
-    return {
-        os.fsdecode(path)
-        for path, value in zip(fields[::3], fields[2::3], strict=True)
-        if value == b"theta"
-    }
+    filters = repository.attributes("filter", paths)
+    return {path for path, value in filters.items() if value == "theta"}

@@ -258,16 +258,25 @@ class Repository:
         """The value of a Git attribute for a path from the top; `unspecified` if it has none."""
         return self.attributes(name, [path])[path]
 
-    def attributes(self, name: str, paths: Iterable[str]) -> dict[str, str]:
+    def attributes(
+        self, name: str, paths: Iterable[str], index: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """The values of a Git attribute for many paths, as `attribute`, from one process.
 
-        In a bare repository those of `info/attributes` alone, as Git has it.
+        In a bare repository those of `info/attributes` alone, as Git has it, without an `index`.
+
+        Args:
+            name: of the attribute.
+            paths: from the top.
+            index: the environment that names an index (`trees.index_of`), whose `.gitattributes`
+                count, and not those of the work tree.
         """
         request = b"".join(os.fsencode(path) + b"\0" for path in paths)
         if not request:
             return {}
         place = self.work_tree or self.git_dir
-        answer = run_git(["check-attr", "-z", "--stdin", name], place, stdin=request)
+        words = ["check-attr", *(["--cached"] if index is not None else []), "-z", "--stdin", name]
+        answer = run_git(words, place, stdin=request, env={**self.env, **(index or {})})
         fields = answer.split(b"\0")[:-1]
         return {
             os.fsdecode(path): os.fsdecode(value)

@@ -5,12 +5,9 @@ The lines in `.gitattributes` are ours, but not the last word: `.git/info/attrib
 
 from __future__ import annotations
 
-import os
-
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.core.text import printable
 from git_theta_ext.git.object_pipes import AS_WRITTEN, ObjectPipes
-from git_theta_ext.git.process import run_git
 from git_theta_ext.git.repository import Repository
 from git_theta_ext.migration import refs
 from git_theta_ext.migration.found import LFS, MANIFEST, OTHER, Files
@@ -57,10 +54,4 @@ def _said(
     with pipes.scratch() as index:
         env = {**AS_WRITTEN, "GIT_INDEX_FILE": str(index.resolve())}
         repository.git("read-tree", commit, env=env)
-        asked = ["check-attr", "--cached", "-z", "--stdin", "filter"]
-        names = b"".join(os.fsencode(path) + b"\0" for path in paths)
-        answer = run_git(asked, repository.top, stdin=names, env=env).split(b"\0")[:-1]
-    return {
-        os.fsdecode(path): os.fsdecode(value)
-        for path, value in zip(answer[::3], answer[2::3], strict=True)
-    }
+        return repository.attributes("filter", paths, env)

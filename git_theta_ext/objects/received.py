@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,14 +165,22 @@ def _find_places(
     repository: Repository, answer: Answer, new: Sequence[str], old: Sequence[str]
 ) -> None:
     """Name the paths of manifests; asked of Git only once something is missing."""
+    wanted = {found.blob: found for found in answer.lacking}
+    for path, oid in places_in(repository, new, old):
+        if (found := wanted.get(oid)) is not None:
+            found.places.append(path)
+
+
+def places_in(
+    repository: Repository, new: Sequence[str], old: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """The paths and ids of blobs and folders that `new` has and `old` has not."""
     request = "".join(f"{oid}\n" for oid in new) + "".join(f"^{oid}\n" for oid in old)
     listed = repository.git(
         "rev-list", "--objects", "--ignore-missing", "--missing=print", "--stdin",
         stdin=request.encode(),
     )  # fmt: skip
-    wanted = {found.blob: found for found in answer.lacking}
     for line in listed.split(b"\n"):
         oid, _, path = line.partition(b" ")
-        found = wanted.get(oid.decode("ascii", "replace"))
-        if found is not None and path:
-            found.places.append(os.fsdecode(path))
+        if path:
+            yield os.fsdecode(path), oid.decode("ascii", "replace")

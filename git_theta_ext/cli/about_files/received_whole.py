@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from git_theta_ext.core import limits
 from git_theta_ext.core.errors import UsageError
 from git_theta_ext.git.repository import Repository
-from git_theta_ext.objects.received import Update
+from git_theta_ext.git.trees import index_of
+from git_theta_ext.objects.received import Update, places_in
 from git_theta_ext.objects.store.reachable import is_raw
 
 
@@ -39,13 +37,7 @@ def received_whole(repository: Repository, updates: Sequence[Update]) -> list[st
 
 def _new_files(repository: Repository, tip: str, old: Sequence[str]) -> list[tuple[str, str]]:
     """The paths and blobs that `tip` has and `old` has not; folders are among them."""
-    request = "".join([f"{tip}\n", *(f"^{oid}\n" for oid in old)])
-    answer = repository.git(
-        "rev-list", "--objects", "--ignore-missing", "--missing=print", "--stdin",
-        stdin=request.encode(),
-    )  # fmt: skip
-    rows = (line.partition(b" ") for line in answer.split(b"\n"))
-    found = [(os.fsdecode(path), oid.decode("ascii")) for oid, _, path in rows if path]
+    found = list(places_in(repository, [tip], old))
     if len(found) > limits.RECEIVED_FILES:
         raise UsageError(
             f"this push has more than {limits.RECEIVED_FILES:,} new files",
@@ -56,16 +48,6 @@ def _new_files(repository: Repository, tip: str, old: Sequence[str]) -> list[tup
 
 def _tracked(repository: Repository, tree: str, paths: Sequence[str]) -> set[str]:
     """Those of some paths whose filter is `theta` by the attributes of a tree."""
-    names = b"".join(os.fsencode(path) + b"\0" for path in paths)
-    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
-        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        repository.git("read-tree", tree, env=env)
-        answer = repository.git(
-            "check-attr", "--cached", "-z", "--stdin", "filter", stdin=names, env=env
-        )
-    fields = answer.split(b"\0")[:-1]
-    return {
-        os.fsdecode(path)
-        for path, value in zip(fields[::3], fields[2::3], strict=True)
-        if value == b"theta"
-    }
+    with index_of(repository, tree) as index:
+        filters = repository.attributes("filter", paths, index)
+    return {path for path, value in filters.items() if value == "theta"}
